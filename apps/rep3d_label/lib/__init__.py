@@ -1,0 +1,1 @@
+"""The parts of the Rep3D Label app; ``main.py`` puts them together."""

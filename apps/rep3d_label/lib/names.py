@@ -1,0 +1,49 @@
+"""Names that may become file names: image ids and label tags.
+
+They arrive over HTTP and become paths, so a name is accepted only if it cannot lead anywhere else.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import HTTPException
+
+__all__ = ["checked_name", "split_suffix"]
+
+_PLAIN = re.compile(r"\w[\w .,+=()@-]{0,126}")
+
+
+def checked_name(kind: str, name: str) -> str:
+    """The name, if it is a plain one.
+
+    Args:
+        kind: what it names, for the message.
+        name: the name.
+
+    Raises:
+        HTTPException: 422, if it has separators, leading dots, "..", or other characters that are not plain.
+    """
+    if not _PLAIN.fullmatch(name) or ".." in name or name.endswith((".", " ")):
+        raise HTTPException(
+            422,
+            f"{kind}: expected a plain name (letters, digits, space and . , _ + = ( ) @ -, beginning with a letter "
+            f"or digit, at most 127 characters), got {name[:200]!r}. Choose another name.",
+        )
+    return name
+
+
+def split_suffix(file_name: str, suffixes: tuple[str, ...]) -> tuple[str, str]:
+    """Splits a file name at the end into name and image suffix.
+
+    Args:
+        file_name: such as ``"case.1.nii.gz"``.
+        suffixes: longer ones first, such as ``(".nii.gz", ".nii")``.
+
+    Returns:
+        ``("case.1", ".nii.gz")``; an empty suffix where it has none of them.
+    """
+    for suffix in suffixes:
+        if file_name.endswith(suffix):
+            return file_name[: -len(suffix)], suffix
+    return file_name, ""

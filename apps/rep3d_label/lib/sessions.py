@@ -1,0 +1,62 @@
+"""MONAI Label's sessions (an image uploaded once and segmented several times) without its ways out of their folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from fastapi import HTTPException
+from monailabel.utils.sessions import SessionInfo, Sessions
+
+__all__ = ["SafeSessions"]
+
+_ID = re.compile(r"[0-9a-f-]{8,64}")
+
+
+class SafeSessions(Sessions):
+    """Sessions whose ids cannot be paths, and which unpack no archives."""
+
+    def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
+        """The session of that id, or None (the stock method takes any path for an id, and may delete it)."""
+        if not _ID.fullmatch(session_id):
+            return None
+        return super().get_session(session_id, update_ts, fetch_cache)
+
+    def remove_session(self, session_id: str) -> None:
+        """Removes a session; ids that are none are ignored."""
+        if _ID.fullmatch(session_id):
+            super().remove_session(session_id)
+
+    def add_session(
+        self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
+    ) -> tuple[str, SessionInfo]:
+        """Adds a session for one image file.
+
+        Raises:
+            HTTPException: 422 for archives, whose members could be written anywhere.
+        """
+        if uncompress:
+            raise HTTPException(
+                422, "session: expected an image file, got an archive to unpack. Upload the image itself."
+            )
+        return super().add_session(data_file, expiry, uncompress, session_id)
+
+    def remove_expired(self) -> int:
+        """Removes old sessions, and damaged ones (on which the stock method fails, and with it the server's start)."""
+        names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
+        removed = 0
+        for name in filter(_ID.fullmatch, names):
+            try:
+                session = self.get_session(name, update_ts=False, fetch_cache=False)
+            except ValueError:
+                session = None
+            if session is None or 0 < session.expiry < time.time() - session.last_access_ts:
+                self.remove_session(name)
+                removed += 1
+        return removed
+
+    def owns(self, path: str) -> bool:
+        """Whether a file lies below the sessions' folder."""
+        root = os.path.realpath(self.store_path)
+        return os.path.commonpath([root, os.path.realpath(path)]) == root

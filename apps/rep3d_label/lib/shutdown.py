@@ -1,0 +1,50 @@
+"""Leaving nothing behind when the server ends: no folder of uploads, no running training."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import signal
+import tempfile
+import threading
+from types import FrameType
+
+from monailabel.utils.async_tasks.utils import processes, stop_background_task
+
+__all__ = ["make_incoming_folder", "stop_children_with_server"]
+
+
+def make_incoming_folder() -> None:
+    """Gives this process a temporary folder that only its user can look into, and removes it when the process ends.
+
+    MONAI Label writes uploads to the process's temporary folder under names of its own; in a folder of ours they can be
+    told from every other file of this computer.
+    """
+    tempfile.tempdir = tempfile.mkdtemp(prefix="rep3d-label-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+
+
+def stop_children_with_server() -> None:
+    """Ends training and scoring processes as soon as the server ends, however it is asked to.
+
+    Otherwise Python waits for them (a thread of MONAI Label's reads their output), so that a stopped server lives on
+    for as long as a training lasts.
+    """
+    threading.Thread(target=_stop_children, name="stop-children", daemon=True).start()
+    if threading.current_thread() is threading.main_thread():
+        before = signal.getsignal(signal.SIGTERM)
+
+        def end_in_order(number: int, frame: FrameType | None) -> None:
+            # The server framework ends a terminated process by raising the signal once more, which skips all clean-up;
+            # after an interrupt it returns normally.
+            if callable(before):
+                before(signal.SIGINT, frame)
+
+        signal.signal(signal.SIGTERM, end_in_order)
+
+
+def _stop_children() -> None:
+    threading.main_thread().join()
+    for method in ("train", "scoring"):
+        while processes(method):
+            stop_background_task(method)

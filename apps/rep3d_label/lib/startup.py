@@ -1,0 +1,122 @@
+"""Refusing to start, clearly, and knowing in which process we run.
+
+A server that starts on a wrong footing destroys data or shows noise as a segmentation, so everything that can be
+known to be wrong is refused before a single file is touched. MONAI Label builds the app twice, in the server and
+again in a child process for each training or scoring; the two must not behave alike, because the child holds a copy
+of the datastore that ages while the server goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+__all__ = [
+    "StartupError",
+    "check_port",
+    "check_writable",
+    "host_from_arguments",
+    "in_child_process",
+    "in_server_process",
+    "mark_started",
+    "say_once",
+    "server_is_starting",
+]
+
+_CHILD_MODULE = "monailabel.interfaces.utils.app"
+_SERVER_MODULE = "monailabel.app"
+_STARTED = "rep3d_label_started"
+
+
+class StartupError(Exception):
+    """The server cannot start; the message says what was expected, what came, and what to do."""
+
+    def __init__(self, expected: str, got: str, remedy: str) -> None:
+        super().__init__(f"Rep3D Label cannot start: expected {expected}, got {got}. {remedy}")
+
+
+def in_child_process() -> bool:
+    """Whether this is a training or scoring process that MONAI Label started from its server."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name == _CHILD_MODULE
+
+
+def in_server_process() -> bool:
+    """Whether this is the process that answers HTTP requests (not a child, not a test that builds the app by hand)."""
+    return _SERVER_MODULE in sys.modules and not in_child_process()
+
+
+def server_is_starting() -> bool:
+    """Whether the server is about to start (MONAI Label's ``POST /reload`` builds the app again in one that runs)."""
+    return in_server_process() and not getattr(sys.modules[_SERVER_MODULE].app.state, _STARTED, False)
+
+
+def mark_started() -> None:
+    """Records that the server has started."""
+    setattr(sys.modules[_SERVER_MODULE].app.state, _STARTED, True)
+
+
+def host_from_arguments(arguments: list[str]) -> str:
+    """The address that the server will listen on; MONAI Label keeps the port in its settings, but not the address."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-i", "--host", default="0.0.0.0")
+    known, _ = parser.parse_known_args(arguments)
+    return str(known.host)
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuses a port that another program listens on.
+
+    Raises:
+        StartupError: if the server could not listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":  # as uvicorn does: a port in TIME_WAIT is free; on Windows this flag would hide a listener
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartupError(
+                f"to listen on {host} port {port}",
+                f"'{error.strerror}'",
+                "Another program uses that port, perhaps an earlier server: stop it, or choose another with --port.",
+            ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses a studies folder that labels could not be written to.
+
+    Raises:
+        StartupError: if a file cannot be made in it, or in the folder of our own data below it.
+    """
+    for place in (folder, folder / "rep3d", folder / "labels"):
+        if place != folder and not place.exists():
+            continue
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise StartupError(
+                f"a studies folder that can be written, so that labels can be kept in {place}",
+                f"'{error.strerror}'",
+                "Give the server's user write permission on it, or choose another folder with --studies.",
+            ) from error
+
+
+class _WithoutTraceback(logging.Filter):
+    """Drops the server framework's traceback of a :class:`StartupError`, which has been logged as one message."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return f"{StartupError.__name__}: " not in record.getMessage()
+
+
+def say_once(error: StartupError, logger: logging.Logger) -> None:
+    """Logs why the server does not start, and keeps the traceback that would follow it out of the log."""
+    logging.getLogger("uvicorn.error").addFilter(_WithoutTraceback())
+    logger.critical("%s", error)

@@ -1,0 +1,219 @@
+"""Rep3D Label: the MONAI Label app that learns from each submitted label.
+
+``monailabel start_server --app apps/rep3d_label --studies FOLDER`` loads this file. It holds the one class that MONAI
+Label looks for; the parts are in ``lib``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from typing import Any
+
+import lib.environment  # noqa: F401  (first: it makes sure that all others can be imported)
+from fastapi import HTTPException
+from lib.datastore import DATASTORE_FILE, Rep3DDatastore, check_registry
+from lib.http_errors import register_error_handlers
+from lib.infer import Rep3DInferTask
+from lib.names import checked_name
+from lib.published import PublishedModel
+from lib.routes import add_routes
+from lib.scoring import UncertaintyScoring
+from lib.sessions import SafeSessions
+from lib.setup import Setup, damaged_checkpoint
+from lib.shutdown import make_incoming_folder, stop_children_with_server
+from lib.startup import (
+    StartupError,
+    check_port,
+    check_writable,
+    host_from_arguments,
+    in_child_process,
+    in_server_process,
+    mark_started,
+    say_once,
+    server_is_starting,
+)
+from lib.strategies import First, RandomImage, Uncertainty
+from lib.train import Rep3DTrainTask
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import DefaultLabelTag
+
+from rep3d import __version__
+from rep3d.errors import CheckpointError, ImageError
+from rep3d.training import TrainSettings
+
+logger = logging.getLogger(__name__)
+
+_MODEL = "rep3d"
+
+
+class Rep3DLabelApp(MONAILabelApp):
+    """Segmentation, active learning and training with Rep3D over one studies folder."""
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        try:
+            self._setup = self._prepare(studies, conf or {})
+        except StartupError as error:
+            say_once(error, logger)
+            raise
+        super().__init__(
+            app_dir=app_dir,
+            studies=str(self._setup.folder),
+            conf=conf or {},
+            name="Rep3D Label",
+            description="3D segmentation with large re-parameterised kernels that learns from each submitted label",
+            version=__version__,
+            labels=sorted(self._setup.labels, key=lambda name: self._setup.labels[name]),
+        )
+        # MONAI Label would start a scoring process at each start and each next sample; ours runs after each training.
+        self._auto_update_scoring = False
+
+    def _prepare(self, studies: str, conf: dict[str, str]) -> Setup:
+        """Checks all that can be checked before anything is written, then makes the app's own folder."""
+        starting = server_is_starting()
+        if starting:
+            check_port(host_from_arguments(sys.argv[1:]), settings.MONAI_LABEL_SERVER_PORT)
+        setup = Setup.find(studies, conf)
+        self._published = PublishedModel(setup.workspace.published, setup.labels, setup.device)
+        if starting:
+            check_writable(setup.folder)
+            check_registry(setup.folder / DATASTORE_FILE)
+            try:
+                if self._published.facts():
+                    self._published.load()
+            except CheckpointError as error:
+                raise damaged_checkpoint(setup.workspace.published, error) from error
+            setup.workspace.prepare()
+            make_incoming_folder()
+        return setup
+
+    # What the app offers ------------------------------------------------------------------------------------
+
+    def init_datastore(self) -> Rep3DDatastore:
+        child = in_child_process()
+        watch = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and not child
+        return Rep3DDatastore(self._setup.folder, self._setup.workspace, self._setup.labels, watch, read_only=child)
+
+    def init_infers(self) -> dict[str, Any]:
+        return {_MODEL: Rep3DInferTask(self._published, self._setup.labels)}
+
+    def init_trainers(self) -> dict[str, Any]:
+        setup = self._setup
+        defaults = TrainSettings(preset=setup.preset, device=setup.device)
+        name = setup.folder.name or _MODEL
+        return {_MODEL: Rep3DTrainTask(name, setup.workspace, self._published, defaults, setup.modality)}
+
+    def init_strategies(self) -> dict[str, Any]:
+        uncertainty = Uncertainty(self._published, self._setup.workspace)
+        return {"uncertainty": uncertainty, "random": RandomImage(), "first": First()}
+
+    def init_scoring_methods(self) -> dict[str, Any]:
+        return {"uncertainty": UncertaintyScoring(self._published, self._setup.workspace)}
+
+    def _load_sessions(self, load: bool = False) -> SafeSessions | None:
+        return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
+
+    def info(self) -> dict[str, Any]:
+        """MONAI Label's description of the app, and ours under ``"rep3d"``."""
+        setup = self._setup
+        ours: dict[str, Any] = {
+            "labels": dict(setup.labels),
+            "version": None,
+            "device": setup.device,
+            "preset": setup.preset,
+            "model_dir": str(setup.workspace.root),
+            "error": None,
+        }
+        try:
+            ours["version"] = self._published.facts().get("version")
+        except CheckpointError as error:
+            ours["error"] = str(error)
+        return {**super().info(), "rep3d": ours}
+
+    # What is asked of it ------------------------------------------------------------------------------------
+
+    def check_model(self, model: str) -> None:
+        """Refuses, with 404, a model that is not served."""
+        _known("model", model, self._infers)
+
+    def check_trainer(self, model: str) -> Rep3DTrainTask:
+        """The train task of that name; 404 where there is none."""
+        return _known("model", model, self._trainers)
+
+    def check_scoring(self, method: str) -> None:
+        """Refuses a scoring that cannot run: 404 for an unknown method, 409 without a model."""
+        _known("scoring method", method, self._scoring_methods).check()
+
+    def has_session(self, session_id: str) -> bool:
+        """Whether a session of that id is open."""
+        return bool(self._sessions and self._sessions.get_session(session_id))
+
+    def infer(self, request: dict[str, Any], datastore: Rep3DDatastore | None = None) -> dict[str, Any]:
+        """Segments an image; see MONAI Label. Only this server's own images and uploads are in reach."""
+        task = _known("model", request.get("model"), self._infers)
+        store = datastore or self.datastore()
+        image = request.get("image")
+        if not isinstance(image, str) or not image:
+            raise HTTPException(422, f"image: expected an image id, got {image!r}")
+        upload = image not in store.list_images() and self._is_upload(image)
+        path = image if upload else str(store.image_file(image))
+        tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
+        save = bool(request.get("save_label")) and not upload
+        if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
+            raise HTTPException(422, "label_tag: expected one for predictions, got 'final', which is a person's")
+        try:
+            file, params = task({**request, "image": path})
+        except ImageError as error:
+            shown = "image" if upload else f"image {image}"
+            raise ImageError(str(error).replace(os.path.basename(path), shown)) from error
+        label = store.save_label(image, file, tag, {"model": _MODEL, "params": params}) if save else file
+        return {"label": label, "tag": tag, "file": file, "params": params}
+
+    def _is_upload(self, path: str) -> bool:
+        """Whether a path is a file that came with this request, or the image of a session."""
+        if not os.path.isabs(path) or not os.path.isfile(path):
+            return False
+        folder = os.path.dirname(os.path.realpath(path))
+        incoming = in_server_process() and folder == os.path.realpath(tempfile.gettempdir())
+        return incoming or (self._sessions is not None and self._sessions.owns(path))
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Which image to annotate next.
+
+        Raises:
+            HTTPException: 404 for an unknown strategy, and where every image has a label.
+        """
+        strategy = _known("strategy", request.get("strategy") or "random", self._strategies)
+        sample = strategy(request, self.datastore())
+        if not sample:
+            total = len(self.datastore().list_images())
+            reason = f"all {total} images have a final label" if total else "there are no images yet: upload one"
+            raise HTTPException(404, f"no sample left: {reason}")
+        return {**sample, "path": self.datastore().get_image_uri(sample["id"])}
+
+    def on_init_complete(self) -> None:
+        """Completes the HTTP application, which exists by now, with our routes and errors."""
+        from monailabel.app import app  # only the server has one, and it is being built while this file is loaded
+
+        add_routes(app)
+        register_error_handlers(app)
+        stop_children_with_server()
+        mark_started()
+        super().on_init_complete()
+        logger.info(
+            "Rep3D Label serves %s: labels %s, device %s, preset %s, model %s",
+            self._setup.folder,
+            dict(self._setup.labels),
+            self._setup.device,
+            self._setup.preset,
+            self._published.facts().get("version", "none yet"),
+        )
+
+
+def _known(kind: str, name: Any, found: dict[str, Any]) -> Any:
+    if not isinstance(name, str) or name not in found:
+        raise HTTPException(404, f"{kind}: expected one of {sorted(found)}, got {str(name)[:200]!r}")
+    return found[name]

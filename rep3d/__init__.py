@@ -1,0 +1,39 @@
+"""Rep3D: 3D segmentation with large, re-parameterised depthwise kernels (arXiv 2505.19603).
+
+The public names below are loaded on first use, so that ``import rep3d`` and ``rep3d --help`` do not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Checkpoint": "rep3d.checkpoint",
+    "Predictor": "rep3d.inference",
+    "Rep3D": "rep3d.network",
+    "Rep3DConfig": "rep3d.config",
+    "TaskConfig": "rep3d.tasks",
+    "depthwise_conv3d": "rep3d.conv3d",
+    "load_checkpoint": "rep3d.checkpoint",
+    "reparameterize": "rep3d.reparameterize",
+    "save_checkpoint": "rep3d.checkpoint",
+    "train": "rep3d.training",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        # "reparameterize" is both a module and a function: the submodule import would shadow the function otherwise.
+        value = getattr(import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'rep3d' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,159 @@
+"""Saving and loading trained models, with all that is needed to use them.
+
+A checkpoint carries the weights, the network's settings, the task (labels, spacing, intensity, orientation) and where
+the model came from. It holds plain tensors and plain JSON types only, so it loads with ``weights_only=True``: opening a
+file from somebody else cannot run code.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rep3d.config import Rep3DConfig
+from rep3d.errors import CheckpointError, Rep3DError
+from rep3d.network import Rep3D
+from rep3d.tasks import TaskConfig
+
+__all__ = ["Checkpoint", "load_checkpoint", "read_checkpoint_task", "save_checkpoint"]
+
+_FORMAT = "rep3d-checkpoint"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and what it is for.
+
+    Attributes:
+        model: the network in its training form, in eval mode, on the CPU.
+        task: the task it was trained for.
+        info: plain JSON facts about its origin: ``version``, ``parent``, ``created`` (ISO time, UTC), ``cases`` (ids),
+            ``preset``, ``iterations``, ``loss``.
+    """
+
+    model: Rep3D
+    task: TaskConfig
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        """Name of this model version, such as ``"v3"``; ``"unversioned"`` where none was recorded."""
+        return str(self.info.get("version", "unversioned"))
+
+
+def save_checkpoint(path: Path | str, model: Rep3D, task: TaskConfig, info: Mapping[str, Any]) -> None:
+    """Writes a checkpoint atomically: readers see the old file or the new one, never a part.
+
+    Args:
+        path: file to write; its folder is made.
+        model: the network in its training form (not re-parameterised).
+        task: the task it was trained for.
+        info: plain JSON facts, see :class:`Checkpoint`.
+
+    Raises:
+        CheckpointError: if the model does not fit the task, or has weights that are not finite.
+    """
+    path = Path(path)
+    if model.config.out_channels != task.out_channels:
+        raise CheckpointError(
+            f"saving {path.name}: expected a model with {task.out_channels} output channels for the labels "
+            f"{list(task.label_names)} and background, got {model.config.out_channels}"
+        )
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    _refuse_not_finite(state, path)
+    content = {
+        "format": _FORMAT,
+        "format_version": _FORMAT_VERSION,
+        "config": model.config.to_dict(),
+        "task": task.to_dict(),
+        "info": dict(info),
+        "state_dict": state,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a checkpoint file, found none")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # bytes that are no pickle can make the unpickler raise anything at all
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: expected a Rep3D checkpoint, got a file that is none or is damaged ({reason}). "
+            f"Move it away, or put a good copy in its place."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: expected a Rep3D checkpoint, got another kind of PyTorch file")
+    if content.get("format_version") != _FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: expected checkpoint format {_FORMAT_VERSION}, "
+            f"got {content.get('format_version')!r}. Update rep3d."
+        )
+    return content
+
+
+def _refuse_not_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if bad:
+        raise CheckpointError(f"{path}: expected finite weights, got NaN or infinity in {bad[:3]} ({len(bad)} tensors)")
+
+
+def read_checkpoint_task(path: Path | str) -> tuple[TaskConfig, dict[str, Any]]:
+    """Task and facts of a checkpoint, without building its network.
+
+    Raises:
+        CheckpointError: as :func:`load_checkpoint`.
+    """
+    path = Path(path)
+    content = _read(path, mmap=True)
+    try:
+        return TaskConfig.from_dict(content["task"]), dict(content["info"])
+    except (KeyError, TypeError, Rep3DError) as error:
+        raise CheckpointError(f"{path}: its task definition is not usable ({error})") from error
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Loads a checkpoint onto the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, of another kind, has weights that are not finite, or its parts
+            contradict each other.
+    """
+    path = Path(path)
+    content = _read(path)
+    try:
+        config = Rep3DConfig.from_dict(content["config"])
+        task = TaskConfig.from_dict(content["task"])
+        state, info = content["state_dict"], dict(content["info"])
+    except (KeyError, TypeError, Rep3DError) as error:
+        raise CheckpointError(f"{path}: its settings are not usable ({error})") from error
+    if config.out_channels != task.out_channels:
+        raise CheckpointError(
+            f"{path}: expected {task.out_channels} output channels for its labels, "
+            f"its network has {config.out_channels}"
+        )
+    _refuse_not_finite(state, path)
+    model = Rep3D(config)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its weights do not fit its settings ({str(error).splitlines()[0]})") from error
+    return Checkpoint(model.eval(), task, info)

@@ -1,0 +1,235 @@
+"""The command line: ``rep3d demo``, ``train``, ``segment``, ``evaluate``.
+
+Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rep3d import __version__
+from rep3d.errors import Rep3DError
+
+# Idle OpenMP threads must sleep, not spin, where several processes share the cores. Read when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+)
+console = Console()
+_Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        console.print(f"rep3d {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Rep3D: 3D segmentation with large re-parameterised kernels, learning online from a clinician's corrections."""
+
+
+@app.command()
+def demo(
+    out: _Folder = Path("demo_output"),
+    data: Annotated[
+        Path | None, typer.Option(help="Decathlon folder (imagesTr, labelsTr, dataset.json) instead of phantoms.")
+    ] = None,
+    submit: Annotated[int | None, typer.Option(help="Labels to submit in all. [default: 8; 16 with --data]")] = None,
+    rounds: Annotated[int, typer.Option(help="Trainings to spread them over.")] = 4,
+    held_out: Annotated[int | None, typer.Option(help="Cases to measure on. [default: 8; 20 with --data]")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Training steps in all.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Training time in all. [default: 6; 22 with --data]")] = None,
+    strategy: Annotated[str, typer.Option(help="How the server picks the next case.")] = "uncertainty",
+    seed: Annotated[int, typer.Option(help="Of phantoms, split and training.")] = 0,
+    serve: Annotated[bool, typer.Option("--serve", help="Leave the server running at the end.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the server; 0 for a free one.")] = 0,
+) -> None:
+    """Play the whole loop against a real server: segment, correct, submit, retrain, and measure on held-out cases."""
+    from rep3d.demo.cohort import decathlon_cohort, phantom_cohort
+    from rep3d.demo.play import DemoPlan, Player
+    from rep3d.demo.screen import Screen
+    from rep3d.demo.server import ServerProcess
+
+    _stop_on_terminate()
+    real = data is not None
+    plan = DemoPlan(
+        submit=submit if submit is not None else (16 if real else 8),
+        rounds=rounds,
+        iterations=iterations if iterations is not None else (1200 if real else 400),
+        minutes=minutes if minutes is not None else (22.0 if real else 6.0),
+        strategy=strategy,
+        seed=seed,
+    )
+    measured = held_out if held_out is not None else (20 if real else 8)
+    if measured < 1:
+        raise typer.BadParameter(f"expected at least one held-out case, got {measured}", param_hint="--held-out")
+    folder = _new_run_folder(out)
+    pool = plan.submit + plan.submit // 2  # some choice for the strategy
+    if data is not None:
+        cohort = decathlon_cohort(data, pool, measured, seed)
+    else:
+        cohort = phantom_cohort(folder / "phantoms", pool, measured, seed)
+    with Screen(console, cohort, plan) as screen:
+        player = Player(cohort, plan, folder, screen)
+        player.prepare()
+        with ServerProcess(player.studies, folder / "server.log", port) as server:
+            try:
+                player.play(server)
+            finally:
+                if any(result.dice for result in player.rounds):
+                    report = out / "report.html"
+                    player.write_report(folder / "report.html")
+                    report.write_bytes((folder / "report.html").read_bytes())
+                    screen.finish(player.rounds, report)
+            if serve:
+                screen.serving(server.url, player.studies)
+                signal.pause()
+
+
+def _new_run_folder(out: Path) -> Path:
+    """A new folder for this run below ``out``; what is there stays."""
+    from datetime import datetime
+
+    folder = out / datetime.now().strftime("run_%Y-%m-%d_%H-%M-%S")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise Rep3DError(f"--out: expected a folder that can be written, got {out} ({error})") from error
+    return folder
+
+
+def _stop_on_terminate() -> None:
+    """Makes a polite kill like Ctrl-C, so that the server is stopped with us."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Decathlon folder: imagesTr, labelsTr, dataset.json.")],
+    output: Annotated[Path, typer.Option(help="Checkpoint to write.")],
+    start: Annotated[Path | None, typer.Option(help="Checkpoint to continue from.")] = None,
+    preset: Annotated[str, typer.Option(help="Network: tiny or base.")] = "tiny",
+    iterations: Annotated[int, typer.Option(help="Training steps.")] = 1000,
+    max_minutes: Annotated[float, typer.Option(help="Time budget in minutes.")] = 60.0,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW at the start.")] = 1e-3,
+    cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
+    seed: Annotated[int, typer.Option(help="Of initialisation, sampling and augmentation.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+) -> None:
+    """Train on a labelled data set. No accuracy is claimed: measure it with `rep3d evaluate` on other cases."""
+    from rep3d.checkpoint import load_checkpoint
+    from rep3d.demo.screen import train_progress
+    from rep3d.tasks import labels_from_dataset_json, modality_from_dataset_json
+    from rep3d.training import Case, TrainSettings, task_for_cases
+    from rep3d.training import train as run
+
+    description = data / "dataset.json"
+    labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
+    images = [p for p in sorted((data / "imagesTr").glob("*.nii*")) if (data / "labelsTr" / p.name).is_file()][:cases]
+    found = [Case(p.name.removesuffix(".gz").removesuffix(".nii"), p, data / "labelsTr" / p.name) for p in images]
+    checkpoint = load_checkpoint(start) if start else None
+    task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality)
+    settings = TrainSettings(iterations, max_minutes, learning_rate, seed=seed, preset=preset, device=device)
+    with train_progress(console) as progress:
+        trained = run(found, task, settings, output, checkpoint, progress)
+    console.print(f"Wrote {output}: {trained.version}, {len(found)} cases, training loss {trained.info['loss']:.3f}")
+
+
+@app.command()
+def segment(
+    checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
+    image: Annotated[Path, typer.Argument(help="NIfTI image.")],
+    output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz), on the image's own grid.")],
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+) -> None:
+    """Segment an image file."""
+    from rep3d.inference import Predictor
+
+    result = Predictor.load(checkpoint, device).segment(image, output)
+    for name, volume in result.volumes_ml.items():
+        console.print(f"{name}: {volume:.2f} ml")
+    console.print(f"Wrote {output} ({sum(result.seconds.values()):.1f} s, uncertainty {result.uncertainty:.3f})")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
+    data: Annotated[Path, typer.Option(help="Decathlon folder: imagesTr, labelsTr.")],
+    skip: Annotated[int, typer.Option(help="Leave out so many cases, the first by name.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+) -> None:
+    """Measure Dice on labelled cases; says so where cases were trained on."""
+    import tempfile
+
+    from rich.table import Table
+
+    from rep3d.inference import Predictor
+    from rep3d.metrics import dice_of_files, mean_dice
+
+    predictor = Predictor.load(checkpoint, device)
+    images = [p for p in sorted((data / "imagesTr").glob("*.nii*")) if (data / "labelsTr" / p.name).is_file()][skip:]
+    if not images:
+        raise Rep3DError(f"--data: expected labelled cases in {data}/imagesTr and labelsTr, found none to measure on")
+    seen = set(predictor.info.get("cases", []))
+    names = predictor.task.label_names
+    table = Table("Case", *names, "Mean", title=f"Dice of {checkpoint.name} ({predictor.version})")
+    scores = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for image in images:
+            found = Path(folder) / "found.nii.gz"
+            predictor.segment(image, found)
+            case = image.name.removesuffix(".gz").removesuffix(".nii")
+            scores[case] = dice_of_files(found, data / "labelsTr" / image.name, predictor.task.labels)
+            row = [f"{scores[case][name]:.3f}" for name in names] + [f"{mean_dice({case: scores[case]}):.3f}"]
+            table.add_row(f"{case} (trained on)" if case in seen else case, *row)
+    console.print(table)
+    fresh = {case: score for case, score in scores.items() if case not in seen}
+    if fresh:
+        console.print(f"Mean over {len(fresh)} cases not trained on: {mean_dice(fresh):.3f}")
+    if len(fresh) < len(scores):
+        console.print(f"{len(scores) - len(fresh)} cases were trained on: their Dice says nothing about new images.")
+
+
+def main() -> None:
+    """Entry point: our own errors are shown as one clear message, not as a traceback."""
+    try:
+        from rep3d.checkout import import_client_path
+
+        import_client_path()
+        from Rep3DLabelLib.errors import ClientError
+
+        expected: tuple[type[Exception], ...] = (Rep3DError, ClientError)
+    except (Rep3DError, ImportError):
+        expected = (Rep3DError,)
+    try:
+        app()
+    except expected as error:
+        Console(stderr=True).print(f"[bold red]rep3d:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("[yellow]rep3d: stopped[/]")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

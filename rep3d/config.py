@@ -1,0 +1,121 @@
+"""The settings of the network: one frozen, validated record, saved with the weights in every checkpoint.
+
+The presets are ``base``, the network of the paper (Lee et al., arXiv 2505.19603), and ``tiny``, the same structure and
+the same 21^3 kernels with few enough channels to train on a two-core CPU. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from rep3d.errors import ConfigError
+
+__all__ = ["GENERATORS", "PRESETS", "SPATIAL_PRIORS", "Rep3DConfig", "preset_config"]
+
+SPATIAL_PRIORS = ("learned", "fixed", "none")
+GENERATORS = ("shared", "depthwise")
+NUM_STAGES = 4
+
+
+def _require_positive_integer(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}: expected a positive integer, got {value!r}.")
+
+
+def _require_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: expected one of {list(choices)}, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class Rep3DConfig:
+    """Everything that determines the shape of a Rep3D network.
+
+    Attributes:
+        in_channels: Channels of the input image.
+        out_channels: Channels of the logits, background included.
+        dims: Channels of the four encoder stages.
+        depths: Blocks in each of the four encoder stages.
+        hidden_size: Channels of the bottleneck that the decoder starts from.
+        kernel_size: Side K of the large depthwise kernels, in voxels of their stage; odd.
+        spatial_prior: What multiplies the large kernels: ``learned`` (prior plus generated correction), ``fixed`` (the
+            prior alone) or ``none`` (plain kernels).
+        generator: For ``learned``: one mask per block (``shared``) or one per channel (``depthwise``).
+        prior_scale: beta in the prior beta / (distance + beta), in voxels.
+        generator_kernel: Side of the generator's convolutions, in taps; odd.
+        generator_depth: Number of convolution + LayerNorm stages in the generator.
+
+    Raises:
+        ConfigError: If a value is impossible; the message names it.
+    """
+
+    in_channels: int = 1
+    out_channels: int = 2
+    dims: tuple[int, ...] = (48, 96, 192, 384)
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    hidden_size: int = 768
+    kernel_size: int = 21
+    spatial_prior: str = "learned"
+    generator: str = "shared"
+    prior_scale: float = 1.0
+    generator_kernel: int = 7
+    generator_depth: int = 2
+
+    def __post_init__(self) -> None:
+        counts = ("in_channels", "out_channels", "hidden_size", "kernel_size", "generator_kernel", "generator_depth")
+        for name in counts:
+            _require_positive_integer(name, getattr(self, name))
+        for name in ("dims", "depths"):
+            values = getattr(self, name)
+            if not isinstance(values, (tuple, list)) or len(values) != NUM_STAGES:
+                raise ConfigError(f"{name}: expected {NUM_STAGES} integers, one per stage, got {values!r}.")
+            for value in values:
+                _require_positive_integer(name, value)
+            object.__setattr__(self, name, tuple(values))  # a list, as JSON gives it, would not be hashable
+        for name in ("kernel_size", "generator_kernel"):
+            if getattr(self, name) % 2 == 0:
+                raise ConfigError(f"{name}: expected an odd number (a kernel has a centre), got {getattr(self, name)}.")
+        _require_one_of("spatial_prior", self.spatial_prior, SPATIAL_PRIORS)
+        _require_one_of("generator", self.generator, GENERATORS)
+        scale = self.prior_scale
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
+            raise ConfigError(f"prior_scale: expected a positive finite number of voxels, got {scale!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings as plain JSON types."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Rep3DConfig:
+        """Builds a config from `to_dict`'s output; settings that are absent keep their defaults.
+
+        Raises:
+            ConfigError: If a key is unknown or a value impossible.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise ConfigError(f"Unknown network settings {unknown}; expected some of {known}.")
+        return cls(**settings)
+
+
+PRESETS: Mapping[str, Rep3DConfig] = MappingProxyType(
+    {
+        "base": Rep3DConfig(),
+        "tiny": Rep3DConfig(dims=(16, 32, 64, 128), hidden_size=192),
+    }
+)
+
+
+def preset_config(name: str, in_channels: int, out_channels: int) -> Rep3DConfig:
+    """Returns the preset ``name`` for a task's number of input and output channels.
+
+    Raises:
+        ConfigError: If there is no such preset, or a channel count is impossible.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"Unknown preset {name!r}; expected one of {sorted(PRESETS)}.")
+    return replace(PRESETS[name], in_channels=in_channels, out_channels=out_channels)

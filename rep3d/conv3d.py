@@ -1,0 +1,355 @@
+"""Depthwise 3D convolution with large kernels: the values of `torch.nn.functional.conv3d`, in a fraction of the time.
+
+PyTorch's own kernel visits every tap for every voxel; at 21^3 taps a backward pass takes minutes on a CPU. Here the
+convolution theorem does the work, with short transforms written as matrix products (see `rep3d.dft`). The result is
+exact up to rounding, and rounding is smaller than in the direct sum.
+
+Memory: only the input and the kernel are kept for the backward pass; spectra are computed again. Channels are worked
+off in chunks whose spectra fit a processor's cache, in one buffer per thread that is kept between calls (fresh pages of
+memory cost more than the arithmetic). One call needs, besides its result, at most six such spectra.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from rep3d.dft import ConvolutionPlan, SpectralProduct, analyse, plan_convolution, synthesise
+from rep3d.errors import ConfigError
+
+__all__ = ["depthwise_conv3d"]
+
+CPU_SPECTRUM_BYTES = 4 << 20  # one spectrum of one chunk: a few of them should stay in the cache
+GPU_SPECTRUM_BYTES = 256 << 20  # a GPU wants few, large calls
+CACHED_SPECTRUM_BYTES = 16 << 20  # larger kernel spectra are cheaper to compute in cache than to read from memory
+CACHE_BYTES = 256 << 20
+
+_AUTOCAST_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # autocast leaves float64 alone
+_SUPPORTED_TYPES = _AUTOCAST_TYPES | {torch.float64}
+
+
+def depthwise_conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Convolves each channel with its own kernel, as ``F.conv3d(x, weight, bias, padding=K // 2, groups=C)``.
+
+    Stride and dilation are 1, the output has the shape of the input. Small or unusual problems, where PyTorch's
+    kernel is as fast or the only one, are handed to it. float16 and bfloat16 (also under autocast) are computed in
+    float32 and rounded once at the end. There is no second derivative.
+
+    Outside autograd, the spectrum of a `torch.nn.Parameter` is kept for the next call with the same map shape, until
+    the parameter changes or dies.
+
+    Args:
+        x: Maps, shape (B, C, D, H, W).
+        weight: Kernels, shape (C, 1, Kz, Ky, Kx), each side odd.
+        bias: Optional, shape (C,).
+
+    Returns:
+        Shape (B, C, D, H, W), in the type that `F.conv3d` would return.
+
+    Raises:
+        ConfigError: If the shapes do not fit each other, or a kernel side is even.
+    """
+    _check_shapes(x, weight, bias)
+    x = x.as_subclass(torch.Tensor)  # MONAI's tensors with metadata would do their bookkeeping in each step below
+    needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    result_type = _result_type(x, weight)
+    taps = _reachable_taps(x.shape[2:], weight.shape[2:])
+    voxels = x.shape[2:].numel() if x.numel() else 0
+    if result_type is None or not _transforms_pay(voxels, math.prod(taps), training=needs_gradient):
+        padding = [side // 2 for side in taps]
+        return F.conv3d(x, _crop(weight, taps), bias, padding=padding, groups=x.shape[1])
+    working_type = torch.float64 if result_type == torch.float64 else torch.float32
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.to(working_type)
+        if needs_gradient:
+            y = _DepthwiseConv3d.apply(x, weight.to(working_type))
+        else:
+            y = _forward(x, weight.detach().to(working_type), owner=weight)
+        if bias is not None:
+            y.add_(bias.to(working_type).view(-1, 1, 1, 1))
+        return y.to(result_type)
+
+
+class _DepthwiseConv3d(torch.autograd.Function):
+    """The convolution with its two gradients; saves its two inputs and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return _forward(x, weight, owner=None)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        x, weight = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            return _backward(grad, x, weight, *ctx.needs_input_grad)
+
+
+def _forward(x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None) -> torch.Tensor:
+    """Computes y = x * weight, spectrum by spectrum: Y = X W.
+
+    Args:
+        x: Shape (B, C, D, H, W).
+        weight: Shape (C, 1, Kz, Ky, Kx), same type as ``x``.
+        owner: The tensor whose identity and version stand for the content of ``weight`` in the spectrum cache, or None.
+    """
+    taps = _reachable_taps(x.shape[2:], weight.shape[2:])
+    plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
+    kernels = _crop(weight[:, 0], taps)
+    cached = None if owner is None else _kernel_spectra.get(owner, kernels, plan)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    workspace = _Workspace(plan, x.shape[1], x, spectra=3)
+    scratch, (w_spectrum, x_spectrum, y_spectrum) = workspace.scratch, workspace.spectra
+    product = SpectralProduct(x_spectrum, w_spectrum, y_spectrum)
+    for channels in workspace.chunks:
+        if cached is None:
+            analyse(kernels[channels], plan.kernel_analysis, scratch, w_spectrum)
+        else:
+            product = SpectralProduct(x_spectrum, cached[channels], y_spectrum)
+        for maps, result in zip(x, y, strict=True):
+            analyse(maps[channels], plan.map_analysis, scratch, x_spectrum)
+            product.compute()
+            synthesise(y_spectrum, plan.map_synthesis, scratch, result[channels])
+    return y
+
+
+def _backward(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, needs_x: bool, needs_weight: bool
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Computes both gradients from the spectrum G of dL/dy: G conj(W) for x, the sum over B of G conj(X) for weight.
+
+    The circular transform that serves y is long enough for both: dL/dx is again a "same" correlation, and of dL/dweight
+    only the offsets -K // 2 .. K // 2 are wanted, which nothing wraps around to.
+    """
+    taps = _reachable_taps(x.shape[2:], weight.shape[2:])
+    plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
+    kernels = _crop(weight[:, 0], taps)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if needs_x else None
+    # Zeros, because taps that reach no voxel are not computed.
+    grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format) if needs_weight else None
+    grad_kernels = None if grad_weight is None else _crop(grad_weight[:, 0], taps)
+    workspace = _Workspace(plan, x.shape[1], x, spectra=4)
+    scratch, (w_spectrum, g_spectrum, shared_spectrum, gw_spectrum) = workspace.scratch, workspace.spectra
+    # The shared buffer holds conj(X) first, the spectrum of dL/dx afterwards.
+    weight_product = SpectralProduct(g_spectrum, shared_spectrum, gw_spectrum)
+    x_product = SpectralProduct(g_spectrum, w_spectrum, shared_spectrum)
+    for channels in workspace.chunks:
+        if needs_x:
+            analyse(kernels[channels], plan.kernel_conjugate, scratch, w_spectrum)
+        for sample in range(x.shape[0]):
+            analyse(grad[sample, channels], plan.map_analysis, scratch, g_spectrum)
+            if needs_weight:
+                analyse(x[sample, channels], plan.map_conjugate, scratch, shared_spectrum)
+                if sample == 0:
+                    weight_product.compute()
+                else:
+                    weight_product.accumulate()
+            if grad_x is not None:
+                x_product.compute()
+                synthesise(shared_spectrum, plan.map_synthesis, scratch, grad_x[sample, channels])
+        if grad_kernels is not None:
+            synthesise(gw_spectrum, plan.kernel_synthesis, scratch, grad_kernels[channels])
+    return grad_x, grad_weight
+
+
+class _Workspace:
+    """Splits the channels into chunks and lends all of them the same buffers: two for scratch, and the spectra.
+
+    On a CPU the memory belongs to the thread and outlives the call. On a GPU PyTorch's allocator does that better.
+
+    Args:
+        plan: Plan of the convolution.
+        channels: Number of channels C.
+        like: Gives type and device.
+        spectra: Number of spectra wanted.
+
+    Attributes:
+        chunks: The channels of each chunk. All chunks are of one size; where that does not divide C, the last one
+            reaches back and computes a few channels again.
+        scratch: Two buffers, shape (chunk, Mz, My, Mx).
+        spectra: The spectra, shape (chunk, Mz, My, Mx) each.
+    """
+
+    _kept = threading.local()
+
+    def __init__(self, plan: ConvolutionPlan, channels: int, like: torch.Tensor, spectra: int) -> None:
+        on_cpu = like.device.type == "cpu"
+        spectrum_bytes = CPU_SPECTRUM_BYTES if on_cpu else GPU_SPECTRUM_BYTES
+        most = max(1, min(channels, round(spectrum_bytes / (plan.spectrum_size * like.element_size()))))
+        chunk = max((divisor for divisor in range(most // 2 + 1, most + 1) if channels % divisor == 0), default=most)
+        self.chunks = [slice(end - chunk, end) for end in (*range(chunk, channels, chunk), channels)]
+        shape = (2 + spectra, chunk, *plan.length)
+        size = math.prod(shape)
+        buffers = self._keep(size, like)[:size].view(shape) if on_cpu else like.new_empty(shape)
+        scratch_0, scratch_1, *self.spectra = buffers.unbind()
+        self.scratch = (scratch_0, scratch_1)
+
+    @classmethod
+    def _keep(cls, size: int, like: torch.Tensor) -> torch.Tensor:
+        kept = getattr(cls._kept, "buffer", None)
+        if kept is None or kept.numel() < size or kept.dtype != like.dtype:
+            with torch.inference_mode(False):  # later calls may not be in inference mode
+                kept = torch.empty(size, dtype=like.dtype, device=like.device)
+            cls._kept.buffer = kept
+        return kept
+
+
+class _SpectrumCache:
+    """Kernel spectra for inference, of the parameters used last, up to a bounded number of bytes.
+
+    An entry holds no reference to its parameter and goes when the parameter dies. It is valid for one version of it:
+    optimizers, ``load_state_dict`` and in-place operations raise the version. Edits through ``parameter.data`` do not,
+    so on a CPU the entry also keeps the kernels it was computed from and compares them, which costs little; on a GPU
+    that would make the host wait, and the version and the address have to do.
+
+    Args:
+        max_bytes: Bound on the sum of all entries.
+        max_entry_bytes: Larger spectra are not kept.
+    """
+
+    def __init__(self, max_bytes: int, max_entry_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_entry_bytes = max_entry_bytes
+        self._entries: OrderedDict[tuple[Any, ...], _CacheEntry] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def get(self, owner: torch.Tensor, kernels: torch.Tensor, plan: ConvolutionPlan) -> torch.Tensor | None:
+        """Returns the spectrum (C, Mz, My, Mx) of ``kernels`` (C, Kz, Ky, Kx), or None where none is kept.
+
+        Args:
+            owner: What ``kernels`` was made from. Only a parameter outlives the call; for anything else nothing is
+                kept.
+            kernels: The taps of ``owner`` that can reach a voxel.
+            plan: Plan of the convolution.
+        """
+        size = kernels.shape[0] * plan.spectrum_size * kernels.element_size()
+        if not isinstance(owner, torch.nn.Parameter) or owner.is_inference() or size > self._max_entry_bytes:
+            return None
+        key = (id(owner), tuple(kernels.shape), plan.length, kernels.dtype)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._entries.move_to_end(key)
+        if entry is not None and entry.is_valid(owner, kernels):
+            return entry.spectrum
+        with torch.inference_mode(False), torch.no_grad():  # later calls may not be in inference mode
+            entry = _CacheEntry(
+                owner=weakref.ref(owner, lambda _: self._entries.pop(key, None)),
+                version=owner._version,
+                address=owner.data_ptr(),
+                kernels=kernels.clone() if kernels.device.type == "cpu" else None,
+                spectrum=_kernel_spectrum(kernels, plan),
+            )
+        with self._lock:
+            self._entries[key] = entry
+            self._drop_oldest()
+        return entry.spectrum
+
+    def _drop_oldest(self) -> None:
+        excess = sum(entry.size for entry in list(self._entries.values())) - self._max_bytes
+        for key in list(self._entries):
+            if excess <= 0:
+                break
+            dropped = self._entries.pop(key, None)
+            excess -= 0 if dropped is None else dropped.size
+
+
+@dataclass(frozen=True, eq=False)
+class _CacheEntry:
+    """A kernel spectrum and what tells whether it is still that of its owner."""
+
+    owner: weakref.ref[torch.Tensor]
+    version: int
+    address: int
+    kernels: torch.Tensor | None
+    spectrum: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.spectrum.nbytes + (0 if self.kernels is None else self.kernels.nbytes)
+
+    def is_valid(self, owner: torch.Tensor, kernels: torch.Tensor) -> bool:
+        same_tensor = self.owner() is owner and self.version == owner._version and self.address == owner.data_ptr()
+        return same_tensor and (self.kernels is None or torch.equal(self.kernels, kernels))
+
+
+_kernel_spectra = _SpectrumCache(CACHE_BYTES, CACHED_SPECTRUM_BYTES)
+
+
+def _kernel_spectrum(kernels: torch.Tensor, plan: ConvolutionPlan) -> torch.Tensor:
+    """Returns the spectrum (C, Mz, My, Mx) of kernels (C, Kz, Ky, Kx)."""
+    spectrum = kernels.new_empty((kernels.shape[0], *plan.length))
+    workspace = _Workspace(plan, kernels.shape[0], kernels, spectra=0)
+    for channels in workspace.chunks:
+        analyse(kernels[channels], plan.kernel_analysis, workspace.scratch, spectrum[channels])
+    return spectrum
+
+
+def _reachable_taps(map_shape: Sequence[int], kernel_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Returns how many taps along each axis, about the centre, can reach a voxel of the map at all.
+
+    From one voxel to the farthest other of an axis with N voxels it is N - 1; what is farther out only meets padding.
+    """
+    depth, height, width = (min(k, 2 * n - 1) for n, k in zip(map_shape, kernel_shape, strict=True))
+    return depth, height, width
+
+
+def _crop(kernels: torch.Tensor, taps: tuple[int, int, int]) -> torch.Tensor:
+    """Views the central taps of kernels (..., Kz, Ky, Kx)."""
+    for axis, kept in enumerate(taps, start=kernels.dim() - 3):
+        kernels = kernels.narrow(axis, (kernels.shape[axis] - kept) // 2, kept)
+    return kernels
+
+
+def _check_shapes(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    if x.dim() != 5:
+        raise ConfigError(f"Depthwise convolution: expected maps of shape (B, C, D, H, W), got {tuple(x.shape)}.")
+    channels = x.shape[1]
+    if weight.dim() != 5 or weight.shape[0] != channels or weight.shape[1] != 1:
+        raise ConfigError(
+            f"Depthwise convolution: expected kernels of shape ({channels}, 1, Kz, Ky, Kx) for maps of shape"
+            f" {tuple(x.shape)}, got {tuple(weight.shape)}."
+        )
+    if any(side % 2 == 0 for side in weight.shape[2:]):
+        raise ConfigError(
+            f"Depthwise convolution: expected odd kernel sides (the output keeps the shape of the input), got"
+            f" {tuple(weight.shape[2:])}."
+        )
+    if bias is not None and bias.shape != (channels,):
+        raise ConfigError(f"Depthwise convolution: expected a bias of shape ({channels},), got {tuple(bias.shape)}.")
+
+
+def _result_type(x: torch.Tensor, weight: torch.Tensor) -> torch.dtype | None:
+    """Returns the type that `F.conv3d` would return, or None for types and devices this module leaves to it."""
+    if x.device.type not in ("cpu", "cuda") or torch.jit.is_tracing():
+        return None
+    types = {x.dtype, weight.dtype}
+    if torch.is_autocast_enabled(x.device.type) and types <= _AUTOCAST_TYPES:
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype if len(types) == 1 and types <= _SUPPORTED_TYPES else None
+
+
+def _transforms_pay(voxels: int, taps: int, training: bool) -> bool:
+    """Whether transforms beat PyTorch's direct sum, by the multiplications that this needs for each channel.
+
+    Measured on a CPU with AVX2 over maps of 3^3 to 48^3 and kernels of 3^3 to 21^3. Backward, the direct sum is so slow
+    that only tiny problems favour it; forward, it is good at kernels up to 7^3 whatever the map.
+
+    Args:
+        voxels: Voxels of a map.
+        taps: Taps that can reach a voxel.
+        training: Whether a backward pass may follow.
+    """
+    if training:
+        return voxels * taps >= 40_000
+    return taps >= 9**3 and voxels * taps >= 1_000_000

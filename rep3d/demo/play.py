@@ -1,0 +1,245 @@
+"""Plays a clinician against a real server: fetch, auto-segment, correct, submit, retrain, and measure what it brought.
+
+Everything goes through the client that the Slicer module uses. The "correction" is the case's true label. What is
+measured is measured on cases that the server's folder never held.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psutil
+
+from rep3d.checkout import import_client_path
+from rep3d.demo.cohort import Cohort, DemoCase
+from rep3d.demo.report import CasePicture, DemoReport, RoundResult, pick_cases, write_report
+from rep3d.demo.server import ServerProcess
+from rep3d.errors import ConfigError, Rep3DError
+from rep3d.metrics import dice_of_files, mean_dice
+
+import_client_path()
+from Rep3DLabelLib.answers import DONE, TrainStatus  # noqa: E402
+from Rep3DLabelLib.client import Rep3DClient  # noqa: E402
+from Rep3DLabelLib.errors import ConflictError  # noqa: E402
+
+__all__ = ["DemoError", "DemoPlan", "Listener", "Player"]
+
+
+class DemoError(Rep3DError):
+    """The loop could not be played to its end, or did not improve."""
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """How much to play.
+
+    Attributes:
+        submit: labels submitted in all.
+        rounds: trainings; the labels are spread over them evenly.
+        iterations: optimizer steps of all trainings together; later rounds, which have more labels, get more.
+        minutes: time budget of all trainings together, split likewise.
+        strategy: how the server picks the next case.
+        seed: of the trainings.
+        conf: the app's ``--conf`` settings.
+    """
+
+    submit: int = 8
+    rounds: int = 4
+    iterations: int = 400
+    minutes: float = 6.0
+    strategy: str = "uncertainty"
+    seed: int = 0
+    conf: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rounds <= self.submit:
+            raise ConfigError(
+                f"rounds: expected from 1 to the number of submitted labels ({self.submit}), got {self.rounds}"
+            )
+        if self.iterations < self.rounds or self.minutes <= 0:
+            raise ConfigError(
+                f"expected at least one iteration a round and a positive time, got {self.iterations} and {self.minutes}"
+            )
+
+    def new_labels(self, round_: int) -> int:
+        """Labels submitted in a round, counted from 1."""
+        return self.submit * round_ // self.rounds - self.submit * (round_ - 1) // self.rounds
+
+    def share(self, round_: int) -> float:
+        """Part of the iterations and minutes that a round may use: in proportion to the labels it has."""
+        submitted = [self.submit * r // self.rounds for r in range(1, self.rounds + 1)]
+        return submitted[round_ - 1] / sum(submitted)
+
+
+class Listener:
+    """Told what happens; the command line draws it. This one keeps silent."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+    def training(self, round_: int, status: TrainStatus) -> None:
+        """How the training goes."""
+
+    def measured(self, result: RoundResult) -> None:
+        """A round is over and was measured."""
+
+
+class Player:
+    """One demo.
+
+    Args:
+        cohort: the cases.
+        plan: how much to play.
+        folder: where everything is written; made anew, never overwritten.
+        listener: told what happens.
+    """
+
+    def __init__(self, cohort: Cohort, plan: DemoPlan, folder: Path, listener: Listener | None = None) -> None:
+        if plan.submit > len(cohort.pool):
+            raise ConfigError(
+                f"expected at least {plan.submit} cases to submit, the cohort's pool has {len(cohort.pool)}"
+            )
+        self.cohort = cohort
+        self.plan = plan
+        self.folder = folder
+        self.studies = folder / "studies"
+        self.listener = listener or Listener()
+        self.rounds: list[RoundResult] = []
+        self._started = time.monotonic()
+
+    def prepare(self) -> None:
+        """Fills the studies folder as a clinic would: images and a dataset.json with the label names, no labels."""
+        self.studies.mkdir(parents=True)
+        for case in self.cohort.pool:
+            shutil.copyfile(case.image, self.studies / f"{case.id}{''.join(case.image.suffixes[-2:])}")
+        description = {"name": self.cohort.name, "labels": {str(v): n for n, v in self.cohort.labels.items()}}
+        if self.cohort.modality:
+            description["modality"] = {"0": self.cohort.modality}
+        (self.studies / "dataset.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
+
+    def play(self, server: ServerProcess) -> list[RoundResult]:
+        """Plays all rounds.
+
+        Raises:
+            DemoError: if a training fails, or the Dice of the last round is not above that of the first.
+            ClientError: if the server refuses or dies.
+        """
+        client = Rep3DClient(server.url, client_id="demo")
+        server.wait_until(client.is_alive)
+        info = client.info()
+        if dict(info.labels) != self.cohort.labels:
+            raise DemoError(f"the server serves the labels {dict(info.labels)}, expected {self.cohort.labels}")
+        self.listener.say(
+            f"Server ready after {time.monotonic() - self._started:.0f} s at {server.url} ({info.device})"
+        )
+        self._record(RoundResult(0, 0, (), {}, 0.0, None))
+        pool = {case.id: case for case in self.cohort.pool}
+        submitted = 0
+        for round_ in range(1, self.plan.rounds + 1):
+            new = tuple(self._annotate(client, pool) for _ in range(self.plan.new_labels(round_)))
+            submitted += len(new)
+            seconds, version = self._train(client, round_)
+            dice = {case.id: self._measure(client, case, round_) for case in self.cohort.held_out}
+            self._record(RoundResult(round_, submitted, new, dice, seconds, version))
+        self._judge()
+        return self.rounds
+
+    def _record(self, result: RoundResult) -> None:
+        self.rounds.append(result)
+        self.listener.measured(result)
+
+    def _annotate(self, client: Rep3DClient, pool: dict[str, DemoCase]) -> str:
+        """Next sample, auto-segment, correct, submit."""
+        sample = client.next_sample(self.plan.strategy)
+        work = self.folder / "annotation" / sample.id
+        work.mkdir(parents=True)
+        image = client.download_image(sample.id, work / "image.nii.gz")
+        truth = pool[sample.id].label
+        try:
+            found = client.infer(sample.id, work / "auto.nii.gz").label_path
+            before = mean_dice({sample.id: dice_of_files(found, truth, self.cohort.labels)})
+            self.listener.say(
+                f"  {sample.id}: auto-segmented (Dice {before:.2f} before correction), corrected, submitted"
+            )
+        except ConflictError:
+            self.listener.say(f"  {sample.id}: no model yet, drawn from nothing, submitted")
+        client.submit_label(sample.id, truth, params={"image": image.name})
+        return sample.id
+
+    def _train(self, client: Rep3DClient, round_: int) -> tuple[float, str | None]:
+        share = self.plan.share(round_)
+        settings = {
+            "iterations": max(1, round(self.plan.iterations * share)),
+            "max_minutes": self.plan.minutes * share,
+            "seed": self.plan.seed + round_,
+        }
+        started = time.monotonic()
+        client.train_start(settings=settings)
+        tell: Callable[[TrainStatus], None] = lambda status: self.listener.training(round_, status)  # noqa: E731
+        status = client.wait_for_training(poll_seconds=1.0, callback=tell)
+        if status.state != DONE:
+            log = "\n".join(status.log[-10:])
+            raise DemoError(
+                f"the training of round {round_} ended as {status.state!r}: {status.error or 'no reason given'}\n{log}"
+            )
+        return time.monotonic() - started, client.info().published_version
+
+    def _measure(self, client: Rep3DClient, case: DemoCase, round_: int) -> dict[str, float]:
+        found = client.infer_file(case.image, self.prediction(case, round_)).label_path
+        return dice_of_files(found, case.label, self.cohort.labels)
+
+    def prediction(self, case: DemoCase, round_: int) -> Path:
+        """Where the prediction of a held-out case after a round is kept."""
+        folder = self.folder / "predictions" / f"round_{round_}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{case.id}.nii.gz"
+
+    def _judge(self) -> None:
+        first, last = mean_dice(self.rounds[1].dice), mean_dice(self.rounds[-1].dice)
+        if not last > (first if len(self.rounds) > 2 else 0.0):
+            raise DemoError(
+                f"the loop ran, but accuracy did not rise: "
+                f"held-out Dice {first:.3f} after the first round, {last:.3f} after the last"
+            )
+
+    def write_report(self, path: Path) -> None:
+        """Writes report.html about the rounds played so far."""
+        import torch
+
+        last = self.rounds[-1]
+        chosen = set(pick_cases(last.dice).values())
+        pictures = [
+            CasePicture(case.id, case.image, case.label, self.prediction(case, last.round))
+            for case in self.cohort.held_out
+            if case.id in chosen
+        ]
+        pool, held_out = len(self.cohort.pool), len(self.cohort.held_out)
+        facts = {
+            "Data": f"{self.cohort.name}: {pool} images on the server, {held_out} held out",
+            "Strategy": self.plan.strategy,
+            "Trainings": f"{self.plan.iterations} iterations and {self.plan.minutes:g} minutes in all at most",
+            "Seed": str(self.plan.seed),
+            "Machine": f"{_processor()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
+            "Software": f"Python {platform.python_version()}, PyTorch {torch.__version__}",
+            "Date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            "Total time": f"{(time.monotonic() - self._started) / 60:.1f} minutes",
+        }
+        title = "Rep3D Label: what the loop brought"
+        write_report(
+            path, DemoReport(title, self.cohort.name, self.cohort.labels, tuple(self.rounds), tuple(pictures), facts)
+        )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,122 @@
+"""What the demo and the training draw on a terminal, with rich."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rep3d.demo.cohort import Cohort
+from rep3d.demo.play import DemoPlan, Listener, TrainStatus
+from rep3d.demo.report import RoundResult
+from rep3d.metrics import mean_dice
+
+if TYPE_CHECKING:
+    from rep3d.training import TrainProgress
+
+__all__ = ["Screen", "train_progress"]
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
+    return Progress(*columns, TimeElapsedColumn(), console=console)
+
+
+def _note(iteration: int | None, iterations: int | None, loss: float | None, eta: float | None) -> str:
+    parts = []
+    if iteration:
+        parts.append(f"step {iteration}/{iterations}")
+    if loss is not None:
+        parts.append(f"loss {loss:.3f}")
+    if eta is not None:
+        parts.append(f"{eta:.0f} s left")
+    return ", ".join(parts)
+
+
+@contextmanager
+def train_progress(console: Console) -> Iterator[Callable[[TrainProgress], None]]:
+    """A progress bar for :func:`rep3d.training.train`."""
+    with _progress(console) as progress:
+        task = progress.add_task("training", total=None, note="")
+
+        def show(p: TrainProgress) -> None:
+            note = _note(p.iteration, p.iterations, p.loss, p.eta_seconds)
+            progress.update(task, description=p.phase, total=p.iterations, completed=p.iteration, note=note)
+
+        yield show
+
+
+class Screen(Listener):
+    """The demo's terminal: a line for each act, a bar for each training, a table of Dice."""
+
+    def __init__(self, console: Console, cohort: Cohort, plan: DemoPlan) -> None:
+        self.console = console
+        self.cohort = cohort
+        self.plan = plan
+        self.progress = _progress(console)
+        self.bars: dict[int, int] = {}
+
+    def __enter__(self) -> Screen:
+        self.progress.start()
+        self.say(
+            f"[bold]{self.cohort.name}[/]: {len(self.cohort.pool)} images, {self.plan.submit} labels to submit in "
+            f"{self.plan.rounds} rounds, {len(self.cohort.held_out)} cases held out. Starting the server ..."
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False)
+
+    def training(self, round_: int, status: TrainStatus) -> None:
+        if round_ not in self.bars:
+            self.bars[round_] = self.progress.add_task(f"round {round_}", total=1.0, note="starting")
+        note = (
+            _note(status.iteration, status.iterations, status.loss, status.eta_seconds) or status.phase or status.state
+        )
+        self.progress.update(self.bars[round_], completed=status.progress, note=note)  # type: ignore[arg-type]
+
+    def measured(self, result: RoundResult) -> None:
+        if result.dice:
+            means = ", ".join(f"{name} {self._label_mean(result, name)}" for name in self.cohort.labels)
+            self.say(
+                f"[bold]Round {result.round}[/]: {result.submitted} labels, {result.version}; held-out Dice {means}"
+            )
+
+    def _label_mean(self, result: RoundResult, name: str) -> str:
+        values = [case[name] for case in result.dice.values() if not math.isnan(case[name])]
+        return f"{sum(values) / len(values):.3f}" if values else "-"
+
+    def finish(self, rounds: Sequence[RoundResult], report: Path) -> None:
+        """Prints the table of Dice and where the report is."""
+        self.progress.stop()
+        held_out = len(self.cohort.held_out)
+        title = f"Dice on {held_out} cases never submitted"
+        table = Table("Round", "Labels", "Model", *self.cohort.labels, "Mean", "Training", title=title)
+        for result in rounds:
+            scores = [self._label_mean(result, name) for name in self.cohort.labels]
+            mean = f"{mean_dice(result.dice):.3f}" if result.dice else "no model yet"
+            seconds = f"{result.train_seconds:.0f} s" if result.train_seconds else "-"
+            table.add_row(str(result.round), str(result.submitted), result.version or "-", *scores, mean, seconds)
+        self.console.print(table)
+        self.console.print(f"Report: {report.resolve()}", soft_wrap=True)
+
+    def serving(self, url: str, studies: Path) -> None:
+        """Says how to connect 3D Slicer, and how to stop."""
+        self.console.print(
+            f"\nThe server goes on at [bold]{url}[/] (images and labels: {studies.resolve()}).\n"
+            f"In 3D Slicer: open the Rep3D Label or the MONAI Label module, enter {url} as the server, and connect.\n"
+            f"Ctrl-C stops it.",
+            soft_wrap=True,
+        )

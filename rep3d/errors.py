@@ -1,0 +1,50 @@
+"""The errors that Rep3D raises on purpose.
+
+One family, so that a caller can tell "your input or your set-up is wrong, and here is what to do" (any of these) from a
+defect of ours (anything else). Each message says what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ImageError",
+    "LabelError",
+    "NoCasesError",
+    "Rep3DError",
+    "TaskError",
+    "TrainingError",
+]
+
+
+class Rep3DError(Exception):
+    """Base of all errors below."""
+
+
+class ConfigError(Rep3DError):
+    """A network setting, or the shape of a tensor given to the network, is not possible."""
+
+
+class TaskError(Rep3DError):
+    """A task definition (labels, spacing, intensity, orientation) is missing or contradicts itself."""
+
+
+class CheckpointError(Rep3DError):
+    """A checkpoint is missing, damaged, of another format, or belongs to another task."""
+
+
+class ImageError(Rep3DError):
+    """A file is not a readable three-dimensional image."""
+
+
+class LabelError(Rep3DError):
+    """A label map does not fit its image or its task."""
+
+
+class NoCasesError(Rep3DError):
+    """Training was asked for without a single labelled case."""
+
+
+class TrainingError(Rep3DError):
+    """A training run failed (for instance, its loss became infinite); nothing was published."""

@@ -1,0 +1,73 @@
+"""Turns a trained Rep3D into its deployed form: every block becomes depthwise convolution -> GELU.
+
+The mask is multiplied into the kernel and BatchNorm, which in evaluation is a fixed scale and shift per channel, into
+the kernel and a bias. The mask generators are gone. The folded network equals the trained one in eval mode up to
+rounding.
+"""
+
+from __future__ import annotations
+
+import copy as copying
+
+import torch
+from torch import nn
+
+from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.network import Rep3DBlock
+
+__all__ = ["reparameterize"]
+
+
+def reparameterize(model: nn.Module, copy: bool = True) -> nn.Module:
+    """Folds masks and batch norms into the large kernels, anywhere in a model, and puts it in eval mode.
+
+    Folding a folded model changes nothing.
+
+    Args:
+        model: Any module, for instance a `Rep3D` or one of its blocks.
+        copy: Whether to leave ``model`` as it is and fold a deep copy. Without a copy the model can no longer be
+            trained as it was; a model that is itself an `LRBMConv3d` is returned as a new module in either case.
+
+    Returns:
+        The folded model, in eval mode.
+    """
+    folded = copying.deepcopy(model) if copy else model
+    with torch.no_grad():
+        for block in [module for module in folded.modules() if isinstance(module, Rep3DBlock)]:
+            _fold_block(block)
+        folded = _replace_masked_convolutions(folded)
+    return folded.eval()
+
+
+def _fold_block(block: Rep3DBlock) -> None:
+    if isinstance(block.norm, nn.Identity):
+        return
+    block.dwconv = _fold_batch_norm(block.dwconv, block.norm)
+    block.norm = nn.Identity()
+
+
+def _fold_batch_norm(conv: LRBMConv3d | DepthwiseConv3d, norm: nn.BatchNorm3d) -> DepthwiseConv3d:
+    """Returns the convolution that equals ``norm(conv(x))`` in eval mode; computed in float64, rounded once."""
+    weight = conv.effective_weight() if isinstance(conv, LRBMConv3d) else conv.weight
+    running_mean, running_var = norm.running_mean, norm.running_var
+    assert running_mean is not None and running_var is not None, "a Rep3DBlock's BatchNorm tracks statistics"
+    scale = norm.weight.double() / (running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - running_mean.double() * scale
+    if conv.bias is not None:
+        shift = shift + conv.bias.double() * scale
+    folded = DepthwiseConv3d(weight.shape[0], weight.shape[-1]).to(weight)
+    assert folded.bias is not None
+    folded.weight.copy_(weight.double() * scale.view(-1, 1, 1, 1, 1))
+    folded.bias.copy_(shift)
+    return folded
+
+
+def _replace_masked_convolutions(module: nn.Module) -> nn.Module:
+    """Returns the module with every LRBM convolution in it that no block owns replaced by its deployed form."""
+    if isinstance(module, LRBMConv3d):
+        return module.deployed()
+    for name, child in module.named_children():
+        replacement = _replace_masked_convolutions(child)
+        if replacement is not child:
+            setattr(module, name, replacement)
+    return module

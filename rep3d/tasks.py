@@ -1,0 +1,186 @@
+"""What a segmentation task is: its labels, spacing, intensity and orientation, defined once.
+
+Training, inference, evaluation, the server and the clients all read this one definition, and a checkpoint carries it,
+so that a model never meets images prepared in another way than those it learned from. No torch here: a table of tasks
+must be cheap to read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rep3d.errors import TaskError
+
+__all__ = ["Intensity", "TaskConfig", "labels_from_dataset_json", "modality_from_dataset_json"]
+
+_AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How voxel values become network inputs in [0, 1].
+
+    Attributes:
+        mode: ``"window"`` maps the values ``low`` .. ``high`` (HU, say) to 0 .. 1; ``"percentile"`` does the same with
+        the
+            image's own percentiles ``low`` .. ``high``, for images without calibrated values such as MR.
+        low: lower end, an intensity or a percentile.
+        high: upper end, an intensity or a percentile.
+    """
+
+    mode: str = "percentile"
+    low: float = 0.5
+    high: float = 99.5
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("window", "percentile"):
+            raise TaskError(f"intensity mode: expected 'window' or 'percentile', got {self.mode!r}")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise TaskError(f"intensity range: expected finite low < high, got {self.low!r} .. {self.high!r}")
+        if self.mode == "percentile" and not (self.low >= 0 and self.high <= 100):
+            raise TaskError(f"intensity percentiles: expected 0 to 100, got {self.low!r} .. {self.high!r}")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One segmentation task.
+
+    Attributes:
+        name: short name, such as ``"msd_hippocampus"``.
+        labels: foreground label name to voxel value in label files, such as ``{"Anterior": 1, "Posterior": 2}``. Values
+            are positive and distinct but need not be contiguous; background is 0 and is not listed.
+        spacing: voxel size in mm of the grid the network works on, along R, A, S of ``orientation``.
+        intensity: how voxel values are scaled.
+        orientation: axis codes of the grid the network works on, such as ``"RAS"``.
+        roi_size: side lengths in voxels (D, H, W) of training patches and of the sliding window.
+        description: one line for people.
+    """
+
+    name: str
+    labels: Mapping[str, int]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    intensity: Intensity = field(default_factory=Intensity)
+    orientation: str = "RAS"
+    roi_size: tuple[int, int, int] = (96, 96, 96)
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", dict(_checked_labels(self.labels)))
+        object.__setattr__(self, "spacing", tuple(float(s) for s in self.spacing))
+        object.__setattr__(self, "roi_size", tuple(int(s) for s in self.roi_size))
+        if not self.name:
+            raise TaskError("task name: expected a non-empty name, got ''")
+        if len(self.spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in self.spacing):
+            raise TaskError(f"task spacing: expected three positive lengths in mm, got {self.spacing!r}")
+        if sorted(_AXES.get(c, -1) for c in self.orientation) != [0, 1, 2]:
+            raise TaskError(f"task orientation: expected three axis codes such as 'RAS', got {self.orientation!r}")
+        if len(self.roi_size) != 3 or not all(s > 0 for s in self.roi_size):
+            raise TaskError(f"task roi_size: expected three positive voxel counts, got {self.roi_size!r}")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Foreground label names in the order of the network's output channels 1, 2, ... (by voxel value)."""
+        return tuple(sorted(self.labels, key=lambda name: self.labels[name]))
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Voxel values in the order of :attr:`label_names`."""
+        return tuple(self.labels[name] for name in self.label_names)
+
+    @property
+    def out_channels(self) -> int:
+        """Output channels of a network for this task: the labels and background."""
+        return len(self.labels) + 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "name": self.name,
+            "labels": dict(self.labels),
+            "spacing": list(self.spacing),
+            "intensity": {"mode": self.intensity.mode, "low": self.intensity.low, "high": self.intensity.high},
+            "orientation": self.orientation,
+            "roi_size": list(self.roi_size),
+            "description": self.description,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TaskConfig:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            TaskError: if a field is missing, unknown or impossible.
+        """
+        try:
+            fields = dict(values)
+            fields["intensity"] = Intensity(**fields["intensity"])
+            fields["spacing"] = tuple(fields["spacing"])
+            fields["roi_size"] = tuple(fields["roi_size"])
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TaskError(f"task: expected the fields of TaskConfig, got {values!r} ({error})") from error
+
+
+def _checked_labels(labels: Mapping[str, int]) -> dict[str, int]:
+    if not labels:
+        raise TaskError("task labels: expected at least one foreground label, got none")
+    for name, value in labels.items():
+        if not isinstance(name, str) or not name.strip():
+            raise TaskError(f"task labels: expected non-empty names, got {name!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+            raise TaskError(f"task label {name!r}: expected a voxel value from 1 to 65535, got {value!r}")
+    if len(set(labels.values())) != len(labels):
+        raise TaskError(f"task labels: expected distinct voxel values, got {dict(labels)!r}")
+    return dict(labels)
+
+
+def _read_dataset_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TaskError(f"{path}: expected a decathlon dataset.json, could not read it ({error})") from error
+    if not isinstance(content, dict):
+        raise TaskError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def labels_from_dataset_json(path: Path | str) -> dict[str, int]:
+    """Foreground labels of a ``dataset.json``, both in the decathlon's form and in nnU-Net's.
+
+    Args:
+        path: the ``dataset.json`` file.
+
+    Returns:
+        Label name to voxel value, without background.
+
+    Raises:
+        TaskError: if the file is unreadable or its ``labels`` are not a map between names and integers.
+    """
+    labels = _read_dataset_json(Path(path)).get("labels")
+    if not isinstance(labels, dict):
+        raise TaskError(f'{path}: expected "labels": {{"0": "background", "1": NAME, ...}}, got {labels!r}')
+    found: dict[str, int] = {}
+    for key, value in labels.items():
+        # The decathlon writes {"1": "Anterior"}, nnU-Net v2 writes {"Anterior": 1}.
+        name, number = (value, key) if isinstance(value, str) else (key, value)
+        try:
+            found[str(name)] = int(number)
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"{path}: expected an integer value for label {name!r}, got {number!r}") from error
+    return _checked_labels({name: value for name, value in found.items() if value != 0})
+
+
+def modality_from_dataset_json(path: Path | str) -> str | None:
+    """The first modality named by a ``dataset.json`` (``"MRI"``, ``"CT"``), or None where it names none.
+
+    Raises:
+        TaskError: if the file is unreadable.
+    """
+    content = _read_dataset_json(Path(path))
+    modality = content.get("modality") or content.get("channel_names") or {}
+    return str(modality["0"]) if isinstance(modality, dict) and "0" in modality else None

@@ -1,0 +1,192 @@
+"""A real MONAI Label server process for tests: started on a free port of this machine only, stopped by its own id.
+
+Tests talk to it over HTTP, as clients do; what it logs is kept in a file, so that refusals to start can be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+import requests
+
+__all__ = ["APP_DIR", "ROOT", "AppServer", "free_port"]
+
+ROOT = Path(__file__).resolve().parents[2]
+APP_DIR = ROOT / "apps" / "rep3d_label"
+HOST = "127.0.0.1"
+_START_SECONDS = 180.0
+_STOP_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+class AppServer:
+    """A server process over one studies folder.
+
+    Args:
+        studies: the studies folder.
+        scratch: a folder for its log, its sessions and its working directory, outside the studies folder.
+        conf: ``--conf`` settings.
+        app: the app's folder.
+        port: port to listen on, or None for a free one.
+        prefix: a command to run the server by, such as one that takes rights away.
+    """
+
+    def __init__(
+        self,
+        studies: Path,
+        scratch: Path,
+        conf: Mapping[str, str] | None = None,
+        app: Path = APP_DIR,
+        port: int | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self.studies = studies
+        self.port = port or free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self.log_file = scratch / f"server-{self.port}.log"
+        self._scratch = scratch
+        settings: Sequence[str] = [part for pair in (conf or {}).items() for part in ("--conf", *pair)]
+        self._command = [*prefix, sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
+        self._command += ["--studies", str(studies), "--host", HOST, "--port", str(self.port), *settings]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def orderly(self) -> bool:
+        """Whether the process ended of itself with status 0."""
+        return self._process is not None and self._process.poll() == 0
+
+    @property
+    def pid(self) -> int:
+        """Id of the server's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """All that the server has logged so far."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def launch(self) -> None:
+        """Starts the process without waiting for it."""
+        environment = {**os.environ, "MONAI_LABEL_SESSION_PATH": str(self._scratch / "sessions")}
+        with self.log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=self._scratch,
+                env=environment,
+            )
+
+    def wait_until_ready(self) -> float:
+        """Waits for the first answer to ``GET /info/``.
+
+        Returns:
+            Seconds that it took.
+        """
+        assert self._process is not None
+        started = time.monotonic()
+        while time.monotonic() - started < _START_SECONDS:
+            if self._process.poll() is not None:
+                raise AssertionError(f"the server ended with status {self._process.returncode}:\n{self.log[-4000:]}")
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"{self.url}/info/", timeout=30).ok:
+                    return time.monotonic() - started
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not answer within {_START_SECONDS:g} s:\n{self.log[-4000:]}")
+
+    def wait_until_refused(self) -> str:
+        """Waits for a server that does not start to end.
+
+        Returns:
+            What it logged.
+        """
+        assert self._process is not None
+        status = self._process.wait(_START_SECONDS)
+        assert status != 0, self.log[-4000:]
+        return self.log
+
+    def stop(self) -> None:
+        """Ends the process in the orderly way, and what is left of it and its children the other way."""
+        if self._process is None:
+            return
+        family: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_SECONDS)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> AppServer:
+        self.launch()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # Requests ------------------------------------------------------------------------------------------------------
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """A request with a time-out; ``options`` are those of ``requests``."""
+        return requests.request(method, f"{self.url}{path}", timeout=options.pop("timeout", 120), **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """``GET``."""
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> requests.Response:
+        """``POST``."""
+        return self.request("POST", path, **options)
+
+    def put(self, path: str, **options: Any) -> requests.Response:
+        """``PUT``."""
+        return self.request("PUT", path, **options)
+
+    def train_stats(self) -> dict[str, Any]:
+        """The state of the training as ``/info/`` gives it."""
+        return dict(self.get("/info/").json()["train_stats"]["rep3d"])
+
+    def wait_for_training(self, seconds: float = 240.0) -> dict[str, Any]:
+        """Waits until no training runs any more.
+
+        Returns:
+            Its last state.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            stats = self.train_stats()
+            task = self.get("/train/").json()
+            if stats.get("phase") in ("done", "error", "stopped") and task["status"] not in ("SUBMITTED", "RUNNING"):
+                return stats
+            time.sleep(0.3)
+        raise AssertionError(f"the training did not end within {seconds:g} s:\n{self.log[-4000:]}")

@@ -1,0 +1,132 @@
+"""What the client makes of the server's JSON: label values, and a training's state that says no more than is true."""
+
+from __future__ import annotations
+
+import pytest
+from Rep3DLabelLib.answers import TaskStatus, parse_case_list, parse_info, parse_task, parse_train
+from Rep3DLabelLib.connection import report_of_info
+from Rep3DLabelLib.errors import BadAnswer, WrongAppError
+
+
+def train(state, stats, stale=None, error=""):
+    return parse_train(TaskStatus(state, "t", error), stats, stale)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["Anterior"], {"A": 0}, {"A": -1}, {"A": 1.0}, {"A": "1"}, {"A": True}, {"A": None}, {"A": 1, "B": 1}],
+)
+def test_an_unusable_label_map_is_refused(labels):
+    with pytest.raises(BadAnswer, match="Expected label names"):
+        parse_info({"models": {"rep3d": {}}, "rep3d": {"labels": labels}}, "rep3d")
+
+
+def test_labels_come_from_the_apps_own_block_first():
+    answer = {"models": {"rep3d": {"labels": {"A": 1}}}, "rep3d": {"labels": {"B": 2}}}
+    assert parse_info(answer, "rep3d").labels == {"B": 2}
+    assert parse_info({"models": answer["models"]}, "rep3d").labels == {"A": 1}
+
+
+def test_a_server_without_a_published_model_is_still_ours():
+    info = parse_info({"models": {}, "rep3d": {"labels": {"A": 1}, "version": None}}, "rep3d")
+    assert info.published_version is None and info.models == {} and info.total == 0
+
+
+def test_a_damaged_model_is_told():
+    info = parse_info({"models": {}, "rep3d": {"labels": {}, "error": "weights are not finite"}}, "rep3d")
+    assert info.model_error == "weights are not finite" and info.model_error in report_of_info(info).message
+
+
+@pytest.mark.parametrize("answer", [None, [], "x", {}, {"models": []}, {"models": {}}, {"models": {"deepedit": {}}}])
+def test_other_servers_are_refused(answer):
+    with pytest.raises(WrongAppError):
+        parse_info(answer, "rep3d")
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"status": 3}])
+def test_what_is_no_task_is_refused(answer):
+    with pytest.raises(BadAnswer):
+        parse_task(answer)
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"objects": []}])
+def test_what_is_no_case_list_is_refused(answer):
+    with pytest.raises(BadAnswer):
+        parse_case_list(answer)
+
+
+def test_a_task_state_that_is_not_known():
+    assert parse_task({"status": "PAUSED"}).state == "unknown"
+    assert not parse_task({"status": "PAUSED"}).is_active
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (["x", "rep3d.errors.NoCasesError: No label.", "cleanup"], "NoCasesError: No label."),
+        (["ValueError: first", "KeyError: 'second'"], "KeyError: 'second'"),
+        (["[INFO] no Error here", "Killed"], "The process ended with an error; its last line was: Killed"),
+        ([], "The process ended with an error before it wrote anything; look at the server's log."),
+    ],
+)
+def test_an_error_is_put_into_words(lines, error):
+    assert parse_task({"status": "ERROR", "details": lines}).error == error
+    assert parse_task({"status": "DONE", "details": lines}).error == ""
+
+
+@pytest.mark.parametrize("state", ["idle", "submitted", "running", "error", "stopped", "unknown"])
+@pytest.mark.parametrize("iteration", [0, 1, 99, 100, 101, 10**9])
+@pytest.mark.parametrize("stale", [None, True, False])
+@pytest.mark.parametrize("phase", ["training", "done"])
+def test_only_a_training_that_is_done_is_at_100_percent(state, iteration, stale, phase):
+    status = train(state, {"phase": phase, "iteration": iteration, "iterations": 100}, stale)
+    assert 0.0 <= status.progress < 1.0
+    done = train("done", {"phase": phase, "iteration": iteration, "iterations": 100}, stale)
+    assert (done.state, done.progress) == ("done", 1.0)
+
+
+def test_numbers():
+    stats = {"phase": "training", "iteration": 30, "iterations": 40, "loss": 0.5, "eta_seconds": 9, "device": "cuda"}
+    status = train("running", {**stats, "version": 8})
+    assert (status.progress, status.iteration, status.iterations, status.loss) == (0.75, 30, 40, 0.5)
+    assert (status.eta_seconds, status.device, status.version, status.phase) == (9.0, "cuda", "8", "training")
+    assert train("stopped", stats).eta_seconds is None
+
+
+@pytest.mark.parametrize("bad", [None, "x", float("nan"), float("inf"), True, [1]])
+def test_numbers_that_are_none(bad):
+    status = train("running", {"iteration": bad, "iterations": bad, "loss": bad, "eta_seconds": bad})
+    assert (status.progress, status.iteration, status.iterations) == (0.0, None, None)
+    assert (status.loss, status.eta_seconds) == (None, None)
+    assert train("running", {"iteration": 1, "iterations": 0}).progress == 0.0
+
+
+@pytest.mark.parametrize(
+    ("state", "phase", "stale", "shown"),
+    [
+        ("running", "training", None, True),
+        ("running", "training", True, False),
+        ("running", "done", None, True),
+        ("running", "done", False, True),
+        ("running", "scoring", None, True),
+        ("submitted", "training", None, False),
+        ("idle", "done", None, False),
+        ("error", "training", None, True),
+        ("error", "done", None, False),
+        ("error", "error", None, True),
+        ("stopped", "done", None, False),
+        ("done", "done", None, True),
+    ],
+)
+def test_numbers_of_an_earlier_training_are_left_out(state, phase, stale, shown):
+    status = train(state, {"phase": phase, "iteration": 5, "iterations": 10, "loss": 1.0}, stale)
+    assert (status.iteration == 5, status.loss == 1.0, status.phase == phase) == (shown,) * 3
+
+
+def test_a_reported_error_beats_a_clean_exit_and_an_old_one_does_not():
+    assert train("done", {"phase": "training", "error": "loss is not finite"}).state == "error"
+    assert train("done", {"phase": "training", "error": "loss is not finite"}).error == "loss is not finite"
+    assert train("done", {"error": "old"}, stale=True).state == "done"
+    assert train("error", {"error": "in words"}, error="ValueError: x").error == "in words"
+    assert train("error", {"error": "old"}, stale=True, error="ValueError: x").error == "ValueError: x"
+    assert train("running", {"error": "old"}).error == ""

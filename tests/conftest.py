@@ -1,0 +1,37 @@
+"""What all tests share: real data where it is at hand, and small images made on the spot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Idle OpenMP threads must sleep, not spin: tests run servers beside themselves. Read when PyTorch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images, which is not part of the project; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("REP3D_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "hippocampus" / "imagesTr").is_dir():
+        pytest.skip(f"no real images at {folder}: set REP3D_DATA to a folder with hippocampus/imagesTr and labelsTr")
+    return folder
+
+
+@pytest.fixture
+def write_nifti(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an array as NIfTI and returns its path."""
+
+    def write(name: str, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
+        path = tmp_path / name
+        nib.save(nib.Nifti1Image(voxels, np.eye(4) if affine is None else affine), path)
+        return path
+
+    return write

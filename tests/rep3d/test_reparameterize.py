@@ -1,0 +1,118 @@
+"""Folding: the deployed network equals the trained one in eval mode, over every variant, and folding is idempotent."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from rep3d.config import Rep3DConfig
+from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.network import Rep3D, Rep3DBlock
+from rep3d.reparameterize import reparameterize
+
+VARIANTS = [("learned", "shared"), ("learned", "depthwise"), ("fixed", "shared"), ("none", "shared")]
+
+
+def settings(spatial_prior: str = "learned", generator: str = "shared", kernel_size: int = 5) -> Rep3DConfig:
+    return Rep3DConfig(
+        dims=(4, 6, 8, 10),
+        hidden_size=12,
+        kernel_size=kernel_size,
+        spatial_prior=spatial_prior,
+        generator=generator,
+        generator_kernel=3,
+    )
+
+
+def trained(config: Rep3DConfig, dtype: torch.dtype) -> Rep3D:
+    """Returns a network with statistics, masks and norms away from their start, in eval mode."""
+    torch.manual_seed(0)
+    network = Rep3D(config).to(dtype)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(torch.randn(1, 1, 32, 16, 16, dtype=dtype) * 3 + 1).square().mean().backward()
+        optimizer.step()
+    return network.eval()
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize(
+    ("variant", "kernel_size", "precision"),
+    itertools.product(VARIANTS, [3, 21], [(torch.float32, 1e-5), (torch.float64, 1e-12)]),
+)
+def test_folded_network_equals_the_trained_one(
+    variant: tuple[str, str], kernel_size: int, precision: tuple[torch.dtype, float]
+) -> None:
+    dtype, tolerance = precision
+    network = trained(settings(*variant, kernel_size), dtype)
+    folded = reparameterize(network)
+    x = torch.randn(1, 1, 32, 16, 16, dtype=dtype)
+    with torch.no_grad():
+        expected, actual = network(x), folded(x)
+        fresh = Rep3D(network.config).to(dtype).eval()(x)
+    assert relative_error(actual, expected) < tolerance
+    assert relative_error(fresh, expected) > 0.01, "training changed nothing, so this test would prove nothing"
+
+
+class TestBlock:
+    @pytest.fixture
+    def block(self) -> Rep3DBlock:
+        torch.manual_seed(0)
+        block = Rep3DBlock(4, settings())
+        for parameter in (block.norm.weight, block.norm.bias):
+            nn.init.normal_(parameter)  # type: ignore[arg-type]
+        for _ in range(3):
+            block(torch.randn(2, 4, 8, 8, 8) * 2 + 1)
+        return block.eval()
+
+    def test_leaves_the_original_alone(self, block: Rep3DBlock) -> None:
+        before = copy.deepcopy(block.state_dict())
+        folded = reparameterize(block.train())
+        assert block.training and isinstance(block.dwconv, LRBMConv3d)
+        assert all(torch.equal(before[name], value) for name, value in block.state_dict().items())
+        shared = {p.data_ptr() for p in block.parameters()} & {p.data_ptr() for p in folded.parameters()}
+        assert not shared
+
+    def test_only_convolution_bias_and_gelu_remain(self, block: Rep3DBlock) -> None:
+        folded = reparameterize(block)
+        assert set(folded.state_dict()) == {"dwconv.weight", "dwconv.bias"}
+        assert not folded.training
+        x = torch.randn(1, 4, 6, 6, 6)
+        assert torch.allclose(folded(x), nn.functional.gelu(folded.dwconv(x)))  # type: ignore[operator]
+
+    def test_folding_twice_changes_nothing(self, block: Rep3DBlock) -> None:
+        once = reparameterize(block)
+        twice = reparameterize(once)
+        assert list(once.state_dict()) == list(twice.state_dict())
+        assert all(torch.equal(once.state_dict()[name], value) for name, value in twice.state_dict().items())
+
+    def test_in_place(self, block: Rep3DBlock) -> None:
+        x = torch.randn(1, 4, 6, 6, 6)
+        expected = block(x)
+        assert reparameterize(block, copy=False) is block
+        assert isinstance(block.dwconv, DepthwiseConv3d)
+        assert relative_error(block(x), expected) < 1e-5
+
+
+def test_lrbm_convolutions_outside_blocks_are_folded_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(LRBMConv3d(3, 5, bias=True, generator_kernel=3), nn.ReLU())
+    x = torch.randn(1, 3, 6, 6, 6)
+    folded = reparameterize(model)
+    assert isinstance(folded[0], DepthwiseConv3d)  # type: ignore[index]
+    assert isinstance(reparameterize(model[0]), DepthwiseConv3d)
+    assert relative_error(folded(x), model(x)) < 1e-5
+
+
+def test_other_modules_are_untouched() -> None:
+    model = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2))
+    folded = reparameterize(model)
+    assert list(folded.state_dict()) == list(model.state_dict())

@@ -131,7 +131,7 @@ def train(
     preset: Annotated[str, typer.Option(help="Network: tiny or base.")] = "tiny",
     iterations: Annotated[int, typer.Option(help="Training steps.")] = 1000,
     max_minutes: Annotated[float, typer.Option(help="Time budget in minutes.")] = 60.0,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW at the start.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW at the start.")] = 2e-3,
     cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, sampling and augmentation.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,

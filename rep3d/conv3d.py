@@ -67,15 +67,15 @@ def depthwise_conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
         padding = [side // 2 for side in taps]
         return F.conv3d(x, _crop(weight, taps), bias, padding=padding, groups=x.shape[1])
     working_type = torch.float64 if result_type == torch.float64 else torch.float32
-    with torch.autocast(x.device.type, enabled=False):
-        x = x.to(working_type)
-        if needs_gradient:
-            y = _DepthwiseConv3d.apply(x, weight.to(working_type))
-        else:
-            y = _forward(x, weight.detach().to(working_type), owner=weight)
-        if bias is not None:
-            y.add_(bias.to(working_type).view(-1, 1, 1, 1))
-        return y.to(result_type)
+    # From here on no operation is one that autocast would touch: all write to given buffers.
+    x = x.to(working_type)
+    if needs_gradient:
+        y = _DepthwiseConv3d.apply(x, weight.to(working_type))
+    else:
+        y = _forward(x, weight.detach().to(working_type), owner=weight)
+    if bias is not None:
+        y.add_(bias.to(working_type).view(-1, 1, 1, 1))
+    return y.to(result_type)
 
 
 class _DepthwiseConv3d(torch.autograd.Function):
@@ -90,8 +90,7 @@ class _DepthwiseConv3d(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         x, weight = ctx.saved_tensors
-        with torch.autocast(x.device.type, enabled=False):
-            return _backward(grad, x, weight, *ctx.needs_input_grad)
+        return _backward(grad, x, weight, *ctx.needs_input_grad)
 
 
 def _forward(x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None) -> torch.Tensor:

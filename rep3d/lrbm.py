@@ -34,11 +34,11 @@ def distance_prior(kernel_size: int, scale: float = 1.0) -> torch.Tensor:
         scale: beta, in taps; the distance at which the prior has fallen to one half.
 
     Returns:
-        Shape (K, K, K), float64.
+        Shape (K, K, K), float64, on the CPU.
     """
     if kernel_size % 2 == 0:
         raise ConfigError(f"distance_prior: expected an odd kernel size, got {kernel_size}.")
-    offset = torch.arange(kernel_size, dtype=torch.float64) - kernel_size // 2
+    offset = torch.arange(kernel_size, dtype=torch.float64, device="cpu") - kernel_size // 2
     distance = (offset[:, None, None] ** 2 + offset[None, :, None] ** 2 + offset[None, None, :] ** 2).sqrt()
     return scale / (distance + scale)
 
@@ -88,7 +88,17 @@ class DepthwiseConv3d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-        _init_unit_gain(self.weight, torch.ones(()))
+        _init_unit_gain(self.weight, gain=kernel_size**3)
+
+    @classmethod
+    def from_weight(cls, weight: torch.Tensor, bias: torch.Tensor | None) -> DepthwiseConv3d:
+        """Returns a convolution with copies of a kernel (C, 1, K, K, K) and, if given, a bias (C,)."""
+        conv = cls(weight.shape[0], weight.shape[-1], bias=bias is not None).to(weight)
+        with torch.no_grad():
+            conv.weight.copy_(weight)
+            if conv.bias is not None and bias is not None:
+                conv.bias.copy_(bias)
+        return conv
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolves maps (B, C, D, H, W)."""
@@ -134,17 +144,16 @@ class LRBMConv3d(nn.Module):
         if generator not in GENERATORS:
             raise ConfigError(f"generator: expected one of {list(GENERATORS)}, got {generator!r}.")
         self.spatial_prior = spatial_prior
-        prior = distance_prior(kernel_size, prior_scale).float()
+        prior = distance_prior(kernel_size, prior_scale)
         masks = channels if spatial_prior == "learned" and generator == "depthwise" else 1
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         self.generator = (
             MaskGenerator(masks, kernel_size, generator_kernel, generator_depth) if spatial_prior == "learned" else None
         )
-        # Not in the state dict: the settings determine it.
-        fixed = None if spatial_prior == "none" else prior.expand(1, masks, -1, -1, -1).clone()
-        self.register_buffer("prior", fixed, persistent=False)
-        _init_unit_gain(self.weight, torch.ones(()) if fixed is None else prior)
+        fixed = None if spatial_prior == "none" else prior.to(self.weight).expand(1, masks, -1, -1, -1).clone()
+        self.register_buffer("prior", fixed, persistent=False)  # not in the state dict: the settings determine it
+        _init_unit_gain(self.weight, gain=kernel_size**3 if fixed is None else prior.square().sum().item())
 
     def mask(self) -> torch.Tensor | None:
         """Returns M, shape (1 or C, 1, K, K, K), or None where the kernel is used as it is."""
@@ -167,23 +176,20 @@ class LRBMConv3d(nn.Module):
 
     def deployed(self) -> DepthwiseConv3d:
         """Returns the plain convolution with the mask multiplied in; shares nothing with this module."""
-        with torch.no_grad():
-            conv = DepthwiseConv3d(self.weight.shape[0], self.weight.shape[-1], bias=self.bias is not None)
-            conv.to(self.weight)
-            conv.weight.copy_(self.effective_weight())
-            if self.bias is not None and conv.bias is not None:
-                conv.bias.copy_(self.bias)
-        return conv
+        return DepthwiseConv3d.from_weight(self.effective_weight(), self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}, spatial_prior={self.spatial_prior!r}"
 
 
-def _init_unit_gain(weight: torch.Tensor, mask: torch.Tensor) -> None:
+def _init_unit_gain(weight: torch.Tensor, gain: float) -> None:
     """Draws a kernel so that, once masked, it turns unit-variance noise into unit-variance noise.
 
     The taps are independent, so the output variance is the sum over k of var(W[k]) * M[k]^2. Every W[k] gets the same
     variance; the mask alone shapes the kernel.
+
+    Args:
+        weight: Kernels, overwritten.
+        gain: Sum over the taps of the squared mask.
     """
-    gain = mask.double().square().expand(weight.shape[1:]).sum().item()
     nn.init.normal_(weight, std=1 / math.sqrt(gain))

@@ -12,6 +12,7 @@ import copy as copying
 import torch
 from torch import nn
 
+from rep3d.csla import CSLAConv3d
 from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
 from rep3d.network import Rep3DBlock
 
@@ -19,14 +20,14 @@ __all__ = ["reparameterize"]
 
 
 def reparameterize(model: nn.Module, copy: bool = True) -> nn.Module:
-    """Folds masks and batch norms into the large kernels, anywhere in a model, and puts it in eval mode.
+    """Folds masks, branches and batch norms into the large kernels, anywhere in a model, and puts it in eval mode.
 
     Folding a folded model changes nothing.
 
     Args:
         model: Any module, for instance a `Rep3D` or one of its blocks.
-        copy: Whether to leave ``model`` as it is and fold a deep copy. Without a copy the model can no longer be
-            trained as it was; a model that is itself an `LRBMConv3d` is returned as a new module in either case.
+        copy: Whether to leave ``model`` as it is and fold a deep copy. Without a copy the model cannot be trained as
+            before; a model that is itself a single convolution to fold is returned as a new module in either case.
 
     Returns:
         The folded model, in eval mode.
@@ -35,7 +36,7 @@ def reparameterize(model: nn.Module, copy: bool = True) -> nn.Module:
     with torch.no_grad():
         for block in [module for module in folded.modules() if isinstance(module, Rep3DBlock)]:
             _fold_block(block)
-        folded = _replace_masked_convolutions(folded)
+        folded = _replace_convolutions(folded)
     return folded.eval()
 
 
@@ -55,19 +56,15 @@ def _fold_batch_norm(conv: LRBMConv3d | DepthwiseConv3d, norm: nn.BatchNorm3d) -
     shift = norm.bias.double() - running_mean.double() * scale
     if conv.bias is not None:
         shift = shift + conv.bias.double() * scale
-    folded = DepthwiseConv3d(weight.shape[0], weight.shape[-1]).to(weight)
-    assert folded.bias is not None
-    folded.weight.copy_(weight.double() * scale.view(-1, 1, 1, 1, 1))
-    folded.bias.copy_(shift)
-    return folded
+    return DepthwiseConv3d.from_weight((weight.double() * scale.view(-1, 1, 1, 1, 1)).to(weight), shift)
 
 
-def _replace_masked_convolutions(module: nn.Module) -> nn.Module:
-    """Returns the module with every LRBM convolution in it that no block owns replaced by its deployed form."""
-    if isinstance(module, LRBMConv3d):
+def _replace_convolutions(module: nn.Module) -> nn.Module:
+    """Returns the module with every masked or two-branch convolution left in it replaced by its deployed form."""
+    if isinstance(module, (LRBMConv3d, CSLAConv3d)):
         return module.deployed()
     for name, child in module.named_children():
-        replacement = _replace_masked_convolutions(child)
+        replacement = _replace_convolutions(child)
         if replacement is not child:
             setattr(module, name, replacement)
     return module

@@ -23,26 +23,26 @@ _AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 
 @dataclass(frozen=True)
 class Intensity:
-    """How voxel values become network inputs in [0, 1].
+    """How voxel values become network inputs.
 
     Attributes:
-        mode: ``"window"`` maps the values ``low`` .. ``high`` (HU, say) to 0 .. 1; ``"percentile"`` does the same with
-        the
-            image's own percentiles ``low`` .. ``high``, for images without calibrated values such as MR.
+        mode: ``"window"`` maps the values ``low`` .. ``high`` (HU, say) to 0 .. 1 and clips; ``"zscore"`` clips to the
+            image's own percentiles ``low`` .. ``high`` and brings the rest to mean 0 and standard deviation 1, for
+            images without calibrated values such as MR.
         low: lower end, an intensity or a percentile.
         high: upper end, an intensity or a percentile.
     """
 
-    mode: str = "percentile"
+    mode: str = "zscore"
     low: float = 0.5
     high: float = 99.5
 
     def __post_init__(self) -> None:
-        if self.mode not in ("window", "percentile"):
-            raise TaskError(f"intensity mode: expected 'window' or 'percentile', got {self.mode!r}")
+        if self.mode not in ("window", "zscore"):
+            raise TaskError(f"intensity mode: expected 'window' or 'zscore', got {self.mode!r}")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise TaskError(f"intensity range: expected finite low < high, got {self.low!r} .. {self.high!r}")
-        if self.mode == "percentile" and not (self.low >= 0 and self.high <= 100):
+        if self.mode == "zscore" and not (self.low >= 0 and self.high <= 100):
             raise TaskError(f"intensity percentiles: expected 0 to 100, got {self.low!r} .. {self.high!r}")
 
 

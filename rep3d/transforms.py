@@ -6,17 +6,18 @@ Training and inference both start with :func:`preparation`; only the augmentatio
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import (
+    ClipIntensityPercentiles,
     Compose,
     LoadImaged,
     MapLabelValued,
     MapTransform,
+    NormalizeIntensity,
     Orientationd,
     RandAdjustContrastd,
     RandAffined,
@@ -24,12 +25,10 @@ from monai.transforms import (
     RandGaussianNoised,
     RandShiftIntensityd,
     ScaleIntensityRange,
-    ScaleIntensityRangePercentiles,
     Spacingd,
     SpatialPadd,
     ToTensord,
 )
-
 from monai.utils import convert_to_tensor
 
 from rep3d.tasks import Intensity, TaskConfig
@@ -38,16 +37,15 @@ __all__ = ["augmentation", "preparation"]
 
 
 class ScaleIntensityd(MapTransform):
-    """Scales voxel values as an :class:`~rep3d.tasks.Intensity` says, clipped to [0, 1]; values that are not finite
-    count as the lowest."""
+    """Scales voxel values as an :class:`~rep3d.tasks.Intensity` says; values that are not finite become the lowest."""
 
     def __init__(self, keys: Hashable | Sequence[Hashable], intensity: Intensity) -> None:
         super().__init__(keys)
-        self.scale: ScaleIntensityRange | ScaleIntensityRangePercentiles
+        self.scale: Callable[[torch.Tensor], Any]
         if intensity.mode == "window":
             self.scale = ScaleIntensityRange(intensity.low, intensity.high, 0.0, 1.0, clip=True)
         else:
-            self.scale = ScaleIntensityRangePercentiles(intensity.low, intensity.high, 0.0, 1.0, clip=True)
+            self.scale = Compose([ClipIntensityPercentiles(intensity.low, intensity.high), NormalizeIntensity()])
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         result = dict(data)
@@ -68,8 +66,8 @@ def preparation(task: TaskConfig, with_label: bool = False) -> Compose:
         with_label: also read ``"label"``, whose voxel values become channel indices 0 .. ``out_channels - 1``.
 
     Returns:
-        A transform from ``{"image": path[, "label": path]}`` to MetaTensors (1, D, H, W): the image as float32 in [0,
-        1], at the task's orientation and spacing (mm).
+        A transform from ``{"image": path[, "label": path]}`` to MetaTensors (1, D, H, W): the image as float32,
+        scaled as the task says, at the task's orientation and spacing (mm).
     """
     keys = ["image", "label"] if with_label else ["image"]
     modes = ["bilinear", "nearest"] if with_label else ["bilinear"]
@@ -86,10 +84,11 @@ def preparation(task: TaskConfig, with_label: bool = False) -> Compose:
 
 
 def augmentation(task: TaskConfig, crops: int = 2) -> Compose:
-    """Random patches for training: the paper's recipe and, for few cases, contrast and noise.
+    """Random patches for training.
 
-    The paper's: crops centred on foreground and background 1:1, intensity shift 0.1 (p 0.5), rotation pi/30 about z,
-    scale 0.1.
+    The paper's recipe (crops centred on foreground and background 1:1, intensity shift 0.1 with p 0.5, rotation pi/30
+    about z, scale 0.1) is for hundreds of cases. Here there may be one, so more is varied, and more widely: pose,
+    position, contrast and noise.
 
     Args:
         task: the task, whose ``roi_size`` is the patch.
@@ -105,15 +104,16 @@ def augmentation(task: TaskConfig, crops: int = 2) -> Compose:
             RandCropByPosNegLabeld(keys, "label", task.roi_size, pos=1, neg=1, num_samples=crops),
             RandAffined(
                 keys,
-                prob=0.5,
-                rotate_range=(0.0, 0.0, np.pi / 30),
-                scale_range=(0.1, 0.1, 0.1),
+                prob=0.8,
+                rotate_range=(np.pi / 15, np.pi / 15, np.pi / 15),
+                scale_range=(0.12, 0.12, 0.12),
+                translate_range=tuple(side // 12 for side in task.roi_size),
                 mode=("bilinear", "nearest"),
                 padding_mode="border",
             ),
             RandShiftIntensityd("image", offsets=0.1, prob=0.5),
             RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
-            RandGaussianNoised("image", prob=0.2, std=0.05),
+            RandGaussianNoised("image", prob=0.2, std=0.1),
             ToTensord(keys, track_meta=False),
         ]
     )

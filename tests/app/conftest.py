@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.data import LABELS, publish_small_model, write_image, write_label
+from tests.app.data import CONF, publish_small_model, write_image, write_label
 from tests.app.server import APP_DIR, AppServer
-
-CONF = {"labels": ",".join(f"{name}={value}" for name, value in LABELS.items()), "device": "cpu"}
 
 sys.path.insert(0, str(APP_DIR))  # as MONAI Label does while it loads an app
 

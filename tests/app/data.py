@@ -16,6 +16,7 @@ from rep3d.network import Rep3D
 from rep3d.tasks import TaskConfig
 
 __all__ = [
+    "CONF",
     "LABELS",
     "SHAPE",
     "publish_small_model",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 LABELS = {"head": 1, "tail": 3}
+CONF = {"labels": ",".join(f"{name}={value}" for name, value in LABELS.items()), "device": "cpu"}
 SHAPE = (24, 20, 18)
 # Left-handed and oblique, as scanners write them.
 AFFINE = np.array([[-1.0, 0.1, 0.0, 12.0], [0.1, 1.0, 0.0, -9.0], [0.0, 0.0, 1.2, 4.0], [0.0, 0.0, 0.0, 1.0]])

@@ -84,7 +84,10 @@ class AppServer:
 
     def launch(self) -> None:
         """Starts the process without waiting for it."""
-        environment = {**os.environ, "MONAI_LABEL_SESSION_PATH": str(self._scratch / "sessions")}
+        temporary = self._scratch / "tmp"
+        temporary.mkdir(exist_ok=True)
+        folders = {"MONAI_LABEL_SESSION_PATH": str(self._scratch / "sessions"), "TMPDIR": str(temporary)}
+        environment = {**os.environ, **folders}
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,

@@ -18,8 +18,7 @@ from requests_toolbelt.multipart.decoder import MultipartDecoder
 
 from rep3d.checkpoint import read_checkpoint_task
 from rep3d.volumes import geometry, same_grid
-from tests.app.conftest import CONF
-from tests.app.data import publish_small_model, unchanged, write_image, write_label
+from tests.app.data import CONF, publish_small_model, unchanged, write_image, write_label
 from tests.app.server import AppServer
 
 QUICK = {"iterations": 2, "score_minutes": 1}

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.conftest import CONF
-from tests.app.data import publish_small_model, snapshot, write_image
+from tests.app.data import CONF, publish_small_model, snapshot, write_image
 from tests.app.server import AppServer
 
 REASON = "Rep3D Label cannot start: expected"
@@ -135,4 +134,6 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
         assert (answer.status_code, "Submit a label" in answer.json()["detail"]) == (409, True)
         answer = server.post("/scoring/uncertainty")
         assert (answer.status_code, "no trained model yet" in answer.json()["detail"]) == (409, True)
-    assert server.orderly, "a server that is asked to end does its clean-up, and leaves no folder of uploads behind"
+    # A server that is asked to end does its clean-up, and leaves no folder of uploads behind.
+    assert server.orderly
+    assert not list((scratch / "tmp").glob("rep3d-label-*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ from rep3d.errors import ConfigError
         ("prior_scale", "1"),
     ],
 )
-def test_refuses_impossible_values_and_names_them(setting: str, value: object) -> None:
+def test_refuses_impossible_values_and_names_them(setting: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=setting):
         Rep3DConfig(**{setting: value})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -173,10 +174,8 @@ class TestState:
             assert layer(x).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"), [("spatial_prior", "learnt"), ("generator", "none"), ("kernel_size", 4)]
-)
+@pytest.mark.parametrize(("setting", "value"), [("spatial_prior", "learnt"), ("generator", "none"), ("kernel_size", 4)])
 def test_refuses_unknown_variants(setting: str, value: object) -> None:
-    arguments: dict[str, object] = {"channels": 2, "kernel_size": 5, setting: value}
+    arguments: dict[str, Any] = {"channels": 2, "kernel_size": 5, setting: value}
     with pytest.raises(ConfigError, match=str(value)):
-        LRBMConv3d(**arguments)  # type: ignore[arg-type]
+        LRBMConv3d(**arguments)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rep3d.config import Rep3DConfig
+from rep3d.csla import CSLAConv3d
 from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
 from rep3d.network import Rep3D, Rep3DBlock
 from rep3d.reparameterize import reparameterize
@@ -94,6 +95,12 @@ class TestBlock:
         assert list(once.state_dict()) == list(twice.state_dict())
         assert all(torch.equal(once.state_dict()[name], value) for name, value in twice.state_dict().items())
 
+    def test_a_bias_before_the_norm_is_folded_in(self, block: Rep3DBlock) -> None:
+        block.dwconv = LRBMConv3d(4, 5, bias=True, generator_kernel=3)
+        nn.init.normal_(block.dwconv.bias)  # type: ignore[arg-type]
+        x = torch.randn(1, 4, 6, 6, 6)
+        assert relative_error(reparameterize(block)(x), block(x)) < 1e-5
+
     def test_in_place(self, block: Rep3DBlock) -> None:
         x = torch.randn(1, 4, 6, 6, 6)
         expected = block(x)
@@ -102,9 +109,10 @@ class TestBlock:
         assert relative_error(block(x), expected) < 1e-5
 
 
-def test_lrbm_convolutions_outside_blocks_are_folded_too() -> None:
+@pytest.mark.parametrize("conv", [LRBMConv3d(3, 5, bias=True, generator_kernel=3), CSLAConv3d(3, 5)])
+def test_convolutions_outside_blocks_are_folded_too(conv: nn.Module) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(LRBMConv3d(3, 5, bias=True, generator_kernel=3), nn.ReLU())
+    model = nn.Sequential(conv, nn.ReLU())
     x = torch.randn(1, 3, 6, 6, 6)
     folded = reparameterize(model)
     assert isinstance(folded[0], DepthwiseConv3d)  # type: ignore[index]

@@ -44,7 +44,7 @@ def test_impossible_tasks_are_refused(change: dict, message: str) -> None:
         replace(TASK, **change)
 
 
-@pytest.mark.parametrize("values", [("clip", 0, 1), ("window", 5, 5), ("percentile", -1, 99), ("window", 0, float("inf"))])
+@pytest.mark.parametrize("values", [("clip", 0, 1), ("window", 5, 5), ("zscore", -1, 99), ("window", 0, float("inf"))])
 def test_impossible_intensities_are_refused(values: tuple) -> None:
     with pytest.raises(TaskError):
         Intensity(*values)

@@ -21,7 +21,7 @@ from rep3d.tasks import Intensity, TaskConfig
 from rep3d.training import Case, TrainProgress, TrainSettings, task_for_cases, train
 from rep3d.transforms import augmentation, preparation
 
-TASK = TaskConfig("balls", {"Ball": 3}, (1.0, 1.0, 1.0), Intensity("percentile", 0.5, 99.5), "RAS", (32, 32, 32))
+TASK = TaskConfig("balls", {"Ball": 3}, (1.0, 1.0, 1.0), Intensity("zscore", 0.5, 99.5), "RAS", (32, 32, 32))
 SETTINGS = TrainSettings(iterations=3, crops=1, device="cpu")
 
 
@@ -163,7 +163,7 @@ def test_task_for_cases_reads_spacing_along_anatomical_axes(tmp_path: Path) -> N
     assert task.spacing == (1.0, 2.0, 3.0)
     assert task.roi_size == (32, 64, 32)
     assert task.intensity == Intensity("window", -125.0, 275.0)
-    assert task_for_cases("x", {"a": 1}, [path], "MRI").intensity.mode == "percentile"
+    assert task_for_cases("x", {"a": 1}, [path], "MRI").intensity.mode == "zscore"
     assert task_for_cases("x", {"a": 1}, [path], max_side=32).roi_size == (32, 32, 32)
     with pytest.raises(TaskError, match="at least one image"):
         task_for_cases("x", {"a": 1}, [])
@@ -173,9 +173,10 @@ def test_patches_pair_image_and_label_with_channel_indices(tmp_path: Path) -> No
     case = _case(tmp_path, 1)
     prepared = preparation(TASK, with_label=True)({"image": str(case.image), "label": str(case.label)})
     assert set(np.unique(prepared["label"])) == {0, 1}  # value 3 became channel 1
-    assert 0.0 <= float(prepared["image"].min()) and float(prepared["image"].max()) <= 1.0
+    assert float(prepared["image"].mean()) == pytest.approx(0, abs=1e-4)
+    assert float(prepared["image"].std()) == pytest.approx(1, abs=1e-3)
     patches = augmentation(replace(TASK, roi_size=(48, 32, 16)), crops=2)(prepared)
     assert [tuple(p["image"].shape) for p in patches] == [(1, 48, 32, 16)] * 2
     for patch in patches:
         inside = patch["label"][0] == 1
-        assert patch["image"][0][inside].mean() > patch["image"][0][~inside].mean() + 0.2
+        assert patch["image"][0][inside].mean() > patch["image"][0][~inside].mean() + 1

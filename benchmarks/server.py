@@ -37,14 +37,14 @@ import_client_path()
 from Rep3DLabelLib.client import Rep3DClient  # noqa: E402
 
 _SHAPE = (36, 50, 35)
-_EMPTY_APP = '''
+_EMPTY_APP = """
 from monailabel.interfaces.app import MONAILabelApp
 
 
 class EmptyApp(MONAILabelApp):
     def __init__(self, app_dir, studies, conf):
         super().__init__(app_dir, studies, conf, name="Empty")
-'''
+"""
 
 
 def _studies(folder: Path) -> Path:

@@ -19,8 +19,8 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import SpatialResample
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.errors import ConfigError, ImageError
 from rep3d.deploy import reparameterize
+from rep3d.errors import ConfigError, ImageError
 from rep3d.transforms import preparation
 from rep3d.volumes import Geometry, geometry, write_label
 

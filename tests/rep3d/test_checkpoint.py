@@ -114,9 +114,7 @@ def test_a_model_of_another_task_is_not_saved(model: Rep3D, tmp_path: Path) -> N
     assert not (tmp_path / "model.pt").exists()
 
 
-def test_an_interrupted_save_leaves_the_old_file(
-    model: Rep3D, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_save_leaves_the_old_file(model: Rep3D, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.pt"
     save_checkpoint(path, model, TASK, {"version": "v1"})
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from rep3d.config import Rep3DConfig
 from rep3d.csla import CSLAConv3d
+from rep3d.deploy import reparameterize
 from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
 from rep3d.network import Rep3D, Rep3DBlock
-from rep3d.deploy import reparameterize
 
 VARIANTS = [("learned", "shared"), ("learned", "depthwise"), ("fixed", "shared"), ("none", "shared")]
 

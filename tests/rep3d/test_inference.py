@@ -1,7 +1,7 @@
 """From file to file: whatever an image's geometry, what the network found lands on the right voxels.
 
-The network is replaced by a rule that reads the label off the intensity, so that only geometry is tested; the whole chain
-with a trained network is tested by the server's tests and the demo.
+The network is replaced by a rule that reads the label off the intensity, so that only geometry is tested; the whole
+chain with a trained network is tested by the server's tests and the demo.
 """
 
 from __future__ import annotations
@@ -103,14 +103,15 @@ def test_resampled_images_come_back_in_place(
     found = nib.load(tmp_path / "found.nii.gz")
     voxels = np.asarray(found.dataobj)
     assert result.volumes_ml["Tail"] == pytest.approx((voxels == 7).sum() * abs(np.linalg.det(affine)) / 1000, rel=1e-4)
-    np.testing.assert_allclose(nib.affines.apply_affine(affine, np.argwhere(voxels == 7)).mean(0),
-                               nib.affines.apply_affine(affine, np.argwhere(np.asarray(nib.load(truth).dataobj) == 7)).mean(0),
-                               atol=0.15)  # fmt: skip
+    np.testing.assert_allclose(_centre_mm(voxels, affine), _centre_mm(nib.load(truth).dataobj, affine), atol=0.15)
 
 
-def test_one_slice_and_tiny_images_work(
-    predictor: Predictor, write_nifti: Callable[..., Path], tmp_path: Path
-) -> None:
+def _centre_mm(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Centre of the Tail in RAS mm."""
+    return nib.affines.apply_affine(affine, np.argwhere(np.asarray(voxels) == 7)).mean(0)
+
+
+def test_one_slice_and_tiny_images_work(predictor: Predictor, write_nifti: Callable[..., Path], tmp_path: Path) -> None:
     image = write_nifti("thin.nii.gz", np.zeros((20, 20, 1), np.float32))
     predictor.segment(image, tmp_path / "found.nii.gz")
     assert nib.load(tmp_path / "found.nii.gz").shape == (20, 20, 1)

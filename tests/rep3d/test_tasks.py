@@ -67,7 +67,9 @@ def test_both_forms_of_dataset_json(tmp_path: Path, labels: dict) -> None:
     assert modality_from_dataset_json(path) == "MRI"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"labels": 3}', '{"labels": {"0": "background"}}', '{"labels": {"a": "b"}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"labels": 3}', '{"labels": {"0": "background"}}', '{"labels": {"a": "b"}}']
+)
 def test_unusable_dataset_json_is_refused_naming_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(text)

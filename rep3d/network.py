@@ -153,11 +153,23 @@ class Rep3D(nn.Module):
             ConfigError: If the image has the wrong rank, channel count or size.
         """
         half, quarter, eighth, sixteenth = self.encode(x)
-        up = self.decoder5(self.encoder5(sixteenth), self.encoder4(eighth))
+        up = self._deepest_level(sixteenth, eighth)
         up = self.decoder4(up, self.encoder3(quarter))
         up = self.decoder3(up, self.encoder2(half))
         up = self.decoder2(up, self.encoder1(x))
         return self.out(self.decoder1(up))
+
+    def _deepest_level(self, sixteenth: torch.Tensor, eighth: torch.Tensor) -> torch.Tensor:
+        """The decoder's first step, in the weights' precision on a CPU, also under autocast.
+
+        On maps of one or two voxels a side, oneDNN's bfloat16 weight gradient reads memory that was never written (NaN
+        in one run of ten with PyTorch 2.13). These maps are so small that lower precision would save nothing.
+        """
+        if sixteenth.device.type != "cpu":
+            return self.decoder5(self.encoder5(sixteenth), self.encoder4(eighth))
+        dtype = self.decoder5.transp_conv.conv.weight.dtype
+        with torch.autocast("cpu", enabled=False):
+            return self.decoder5(self.encoder5(sixteenth.to(dtype)), self.encoder4(eighth.to(dtype)))
 
     def _check_input(self, x: torch.Tensor) -> None:
         shape = tuple(x.shape)

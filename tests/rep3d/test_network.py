@@ -152,3 +152,23 @@ class TestChannelLayerNorm:
     def test_half_precision_input_is_normalised_in_float32(self) -> None:
         norm, x = ChannelLayerNorm(4), (torch.randn(1, 4, 2, 2, 2) + 100).to(torch.bfloat16)
         assert torch.allclose(norm(x), norm(x.float()))
+
+
+def test_bfloat16_training_on_tiny_maps_has_finite_gradients() -> None:
+    """On maps of a voxel or two, PyTorch's bfloat16 weight gradient reads memory that was never written.
+
+    Freed memory is filled with NaN first, so that reading it shows.
+    """
+    config = Rep3DConfig(out_channels=2, dims=(16, 32, 64, 128), depths=(1, 1, 1, 1), hidden_size=192, kernel_size=5)
+    for seed in range(6):
+        torch.manual_seed(seed)
+        network = Rep3D(config).train()
+        sizes = (100, 5_000, 20_000, 100_000, 300_000, 1_000_000)
+        poison = [torch.full((size,), float("nan")) for size in sizes for _ in range(12)]
+        del poison
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = network(torch.randn(1, 1, 16, 32, 16)).square().mean()
+        poison = [torch.full((size,), float("nan")) for size in sizes for _ in range(12)]
+        del poison
+        loss.backward()
+        assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())

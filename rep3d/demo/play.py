@@ -6,7 +6,9 @@ measured is measured on cases that the server's folder never held.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import platform
 import shutil
 import time
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -210,7 +213,7 @@ class Player:
             )
 
     def write_report(self, path: Path) -> None:
-        """Writes report.html about the rounds played so far."""
+        """Writes report.html about the rounds played so far, and results.json beside it."""
         import torch
 
         last = self.rounds[-1]
@@ -232,9 +235,21 @@ class Player:
             "Total time": f"{(time.monotonic() - self._started) / 60:.1f} minutes",
         }
         title = "Rep3D Label: what the loop brought"
+        rounds = [_as_json({**dataclasses.asdict(r), "mean_dice": mean_dice(r.dice)}) for r in self.rounds]
+        results = {"facts": facts, "labels": self.cohort.labels, "rounds": rounds}
+        path.with_name("results.json").write_text(
+            json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
         write_report(
             path, DemoReport(title, self.cohort.name, self.cohort.labels, tuple(self.rounds), tuple(pictures), facts)
         )
+
+
+def _as_json(value: Any) -> Any:
+    """The same with None for NaN, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _processor() -> str:

@@ -136,6 +136,8 @@ def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no model yet" in report and "data:image/png;base64" in report
     (run,) = tmp_path.glob("run_*")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [r["submitted"] for r in results["rounds"]] == [0, 2] and len(results["rounds"][1]["dice"]) == 2
     assert len(list((run / "studies" / "labels" / "final").glob("*.nii.gz"))) == 2
     assert (run / "studies" / "rep3d" / "published.pt").is_file()
     assert not _marked(environment["REP3D_TEST_MARK"])

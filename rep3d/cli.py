@@ -137,17 +137,18 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
 ) -> None:
     """Train on a labelled data set. No accuracy is claimed: measure it with `rep3d evaluate` on other cases."""
+    from rep3d.cases import decathlon_cases
     from rep3d.checkpoint import load_checkpoint
     from rep3d.demo.screen import train_progress
     from rep3d.tasks import labels_from_dataset_json, modality_from_dataset_json
-    from rep3d.training import Case, TrainSettings, task_for_cases
+    from rep3d.training import TrainSettings, task_for_cases
     from rep3d.training import train as run
 
     description = data / "dataset.json"
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
-    images = [p for p in sorted((data / "imagesTr").glob("*.nii*")) if (data / "labelsTr" / p.name).is_file()][:cases]
-    found = [Case(p.name.removesuffix(".gz").removesuffix(".nii"), p, data / "labelsTr" / p.name) for p in images]
+    found = decathlon_cases(data)[:cases]
     checkpoint = load_checkpoint(start) if start else None
+    images = [case.image for case in found]
     task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality)
     settings = TrainSettings(iterations, max_minutes, learning_rate, seed=seed, preset=preset, device=device)
     with train_progress(console) as progress:
@@ -183,25 +184,25 @@ def evaluate(
 
     from rich.table import Table
 
+    from rep3d.cases import decathlon_cases
     from rep3d.inference import Predictor
     from rep3d.metrics import dice_of_files, mean_dice
 
     predictor = Predictor.load(checkpoint, device)
-    images = [p for p in sorted((data / "imagesTr").glob("*.nii*")) if (data / "labelsTr" / p.name).is_file()][skip:]
-    if not images:
+    cases = decathlon_cases(data)[skip:]
+    if not cases:
         raise Rep3DError(f"--data: expected labelled cases in {data}/imagesTr and labelsTr, found none to measure on")
     seen = set(predictor.info.get("cases", []))
     names = predictor.task.label_names
     table = Table("Case", *names, "Mean", title=f"Dice of {checkpoint.name} ({predictor.version})")
     scores = {}
     with tempfile.TemporaryDirectory() as folder:
-        for image in images:
+        for case in cases:
             found = Path(folder) / "found.nii.gz"
-            predictor.segment(image, found)
-            case = image.name.removesuffix(".gz").removesuffix(".nii")
-            scores[case] = dice_of_files(found, data / "labelsTr" / image.name, predictor.task.labels)
-            row = [f"{scores[case][name]:.3f}" for name in names] + [f"{mean_dice({case: scores[case]}):.3f}"]
-            table.add_row(f"{case} (trained on)" if case in seen else case, *row)
+            predictor.segment(case.image, found)
+            scores[case.id] = dice_of_files(found, case.label, predictor.task.labels)
+            row = [f"{scores[case.id][name]:.3f}" for name in names] + [f"{mean_dice({case.id: scores[case.id]}):.3f}"]
+            table.add_row(f"{case.id} (trained on)" if case.id in seen else case.id, *row)
     console.print(table)
     fresh = {case: score for case, score in scores.items() if case not in seen}
     if fresh:

@@ -21,9 +21,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from rep3d.cases import Case
 from rep3d.errors import ConfigError
 
-__all__ = ["LABELS", "PhantomCase", "generate_cohort"]
+__all__ = ["LABELS", "generate_cohort"]
 
 LABELS = {"Head": 1, "Tail": 2}
 
@@ -39,15 +40,6 @@ _PARENCHYMA, _FLUID, _FAT, _OUTSIDE = 0.46, 0.22, 0.95, 0.33
 
 
 @dataclass(frozen=True)
-class PhantomCase:
-    """One generated case: its id and where its image and its label were written."""
-
-    id: str
-    image: Path
-    label: Path
-
-
-@dataclass(frozen=True)
 class _Tube:
     """A solid around a polyline: ``centre`` (P, 3) in mm and ``radius`` (P,) in mm. One point makes a ball."""
 
@@ -58,7 +50,7 @@ class _Tube:
         return _Tube(self.centre + offset, self.radius)
 
 
-def generate_cohort(folder: Path | str, count: int, seed: int = 0, prefix: str = "phantom") -> list[PhantomCase]:
+def generate_cohort(folder: Path | str, count: int, seed: int = 0, prefix: str = "phantom") -> list[Case]:
     """Write ``count`` phantom cases in decathlon layout (``imagesTr``, ``labelsTr``, ``dataset.json``).
 
     The same arguments give the same files byte for byte, and the first cases of a large cohort equal those of a small
@@ -89,7 +81,7 @@ def generate_cohort(folder: Path | str, count: int, seed: int = 0, prefix: str =
     cases = []
     for index in range(count):
         case_id = f"{prefix}_{index + 1:03d}"
-        case = PhantomCase(case_id, images / f"{case_id}.nii.gz", labels / f"{case_id}.nii.gz")
+        case = Case(case_id, images / f"{case_id}.nii.gz", labels / f"{case_id}.nii.gz")
         image, label, affine = _make_case(index, np.random.default_rng([seed, index]))
         _write_nifti(case.image, image, affine)
         _write_nifti(case.label, label, affine)
@@ -318,7 +310,7 @@ def _write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
 
 
-def _write_dataset_json(path: Path, cases: Sequence[PhantomCase], seed: int) -> None:
+def _write_dataset_json(path: Path, cases: Sequence[Case], seed: int) -> None:
     training = [{"image": f"./imagesTr/{c.image.name}", "label": f"./labelsTr/{c.label.name}"} for c in cases]
     content = {
         "name": "Phantom organ",

@@ -28,6 +28,7 @@ from monai.transforms import Compose
 from monai.utils import CommonKeys, set_determinism
 from torch.utils.data import DataLoader, IterableDataset
 
+from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.config import PRESETS, preset_config
 from rep3d.errors import CheckpointError, ConfigError, NoCasesError, TaskError, TrainingError
@@ -37,21 +38,12 @@ from rep3d.tasks import Intensity, TaskConfig
 from rep3d.transforms import augmentation, preparation
 from rep3d.volumes import check_label, geometry
 
-__all__ = ["Case", "TrainProgress", "TrainSettings", "task_for_cases", "train"]
+__all__ = ["TrainProgress", "TrainSettings", "task_for_cases", "train"]
 
 logger = logging.getLogger(__name__)
 
 # The abdominal CT window of the paper (HU), used for CT tasks without a definition of their own.
 _CT_WINDOW = Intensity("window", -125.0, 275.0)
-
-
-@dataclass(frozen=True)
-class Case:
-    """An image file and its label file."""
-
-    id: str
-    image: Path
-    label: Path
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rep3d.cases import Case, decathlon_cases
 from rep3d.errors import TaskError
 from rep3d.phantoms import generate_cohort
 from rep3d.tasks import labels_from_dataset_json, modality_from_dataset_json
 
-__all__ = ["Cohort", "DemoCase", "decathlon_cohort", "phantom_cohort"]
-
-
-@dataclass(frozen=True)
-class DemoCase:
-    """A case whose true label is known."""
-
-    id: str
-    image: Path
-    label: Path
+__all__ = ["Cohort", "decathlon_cohort", "phantom_cohort"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +26,8 @@ class Cohort:
     name: str
     labels: dict[str, int]
     modality: str | None
-    pool: tuple[DemoCase, ...]
-    held_out: tuple[DemoCase, ...]
+    pool: tuple[Case, ...]
+    held_out: tuple[Case, ...]
 
 
 def phantom_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
@@ -61,13 +53,7 @@ def _split(folder: Path, pool: int, held_out: int, seed: int, shuffle: bool) -> 
             f"{folder}: expected dataset.json, imagesTr/ and labelsTr/ as in the decathlon, found no dataset.json"
         )
     labels = labels_from_dataset_json(description)
-    cases = []
-    for image in sorted((folder / "imagesTr").glob("*.nii*")):
-        label = folder / "labelsTr" / image.name
-        if not image.name.startswith(".") and label.is_file():
-            cases.append(
-                DemoCase(image.name.removesuffix(".gz").removesuffix(".nii"), image.resolve(), label.resolve())
-            )
+    cases = decathlon_cases(folder)
     if len(cases) < pool + held_out:
         raise TaskError(
             f"{folder}: expected at least {pool + held_out} labelled cases ({pool} to annotate, {held_out} held out), "

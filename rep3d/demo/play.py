@@ -20,8 +20,9 @@ from typing import Any
 
 import psutil
 
+from rep3d.cases import Case
 from rep3d.checkout import import_client_path
-from rep3d.demo.cohort import Cohort, DemoCase
+from rep3d.demo.cohort import Cohort
 from rep3d.demo.report import CasePicture, DemoReport, RoundResult, pick_cases, write_report
 from rep3d.demo.server import ServerProcess
 from rep3d.errors import ConfigError, Rep3DError
@@ -158,7 +159,7 @@ class Player:
         self.rounds.append(result)
         self.listener.measured(result)
 
-    def _annotate(self, client: Rep3DClient, pool: dict[str, DemoCase]) -> str:
+    def _annotate(self, client: Rep3DClient, pool: dict[str, Case]) -> str:
         """Next sample, auto-segment, correct, submit."""
         sample = client.next_sample(self.plan.strategy)
         work = self.folder / "annotation" / sample.id
@@ -194,11 +195,11 @@ class Player:
             )
         return time.monotonic() - started, client.info().published_version
 
-    def _measure(self, client: Rep3DClient, case: DemoCase, round_: int) -> dict[str, float]:
+    def _measure(self, client: Rep3DClient, case: Case, round_: int) -> dict[str, float]:
         found = client.infer_file(case.image, self.prediction(case, round_)).label_path
         return dice_of_files(found, case.label, self.cohort.labels)
 
-    def prediction(self, case: DemoCase, round_: int) -> Path:
+    def prediction(self, case: Case, round_: int) -> Path:
         """Where the prediction of a held-out case after a round is kept."""
         folder = self.folder / "predictions" / f"round_{round_}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rep3d.demo.cohort import Cohort, DemoCase, decathlon_cohort, phantom_cohort
+from rep3d.cases import Case
+from rep3d.demo.cohort import Cohort, decathlon_cohort, phantom_cohort
 from rep3d.demo.play import DemoError, DemoPlan, Player
 from rep3d.demo.report import RoundResult
 from rep3d.demo.server import ServerError, ServerProcess, free_port
@@ -75,7 +76,7 @@ def test_impossible_plans_are_refused(change: dict) -> None:
     ("means", "rises"), [([0.2, 0.6], True), ([0.6, 0.6], False), ([0.6, 0.2], False), ([0.4], True), ([0.0], False)]
 )
 def test_accuracy_that_does_not_rise_fails(tmp_path: Path, means: list[float], rises: bool) -> None:
-    case = DemoCase("a", tmp_path / "a", tmp_path / "a")
+    case = Case("a", tmp_path / "a", tmp_path / "a")
     player = Player(Cohort("x", {"A": 1}, None, (case,), (case,)), DemoPlan(submit=1, rounds=1), tmp_path)
     player.rounds = [RoundResult(0, 0, (), {}, 0.0, None)]
     player.rounds += [RoundResult(i + 1, i + 1, (), {"h": {"A": m}}, 1.0, "v") for i, m in enumerate(means)]

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from rep3d.cases import Case
 from rep3d.errors import ConfigError
-from rep3d.phantoms import LABELS, PhantomCase, generate_cohort
+from rep3d.phantoms import LABELS, generate_cohort
 
 COUNT = 12  # two of each way to lie in the scanner
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> list[PhantomCase]:
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     return generate_cohort(tmp_path_factory.mktemp("cohort"), COUNT, seed=0)
 
 
@@ -25,7 +26,7 @@ def voxels(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
 
-def affines(cohort: list[PhantomCase]) -> list[np.ndarray]:
+def affines(cohort: list[Case]) -> list[np.ndarray]:
     return [nib.load(case.image).affine for case in cohort]
 
 
@@ -33,7 +34,7 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
     return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
 
 
-def test_decathlon_layout(cohort: list[PhantomCase]) -> None:
+def test_decathlon_layout(cohort: list[Case]) -> None:
     folder = cohort[0].image.parent.parent
     content = json.loads((folder / "dataset.json").read_text())
     assert content["labels"] == {"0": "background", "1": "Head", "2": "Tail"}
@@ -46,7 +47,7 @@ def test_decathlon_layout(cohort: list[PhantomCase]) -> None:
     assert cohort[0].label == folder / "labelsTr" / "phantom_001.nii.gz"
 
 
-def test_label_lies_on_the_grid_of_its_image(cohort: list[PhantomCase]) -> None:
+def test_label_lies_on_the_grid_of_its_image(cohort: list[Case]) -> None:
     for case in cohort:
         image, label = nib.load(case.image), nib.load(case.label)
         assert image.shape == label.shape
@@ -57,7 +58,7 @@ def test_label_lies_on_the_grid_of_its_image(cohort: list[PhantomCase]) -> None:
         assert label.get_data_dtype() == np.uint8
 
 
-def test_geometries_differ(cohort: list[PhantomCase]) -> None:
+def test_geometries_differ(cohort: list[Case]) -> None:
     axes = [affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0) for affine in affines(cohort)]
     oblique = [np.abs(np.abs(a).max(axis=0) - 1).max() > 0.005 for a in axes]
     left_handed = [np.linalg.det(a) < 0 for a in axes]
@@ -74,7 +75,7 @@ def test_geometries_differ(cohort: list[PhantomCase]) -> None:
         assert 1.0 <= through <= 2.5
 
 
-def test_volumes_stay_small(cohort: list[PhantomCase]) -> None:
+def test_volumes_stay_small(cohort: list[Case]) -> None:
     for case in cohort:
         image = nib.load(case.image)
         assert max(image.shape) <= 56
@@ -82,7 +83,7 @@ def test_volumes_stay_small(cohort: list[PhantomCase]) -> None:
         assert (width > 46).all() and (width < 58).all()
 
 
-def test_each_part_is_whole_and_inside_the_field_of_view(cohort: list[PhantomCase]) -> None:
+def test_each_part_is_whole_and_inside_the_field_of_view(cohort: list[Case]) -> None:
     touching = np.ones((3, 3, 3))
     for case in cohort:
         label = voxels(case.label)
@@ -95,7 +96,7 @@ def test_each_part_is_whole_and_inside_the_field_of_view(cohort: list[PhantomCas
         assert np.count_nonzero(inner) == np.count_nonzero(label)
 
 
-def test_head_lies_left_of_and_above_the_tail_in_every_geometry(cohort: list[PhantomCase]) -> None:
+def test_head_lies_left_of_and_above_the_tail_in_every_geometry(cohort: list[Case]) -> None:
     for case in cohort:
         label, affine = voxels(case.label), nib.load(case.label).affine
         head, tail = (
@@ -107,7 +108,7 @@ def test_head_lies_left_of_and_above_the_tail_in_every_geometry(cohort: list[Pha
         assert np.count_nonzero(label == LABELS["Head"]) > np.count_nonzero(label == LABELS["Tail"])
 
 
-def test_no_brightness_threshold_finds_the_organ(cohort: list[PhantomCase]) -> None:
+def test_no_brightness_threshold_finds_the_organ(cohort: list[Case]) -> None:
     for case in cohort:
         image, organ = voxels(case.image), voxels(case.label) > 0
         levels = np.quantile(image, np.linspace(0, 1, 41))
@@ -118,7 +119,7 @@ def test_no_brightness_threshold_finds_the_organ(cohort: list[PhantomCase]) -> N
         assert best_window < 0.6
 
 
-def test_look_alikes_of_the_same_brightness_lie_inside_the_body(cohort: list[PhantomCase]) -> None:
+def test_look_alikes_of_the_same_brightness_lie_inside_the_body(cohort: list[Case]) -> None:
     """Bright parts touching neither the organ nor, as the wall and the fat do, the border of the image."""
     counts = []
     for case in cohort:
@@ -137,7 +138,7 @@ def test_look_alikes_of_the_same_brightness_lie_inside_the_body(cohort: list[Pha
     assert np.mean(counts) >= 2
 
 
-def test_organ_stands_out_from_what_touches_it(cohort: list[PhantomCase]) -> None:
+def test_organ_stands_out_from_what_touches_it(cohort: list[Case]) -> None:
     """The border must be visible, else the task could not be learned."""
     for case in cohort:
         image, organ = voxels(case.image).astype(float), voxels(case.label) > 0
@@ -146,7 +147,7 @@ def test_organ_stands_out_from_what_touches_it(cohort: list[PhantomCase]) -> Non
         assert image[inner].mean() - image[ring].mean() > 2 * image[ring].std()
 
 
-def test_contrast_differs_between_cases(cohort: list[PhantomCase]) -> None:
+def test_contrast_differs_between_cases(cohort: list[Case]) -> None:
     brightness = [np.median(voxels(case.image)[voxels(case.label) > 0]) for case in cohort]
     assert max(brightness) > 1.5 * min(brightness)
 

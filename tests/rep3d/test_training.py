@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from rep3d import training
+from rep3d.cases import Case
 from rep3d.checkpoint import load_checkpoint
 from rep3d.config import Rep3DConfig
 from rep3d.errors import CheckpointError, ConfigError, LabelError, NoCasesError, TaskError, TrainingError
 from rep3d.inference import Predictor
 from rep3d.metrics import dice_of_files
 from rep3d.tasks import Intensity, TaskConfig
-from rep3d.training import Case, TrainProgress, TrainSettings, task_for_cases, train
+from rep3d.training import TrainProgress, TrainSettings, task_for_cases, train
 from rep3d.transforms import augmentation, preparation
 
 TASK = TaskConfig("balls", {"Ball": 3}, (1.0, 1.0, 1.0), Intensity("zscore", 0.5, 99.5), "RAS", (32, 32, 32))

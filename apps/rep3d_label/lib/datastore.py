@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import HTTPException
 from filelock import FileLock
@@ -26,21 +26,14 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from lib.names import checked_name, split_suffix
 from lib.startup import StartupError
 from lib.workspace import Workspace, copy_whole, utc_now, write_text
+from rep3d.cases import Case
 from rep3d.errors import ImageError, LabelError
 from rep3d.volumes import IMAGE_SUFFIXES, check_label, geometry
 
-__all__ = ["DATASTORE_FILE", "LabelledCase", "Rep3DDatastore", "check_registry", "images_folder"]
+__all__ = ["DATASTORE_FILE", "Rep3DDatastore", "check_registry", "images_folder"]
 
 DATASTORE_FILE = "datastore_v2.json"
 _FINAL = DefaultLabelTag.FINAL.value
-
-
-class LabelledCase(NamedTuple):
-    """An image and the label that a person submitted for it."""
-
-    id: str
-    image: Path
-    label: Path
 
 
 def images_folder(studies: Path) -> str:
@@ -124,11 +117,11 @@ class Rep3DDatastore(LocalDatastore):
             self._image(image_id)
             return Path(self.get_image_uri(image_id))
 
-    def labelled_cases(self) -> list[LabelledCase]:
+    def labelled_cases(self) -> list[Case]:
         """The cases with a final label, by id."""
         with self._guard:
             return [
-                LabelledCase(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, _FINAL)))
+                Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, _FINAL)))
                 for id_ in sorted(self.get_labeled_images())
             ]
 

@@ -11,7 +11,6 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,9 +22,10 @@ from lib.published import PublishedModel, check_task
 from lib.scoring import score_unlabelled
 from lib.train_status import TrainStatus, read_status
 from lib.workspace import Workspace
+from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.errors import ConfigError, NoCasesError, Rep3DError, TrainingError
-from rep3d.training import Case, TrainProgress, TrainSettings, task_for_cases, train
+from rep3d.training import TrainProgress, TrainSettings, task_for_cases, train
 from rep3d.volumes import check_label
 
 __all__ = ["Rep3DTrainTask", "TrainRequest"]
@@ -193,7 +193,7 @@ class Rep3DTrainTask(TrainTask):
                 logger.warning("training: case %s left out: %s", case.id, error)
                 skipped[case.id] = str(error)
             else:
-                cases.append(Case(case.id, Path(case.image), Path(case.label)))
+                cases.append(case)
         return cases, skipped
 
 

@@ -62,17 +62,19 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def fit_window(roi_size: tuple[int, ...], shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
-    """The sliding window for an image: ``roi_size``, but no larger than the image rounded up to the network's stride.
+    """The sliding window for an image: ``roi_size``, but no larger than the image needs at the network's stride.
 
     Args:
         roi_size: the task's window (D, H, W) in voxels.
         shape: the image (D, H, W) in voxels.
         stride: side lengths must be multiples of this.
     """
-    return tuple(
+    window = tuple(
         min(math.ceil(side / stride), math.ceil(length / stride)) * stride
         for side, length in zip(roi_size, shape, strict=True)
     )
+    # The network's deepest stage is normalised over its voxels, so it needs more than one.
+    return window if max(window) > stride else (2 * stride, *window[1:])
 
 
 def predictive_uncertainty(probabilities: torch.Tensor) -> float:

@@ -129,14 +129,14 @@ def task_for_cases(
         sizes.append([grid.spacing[i] * grid.shape[i] for i in order])
     spacing = np.median(spacings, axis=0).round(3)
     voxels = np.median(sizes, axis=0) / spacing
-    roi = [int(min(max_side, math.ceil((n - 0.5) / 16) * 16)) for n in voxels]
+    roi = [max(16, int(min(max_side, math.ceil((n - 0.5) / 16) * 16))) for n in voxels]
     intensity = _CT_WINDOW if (modality or "").upper().startswith("CT") else Intensity("zscore", 0.5, 99.5)
     return TaskConfig(
         name=name,
         labels=labels,
         spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         intensity=intensity,
-        roi_size=(max(16, roi[0]), max(16, roi[1]), max(16, roi[2])),
+        roi_size=(roi[0] if max(roi) > 16 else 32, roi[1], roi[2]),
         description=f"{', '.join(labels)} ({modality or 'unknown modality'})",
     )
 

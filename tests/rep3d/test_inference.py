@@ -111,7 +111,15 @@ def _centre_mm(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return nib.affines.apply_affine(affine, np.argwhere(np.asarray(voxels) == 7)).mean(0)
 
 
-def test_one_slice_and_tiny_images_work(predictor: Predictor, write_nifti: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_image_smaller_than_the_stride_works_with_a_real_network(
+    write_nifti: Callable[..., Path], tmp_path: Path
+) -> None:
+    image = write_nifti("tiny.nii.gz", np.random.default_rng(0).uniform(0, 100, (10, 12, 9)).astype(np.float32))
+    Predictor(Checkpoint(Rep3D(CONFIG).eval(), TASK, {}), "cpu").segment(image, tmp_path / "found.nii.gz")
+    assert nib.load(tmp_path / "found.nii.gz").shape == (10, 12, 9)
+
+
+def test_one_slice_images_work(predictor: Predictor, write_nifti: Callable[..., Path], tmp_path: Path) -> None:
     image = write_nifti("thin.nii.gz", np.zeros((20, 20, 1), np.float32))
     predictor.segment(image, tmp_path / "found.nii.gz")
     assert nib.load(tmp_path / "found.nii.gz").shape == (20, 20, 1)
@@ -153,6 +161,7 @@ def test_a_network_sees_the_same_through_segment_and_probabilities(
         ((96, 96, 96), (35, 50, 36), (48, 64, 48)),
         ((32, 32, 32), (35, 50, 1), (32, 32, 16)),
         ((40, 40, 40), (100, 100, 100), (48, 48, 48)),
+        ((96, 96, 96), (10, 12, 9), (32, 16, 16)),
     ],
 )
 def test_window_is_no_larger_than_the_image_needs(roi: tuple, shape: tuple, expected: tuple) -> None:

@@ -166,6 +166,8 @@ def test_task_for_cases_reads_spacing_along_anatomical_axes(tmp_path: Path) -> N
     assert task.intensity == Intensity("window", -125.0, 275.0)
     assert task_for_cases("x", {"a": 1}, [path], "MRI").intensity.mode == "zscore"
     assert task_for_cases("x", {"a": 1}, [path], max_side=32).roi_size == (32, 32, 32)
+    nib.save(nib.Nifti1Image(np.zeros((10, 12, 9), np.float32), np.eye(4)), path)
+    assert task_for_cases("x", {"a": 1}, [path]).roi_size == (32, 16, 16)
     with pytest.raises(TaskError, match="at least one image"):
         task_for_cases("x", {"a": 1}, [])
 

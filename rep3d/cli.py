@@ -99,7 +99,7 @@ def demo(
                     screen.finish(player.rounds, report)
             if serve:
                 screen.serving(server.url, player.studies)
-                signal.pause()
+                server.wait_for_interrupt()
 
 
 def _new_run_folder(out: Path) -> Path:

@@ -110,6 +110,15 @@ class ServerProcess:
                 f"the server ended (exit status {code}). The end of its log {self.log}:\n{self._log_end()}"
             )
 
+    def wait_for_interrupt(self) -> None:
+        """Returns on Ctrl-C; raises ServerError if the server ends by itself before."""
+        try:
+            while True:
+                self.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            return
+
     def _log_end(self, lines: int = 15) -> str:
         try:
             return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

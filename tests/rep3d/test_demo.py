@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from Rep3DLabelLib.client import Rep3DClient
 
 from rep3d.cases import Case
 from rep3d.demo.cohort import Cohort, decathlon_cohort, phantom_cohort
@@ -129,11 +131,27 @@ def _demo(out: Path, *arguments: str) -> list[str]:
 
 
 def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        _demo(tmp_path, "--iterations", "12"), env=environment, capture_output=True, text=True, timeout=500
+    process = subprocess.Popen(
+        _demo(tmp_path, "--iterations", "12", "--serve"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "no model yet" in done.stdout and "Dice on 2 cases never submitted" in done.stdout
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        if "Ctrl-C stops it" in line:
+            break
+    address = re.search(r"The server goes on at (http://\S+)", output)
+    assert address, output
+    assert Rep3DClient(address[1]).info().published_version == "v1"
+    process.send_signal(signal.SIGINT)
+    output += process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert "no model yet" in output and "Dice on 2 cases never submitted" in output
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no model yet" in report and "data:image/png;base64" in report
     (run,) = tmp_path.glob("run_*")

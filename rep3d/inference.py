@@ -138,16 +138,16 @@ class Predictor:
         Raises:
             ImageError: if the file is no readable three-dimensional image.
         """
-        return self._probabilities(self._read(image))
+        return self._probabilities(self._read(image)[1])
 
-    def _read(self, image: Path | str) -> MetaTensor:
-        geometry(image)
+    def _read(self, image: Path | str) -> tuple[Geometry, MetaTensor]:
+        grid = geometry(image)
         tensor = self._prepare({"image": str(image)})["image"]
         if tensor.ndim != 4 or tensor.shape[0] != 1:
             raise ImageError(
                 f"{Path(image).name}: expected a three-dimensional image, got shape {tuple(tensor.shape[1:])}"
             )
-        return tensor
+        return grid, tensor
 
     def _probabilities(self, tensor: MetaTensor) -> MetaTensor:
         window = fit_window(self.task.roi_size, tuple(tensor.shape[1:]), self.stride)
@@ -171,8 +171,7 @@ class Predictor:
             ImageError: if the file is no readable three-dimensional image.
         """
         started = time.perf_counter()
-        grid = geometry(image)
-        tensor = self._read(image)
+        grid, tensor = self._read(image)
         read = time.perf_counter()
         probabilities = self._probabilities(tensor)
         network = time.perf_counter()

@@ -122,7 +122,7 @@ class Player:
         """Fills the studies folder as a clinic would: images and a dataset.json with the label names, no labels."""
         self.studies.mkdir(parents=True)
         for case in self.cohort.pool:
-            shutil.copyfile(case.image, self.studies / f"{case.id}{''.join(case.image.suffixes[-2:])}")
+            shutil.copyfile(case.image, self.studies / case.image.name)
         description = {"name": self.cohort.name, "labels": {str(v): n for n, v in self.cohort.labels.items()}}
         if self.cohort.modality:
             description["modality"] = {"0": self.cohort.modality}

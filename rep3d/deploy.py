@@ -47,15 +47,16 @@ def _fold_block(block: Rep3DBlock) -> None:
     block.norm = nn.Identity()
 
 
-def _fold_batch_norm(conv: LRBMConv3d | DepthwiseConv3d, norm: nn.BatchNorm3d) -> DepthwiseConv3d:
+def _fold_batch_norm(conv: LRBMConv3d | CSLAConv3d | DepthwiseConv3d, norm: nn.BatchNorm3d) -> DepthwiseConv3d:
     """Returns the convolution that equals ``norm(conv(x))`` in eval mode; computed in float64, rounded once."""
-    weight = conv.effective_weight() if isinstance(conv, LRBMConv3d) else conv.weight
+    weight = conv.effective_weight()
     running_mean, running_var = norm.running_mean, norm.running_var
     assert running_mean is not None and running_var is not None, "a Rep3DBlock's BatchNorm tracks statistics"
     scale = norm.weight.double() / (running_var.double() + norm.eps).sqrt()
     shift = norm.bias.double() - running_mean.double() * scale
-    if conv.bias is not None:
-        shift = shift + conv.bias.double() * scale
+    bias = getattr(conv, "bias", None)
+    if bias is not None:
+        shift = shift + bias.double() * scale
     return DepthwiseConv3d.from_weight((weight.double() * scale.view(-1, 1, 1, 1, 1)).to(weight), shift)
 
 

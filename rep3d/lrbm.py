@@ -100,6 +100,10 @@ class DepthwiseConv3d(nn.Module):
                 conv.bias.copy_(bias)
         return conv
 
+    def effective_weight(self) -> torch.Tensor:
+        """Returns the kernel that the convolution uses, shape (C, 1, K, K, K): the weight itself."""
+        return self.weight
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolves maps (B, C, D, H, W)."""
         return depthwise_conv3d(x, self.weight, self.bias)

@@ -1,0 +1,203 @@
+"""The frame that Rep3D and 3D UX-Net share: a four-stage encoder of some block, under a UNETR decoder.
+
+Structure after 3D UX-Net (Lee et al., arXiv 2209.15076), whose decoder Rep3D takes over. The decoder is built from
+MONAI's UNETR blocks. Modules carry the names of the authors' state dicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from monai.networks.blocks.dynunet_block import UnetOutBlock
+from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
+from torch import nn
+
+from rep3d.errors import ConfigError
+
+__all__ = ["ChannelLayerNorm", "StagedEncoder", "UnetrSegmenter"]
+
+
+class ChannelLayerNorm(nn.Module):
+    """Normalises the channels of each voxel of maps (B, C, D, H, W), with a trained weight and bias per channel.
+
+    Args:
+        channels: Number of channels C.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Not F.layer_norm: it wants the channels last, and bringing them there costs more than the arithmetic.
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        centred = x - x.mean(1, keepdim=True)
+        scale = (centred.square().mean(1, keepdim=True) + self.eps).rsqrt()
+        per_channel = (-1, 1, 1, 1)
+        normalised = torch.addcmul(self.bias.view(per_channel), centred * scale, self.weight.view(per_channel))
+        return normalised.to(self.weight.dtype)
+
+
+class StagedEncoder(nn.Module):
+    """Four stages of blocks at 1/2, 1/4, 1/8 and 1/16 of the input's resolution.
+
+    Args:
+        in_channels: Channels of the input image.
+        dims: Channels of the stages.
+        depths: Blocks in each stage.
+        make_block: Makes a block for a number of channels; it keeps the shape of its maps.
+    """
+
+    def __init__(
+        self, in_channels: int, dims: Sequence[int], depths: Sequence[int], make_block: Callable[[int], nn.Module]
+    ) -> None:
+        super().__init__()
+        stem = nn.Sequential(
+            nn.Conv3d(in_channels, dims[0], kernel_size=7, stride=2, padding=3), ChannelLayerNorm(dims[0])
+        )
+        self.downsample_layers = nn.ModuleList([stem])
+        for narrow, wide in zip(dims[:-1], dims[1:], strict=True):
+            self.downsample_layers.append(
+                nn.Sequential(ChannelLayerNorm(narrow), nn.Conv3d(narrow, wide, kernel_size=2, stride=2))
+            )
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(make_block(channels) for _ in range(depth)))
+            for channels, depth in zip(dims, depths, strict=True)
+        )
+        for stage, channels in enumerate(dims):
+            self.add_module(f"norm{stage}", ChannelLayerNorm(channels))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Maps an image (B, in_channels, D, H, W) to the stage outputs (B, dims[i], D / 2^(i+1), ...), normalised."""
+        outputs = []
+        for index, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
+            x = stage(downsample(x))
+            outputs.append(self.get_submodule(f"norm{index}")(x))
+        return outputs
+
+
+class UnetrSegmenter(nn.Module):
+    """A staged encoder and the UNETR decoder: image to logits of the same size.
+
+    Attributes:
+        encoder_name: Name of the submodule that is the encoder, as in the authors' state dict.
+        in_channels: Channels of the input image.
+        stride: Voxels of the input per voxel of the deepest stage; each side of an input is a multiple of it.
+
+    Args:
+        encoder_name: See above.
+        encoder: Maps an image to the outputs of its four stages.
+        in_channels: Channels of the input image.
+        out_channels: Channels of the logits, background included.
+        dims: Channels of the encoder's four stages.
+        hidden_size: Channels of the bottleneck that the decoder starts from.
+    """
+
+    stride = 16
+
+    def __init__(
+        self,
+        encoder_name: str,
+        encoder: nn.Module,
+        in_channels: int,
+        out_channels: int,
+        dims: Sequence[int],
+        hidden_size: int,
+    ) -> None:
+        super().__init__()
+        self.encoder_name = encoder_name
+        self.add_module(encoder_name, encoder)
+        self.in_channels = in_channels
+        self.encoder1 = _residual_block(in_channels, dims[0])
+        self.encoder2 = _residual_block(dims[0], dims[1])
+        self.encoder3 = _residual_block(dims[1], dims[2])
+        self.encoder4 = _residual_block(dims[2], dims[3])
+        self.encoder5 = _residual_block(dims[3], hidden_size)
+        self.decoder5 = _upsampling_block(hidden_size, dims[3])
+        self.decoder4 = _upsampling_block(dims[3], dims[2])
+        self.decoder3 = _upsampling_block(dims[2], dims[1])
+        self.decoder2 = _upsampling_block(dims[1], dims[0])
+        self.decoder1 = _residual_block(dims[0], dims[0])
+        self.out = UnetOutBlock(spatial_dims=3, in_channels=dims[0], out_channels=out_channels)
+
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Maps an image (B, in_channels, D, H, W) to the four stage outputs (B, dims[i], D / 2^(i+1), ...).
+
+        Raises:
+            ConfigError: If the image has the wrong rank, channel count or size.
+        """
+        self._check_input(x)
+        return self.get_submodule(self.encoder_name)(x)
+
+    def decode(self, x: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Maps the image and its stage outputs (of `encode`) to logits (B, out_channels, D, H, W)."""
+        half, quarter, eighth, sixteenth = stages
+        up = self._deepest_level(sixteenth, eighth)
+        up = self.decoder4(up, self.encoder3(quarter))
+        up = self.decoder3(up, self.encoder2(half))
+        up = self.decoder2(up, self.encoder1(x))
+        return self.out(self.decoder1(up))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps an image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
+
+        Raises:
+            ConfigError: If the image has the wrong rank, channel count or size.
+        """
+        return self.decode(x, self.encode(x))
+
+    def _deepest_level(self, sixteenth: torch.Tensor, eighth: torch.Tensor) -> torch.Tensor:
+        """The decoder's first step, in the weights' precision on a CPU, also under autocast.
+
+        On maps of one or two voxels a side, oneDNN's bfloat16 weight gradient reads memory that was never written (NaN
+        in one run of ten with PyTorch 2.13). These maps are so small that lower precision would save nothing.
+        """
+        if sixteenth.device.type != "cpu":
+            return self.decoder5(self.encoder5(sixteenth), self.encoder4(eighth))
+        dtype = self.decoder5.transp_conv.conv.weight.dtype
+        with torch.autocast("cpu", enabled=False):
+            return self.decoder5(self.encoder5(sixteenth.to(dtype)), self.encoder4(eighth.to(dtype)))
+
+    def _check_input(self, x: torch.Tensor) -> None:
+        shape = tuple(x.shape)
+        if len(shape) != 5 or shape[1] != self.in_channels:
+            raise ConfigError(
+                f"{type(self).__name__}: expected an image of shape (B, {self.in_channels}, D, H, W), got {shape};"
+                " add the missing axes or build the network with other in_channels."
+            )
+        if any(side == 0 or side % self.stride for side in shape[2:]) or max(shape[2:]) < 2 * self.stride:
+            raise ConfigError(
+                f"{type(self).__name__}: expected sides that are multiples of {self.stride}, at least one of them"
+                f" {2 * self.stride} or more (the deepest stage is normalised over its voxels), got {shape[2:]}; pad"
+                " the image."
+            )
+
+
+def _residual_block(in_channels: int, out_channels: int) -> UnetrBasicBlock:
+    """Two 3^3 convolutions with instance norm and a residual path."""
+    return UnetrBasicBlock(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=3,
+        stride=1,
+        norm_name="instance",
+        res_block=True,
+    )
+
+
+def _upsampling_block(in_channels: int, out_channels: int) -> UnetrUpBlock:
+    """Doubles the resolution, concatenates the skip connection, and applies a residual block."""
+    return UnetrUpBlock(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=3,
+        upsample_kernel_size=2,
+        norm_name="instance",
+        res_block=True,
+    )

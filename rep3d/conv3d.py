@@ -6,17 +6,17 @@ exact up to rounding, and rounding is smaller than in the direct sum.
 
 Memory: only the input and the kernel are kept for the backward pass; spectra are computed again. Channels are worked
 off in chunks whose spectra fit a processor's cache, in one buffer per thread that is kept between calls (fresh pages of
-memory cost more than the arithmetic). One call needs, besides its result, at most six such spectra.
+memory cost more than the arithmetic). What one call needs besides its result is bounded by an argument.
+
+The convolution is an operator of PyTorch's (``torch.ops.rep3d.depthwise_conv3d``), so that `torch.compile` and
+`torch.export` see one step with a known shape and do not look inside.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-import weakref
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,11 +24,12 @@ import torch.nn.functional as F
 
 from rep3d.dft import ConvolutionPlan, SpectralProduct, analyse, plan_convolution, synthesise
 from rep3d.errors import ConfigError
+from rep3d.spectrum_cache import SpectrumCache
 
 __all__ = ["depthwise_conv3d"]
 
-CPU_SPECTRUM_BYTES = 4 << 20  # one spectrum of one chunk: a few of them should stay in the cache
-GPU_SPECTRUM_BYTES = 256 << 20  # a GPU wants few, large calls
+CPU_WORKSPACE_BYTES = 24 << 20  # six spectra of one chunk of channels: they should stay in the processor's cache
+GPU_WORKSPACE_BYTES = 1536 << 20  # a GPU wants few, large calls
 CACHED_SPECTRUM_BYTES = 16 << 20  # larger kernel spectra are cheaper to compute in cache than to read from memory
 CACHE_BYTES = 256 << 20
 
@@ -36,12 +37,14 @@ _AUTOCAST_TYPES = {torch.float32, torch.bfloat16, torch.float16}  # autocast lea
 _SUPPORTED_TYPES = _AUTOCAST_TYPES | {torch.float64}
 
 
-def depthwise_conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def depthwise_conv3d(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, workspace_bytes: int | None = None
+) -> torch.Tensor:
     """Convolves each channel with its own kernel, as ``F.conv3d(x, weight, bias, padding=K // 2, groups=C)``.
 
-    Stride and dilation are 1, the output has the shape of the input. Small or unusual problems, where PyTorch's
-    kernel is as fast or the only one, are handed to it. float16 and bfloat16 (also under autocast) are computed in
-    float32 and rounded once at the end. There is no second derivative.
+    Stride and dilation are 1, the output has the shape of the input and is contiguous. Small or unusual problems, where
+    PyTorch's kernel is as fast or the only one, are handed to it. float16 and bfloat16 (also under autocast) are
+    computed in float32 and rounded once at the end. There is no second derivative.
 
     Outside autograd, the spectrum of a `torch.nn.Parameter` is kept for the next call with the same map shape, until
     the parameter changes or dies.
@@ -50,15 +53,20 @@ def depthwise_conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
         x: Maps, shape (B, C, D, H, W).
         weight: Kernels, shape (C, 1, Kz, Ky, Kx), each side odd.
         bias: Optional, shape (C,).
+        workspace_bytes: Bound on the memory a call needs besides its result and kept spectra; by default 24 MiB on a
+            CPU and 1.5 GiB on a GPU. One channel at a time is the least: six times the bytes of (N + K // 2)^3 numbers.
 
     Returns:
         Shape (B, C, D, H, W), in the type that `F.conv3d` would return.
 
     Raises:
-        ConfigError: If the shapes do not fit each other, or a kernel side is even.
+        ConfigError: If the shapes do not fit each other, a kernel side is even, or the bound is not positive.
     """
     _check_shapes(x, weight, bias)
-    x = x.as_subclass(torch.Tensor)  # MONAI's tensors with metadata would do their bookkeeping in each step below
+    if workspace_bytes is not None and workspace_bytes < 1:
+        raise ConfigError(f"workspace_bytes: expected a positive number of bytes, got {workspace_bytes}.")
+    if type(x) is not torch.Tensor:
+        x = x.as_subclass(torch.Tensor)  # MONAI's tensors with metadata would do their bookkeeping in each step below
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     result_type = _result_type(x, weight)
     taps = _reachable_taps(x.shape[2:], weight.shape[2:])
@@ -66,47 +74,75 @@ def depthwise_conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     if result_type is None or not _transforms_pay(voxels, math.prod(taps), training=needs_gradient):
         padding = [side // 2 for side in taps]
         return F.conv3d(x, _crop(weight, taps), bias, padding=padding, groups=x.shape[1])
+    if workspace_bytes is None:
+        workspace_bytes = CPU_WORKSPACE_BYTES if x.device.type == "cpu" else GPU_WORKSPACE_BYTES
+    # From here on no operation is one that autocast would touch.
     working_type = torch.float64 if result_type == torch.float64 else torch.float32
-    # From here on no operation is one that autocast would touch: all write to given buffers.
-    x = x.to(working_type)
-    if needs_gradient:
-        y = _DepthwiseConv3d.apply(x, weight.to(working_type))
-    else:
-        y = _forward(x, weight.detach().to(working_type), owner=weight)
+    y = _convolve(x.to(working_type), weight.to(working_type), not needs_gradient, workspace_bytes)
     if bias is not None:
-        y.add_(bias.to(working_type).view(-1, 1, 1, 1))
+        y = y.add_(bias.to(working_type).view(-1, 1, 1, 1))
     return y.to(result_type)
 
 
-class _DepthwiseConv3d(torch.autograd.Function):
-    """The convolution with its two gradients; saves its two inputs and nothing else."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        return _forward(x, weight, owner=None)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        x, weight = ctx.saved_tensors
-        return _backward(grad, x, weight, *ctx.needs_input_grad)
+@torch.library.custom_op("rep3d::depthwise_conv3d", mutates_args=())
+def _convolve(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int) -> torch.Tensor:
+    """The convolution of float32 or float64 maps as an operator of PyTorch's; saves its two inputs and nothing else."""
+    return _forward(x, weight, weight if keep_spectrum else None, workspace_bytes)
 
 
-def _forward(x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None) -> torch.Tensor:
+@torch.library.custom_op("rep3d::depthwise_conv3d_backward", mutates_args=())
+def _convolve_backward(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, needs_x: bool, needs_weight: bool, workspace_bytes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients for ``x`` and ``weight``; one that is not needed is an empty tensor."""
+    grad_x, grad_weight = _backward(grad, x, weight, needs_x, needs_weight, workspace_bytes)
+    return x.new_empty(0) if grad_x is None else grad_x, weight.new_empty(0) if grad_weight is None else grad_weight
+
+
+@_convolve.register_fake
+def _(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_convolve_backward.register_fake
+def _(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, needs_x: bool, needs_weight: bool, workspace_bytes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if needs_x else x.new_empty(0)
+    grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format) if needs_weight else x.new_empty(0)
+    return grad_x, grad_weight
+
+
+def _save_inputs(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, bool, int], output: torch.Tensor) -> None:
+    x, weight, _, ctx.workspace_bytes = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    x, weight = ctx.saved_tensors
+    needs_x, needs_weight = ctx.needs_input_grad[:2]
+    grad_x, grad_weight = _convolve_backward(grad, x, weight, needs_x, needs_weight, ctx.workspace_bytes)
+    return grad_x if needs_x else None, grad_weight if needs_weight else None, None, None
+
+
+_convolve.register_autograd(_differentiate, setup_context=_save_inputs)
+
+
+def _forward(x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None, workspace_bytes: int) -> torch.Tensor:
     """Computes y = x * weight, spectrum by spectrum: Y = X W.
 
     Args:
         x: Shape (B, C, D, H, W).
         weight: Shape (C, 1, Kz, Ky, Kx), same type as ``x``.
         owner: The tensor whose identity and version stand for the content of ``weight`` in the spectrum cache, or None.
+        workspace_bytes: Bound on the memory for spectra.
     """
     taps = _reachable_taps(x.shape[2:], weight.shape[2:])
     plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
     kernels = _crop(weight[:, 0], taps)
-    cached = None if owner is None else _kernel_spectra.get(owner, kernels, plan)
+    cached = None if owner is None else _kernel_spectra.get(owner, kernels, plan, _kernel_spectrum)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    workspace = _Workspace(plan, x.shape[1], x, spectra=3)
+    workspace = _Workspace(plan, x.shape[1], x, spectra=3, max_bytes=workspace_bytes)
     scratch, (w_spectrum, x_spectrum, y_spectrum) = workspace.scratch, workspace.spectra
     product = SpectralProduct(x_spectrum, w_spectrum, y_spectrum)
     for channels in workspace.chunks:
@@ -122,7 +158,7 @@ def _forward(x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None) 
 
 
 def _backward(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, needs_x: bool, needs_weight: bool
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, needs_x: bool, needs_weight: bool, workspace_bytes: int
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Computes both gradients from the spectrum G of dL/dy: G conj(W) for x, the sum over B of G conj(X) for weight.
 
@@ -136,7 +172,7 @@ def _backward(
     # Zeros, because taps that reach no voxel are not computed.
     grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format) if needs_weight else None
     grad_kernels = None if grad_weight is None else _crop(grad_weight[:, 0], taps)
-    workspace = _Workspace(plan, x.shape[1], x, spectra=4)
+    workspace = _Workspace(plan, x.shape[1], x, spectra=4, max_bytes=workspace_bytes)
     scratch, (w_spectrum, g_spectrum, shared_spectrum, gw_spectrum) = workspace.scratch, workspace.spectra
     # The shared buffer holds conj(X) first, the spectrum of dL/dx afterwards.
     weight_product = SpectralProduct(g_spectrum, shared_spectrum, gw_spectrum)
@@ -170,6 +206,7 @@ class _Workspace:
         channels: Number of channels C.
         like: Gives type and device.
         spectra: Number of spectra wanted.
+        max_bytes: Bound on all six spectra that a call has at most.
 
     Attributes:
         chunks: The channels of each chunk. All chunks are of one size; where that does not divide C, the last one
@@ -180,10 +217,9 @@ class _Workspace:
 
     _kept = threading.local()
 
-    def __init__(self, plan: ConvolutionPlan, channels: int, like: torch.Tensor, spectra: int) -> None:
+    def __init__(self, plan: ConvolutionPlan, channels: int, like: torch.Tensor, spectra: int, max_bytes: int) -> None:
         on_cpu = like.device.type == "cpu"
-        spectrum_bytes = CPU_SPECTRUM_BYTES if on_cpu else GPU_SPECTRUM_BYTES
-        most = max(1, min(channels, round(spectrum_bytes / (plan.spectrum_size * like.element_size()))))
+        most = max(1, min(channels, max_bytes // (6 * plan.spectrum_size * like.element_size())))
         chunk = max((divisor for divisor in range(most // 2 + 1, most + 1) if channels % divisor == 0), default=most)
         self.chunks = [slice(end - chunk, end) for end in (*range(chunk, channels, chunk), channels)]
         shape = (2 + spectra, chunk, *plan.length)
@@ -202,93 +238,14 @@ class _Workspace:
         return kept
 
 
-class _SpectrumCache:
-    """Kernel spectra for inference, of the parameters used last, up to a bounded number of bytes.
-
-    An entry holds no reference to its parameter and goes when the parameter dies. It is valid for one version of it:
-    optimizers, ``load_state_dict`` and in-place operations raise the version. Edits through ``parameter.data`` do not,
-    so on a CPU the entry also keeps the kernels it was computed from and compares them, which costs little; on a GPU
-    that would make the host wait, and the version and the address have to do.
-
-    Args:
-        max_bytes: Bound on the sum of all entries.
-        max_entry_bytes: Larger spectra are not kept.
-    """
-
-    def __init__(self, max_bytes: int, max_entry_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._max_entry_bytes = max_entry_bytes
-        self._entries: OrderedDict[tuple[Any, ...], _CacheEntry] = OrderedDict()
-        self._lock = threading.RLock()
-
-    def get(self, owner: torch.Tensor, kernels: torch.Tensor, plan: ConvolutionPlan) -> torch.Tensor | None:
-        """Returns the spectrum (C, Mz, My, Mx) of ``kernels`` (C, Kz, Ky, Kx), or None where none is kept.
-
-        Args:
-            owner: What ``kernels`` was made from. Only a parameter outlives the call; for anything else nothing is
-                kept.
-            kernels: The taps of ``owner`` that can reach a voxel.
-            plan: Plan of the convolution.
-        """
-        size = kernels.shape[0] * plan.spectrum_size * kernels.element_size()
-        if not isinstance(owner, torch.nn.Parameter) or owner.is_inference() or size > self._max_entry_bytes:
-            return None
-        key = (id(owner), tuple(kernels.shape), plan.length, kernels.dtype)
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None:
-                self._entries.move_to_end(key)
-        if entry is not None and entry.is_valid(owner, kernels):
-            return entry.spectrum
-        with torch.inference_mode(False), torch.no_grad():  # later calls may not be in inference mode
-            entry = _CacheEntry(
-                owner=weakref.ref(owner, lambda _: self._entries.pop(key, None)),
-                version=owner._version,
-                address=owner.data_ptr(),
-                kernels=kernels.clone() if kernels.device.type == "cpu" else None,
-                spectrum=_kernel_spectrum(kernels, plan),
-            )
-        with self._lock:
-            self._entries[key] = entry
-            self._drop_oldest()
-        return entry.spectrum
-
-    def _drop_oldest(self) -> None:
-        excess = sum(entry.size for entry in list(self._entries.values())) - self._max_bytes
-        for key in list(self._entries):
-            if excess <= 0:
-                break
-            dropped = self._entries.pop(key, None)
-            excess -= 0 if dropped is None else dropped.size
-
-
-@dataclass(frozen=True, eq=False)
-class _CacheEntry:
-    """A kernel spectrum and what tells whether it is still that of its owner."""
-
-    owner: weakref.ref[torch.Tensor]
-    version: int
-    address: int
-    kernels: torch.Tensor | None
-    spectrum: torch.Tensor
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.spectrum.nbytes + (0 if self.kernels is None else self.kernels.nbytes)
-
-    def is_valid(self, owner: torch.Tensor, kernels: torch.Tensor) -> bool:
-        same_tensor = self.owner() is owner and self.version == owner._version and self.address == owner.data_ptr()
-        return same_tensor and (self.kernels is None or torch.equal(self.kernels, kernels))
-
-
-_kernel_spectra = _SpectrumCache(CACHE_BYTES, CACHED_SPECTRUM_BYTES)
+_kernel_spectra = SpectrumCache(CACHE_BYTES, CACHED_SPECTRUM_BYTES)
 
 
 def _kernel_spectrum(kernels: torch.Tensor, plan: ConvolutionPlan) -> torch.Tensor:
     """Returns the spectrum (C, Mz, My, Mx) of kernels (C, Kz, Ky, Kx)."""
     spectrum = kernels.new_empty((kernels.shape[0], *plan.length))
-    workspace = _Workspace(plan, kernels.shape[0], kernels, spectra=0)
+    bound = CPU_WORKSPACE_BYTES if kernels.device.type == "cpu" else GPU_WORKSPACE_BYTES
+    workspace = _Workspace(plan, kernels.shape[0], kernels, spectra=0, max_bytes=bound)
     for channels in workspace.chunks:
         analyse(kernels[channels], plan.kernel_analysis, workspace.scratch, spectrum[channels])
     return spectrum

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from rep3d import conv3d
 from rep3d.conv3d import depthwise_conv3d
 from rep3d.errors import ConfigError
+from rep3d.spectrum_cache import SpectrumCache
 
 MAPS = [(6, 6, 6), (7, 5, 6), (1, 9, 4), (12, 10, 11), (2, 3, 17), (1, 1, 1)]
 KERNELS = [(3, 3, 3), (7, 7, 7), (21, 21, 21), (5, 1, 9)]
@@ -26,9 +27,9 @@ def always_transforms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def spectrum_cache(monkeypatch: pytest.MonkeyPatch) -> conv3d._SpectrumCache:
+def spectrum_cache(monkeypatch: pytest.MonkeyPatch) -> SpectrumCache:
     """An empty cache in place of the process's."""
-    cache = conv3d._SpectrumCache(max_bytes=1 << 20, max_entry_bytes=1 << 19)
+    cache = SpectrumCache(max_bytes=1 << 20, max_entry_bytes=1 << 19)
     monkeypatch.setattr(conv3d, "_kernel_spectra", cache)
     return cache
 
@@ -107,7 +108,7 @@ class TestTransforms:
 
     @pytest.mark.parametrize("channels", [1, 7, 12])
     def test_chunks_that_do_not_divide_the_channels(self, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(conv3d, "CPU_SPECTRUM_BYTES", 5 * 8 * 8**3)  # five channels of 8^3 float64 values
+        monkeypatch.setattr(conv3d, "CPU_WORKSPACE_BYTES", 6 * 5 * 8 * 8**3)  # five channels of 8^3 float64 values
         x, weight = leaf(2, channels, 6, 6, 6), leaf(channels, 1, 5, 5, 5)
         expected, actual = reference(x, weight), depthwise_conv3d(x, weight)
         assert relative_error(actual, expected) < 1e-13
@@ -148,7 +149,7 @@ class TestTransforms:
     def test_no_second_derivative_rather_than_a_wrong_one(self) -> None:
         x, weight = leaf(1, 1, 4, 4, 4), leaf(1, 1, 3, 3, 3)
         (gradient,) = torch.autograd.grad(depthwise_conv3d(x, weight).square().sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError, match="once_differentiable"):
+        with pytest.raises(RuntimeError, match="rep3d.depthwise_conv3d_backward"):
             gradient.sum().backward()
 
     def test_inference_mode_does_not_spoil_later_training(self) -> None:
@@ -191,6 +192,44 @@ class TestTransforms:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             depthwise_conv3d(x, weight)
         assert [tensor.data_ptr() for tensor in saved] == [x.data_ptr(), weight.data_ptr()]
+
+
+    @pytest.mark.parametrize("bound", [1, 6 * 4 * 10**3, 5 * 6 * 4 * 10**3])
+    def test_workspace_stays_within_its_bound(self, bound: int) -> None:
+        """Or at one channel, where the bound is smaller than that."""
+        x, weight = leaf(1, 6, 8, 8, 8, dtype=torch.float32), leaf(6, 1, 5, 5, 5, dtype=torch.float32)
+        one_channel = 6 * 4 * 10**3  # six spectra of (8 + 5 // 2)^3 float32 numbers
+
+        def run() -> tuple[int, list[torch.Tensor]]:
+            y = depthwise_conv3d(x, weight, workspace_bytes=bound)
+            grads = conv3d._backward(torch.ones_like(y), x.detach(), weight.detach(), True, True, bound)
+            return conv3d._Workspace._kept.buffer.nbytes, [y, *(grad for grad in grads if grad is not None)]
+
+        with ThreadPoolExecutor(1) as pool:  # a new thread has no buffer yet
+            used, results = pool.submit(run).result()
+        assert used <= max(bound, one_channel)
+        y = reference(x, weight)
+        expected = [y, *torch.autograd.grad(y.sum(), (x, weight))]
+        assert all(relative_error(a, e) < 1e-5 for a, e in zip(results, expected, strict=True))
+
+    def test_is_one_step_for_the_compiler(self) -> None:
+        x, weight, bias = leaf(2, 3, 6, 7, 6), leaf(3, 1, 5, 5, 5), leaf(3)
+        compiled = torch.compile(depthwise_conv3d, backend="aot_eager", fullgraph=True)
+        expected, actual = depthwise_conv3d(x, weight, bias), compiled(x, weight, bias)
+        assert torch.equal(actual, expected)
+        for mine, theirs in zip(
+            torch.autograd.grad(actual.square().sum(), (x, weight, bias)),
+            torch.autograd.grad(expected.square().sum(), (x, weight, bias)),
+            strict=True,
+        ):
+            assert torch.equal(mine, theirs)
+
+    def test_keeps_the_contract_of_an_operator(self) -> None:
+        """Fake shapes, strides, aliasing and autograd registration, as PyTorch itself checks them."""
+        x, weight = leaf(2, 3, 6, 7, 6), leaf(3, 1, 5, 5, 5)
+        torch.library.opcheck(conv3d._convolve, (x, weight, False, 1 << 20))
+        with torch.no_grad():
+            torch.library.opcheck(conv3d._convolve_backward, (x * 2, x, weight, True, False, 1 << 20))
 
 
 class TestChoice:
@@ -245,6 +284,12 @@ def test_refuses_shapes_that_do_not_fit(
         depthwise_conv3d(torch.zeros(x_shape), torch.zeros(weight_shape), bias)
 
 
+@pytest.mark.parametrize("bound", [0, -1])
+def test_refuses_a_workspace_of_nothing(bound: int) -> None:
+    with pytest.raises(ConfigError, match=f"positive number of bytes, got {bound}"):
+        depthwise_conv3d(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 1, 3, 3, 3), workspace_bytes=bound)
+
+
 @pytest.mark.usefixtures("always_transforms")
 class TestSpectrumCache:
     @pytest.fixture
@@ -260,7 +305,7 @@ class TestSpectrumCache:
         assert relative_error(depthwise_conv3d(x, weight), reference(x, weight)) < 1e-5
 
     def test_second_call_uses_the_kept_spectrum(
-        self, x: torch.Tensor, spectrum_cache: conv3d._SpectrumCache, monkeypatch: pytest.MonkeyPatch
+        self, x: torch.Tensor, spectrum_cache: SpectrumCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         weight = torch.nn.Parameter(torch.randn(2, 1, 5, 5, 5))
         first = depthwise_conv3d(x, weight)
@@ -298,16 +343,14 @@ class TestSpectrumCache:
         weight.data = weight.data.double()
         self.check(x.double(), weight)
 
-    def test_dead_parameters_leave_nothing_behind(self, x: torch.Tensor, spectrum_cache: conv3d._SpectrumCache) -> None:
+    def test_dead_parameters_leave_nothing_behind(self, x: torch.Tensor, spectrum_cache: SpectrumCache) -> None:
         weight = torch.nn.Parameter(torch.randn(2, 1, 5, 5, 5))
         self.check(x, weight)
         del weight
         gc.collect()
         assert not spectrum_cache._entries
 
-    def test_size_is_bounded_and_the_oldest_go_first(
-        self, x: torch.Tensor, spectrum_cache: conv3d._SpectrumCache
-    ) -> None:
+    def test_size_is_bounded_and_the_oldest_go_first(self, x: torch.Tensor, spectrum_cache: SpectrumCache) -> None:
         weights = [torch.nn.Parameter(torch.randn(2, 1, 5, 5, 5)) for _ in range(200)]
         for weight in weights:
             depthwise_conv3d(x, weight)
@@ -315,6 +358,6 @@ class TestSpectrumCache:
         assert sum(entry.size for entry in spectrum_cache._entries.values()) <= 1 << 20
         assert id(weights[-1]) in kept and id(weights[0]) not in kept
 
-    def test_temporary_kernels_are_not_kept(self, x: torch.Tensor, spectrum_cache: conv3d._SpectrumCache) -> None:
+    def test_temporary_kernels_are_not_kept(self, x: torch.Tensor, spectrum_cache: SpectrumCache) -> None:
         depthwise_conv3d(x, torch.randn(2, 1, 5, 5, 5))
         assert not spectrum_cache._entries

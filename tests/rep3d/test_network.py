@@ -173,3 +173,18 @@ def test_bfloat16_training_on_tiny_maps_has_finite_gradients() -> None:
         del poison
         loss.backward()
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())
+
+
+@pytest.mark.parametrize("spatial_prior", ["learned", "fixed", "none"])
+def test_compiles_as_one_graph(spatial_prior: str) -> None:
+    network = Rep3D(Rep3DConfig(dims=(2, 2, 4, 4), hidden_size=4, kernel_size=9, spatial_prior=spatial_prior))
+    image = torch.randn(1, 1, 32, 32, 32)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    gradients = []
+    for forward in (network, compiled):
+        network.zero_grad()
+        F.cross_entropy(forward(image), (image[:, 0] > 0).long()).backward()
+        gradients.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() == dict(network.named_parameters()).keys()
+    for name, expected in gradients[0].items():
+        assert torch.allclose(gradients[1][name], expected, atol=1e-6), name

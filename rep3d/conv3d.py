@@ -5,8 +5,8 @@ convolution theorem does the work, with short transforms written as matrix produ
 exact up to rounding, and rounding is smaller than in the direct sum.
 
 Memory: only the input and the kernel are kept for the backward pass; spectra are computed again. Channels are worked
-off in chunks whose spectra fit a processor's cache, in one buffer per thread that is kept between calls (fresh pages of
-memory cost more than the arithmetic). What one call needs besides its result is bounded by an argument.
+off in chunks whose spectra fit a processor's cache (see `rep3d.channel_chunks`). What one call needs besides its result
+is bounded by an argument.
 
 The convolution is an operator of PyTorch's (``torch.ops.rep3d.depthwise_conv3d``), so that `torch.compile` and
 `torch.export` see one step with a known shape and do not look inside.
@@ -15,21 +15,19 @@ The convolution is an operator of PyTorch's (``torch.ops.rep3d.depthwise_conv3d`
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from rep3d.channel_chunks import lend_buffers, plan_chunks
 from rep3d.dft import ConvolutionPlan, SpectralProduct, analyse, plan_convolution, synthesise
 from rep3d.errors import ConfigError
 from rep3d.spectrum_cache import SpectrumCache
 
 __all__ = ["depthwise_conv3d"]
 
-CPU_WORKSPACE_BYTES = 24 << 20  # six spectra of one chunk of channels: they should stay in the processor's cache
-GPU_WORKSPACE_BYTES = 1536 << 20  # a GPU wants few, large calls
 CACHED_SPECTRUM_BYTES = 16 << 20  # larger kernel spectra are cheaper to compute in cache than to read from memory
 CACHE_BYTES = 256 << 20
 
@@ -53,8 +51,9 @@ def depthwise_conv3d(
         x: Maps, shape (B, C, D, H, W).
         weight: Kernels, shape (C, 1, Kz, Ky, Kx), each side odd.
         bias: Optional, shape (C,).
-        workspace_bytes: Bound on the memory a call needs besides its result and kept spectra; by default 24 MiB on a
-            CPU and 1.5 GiB on a GPU. One channel at a time is the least: six times the bytes of (N + K // 2)^3 numbers.
+        workspace_bytes: Bound on the memory a call needs besides its result and kept spectra; by default about 6 MiB
+            per thread on a CPU and 1.5 GiB on a GPU. The least is what one channel needs: six times (N + K // 2)^3
+            numbers.
 
     Returns:
         Shape (B, C, D, H, W), in the type that `F.conv3d` would return.
@@ -74,8 +73,6 @@ def depthwise_conv3d(
     if result_type is None or not _transforms_pay(voxels, math.prod(taps), training=needs_gradient):
         padding = [side // 2 for side in taps]
         return F.conv3d(x, _crop(weight, taps), bias, padding=padding, groups=x.shape[1])
-    if workspace_bytes is None:
-        workspace_bytes = CPU_WORKSPACE_BYTES if x.device.type == "cpu" else GPU_WORKSPACE_BYTES
     # From here on no operation is one that autocast would touch.
     working_type = torch.float64 if result_type == torch.float64 else torch.float32
     y = _convolve(x.to(working_type), weight.to(working_type), not needs_gradient, workspace_bytes)
@@ -85,14 +82,19 @@ def depthwise_conv3d(
 
 
 @torch.library.custom_op("rep3d::depthwise_conv3d", mutates_args=())
-def _convolve(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int) -> torch.Tensor:
+def _convolve(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int | None) -> torch.Tensor:
     """The convolution of float32 or float64 maps as an operator of PyTorch's; saves its two inputs and nothing else."""
     return _forward(x, weight, weight if keep_spectrum else None, workspace_bytes)
 
 
 @torch.library.custom_op("rep3d::depthwise_conv3d_backward", mutates_args=())
 def _convolve_backward(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, needs_x: bool, needs_weight: bool, workspace_bytes: int
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    needs_x: bool,
+    needs_weight: bool,
+    workspace_bytes: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients for ``x`` and ``weight``; one that is not needed is an empty tensor."""
     grad_x, grad_weight = _backward(grad, x, weight, needs_x, needs_weight, workspace_bytes)
@@ -100,20 +102,25 @@ def _convolve_backward(
 
 
 @_convolve.register_fake
-def _(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int) -> torch.Tensor:
+def _(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int | None) -> torch.Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 @_convolve_backward.register_fake
 def _(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, needs_x: bool, needs_weight: bool, workspace_bytes: int
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    needs_x: bool,
+    needs_weight: bool,
+    workspace_bytes: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if needs_x else x.new_empty(0)
     grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format) if needs_weight else x.new_empty(0)
     return grad_x, grad_weight
 
 
-def _save_inputs(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, bool, int], output: torch.Tensor) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, bool, int | None], output: torch.Tensor) -> None:
     x, weight, _, ctx.workspace_bytes = inputs
     ctx.save_for_backward(x, weight)
 
@@ -128,7 +135,9 @@ def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, t
 _convolve.register_autograd(_differentiate, setup_context=_save_inputs)
 
 
-def _forward(x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None, workspace_bytes: int) -> torch.Tensor:
+def _forward(
+    x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None, workspace_bytes: int | None
+) -> torch.Tensor:
     """Computes y = x * weight, spectrum by spectrum: Y = X W.
 
     Args:
@@ -142,23 +151,31 @@ def _forward(x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None, 
     kernels = _crop(weight[:, 0], taps)
     cached = None if owner is None else _kernel_spectra.get(owner, kernels, plan, _kernel_spectrum)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    workspace = _Workspace(plan, x.shape[1], x, spectra=3, max_bytes=workspace_bytes)
-    scratch, (w_spectrum, x_spectrum, y_spectrum) = workspace.scratch, workspace.spectra
-    product = SpectralProduct(x_spectrum, w_spectrum, y_spectrum)
-    for channels in workspace.chunks:
-        if cached is None:
-            analyse(kernels[channels], plan.kernel_analysis, scratch, w_spectrum)
-        else:
-            product = SpectralProduct(x_spectrum, cached[channels], y_spectrum)
-        for maps, result in zip(x, y, strict=True):
-            analyse(maps[channels], plan.map_analysis, scratch, x_spectrum)
-            product.compute()
-            synthesise(y_spectrum, plan.map_synthesis, scratch, result[channels])
+
+    def convolve(chunks: Iterable[slice]) -> None:
+        for channels in chunks:
+            *scratch, w_spectrum, x_spectrum, y_spectrum = _spectra(5, channels, plan, x)
+            if cached is None:
+                analyse(kernels[channels], plan.kernel_analysis, scratch, w_spectrum)
+            else:
+                w_spectrum = cached[channels]
+            product = SpectralProduct(x_spectrum, w_spectrum, y_spectrum)
+            for maps, result in zip(x, y, strict=True):
+                analyse(maps[channels], plan.map_analysis, scratch, x_spectrum)
+                product.compute()
+                synthesise(y_spectrum, plan.map_synthesis, scratch, result[channels])
+
+    plan_chunks(x.shape[1], plan.spectrum_size * x.element_size(), x.device, workspace_bytes).run(convolve)
     return y
 
 
 def _backward(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, needs_x: bool, needs_weight: bool, workspace_bytes: int
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    needs_x: bool,
+    needs_weight: bool,
+    workspace_bytes: int | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Computes both gradients from the spectrum G of dL/dy: G conj(W) for x, the sum over B of G conj(X) for weight.
 
@@ -172,70 +189,36 @@ def _backward(
     # Zeros, because taps that reach no voxel are not computed.
     grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format) if needs_weight else None
     grad_kernels = None if grad_weight is None else _crop(grad_weight[:, 0], taps)
-    workspace = _Workspace(plan, x.shape[1], x, spectra=4, max_bytes=workspace_bytes)
-    scratch, (w_spectrum, g_spectrum, shared_spectrum, gw_spectrum) = workspace.scratch, workspace.spectra
-    # The shared buffer holds conj(X) first, the spectrum of dL/dx afterwards.
-    weight_product = SpectralProduct(g_spectrum, shared_spectrum, gw_spectrum)
-    x_product = SpectralProduct(g_spectrum, w_spectrum, shared_spectrum)
-    for channels in workspace.chunks:
-        if needs_x:
-            analyse(kernels[channels], plan.kernel_conjugate, scratch, w_spectrum)
-        for sample in range(x.shape[0]):
-            analyse(grad[sample, channels], plan.map_analysis, scratch, g_spectrum)
-            if needs_weight:
-                analyse(x[sample, channels], plan.map_conjugate, scratch, shared_spectrum)
-                if sample == 0:
-                    weight_product.compute()
-                else:
-                    weight_product.accumulate()
-            if grad_x is not None:
-                x_product.compute()
-                synthesise(shared_spectrum, plan.map_synthesis, scratch, grad_x[sample, channels])
-        if grad_kernels is not None:
-            synthesise(gw_spectrum, plan.kernel_synthesis, scratch, grad_kernels[channels])
+
+    def differentiate(chunks: Iterable[slice]) -> None:
+        for channels in chunks:
+            *scratch, w_spectrum, g_spectrum, shared_spectrum, gw_spectrum = _spectra(6, channels, plan, x)
+            # The shared buffer holds conj(X) first, the spectrum of dL/dx afterwards.
+            weight_product = SpectralProduct(g_spectrum, shared_spectrum, gw_spectrum)
+            x_product = SpectralProduct(g_spectrum, w_spectrum, shared_spectrum)
+            if needs_x:
+                analyse(kernels[channels], plan.kernel_conjugate, scratch, w_spectrum)
+            for sample in range(x.shape[0]):
+                analyse(grad[sample, channels], plan.map_analysis, scratch, g_spectrum)
+                if needs_weight:
+                    analyse(x[sample, channels], plan.map_conjugate, scratch, shared_spectrum)
+                    if sample == 0:
+                        weight_product.compute()
+                    else:
+                        weight_product.accumulate()
+                if grad_x is not None:
+                    x_product.compute()
+                    synthesise(shared_spectrum, plan.map_synthesis, scratch, grad_x[sample, channels])
+            if grad_kernels is not None:
+                synthesise(gw_spectrum, plan.kernel_synthesis, scratch, grad_kernels[channels])
+
+    plan_chunks(x.shape[1], plan.spectrum_size * x.element_size(), x.device, workspace_bytes).run(differentiate)
     return grad_x, grad_weight
 
 
-class _Workspace:
-    """Splits the channels into chunks and lends all of them the same buffers: two for scratch, and the spectra.
-
-    On a CPU the memory belongs to the thread and outlives the call. On a GPU PyTorch's allocator does that better.
-
-    Args:
-        plan: Plan of the convolution.
-        channels: Number of channels C.
-        like: Gives type and device.
-        spectra: Number of spectra wanted.
-        max_bytes: Bound on all six spectra that a call has at most.
-
-    Attributes:
-        chunks: The channels of each chunk. All chunks are of one size; where that does not divide C, the last one
-            reaches back and computes a few channels again.
-        scratch: Two buffers, shape (chunk, Mz, My, Mx).
-        spectra: The spectra, shape (chunk, Mz, My, Mx) each.
-    """
-
-    _kept = threading.local()
-
-    def __init__(self, plan: ConvolutionPlan, channels: int, like: torch.Tensor, spectra: int, max_bytes: int) -> None:
-        on_cpu = like.device.type == "cpu"
-        most = max(1, min(channels, max_bytes // (6 * plan.spectrum_size * like.element_size())))
-        chunk = max((divisor for divisor in range(most // 2 + 1, most + 1) if channels % divisor == 0), default=most)
-        self.chunks = [slice(end - chunk, end) for end in (*range(chunk, channels, chunk), channels)]
-        shape = (2 + spectra, chunk, *plan.length)
-        size = math.prod(shape)
-        buffers = self._keep(size, like)[:size].view(shape) if on_cpu else like.new_empty(shape)
-        scratch_0, scratch_1, *self.spectra = buffers.unbind()
-        self.scratch = (scratch_0, scratch_1)
-
-    @classmethod
-    def _keep(cls, size: int, like: torch.Tensor) -> torch.Tensor:
-        kept = getattr(cls._kept, "buffer", None)
-        if kept is None or kept.numel() < size or kept.dtype != like.dtype:
-            with torch.inference_mode(False):  # later calls may not be in inference mode
-                kept = torch.empty(size, dtype=like.dtype, device=like.device)
-            cls._kept.buffer = kept
-        return kept
+def _spectra(count: int, channels: slice, plan: ConvolutionPlan, like: torch.Tensor) -> list[torch.Tensor]:
+    """Lends buffers of shape (channels in the chunk, Mz, My, Mx)."""
+    return lend_buffers(count, (channels.stop - channels.start, *plan.length), like)
 
 
 _kernel_spectra = SpectrumCache(CACHE_BYTES, CACHED_SPECTRUM_BYTES)
@@ -244,10 +227,12 @@ _kernel_spectra = SpectrumCache(CACHE_BYTES, CACHED_SPECTRUM_BYTES)
 def _kernel_spectrum(kernels: torch.Tensor, plan: ConvolutionPlan) -> torch.Tensor:
     """Returns the spectrum (C, Mz, My, Mx) of kernels (C, Kz, Ky, Kx)."""
     spectrum = kernels.new_empty((kernels.shape[0], *plan.length))
-    bound = CPU_WORKSPACE_BYTES if kernels.device.type == "cpu" else GPU_WORKSPACE_BYTES
-    workspace = _Workspace(plan, kernels.shape[0], kernels, spectra=0, max_bytes=bound)
-    for channels in workspace.chunks:
-        analyse(kernels[channels], plan.kernel_analysis, workspace.scratch, spectrum[channels])
+
+    def transform(chunks: Iterable[slice]) -> None:
+        for channels in chunks:
+            analyse(kernels[channels], plan.kernel_analysis, _spectra(2, channels, plan, kernels), spectrum[channels])
+
+    plan_chunks(kernels.shape[0], plan.spectrum_size * kernels.element_size(), kernels.device, None).run(transform)
     return spectrum
 
 

@@ -114,9 +114,7 @@ def plan_convolution(
     )
 
 
-def analyse(
-    samples: torch.Tensor, matrices: Matrices, scratch: tuple[torch.Tensor, torch.Tensor], out: torch.Tensor
-) -> None:
+def analyse(samples: torch.Tensor, matrices: Matrices, scratch: Sequence[torch.Tensor], out: torch.Tensor) -> None:
     """Transforms samples (C, Z, Y, X) into the spectrum ``out`` (C, Mz, My, Mx).
 
     Each step transforms the last axis and, by writing the product transposed, moves it to the front. After three steps
@@ -140,9 +138,7 @@ def analyse(
         )
 
 
-def synthesise(
-    spectrum: torch.Tensor, matrices: Matrices, scratch: tuple[torch.Tensor, torch.Tensor], out: torch.Tensor
-) -> None:
+def synthesise(spectrum: torch.Tensor, matrices: Matrices, scratch: Sequence[torch.Tensor], out: torch.Tensor) -> None:
     """Transforms a spectrum (C, Mz, My, Mx) back into samples, written to ``out`` (C, Z, Y, X).
 
     Args:

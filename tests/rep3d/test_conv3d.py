@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rep3d import conv3d
+from rep3d import channel_chunks, conv3d
 from rep3d.conv3d import depthwise_conv3d
 from rep3d.errors import ConfigError
 from rep3d.spectrum_cache import SpectrumCache
@@ -108,7 +108,7 @@ class TestTransforms:
 
     @pytest.mark.parametrize("channels", [1, 7, 12])
     def test_chunks_that_do_not_divide_the_channels(self, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(conv3d, "CPU_WORKSPACE_BYTES", 6 * 5 * 8 * 8**3)  # five channels of 8^3 float64 values
+        monkeypatch.setattr(channel_chunks, "CPU_CHUNK_BYTES", 5 * 8 * 8**3)  # five channels of 8^3 float64 numbers
         x, weight = leaf(2, channels, 6, 6, 6), leaf(channels, 1, 5, 5, 5)
         expected, actual = reference(x, weight), depthwise_conv3d(x, weight)
         assert relative_error(actual, expected) < 1e-13
@@ -193,24 +193,17 @@ class TestTransforms:
             depthwise_conv3d(x, weight)
         assert [tensor.data_ptr() for tensor in saved] == [x.data_ptr(), weight.data_ptr()]
 
-
-    @pytest.mark.parametrize("bound", [1, 6 * 4 * 10**3, 5 * 6 * 4 * 10**3])
-    def test_workspace_stays_within_its_bound(self, bound: int) -> None:
-        """Or at one channel, where the bound is smaller than that."""
-        x, weight = leaf(1, 6, 8, 8, 8, dtype=torch.float32), leaf(6, 1, 5, 5, 5, dtype=torch.float32)
-        one_channel = 6 * 4 * 10**3  # six spectra of (8 + 5 // 2)^3 float32 numbers
-
-        def run() -> tuple[int, list[torch.Tensor]]:
-            y = depthwise_conv3d(x, weight, workspace_bytes=bound)
-            grads = conv3d._backward(torch.ones_like(y), x.detach(), weight.detach(), True, True, bound)
-            return conv3d._Workspace._kept.buffer.nbytes, [y, *(grad for grad in grads if grad is not None)]
-
-        with ThreadPoolExecutor(1) as pool:  # a new thread has no buffer yet
-            used, results = pool.submit(run).result()
-        assert used <= max(bound, one_channel)
-        y = reference(x, weight)
-        expected = [y, *torch.autograd.grad(y.sum(), (x, weight))]
-        assert all(relative_error(a, e) < 1e-5 for a, e in zip(results, expected, strict=True))
+    @pytest.mark.parametrize("bound", [1, 6 * 8 * 10**3, 5 * 6 * 8 * 10**3])
+    def test_the_bound_on_the_workspace_does_not_change_the_values(self, bound: int) -> None:
+        x, weight = leaf(2, 7, 8, 8, 8), leaf(7, 1, 5, 5, 5)
+        actual, expected = depthwise_conv3d(x, weight, workspace_bytes=bound), reference(x, weight)
+        assert relative_error(actual, expected) < 1e-13
+        for mine, theirs in zip(
+            torch.autograd.grad(actual.square().sum(), (x, weight)),
+            torch.autograd.grad(expected.square().sum(), (x, weight)),
+            strict=True,
+        ):
+            assert relative_error(mine, theirs) < 1e-13
 
     def test_is_one_step_for_the_compiler(self) -> None:
         x, weight, bias = leaf(2, 3, 6, 7, 6), leaf(3, 1, 5, 5, 5), leaf(3)

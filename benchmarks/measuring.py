@@ -1,0 +1,105 @@
+"""What the benchmarks share: timing in turns, peak memory, and the name of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["extra_memory", "machine", "time_in_turns", "write_result"]
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Describes what the figures were measured on."""
+    cores = len(os.sched_getaffinity(0))
+    found: dict[str, Any] = {
+        "cpu": next(
+            (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+            platform.processor(),
+        ),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+        found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
+    return found
+
+
+def time_in_turns(
+    runs: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, seconds_each: float
+) -> dict[str, dict[str, float]]:
+    """Times several ways of doing the same in turn, so that a machine's drift falls on all of them alike.
+
+    Args:
+        runs: Name to what is timed. Each runs once before it is timed, if that takes less than ``seconds_each``.
+        device: Waited for before and after each run.
+        rounds: Runs of each at most.
+        seconds_each: A way that has used this much time is not run again; it has one run at least.
+
+    Returns:
+        For each name ``median`` and ``best`` in milliseconds and the number of ``runs``.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for name, run in runs.items():
+        warm_up = _seconds(run, device)
+        if warm_up > seconds_each:
+            times[name].append(warm_up)
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if sum(times[name]) < seconds_each:
+                times[name].append(_seconds(run, device))
+    return {
+        name: {"median": 1e3 * statistics.median(taken), "best": 1e3 * min(taken), "runs": len(taken)}
+        for name, taken in times.items()
+    }
+
+
+def extra_memory(run: Callable[[], object], device: torch.device) -> float:
+    """Returns by how many MB memory rose above its level before, while ``run`` ran; its result counts.
+
+    On a CPU this is the process's peak, which never falls: measure one thing in one process, and warm the libraries up
+    with something small before.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Writes a result file; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []

@@ -16,6 +16,8 @@ _PUBLIC = {
     "Rep3D": "rep3d.network",
     "Rep3DConfig": "rep3d.config",
     "TaskConfig": "rep3d.tasks",
+    "apply_lrbm": "rep3d.plug_in",
+    "build_model": "rep3d.models",
     "depthwise_conv3d": "rep3d.conv3d",
     "load_checkpoint": "rep3d.checkpoint",
     "reparameterize": "rep3d.deploy",

@@ -1,4 +1,4 @@
-"""The command line: ``rep3d demo``, ``train``, ``segment``, ``evaluate``.
+"""The command line: ``rep3d demo``, ``train``, ``segment``, ``evaluate``, ``explain``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -209,6 +209,26 @@ def evaluate(
         console.print(f"Mean over {len(fresh)} cases not trained on: {mean_dice(fresh):.3f}")
     if len(fresh) < len(scores):
         console.print(f"{len(scores) - len(fresh)} cases were trained on: their Dice says nothing about new images.")
+
+
+@app.command()
+def explain(
+    checkpoint: Annotated[Path, typer.Option(help="Trained model.")],
+    out: _Folder = Path("explained"),
+    compare: Annotated[
+        str | None, typer.Option(help="Another checkpoint, or fresh weights: untrained, prior, plain.")
+    ] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="NIfTI image to take inputs from; repeatable.")] = None,
+    inputs: Annotated[int, typer.Option(help="Inputs to average over.")] = 8,
+    logits: Annotated[bool, typer.Option("--logits", help="Measure the logits too (slow).")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Of patches, noise and fresh weights.")] = 0,
+) -> None:
+    """Show a model's masks, kernels and receptive fields on one page, alone or beside another one."""
+    from rep3d.explain import explain as run
+
+    page = run(checkpoint, out, compare, image or (), inputs, device, seed, logits=logits)
+    console.print(f"Wrote {page} and {page.with_suffix('.json').name}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Turns a trained Rep3D into its deployed form: every block becomes depthwise convolution -> GELU.
+"""Turns a trained network into its deployed form; in Rep3D every block becomes depthwise convolution -> GELU.
 
 The mask is multiplied into the kernel and BatchNorm, which in evaluation is a fixed scale and shift per channel, into
 the kernel and a bias. The mask generators are gone. The folded network equals the trained one in eval mode up to
@@ -8,6 +8,7 @@ rounding.
 from __future__ import annotations
 
 import copy as copying
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from rep3d.csla import CSLAConv3d
 from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
 from rep3d.network import Rep3DBlock
 
-__all__ = ["reparameterize"]
+__all__ = ["reparameterize", "replace_modules"]
 
 
 def reparameterize(model: nn.Module, copy: bool = True) -> nn.Module:
@@ -36,7 +37,7 @@ def reparameterize(model: nn.Module, copy: bool = True) -> nn.Module:
     with torch.no_grad():
         for block in [module for module in folded.modules() if isinstance(module, Rep3DBlock)]:
             _fold_block(block)
-        folded = _replace_convolutions(folded)
+        folded = replace_modules(folded, _deployed)
     return folded.eval()
 
 
@@ -60,12 +61,33 @@ def _fold_batch_norm(conv: LRBMConv3d | CSLAConv3d | DepthwiseConv3d, norm: nn.B
     return DepthwiseConv3d.from_weight((weight.double() * scale.view(-1, 1, 1, 1, 1)).to(weight), shift)
 
 
-def _replace_convolutions(module: nn.Module) -> nn.Module:
-    """Returns the module with every masked or two-branch convolution left in it replaced by its deployed form."""
-    if isinstance(module, (LRBMConv3d, CSLAConv3d)):
-        return module.deployed()
-    for name, child in module.named_children():
-        replacement = _replace_convolutions(child)
-        if replacement is not child:
-            setattr(module, name, replacement)
-    return module
+def _deployed(module: nn.Module) -> nn.Module | None:
+    """Returns the deployed form of a masked or two-branch convolution, None for any other module."""
+    return module.deployed() if isinstance(module, (LRBMConv3d, CSLAConv3d)) else None
+
+
+def replace_modules(root: nn.Module, replacement_of: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
+    """Replaces modules anywhere in a model, in place; one that is used at several places stays one module.
+
+    Args:
+        root: The model.
+        replacement_of: Called once for each module, from the outside in: returns what to put in its place, or None to
+            keep it and look inside.
+
+    Returns:
+        The model: ``root``, or its replacement.
+    """
+    visited: dict[nn.Module, nn.Module] = {}
+
+    def visit(module: nn.Module) -> nn.Module:
+        if module not in visited:
+            replacement = replacement_of(module)
+            visited[module] = module if replacement is None else replacement
+            if replacement is None:
+                # Not `named_children`: it passes over the second name of a child that has two.
+                for name, child in list(module._modules.items()):
+                    if child is not None and visit(child) is not child:
+                        setattr(module, name, visited[child])
+        return visited[module]
+
+    return visit(root)

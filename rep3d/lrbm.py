@@ -34,10 +34,14 @@ def distance_prior(kernel_size: int, scale: float = 1.0) -> torch.Tensor:
         scale: beta, in taps; the distance at which the prior has fallen to one half.
 
     Returns:
-        Shape (K, K, K), float64, on the CPU.
+        Shape (K, K, K), float64, on the CPU; positive everywhere.
+
+    Raises:
+        ConfigError: If the kernel is even or the scale not a positive finite number.
     """
-    if kernel_size % 2 == 0:
-        raise ConfigError(f"distance_prior: expected an odd kernel size, got {kernel_size}.")
+    _require_odd("distance_prior", "kernel size", kernel_size)
+    if not 0 < scale < math.inf:
+        raise ConfigError(f"distance_prior: expected a positive finite scale in taps, got {scale!r}.")
     offset = torch.arange(kernel_size, dtype=torch.float64, device="cpu") - kernel_size // 2
     distance = (offset[:, None, None] ** 2 + offset[None, :, None] ** 2 + offset[None, None, :] ** 2).sqrt()
     return scale / (distance + scale)
@@ -55,10 +59,15 @@ class MaskGenerator(nn.Module):
         kernel_size: Side K of a mask, odd.
         generator_kernel: Side of the convolutions, odd.
         depth: Number of convolution + LayerNorm stages, a sigmoid between any two.
+
+    Raises:
+        ConfigError: If a kernel side is even, or there is no stage.
     """
 
     def __init__(self, channels: int, kernel_size: int, generator_kernel: int = 7, depth: int = 2) -> None:
         super().__init__()
+        if depth < 1:
+            raise ConfigError(f"MaskGenerator: expected a depth of at least one stage, got {depth}.")
         mask_shape = (kernel_size,) * 3
         self.convs = nn.ModuleList(DepthwiseConv3d(channels, generator_kernel, bias=False) for _ in range(depth))
         norms = [nn.LayerNorm(mask_shape) for _ in range(depth)]
@@ -82,17 +91,26 @@ class DepthwiseConv3d(nn.Module):
         channels: Number of channels C.
         kernel_size: Side K of the kernels, odd.
         bias: Whether to add a trained constant to each channel.
+
+    Raises:
+        ConfigError: If the kernel side is even.
     """
 
     def __init__(self, channels: int, kernel_size: int, bias: bool = True) -> None:
         super().__init__()
+        _require_odd("DepthwiseConv3d", "kernel size", kernel_size)
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         _init_unit_gain(self.weight, gain=kernel_size**3)
 
     @classmethod
     def from_weight(cls, weight: torch.Tensor, bias: torch.Tensor | None) -> DepthwiseConv3d:
-        """Returns a convolution with copies of a kernel (C, 1, K, K, K) and, if given, a bias (C,)."""
+        """Returns a convolution with copies of a kernel (C, 1, K, K, K) and, if given, a bias (C,).
+
+        Raises:
+            ConfigError: If the kernel is not of that shape, or K even.
+        """
+        _require_cubic(cls.__name__, weight)
         conv = cls(weight.shape[0], weight.shape[-1], bias=bias is not None).to(weight)
         with torch.no_grad():
             conv.weight.copy_(weight)
@@ -126,7 +144,8 @@ class LRBMConv3d(nn.Module):
         bias: Whether to add a trained constant to each channel; pointless before a BatchNorm.
 
     Raises:
-        ConfigError: If ``spatial_prior`` or ``generator`` is unknown, or a kernel side even.
+        ConfigError: If ``spatial_prior`` or ``generator`` is unknown, a kernel side even, the scale of the prior not
+            positive, or the generator without a stage.
     """
 
     prior: torch.Tensor | None
@@ -159,6 +178,51 @@ class LRBMConv3d(nn.Module):
         self.register_buffer("prior", fixed, persistent=False)  # not in the state dict: the settings determine it
         _init_unit_gain(self.weight, gain=kernel_size**3 if fixed is None else prior.square().sum().item())
 
+    @classmethod
+    def from_weight(
+        cls,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        spatial_prior: str = "learned",
+        generator: str = "shared",
+        prior_scale: float = 1.0,
+        generator_kernel: int = 7,
+        generator_depth: int = 2,
+    ) -> LRBMConv3d:
+        """Returns a layer that starts as the convolution with a given kernel: W is the kernel divided by the mask.
+
+        At the start the mask is the prior, positive everywhere, so the division is safe.
+
+        Args:
+            weight: The kernel that the layer is to use at first, shape (C, 1, K, K, K); copied.
+            bias: Optional, shape (C,); copied.
+            spatial_prior: As for the class, like all that follow.
+            generator: See above.
+            prior_scale: See above.
+            generator_kernel: See above.
+            generator_depth: See above.
+
+        Raises:
+            ConfigError: As the class does, or if the kernel has another shape.
+        """
+        _require_cubic(cls.__name__, weight)
+        layer = cls(
+            weight.shape[0],
+            weight.shape[-1],
+            spatial_prior=spatial_prior,
+            generator=generator,
+            prior_scale=prior_scale,
+            generator_kernel=generator_kernel,
+            generator_depth=generator_depth,
+            bias=bias is not None,
+        ).to(weight)
+        with torch.no_grad():
+            start = weight if layer.prior is None else weight.double() / layer.prior.transpose(0, 1).double()
+            layer.weight.copy_(start)
+            if layer.bias is not None and bias is not None:
+                layer.bias.copy_(bias)
+        return layer
+
     def mask(self) -> torch.Tensor | None:
         """Returns M, shape (1 or C, 1, K, K, K), or None where the kernel is used as it is."""
         if self.prior is None:
@@ -184,6 +248,16 @@ class LRBMConv3d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}, spatial_prior={self.spatial_prior!r}"
+
+
+def _require_odd(owner: str, name: str, side: int) -> None:
+    if side < 1 or side % 2 == 0:
+        raise ConfigError(f"{owner}: expected an odd {name} (a kernel has a centre), got {side}.")
+
+
+def _require_cubic(owner: str, weight: torch.Tensor) -> None:
+    if weight.dim() != 5 or weight.shape[1] != 1 or len(set(weight.shape[2:])) != 1:
+        raise ConfigError(f"{owner}: expected a kernel of shape (C, 1, K, K, K), got {tuple(weight.shape)}.")
 
 
 def _init_unit_gain(weight: torch.Tensor, gain: float) -> None:

@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.errors import ImageError
+from rep3d.html import GREY, LINE_COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +27,6 @@ __all__ = ["LABEL_STYLES", "PREDICTION_COLOUR", "TRUTH_COLOUR", "CurvePoint", "c
 
 TRUTH_COLOUR, PREDICTION_COLOUR = "#3ddcff", "#ff9d2e"  # told apart by the colour-blind too
 LABEL_STYLES = ("solid", "dashed", "dotted", "dashdot")  # of a label's contour, in the order of the labels
-_LINE_COLOURS = ("#0f9d8f", "#e07a1f", "#8b6fe8", "#d6457f", "#6b9e1f", "#3b82d6")
-_GREY = "#8a93a3"  # readable on white and on black
 _MARGIN_MM = 12.0  # of surroundings shown around the organ
 
 # Plane, the array axis across it, the axes to the right and upwards, and the letters at left, right, bottom, top.
@@ -64,9 +63,9 @@ def curve_png(points: Sequence[CurvePoint], ink: str, width: float) -> str:
     spread = np.array([c.std(ddof=1) if len(c) > 1 else 0.0 for c in cases])
     axes.fill_between(x, mean - spread, np.minimum(mean + spread, 1), color=ink, alpha=0.10, linewidth=0)
     for submitted, values in zip(x, cases, strict=True):
-        axes.scatter(np.full(len(values), submitted), values, s=14, color=_GREY, alpha=0.55, linewidths=0, zorder=2)
+        axes.scatter(np.full(len(values), submitted), values, s=14, color=GREY, alpha=0.55, linewidths=0, zorder=2)
     for i, label in enumerate(measured[0].labels):
-        colour = _LINE_COLOURS[i % len(_LINE_COLOURS)]
+        colour = LINE_COLOURS[i % len(LINE_COLOURS)]
         axes.plot(x, [p.labels[label] for p in measured], color=colour, linewidth=1.8, marker="o", ms=4, label=label)
     axes.plot(x, mean, color=ink, linewidth=2.6, marker="o", ms=6, label="mean", zorder=4)
     if np.isfinite(mean[-1]):
@@ -74,13 +73,13 @@ def curve_png(points: Sequence[CurvePoint], ink: str, width: float) -> str:
         axes.annotate(text, place, (9, 0), textcoords="offset points", color=ink, weight="bold", va="center")
     for point in points:
         if not point.cases:
-            axes.axvline(point.submitted, color=_GREY, linewidth=1, linestyle=(0, (2, 3)))
-            axes.annotate("no model yet", (point.submitted, 0.03), (5, 0), textcoords="offset points", color=_GREY)
+            axes.axvline(point.submitted, color=GREY, linewidth=1, linestyle=(0, (2, 3)))
+            axes.annotate("no model yet", (point.submitted, 0.03), (5, 0), textcoords="offset points", color=GREY)
     axes.set(ylim=(0, 1), xlabel="labels submitted", ylabel="Dice on held-out cases")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color=_GREY, alpha=0.25, linewidth=0.7)
+    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.7)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GREY)
+    axes.spines["bottom"].set_color(GREY)
     axes.tick_params(colors=ink, length=0, labelsize=10)
     axes.xaxis.label.set_color(ink)
     axes.yaxis.label.set_color(ink)

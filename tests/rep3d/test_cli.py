@@ -26,7 +26,7 @@ def test_help_and_version_do_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
     assert _rep3d("--version").stdout.strip() == f"rep3d {__version__}"
     shown = _rep3d("--help").stdout
-    assert all(command in shown for command in ("demo", "train", "segment", "evaluate"))
+    assert all(command in shown for command in ("demo", "train", "segment", "evaluate", "explain"))
 
 
 def test_train_segment_evaluate(tmp_path: Path) -> None:
@@ -45,6 +45,10 @@ def test_train_segment_evaluate(tmp_path: Path) -> None:
     assert evaluated.returncode == 0, evaluated.stderr
     assert "phantom_002 (trained on)" in evaluated.stdout
     assert "Mean over 1 cases not trained on" in evaluated.stdout
+    page = tmp_path / "explained" / "explain.html"
+    explained = _rep3d("explain", "--checkpoint", model, "--image", cases[2].image, "--out", page.parent, "--inputs", 1)
+    assert explained.returncode == 0, explained.stderr
+    assert str(page) in explained.stdout and "model.pt" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,24 @@ from rep3d.config import Rep3DConfig
 from rep3d.csla import CSLAConv3d
 from rep3d.deploy import reparameterize
 from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.models import build_model
 from rep3d.network import Rep3D, Rep3DBlock
 
 VARIANTS = [("learned", "shared"), ("learned", "depthwise"), ("fixed", "shared"), ("none", "shared")]
 
 
-def settings(spatial_prior: str = "learned", generator: str = "shared", kernel_size: int = 5) -> Rep3DConfig:
+NARROW, WIDE = (4, 6, 8, 10), (9, 5, 12, 16)
+
+
+def settings(
+    spatial_prior: str = "learned",
+    generator: str = "shared",
+    kernel_size: int = 5,
+    dims: tuple[int, ...] = NARROW,
+) -> Rep3DConfig:
     return Rep3DConfig(
-        dims=(4, 6, 8, 10),
+        dims=dims,
+        depths=(1, 2, 1, 1),
         hidden_size=12,
         kernel_size=kernel_size,
         spatial_prior=spatial_prior,
@@ -29,10 +39,9 @@ def settings(spatial_prior: str = "learned", generator: str = "shared", kernel_s
     )
 
 
-def trained(config: Rep3DConfig, dtype: torch.dtype) -> Rep3D:
+def trained(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Returns a network with statistics, masks and norms away from their start, in eval mode."""
-    torch.manual_seed(0)
-    network = Rep3D(config).to(dtype)
+    network = network.to(dtype)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(3):
         optimizer.zero_grad()
@@ -45,22 +54,47 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize(
-    ("variant", "kernel_size", "precision"),
-    itertools.product(VARIANTS, [3, 21], [(torch.float32, 1e-5), (torch.float64, 1e-12)]),
-)
-def test_folded_network_equals_the_trained_one(
-    variant: tuple[str, str], kernel_size: int, precision: tuple[torch.dtype, float]
-) -> None:
+def check_folding(network: nn.Module, precision: tuple[torch.dtype, float]) -> None:
     dtype, tolerance = precision
-    network = trained(settings(*variant, kernel_size), dtype)
+    start = copy.deepcopy(network).to(dtype).eval()
+    network = trained(network, dtype)
     folded = reparameterize(network)
+    assert not any(isinstance(part, (LRBMConv3d, CSLAConv3d, nn.BatchNorm3d)) for part in folded.modules())
     x = torch.randn(1, 1, 32, 16, 16, dtype=dtype)
     with torch.no_grad():
-        expected, actual = network(x), folded(x)
-        fresh = Rep3D(network.config).to(dtype).eval()(x)
-    assert relative_error(actual, expected) < tolerance
-    assert relative_error(fresh, expected) > 0.01, "training changed nothing, so this test would prove nothing"
+        expected = network(x)
+        assert relative_error(folded(x), expected) < tolerance
+        assert relative_error(start(x), expected) > 0.01, "training changed nothing, so this test would prove nothing"
+
+
+PRECISIONS = [(torch.float32, 1e-5), (torch.float64, 1e-12)]
+
+
+@pytest.mark.parametrize(
+    ("variant", "sizes", "precision"),
+    itertools.product(VARIANTS, [(3, WIDE), (7, NARROW), (21, NARROW)], PRECISIONS),
+    ids=str,
+)
+def test_folded_network_equals_the_trained_one(
+    variant: tuple[str, str], sizes: tuple[int, tuple[int, ...]], precision: tuple[torch.dtype, float]
+) -> None:
+    torch.manual_seed(0)
+    check_folding(Rep3D(settings(*variant, *sizes)), precision)
+
+
+@pytest.mark.parametrize(
+    ("sides", "dims", "precision"),
+    [((3, 3), WIDE, PRECISIONS[1]), ((7, 3), WIDE, PRECISIONS[0]), ((21, 5), NARROW, PRECISIONS[1])],
+    ids=str,
+)
+def test_folded_two_branch_network_equals_the_trained_one(
+    sides: tuple[int, int], dims: tuple[int, ...], precision: tuple[torch.dtype, float]
+) -> None:
+    torch.manual_seed(0)
+    large, small = sides
+    narrow = {"dims": dims, "depths": (1, 2, 1, 1), "hidden_size": 12}
+    network = build_model("csla", kernel_size=large, small_kernel_size=small, small_scale=-0.7, **narrow)
+    check_folding(network, precision)
 
 
 class TestBlock:
@@ -118,6 +152,14 @@ def test_convolutions_outside_blocks_are_folded_too(conv: nn.Module) -> None:
     assert isinstance(folded[0], DepthwiseConv3d)  # type: ignore[index]
     assert isinstance(reparameterize(model[0]), DepthwiseConv3d)
     assert relative_error(folded(x), model(x)) < 1e-5
+
+
+def test_a_convolution_used_twice_is_folded_at_both_places_and_stays_one() -> None:
+    conv = LRBMConv3d(3, 5, generator_kernel=3)
+    model = nn.ModuleDict({"first": conv, "second": conv, "inner": nn.Sequential(conv)})
+    folded = reparameterize(model)
+    assert isinstance(folded["first"], DepthwiseConv3d)  # type: ignore[index]
+    assert folded["first"] is folded["second"] is folded["inner"][0]  # type: ignore[index]
 
 
 def test_other_modules_are_untouched() -> None:

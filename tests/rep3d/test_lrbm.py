@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import distributed, nn
 
 from rep3d.errors import ConfigError
 from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d, MaskGenerator, distance_prior
@@ -56,8 +59,13 @@ class TestPrior:
             assert torch.equal(prior, prior.transpose(axis, (axis + 1) % 3))
 
     def test_even_kernels_have_no_centre(self) -> None:
-        with pytest.raises(ConfigError, match="odd kernel size, got 4"):
+        with pytest.raises(ConfigError, match="odd kernel size .*got 4"):
             distance_prior(4)
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+    def test_impossible_scales_are_refused(self, scale: float) -> None:
+        with pytest.raises(ConfigError, match=f"positive finite scale.*got {scale}"):
+            distance_prior(5, scale)
 
 
 class TestStart:
@@ -173,9 +181,110 @@ class TestState:
             assert torch.equal(layer.effective_weight(), expected)
             assert layer(x).dtype == torch.bfloat16
 
+    def test_saved_weights_load_without_running_code(self, spatial_prior: str, generator: str) -> None:
+        layer, x = conv(spatial_prior, generator, bias=True), torch.randn(1, 3, 6, 6, 6)
+        for _ in range(2):
+            train_one_step(layer, x)
+        file = io.BytesIO()
+        torch.save(layer.state_dict(), file)
+        file.seek(0)
+        other = conv(spatial_prior, generator, bias=True)
+        other.load_state_dict(torch.load(file, weights_only=True))
+        assert torch.equal(other(x), layer(x))
 
-@pytest.mark.parametrize(("setting", "value"), [("spatial_prior", "learnt"), ("generator", "none"), ("kernel_size", 4)])
-def test_refuses_unknown_variants(setting: str, value: object) -> None:
+    def test_a_copy_is_trained_on_its_own(self, spatial_prior: str, generator: str) -> None:
+        layer, x = conv(spatial_prior, generator), torch.randn(1, 3, 6, 6, 6)
+        expected = layer(x)
+        twin = copy.deepcopy(layer)
+        train_one_step(twin, x)
+        assert torch.equal(layer(x), expected)
+        assert not torch.equal(twin(x), expected)
+
+    def test_memory_formats_change_nothing(self, spatial_prior: str, generator: str) -> None:
+        layer, x = conv(spatial_prior, generator, bias=True).double(), torch.randn(2, 3, 6, 7, 5).double()
+        train_one_step(layer, x)
+        last = copy.deepcopy(layer).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        assert last.weight.is_contiguous(memory_format=torch.channels_last_3d)
+        gradients = []
+        for module, maps in ((layer, x), (layer, x.contiguous(memory_format=torch.channels_last_3d)), (last, x)):
+            module.zero_grad()
+            y = module(maps)
+            (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
+            assert torch.allclose(y, layer(x), rtol=1e-12)
+            gradients.append([parameter.grad for parameter in module.parameters()])
+        for other in gradients[1:]:
+            assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(gradients[0], other, strict=True))
+
+
+class TestFromWeight:
+    """A layer that starts as a given convolution."""
+
+    @pytest.mark.parametrize(("spatial_prior", "generator"), VARIANTS)
+    def test_starts_as_the_convolution_and_copies_it(self, spatial_prior: str, generator: str) -> None:
+        weight, bias = torch.randn(3, 1, 5, 5, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+        layer = LRBMConv3d.from_weight(weight, bias, spatial_prior, generator, prior_scale=2.0, generator_kernel=3)
+        assert torch.allclose(layer.effective_weight(), weight, rtol=1e-14)
+        assert layer.bias is not None and torch.equal(layer.bias, bias)
+        assert {parameter.dtype for parameter in layer.parameters()} == {torch.float64}
+        nn.init.zeros_(layer.weight)
+        assert weight.abs().min() > 0
+
+    @pytest.mark.parametrize("shape", [(3, 1, 5, 5), (3, 3, 5, 5, 5), (3, 1, 5, 5, 7), (3, 1, 4, 4, 4)])
+    @pytest.mark.parametrize("layer", [LRBMConv3d, DepthwiseConv3d])
+    def test_refuses_other_kernels(self, layer: Any, shape: tuple[int, ...]) -> None:
+        with pytest.raises(ConfigError, match=r"shape \(C, 1, K, K, K\), got \(3, |odd kernel size .*got 4"):
+            layer.from_weight(torch.zeros(shape), None)
+
+
+def train_in_parallel(rank: int, world: int, meeting_point: str, x: torch.Tensor, results: str) -> None:
+    """One of the processes below: a step's gradients on its share of the batch."""
+    distributed.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=world)
+    torch.manual_seed(rank)  # the wrapper hands the weights of rank 0 to all
+    model = nn.parallel.DistributedDataParallel(conv().double())
+    for _ in range(2):
+        model.zero_grad()
+        model(x[rank::world]).square().mean().backward()
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+    torch.save({name: parameter.grad for name, parameter in model.module.named_parameters()}, f"{results}.{rank}")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_train_as_one_on_the_whole_batch(tmp_path: Path) -> None:
+    """DistributedDataParallel averages the gradients of kernel and mask; the mask is no buffer to be left behind."""
+    x, results = torch.randn(2, 3, 6, 6, 6, dtype=torch.float64), str(tmp_path / "gradients")
+    arguments = (2, str(tmp_path / "meeting_point"), x, results)
+    torch.multiprocessing.spawn(train_in_parallel, arguments, nprocs=2)
+    torch.manual_seed(0)
+    layer = conv().double()
+    for _ in range(2):
+        layer.zero_grad()
+        layer(x).square().mean().backward()
+        torch.optim.SGD(layer.parameters(), lr=0.1).step()
+    for rank in range(2):
+        gradients = torch.load(f"{results}.{rank}", weights_only=True)
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+            assert torch.allclose(gradients[name], parameter.grad, rtol=1e-9, atol=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("spatial_prior", "learnt"),
+        ("generator", "none"),
+        ("kernel_size", 4),
+        ("generator_kernel", 6),
+        ("generator_depth", 0),
+        ("prior_scale", -1.0),
+    ],
+)
+def test_refuses_impossible_settings(setting: str, value: object) -> None:
     arguments: dict[str, Any] = {"channels": 2, "kernel_size": 5, setting: value}
-    with pytest.raises(ConfigError, match=str(value)):
+    with pytest.raises(ConfigError, match=f"got .*{value}"):
         LRBMConv3d(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 6, 6), (1, 2, 6, 6, 6)])
+def test_refuses_maps_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"maps of shape.*{shape[0]}, {shape[1]}, 6"):
+        conv()(torch.zeros(shape))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -69,7 +68,7 @@ def time_in_turns(
 def extra_memory(run: Callable[[], object], device: torch.device) -> float:
     """Returns by how many MB memory rose above its level before, while ``run`` ran; its result counts.
 
-    On a CPU this is the process's peak, which never falls: measure one thing in one process, and warm the libraries up
+    On a CPU it is the process's resident memory (Linux). Measure one thing in one process, and warm the libraries up
     with something small before.
     """
     if device.type == "cuda":
@@ -79,9 +78,15 @@ def extra_memory(run: Callable[[], object], device: torch.device) -> float:
         run()
         torch.cuda.synchronize(device)
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present
+    before = _resident_kib("VmRSS")
+    result = run()
+    del result
+    return (_resident_kib("VmHWM") - before) * 1024 / 1e6
+
+
+def _resident_kib(field: str) -> int:
+    return next(int(line.split()[1]) for line in _lines("/proc/self/status") if line.startswith(field))
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``rep3d demo``, ``train``, ``segment``, ``evaluate``, ``explain``.
+"""The command line: ``rep3d demo``, ``train``, ``segment``, ``evaluate``, ``explain``, ``export``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -162,11 +162,12 @@ def segment(
     image: Annotated[Path, typer.Argument(help="NIfTI image.")],
     output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz), on the image's own grid.")],
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, torch or openvino; auto if not given.")] = None,
 ) -> None:
     """Segment an image file."""
     from rep3d.inference import Predictor
 
-    result = Predictor.load(checkpoint, device).segment(image, output)
+    result = Predictor.load(checkpoint, device, engine, single_image=True).segment(image, output)
     for name, volume in result.volumes_ml.items():
         console.print(f"{name}: {volume:.2f} ml")
     console.print(f"Wrote {output} ({sum(result.seconds.values()):.1f} s, uncertainty {result.uncertainty:.3f})")
@@ -178,6 +179,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Decathlon folder: imagesTr, labelsTr.")],
     skip: Annotated[int, typer.Option(help="Leave out so many cases, the first by name.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, torch or openvino; auto if not given.")] = None,
 ) -> None:
     """Measure Dice on labelled cases; says so where cases were trained on."""
     import tempfile
@@ -188,7 +190,7 @@ def evaluate(
     from rep3d.inference import Predictor
     from rep3d.metrics import dice_of_files, mean_dice
 
-    predictor = Predictor.load(checkpoint, device)
+    predictor = Predictor.load(checkpoint, device, engine)
     cases = decathlon_cases(data)[skip:]
     if not cases:
         raise Rep3DError(f"--data: expected labelled cases in {data}/imagesTr and labelsTr, found none to measure on")
@@ -229,6 +231,23 @@ def explain(
 
     page = run(checkpoint, out, compare, image or (), inputs, device, seed, logits=logits)
     console.print(f"Wrote {page} and {page.with_suffix('.json').name}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="Trained model.")],
+    output: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for a torch.export program.")],
+) -> None:
+    """Write the folded network for other programs, with plain convolutions, and check that it computes the same."""
+    from rep3d.checkpoint import load_checkpoint
+    from rep3d.export import export_onnx, export_program
+
+    exporters = {".onnx": export_onnx, ".pt2": export_program}
+    if output.suffix not in exporters:
+        raise Rep3DError(f"--output: expected a file name that ends in .onnx or .pt2, got {output.name!r}")
+    written = exporters[output.suffix](load_checkpoint(checkpoint), output)
+    error = "not compared" if written.max_error is None else f"probabilities within {written.max_error:.1e}"
+    console.print(f"Wrote {output} ({written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error})")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "ExportError",
     "ImageError",
     "LabelError",
     "NoCasesError",
@@ -32,6 +33,10 @@ class TaskError(Rep3DError):
 
 class CheckpointError(Rep3DError):
     """A checkpoint is missing, damaged, of another format, or belongs to another task."""
+
+
+class ExportError(Rep3DError):
+    """A network cannot be exported, or the exported one computes something else; nothing was written."""
 
 
 class ImageError(Rep3DError):

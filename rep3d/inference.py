@@ -20,11 +20,14 @@ from monai.transforms import SpatialResample
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.deploy import reparameterize
+from rep3d.engines import Engine, choose_engine
 from rep3d.errors import ConfigError, ImageError
 from rep3d.transforms import preparation
 from rep3d.volumes import Geometry, geometry, write_label
 
-__all__ = ["Predictor", "Segmentation", "choose_device", "fit_window", "predictive_uncertainty"]
+__all__ = ["Predictor", "Segmentation", "choose_device", "count_windows", "fit_window", "predictive_uncertainty"]
+
+_OVERLAP = 0.5  # of neighbouring windows, as a share of their sides
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,13 @@ class Segmentation:
         volumes_ml: volume of each label in millilitres, in the written label map.
         uncertainty: mean normalised predictive entropy in [0, 1], see :func:`predictive_uncertainty`.
         seconds: time taken by ``read``, ``network`` and ``write``.
+        engine: what ran the network, ``"torch"`` or ``"openvino"``.
     """
 
     volumes_ml: dict[str, float]
     uncertainty: float
     seconds: dict[str, float]
+    engine: str
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -77,6 +82,14 @@ def fit_window(roi_size: tuple[int, ...], shape: tuple[int, ...], stride: int) -
     return window if max(window) > stride else (2 * stride, *window[1:])
 
 
+def count_windows(window: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """How many sliding windows (D, H, W) cover an image (D, H, W), each overlapping the next by half."""
+    return math.prod(
+        math.ceil(max(length - side, 0) / (side * (1 - _OVERLAP))) + 1
+        for side, length in zip(window, shape, strict=True)
+    )
+
+
 def predictive_uncertainty(probabilities: torch.Tensor) -> float:
     """Mean entropy of the prediction in and around the predicted foreground, as a share of the largest possible.
 
@@ -102,28 +115,58 @@ class Predictor:
 
     Not for use from several threads at once.
 
+    Attributes:
+        engine: what runs the network, see :mod:`rep3d.engines`; it is the same for all images, so that an image always
+            gives the same result.
+
     Args:
         checkpoint: the model and its task.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or None for the best at hand.
+        engine: ``"torch"``, ``"openvino"`` or ``"auto"``; None for the environment variable ``REP3D_ENGINE``, or auto.
+        single_image: set this where only one image will be segmented: a faster engine that takes a second to start is
+            then taken only where that image is large enough to pay for it.
+
+    Raises:
+        ConfigError: if the device or the engine is unknown or not there.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | None = None) -> None:
+    engine: Engine
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str | None = None,
+        engine: str | None = None,
+        *,
+        single_image: bool = False,
+    ) -> None:
         self.task = checkpoint.task
         self.info = checkpoint.info
         self.version = checkpoint.version
         self.device = choose_device(device)
         self.stride = checkpoint.model.stride
         self.model = reparameterize(checkpoint.model).to(self.device).eval()
+        self._engine_name = engine
+        self._single_image = single_image
+        self.engine = choose_engine(self.model, self.device, engine, voxels=0 if single_image else math.inf)
         self._prepare = preparation(self.task)
 
     @classmethod
-    def load(cls, path: Path | str, device: str | None = None) -> Predictor:
-        """From a checkpoint file.
+    def load(
+        cls,
+        path: Path | str,
+        device: str | None = None,
+        engine: str | None = None,
+        *,
+        single_image: bool = False,
+    ) -> Predictor:
+        """From a checkpoint file; the other arguments are those of the class.
 
         Raises:
             CheckpointError: if the file is not usable.
+            ConfigError: if the device or the engine is unknown or not there.
         """
-        return cls(load_checkpoint(path), device)
+        return cls(load_checkpoint(path), device, engine, single_image=single_image)
 
     @torch.inference_mode()
     def probabilities(self, image: Path | str) -> MetaTensor:
@@ -150,9 +193,14 @@ class Predictor:
         return grid, tensor
 
     def _probabilities(self, tensor: MetaTensor) -> MetaTensor:
-        window = fit_window(self.task.roi_size, tuple(tensor.shape[1:]), self.stride)
-        inferer = SlidingWindowInferer(window, sw_batch_size=2, overlap=0.5, mode="gaussian", progress=False)
-        logits = inferer(tensor.as_tensor()[None].to(self.device), self.model)
+        shape = tuple(tensor.shape[1:])
+        window = fit_window(self.task.roi_size, shape, self.stride)
+        if self._single_image and self.engine.name == "torch":
+            voxels = count_windows(window, shape) * math.prod(window)
+            self.engine = choose_engine(self.model, self.device, self._engine_name, voxels)
+        inferer = SlidingWindowInferer(window, sw_batch_size=2, overlap=_OVERLAP, mode="gaussian", progress=False)
+        logits = inferer(tensor.as_tensor()[None].to(self.device), self.engine)
+        self.engine.release()
         return MetaTensor(logits[0].float().softmax(0).cpu(), affine=tensor.affine)
 
     def uncertainty(self, image: Path | str) -> float:
@@ -181,7 +229,7 @@ class Predictor:
         uncertainty = predictive_uncertainty(probabilities)
         done = time.perf_counter()
         seconds = {"read": read - started, "network": network - read, "write": done - network}
-        return Segmentation(volumes, uncertainty, seconds)
+        return Segmentation(volumes, uncertainty, seconds, self.engine.name)
 
     def _decide(self, probabilities: MetaTensor, grid: Geometry) -> np.ndarray:
         resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True)

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,7 +33,7 @@ from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.config import PRESETS, preset_config
 from rep3d.errors import CheckpointError, ConfigError, NoCasesError, TaskError, TrainingError
-from rep3d.inference import choose_device
+from rep3d.inference import choose_device, fit_window
 from rep3d.network import Rep3D
 from rep3d.tasks import Intensity, TaskConfig
 from rep3d.transforms import augmentation, preparation
@@ -129,14 +130,14 @@ def task_for_cases(
         sizes.append([grid.spacing[i] * grid.shape[i] for i in order])
     spacing = np.median(spacings, axis=0).round(3)
     voxels = np.median(sizes, axis=0) / spacing
-    roi = [max(16, int(min(max_side, math.ceil((n - 0.5) / 16) * 16))) for n in voxels]
+    roi = fit_window((max_side,) * 3, tuple(max(1, round(n)) for n in voxels), Rep3D.stride)
     intensity = _CT_WINDOW if (modality or "").upper().startswith("CT") else Intensity("zscore", 0.5, 99.5)
     return TaskConfig(
         name=name,
         labels=labels,
         spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         intensity=intensity,
-        roi_size=(roi[0] if max(roi) > 16 else 32, roi[1], roi[2]),
+        roi_size=(roi[0], roi[1], roi[2]),
         description=f"{', '.join(labels)} ({modality or 'unknown modality'})",
     )
 
@@ -163,6 +164,21 @@ class _MixedPrecision(SimpleInferer):
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.enabled):
             return network(inputs, *args, **kwargs).float()
+
+
+@contextmanager
+def _tensor_cores(device: torch.device) -> Iterator[None]:
+    """Lets a GPU multiply float32 matrices as TF32, which the large kernels' transforms are made of.
+
+    PyTorch allows this for convolutions anyway; its precision is that of half precision, its range float32's.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class _Patches(IterableDataset):
@@ -258,7 +274,8 @@ def train(
     monitor = _Monitor(settings, optimizer, report, str(device))
     trainer.add_event_handler(Events.ITERATION_STARTED, monitor.before_step)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, monitor.after_step)
-    trainer.run()
+    with _tensor_cores(device):
+        trainer.run()
 
     report(TrainProgress("saving", trainer.state.iteration, settings.iterations, monitor.loss, 0.0, str(device)))
     model = network.cpu().eval()

@@ -26,7 +26,7 @@ def test_help_and_version_do_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
     assert _rep3d("--version").stdout.strip() == f"rep3d {__version__}"
     shown = _rep3d("--help").stdout
-    assert all(command in shown for command in ("demo", "train", "segment", "evaluate", "explain"))
+    assert all(command in shown for command in ("demo", "train", "segment", "evaluate", "explain", "export"))
 
 
 def test_train_segment_evaluate(tmp_path: Path) -> None:
@@ -49,6 +49,9 @@ def test_train_segment_evaluate(tmp_path: Path) -> None:
     explained = _rep3d("explain", "--checkpoint", model, "--image", cases[2].image, "--out", page.parent, "--inputs", 1)
     assert explained.returncode == 0, explained.stderr
     assert str(page) in explained.stdout and "model.pt" in page.read_text(encoding="utf-8")
+    exported = _rep3d("export", "--checkpoint", model, "--output", tmp_path / "model.pt2")
+    assert exported.returncode == 0, exported.stderr
+    assert "checked with torch" in exported.stdout and (tmp_path / "model.pt2").is_file()
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_train_segment_evaluate(tmp_path: Path) -> None:
         (["segment", "gone.pt", "gone.nii.gz", "out.nii.gz"], "expected a checkpoint file, found none"),
         (["demo", "--data", "nowhere", "--out", "{tmp}"], "found no dataset.json"),
         (["demo", "--rounds", "9", "--out", "{tmp}"], "rounds: expected"),
+        (["export", "--checkpoint", "gone.pt", "--output", "x.pb"], "ends in .onnx or .pt2, got 'x.pb'"),
         (["train", "--data", "nowhere", "--output", "x.pt"], "could not read"),
     ],
 )

@@ -13,11 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.config import Rep3DConfig
+from rep3d.engines import TorchEngine
 from rep3d.errors import ConfigError, ImageError
-from rep3d.inference import Predictor, choose_device, fit_window, predictive_uncertainty
+from rep3d.inference import Predictor, choose_device, count_windows, fit_window, predictive_uncertainty
 from rep3d.metrics import dice_of_files
 from rep3d.network import Rep3D
 from rep3d.tasks import Intensity, TaskConfig
@@ -35,8 +37,8 @@ class _ReadOffIntensity(torch.nn.Module):
 
 @pytest.fixture
 def predictor() -> Predictor:
-    predictor = Predictor(Checkpoint(Rep3D(CONFIG).eval(), TASK, {"version": "v9"}), "cpu")
-    predictor.model = _ReadOffIntensity()
+    predictor = Predictor(Checkpoint(Rep3D(CONFIG).eval(), TASK, {"version": "v9"}), "cpu", "torch")
+    predictor.engine = TorchEngine(_ReadOffIntensity())
     return predictor
 
 
@@ -166,6 +168,17 @@ def test_a_network_sees_the_same_through_segment_and_probabilities(
 )
 def test_window_is_no_larger_than_the_image_needs(roi: tuple, shape: tuple, expected: tuple) -> None:
     assert fit_window(roi, shape, 16) == expected
+
+
+@pytest.mark.parametrize(
+    ("window", "shape"),
+    [((32, 32, 32), (32, 33, 48)), ((48, 64, 48), (36, 50, 35)), ((32, 16, 48), (90, 70, 100))],
+)
+def test_windows_are_counted_as_the_inferer_makes_them(window: tuple, shape: tuple) -> None:
+    seen = []
+    inferer = SlidingWindowInferer(window, sw_batch_size=1, overlap=0.5)
+    inferer(torch.zeros(1, 1, *shape), lambda x: (seen.append(x.shape), x)[1])
+    assert count_windows(window, shape) == len(seen)
 
 
 def test_uncertainty_is_zero_when_certain_one_when_clueless_and_does_not_grow_with_size() -> None:

@@ -65,5 +65,6 @@ class Rep3DInferTask(InferTask):
             "volumes_ml": {name: round(volume, 4) for name, volume in result.volumes_ml.items()},
             "uncertainty": result.uncertainty,
             "version": version,
+            "engine": result.engine,
             "latencies": latencies,
         }

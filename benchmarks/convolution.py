@@ -106,7 +106,9 @@ def measure(shape: tuple[int, int, int], device: torch.device, arguments: argpar
         ratios = {
             f"{other}/rep3d": times[other]["median"] / times["rep3d"]["median"] for other in times if other in WAYS[1:]
         }
-        used = {way: round(memory(way, name, shape, device), 1) for way in runs if way in WAYS[:1] + WAYS[2:]}
+        # PyTorch's backward pass would take minutes once more.
+        alone = WAYS if name == "forward" else [way for way in WAYS if way != "native"]
+        used = {way: round(memory(way, name, shape, device), 1) for way in alone}
         found[name] = {"milliseconds": times, "ratios": ratios, "extra_memory_mb": used}
     return found
 

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,14 @@ class ChannelChunks:
             with torch.inference_mode():  # so that results may be inference tensors; nothing is recorded in here anyway
                 work(drawn)
 
-        for future in [_pool(self.threads).submit(in_thread) for _ in range(self.threads)]:
+        futures: list[Future[None]] = []
+        try:
+            for _ in range(self.threads):
+                futures.append(_pool(self.threads).submit(in_thread))
+        except RuntimeError:  # the interpreter is ending, or no thread can be started: this one does what is left
+            work(drawn)
+        wait(futures)  # all of them: none may go on writing after an error in another
+        for future in futures:
             future.result()
 
 
@@ -136,11 +143,17 @@ def _single_core_threads(threads: int) -> ThreadPoolExecutor:
         # has set itself before. So ask first, then set.
         torch.get_num_threads()
         torch.set_num_threads(1)
-        all_started.wait()
+        all_started.wait(timeout=60)
 
     before = torch.get_num_threads()
-    list(pool.map(start, range(threads)))
-    torch.set_num_threads(before)  # the call in the threads changed the setting for threads that start later, too
+    try:
+        list(pool.map(start, range(threads)))
+    except BaseException:
+        all_started.abort()  # else those that did start would wait for ever
+        pool.shutdown(wait=False)
+        raise
+    finally:
+        torch.set_num_threads(before)  # the call in the threads changed the setting for threads that start later, too
     return pool
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,15 +46,15 @@ def depthwise_conv3d(
     computed in float32 and rounded once at the end. There is no second derivative.
 
     Outside autograd, the spectrum of a `torch.nn.Parameter` is kept for the next call with the same map shape, until
-    the parameter changes or dies.
+    the parameter changes or dies (on a GPU only if it is frozen, ``requires_grad`` off).
 
     Args:
         x: Maps, shape (B, C, D, H, W).
         weight: Kernels, shape (C, 1, Kz, Ky, Kx), each side odd.
         bias: Optional, shape (C,).
-        workspace_bytes: Bound on the memory a call needs besides its result and kept spectra; by default about 6 MiB
-            per thread on a CPU and 1.5 GiB on a GPU. The least is what one channel needs: six times (N + K // 2)^3
-            numbers.
+        workspace_bytes: Bound on the memory for spectra that are not kept; by default about 6 MiB per thread on a CPU
+            and 1.5 GiB on a GPU. The least, in each thread, is what one channel needs: six times (N + K // 2)^3
+            numbers; an explicit bound lets fewer threads work. Maps of half precision are copied to float32 on top.
 
     Returns:
         Shape (B, C, D, H, W), in the type that `F.conv3d` would return.
@@ -64,7 +65,7 @@ def depthwise_conv3d(
     _check_shapes(x, weight, bias)
     if workspace_bytes is not None and workspace_bytes < 1:
         raise ConfigError(f"workspace_bytes: expected a positive number of bytes, got {workspace_bytes}.")
-    if type(x) is not torch.Tensor:
+    if type(x) is not torch.Tensor and not torch.compiler.is_compiling():
         x = x.as_subclass(torch.Tensor)  # MONAI's tensors with metadata would do their bookkeeping in each step below
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     result_type = _result_type(x, weight)
@@ -74,17 +75,17 @@ def depthwise_conv3d(
         padding = [side // 2 for side in taps]
         return F.conv3d(x, _crop(weight, taps), bias, padding=padding, groups=x.shape[1])
     # From here on no operation is one that autocast would touch.
-    working_type = torch.float64 if result_type == torch.float64 else torch.float32
-    y = _convolve(x.to(working_type), weight.to(working_type), not needs_gradient, workspace_bytes)
+    y = _convolve(x, weight, not needs_gradient, workspace_bytes)
     if bias is not None:
-        y = y.add_(bias.to(working_type).view(-1, 1, 1, 1))
+        y = y.add_(bias.to(y.dtype).view(-1, 1, 1, 1))
     return y.to(result_type)
 
 
 @torch.library.custom_op("rep3d::depthwise_conv3d", mutates_args=())
 def _convolve(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int | None) -> torch.Tensor:
-    """The convolution of float32 or float64 maps as an operator of PyTorch's; saves its two inputs and nothing else."""
-    return _forward(x, weight, weight if keep_spectrum else None, workspace_bytes)
+    """The convolution as an operator of PyTorch's, to float64 for such maps, else float32; saves its inputs alone."""
+    working = _working_type(x)
+    return _forward(x.to(working), weight.detach().to(working), weight if keep_spectrum else None, workspace_bytes)
 
 
 @torch.library.custom_op("rep3d::depthwise_conv3d_backward", mutates_args=())
@@ -96,14 +97,19 @@ def _convolve_backward(
     needs_weight: bool,
     workspace_bytes: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients for ``x`` and ``weight``; one that is not needed is an empty tensor."""
-    grad_x, grad_weight = _backward(grad, x, weight, needs_x, needs_weight, workspace_bytes)
-    return x.new_empty(0) if grad_x is None else grad_x, weight.new_empty(0) if grad_weight is None else grad_weight
+    """The gradients for ``x`` and ``weight``, in their types; one that is not needed is an empty tensor."""
+    working = _working_type(x)
+    grads = _backward(grad, x.to(working), weight.to(working), needs_x, needs_weight, workspace_bytes)
+    grad_x, grad_weight = (
+        like.new_empty(0) if grad is None else grad.to(like.dtype)
+        for grad, like in zip(grads, (x, weight), strict=True)
+    )
+    return grad_x, grad_weight
 
 
 @_convolve.register_fake
 def _(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int | None) -> torch.Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return torch.empty_like(x, dtype=_working_type(x), memory_format=torch.contiguous_format)
 
 
 @_convolve_backward.register_fake
@@ -116,7 +122,9 @@ def _(
     workspace_bytes: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if needs_x else x.new_empty(0)
-    grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format) if needs_weight else x.new_empty(0)
+    grad_weight = (
+        torch.empty_like(weight, memory_format=torch.contiguous_format) if needs_weight else weight.new_empty(0)
+    )
     return grad_x, grad_weight
 
 
@@ -149,7 +157,11 @@ def _forward(
     taps = _reachable_taps(x.shape[2:], weight.shape[2:])
     plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
     kernels = _crop(weight[:, 0], taps)
-    cached = None if owner is None else _kernel_spectra.get(owner, kernels, plan, _kernel_spectrum)
+    cached = (
+        None
+        if owner is None
+        else _kernel_spectra.get(owner, kernels, plan, partial(_kernel_spectrum, max_bytes=workspace_bytes))
+    )
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
 
     def convolve(chunks: Iterable[slice]) -> None:
@@ -224,15 +236,15 @@ def _spectra(count: int, channels: slice, plan: ConvolutionPlan, like: torch.Ten
 _kernel_spectra = SpectrumCache(CACHE_BYTES, CACHED_SPECTRUM_BYTES)
 
 
-def _kernel_spectrum(kernels: torch.Tensor, plan: ConvolutionPlan) -> torch.Tensor:
-    """Returns the spectrum (C, Mz, My, Mx) of kernels (C, Kz, Ky, Kx)."""
+def _kernel_spectrum(kernels: torch.Tensor, plan: ConvolutionPlan, max_bytes: int | None) -> torch.Tensor:
+    """Returns the spectrum (C, Mz, My, Mx) of kernels (C, Kz, Ky, Kx), within a bound on the workspace."""
     spectrum = kernels.new_empty((kernels.shape[0], *plan.length))
 
     def transform(chunks: Iterable[slice]) -> None:
         for channels in chunks:
             analyse(kernels[channels], plan.kernel_analysis, _spectra(2, channels, plan, kernels), spectrum[channels])
 
-    plan_chunks(kernels.shape[0], plan.spectrum_size * kernels.element_size(), kernels.device, None).run(transform)
+    plan_chunks(kernels.shape[0], plan.spectrum_size * kernels.element_size(), kernels.device, max_bytes).run(transform)
     return spectrum
 
 
@@ -278,6 +290,10 @@ def _result_type(x: torch.Tensor, weight: torch.Tensor) -> torch.dtype | None:
     if torch.is_autocast_enabled(x.device.type) and types <= _AUTOCAST_TYPES:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype if len(types) == 1 and types <= _SUPPORTED_TYPES else None
+
+
+def _working_type(x: torch.Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _transforms_pay(voxels: int, taps: int, training: bool) -> bool:

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ from typing import TypeVar
 import torch
 
 __all__ = ["ConvolutionPlan", "SpectralProduct", "analyse", "plan_convolution", "synthesise"]
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Shape3 = tuple[int, int, int]
@@ -184,8 +187,10 @@ class SpectralProduct:
     def __init__(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
         self._spectra = left, right, out
         self._fused = _fused_product() if left.is_cuda else None
-        left_parts, right_parts, out_parts = (_complex_parts(spectrum) for spectrum in (left, right, out))
         self._terms: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]] = []
+        if self._fused is not None:
+            return
+        left_parts, right_parts, out_parts = (_complex_parts(spectrum) for spectrum in (left, right, out))
         for unit in itertools.product((0, 1), repeat=2):  # which part of `right`: 1 where its unit is imaginary
             factor = _select(right_parts, unit)
             # Along an axis where the unit is real both parts of `left` stay where they are: one slice takes both.
@@ -218,10 +223,16 @@ class SpectralProduct:
 
 @functools.cache
 def _fused_product() -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], None] | None:
-    """Returns the GPU kernel of the product, or None where Triton is not installed."""
+    """Returns the GPU kernel of the product, or None where Triton is not installed or cannot build it."""
     try:
         from rep3d.dft_triton import spectral_product
+
+        left, right, out = torch.zeros(3, 1, 2, 2, 2, device="cuda")
+        spectral_product(left, right, out, accumulate=False)  # Triton builds a kernel when it is first called
     except ImportError:
+        return None
+    except Exception as error:  # without a C compiler, for instance; the nine passes do without
+        _logger.warning("Triton cannot build the spectral product, slower steps take its place: %s", error)
         return None
     return spectral_product
 

@@ -27,9 +27,10 @@ def spectral_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor,
     """
     channels, z_length, y_length, x_length = left.shape
     count = channels * (z_length // 2) * (y_length // 2) * (x_length // 2)
-    _multiply[(triton.cdiv(count, _BLOCK),)](
-        left, right, out, count, z_length // 2, y_length // 2, x_length // 2, ACCUMULATE=accumulate, BLOCK=_BLOCK
-    )
+    with torch.cuda.device_of(left):  # Triton launches on the current device, whatever its arguments live on
+        _multiply[(triton.cdiv(count, _BLOCK),)](
+            left, right, out, count, z_length // 2, y_length // 2, x_length // 2, ACCUMULATE=accumulate, BLOCK=_BLOCK
+        )
 
 
 @triton.jit

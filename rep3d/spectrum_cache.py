@@ -21,8 +21,8 @@ class SpectrumCache:
 
     An entry holds no reference to its parameter and goes when the parameter dies. It is valid for one version of it:
     optimizers, ``load_state_dict`` and in-place operations raise the version. Edits through ``parameter.data`` do not,
-    so on a CPU the entry also keeps the kernels it was computed from and compares them, which costs little; on a GPU
-    that would make the host wait, and the version and the address have to do.
+    so on a CPU the entry also keeps the kernels it was computed from and compares them, which costs little. On a GPU
+    that would make the host wait; there only spectra of frozen parameters (``requires_grad`` off) are kept.
 
     Args:
         max_bytes: Bound on the sum of all entries.
@@ -51,6 +51,8 @@ class SpectrumCache:
             plan: Plan of the convolution.
             compute: Makes the spectrum where none is kept yet.
         """
+        if owner.is_cuda and (owner.requires_grad or torch.cuda.is_current_stream_capturing()):
+            return None  # may change unseen; or a captured graph would hold on to the address of what is kept here
         size = kernels.shape[0] * plan.spectrum_size * kernels.element_size()
         if not isinstance(owner, torch.nn.Parameter) or owner.is_inference() or size > self._max_entry_bytes:
             return None

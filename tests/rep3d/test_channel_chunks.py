@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -78,6 +80,25 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
 
     with pytest.raises(ValueError, match="in a thread"):
         ChannelChunks((slice(0, 1), slice(1, 2)), threads=2).run(work)
+
+
+def test_a_thread_that_outlives_the_main_one_can_still_convolve() -> None:
+    """At the interpreter's end there are no new threads to be had; the caller then does the work."""
+    program = """
+import threading, time
+from rep3d.channel_chunks import ChannelChunks
+
+def late():
+    threading.main_thread().join()
+    time.sleep(0.2)
+    done = []
+    ChannelChunks((slice(0, 1), slice(1, 2)), threads=2).run(lambda chunks: done.extend(c.start for c in chunks))
+    print(done)
+
+threading.Thread(target=late).start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[0, 1]", done.stderr
 
 
 def test_threads_compute_on_one_core_each_and_leave_the_setting_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from rep3d import channel_chunks, conv3d
 from rep3d.conv3d import depthwise_conv3d
 from rep3d.errors import ConfigError
+from rep3d.lrbm import DepthwiseConv3d
 from rep3d.spectrum_cache import SpectrumCache
 
 MAPS = [(6, 6, 6), (7, 5, 6), (1, 9, 4), (12, 10, 11), (2, 3, 17), (1, 1, 1)]
@@ -217,6 +218,23 @@ class TestTransforms:
         ):
             assert torch.equal(mine, theirs)
 
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_is_one_step_in_an_exported_program(self, strict: bool) -> None:
+        layer, x = DepthwiseConv3d(3, 5).eval(), torch.randn(2, 3, 6, 7, 6)
+        program = torch.export.export(layer, (x,), strict=strict)
+        assert any("rep3d.depthwise_conv3d" in str(node.target) for node in program.graph.nodes)
+        with torch.no_grad():
+            assert torch.equal(program.module()(x), layer(x))
+
+    def test_half_precision_saves_its_inputs_as_they_are(self) -> None:
+        x, weight = leaf(1, 2, 6, 6, 6, dtype=torch.bfloat16), leaf(2, 1, 5, 5, 5, dtype=torch.bfloat16)
+        saved: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+            y = depthwise_conv3d(x, weight)
+        assert [tensor.dtype for tensor in saved] == [torch.bfloat16] * 2
+        y.sum().backward()
+        assert x.grad is not None and x.grad.dtype == torch.bfloat16
+
     def test_keeps_the_contract_of_an_operator(self) -> None:
         """Fake shapes, strides, aliasing and autograd registration, as PyTorch itself checks them."""
         x, weight = leaf(2, 3, 6, 7, 6), leaf(3, 1, 5, 5, 5)
@@ -303,7 +321,7 @@ class TestSpectrumCache:
         weight = torch.nn.Parameter(torch.randn(2, 1, 5, 5, 5))
         first = depthwise_conv3d(x, weight)
         computed: list[int] = []
-        monkeypatch.setattr(conv3d, "_kernel_spectrum", lambda *_: computed.append(1))
+        monkeypatch.setattr(conv3d, "_kernel_spectrum", lambda *_, **__: computed.append(1))
         assert torch.equal(depthwise_conv3d(x, weight), first)
         assert not computed and len(spectrum_cache._entries) == 1
 

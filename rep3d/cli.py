@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from rep3d import __version__
 from rep3d.errors import Rep3DError
@@ -98,8 +100,9 @@ def demo(
                     report.write_bytes((folder / "report.html").read_bytes())
                     screen.finish(player.rounds, report)
             if serve:
-                screen.serving(server.url, player.studies)
-                server.wait_for_interrupt()
+                with suppress(KeyboardInterrupt):  # the way to end it, from the moment it is announced
+                    screen.serving(server.url, player.studies)
+                    server.wait_for_interrupt()
 
 
 def _new_run_folder(out: Path) -> Path:
@@ -153,7 +156,9 @@ def train(
     settings = TrainSettings(iterations, max_minutes, learning_rate, seed=seed, preset=preset, device=device)
     with train_progress(console) as progress:
         trained = run(found, task, settings, output, checkpoint, progress)
-    console.print(f"Wrote {output}: {trained.version}, {len(found)} cases, training loss {trained.info['loss']:.3f}")
+    console.print(
+        f"Wrote {escape(str(output))}: {trained.version}, {len(found)} cases, training loss {trained.info['loss']:.3f}"
+    )
 
 
 @app.command()
@@ -169,8 +174,9 @@ def segment(
 
     result = Predictor.load(checkpoint, device, engine, single_image=True).segment(image, output)
     for name, volume in result.volumes_ml.items():
-        console.print(f"{name}: {volume:.2f} ml")
-    console.print(f"Wrote {output} ({sum(result.seconds.values()):.1f} s, uncertainty {result.uncertainty:.3f})")
+        console.print(f"{escape(name)}: {volume:.2f} ml")
+    facts = f"{sum(result.seconds.values()):.1f} s with {result.engine}, uncertainty {result.uncertainty:.3f}"
+    console.print(f"Wrote {escape(str(output))} ({facts})")
 
 
 @app.command()
@@ -230,7 +236,7 @@ def explain(
     from rep3d.explain import explain as run
 
     page = run(checkpoint, out, compare, image or (), inputs, device, seed, logits=logits)
-    console.print(f"Wrote {page} and {page.with_suffix('.json').name}")
+    console.print(f"Wrote {escape(str(page))} and {page.with_suffix('.json').name}", soft_wrap=True)
 
 
 @app.command()
@@ -247,7 +253,9 @@ def export(
         raise Rep3DError(f"--output: expected a file name that ends in .onnx or .pt2, got {output.name!r}")
     written = exporters[output.suffix](load_checkpoint(checkpoint), output)
     error = "not compared" if written.max_error is None else f"probabilities within {written.max_error:.1e}"
-    console.print(f"Wrote {output} ({written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error})")
+    console.print(
+        f"Wrote {escape(str(output))} ({written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error})"
+    )
 
 
 def main() -> None:
@@ -264,7 +272,7 @@ def main() -> None:
     try:
         app()
     except expected as error:
-        Console(stderr=True).print(f"[bold red]rep3d:[/] {error}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(f"[bold red]rep3d:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("[yellow]rep3d: stopped[/]")

@@ -44,7 +44,8 @@ class Rep3DConfig:
         spatial_prior: What multiplies the large kernels: ``learned`` (prior plus generated correction), ``fixed`` (the
             prior alone) or ``none`` (plain kernels).
         generator: For ``learned``: one mask per block (``shared``) or one per channel (``depthwise``).
-        prior_scale: beta in the prior beta / (distance + beta), in voxels.
+        prior_scale: beta in the prior beta / (distance ^ g + beta), distances in voxels of the stage.
+        prior_exponent: g in it.
         generator_kernel: Side of the generator's convolutions, in taps; odd.
         generator_depth: Number of convolution + LayerNorm stages in the generator.
 
@@ -61,6 +62,7 @@ class Rep3DConfig:
     spatial_prior: str = "learned"
     generator: str = "shared"
     prior_scale: float = 1.0
+    prior_exponent: float = 1.0
     generator_kernel: int = 7
     generator_depth: int = 2
 
@@ -80,9 +82,10 @@ class Rep3DConfig:
                 raise ConfigError(f"{name}: expected an odd number (a kernel has a centre), got {getattr(self, name)}.")
         _require_one_of("spatial_prior", self.spatial_prior, SPATIAL_PRIORS)
         _require_one_of("generator", self.generator, GENERATORS)
-        scale = self.prior_scale
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
-            raise ConfigError(f"prior_scale: expected a positive finite number of voxels, got {scale!r}.")
+        for name in ("prior_scale", "prior_exponent"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ConfigError(f"{name}: expected a positive finite number, got {value!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON types."""

@@ -138,7 +138,7 @@ def choose_engine(
     ``auto`` is OpenVINO on a CPU where it is installed, else PyTorch. Starting OpenVINO takes a second or more, so for
     decoding less than `WORTH_CONVERTING` multiply-adds in all (one small image, say) ``auto`` stays with PyTorch.
 
-    Where OpenVINO fails to start, a warning is logged and PyTorch takes its place.
+    Where ``auto`` meets an OpenVINO that fails to start, a warning is logged and PyTorch takes its place.
 
     Args:
         model: The folded network, on ``device``.
@@ -166,6 +166,8 @@ def choose_engine(
         engine = OpenVinoEngine(model)
     except Exception as error:  # OpenVINO raises errors of many kinds; none may keep a model from being used
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if name == "openvino":
+            raise ConfigError(f"{origin} 'openvino': it cannot run this network ({reason}). Use 'auto'.") from error
         _logger.warning("OpenVINO cannot run this network, PyTorch takes its place: %s", reason)
         return TorchEngine(model)
     _logger.info("OpenVINO runs the decoder")

@@ -77,6 +77,8 @@ def explain(
     """
     if inputs < 1:
         raise ConfigError(f"inputs: expected 1 or more, got {inputs}")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed: expected a whole number from 0 to 2^63 - 1, got {seed}")
     chosen = choose_device(device)
     first = load_checkpoint(checkpoint)
     subjects = [(Path(checkpoint).name, first.version, first.model)]

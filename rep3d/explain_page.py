@@ -247,8 +247,8 @@ def _masks(explanation: Explanation) -> str:
     return (
         "<h2>Where the kernels learn</h2>"
         '<p>A block convolves with <span class="formula">W_eff = W &middot; M</span>: the trained kernel times a mask. '
-        'The mask starts at the prior <span class="formula">P = &beta; / (distance + &beta;)</span> and is corrected '
-        "in training. It is a field of learning rates: one step of SGD with rate lr moves tap k of the kernel in use "
+        'The mask starts at the prior <span class="formula">P = &beta; / (distance<sup>g</sup> + &beta;)</span> and is '
+        "corrected in training. It is a field of learning rates: a step of SGD moves tap k of the kernel in use "
         'by <span class="formula">lr &middot; M[k]&sup2;</span> times its gradient. Adam divides gradients by their '
         'own size, and the factor becomes <span class="formula">|M[k]|</span>. Both hold while the mask stands still; '
         'the mask&rsquo;s own training comes on top. (<a href="https://arxiv.org/abs/2505.19603">Rep3D</a>)</p>'

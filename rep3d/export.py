@@ -136,6 +136,12 @@ class _Job:
         self._path = Path(path)
         if self._path.suffix != suffix:
             raise ExportError(f"expected a file name that ends in {suffix!r}, got {self._path.name!r}.")
+        try:  # before the long part
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExportError(f"{self._path}: expected a folder that can be written ({error}).") from error
+        if self._path.is_dir():
+            raise ExportError(f"{self._path}: expected a file to write, got a folder of that name.")
         self.facts: dict[str, Any] = {}
         network: nn.Module
         if isinstance(source, Checkpoint):
@@ -147,7 +153,10 @@ class _Job:
         if roi_size is None:
             raise ExportError("roi_size: expected (D, H, W) in voxels, as a network without a task has none; got None.")
         model = reparameterize(network)
-        assert isinstance(model, UnetrSegmenter), "folding keeps the class of a network"
+        if not isinstance(model, UnetrSegmenter):
+            raise ExportError(
+                f"expected a network with a UNETR decoder (rep3d, csla, uxnet), got {type(model).__name__}."
+            )
         self._model = model.to("cpu", torch.float32).requires_grad_(False)
         self._sides = _checked_sides(tuple(roi_size), model.stride)
         self.facts["roi_size"] = list(self._sides)
@@ -175,7 +184,6 @@ class _Job:
             save: Writes the file.
             load: Opens it; returns the name of what did, and the network (images to logits), if that can compute.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{self._path.name}.", dir=self._path.parent) as folder:
             file = Path(folder) / self._path.name
             with _failing_as_export_error(self._path.suffix):

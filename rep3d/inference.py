@@ -59,6 +59,8 @@ def choose_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices. Use 'auto' or 'cpu'."
@@ -117,7 +119,7 @@ class Predictor:
 
     Attributes:
         engine: what runs the network, see :mod:`rep3d.engines`; it is the same for all images, so that an image always
-            gives the same result.
+            gives the same result (with ``single_image`` it is settled by that image).
 
     Args:
         checkpoint: the model and its task.
@@ -145,7 +147,7 @@ class Predictor:
         self.version = checkpoint.version
         self.device = choose_device(device)
         self.stride = checkpoint.model.stride
-        self.model = reparameterize(checkpoint.model).to(self.device).eval()
+        self.model = reparameterize(checkpoint.model).to(self.device).eval().requires_grad_(False)
         self._engine_name = engine
         self._single_image = single_image
         self.engine = choose_engine(self.model, self.device, engine, voxels=0 if single_image else math.inf)
@@ -199,8 +201,10 @@ class Predictor:
             voxels = count_windows(window, shape) * math.prod(window)
             self.engine = choose_engine(self.model, self.device, self._engine_name, voxels)
         inferer = SlidingWindowInferer(window, sw_batch_size=2, overlap=_OVERLAP, mode="gaussian", progress=False)
-        logits = inferer(tensor.as_tensor()[None].to(self.device), self.engine)
-        self.engine.release()
+        try:
+            logits = inferer(tensor.as_tensor()[None].to(self.device), self.engine)
+        finally:
+            self.engine.release()
         return MetaTensor(logits[0].float().softmax(0).cpu(), affine=tensor.affine)
 
     def uncertainty(self, image: Path | str) -> float:

@@ -3,7 +3,7 @@
 A large kernel that is trained as it is converges fast at its centre and slowly at its rim. Rep3D (Lee et al., arXiv
 2505.19603) multiplies the trained kernel W by a mask M before it convolves ::
 
-    P[k]  = beta / (|k - c| + beta)       prior: decays with the distance of tap k from the centre c
+    P[k]  = beta / (|k - c|^g + beta)     prior: decays with the distance of tap k from the centre c; g = beta = 1
     M     = P + f_theta(P)                mask: the prior, corrected by a small generator
     W_eff = W * M                         what the convolution uses
 
@@ -26,25 +26,30 @@ from rep3d.errors import ConfigError
 __all__ = ["DepthwiseConv3d", "LRBMConv3d", "MaskGenerator", "distance_prior"]
 
 
-def distance_prior(kernel_size: int, scale: float = 1.0) -> torch.Tensor:
-    """Returns beta / (distance to the centre + beta) for each tap: 1 at the centre, decaying outwards.
+def distance_prior(kernel_size: int, scale: float = 1.0, exponent: float = 1.0) -> torch.Tensor:
+    """Returns beta / (distance to the centre ^ g + beta) for each tap: 1 at the centre, decaying outwards.
+
+    The paper's text has g = 1 and varies beta; its published code has beta = 1 and varies g.
 
     Args:
         kernel_size: Side K of the kernel, odd.
-        scale: beta, in taps; the distance at which the prior has fallen to one half.
+        scale: beta; with g = 1 the distance, in taps, at which the prior has fallen to one half.
+        exponent: g.
 
     Returns:
         Shape (K, K, K), float64, on the CPU; positive everywhere.
 
     Raises:
-        ConfigError: If the kernel is even or the scale not a positive finite number.
+        ConfigError: If the kernel is even, or the scale or the exponent not a positive finite number.
     """
     _require_odd("distance_prior", "kernel size", kernel_size)
     if not 0 < scale < math.inf:
-        raise ConfigError(f"distance_prior: expected a positive finite scale in taps, got {scale!r}.")
+        raise ConfigError(f"distance_prior: expected a positive finite scale, got {scale!r}.")
+    if not 0 < exponent < math.inf:
+        raise ConfigError(f"distance_prior: expected a positive finite exponent, got {exponent!r}.")
     offset = torch.arange(kernel_size, dtype=torch.float64, device="cpu") - kernel_size // 2
     distance = (offset[:, None, None] ** 2 + offset[None, :, None] ** 2 + offset[None, None, :] ** 2).sqrt()
-    return scale / (distance + scale)
+    return scale / (distance**exponent + scale)
 
 
 class MaskGenerator(nn.Module):
@@ -138,7 +143,8 @@ class LRBMConv3d(nn.Module):
         kernel_size: Side K of the kernels, odd.
         spatial_prior: ``learned``, ``fixed`` or ``none``; see `rep3d.config.Rep3DConfig`.
         generator: ``shared`` (one mask for all channels) or ``depthwise`` (one for each).
-        prior_scale: beta of the prior, in taps.
+        prior_scale: beta of the prior.
+        prior_exponent: g of the prior.
         generator_kernel: Side of the generator's convolutions, odd.
         generator_depth: Stages of the generator.
         bias: Whether to add a trained constant to each channel; pointless before a BatchNorm.
@@ -157,6 +163,7 @@ class LRBMConv3d(nn.Module):
         spatial_prior: str = "learned",
         generator: str = "shared",
         prior_scale: float = 1.0,
+        prior_exponent: float = 1.0,
         generator_kernel: int = 7,
         generator_depth: int = 2,
         bias: bool = False,
@@ -167,7 +174,7 @@ class LRBMConv3d(nn.Module):
         if generator not in GENERATORS:
             raise ConfigError(f"generator: expected one of {list(GENERATORS)}, got {generator!r}.")
         self.spatial_prior = spatial_prior
-        prior = distance_prior(kernel_size, prior_scale)
+        prior = distance_prior(kernel_size, prior_scale, prior_exponent)
         masks = channels if spatial_prior == "learned" and generator == "depthwise" else 1
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
@@ -186,6 +193,7 @@ class LRBMConv3d(nn.Module):
         spatial_prior: str = "learned",
         generator: str = "shared",
         prior_scale: float = 1.0,
+        prior_exponent: float = 1.0,
         generator_kernel: int = 7,
         generator_depth: int = 2,
     ) -> LRBMConv3d:
@@ -199,6 +207,7 @@ class LRBMConv3d(nn.Module):
             spatial_prior: As for the class, like all that follow.
             generator: See above.
             prior_scale: See above.
+            prior_exponent: See above.
             generator_kernel: See above.
             generator_depth: See above.
 
@@ -212,6 +221,7 @@ class LRBMConv3d(nn.Module):
             spatial_prior=spatial_prior,
             generator=generator,
             prior_scale=prior_scale,
+            prior_exponent=prior_exponent,
             generator_kernel=generator_kernel,
             generator_depth=generator_depth,
             bias=bias is not None,

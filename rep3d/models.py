@@ -71,6 +71,11 @@ def build_model(
         raise ConfigError(
             f"roi_size: expected three multiples of {entry.multiple_of} voxels for {name}, got {tuple(roi_size)}."
         )
+    if max(roi_size) < 2 * entry.multiple_of:
+        raise ConfigError(
+            f"roi_size: expected a side of {2 * entry.multiple_of} voxels or more for {name} (its deepest maps are"
+            f" normalised over their voxels), got {tuple(roi_size)}."
+        )
     if entry.needs_einops and find_spec("einops") is None:
         raise ConfigError(f"{name}: expected the optional package einops, found none; pip install einops.")
     settings = {**known, **entry.presets[preset], **options}
@@ -190,7 +195,7 @@ def _rep3d_settings(preset: str, dropped: Sequence[str] = ()) -> dict[str, Any]:
 
 _PLUG_INS = {"lrbm": False, "fast_conv": False}
 _CSLA_BRANCHES = {"small_kernel_size": 3, "large_scale": 1.0, "small_scale": 1.0}
-_LRBM_SETTINGS = ("spatial_prior", "generator", "prior_scale", "generator_kernel", "generator_depth")
+_LRBM_SETTINGS = ("spatial_prior", "generator", "prior_scale", "prior_exponent", "generator_kernel", "generator_depth")
 _TINY_WIDTHS = {"dims": (16, 32, 64, 128), "hidden_size": 192}
 
 _MODELS: Mapping[str, _Model] = MappingProxyType(

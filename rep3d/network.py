@@ -37,6 +37,7 @@ class Rep3DBlock(nn.Module):
             spatial_prior=config.spatial_prior,
             generator=config.generator,
             prior_scale=config.prior_scale,
+            prior_exponent=config.prior_exponent,
             generator_kernel=config.generator_kernel,
             generator_depth=config.generator_depth,
         )

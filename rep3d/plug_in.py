@@ -38,6 +38,7 @@ def apply_lrbm(
     spatial_prior: str = "learned",
     generator: str = "shared",
     prior_scale: float = 1.0,
+    prior_exponent: float = 1.0,
     generator_kernel: int = 7,
     generator_depth: int = 2,
     min_kernel_size: int = MIN_KERNEL_SIZE,
@@ -52,9 +53,10 @@ def apply_lrbm(
 
     Args:
         module: The network, or a single convolution.
-        spatial_prior: ``learned``, ``fixed`` or ``none``; this and the next four as in `rep3d.lrbm.LRBMConv3d`.
+        spatial_prior: ``learned``, ``fixed`` or ``none``; this and the next five as in `rep3d.lrbm.LRBMConv3d`.
         generator: ``shared`` (one mask for all channels) or ``depthwise`` (one for each).
-        prior_scale: beta of the prior, in taps.
+        prior_scale: beta of the prior.
+        prior_exponent: g of the prior.
         generator_kernel: Side of the generator's convolutions, odd.
         generator_depth: Stages of the generator.
         min_kernel_size: Smallest kernel side to convert.
@@ -75,6 +77,7 @@ def apply_lrbm(
             spatial_prior=spatial_prior,
             generator=generator,
             prior_scale=prior_scale,
+            prior_exponent=prior_exponent,
             generator_kernel=generator_kernel,
             generator_depth=generator_depth,
         )

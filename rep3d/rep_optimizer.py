@@ -38,14 +38,19 @@ _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 
 
 def prior_fields(
-    module: nn.Module, exponent: int, prior_scale: float = 1.0, min_kernel_size: int = MIN_KERNEL_SIZE
+    module: nn.Module,
+    power: int,
+    prior_scale: float = 1.0,
+    prior_exponent: float = 1.0,
+    min_kernel_size: int = MIN_KERNEL_SIZE,
 ) -> dict[torch.Tensor, torch.Tensor]:
-    """Returns the field of the fixed prior, P ** exponent, for each large depthwise kernel of a network.
+    """Returns the field of the fixed prior, P ** power, for each large depthwise kernel of a network.
 
     Args:
         module: A network with plain kernels, for instance a `rep3d.network.Rep3D` with the spatial prior ``none``.
-        exponent: 2 to scale gradients for SGD, 1 to scale updates for Adam or AdamW; see the head of this module.
-        prior_scale: beta of the prior, in taps.
+        power: 2 to scale gradients for SGD, 1 to scale updates for Adam or AdamW; see the head of this module.
+        prior_scale: beta of the prior.
+        prior_exponent: g of the prior.
         min_kernel_size: Smallest kernel side that gets a field.
 
     Returns:
@@ -63,7 +68,8 @@ def prior_fields(
             " steps of, found none; masked kernels (LRBM) have their field already."
         )
     return {
-        kernel: distance_prior(kernel.shape[-1], prior_scale).pow(exponent).to(kernel)[None, None] for kernel in kernels
+        kernel: distance_prior(kernel.shape[-1], prior_scale, prior_exponent).pow(power).to(kernel)[None, None]
+        for kernel in kernels
     }
 
 
@@ -72,7 +78,7 @@ def scale_steps(optimizer: _Optimizer, fields: Fields, scale: str = "gradient") 
 
     It stays the optimizer it is: parameter groups, state dict, schedulers and gradient scalers work as before. The
     fields are not in its state dict, and a copied or unpickled optimizer has lost them: call this again on that one.
-    Two calls on one optimizer scale twice.
+    Two calls on one optimizer scale twice. If a step raises, the gradients stay scaled: clear them before the next one.
 
     With ``gradient``, each step sees the gradient times the field; the parameter's ``grad`` itself is put back after
     the step. A closure's gradients are scaled each time the optimizer calls it. (Not for LBFGS, which measures the

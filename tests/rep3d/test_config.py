@@ -32,6 +32,8 @@ from rep3d.errors import ConfigError
         ("prior_scale", float("nan")),
         ("prior_scale", float("inf")),
         ("prior_scale", "1"),
+        ("prior_exponent", 0.0),
+        ("prior_exponent", float("inf")),
     ],
 )
 def test_refuses_impossible_values_and_names_them(setting: str, value: Any) -> None:

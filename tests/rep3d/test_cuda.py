@@ -56,7 +56,10 @@ def test_autocast(dtype: torch.dtype) -> None:
 
 
 def test_kept_spectrum_follows_the_weight() -> None:
-    x, weight = torch.randn(1, 8, 24, 24, 24, device="cuda"), torch.nn.Parameter(torch.randn(8, 1, 21, 21, 21).cuda())
+    x, weight = (
+        torch.randn(1, 8, 24, 24, 24, device="cuda"),
+        torch.nn.Parameter(torch.randn(8, 1, 21, 21, 21).cuda(), False),
+    )
     with torch.no_grad():
         first, second = depthwise_conv3d(x, weight), depthwise_conv3d(x, weight)
         weight.mul_(2)

@@ -142,8 +142,10 @@ class TestOpenVino:
         model = network(SMALL)
         model.decoder1 = _Unconvertible()  # type: ignore[assignment]
         with caplog.at_level(logging.WARNING):
-            engine = choose_engine(model, CPU, "openvino")
+            engine = choose_engine(model, CPU)
         assert engine.name == "torch" and "OpenVINO" in caplog.text
+        with pytest.raises(ConfigError, match="openvino.*cannot run this network"):
+            choose_engine(model, CPU, "openvino")
         images = torch.randn(1, 1, 32, 16, 16)
         torch.testing.assert_close(probabilities(engine, images), probabilities(model, images))
 

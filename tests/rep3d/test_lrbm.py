@@ -58,6 +58,14 @@ class TestPrior:
             assert torch.equal(prior, prior.flip(axis))
             assert torch.equal(prior, prior.transpose(axis, (axis + 1) % 3))
 
+    def test_exponent_acts_on_the_distance(self) -> None:
+        """With scale 1 this is the prior of the published code."""
+        prior = distance_prior(5, exponent=3.0)
+        assert prior[2, 2, 2] == 1
+        assert prior[2, 2, 4] == pytest.approx(1 / (1 + 2**3))
+        assert prior[1, 1, 2] == pytest.approx(1 / (1 + 2**1.5))
+        assert torch.equal(distance_prior(5, exponent=1.0), distance_prior(5))
+
     def test_even_kernels_have_no_centre(self) -> None:
         with pytest.raises(ConfigError, match="odd kernel size .*got 4"):
             distance_prior(4)
@@ -222,7 +230,9 @@ class TestFromWeight:
     @pytest.mark.parametrize(("spatial_prior", "generator"), VARIANTS)
     def test_starts_as_the_convolution_and_copies_it(self, spatial_prior: str, generator: str) -> None:
         weight, bias = torch.randn(3, 1, 5, 5, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-        layer = LRBMConv3d.from_weight(weight, bias, spatial_prior, generator, prior_scale=2.0, generator_kernel=3)
+        layer = LRBMConv3d.from_weight(
+            weight, bias, spatial_prior, generator, prior_scale=2.0, prior_exponent=1.5, generator_kernel=3
+        )
         assert torch.allclose(layer.effective_weight(), weight, rtol=1e-14)
         assert layer.bias is not None and torch.equal(layer.bias, bias)
         assert {parameter.dtype for parameter in layer.parameters()} == {torch.float64}

@@ -209,7 +209,7 @@ class TestOptimizer:
 class TestPriorFields:
     def test_each_large_kernel_of_a_plain_network_gets_the_prior(self) -> None:
         network = Rep3D(Rep3DConfig(dims=(4, 6, 8, 10), hidden_size=12, kernel_size=5, spatial_prior="none"))
-        fields = prior_fields(network, exponent=2)
+        fields = prior_fields(network, power=2)
         names = {name for name, parameter in network.named_parameters() if parameter in fields}
         assert names == {f"rep3d.stages.{i}.{j}.dwconv.weight" for i in range(4) for j in range(2)}
         field = next(iter(fields.values()))
@@ -218,9 +218,9 @@ class TestPriorFields:
 
     def test_convolutions_of_other_networks_are_found(self) -> None:
         model = nn.Sequential(nn.Conv3d(2, 2, 7, padding=3, groups=2), nn.Conv3d(2, 2, 3, padding=1, groups=2))
-        assert list(prior_fields(model, exponent=1)) == [model[0].weight]
+        assert list(prior_fields(model, power=1)) == [model[0].weight]
 
     @pytest.mark.parametrize("spatial_prior", ["learned", "fixed"])
     def test_masked_kernels_have_their_field_already(self, spatial_prior: str) -> None:
         with pytest.raises(ConfigError, match="found none"):
-            prior_fields(LRBMConv3d(2, 7, spatial_prior=spatial_prior), exponent=2)
+            prior_fields(LRBMConv3d(2, 7, spatial_prior=spatial_prior), power=2)

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import lib.environment  # noqa: F401  (first: it makes sure that all others can be imported)
@@ -21,8 +22,9 @@ from lib.names import checked_name
 from lib.published import PublishedModel
 from lib.routes import add_routes
 from lib.scoring import UncertaintyScoring
+from lib.served import ServedModel
 from lib.sessions import SafeSessions
-from lib.setup import Setup, damaged_checkpoint
+from lib.setup import ModelSetup, Setup, damaged_checkpoint
 from lib.shutdown import make_incoming_folder, stop_children_with_server
 from lib.startup import (
     StartupError,
@@ -42,12 +44,10 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from rep3d import __version__
+from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, ImageError
-from rep3d.training import TrainSettings
 
 logger = logging.getLogger(__name__)
-
-_MODEL = "rep3d"
 
 
 class Rep3DLabelApp(MONAILabelApp):
@@ -77,18 +77,22 @@ class Rep3DLabelApp(MONAILabelApp):
         if starting:
             check_port(host_from_arguments(sys.argv[1:]), settings.MONAI_LABEL_SERVER_PORT)
         setup = Setup.find(studies, conf)
-        self._published = PublishedModel(setup.workspace.published, setup.labels, setup.device)
         if starting:
             check_writable(setup.folder)
             check_registry(setup.folder / DATASTORE_FILE)
-            try:
-                if self._published.facts():
-                    self._published.load()
-            except CheckpointError as error:
-                raise damaged_checkpoint(setup.workspace.published, error) from error
-            setup.workspace.prepare()
+            _check_adopted(setup.workspace.adopted)
+        self.served = {name: _served(model) for name, model in setup.models.items()}
+        if starting:
+            for model in self.served.values():
+                _load(model)
+            setup.workspace.prepare(setup.default_model)
             make_incoming_folder()
         return setup
+
+    @property
+    def default_model(self) -> str:
+        """The model that requests without a model's name mean."""
+        return self._setup.default_model
 
     # What the app offers ------------------------------------------------------------------------------------
 
@@ -98,20 +102,19 @@ class Rep3DLabelApp(MONAILabelApp):
         return Rep3DDatastore(self._setup.folder, self._setup.workspace, self._setup.labels, watch, read_only=child)
 
     def init_infers(self) -> dict[str, Any]:
-        return {_MODEL: Rep3DInferTask(self._published, self._setup.labels)}
+        return {name: Rep3DInferTask(model.published, model.setup.labels) for name, model in self.served.items()}
 
     def init_trainers(self) -> dict[str, Any]:
-        setup = self._setup
-        defaults = TrainSettings(preset=setup.preset, device=setup.device)
-        name = setup.folder.name or _MODEL
-        return {_MODEL: Rep3DTrainTask(name, setup.workspace, self._published, defaults, setup.modality)}
+        return {name: Rep3DTrainTask(model) for name, model in self.served.items()}
 
     def init_strategies(self) -> dict[str, Any]:
-        uncertainty = Uncertainty(self._published, self._setup.workspace)
+        default = self.served[self.default_model]
+        uncertainty = Uncertainty(default.published, default.setup.workspace)
         return {"uncertainty": uncertainty, "random": RandomImage(), "first": First()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        return {"uncertainty": UncertaintyScoring(self._published, self._setup.workspace)}
+        default = self.served[self.default_model]
+        return {"uncertainty": UncertaintyScoring(default.published, default.setup.workspace)}
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
@@ -119,18 +122,18 @@ class Rep3DLabelApp(MONAILabelApp):
     def info(self) -> dict[str, Any]:
         """MONAI Label's description of the app, and ours under ``"rep3d"``."""
         setup = self._setup
-        ours: dict[str, Any] = {
+        models = {name: _facts(model) for name, model in self.served.items()}
+        default = models[self.default_model]
+        ours = {
             "labels": dict(setup.labels),
-            "version": None,
+            "default_model": self.default_model,
+            "models": models,
+            "version": default["version"],
+            "preset": default["preset"],
+            "error": default["error"],
             "device": setup.device,
-            "preset": setup.preset,
             "model_dir": str(setup.workspace.root),
-            "error": None,
         }
-        try:
-            ours["version"] = self._published.facts().get("version")
-        except CheckpointError as error:
-            ours["error"] = str(error)
         return {**super().info(), "rep3d": ours}
 
     # What is asked of it ------------------------------------------------------------------------------------
@@ -169,7 +172,7 @@ class Rep3DLabelApp(MONAILabelApp):
         except ImageError as error:
             shown = "image" if upload else f"image {image}"
             raise ImageError(str(error).replace(os.path.basename(path), shown)) from error
-        label = store.save_label(image, file, tag, {"model": _MODEL, "params": params}) if save else file
+        label = store.save_label(image, file, tag, {"model": request["model"], "params": params}) if save else file
         return {"label": label, "tag": tag, "file": file, "params": params}
 
     def _is_upload(self, path: str) -> bool:
@@ -203,14 +206,47 @@ class Rep3DLabelApp(MONAILabelApp):
         stop_children_with_server()
         mark_started()
         super().on_init_complete()
-        logger.info(
-            "Rep3D Label serves %s: labels %s, device %s, preset %s, model %s",
-            self._setup.folder,
-            dict(self._setup.labels),
-            self._setup.device,
-            self._setup.preset,
-            self._published.facts().get("version", "none yet"),
-        )
+        for name, model in self.served.items():
+            logger.info(
+                "Rep3D Label serves %s of %s: labels %s, device %s, preset %s, version %s",
+                name,
+                self._setup.folder,
+                dict(model.setup.labels),
+                model.setup.device,
+                model.setup.preset,
+                model.published.facts().get("version", "none yet"),
+            )
+
+
+def _served(setup: ModelSetup) -> ServedModel:
+    return ServedModel(setup, PublishedModel(setup.workspace.published, setup.labels, setup.device))
+
+
+def _check_adopted(path: Path) -> None:
+    """Refuses a checkpoint that was put into the folder and cannot be used."""
+    try:
+        if path.exists():
+            load_checkpoint(path)
+    except CheckpointError as error:
+        raise damaged_checkpoint(path, error) from error
+
+
+def _load(model: ServedModel) -> None:
+    """Makes the model ready, so that the first request does not wait for it."""
+    try:
+        if model.published.facts():
+            model.published.load()
+    except CheckpointError as error:
+        raise damaged_checkpoint(model.published.path, error) from error
+
+
+def _facts(model: ServedModel) -> dict[str, Any]:
+    """What clients are told about a model."""
+    known: dict[str, Any] = {"labels": dict(model.setup.labels), "preset": model.setup.preset}
+    try:
+        return {**known, "version": model.published.facts().get("version"), "error": None}
+    except CheckpointError as error:
+        return {**known, "version": None, "error": str(error)}
 
 
 def _known(kind: str, name: Any, found: dict[str, Any]) -> Any:

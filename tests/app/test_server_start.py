@@ -116,14 +116,10 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
         info = server.get("/info/").json()
         assert info["labels"] == ["head", "tail"]
         assert info["datastore"]["total"] == 0
-        assert info["rep3d"] == {
-            "labels": {"head": 1, "tail": 3},
-            "version": None,
-            "device": "cpu",
-            "preset": "tiny",
-            "model_dir": str(studies / "rep3d"),
-            "error": None,
-        }
+        ours = info["rep3d"]
+        assert ours["labels"] == ours["models"]["rep3d"]["labels"] == {"head": 1, "tail": 3}
+        assert (ours["default_model"], ours["version"], ours["error"]) == ("rep3d", None, None)
+        assert (ours["device"], ours["preset"], ours["model_dir"]) == ("cpu", "tiny", str(studies / "rep3d"))
         assert list(info["models"]) == ["rep3d"]
         assert set(info["strategies"]) == {"first", "random", "uncertainty"}
         assert info["train_stats"] == {"rep3d": {}}

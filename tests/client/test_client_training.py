@@ -103,3 +103,13 @@ def test_scoring(server, client):
     server.on("GET", "/scoring/", task("ERROR", details=["Traceback", "rep3d.errors.ImageError: bad image"]))
     status = client.scoring_status()
     assert (status.state, status.error, status.is_active) == ("error", "ImageError: bad image", False)
+
+
+def test_requests_without_a_model_go_to_the_servers_default(server, client):
+    info = client.info().raw
+    own = {"labels": {"Anterior": 1}, "default_model": "msd_hippocampus"}
+    server.on("GET", "/info/", {**info, "models": {"msd_hippocampus": {}, "kits": {}}, "rep3d": own})
+    server.on("POST", "/train/msd_hippocampus", task("SUBMITTED"))
+    assert client.train_start().state == "submitted"
+    assert len(server.requests_to("/train/msd_hippocampus")) == 1
+    assert client.info().default_model == "msd_hippocampus"

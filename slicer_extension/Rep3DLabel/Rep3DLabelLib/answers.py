@@ -70,6 +70,7 @@ class ServerInfo:
         labels: Foreground label names and their voxel values; the only source of these values for the client.
         models: Models by name; without "rep3d" while no model has been published, if the server leaves it out then.
         strategies: Strategies that choose the next sample, name -> description.
+        default_model: The model that the server serves by default.
         trainers: Models that can be trained, name -> description.
         scoring: Scoring methods, name -> description.
         published_version: Version of the published model, None before the first training.
@@ -88,6 +89,7 @@ class ServerInfo:
     labels: Mapping[str, int]
     models: Mapping[str, ModelInfo]
     strategies: Mapping[str, str]
+    default_model: str
     trainers: Mapping[str, str]
     scoring: Mapping[str, str]
     published_version: str | None
@@ -223,6 +225,7 @@ def parse_info(answer: object, model: str) -> ServerInfo:
                 "Start the server with the rep3d_label app, or enter another address."
             )
         own = {"labels": _mapping(models[model]).get("labels")}
+    default = _text(own.get("default_model")) or model
     stats, store, version = answer.get("train_stats"), _mapping(answer.get("datastore")), own.get("version")
     return ServerInfo(
         name=_text(answer.get("name")),
@@ -233,6 +236,7 @@ def parse_info(answer: object, model: str) -> ServerInfo:
             str(k): ModelInfo(str(k), _text(_mapping(v).get("description")), _mapping(v)) for k, v in models.items()
         },
         strategies=_descriptions(answer.get("strategies")),
+        default_model=default,
         trainers=_descriptions(answer.get("trainers")),
         scoring=_descriptions(answer.get("scoring")),
         published_version=None if version is None else str(version),

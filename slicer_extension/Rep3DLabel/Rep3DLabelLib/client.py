@@ -80,6 +80,7 @@ class Rep3DClient:
         self._transport = Transport(url, api_key, session, timeouts, verify)
         self._timeouts = self._transport.timeouts
         self._client_id = client_id
+        self._default_model: str | None = None  # as the server said last
         self._stats_before: dict[str, object] = {}  # id of a training started here -> "started" of the one before it
 
     @property
@@ -102,7 +103,9 @@ class Rep3DClient:
                 f"Expected a MONAI Label server at {self.url}, but another program answers there. Check the address "
                 "and the port."
             ) from error
-        return parse_info(answer, REP3D_MODEL)
+        found = parse_info(answer, REP3D_MODEL)
+        self._default_model = found.default_model
+        return found
 
     def test_connection(self) -> ConnectionReport:
         """Find out whether the server can be used, and if not, why; raises nothing for a server that cannot."""
@@ -181,16 +184,22 @@ class Rep3DClient:
         self,
         image_id: str,
         output_path: str | Path,
-        model: str = REP3D_MODEL,
+        model: str | None = None,
         params: Mapping[str, object] | None = None,
     ) -> InferResult:
         """Segment an image of the data store and write the label map to a file or into an existing folder.
+
+        Args:
+            image_id: The image.
+            output_path: File or folder to write to.
+            model: Model to use, None for the server's default.
+            params: Settings of this segmentation.
 
         Raises:
             ConflictError: There is no trained model yet.
         """
         query = {"image": _name(image_id, "image"), "output": "all"}
-        path = f"/infer/{_segment(model, 'model')}"
+        path = f"/infer/{_segment(self._model(model), 'model')}"
         form = {"params": json.dumps(dict(params or {}))}
         with self._transport.send("POST", path, query, form=form, read=self._timeouts.infer) as response:
             return self._save_segmentation(response, output_path)
@@ -199,11 +208,11 @@ class Rep3DClient:
         self,
         image_path: str | Path,
         output_path: str | Path,
-        model: str = REP3D_MODEL,
+        model: str | None = None,
         params: Mapping[str, object] | None = None,
     ) -> InferResult:
         """Segment an image of this computer, which the server does not keep; otherwise like `infer`."""
-        path = f"/infer/{_segment(model, 'model')}"
+        path = f"/infer/{_segment(self._model(model), 'model')}"
         upload = MultipartUpload("file", Path(image_path), {"params": dict(params or {})})
         sending = self._transport.send("POST", path, {"output": "all"}, upload=upload, read=self._timeouts.infer)
         with upload, sending as response:
@@ -230,21 +239,24 @@ class Rep3DClient:
 
     # ---- training and scoring
 
-    def train_start(self, model: str = REP3D_MODEL, settings: Mapping[str, object] | None = None) -> TrainStatus:
+    def train_start(self, model: str | None = None, settings: Mapping[str, object] | None = None) -> TrainStatus:
         """Start a training at the server and return its first state.
 
         Raises:
             ConflictError, ServerBusy: A training runs already, or there is no labelled case.
         """
-        before = self.info().train_stats.get(model, {}).get("started")
+        info = self.info()
+        model = model or info.default_model
+        before = info.train_stats.get(model, {}).get("started")
         task = parse_task(self._post_json(f"/train/{_segment(model, 'model')}", dict(settings or {})))
         self._stats_before = {task.task_id: before}
         return parse_train(task, {}, None)
 
-    def train_status(self, model: str = REP3D_MODEL) -> TrainStatus:
+    def train_status(self, model: str | None = None) -> TrainStatus:
         """Return how the latest training is going; state IDLE if there was none since the server started."""
         task = self._task("/train/")
-        stats = self.info().train_stats.get(model, {})
+        info = self.info()
+        stats = info.train_stats.get(model or info.default_model, {})
         started, stale = stats.get("started"), None
         if started is not None and task.task_id in self._stats_before:
             stale = started == self._stats_before[task.task_id]
@@ -256,7 +268,7 @@ class Rep3DClient:
 
     def wait_for_training(
         self,
-        model: str = REP3D_MODEL,
+        model: str | None = None,
         poll_seconds: float = 2.0,
         timeout: float | None = None,
         callback: Callable[[TrainStatus], None] | None = None,
@@ -268,7 +280,7 @@ class Rep3DClient:
         A busy server is asked again, up to five times in a row.
 
         Args:
-            model: Model that is being trained.
+            model: Model that is being trained, None for the server's default.
             poll_seconds: Seconds between two questions.
             timeout: Seconds after which to give up, None for never.
             callback: Called with each state, the last included.
@@ -315,6 +327,10 @@ class Rep3DClient:
         return self._stop("/scoring/")
 
     # ---- shared
+
+    def _model(self, name: str | None) -> str:
+        """Return the model of that name, or the one that the server serves by default."""
+        return name or self._default_model or self.info().default_model
 
     def _task(self, path: str) -> TaskStatus:
         try:

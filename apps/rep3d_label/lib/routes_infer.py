@@ -1,0 +1,61 @@
+"""Addresses for segmenting images.
+
+What computes runs in a thread, so that the server still answers ``/info/`` meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, UploadFile
+from monailabel.endpoints import infer
+from monailabel.endpoints.infer import ResultType
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.access import AS_USER
+from lib.forms import json_object, upload_name
+from lib.names import split_suffix
+from rep3d.volumes import IMAGE_SUFFIXES
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.post("/infer/{model}")
+def run_inference(
+    background_tasks: BackgroundTasks,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: str = Form("{}"),
+    file: Annotated[UploadFile | None, File()] = None,
+    label: Annotated[UploadFile | None, File()] = None,
+    output: ResultType | None = None,
+    user: User = AS_USER,
+) -> Any:
+    """Segments an image of the studies folder, of a session, or one that comes with the request."""
+    app = app_instance()
+    app.check_model(model)
+    values = json_object("params", params)
+    if {"image", "model"} & set(values):
+        raise HTTPException(422, "params: expected settings, got 'image' or 'model', which belong into the address")
+    if not (file or image or session_id):
+        raise HTTPException(422, "infer: expected image=, session_id= or a file, got none of them")
+    if session_id and not app.has_session(session_id):
+        raise HTTPException(404, f"session: expected the id of an open session, got {session_id[:200]!r}")
+    if output == ResultType.dicom_seg:
+        raise HTTPException(
+            422, "output: expected all, image or json, got dicom_seg, which needs images from a DICOM server"
+        )
+    if file and not split_suffix(upload_name(file), IMAGE_SUFFIXES)[1]:
+        raise HTTPException(422, f"file: expected {' or '.join(IMAGE_SUFFIXES)}, got {upload_name(file)!r}")
+    return infer.run_inference(background_tasks, model, image, session_id, params, file, None, output)
+
+
+@router.post("/infer/wsi/{model}")
+@router.post("/infer/wsi_v2/{model}")
+def refuse_whole_slides(model: str, user: User = AS_USER) -> None:
+    """Whole-slide images are not what this app is for."""
+    raise HTTPException(404, "this server segments volumes, not whole-slide images: use /infer/")

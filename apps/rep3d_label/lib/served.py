@@ -1,0 +1,28 @@
+"""A model that this server serves: its settings, its published checkpoint, its versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.published import PublishedModel
+from lib.setup import ModelSetup
+
+__all__ = ["ServedModel"]
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One served model.
+
+    Attributes:
+        setup: its labels, task and place.
+        published: the checkpoint that answers requests.
+    """
+
+    setup: ModelSetup
+    published: PublishedModel
+
+    @property
+    def name(self) -> str:
+        """Its name in addresses."""
+        return self.setup.name

@@ -116,7 +116,7 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> float | None
     return torch.cuda.max_memory_allocated(device) / 1e6
 
 
-def measure(task: str, ways: dict[str, Callable[[], Any]], arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(ways: dict[str, Callable[[], Any]], arguments: argparse.Namespace) -> dict[str, Any]:
     """Times the ways in turn; the ratio is how many times as long as Rep3D (in PyTorch) each takes."""
     times = time_in_turns(ways, arguments.device, arguments.rounds, arguments.seconds)
     ours = times[NETWORKS[0]]["median"]
@@ -155,14 +155,12 @@ def main() -> None:
     }
     ways = {way: run for name in names for way, run in inference(name, arguments).items()}
     result["difference_in_probability"] = agreement(ways)
-    result["inference"] = measure("inference", ways, arguments)
+    result["inference"] = measure(ways, arguments)
     show("inference", result)
     del ways
     gc.collect()
     trained = [name for name in names if not (name == NATIVE and arguments.no_native_training)]
-    result["training_step"] = measure(
-        "training_step", {name: training_step(name, arguments) for name in trained}, arguments
-    )
+    result["training_step"] = measure({name: training_step(name, arguments) for name in trained}, arguments)
     show("training_step", result)
     if arguments.output:
         write_result(arguments.output, result)

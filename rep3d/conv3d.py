@@ -15,7 +15,7 @@ The convolution is an operator of PyTorch's (``torch.ops.rep3d.depthwise_conv3d`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -154,9 +154,7 @@ def _forward(
         owner: The tensor whose identity and version stand for the content of ``weight`` in the spectrum cache, or None.
         workspace_bytes: Bound on the memory for spectra.
     """
-    taps = _reachable_taps(x.shape[2:], weight.shape[2:])
-    plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
-    kernels = _crop(weight[:, 0], taps)
+    taps, plan, kernels = _prepare(x, weight)
     cached = (
         None
         if owner is None
@@ -177,7 +175,7 @@ def _forward(
                 product.compute()
                 synthesise(y_spectrum, plan.map_synthesis, scratch, result[channels])
 
-    plan_chunks(x.shape[1], plan.spectrum_size * x.element_size(), x.device, workspace_bytes).run(convolve)
+    _run_in_chunks(convolve, x, x.shape[1], plan, workspace_bytes)
     return y
 
 
@@ -194,9 +192,7 @@ def _backward(
     The circular transform that serves y is long enough for both: dL/dx is again a "same" correlation, and of dL/dweight
     only the offsets -K // 2 .. K // 2 are wanted, which nothing wraps around to.
     """
-    taps = _reachable_taps(x.shape[2:], weight.shape[2:])
-    plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
-    kernels = _crop(weight[:, 0], taps)
+    taps, plan, kernels = _prepare(x, weight)
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if needs_x else None
     # Zeros, because taps that reach no voxel are not computed.
     grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format) if needs_weight else None
@@ -224,8 +220,22 @@ def _backward(
             if grad_kernels is not None:
                 synthesise(gw_spectrum, plan.kernel_synthesis, scratch, grad_kernels[channels])
 
-    plan_chunks(x.shape[1], plan.spectrum_size * x.element_size(), x.device, workspace_bytes).run(differentiate)
+    _run_in_chunks(differentiate, x, x.shape[1], plan, workspace_bytes)
     return grad_x, grad_weight
+
+
+def _prepare(x: torch.Tensor, weight: torch.Tensor) -> tuple[tuple[int, int, int], ConvolutionPlan, torch.Tensor]:
+    """Returns the taps that reach a voxel, the transforms, and the kernels (C, *taps) without the others."""
+    taps = _reachable_taps(x.shape[2:], weight.shape[2:])
+    plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
+    return taps, plan, _crop(weight[:, 0], taps)
+
+
+def _run_in_chunks(
+    work: Callable[[Iterable[slice]], None], like: torch.Tensor, channels: int, plan: ConvolutionPlan, bound: int | None
+) -> None:
+    """Runs work over all channels, so many at a time that spectra of the type of ``like`` stay within the bound."""
+    plan_chunks(channels, plan.spectrum_size * like.element_size(), like.device, bound).run(work)
 
 
 def _spectra(count: int, channels: slice, plan: ConvolutionPlan, like: torch.Tensor) -> list[torch.Tensor]:
@@ -244,7 +254,7 @@ def _kernel_spectrum(kernels: torch.Tensor, plan: ConvolutionPlan, max_bytes: in
         for channels in chunks:
             analyse(kernels[channels], plan.kernel_analysis, _spectra(2, channels, plan, kernels), spectrum[channels])
 
-    plan_chunks(kernels.shape[0], plan.spectrum_size * kernels.element_size(), kernels.device, max_bytes).run(transform)
+    _run_in_chunks(transform, kernels, kernels.shape[0], plan, max_bytes)
     return spectrum
 
 

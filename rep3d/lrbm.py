@@ -15,6 +15,7 @@ mask is a learning rate for each tap. W and theta are ordinary parameters of the
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -190,12 +191,7 @@ class LRBMConv3d(nn.Module):
         cls,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        spatial_prior: str = "learned",
-        generator: str = "shared",
-        prior_scale: float = 1.0,
-        prior_exponent: float = 1.0,
-        generator_kernel: int = 7,
-        generator_depth: int = 2,
+        **settings: Any,
     ) -> LRBMConv3d:
         """Returns a layer that starts as the convolution with a given kernel: W is the kernel divided by the mask.
 
@@ -204,28 +200,13 @@ class LRBMConv3d(nn.Module):
         Args:
             weight: The kernel that the layer is to use at first, shape (C, 1, K, K, K); copied.
             bias: Optional, shape (C,); copied.
-            spatial_prior: As for the class, like all that follow.
-            generator: See above.
-            prior_scale: See above.
-            prior_exponent: See above.
-            generator_kernel: See above.
-            generator_depth: See above.
+            **settings: Those of the class, from ``spatial_prior`` to ``generator_depth``.
 
         Raises:
             ConfigError: As the class does, or if the kernel has another shape.
         """
         _require_cubic(cls.__name__, weight)
-        layer = cls(
-            weight.shape[0],
-            weight.shape[-1],
-            spatial_prior=spatial_prior,
-            generator=generator,
-            prior_scale=prior_scale,
-            prior_exponent=prior_exponent,
-            generator_kernel=generator_kernel,
-            generator_depth=generator_depth,
-            bias=bias is not None,
-        ).to(weight)
+        layer = cls(weight.shape[0], weight.shape[-1], **settings, bias=bias is not None).to(weight)
         with torch.no_grad():
             start = weight if layer.prior is None else weight.double() / layer.prior.transpose(0, 1).double()
             layer.weight.copy_(start)

@@ -48,6 +48,18 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
+def assert_same_with_gradients(
+    actual: torch.Tensor, expected: torch.Tensor, inputs: tuple[torch.Tensor, ...], upstream: torch.Tensor | None = None
+) -> None:
+    """Two results and their gradients agree; without ``upstream``, those of the sum of squares."""
+    assert relative_error(actual, expected) < 1e-13
+    mine, theirs = (
+        torch.autograd.grad(y, inputs, 2 * y.detach() if upstream is None else upstream) for y in (actual, expected)
+    )
+    for gradient, exact in zip(mine, theirs, strict=True):
+        assert relative_error(gradient, exact) < 1e-13
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
@@ -99,26 +111,14 @@ class TestTransforms:
         weight.requires_grad_()
         expected, actual = reference(x, weight), depthwise_conv3d(x, weight)
         upstream = torch.ones(()).double().expand_as(expected) if layout == "expanded gradient" else expected.detach()
-        assert relative_error(actual, expected) < 1e-13
-        for mine, theirs in zip(
-            torch.autograd.grad(actual, (x, weight), upstream),
-            torch.autograd.grad(expected, (x, weight), upstream),
-            strict=True,
-        ):
-            assert relative_error(mine, theirs) < 1e-13
+        assert_same_with_gradients(actual, expected, (x, weight), upstream)
 
     @pytest.mark.parametrize("channels", [1, 7, 12])
     def test_chunks_that_do_not_divide_the_channels(self, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(channel_chunks, "CPU_CHUNK_BYTES", 5 * 8 * 8**3)  # five channels of 8^3 float64 numbers
         x, weight = leaf(2, channels, 6, 6, 6), leaf(channels, 1, 5, 5, 5)
         expected, actual = reference(x, weight), depthwise_conv3d(x, weight)
-        assert relative_error(actual, expected) < 1e-13
-        for mine, theirs in zip(
-            torch.autograd.grad(actual.square().sum(), (x, weight)),
-            torch.autograd.grad(expected.square().sum(), (x, weight)),
-            strict=True,
-        ):
-            assert relative_error(mine, theirs) < 1e-13
+        assert_same_with_gradients(actual, expected, (x, weight))
 
     def test_float32_rounds_no_worse_than_conv3d(self) -> None:
         x, weight = torch.randn(1, 4, 16, 16, 16), torch.randn(4, 1, 21, 21, 21)
@@ -198,13 +198,7 @@ class TestTransforms:
     def test_the_bound_on_the_workspace_does_not_change_the_values(self, bound: int) -> None:
         x, weight = leaf(2, 7, 8, 8, 8), leaf(7, 1, 5, 5, 5)
         actual, expected = depthwise_conv3d(x, weight, workspace_bytes=bound), reference(x, weight)
-        assert relative_error(actual, expected) < 1e-13
-        for mine, theirs in zip(
-            torch.autograd.grad(actual.square().sum(), (x, weight)),
-            torch.autograd.grad(expected.square().sum(), (x, weight)),
-            strict=True,
-        ):
-            assert relative_error(mine, theirs) < 1e-13
+        assert_same_with_gradients(actual, expected, (x, weight))
 
     def test_is_one_step_for_the_compiler(self) -> None:
         x, weight, bias = leaf(2, 3, 6, 7, 6), leaf(3, 1, 5, 5, 5), leaf(3)

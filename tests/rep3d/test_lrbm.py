@@ -231,7 +231,13 @@ class TestFromWeight:
     def test_starts_as_the_convolution_and_copies_it(self, spatial_prior: str, generator: str) -> None:
         weight, bias = torch.randn(3, 1, 5, 5, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
         layer = LRBMConv3d.from_weight(
-            weight, bias, spatial_prior, generator, prior_scale=2.0, prior_exponent=1.5, generator_kernel=3
+            weight,
+            bias,
+            spatial_prior=spatial_prior,
+            generator=generator,
+            prior_scale=2.0,
+            prior_exponent=1.5,
+            generator_kernel=3,
         )
         assert torch.allclose(layer.effective_weight(), weight, rtol=1e-14)
         assert layer.bias is not None and torch.equal(layer.bias, bias)

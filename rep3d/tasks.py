@@ -1,4 +1,4 @@
-"""What a segmentation task is: its labels, spacing, intensity and orientation, defined once.
+"""What a segmentation task is: its labels, their meaning, spacing, intensity and orientation, defined once.
 
 Training, inference, evaluation, the server and the clients all read this one definition, and a checkpoint carries it,
 so that a model never meets images prepared in another way than those it learned from. No torch here: a table of tasks
@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rep3d.errors import TaskError
 
-__all__ = ["Intensity", "TaskConfig", "labels_from_dataset_json", "modality_from_dataset_json"]
+__all__ = ["Code", "Intensity", "TaskConfig", "Term", "labels_from_dataset_json", "modality_from_dataset_json"]
 
 _AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+_TERM_CODES = ("category", "type", "modifier", "region")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,78 @@ class Intensity:
 
 
 @dataclass(frozen=True)
+class Code:
+    """A coded concept, as DICOM and 3D Slicer's terminologies write it.
+
+    Attributes:
+        value: the code, such as ``"10200004"``.
+        scheme: who defines it, such as ``"SCT"`` (SNOMED CT).
+        meaning: what it means, for people.
+    """
+
+    value: str
+    scheme: str
+    meaning: str
+
+    def __post_init__(self) -> None:
+        for name in ("value", "scheme", "meaning"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or not text.strip():
+                raise TaskError(f"code {name}: expected a non-empty text, got {text!r}")
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a label stands for, and how it is shown.
+
+    Attributes:
+        colour: red, green, blue from 0 to 255.
+        category: kind of thing, such as "Anatomical Structure"; None where no code says what the label is.
+        type: the thing itself, such as "Liver".
+        modifier: which of several, such as "Left".
+        region: where it is, for things that occur in many places, such as a tumour.
+    """
+
+    colour: tuple[int, int, int]
+    category: Code | None = None
+    type: Code | None = None
+    modifier: Code | None = None
+    region: Code | None = None
+
+    def __post_init__(self) -> None:
+        colour = tuple(self.colour)
+        whole = all(isinstance(part, int) and not isinstance(part, bool) for part in colour)
+        if len(colour) != 3 or not whole or not all(0 <= part <= 255 for part in colour):
+            raise TaskError(f"term colour: expected red, green, blue from 0 to 255, got {self.colour!r}")
+        object.__setattr__(self, "colour", colour)
+        if (self.category is None) != (self.type is None):
+            raise TaskError(f"term: expected both category and type or neither, got {self.category} and {self.type}")
+        if self.type is None and (self.modifier or self.region):
+            raise TaskError(f"term: expected a type beside a modifier or a region, got {self.modifier or self.region}")
+
+    @property
+    def codes(self) -> dict[str, Code]:
+        """The codes that are given, under their names here."""
+        found = {name: getattr(self, name) for name in _TERM_CODES}
+        return {name: code for name, code in found.items() if code is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types; codes that are not given are left out."""
+        return {"colour": list(self.colour), **{name: asdict(code) for name, code in self.codes.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Term:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            TaskError: if the colour or a code is impossible.
+            KeyError, TypeError: if a field is missing or unknown.
+        """
+        codes = {name: Code(**code) for name, code in values.items() if name != "colour"}
+        return cls(tuple(values["colour"]), **codes)
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """One segmentation task.
 
@@ -59,6 +132,8 @@ class TaskConfig:
         orientation: axis codes of the grid the network works on, such as ``"RAS"``.
         roi_size: side lengths in voxels (D, H, W) of training patches and of the sliding window.
         description: one line for people.
+        terms: label name to what it stands for; labels may be without.
+        modality: ``"CT"``, ``"MRI"`` or ``""`` where unknown.
     """
 
     name: str
@@ -68,6 +143,8 @@ class TaskConfig:
     orientation: str = "RAS"
     roi_size: tuple[int, int, int] = (96, 96, 96)
     description: str = ""
+    terms: Mapping[str, Term] = field(default_factory=dict)
+    modality: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", dict(_checked_labels(self.labels)))
@@ -81,6 +158,14 @@ class TaskConfig:
             raise TaskError(f"task orientation: expected three axis codes such as 'RAS', got {self.orientation!r}")
         if len(self.roi_size) != 3 or not all(s > 0 for s in self.roi_size):
             raise TaskError(f"task roi_size: expected three positive voxel counts, got {self.roi_size!r}")
+        object.__setattr__(self, "terms", dict(self.terms))
+        strangers = sorted(set(self.terms) - set(self.labels))
+        if strangers or not all(isinstance(term, Term) for term in self.terms.values()):
+            raise TaskError(f"task terms: expected a Term for some of {list(self.labels)}, got {dict(self.terms)!r}")
+
+    def with_labels(self, labels: Mapping[str, int]) -> TaskConfig:
+        """The same task for other labels; the terms of those that stay are kept."""
+        return replace(self, labels=labels, terms={name: term for name, term in self.terms.items() if name in labels})
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -107,11 +192,13 @@ class TaskConfig:
             "orientation": self.orientation,
             "roi_size": list(self.roi_size),
             "description": self.description,
+            "terms": {name: term.to_dict() for name, term in self.terms.items()},
+            "modality": self.modality,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskConfig:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`; ``terms`` and ``modality`` may be absent, as in older checkpoints.
 
         Raises:
             TaskError: if a field is missing, unknown or impossible.
@@ -121,8 +208,9 @@ class TaskConfig:
             fields["intensity"] = Intensity(**fields["intensity"])
             fields["spacing"] = tuple(fields["spacing"])
             fields["roi_size"] = tuple(fields["roi_size"])
+            fields["terms"] = {name: Term.from_dict(term) for name, term in fields.get("terms", {}).items()}
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise TaskError(f"task: expected the fields of TaskConfig, got {values!r} ({error})") from error
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rep3d.errors import TaskError
-from rep3d.tasks import Intensity, TaskConfig, labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks import Code, Intensity, TaskConfig, Term, labels_from_dataset_json, modality_from_dataset_json
 
 TASK = TaskConfig("toy", {"Tail": 7, "Head": 2}, (1.0, 1.5, 2.0), Intensity("window", -125, 275), "LPS", (32, 48, 16))
 
@@ -80,3 +81,50 @@ def test_unusable_dataset_json_is_refused_naming_the_file(tmp_path: Path, text: 
 def test_missing_dataset_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="could not read"):
         labels_from_dataset_json(tmp_path / "dataset.json")
+
+
+ORGAN = Term(
+    (10, 20, 30),
+    Code("123037004", "SCT", "Anatomical Structure"),
+    Code("64033007", "SCT", "Kidney"),
+    Code("7771000", "SCT", "Left"),
+)
+
+
+def test_terms_and_modality_survive_json_and_may_be_absent() -> None:
+    lesion = Term((1, 2, 3), ORGAN.category, Code("108369006", "SCT", "Neoplasm"), region=ORGAN.type)
+    task = replace(TASK, terms={"Tail": ORGAN, "Head": lesion}, modality="CT")
+    written = task.to_dict()
+    assert written["terms"]["Head"]["region"] == {"value": "64033007", "scheme": "SCT", "meaning": "Kidney"}
+    assert "modifier" not in written["terms"]["Head"]
+    assert TaskConfig.from_dict(json.loads(json.dumps(written))) == task
+    older = {name: value for name, value in TASK.to_dict().items() if name not in ("terms", "modality")}
+    assert TaskConfig.from_dict(older) == TASK
+
+
+def test_other_labels_keep_the_terms_of_those_that_stay() -> None:
+    task = replace(TASK, terms={"Tail": ORGAN, "Head": Term((0, 0, 0))})
+    changed = task.with_labels({"Tail": 1, "Body": 2})
+    assert (changed.labels, dict(changed.terms)) == ({"Tail": 1, "Body": 2}, {"Tail": ORGAN})
+    assert (changed.spacing, changed.intensity, changed.roi_size) == (TASK.spacing, TASK.intensity, TASK.roi_size)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Term((1, 2)),  # type: ignore[arg-type]
+        lambda: Term((0, 0, 256)),
+        lambda: Term((0, 0, 0.5)),  # type: ignore[arg-type]
+        lambda: Term((0, 0, 0), type=ORGAN.type),
+        lambda: Term((0, 0, 0), modifier=ORGAN.modifier),
+        lambda: Code("", "SCT", "Liver"),
+        lambda: Code("1", "SCT", 3),  # type: ignore[arg-type]
+        lambda: replace(TASK, terms={"Body": ORGAN}),
+        lambda: replace(TASK, terms={"Head": "red"}),
+        lambda: TaskConfig.from_dict({**TASK.to_dict(), "terms": {"Head": {"color": [1, 2, 3]}}}),
+        lambda: TaskConfig.from_dict({**TASK.to_dict(), "terms": ["Head"]}),
+    ],
+)
+def test_impossible_terms_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(TaskError):
+        make()

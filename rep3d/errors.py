@@ -11,11 +11,14 @@ __all__ = [
     "ConfigError",
     "ExportError",
     "ImageError",
+    "InferenceCancelled",
     "LabelError",
     "NoCasesError",
     "Rep3DError",
     "TaskError",
     "TrainingError",
+    "UnknownVersionError",
+    "VersionError",
 ]
 
 
@@ -43,6 +46,10 @@ class ImageError(Rep3DError):
     """A file is not a readable three-dimensional image."""
 
 
+class InferenceCancelled(Rep3DError):
+    """A segmentation was no longer wanted before it was done; nothing was written."""
+
+
 class LabelError(Rep3DError):
     """A label map does not fit its image or its task."""
 
@@ -53,3 +60,11 @@ class NoCasesError(Rep3DError):
 
 class TrainingError(Rep3DError):
     """A training run failed (for instance, its loss became infinite); nothing was published."""
+
+
+class VersionError(Rep3DError):
+    """The state of a model's versions forbids what was asked for, such as to delete the published one."""
+
+
+class UnknownVersionError(VersionError):
+    """There is no version of that name."""

@@ -25,14 +25,15 @@ from torch.export import Dim, ExportedProgram
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.deploy import reparameterize, replace_modules
+from rep3d.engines import TOLERANCE
 from rep3d.errors import ExportError
 from rep3d.lrbm import DepthwiseConv3d
+from rep3d.sliding import fit_window
 from rep3d.unetr import UnetrSegmenter
 
 __all__ = ["Exported", "export_onnx", "export_program"]
 
 INSTALL_ONNX = 'pip install onnx onnxscript "ml_dtypes<0.6"'  # later ones want NumPy 2, MONAI Label wants NumPy 1
-TOLERANCE = 1e-3  # largest difference between two probabilities
 _ONNX_NEEDS = ("onnx", "onnxscript")
 _AXES = ("batch", "channels", "depth", "height", "width")
 
@@ -218,8 +219,7 @@ def _checked_sides(roi_size: tuple[int, ...], stride: int) -> tuple[int, ...]:
     """The window, rounded up to multiples of the stride as inference does."""
     if len(roi_size) != 3 or any(side < 1 for side in roi_size):
         raise ExportError(f"roi_size: expected three positive numbers of voxels (D, H, W), got {roi_size!r}.")
-    sides = tuple(-(-int(side) // stride) * stride for side in roi_size)
-    return sides if max(sides) > stride else (2 * stride, *sides[1:])
+    return fit_window(roi_size, roi_size, stride)
 
 
 def _random_image(shape: tuple[int, ...]) -> torch.Tensor:

@@ -8,20 +8,39 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import scipy.ndimage
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from rep3d.errors import ImageError, LabelError
 
-__all__ = ["Geometry", "check_label", "geometry", "read_label", "same_grid", "write_label"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Geometry",
+    "check_grid",
+    "check_label",
+    "check_values",
+    "geometry",
+    "label_counts",
+    "read_image",
+    "read_label",
+    "resample_label",
+    "same_grid",
+    "stored_grid",
+    "write_label",
+    "write_share",
+]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
+_LARGEST = 65535  # voxel value of a label
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -90,11 +109,29 @@ def _grid(image: nib.spatialimages.SpatialImage, path: Path, error: type[ImageEr
     return Geometry(shape, affine)
 
 
+def stored_grid(path: Path | str) -> Geometry:
+    """The voxel grid of an image file by its header alone: quick, but no proof that its voxels can be read.
+
+    Raises:
+        ImageError: if the file has no readable header of a three-dimensional image.
+    """
+    path = Path(path)
+    return _grid(_open(path, ImageError), path, ImageError)
+
+
 def geometry(path: Path | str) -> Geometry:
-    """The voxel grid of an image file, after making sure that its voxels can be read.
+    """The voxel grid of an image file, after making sure that its voxels can be read; see :func:`read_image`."""
+    return read_image(path)[1]
+
+
+def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
+    """The voxels of an image file and their grid.
 
     Args:
         path: a NIfTI file.
+
+    Returns:
+        The (X, Y, Z) array in the type it is stored in, or in floating point where the header scales it; and its grid.
 
     Raises:
         ImageError: if the file is no readable three-dimensional image with finite real values.
@@ -103,7 +140,7 @@ def geometry(path: Path | str) -> Geometry:
     image = _open(path, ImageError)
     grid = _grid(image, path, ImageError)
     try:
-        voxels = np.asanyarray(image.dataobj)
+        voxels = _voxels(image.dataobj)
     except _UNREADABLE as cause:
         raise ImageError(
             f"{path.name}: its header is fine but its voxels cannot be read ({cause}). Copy it again."
@@ -112,7 +149,17 @@ def geometry(path: Path | str) -> Geometry:
         raise ImageError(f"{path.name}: expected one number per voxel, got voxels of type {voxels.dtype}")
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).any():
         raise ImageError(f"{path.name}: expected finite voxel values, got none")
-    return grid
+    return voxels.reshape(grid.shape), grid
+
+
+def _voxels(stored: Any) -> np.ndarray:
+    """The scaled voxels; whole numbers become float32, where nibabel would make them twice as large."""
+    if not isinstance(stored, ArrayProxy) or stored.dtype.kind not in "iu":
+        return np.asanyarray(stored)
+    voxels = stored.get_unscaled()
+    if (stored.slope, stored.inter) == (1.0, 0.0):
+        return voxels
+    return voxels.astype(np.float32) * np.float32(stored.slope) + np.float32(stored.inter)
 
 
 def same_grid(a: Geometry, b: Geometry, tolerance_voxels: float = 0.05) -> bool:
@@ -133,7 +180,8 @@ def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
     """A label map as integers.
 
     Returns:
-        The (X, Y, Z) array of voxel values, and its grid.
+        The (X, Y, Z) array of voxel values, of the file's own integer type (32 bits for whole numbers that are stored
+        as floats), and its grid.
 
     Raises:
         LabelError: if the file is no readable three-dimensional image or has values that are not whole numbers.
@@ -146,23 +194,62 @@ def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
     except _UNREADABLE as cause:
         raise LabelError(f"{path.name}: its voxels cannot be read ({cause}). Save and submit it again.") from cause
     if values.dtype.kind == "f":
-        whole = np.rint(values)
-        if not np.array_equal(whole, values):
-            odd = values[whole != values].ravel()[:3].tolist()
-            raise LabelError(f"{path.name}: expected whole numbers, one per label, got values such as {odd}")
-        values = whole
+        odd = values[(np.rint(values) != values) | (np.abs(values) > _LARGEST)]  # NaN is unequal to itself
+        if odd.size:
+            raise LabelError(
+                f"{path.name}: expected whole numbers, one per label, got values such as {odd.ravel()[:3].tolist()}. "
+                f"Export it as a label map, not as a probability map or a grey image."
+            )
+        values = values.astype(np.int32)
     elif values.dtype.kind not in "iub":
         raise LabelError(f"{path.name}: expected whole numbers, got voxels of type {values.dtype}")
-    return values.astype(np.int64), grid
+    return values.astype(np.uint8) if values.dtype.kind == "b" else values, grid
 
 
-def check_label(label: Path | str, image: Path | str, labels: Mapping[str, int]) -> None:
+def label_counts(values: np.ndarray) -> dict[int, int]:
+    """How many voxels have each value, 0 included.
+
+    Args:
+        values: (X, Y, Z) integers. Counted slice by slice: a large map is not copied or sorted as a whole.
+    """
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _LARGEST:
+        found, counts = np.unique(values, return_counts=True)
+        return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+    total = np.zeros(high + 1, np.int64)
+    for index in range(values.shape[-1]):
+        total += np.bincount(values[..., index].ravel(order="K"), minlength=high + 1)
+    return {int(value): int(total[value]) for value in np.flatnonzero(total)}
+
+
+def resample_label(values: np.ndarray, grid: Geometry, target: Geometry) -> np.ndarray:
+    """A label map on another grid: each new voxel takes the value of the nearest old one, background outside.
+
+    Args:
+        values: (X, Y, Z) voxel values.
+        grid: where they lie.
+        target: the grid wanted.
+
+    Returns:
+        The (X, Y, Z) array on the target grid.
+    """
+    step = np.linalg.inv(grid.affine) @ target.affine
+    # "grid-constant": voxels reach half a step beyond the outermost centres, where "constant" would cut them off.
+    return scipy.ndimage.affine_transform(
+        values, step[:3, :3], step[:3, 3], output_shape=target.shape, order=0, mode="grid-constant", prefilter=False
+    )
+
+
+def check_label(
+    label: Path | str, image: Path | str, labels: Mapping[str, int], other_values: Collection[int] = ()
+) -> None:
     """Makes sure that a label map lies on its image's grid and uses only the task's values.
 
     Args:
         label: the label map's file.
         image: the image's file.
         labels: label name to voxel value.
+        other_values: values that may be there as well, such as those of another model's labels.
 
     Raises:
         LabelError: saying which of the two does not hold, with expected, got and remedy.
@@ -170,18 +257,46 @@ def check_label(label: Path | str, image: Path | str, labels: Mapping[str, int])
     """
     label, image = Path(label), Path(image)
     values, grid = read_label(label)
-    expected = _grid(_open(image, ImageError), image, ImageError)
+    check_grid(grid, stored_grid(image), label.name, image.name)
+    check_values(set(label_counts(values)) - set(other_values), labels, label.name)
+
+
+def check_grid(grid: Geometry, expected: Geometry, label: str, image: str) -> None:
+    """Refuses a label map that does not lie on its image's grid.
+
+    Args:
+        grid: the label's.
+        expected: the image's.
+        label: the label's name, for the message.
+        image: the image's name, for the message.
+
+    Raises:
+        LabelError: if the grids differ.
+    """
     if not same_grid(grid, expected):
         raise LabelError(
-            f"{label.name}: expected the grid of image {image.name} (shape {expected.shape}, "
+            f"{label}: expected the grid of image {image} (shape {expected.shape}, "
             f"affine {np.round(expected.affine, 3).tolist()}), got shape {grid.shape}, "
             f"affine {np.round(grid.affine, 3).tolist()}. "
             f"Draw the label on this image, or export it with the image as reference."
         )
-    unknown = sorted(set(np.unique(values).tolist()) - {0, *labels.values()})
+
+
+def check_values(found: Collection[int], labels: Mapping[str, int], label: str) -> None:
+    """Refuses voxel values that are no label's.
+
+    Args:
+        found: the values of a label map; 0 is always fine.
+        labels: label name to voxel value.
+        label: the label map's name, for the message.
+
+    Raises:
+        LabelError: if there are others.
+    """
+    unknown = sorted(set(found) - {0, *labels.values()})
     if unknown:
         raise LabelError(
-            f"{label.name}: expected only the values 0 (background) and {dict(labels)}, got also {unknown[:10]}. "
+            f"{label}: expected only the values 0 (background) and {dict(labels)}, got also {unknown[:10]}. "
             f"Rename or remove these segments, or start the server with labels that include them."
         )
 
@@ -202,8 +317,31 @@ def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> Non
     grid = _grid(reference, like, ImageError)
     if values.shape != grid.shape:
         raise LabelError(f"{output.name}: expected an array of shape {grid.shape} like {like.name}, got {values.shape}")
-    kind = np.uint8 if values.max(initial=0) <= 255 else np.uint16
-    image = nib.Nifti1Image(values.astype(kind), reference.affine)
+    if values.dtype not in (np.uint8, np.uint16):
+        values = values.astype(np.uint8 if values.max(initial=0) <= 255 else np.uint16)
+    _write_like(values, reference, output)
+
+
+def write_share(values: np.ndarray, like: Path | str, output: Path | str) -> None:
+    """Writes a map of shares from 0 to 1 on the grid of another image, as bytes with a scale in the header.
+
+    Args:
+        values: (X, Y, Z) uint8, in steps of 1/255, in the stored axis order of ``like``.
+        like: the NIfTI file whose grid the values lie on.
+        output: file to write, ``.nii.gz`` or ``.nii``.
+    """
+    like = Path(like)
+    # The header holds single precision; rounded up, it would make 255 a little more than 1.
+    slope = float(np.nextafter(np.float32(1 / 255), np.float32(0)))
+    _write_like(values, _open(like, ImageError), Path(output), slope)
+
+
+def _write_like(
+    values: np.ndarray, reference: nib.spatialimages.SpatialImage, output: Path, slope: float | None = None
+) -> None:
+    image = nib.Nifti1Image(values, reference.affine)
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0.0)
     if isinstance(reference.header, nib.Nifti1Header):  # keep which of qform and sform the scanner's software trusted
         image.header["xyzt_units"] = reference.header["xyzt_units"]
         for form in ("qform", "sform"):

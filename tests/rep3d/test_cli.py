@@ -34,7 +34,7 @@ def test_train_segment_evaluate(tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     trained = _rep3d("train", "--data", tmp_path / "data", "--output", model, "--iterations", 2, "--cases", 2)
     assert trained.returncode == 0, trained.stderr
-    assert "v1, 2 cases" in trained.stdout
+    assert "v1, 2 cases" in trained.stdout and "Validation" not in trained.stdout
     segmented = _rep3d("segment", model, cases[2].image, tmp_path / "found.nii.gz")
     assert segmented.returncode == 0, segmented.stderr
     assert "Head:" in segmented.stdout and "ml" in segmented.stdout
@@ -52,6 +52,19 @@ def test_train_segment_evaluate(tmp_path: Path) -> None:
     exported = _rep3d("export", "--checkpoint", model, "--output", tmp_path / "model.pt2")
     assert exported.returncode == 0, exported.stderr
     assert "checked with torch" in exported.stdout and (tmp_path / "model.pt2").is_file()
+
+
+def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_trained_on(tmp_path: Path) -> None:
+    generate_cohort(tmp_path / "data", 3, seed=1)
+    model = tmp_path / "model.pt"
+    common = ("train", "--data", tmp_path / "data", "--output", model, "--iterations", 1, "--validation")
+    trained = _rep3d(*common, 1, "--variant", "fixed", "--resume", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    assert "v1, 2 cases" in trained.stdout and "ended by iterations" in trained.stdout
+    assert "Validation Dice on 1 cases that it was not trained on; they chose the weights (step 1)" in trained.stdout
+    assert not (tmp_path / "run").exists()
+    refused = _rep3d(*common, 2, "--start", model)
+    assert refused.returncode == 1 and "expected from 0 to 1 cases" in refused.stderr
 
 
 @pytest.mark.parametrize(

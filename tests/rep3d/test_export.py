@@ -131,7 +131,7 @@ assert not {"rep3d", "monai"} & set(sys.modules)
         def wrong(module: torch.nn.Module) -> torch.nn.Module | None:
             convolution = plain(module)
             if convolution is not None:
-                convolution.weight = torch.nn.Parameter(convolution.weight.flip(2), requires_grad=False)  # type: ignore
+                convolution.weight = torch.nn.Parameter(convolution.weight.flip(2), requires_grad=False)
             return convolution
 
         monkeypatch.setattr(export, "_plain_convolution", wrong)

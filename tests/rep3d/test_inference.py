@@ -19,10 +19,11 @@ from rep3d.checkpoint import Checkpoint
 from rep3d.config import Rep3DConfig
 from rep3d.engines import TorchEngine
 from rep3d.errors import ConfigError, ImageError
-from rep3d.inference import Predictor, choose_device, count_windows, fit_window, predictive_uncertainty
+from rep3d.inference import Predictor, choose_device, count_windows, fit_window
 from rep3d.metrics import dice_of_files
 from rep3d.network import Rep3D
 from rep3d.tasks import Intensity, TaskConfig
+from rep3d.uncertainty import mean_entropy
 
 CONFIG = Rep3DConfig(out_channels=3, dims=(2, 2, 2, 2), depths=(1, 1, 1, 1), hidden_size=2, kernel_size=3)
 TASK = TaskConfig("toy", {"Tail": 7, "Head": 2}, (1.0, 1.0, 1.0), Intensity("window", 0, 100), "RAS", (32, 32, 32))
@@ -185,12 +186,12 @@ def test_uncertainty_is_zero_when_certain_one_when_clueless_and_does_not_grow_wi
     certain = torch.zeros(3, 8, 8, 8)
     certain[0] = 1
     certain[0, 2:5, 2:5, 2:5], certain[1, 2:5, 2:5, 2:5] = 0, 1
-    assert predictive_uncertainty(certain) == pytest.approx(0, abs=1e-4)
-    assert predictive_uncertainty(torch.full((3, 8, 8, 8), 1 / 3)) == pytest.approx(1, abs=1e-4)
-    assert predictive_uncertainty(torch.full((3, 16, 16, 16), 1 / 3)) == pytest.approx(1, abs=1e-4)
+    assert mean_entropy(certain) == pytest.approx(0, abs=1e-4)
+    assert mean_entropy(torch.full((3, 8, 8, 8), 1 / 3)) == pytest.approx(1, abs=1e-4)
+    assert mean_entropy(torch.full((3, 16, 16, 16), 1 / 3)) == pytest.approx(1, abs=1e-4)
     half = certain.clone()
     half[:, 2:5, 2:5, 2:5] = torch.tensor([0.4, 0.5, 0.1])[:, None, None, None]
-    assert 0.01 < predictive_uncertainty(half) < 0.9
+    assert 0.01 < mean_entropy(half) < 0.9
 
 
 def test_unknown_devices_are_refused() -> None:

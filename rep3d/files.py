@@ -1,0 +1,86 @@
+"""Files that are written whole or not at all: a reader, or a crash, finds the old one or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "link_whole", "read_json", "utc_now", "whole_file", "write_text"]
+
+PART_SUFFIX = ".part"
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _part_of(path: Path) -> Path:
+    """A hidden name beside a file; the watcher of a studies folder ignores its suffix."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears at ``path`` when it is complete; until then it lies beside it, hidden."""
+    temporary = _part_of(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copies a file's content by way of :func:`whole_file`."""
+    with source.open("rb") as file, whole_file(target) as out:
+        shutil.copyfileobj(file, out)
+
+
+def link_whole(source: Path, target: Path) -> None:
+    """Makes ``target`` the same file as ``source``, at once; a copy where the file system knows no hard links."""
+    temporary = _part_of(target)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        copy_whole(source, target)
+        return
+    try:
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # where both names were one file already, replacing does nothing
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file by way of :func:`whole_file`."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of ours; empty where there is no file yet, or one that is no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

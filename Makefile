@@ -27,6 +27,7 @@ serve: $(STAMP)
 	PATH="$(abspath $(VENV))/bin:$$PATH" monailabel start_server --app apps/rep3d_label --studies "$(STUDIES)" --host $(HOST) --port $(PORT) $(ARGS)
 
 test: $(STAMP)
+	@sh tests/system_packages.sh
 	$(PY) -m pytest $(ARGS)
 
 test-slow: $(STAMP)

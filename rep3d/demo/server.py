@@ -1,4 +1,6 @@
-"""A real MONAI Label server with our app, as a child process that is always stopped with all it started."""
+"""A real MONAI Label server, with our app unless told otherwise, as a child process that is always stopped with all it
+started.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,19 @@ class ServerProcess:
         log: file that receives all that the server prints.
         port: TCP port on 127.0.0.1; 0 for a free one.
         conf: the app's ``--conf`` settings.
+        app: folder of the app; ours by default.
+        python: the interpreter of another environment to run it in; this one by default.
     """
 
-    def __init__(self, studies: Path, log: Path, port: int = 0, conf: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        studies: Path,
+        log: Path,
+        port: int = 0,
+        conf: dict[str, str] | None = None,
+        app: Path = APP,
+        python: Path | None = None,
+    ) -> None:
         if not (3, 10) <= sys.version_info[:2] <= (3, 11):
             raise ServerError(
                 f"the server: expected Python 3.10 or 3.11, got {sys.version.split()[0]} (MONAI Label needs distutils, "
@@ -51,17 +63,19 @@ class ServerProcess:
         self.log = log
         self.port = port or free_port()
         self.conf = dict(conf or {})
+        self.app = app
+        self.python = python or Path(sys.executable)
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ServerProcess:
         command = [
-            sys.executable,
+            str(self.python),
             "-m",
             "monailabel.main",
             "start_server",
             "--app",
-            str(APP),
+            str(self.app),
             "--studies",
             str(self.studies),
         ]

@@ -21,7 +21,7 @@ from rep3d.errors import CheckpointError, Rep3DError
 from rep3d.network import Rep3D
 from rep3d.tasks import TaskConfig
 
-__all__ = ["Checkpoint", "load_checkpoint", "read_checkpoint_task", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "read_checkpoint_task", "save_checkpoint", "write_atomically"]
 
 _FORMAT = "rep3d-checkpoint"
 _FORMAT_VERSION = 1
@@ -46,6 +46,26 @@ class Checkpoint:
     def version(self) -> str:
         """Name of this model version, such as ``"v3"``; ``"unversioned"`` where none was recorded."""
         return str(self.info.get("version", "unversioned"))
+
+
+def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes tensors and plain values with ``torch.save``; readers see the old file or the new one, never a part.
+
+    Args:
+        path: file to write; its folder is made.
+        content: what to write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def save_checkpoint(path: Path | str, model: Rep3D, task: TaskConfig, info: Mapping[str, Any]) -> None:
@@ -76,17 +96,7 @@ def save_checkpoint(path: Path | str, model: Rep3D, task: TaskConfig, info: Mapp
         "info": dict(info),
         "state_dict": state,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content)
 
 
 def _read(path: Path, mmap: bool = False) -> dict[str, Any]:

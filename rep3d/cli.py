@@ -1,4 +1,5 @@
-"""The command line: ``rep3d demo``, ``train``, ``segment``, ``evaluate``, ``explain``, ``export``.
+"""The command line: ``rep3d demo``, ``tasks``, ``train``, ``segment``, ``evaluate``, ``explain``, ``export``,
+``simulate``, ``versions``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -18,6 +19,7 @@ from rich.markup import escape
 
 from rep3d import __version__
 from rep3d.errors import Rep3DError
+from rep3d.version_commands import versions
 
 # Idle OpenMP threads must sleep, not spin, where several processes share the cores. Read when PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -127,25 +129,50 @@ def _stop_on_terminate() -> None:
 
 
 @app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Show this one, with the codes of its labels.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """List the tasks known by name: labels, values, colours, terminology, spacing, intensity, patch."""
+    from rep3d.task_table import show_task, show_tasks, tasks_as_json
+
+    if as_json:
+        console.print_json(data=tasks_as_json(name))
+    elif name is not None:
+        show_task(console, name)
+    else:
+        show_tasks(console)
+
+
+@app.command()
 def train(
     data: Annotated[Path, typer.Option(help="Decathlon folder: imagesTr, labelsTr, dataset.json.")],
     output: Annotated[Path, typer.Option(help="Checkpoint to write.")],
     start: Annotated[Path | None, typer.Option(help="Checkpoint to continue from.")] = None,
     preset: Annotated[str, typer.Option(help="Network: tiny or base.")] = "tiny",
+    variant: Annotated[str, typer.Option(help="Prior of a first network's kernels: learned, fixed, none.")] = "learned",
     iterations: Annotated[int, typer.Option(help="Training steps.")] = 1000,
     max_minutes: Annotated[float, typer.Option(help="Time budget in minutes.")] = 60.0,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW at the start.")] = 2e-3,
     cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
+    validation: Annotated[int, typer.Option(help="Cases to leave out of training; they choose the weights.")] = 0,
+    patience: Annotated[int, typer.Option(help="End after so many validations without a gain; 0: never.")] = 0,
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder of this run alone; run again with it, a killed training goes on.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, sampling and augmentation.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
 ) -> None:
-    """Train on a labelled data set. No accuracy is claimed: measure it with `rep3d evaluate` on other cases."""
+    """Train on a labelled data set. To know how accurate the model is, run `rep3d evaluate` on other cases."""
     from rep3d.cases import decathlon_cases
     from rep3d.checkpoint import load_checkpoint
     from rep3d.demo.screen import train_progress
+    from rep3d.multi_gpu import parse_gpus
     from rep3d.tasks import labels_from_dataset_json, modality_from_dataset_json
     from rep3d.training import TrainSettings, task_for_cases
     from rep3d.training import train as run
+    from rep3d.validation import choose_validation
 
     description = data / "dataset.json"
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
@@ -153,18 +180,37 @@ def train(
     checkpoint = load_checkpoint(start) if start else None
     images = [case.image for case in found]
     task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality)
-    settings = TrainSettings(iterations, max_minutes, learning_rate, seed=seed, preset=preset, device=device)
-    with train_progress(console) as progress:
-        trained = run(found, task, settings, output, checkpoint, progress)
-    console.print(
-        f"Wrote {escape(str(output))}: {trained.version}, {len(found)} cases, training loss {trained.info['loss']:.3f}"
+    settings = TrainSettings(
+        iterations,
+        max_minutes,
+        learning_rate,
+        seed=seed,
+        preset=preset,
+        device=device,
+        patience=patience,
+        variant=variant,
+        gpus=parse_gpus(gpus) if gpus else None,
     )
+    seen = checkpoint.info.get("trained_on", checkpoint.info.get("cases", [])) if checkpoint else []
+    training, left_out = choose_validation(found, validation, seen) if validation else (found, [])
+    with train_progress(console) as progress:
+        trained = run(training, task, settings, output, checkpoint, progress, validation=left_out, state=resume)
+    info = trained.info
+    facts = f"{trained.version}, {len(training)} cases, training loss {info['loss']:.3f}, ended by {info['stopped']}"
+    console.print(f"Wrote {escape(str(output))}: {facts}", soft_wrap=True)
+    if info["resumed_from"] is not None:
+        console.print(f"It went on from step {info['resumed_from']} of a run that had not ended.")
+    if info["validation"] is not None:
+        dice = ", ".join(f"{escape(name)} {value:.3f}" for name, value in info["validation"].items())
+        count = len(info["validation_measured"])
+        words = f"on {count} cases that it was not trained on; they chose the weights (step {info['kept_iteration']})"
+        console.print(f"Validation Dice {words}: {dice or 'no label in these cases'}", soft_wrap=True)
 
 
 @app.command()
 def segment(
     checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
-    image: Annotated[Path, typer.Argument(help="NIfTI image.")],
+    image: Annotated[Path, typer.Argument(help="NIfTI image, or a folder with one DICOM series.")],
     output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz), on the image's own grid.")],
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, torch or openvino; auto if not given.")] = None,
@@ -200,7 +246,7 @@ def evaluate(
     cases = decathlon_cases(data)[skip:]
     if not cases:
         raise Rep3DError(f"--data: expected labelled cases in {data}/imagesTr and labelsTr, found none to measure on")
-    seen = set(predictor.info.get("cases", []))
+    seen = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
     names = predictor.task.label_names
     table = Table("Case", *names, "Mean", title=f"Dice of {checkpoint.name} ({predictor.version})")
     scores = {}
@@ -256,6 +302,65 @@ def export(
     console.print(
         f"Wrote {escape(str(output))} ({written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error})"
     )
+
+
+@app.command()
+def simulate(
+    data: Annotated[
+        Path | None, typer.Argument(help="Decathlon folder (imagesTr, labelsTr, dataset.json); phantoms if not given.")
+    ] = None,
+    out: _Folder = Path("simulation"),
+    strategies: Annotated[str, typer.Option(help="Names with commas; `--strategies help` lists them.")] = (
+        "random,entropy,hybrid"
+    ),
+    seeds: Annotated[str, typer.Option(help="Whole numbers with commas: splits, first batches, trainings.")] = "0,1,2",
+    labels: Annotated[str, typer.Option(help="How many labels there are after each round.")] = "2,4,8,12,20",
+    pool: Annotated[int, typer.Option(help="Cases that may be annotated.")] = 60,
+    held_out: Annotated[int, typer.Option(help="Other cases, to measure on.")] = 20,
+    iterations: Annotated[int, typer.Option(help="Training steps per round.")] = 100,
+    new_weight: Annotated[float, typer.Option(help="How often a new case is drawn for each time of an old one.")] = 3.0,
+    preset: Annotated[str, typer.Option(help="Network: tiny or base.")] = "tiny",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at the same time, each with its share of the cores.")] = 1,
+) -> None:
+    """Replay annotation with several strategies: Dice against labels, and how many labels give 95 % of full data.
+
+    Given again, the command goes on where it was.
+    """
+    from rep3d.acquisition import STRATEGIES
+    from rep3d.simulate import SimulationPlan
+    from rep3d.simulate import simulate as run
+    from rep3d.simulate_table import show_strategies, show_summary
+
+    if strategies == "help":
+        show_strategies(console, STRATEGIES)
+        return
+    _stop_on_terminate()
+    plan = SimulationPlan(
+        labels=_whole_numbers(labels, "--labels"),
+        pool=pool,
+        held_out=held_out,
+        iterations=iterations,
+        preset=preset,
+        new_weight=new_weight,
+        device=device,
+    )
+    names = [name.strip() for name in strategies.split(",")]
+    results = run(
+        data, out, names, _whole_numbers(seeds, "--seeds"), plan, jobs, lambda line: console.print(escape(line))
+    )
+    show_summary(console, results)
+    console.print(f"Wrote {escape(str(out / 'results.json'))} and curves.png", soft_wrap=True)
+
+
+def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise Rep3DError(f"{option}: expected whole numbers with commas between them, got {text!r}") from error
+
+
+app.command()(versions)
 
 
 def main() -> None:

@@ -15,13 +15,23 @@ from typing import Any
 
 import lib.environment  # noqa: F401  (first: it makes sure that all others can be imported)
 from fastapi import HTTPException
-from lib.datastore import DATASTORE_FILE, Rep3DDatastore, check_registry
+from lib.assignment import next_sample
+from lib.auto_train import AutoTrain
+from lib.batch import BatchRunner
+from lib.case_book import CaseBook
+from lib.datastore import Rep3DDatastore
+from lib.dicom_import import DicomImport
 from lib.http_errors import register_error_handlers
 from lib.infer import Rep3DInferTask
+from lib.leases import LeaseBook
 from lib.names import checked_name
 from lib.published import PublishedModel
+from lib.registry import DATASTORE_FILE, check_registry
+from lib.requests_running import RunningRequests
+from lib.reviews import Reviews
 from lib.routes import add_routes
 from lib.scoring import UncertaintyScoring
+from lib.scoring_watch import ScoringWatch
 from lib.served import ServedModel
 from lib.sessions import SafeSessions
 from lib.setup import ModelSetup, Setup, damaged_checkpoint
@@ -37,8 +47,11 @@ from lib.startup import (
     say_once,
     server_is_starting,
 )
-from lib.strategies import First, RandomImage, Uncertainty
+from lib.strategies import all_strategies
+from lib.thumbnails import Thumbnails
 from lib.train import Rep3DTrainTask
+from lib.train_cases import models_taught
+from lib.train_start import start_training, training_runs
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -46,6 +59,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, ImageError
+from rep3d.versions import VersionStore
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +82,19 @@ class Rep3DLabelApp(MONAILabelApp):
             version=__version__,
             labels=sorted(self._setup.labels, key=lambda name: self._setup.labels[name]),
         )
-        # MONAI Label would start a scoring process at each start and each next sample; ours runs after each training.
+        workspace = self._setup.workspace
+        self.leases = LeaseBook(workspace.leases, self._setup.conf.lease_minutes)
+        reviews = Reviews(workspace.reviews)
+        self.case_book = CaseBook(self.datastore(), self._setup.labels, self.leases, reviews, self.served)
+        self.thumbnails = Thumbnails(workspace.thumbnails, self._setup.labels)
+        self.auto_train = AutoTrain(
+            workspace.auto_train,
+            self._setup.conf.train_every,
+            lambda model: start_training(self, model, {}),
+            lambda: training_runs(self),
+        )
+        self.batch = BatchRunner(self.served, self.datastore(), self.leases)
+        # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
 
     def _prepare(self, studies: str, conf: dict[str, str]) -> Setup:
@@ -82,12 +108,23 @@ class Rep3DLabelApp(MONAILabelApp):
             check_registry(setup.folder / DATASTORE_FILE)
             _check_adopted(setup.workspace.adopted)
         self.served = {name: _served(model) for name, model in setup.models.items()}
+        self.requests = RunningRequests()
+        self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json")
         if starting:
             for model in self.served.values():
                 _load(model)
             setup.workspace.prepare(setup.default_model)
+            for model in self.served.values():
+                model.versions.adopt()
+            setup.label_map.write()
             make_incoming_folder()
+            self.dicom.run()
         return setup
+
+    @property
+    def setup(self) -> Setup:
+        """What the server works with."""
+        return self._setup
 
     @property
     def default_model(self) -> str:
@@ -102,19 +139,19 @@ class Rep3DLabelApp(MONAILabelApp):
         return Rep3DDatastore(self._setup.folder, self._setup.workspace, self._setup.labels, watch, read_only=child)
 
     def init_infers(self) -> dict[str, Any]:
-        return {name: Rep3DInferTask(model.published, model.setup.labels) for name, model in self.served.items()}
+        return {
+            name: Rep3DInferTask(model.published, model.setup.labels, self.requests, name)
+            for name, model in self.served.items()
+        }
 
     def init_trainers(self) -> dict[str, Any]:
         return {name: Rep3DTrainTask(model) for name, model in self.served.items()}
 
     def init_strategies(self) -> dict[str, Any]:
-        default = self.served[self.default_model]
-        uncertainty = Uncertainty(default.published, default.setup.workspace)
-        return {"uncertainty": uncertainty, "random": RandomImage(), "first": First()}
+        return dict(all_strategies(self.served, self.default_model))
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        default = self.served[self.default_model]
-        return {"uncertainty": UncertaintyScoring(default.published, default.setup.workspace)}
+        return {"uncertainty": UncertaintyScoring(self.served)}
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
@@ -168,11 +205,17 @@ class Rep3DLabelApp(MONAILabelApp):
         if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
             raise HTTPException(422, "label_tag: expected one for predictions, got 'final', which is a person's")
         try:
-            file, params = task({**request, "image": path})
+            file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
         except ImageError as error:
             shown = "image" if upload else f"image {image}"
             raise ImageError(str(error).replace(os.path.basename(path), shown)) from error
-        label = store.save_label(image, file, tag, {"model": request["model"], "params": params}) if save else file
+        try:
+            if not upload and not request.get("box"):  # with a part of it, no submission could be compared
+                store.keep_prediction(image, Path(file), params)
+            label = store.save_label(image, file, tag, {"model": request["model"], "params": params}) if save else file
+        except BaseException:
+            Path(file).unlink(missing_ok=True)
+            raise
         return {"label": label, "tag": tag, "file": file, "params": params}
 
     def _is_upload(self, path: str) -> bool:
@@ -187,15 +230,15 @@ class Rep3DLabelApp(MONAILabelApp):
         """Which image to annotate next.
 
         Raises:
-            HTTPException: 404 for an unknown strategy, and where every image has a label.
+            HTTPException: 404 for an unknown strategy, and where every image has a label or is lent to another.
         """
-        strategy = _known("strategy", request.get("strategy") or "random", self._strategies)
-        sample = strategy(request, self.datastore())
-        if not sample:
-            total = len(self.datastore().list_images())
-            reason = f"all {total} images have a final label" if total else "there are no images yet: upload one"
-            raise HTTPException(404, f"no sample left: {reason}")
-        return {**sample, "path": self.datastore().get_image_uri(sample["id"])}
+        strategy = _known("strategy", request.get("strategy") or self._setup.conf.strategy, self._strategies)
+        return next_sample(strategy, request, self.datastore(), self.leases)
+
+    def on_save_label(self, image_id: str, label_id: str) -> None:
+        """Counts a person's label for the training that may start by itself."""
+        if self._setup.conf.train_every:
+            self.auto_train.submitted(models_taught(self.served, self.datastore(), image_id))
 
     def on_init_complete(self) -> None:
         """Completes the HTTP application, which exists by now, with our routes and errors."""
@@ -206,6 +249,9 @@ class Rep3DLabelApp(MONAILabelApp):
         stop_children_with_server()
         mark_started()
         super().on_init_complete()
+        self.auto_train.watch()
+        if settings.MONAI_LABEL_AUTO_UPDATE_SCORING:
+            ScoringWatch(self.served, self.datastore()).start()
         for name, model in self.served.items():
             logger.info(
                 "Rep3D Label serves %s of %s: labels %s, device %s, preset %s, version %s",
@@ -214,12 +260,15 @@ class Rep3DLabelApp(MONAILabelApp):
                 dict(model.setup.labels),
                 model.setup.device,
                 model.setup.preset,
-                model.published.facts().get("version", "none yet"),
+                _facts(model)["version"] or "none yet",
             )
+            for note in model.setup.notes:
+                logger.warning("%s", note)
 
 
 def _served(setup: ModelSetup) -> ServedModel:
-    return ServedModel(setup, PublishedModel(setup.workspace.published, setup.labels, setup.device))
+    published = PublishedModel(setup.workspace.published, setup.labels, setup.device)
+    return ServedModel(setup, published, VersionStore(setup.workspace.root))
 
 
 def _check_adopted(path: Path) -> None:
@@ -234,15 +283,19 @@ def _check_adopted(path: Path) -> None:
 def _load(model: ServedModel) -> None:
     """Makes the model ready, so that the first request does not wait for it."""
     try:
-        if model.published.facts():
-            model.published.load()
+        if model.published.path.exists():
+            head = model.setup.head
+            if head and not head.kept:
+                load_checkpoint(model.published.path)  # it answers nothing, but the next training begins from it
+            else:
+                model.published.load()
     except CheckpointError as error:
         raise damaged_checkpoint(model.published.path, error) from error
 
 
 def _facts(model: ServedModel) -> dict[str, Any]:
     """What clients are told about a model."""
-    known: dict[str, Any] = {"labels": dict(model.setup.labels), "preset": model.setup.preset}
+    known = model.setup.facts()
     try:
         return {**known, "version": model.published.facts().get("version"), "error": None}
     except CheckpointError as error:

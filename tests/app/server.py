@@ -45,6 +45,7 @@ class AppServer:
         app: the app's folder.
         port: port to listen on, or None for a free one.
         prefix: a command to run the server by, such as one that takes rights away.
+        scores_by_itself: whether it computes scores that are missing in the background, which takes a core for a while.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class AppServer:
         app: Path = APP_DIR,
         port: int | None = None,
         prefix: Sequence[str] = (),
+        scores_by_itself: bool = False,
     ) -> None:
         self.studies = studies
         self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.log_file = scratch / f"server-{self.port}.log"
         self._scratch = scratch
+        self._scores_by_itself = scores_by_itself
         settings: Sequence[str] = [part for pair in (conf or {}).items() for part in ("--conf", *pair)]
         self._command = [*prefix, sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
         self._command += ["--studies", str(studies), "--host", HOST, "--port", str(self.port), *settings]
@@ -87,7 +90,8 @@ class AppServer:
         temporary = self._scratch / "tmp"
         temporary.mkdir(exist_ok=True)
         folders = {"MONAI_LABEL_SESSION_PATH": str(self._scratch / "sessions"), "TMPDIR": str(temporary)}
-        environment = {**os.environ, **folders}
+        watch = {"MONAI_LABEL_AUTO_UPDATE_SCORING": str(self._scores_by_itself).lower()}
+        environment = {**os.environ, **folders, **watch}
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -189,7 +193,10 @@ class AppServer:
         while time.monotonic() < deadline:
             stats = self.train_stats()
             task = self.get("/train/").json()
-            if stats.get("phase") in ("done", "error", "stopped") and task["status"] not in ("SUBMITTED", "RUNNING"):
+            if stats.get("phase") in ("done", "error", "stopped", "interrupted") and task["status"] not in (
+                "SUBMITTED",
+                "RUNNING",
+            ):
                 return stats
             time.sleep(0.3)
         raise AssertionError(f"the training did not end within {seconds:g} s:\n{self.log[-4000:]}")

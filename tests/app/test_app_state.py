@@ -1,24 +1,17 @@
-"""What the app writes: whole files, a training status that outlives its process, scores that know their model."""
+"""What the app writes: whole files, a training status that outlives its process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fastapi import HTTPException
 from lib.datastore import Rep3DDatastore
-from lib.scoring import current_scores, score_unlabelled
-from lib.strategies import Uncertainty
 from lib.train_status import TrainStatus, read_status
 from lib.workspace import Workspace, write_text
 
-from rep3d.errors import ImageError
 from tests.app.data import LABELS, unchanged, write_image, write_label
-
-FACTS = {"version": "v3", "created": "2024-05-01T00:00:00+00:00"}
 
 
 @pytest.fixture
@@ -33,10 +26,6 @@ def datastore(tmp_path: Path, workspace: Workspace) -> Rep3DDatastore:
     for number in range(3):
         write_image(tmp_path / f"case_{number}.nii.gz", number)
     return Rep3DDatastore(tmp_path, workspace, LABELS, auto_reload=False, read_only=False)
-
-
-def _model(uncertainty: Callable[[Path], float], facts: dict | None = None) -> SimpleNamespace:
-    return SimpleNamespace(facts=lambda: FACTS if facts is None else facts, uncertainty=uncertainty)
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -71,69 +60,12 @@ def test_progress_is_written_once_a_second_and_each_phase_at_once(tmp_path: Path
     assert seen == [(1, "starting"), (1, "starting"), (3, "starting"), (3, "x")]
 
 
-@pytest.mark.parametrize(
-    ("tasks", "phase", "words"),
-    [
-        ([{"status": "RUNNING"}], "training", None),
-        ([{"status": "DONE"}, {"status": "SUBMITTED"}], "training", None),
-        ([{"status": "STOPPED"}], "stopped", "on request"),
-        ([{"status": "ERROR", "details": ["one", "Killed"]}], "error", "Killed"),
-        ([{"status": "ERROR"}], "error", "none"),
-        ([], "stopped", "the server ended"),
-    ],
-)
-def test_a_run_without_its_process_is_not_running(tmp_path: Path, tasks: list, phase: str, words: str | None) -> None:
-    path = tmp_path / "status.json"
-    assert read_status(path, tasks) == {}
-    TrainStatus(path).update({"phase": "training", "eta_seconds": 100.0})
-    status = read_status(path, tasks)
-    assert status["phase"] == phase
-    assert (words in status["error"]) if words else status["error"] is None
-
-
 def test_a_run_that_ended_stays_ended(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     TrainStatus(path).update({"phase": "done", "version": "v2"})
     assert read_status(path, [])["phase"] == "done"
     path.write_text("{half")
     assert read_status(path, []) == {}
-
-
-def test_scores_are_kept_resumed_and_forgotten_with_their_model(
-    datastore: Rep3DDatastore, workspace: Workspace
-) -> None:
-    asked = []
-
-    def uncertainty(image: Path) -> float:
-        asked.append(image.name)
-        if image.name.startswith("case_1"):
-            raise ImageError("case_1: damaged")
-        return 0.5
-
-    assert score_unlabelled(datastore, _model(uncertainty), workspace, 60) == {"case_0": 0.5, "case_2": 0.5}
-    assert json.loads(workspace.scores.read_text())["failed"] == {"case_1": "case_1: damaged"}
-    asked.clear()
-    score_unlabelled(datastore, _model(uncertainty), workspace, 60)
-    assert asked == ["case_1.nii.gz"]
-    assert current_scores(workspace, {**FACTS, "created": "later"}) == {}
-    assert current_scores(workspace, {}) == {}
-
-
-def test_scoring_respects_its_time(datastore: Rep3DDatastore, workspace: Workspace) -> None:
-    assert score_unlabelled(datastore, _model(lambda image: 0.5), workspace, 0) == {}
-
-
-def test_most_uncertain_unlabelled_image_is_chosen(
-    datastore: Rep3DDatastore, workspace: Workspace, tmp_path: Path
-) -> None:
-    scores = {"case_0": 0.9, "case_1": 0.7, "case_2": 0.1, "gone": 1.0}
-    workspace.scores.write_text(json.dumps({**FACTS, "scores": scores}))
-    datastore.save_label("case_0", str(write_label(tmp_path / "up" / "l.nii.gz", 0)), "final", {})
-    choice = Uncertainty(_model(lambda image: 0.0), workspace)({}, datastore)
-    assert choice == {"id": "case_1", "score": 0.7, "used_strategy": "uncertainty", "version": "v3"}
-    choice = Uncertainty(_model(lambda image: 0.0, {"version": "v4"}), workspace)({}, datastore)
-    assert choice["used_strategy"] == "random"
-    assert "no scores of the published model" in choice["reason"]
 
 
 def test_a_child_process_cannot_write(datastore: Rep3DDatastore, workspace: Workspace, tmp_path: Path) -> None:

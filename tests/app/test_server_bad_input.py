@@ -131,7 +131,7 @@ def test_prediction_never_takes_a_persons_place(server: AppServer, studies: Path
 
 def test_what_is_not_offered_says_so(server: AppServer, studies: Path) -> None:
     with unchanged(studies):
-        refused(server.post("/batch/infer/rep3d"), 404, "batch")
+        refused(server.post("/batch/infer/other"), 404, "'other'")
         refused(server.post("/infer/wsi_v2/rep3d"), 404, "whole-slide")
 
 
@@ -257,7 +257,7 @@ def test_model_file_changes_by_training_only(server: AppServer, studies: Path, t
     with unchanged(studies):
         refused(upload(server, "/model/rep3d", "file", text_file), 403, "training")
         refused(server.request("DELETE", "/model/rep3d"), 403, "training")
-    published = (studies / "rep3d" / "published.pt").read_bytes()
+    published = (studies / "rep3d" / "models" / "rep3d" / "published.pt").read_bytes()
     assert server.get("/model/rep3d").content == published
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.data import CONF, publish_small_model, snapshot, write_image
+from tests.app.data import CONF, snapshot, write_image
 from tests.app.server import AppServer
 
 REASON = "Rep3D Label cannot start: expected"
@@ -38,8 +39,10 @@ def _without_labels(folder: Path, scratch: Path) -> AppServer:
     return AppServer(folder, scratch)
 
 
-def _with_model_of_another_task(folder: Path, scratch: Path) -> AppServer:
-    publish_small_model(folder, {"liver": 1})
+def _with_a_map_that_contradicts(folder: Path, scratch: Path) -> AppServer:
+    (folder / "rep3d").mkdir()
+    stored = {"labels": {"liver": 1, "head": 2}, "models": {"rep3d": ["liver", "head"]}, "served": ["rep3d"]}
+    (folder / "rep3d" / "labels.json").write_text(json.dumps(stored), encoding="utf-8")
     return AppServer(folder, scratch, CONF)
 
 
@@ -51,7 +54,7 @@ def _on_a_folder_that_cannot_be_written(folder: Path, scratch: Path) -> AppServe
 
 MAKERS = {
     "labels": _without_labels,
-    "task": _with_model_of_another_task,
+    "map": _with_a_map_that_contradicts,
     "unwritable": _on_a_folder_that_cannot_be_written,
 }
 
@@ -90,7 +93,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ref
     ("name", "words"),
     [
         ("labels", ["to know the label names", "--conf labels a,b", "dataset.json", "published model"]),
-        ("task", ["checkpoint of another task", "{'liver': 1}", "published.pt away", "--conf labels liver=1"]),
+        ("map", ["as stored in", "liver=1,head=2", "head=1, but that value stands for 'liver'", "labels.json"]),
         ("unwritable", ["a studies folder that can be written", "Permission denied", "--studies"]),
         ("port", ["to listen on 127.0.0.1 port", "Address already in use", "--port"]),
     ],

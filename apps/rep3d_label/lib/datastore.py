@@ -10,70 +10,60 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
-from filelock import FileLock
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
-from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.datastore.local import DataModel, ImageLabelModel
 
+from lib.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_time
+from lib.label_facts import FactsCache, file_stamp
+from lib.label_files import PreparedLabel, SubmitOptions, described_values, prepare_label
+from lib.label_formats import LABEL_SUFFIXES
 from lib.names import checked_name, split_suffix
-from lib.startup import StartupError
+from lib.predictions import Predictions
+from lib.registry import FINAL, Registry
 from lib.workspace import Workspace, copy_whole, utc_now, write_text
-from rep3d.cases import Case
 from rep3d.errors import ImageError, LabelError
-from rep3d.volumes import IMAGE_SUFFIXES, check_label, geometry
+from rep3d.volumes import IMAGE_SUFFIXES, geometry, stored_grid
 
-__all__ = ["DATASTORE_FILE", "Rep3DDatastore", "check_registry", "images_folder"]
+__all__ = ["Rep3DDatastore", "Submission"]
 
-DATASTORE_FILE = "datastore_v2.json"
-_FINAL = DefaultLabelTag.FINAL.value
+# A label of fewer voxels is compared with the prediction at once, others after the answer: reading takes seconds.
+_COMPARE_AT_ONCE = 2**22
+# What only the server says of a label; a client that sends such a key is not believed.
+_OURS = ("prediction", "remapped", "resampled", "converted", "original", "source", "restored", "empty")
 
 
-def images_folder(studies: Path) -> str:
-    """Where the images of a studies folder are, relative to it.
+@dataclass(frozen=True)
+class Submission:
+    """A label that was accepted.
 
-    That is the folder itself, or ``imagesTr`` in a folder of the decathlon's layout without images at its top.
+    Attributes:
+        id: its id, which is the image's.
+        duplicate: the same was there already, from the same author: nothing was changed.
+        info: what is known about it.
     """
-    if any(split_suffix(file.name, IMAGE_SUFFIXES)[1] and not file.name.startswith(".") for file in studies.iterdir()):
-        return "."
-    return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
+
+    id: str
+    duplicate: bool
+    info: Mapping[str, Any]
 
 
-def check_registry(path: Path) -> None:
-    """Refuses to start with a damaged registry of images and labels; the files themselves are not in danger.
-
-    Raises:
-        StartupError: if the file is there and cannot be read.
-    """
-    if not path.exists():
-        return
-    try:
-        LocalDatastoreModel.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise StartupError(
-            f"MONAI Label's list of images and labels in {path}",
-            f"a damaged file ({str(error).splitlines()[0]})",
-            "Move that file away: images and labels are found again by their files, only facts about them are lost.",
-        ) from error
-
-
-class Rep3DDatastore(LocalDatastore):
+class Rep3DDatastore(Registry):
     """A datastore over a local folder.
 
     Args:
         folder: the studies folder.
-        workspace: where history and removed cases go.
-        labels: label name to voxel value; labels with other values are refused.
+        workspace: where history, predictions and removed cases go.
+        labels: label name to voxel value, the server's one map.
         auto_reload: notice files that are put into or taken out of the folder while the server runs.
-        read_only: never write. For child processes, whose copy of the registry ages: writing it would erase what the
-            server registered meanwhile.
+        read_only: never write; see :class:`lib.registry.Registry`.
     """
 
     def __init__(
@@ -81,93 +71,10 @@ class Rep3DDatastore(LocalDatastore):
     ) -> None:
         self._workspace = workspace
         self._label_values = labels
-        self._may_write = not read_only
-        self._images_found_in = images_folder(folder)
-        # The watcher of the folder runs in a thread of its own, and so do requests.
-        self._guard = threading.RLock()
-        super().__init__(
-            str(folder),
-            images_dir=self._images_found_in,
-            datastore_config=DATASTORE_FILE,
-            extensions=[f"*{suffix}" for suffix in IMAGE_SUFFIXES],
-            auto_reload=auto_reload,
-            read_only=read_only,
-        )
-
-    # What is there ------------------------------------------------------------------------------------------
-
-    def list_images(self) -> list[str]:
-        """Ids of all images."""
-        with self._guard:
-            return super().list_images()
-
-    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Ids of the images with a final label."""
-        with self._guard:
-            return super().get_labeled_images(label_tag, labels)
-
-    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Ids of the images without a final label."""
-        with self._guard:
-            return super().get_unlabeled_images(label_tag, labels)
-
-    def image_file(self, image_id: str) -> Path:
-        """The file of an image; 404 where there is none of that id."""
-        with self._guard:
-            self._image(image_id)
-            return Path(self.get_image_uri(image_id))
-
-    def labelled_cases(self) -> list[Case]:
-        """The cases with a final label, by id."""
-        with self._guard:
-            return [
-                Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, _FINAL)))
-                for id_ in sorted(self.get_labeled_images())
-            ]
-
-    def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """What is known about an image; 404 where there is none of that id."""
-        self._image(image_id)
-        return super().get_image_info(image_id)
-
-    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """What is known about a label; 404 where there is none."""
-        self._label(label_id, label_tag)
-        return super().get_label_info(label_id, label_tag)
-
-    def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """A ZIP file of the labelled cases; 404 where there is none."""
-        if not self.get_labeled_images():
-            raise HTTPException(
-                404, "dataset: expected at least one image with a final label, got none. Submit one first."
-            )
-        with self._guard:
-            return super().get_dataset_archive(limit_cases)
-
-    def status(self) -> dict[str, Any]:
-        """Counts of images and labels."""
-        with self._guard:
-            return super().status()
-
-    def json(self) -> dict[str, Any]:
-        """The whole registry."""
-        with self._guard:
-            return super().json()
-
-    def _image(self, image_id: str) -> ImageLabelModel:
-        with self._guard:
-            found = self._datastore.objects.get(image_id)
-        if found is None:
-            raise HTTPException(
-                404, f"image: expected the id of an image in the studies folder, got {image_id[:200]!r}"
-            )
-        return found
-
-    def _label(self, label_id: str, tag: str) -> DataModel:
-        found = self._image(label_id).labels.get(tag)
-        if found is None:
-            raise HTTPException(404, f"label: image {label_id!r} has no label with the tag {tag[:200]!r}")
-        return found
+        self.history = LabelHistory(workspace.history)
+        self.predictions = Predictions(workspace.predictions)
+        self.label_facts = FactsCache(workspace.label_facts)
+        super().__init__(folder, auto_reload, read_only)
 
     # What is added ------------------------------------------------------------------------------------------
 
@@ -210,52 +117,165 @@ class Rep3DDatastore(LocalDatastore):
         return image_id
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+        """As :meth:`submit_label`, with MONAI Label's arguments. Predictions may be empty, a person's label may not.
+
+        Returns:
+            The label's id, which is the image's.
+        """
+        options = SubmitOptions(empty=label_tag != FINAL)
+        return self.submit_label(image_id, Path(label_filename), label_tag, label_info, options).id
+
+    def submit_label(
+        self,
+        image_id: str,
+        file: Path,
+        tag: str,
+        label_info: dict[str, Any] | None,
+        options: SubmitOptions = SubmitOptions(),  # noqa: B008  (it cannot change)
+    ) -> Submission:
         """Accepts a label; one of the same tag that was there before is kept in the history.
 
         Args:
             image_id: the image it was drawn on.
-            label_filename: the file to copy.
-            label_tag: ``"final"`` for a person's label.
+            file: the file to copy.
+            tag: ``"final"`` for a person's label.
             label_info: facts to keep with it, such as ``label_info`` and ``user``.
-
-        Returns:
-            The label's id, which is the image's.
+            options: what may be done to make it fit.
 
         Raises:
-            LabelError: if the file does not fit the image or the task.
-            HTTPException: 404 for an unknown image, 422 for a tag that is not plain.
+            LabelError: if the file does not fit the image or the labels.
+            HTTPException: 404 for an unknown image, 422 for a tag that is not plain or names without sense.
         """
+        self._refuse_if_read_only()
         image_file = self.image_file(image_id)
-        checked_name("label tag", label_tag)
-        info = _checked_info(label_info)
-        shown = f"label for image {image_id}"
-        _, suffix = split_suffix(os.path.basename(label_filename), IMAGE_SUFFIXES)
-        if not suffix:
-            got = Path(label_filename).suffix
-            raise LabelError(
-                f"{shown}: expected a file of type {' or '.join(IMAGE_SUFFIXES)}, got {got!r}. Export it as NIfTI."
+        checked_name("label tag", tag)
+        info = {key: value for key, value in _checked_info(label_info).items() if key not in _OURS}
+        described = described_values(info)
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                prepared = prepare_label(file, image_file, self._label_values, described, options, Path(scratch))
+            except LabelError as error:
+                raise LabelError(_with_shown_name(str(error), file, f"label for image {image_id}")) from error
+            info.update(prepared.changes)
+            info["source"] = self._source(image_id, info)
+            return self._store(image_id, file, tag, prepared, info)
+
+    def restore_label(self, image_id: str, entry: str, user: str | None) -> Submission:
+        """Makes an earlier label the current one again; the present one goes into the history.
+
+        Args:
+            image_id: its image.
+            entry: the name of the entry.
+            user: who asks for it; the author stays who it was.
+
+        Raises:
+            LabelError: if it does not fit the image or the labels (any more).
+            HTTPException: 404 where there is no such entry, 422 for the original of a label that was changed.
+        """
+        self._refuse_if_read_only()
+        image_file = self.image_file(image_id)
+        file, facts = self.history.find(image_id, entry)
+        if facts.get("reason") == ORIGINAL:
+            raise HTTPException(
+                422,
+                f"history: expected a label as it was stored, got {entry!r}, whose voxel values or grid are not the "
+                f"server's. Restore the label that was made of it, or submit the file again.",
             )
-        try:
-            check_label(label_filename, image_file, self._label_values)
-        except LabelError as error:
-            raise LabelError(str(error).replace(Path(label_filename).name, shown)) from error
-        folder = Path(self._datastore.label_path(label_tag))
+        options = SubmitOptions(empty=True)  # it was accepted before
+        with tempfile.TemporaryDirectory() as scratch:
+            prepared = prepare_label(file, image_file, self._label_values, {}, options, Path(scratch))
+            info = {key: value for key, value in facts.items() if key not in ("reason", "replaced", "file", "entry")}
+            info["restored"] = {"entry": entry, "by": user, "time": utc_now()}
+            return self._store(image_id, file, str(facts["tag"]), prepared, info)
+
+    def _store(
+        self, image_id: str, submitted: Path, tag: str, prepared: PreparedLabel, info: dict[str, Any]
+    ) -> Submission:
+        _, suffix = split_suffix(prepared.file.name, IMAGE_SUFFIXES)
+        folder = Path(self._datastore.label_path(tag))
         with self._guard:
-            self._refuse_if_read_only()
             image = self._image(image_id)  # it may have been removed, or the registry read anew, since the check
             folder.mkdir(parents=True, exist_ok=True)
             earlier = [folder / f"{image_id}{s}" for s in IMAGE_SUFFIXES if (folder / f"{image_id}{s}").exists()]
+            known = image.labels.get(tag)
+            if tag == FINAL and known and self._is_duplicate(earlier, known.info, prepared, info):
+                return Submission(image_id, True, dict(known.info))
             for file in earlier:
-                self._keep(file, image_id, label_tag)
+                self._keep(file, image_id, tag, REPLACED)
+            if prepared.changes:
+                facts = {key: info.get(key) for key in ("user", "client_id", "label_info", "labels", "source")}
+                info["original"] = self.history.keep(submitted, image_id, tag, ORIGINAL, facts)
             name = f"{image_id}{suffix}"
-            copy_whole(Path(label_filename), folder / name)
+            copy_whole(prepared.file, folder / name)
             for file in earlier:
                 if file.name != name:
                     file.unlink()
+            if not set(prepared.facts.counts) - {0}:
+                info["empty"] = True
             info.update(ts=int(time.time()), time=utc_now(), name=name)
-            image.labels[label_tag] = DataModel(info=info, ext=suffix)
+            image.labels[tag] = DataModel(info=info, ext=suffix)
             self._update_datastore_file()
-        return image_id
+            self.label_facts.remember(folder / name, prepared.facts)
+            self.label_facts.save()
+        if tag == FINAL:
+            self._compare(image_id, folder / name)
+        return Submission(image_id, False, dict(info))
+
+    def _is_duplicate(
+        self, earlier: list[Path], known: Mapping[str, Any], prepared: PreparedLabel, info: Mapping[str, Any]
+    ) -> bool:
+        """Whether the same author sends the same again, as a client does that did not get the answer."""
+        if len(earlier) != 1 or known.get("user") != info.get("user"):
+            return False
+        try:
+            return self.label_facts.of(earlier[0]).digest == prepared.facts.digest
+        except LabelError:
+            return False
+
+    def _source(self, image_id: str, info: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The model and version that a label began from: as the client says, else the prediction that was kept."""
+        params = info["params"] if isinstance(info.get("params"), dict) else {}
+        version = info.get("model_version") or info.get("version") or params.get("version")
+        if version:
+            return {"model": info.get("model"), "version": str(version)}
+        kept = self.predictions.facts(image_id)
+        return {"model": kept.get("model"), "version": kept.get("version")} if kept else None
+
+    def keep_prediction(self, image_id: str, file: Path, facts: Mapping[str, Any]) -> None:
+        """Keeps a prediction for an image of this folder, to compare the submission with; 404 for an unknown image.
+
+        Args:
+            image_id: the image.
+            file: the label map (``.nii.gz``, the server's voxel values); it is copied.
+            facts: ``model``, ``version`` and more.
+        """
+        with self._guard:
+            self._refuse_if_read_only()
+            self._image(image_id)
+            self.predictions.keep(image_id, file, facts)
+
+    def _compare(self, image_id: str, label: Path) -> None:
+        """Adds to a label's info how far it agrees with the prediction."""
+        if self.predictions.facts(image_id) is None:
+            return
+
+        stamp = file_stamp(label)
+
+        def compare() -> None:
+            found = self.predictions.compare(image_id, label, self._label_values)
+            with self._guard:
+                record = self._datastore.label(image_id, FINAL)
+                if found and record and label.exists() and file_stamp(label) == stamp:  # else another came meanwhile
+                    record.info["prediction"] = found
+                    self._update_datastore_file()
+
+        voxels = 1
+        for side in stored_grid(label).shape:
+            voxels *= side
+        if voxels < _COMPARE_AT_ONCE:
+            compare()
+        else:
+            threading.Thread(target=compare, name=f"compare {image_id}", daemon=True).start()
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Adds facts to an image; 404 where there is none of that id."""
@@ -280,7 +300,7 @@ class Rep3DDatastore(LocalDatastore):
             self._label(label_id, label_tag)
             file = Path(self.get_label_uri(label_id, label_tag))
             if file.exists():
-                self._keep(file, label_id, label_tag)
+                self._keep(file, label_id, label_tag, REMOVED)
                 file.unlink()
             del self._datastore.objects[label_id].labels[label_tag]
             self._update_datastore_file()
@@ -290,7 +310,7 @@ class Rep3DDatastore(LocalDatastore):
         with self._guard:
             self._refuse_if_read_only()
             image = self._image(image_id)
-            target = self._workspace.removed / f"{image_id}-{_file_time()}"
+            target = self._workspace.removed / f"{image_id}-{file_time()}"
             target.mkdir(parents=True)
             write_text(target / "info.json", json.dumps(image.model_dump(), indent=2, default=str))
             for tag in image.labels:
@@ -299,61 +319,24 @@ class Rep3DDatastore(LocalDatastore):
                 shutil.move(label, target / tag / label.name)
             file = Path(self.get_image_uri(image_id))
             shutil.move(file, target / file.name)
+            if self.history.folder(image_id).is_dir():  # another image of this id must not inherit it
+                shutil.move(self.history.folder(image_id), target / "history")
+            self.predictions.remove(image_id)
             del self._datastore.objects[image_id]
             self._update_datastore_file()
 
-    def _keep(self, file: Path, image_id: str, tag: str) -> None:
-        """Copies a label that is about to be replaced into the history, with what is known about it."""
-        folder = self._workspace.history / image_id
-        folder.mkdir(parents=True, exist_ok=True)
-        _, suffix = split_suffix(file.name, IMAGE_SUFFIXES)
-        name = f"{tag}-{_file_time()}"
-        copy_whole(file, folder / f"{name}{suffix}")
+    def _keep(self, file: Path, image_id: str, tag: str, reason: str) -> None:
         known = self._datastore.label(image_id, tag)
-        facts = {**(known.info if known else {}), "image": image_id, "tag": tag, "replaced": utc_now()}
-        write_text(folder / f"{name}.json", json.dumps(facts, indent=2, default=str))
+        self.history.keep(file, image_id, tag, reason, known.info if known else {})
 
-    # How the base class reads and writes --------------------------------------------------------------------
 
-    def _to_id(self, file: str) -> tuple[str, str]:
-        """Name and suffix, split at the end only (the stock method removes the suffix wherever it occurs)."""
-        return split_suffix(file, IMAGE_SUFFIXES)
-
-    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """Files that match; hidden ones, such as macOS leaves beside images, are none of ours."""
-        with self._guard:
-            return {key: file for key, file in super()._list_files(path, patterns).items() if not file.startswith(".")}
-
-    def _reconcile_datastore(self) -> None:
-        with self._guard:
-            super()._reconcile_datastore()
-
-    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        with self._guard:
-            super()._init_from_datastore_file(throw_exception)
-            if not self._datastore.objects:  # a folder that was empty when first served may have got any layout since
-                self._datastore.images_dir = self._images_found_in
-
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        """Writes the registry atomically (the stock method writes in place: a crash leaves half of it)."""
-        self._refuse_if_read_only()
-        path = Path(self._datastore_config_path)
-        text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
-        with self._guard, FileLock(self._lock_file) if lock else nullcontext():
-            write_text(path, text)
-            self._config_ts = path.stat().st_mtime
-
-    def _refuse_if_read_only(self) -> None:
-        if not self._may_write:
-            raise HTTPException(409, "studies folder: only the server writes to it, this process may read only")
+def _with_shown_name(message: str, file: Path, shown: str) -> str:
+    """A message without the name of a temporary file, which says nothing to the client."""
+    converted = split_suffix(file.name, LABEL_SUFFIXES)[0] + ".nii.gz"
+    return message.replace(file.name, shown).replace(converted, shown)
 
 
 def _checked_info(info: dict[str, Any] | None) -> dict[str, Any]:
     if not isinstance(info or {}, dict):
         raise HTTPException(422, f"params: expected a JSON object, got {type(info).__name__}")
     return dict(info or {})
-
-
-def _file_time() -> str:
-    """The time in UTC as part of a file name, with microseconds so that two in a second differ."""
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")

@@ -7,10 +7,8 @@ import os
 from typing import Any
 
 from fastapi import HTTPException, UploadFile
-from monailabel.config import settings
-from monailabel.endpoints.user.auth import User
 
-__all__ = ["json_object", "upload_name", "with_user"]
+__all__ = ["flag", "json_object", "upload_name"]
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
@@ -24,11 +22,12 @@ def json_object(name: str, text: str) -> dict[str, Any]:
     return value
 
 
-def with_user(values: dict[str, Any], user: User) -> str:
-    """The fields with the annotator's name: as authenticated, else as the client gave it."""
-    if settings.MONAI_LABEL_AUTH_ENABLE:
-        values["user"] = user.username
-    return json.dumps(values)
+def flag(values: dict[str, Any], name: str) -> bool:
+    """Takes a switch out of the fields; 422 if it is neither true nor false."""
+    value = values.pop(name, False)
+    if not isinstance(value, bool):
+        raise HTTPException(422, f"{name}: expected true or false, got {str(value)[:200]!r}")
+    return value
 
 
 def upload_name(file: UploadFile) -> str:

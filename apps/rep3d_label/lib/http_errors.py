@@ -10,7 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 
-from rep3d.errors import CheckpointError, NoCasesError, Rep3DError
+from rep3d.errors import (
+    CheckpointError,
+    InferenceCancelled,
+    NoCasesError,
+    Rep3DError,
+    UnknownVersionError,
+    VersionError,
+)
 
 __all__ = ["register_error_handlers"]
 
@@ -22,8 +29,11 @@ def _answer(status: int, detail: str) -> JSONResponse:
 
 
 def _rep3d_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, UnknownVersionError):
+        return _answer(404, str(error))
     # The state of the server forbids it (409), or what was sent is not usable (422).
-    return _answer(409 if isinstance(error, (CheckpointError, NoCasesError)) else 422, str(error))
+    forbidden = isinstance(error, (CheckpointError, InferenceCancelled, NoCasesError, VersionError))
+    return _answer(409 if forbidden else 422, str(error))
 
 
 def _monailabel_error(request: Request, error: Exception) -> JSONResponse:

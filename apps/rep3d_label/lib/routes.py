@@ -8,11 +8,31 @@ from __future__ import annotations
 from fastapi import FastAPI
 from monailabel.config import settings
 
-from lib import routes_batch, routes_data, routes_infer, routes_scoring, routes_train
+from lib import (
+    routes_batch,
+    routes_cases,
+    routes_dashboard,
+    routes_data,
+    routes_dicom,
+    routes_infer,
+    routes_scoring,
+    routes_train,
+    routes_versions,
+)
 
 __all__ = ["add_routes"]
 
-_PARTS = (routes_infer, routes_batch, routes_train, routes_scoring, routes_data)
+_PARTS = (
+    routes_infer,
+    routes_batch,
+    routes_train,
+    routes_scoring,
+    routes_data,
+    routes_dicom,
+    routes_cases,
+    routes_dashboard,
+    routes_versions,
+)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, UploadFile
+from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Request, UploadFile
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import User
-from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.utils.app import app_instance
 
 from lib.access import AS_ANNOTATOR
-from lib.forms import json_object, upload_name, with_user
+from lib.annotators import Annotator
+from lib.forms import flag, json_object, upload_name
+from lib.label_files import SubmitOptions
+from lib.label_formats import LABEL_SUFFIXES
 from lib.names import split_suffix
+from lib.registry import FINAL
 from rep3d.volumes import IMAGE_SUFFIXES
 
 __all__ = ["router"]
@@ -38,16 +45,51 @@ def add_image(
 
 @router.put("/datastore/label")
 def save_label(
-    background_tasks: BackgroundTasks,
+    request: Request,
     image: str,
     label: Annotated[UploadFile, File()],
     params: str = Form("{}"),
-    tag: str = DefaultLabelTag.FINAL.value,
+    tag: str = FINAL,
     user: User = AS_ANNOTATOR,
 ) -> Any:
-    """Submits a label."""
-    values = with_user(json_object("params", params), user)
-    return datastore.save_label(background_tasks, image, values, tag, label, user.username)
+    """Submits a label.
+
+    ``params`` may have, besides facts to keep with it: ``label_info`` (see :func:`lib.label_files.described_values`),
+    ``model_version``, ``empty`` and ``resample`` (see :class:`lib.label_files.SubmitOptions`), ``override_lease``.
+    """
+    app = app_instance()
+    values = json_object("params", params)
+    options = SubmitOptions(flag(values, "empty"), flag(values, "resample"))
+    override = flag(values, "override_lease")
+    annotator = Annotator.of(user, values, request)
+    store = app.datastore()
+    store.image_file(image)
+    tag = tag or FINAL
+    if tag == FINAL and not override:
+        app.leases.check(image, annotator.names)
+    if annotator.name is not None:
+        values["user"] = annotator.name
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"submission{_suffix(upload_name(label))}"
+        with file.open("wb") as out:
+            shutil.copyfileobj(label.file, out)
+        accepted = store.submit_label(image, file, tag, values, options)
+    answer: dict[str, Any] = {}
+    if tag == FINAL:
+        app.leases.release(image)
+        if not accepted.duplicate:
+            app.case_book.submitted(image)
+            answer.update(app.on_save_label(image, accepted.id) or {})
+    changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}
+    if accepted.duplicate:
+        changes["duplicate"] = True
+    return {**answer, "image": image, "label": accepted.id, **changes}
+
+
+def _suffix(name: str) -> str:
+    """What a file name says of the file's format; the rest of it is the client's own."""
+    suffix = split_suffix(name.lower(), LABEL_SUFFIXES)[1] or Path(name).suffix
+    return suffix if suffix.replace(".", "").isalnum() else ""
 
 
 @router.put("/datastore/image/info")

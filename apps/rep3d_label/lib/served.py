@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lib.published import PublishedModel
 from lib.setup import ModelSetup
+from rep3d.versions import VersionStore
 
 __all__ = ["ServedModel"]
 
@@ -17,10 +18,12 @@ class ServedModel:
     Attributes:
         setup: its labels, task and place.
         published: the checkpoint that answers requests.
+        versions: all that were made.
     """
 
     setup: ModelSetup
     published: PublishedModel
+    versions: VersionStore
 
     @property
     def name(self) -> str:

@@ -1,46 +1,126 @@
 """What a server will work with, found out and checked before anything is written.
 
-Labels come, in this order, from ``--conf labels``, from a ``dataset.json`` in the studies folder, from the published
-model.
+Which models are served, with which labels and which voxel values: from ``--conf``, from a ``dataset.json`` in the
+studies folder, from what was served there before, from the published models, in this order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lib.conf import AppConf
-from lib.published import check_task
+from lib.conf import OWN_LABELS, AppConf
+from lib.label_map import LabelMap
 from lib.startup import StartupError
-from lib.workspace import Workspace
+from lib.workspace import ModelWorkspace, Workspace
 from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError, TaskError
+from rep3d.registered_tasks import TASKS, matching_task
 from rep3d.tasks import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
+from rep3d.train_settings import TrainSettings
+from rep3d.training import task_for_cases
+from rep3d.transfer import HeadChange, head_change
 
-__all__ = ["Setup"]
+__all__ = ["ModelSetup", "Setup", "damaged_checkpoint"]
+
+
+@dataclass(frozen=True)
+class ModelSetup:
+    """One model that the server serves.
+
+    Attributes:
+        name: in addresses: a registered task's name, or ``"rep3d"`` for labels of one's own.
+        workspace: where its data are.
+        labels: label name to the server's voxel value.
+        task: how images are prepared, with these labels: as the published model has it, else the registered task; None
+            where the first training derives it from the images.
+        preset: network of the model, or of the first one to be trained.
+        device: where to compute.
+        modality: ``"CT"``, ``"MRI"``, ..., if known.
+        conf: the settings as given.
+        other_values: voxel values that label files may have besides: of other models' labels, and of retired ones.
+        head: what the labels mean for the model that is published at the start; None where none is.
+        notes: what the user should know about this model, for the log.
+    """
+
+    name: str
+    workspace: ModelWorkspace
+    labels: Mapping[str, int]
+    task: TaskConfig | None
+    preset: str
+    device: str
+    modality: str | None
+    conf: AppConf
+    other_values: tuple[int, ...] = ()
+    head: HeadChange | None = None
+    notes: tuple[str, ...] = ()
+
+    def task_for(self, images: Sequence[Path]) -> TaskConfig:
+        """The task of a first training on some images.
+
+        Raises:
+            TaskError: if there are no images, and none are needed to know the task.
+            ImageError: if one of them is not readable.
+        """
+        if self.task:
+            return self.task
+        conf = self.conf
+        return task_for_cases(
+            self.name, dict(self.labels), images, self.modality, spacing=conf.spacing, roi_size=conf.roi_size
+        )
+
+    def train_settings(self) -> TrainSettings:
+        """How to train where a request says nothing else."""
+        conf = self.conf
+        return TrainSettings(
+            iterations=conf.iterations,
+            max_minutes=conf.max_minutes,
+            preset=self.preset,
+            device=self.device,
+            variant=conf.variant,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What clients are told, as plain JSON types."""
+        return {
+            "labels": dict(self.labels),
+            "terms": {name: term.to_dict() for name, term in self.task.terms.items()} if self.task else {},
+            "preset": self.preset,
+            "modality": self.modality,
+            "head": self.head.to_dict() if self.head and self.head.changed else None,
+            "notes": list(self.notes),
+        }
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A server's data, labels and machine.
+    """A server's data, models and machine.
 
     Attributes:
         folder: the studies folder.
         workspace: the app's own data below it.
-        labels: label name to voxel value.
+        labels: label name to voxel value, of all models served.
         device: where to compute.
-        preset: network of the model, or of the first one to be trained.
-        modality: ``"CT"``, ``"MRI"``, ..., if known.
+        models: by name; the first is the default.
+        conf: the settings as given.
+        label_map: the server's one map, which also has labels that are no longer served; to be written by the server
+            that starts, when all else has been checked.
     """
 
     folder: Path
     workspace: Workspace
     labels: Mapping[str, int]
     device: str
-    preset: str
-    modality: str | None
+    models: Mapping[str, ModelSetup]
+    conf: AppConf
+    label_map: LabelMap
+
+    @property
+    def default_model(self) -> str:
+        """The model that requests without a model's name mean."""
+        return next(iter(self.models))
 
     @classmethod
     def find(cls, studies: str, conf: Mapping[str, str]) -> Setup:
@@ -56,35 +136,86 @@ class Setup:
             )
         folder = Path(studies).resolve()
         workspace = Workspace(folder / "rep3d")
-        task, facts = _published(workspace.published)
-        dataset = folder / "dataset.json"
-        labels = settings.labels or _labels_from(dataset) or (task.labels if task else None)
-        if not labels:
+        stored = LabelMap.read(workspace.labels)
+        dataset = _DataSet.read(folder / "dataset.json", needed=settings.labels is None)
+        names = _model_names(settings, dataset, stored)
+        published = {name: _Published.read(workspace, name, adopts=name == names[0]) for name in names}
+        wanted = {name: _labels(name, names, settings, dataset, stored, published[name]) for name in names}
+        for name, labels in wanted.items():
+            if not labels:
+                raise StartupError(
+                    "to know the label names",
+                    f"no --conf labels, no dataset.json in {folder}, and no published model in "
+                    f"{workspace.model(name).root}",
+                    "Give them in one of four ways: --conf labels a,b (or a=1,b=3); --conf models with a registered "
+                    "task's name (see `rep3d tasks`); a dataset.json with 'labels' in the studies folder; or a "
+                    "published model at rep3d/published.pt in it.",
+                )
+        label_map = _label_map(stored, wanted, settings, dataset, published)
+        models = {
+            name: _model(name, workspace, label_map, list(labels), settings, dataset, published[name])
+            for name, labels in wanted.items()
+        }
+        labels = label_map.of(list({name: None for names in wanted.values() for name in names}))
+        return cls(folder, workspace, labels, settings.device, models, settings, label_map)
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    """What the studies folder's ``dataset.json`` says.
+
+    Attributes:
+        labels: label name to voxel value in the folder's label files; empty where it says nothing.
+        modality: ``"CT"``, ``"MRI"``, ..., if it says so.
+        task: the registered task with these labels.
+    """
+
+    labels: Mapping[str, int]
+    modality: str | None
+    task: TaskConfig | None
+
+    @classmethod
+    def read(cls, path: Path, needed: bool) -> _DataSet:
+        """Reads it; a file that is not usable is refused where its labels are ``needed``."""
+        if not path.is_file():
+            return cls({}, None, None)
+        try:
+            labels, modality = labels_from_dataset_json(path), modality_from_dataset_json(path)
+        except TaskError as error:
+            if not needed:
+                return cls({}, None, None)
             raise StartupError(
-                "to know the label names",
-                f"no --conf labels, no dataset.json in {folder}, and no published model in {workspace.root}",
-                "Give them in one of three ways: --conf labels a,b (or a=1,b=3); a dataset.json with 'labels' in the "
-                "studies folder; or a published model at rep3d/published.pt in it.",
-            )
-        if task:
-            _check_published(workspace.published, task, labels)
-        return cls(
-            folder=folder,
-            workspace=workspace,
-            labels=dict(labels),
-            device=settings.device,
-            preset=_preset(settings, facts, workspace.published),
-            modality=settings.modality or _modality_from(dataset),
-        )
+                "labels in dataset.json", f"'{error}'", "Correct that file, or give the labels with --conf labels a,b."
+            ) from error
+        task = matching_task(labels, modality)
+        return cls(task.labels if task else labels, modality, task)  # the task's names are spelled rightly
 
 
-def _published(path: Path) -> tuple[TaskConfig | None, dict[str, Any]]:
-    if not path.exists():
-        return None, {}
-    try:
-        return read_checkpoint_task(path)
-    except CheckpointError as error:
-        raise damaged_checkpoint(path, error) from error
+@dataclass(frozen=True)
+class _Published:
+    """The checkpoint that a model will answer with.
+
+    Attributes:
+        path: the file; it may not exist.
+        task: its task, or None where there is none.
+        facts: what it says about its origin.
+    """
+
+    path: Path
+    task: TaskConfig | None
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, workspace: Workspace, name: str, adopts: bool) -> _Published:
+        path = workspace.model(name).published
+        if adopts and workspace.adopted.exists():
+            path = workspace.adopted
+        if not path.exists():
+            return cls(path, None, {})
+        try:
+            return cls(path, *read_checkpoint_task(path))
+        except CheckpointError as error:
+            raise damaged_checkpoint(path, error) from error
 
 
 def damaged_checkpoint(path: Path, error: CheckpointError) -> StartupError:
@@ -96,43 +227,132 @@ def damaged_checkpoint(path: Path, error: CheckpointError) -> StartupError:
     )
 
 
-def _check_published(path: Path, task: TaskConfig, labels: Mapping[str, int]) -> None:
-    try:
-        check_task(path, task, labels)
-    except CheckpointError as error:
-        given = ",".join(f"{name}={value}" for name, value in task.labels.items())
-        raise StartupError(
-            f"a published model with the labels {dict(labels)}",
-            f"a checkpoint of another task, with {dict(task.labels)}",
-            f"Move {path} away, or start with the labels it was trained for: --conf labels {given}",
-        ) from error
+def _model_names(settings: AppConf, dataset: _DataSet, stored: LabelMap) -> tuple[str, ...]:
+    """What to serve; the first is the default."""
+    if settings.models:
+        if settings.labels and len(settings.models) > 1 and OWN_LABELS not in settings.models:
+            raise StartupError(
+                f"--conf labels beside one model, or beside {OWN_LABELS!r} among several",
+                f"--conf models {','.join(settings.models)}",
+                f"Leave --conf labels out, or add {OWN_LABELS!r} to --conf models: the labels are then its own.",
+            )
+        return settings.models
+    if dataset.task and (settings.labels is None or set(settings.labels) & set(dataset.task.labels)):
+        return (dataset.task.name,)  # also where its labels are extended: its trained model goes on with them
+    if settings.labels or dataset.labels:
+        return (OWN_LABELS,)
+    known = tuple(name for name in stored.served if name == OWN_LABELS or name in TASKS)
+    return known or (OWN_LABELS,)
 
 
-def _preset(settings: AppConf, facts: Mapping[str, Any], path: Path) -> str:
-    preset = settings.preset_for(facts.get("preset"))
+def _labels(
+    name: str,
+    names: Sequence[str],
+    settings: AppConf,
+    dataset: _DataSet,
+    stored: LabelMap,
+    published: _Published,
+) -> dict[str, int]:
+    """A model's labels with the voxel values that it would like; empty where nothing says what they are."""
+    if settings.labels and (name == OWN_LABELS or len(names) == 1):
+        return dict(settings.labels)
+    if name in TASKS:
+        return dict(TASKS[name].labels)
+    if dataset.labels:
+        return dict(dataset.labels)
+    if name in stored.models:
+        return stored.of(stored.models[name])
+    return dict(published.task.labels) if published.task else {}
+
+
+def _label_map(
+    stored: LabelMap,
+    wanted: Mapping[str, Mapping[str, int]],
+    settings: AppConf,
+    dataset: _DataSet,
+    published: Mapping[str, _Published],
+) -> LabelMap:
+    """The stored map with the labels wanted now."""
+    fixed = dict(settings.labels or {}) if settings.values_given else {}
+    served = {name for labels in wanted.values() for name in labels}
+    # The folder's label files have the data set's values, unless the user says otherwise.
+    stated = {
+        name: value
+        for name, value in dataset.labels.items()
+        if name in served and name not in fixed and value not in fixed.values()
+    }
+    reserved = dict(dataset.labels)
+    for model in published.values():
+        for name, value in model.task.labels.items() if model.task else ():
+            reserved.setdefault(name, value)
+    return stored.extended(wanted, {**fixed, **stated}, reserved)
+
+
+def _model(
+    name: str,
+    workspace: Workspace,
+    label_map: LabelMap,
+    names: Sequence[str],
+    settings: AppConf,
+    dataset: _DataSet,
+    published: _Published,
+) -> ModelSetup:
+    labels = label_map.of(names)
+    registered = TASKS.get(name)
+    notes = []
+    task = head = None
+    if published.task:
+        head = head_change(published.task.labels, labels)
+        if not head.kept:
+            notes.append(
+                f"{name}: the published model knows none of the labels {', '.join(labels)}, so it segments nothing "
+                "until the next training; that keeps the model's body and begins its head anew"
+            )
+        elif head.changed:
+            notes.append(f"{name}: in the next training, {head.message}")
+        task = published.task
+        for setting in ("roi_size", "spacing"):
+            asked, own = getattr(settings, setting), getattr(task, setting)
+            if asked not in (None, own):
+                notes.append(
+                    f"{name}: --conf {setting} {_listed(asked)} has no effect: the published model was trained with "
+                    f"{_listed(own)}. Move {published.path} away to begin anew"
+                )
+    elif registered:
+        task = replace(
+            registered,
+            roi_size=settings.roi_size or registered.roi_size,
+            spacing=settings.spacing or registered.spacing,
+        )
+    if task:
+        task = task.with_labels(labels)
+        terms = registered.terms if registered else {}
+        task = replace(task, terms={**{label: terms[label] for label in labels if label in terms}, **task.terms})
+    return ModelSetup(
+        name=name,
+        workspace=workspace.model(name),
+        labels=labels,
+        task=task,
+        preset=_preset(settings, published),
+        device=settings.device,
+        modality=settings.modality or (registered.modality if registered else dataset.modality),
+        conf=settings,
+        other_values=tuple(sorted(set(label_map.values.values()) - set(labels.values()))),
+        head=head,
+        notes=tuple(notes),
+    )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
+def _preset(settings: AppConf, published: _Published) -> str:
+    preset = settings.preset_for(published.facts.get("preset"))
     if settings.preset not in (None, preset):
         raise StartupError(
             f"the preset of the published model, {preset!r}",
             f"--conf preset {settings.preset!r}",
-            f"Leave --conf preset out, or move {path} away to begin anew with another network.",
+            f"Leave --conf preset out, or move {published.path} away to begin anew with another network.",
         )
     return preset
-
-
-def _labels_from(dataset: Path) -> dict[str, int] | None:
-    if not dataset.is_file():
-        return None
-    try:
-        return labels_from_dataset_json(dataset)
-    except TaskError as error:
-        raise StartupError(
-            "labels in dataset.json", f"'{error}'", "Correct that file, or give the labels with --conf labels a,b."
-        ) from error
-
-
-def _modality_from(dataset: Path) -> str | None:
-    """The modality that dataset.json names; a file that names none, or is not usable, leaves it open."""
-    try:
-        return modality_from_dataset_json(dataset) if dataset.is_file() else None
-    except TaskError:
-        return None

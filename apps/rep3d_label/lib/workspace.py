@@ -6,20 +6,13 @@ and the state of training, earlier labels, removed cases. Moving that folder mov
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+
+from rep3d.files import PART_SUFFIX, copy_whole, read_json, utc_now, whole_file, write_text
 
 __all__ = ["ModelWorkspace", "Workspace", "copy_whole", "read_json", "utc_now", "whole_file", "write_text"]
-
-PART_SUFFIX = ".part"
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,11 @@ class ModelWorkspace:
         return self.root / "features.npz"
 
     @property
+    def validation_scores(self) -> Path:
+        """What versions scored on single held-out cases, as JSON."""
+        return self.root / "validation_scores.json"
+
+    @property
     def batch(self) -> Path:
         """What the batch inference does or did last, as JSON."""
         return self.root / "batch.json"
@@ -94,6 +92,11 @@ class Workspace:
         return self.root / "reviews.json"
 
     @property
+    def auto_train(self) -> Path:
+        """How many labels each model got since its last training began, as JSON."""
+        return self.root / "auto_train.json"
+
+    @property
     def history(self) -> Path:
         """Earlier labels, one folder per image."""
         return self.root / "history"
@@ -102,6 +105,16 @@ class Workspace:
     def predictions(self) -> Path:
         """The last prediction for each image of the studies folder."""
         return self.root / "predictions"
+
+    @property
+    def label_facts(self) -> Path:
+        """What the label files contain, remembered so that they are not read again, as JSON."""
+        return self.root / "label_facts.json"
+
+    @property
+    def thumbnails(self) -> Path:
+        """Small pictures of the cases."""
+        return self.root / "thumbnails"
 
     @property
     def removed(self) -> Path:
@@ -134,46 +147,3 @@ class Workspace:
             leftover.unlink(missing_ok=True)
         if self.adopted.exists():
             os.replace(self.adopted, target.published)
-
-
-def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears at ``path`` when it is complete: a reader, or a crash, finds the old one or the new.
-
-    Until then it lies beside it under a hidden name whose suffix the watcher of the studies folder ignores.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copies a file's content by way of :func:`whole_file`."""
-    with source.open("rb") as file, whole_file(target) as out:
-        shutil.copyfileobj(file, out)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file by way of :func:`whole_file`."""
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of ours; empty where there is no file yet, or one that is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -1,0 +1,71 @@
+"""One process of a training, alone or one of several that average their gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+
+from rep3d.errors import TrainingError
+
+__all__ = ["Worker"]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process and its device.
+
+    Attributes:
+        device: where it trains.
+        rank: its number; 0 leads: it validates, reports, decides and writes.
+        size: how many processes there are.
+    """
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that decides."""
+        return self.rank == 0
+
+    def prepare(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Moves a network to the device; with several GPUs its batch statistics are those of all patches."""
+        if self.size > 1 and self.device.type == "cuda":
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return network.to(self.device)
+
+    def joined(self, network: torch.nn.Module) -> torch.nn.Module:
+        """The network as it is trained: where there are several processes, its gradients are averaged."""
+        if self.size == 1:
+            return network
+        devices = [self.device] if self.device.type == "cuda" else None
+        return torch.nn.parallel.DistributedDataParallel(network, device_ids=devices)
+
+    def agree(self, *values: float) -> list[float]:
+        """The leader's values, in every process."""
+        if self.size == 1:
+            return list(values)
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(shared, src=0)
+        return shared.tolist()
+
+    def check_same(self, network: torch.nn.Module) -> None:
+        """Makes sure that all processes have the same weights.
+
+        Raises:
+            TrainingError: if they have not.
+        """
+        if self.size == 1:
+            return
+        with torch.no_grad():
+            total = torch.stack([parameter.double().abs().sum() for parameter in network.parameters()]).sum()
+        totals = [torch.zeros_like(total) for _ in range(self.size)]
+        torch.distributed.all_gather(totals, total)
+        if len({float(value) for value in totals}) > 1:
+            raise TrainingError(
+                f"training: expected the same weights in all {self.size} processes, got sums {totals}; nothing was "
+                f"saved. Train again on one device."
+            )

@@ -1,0 +1,294 @@
+"""Submitting labels over HTTP: by name, changed only as asked for, the original kept; what is unclear is refused."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+import SimpleITK as sitk
+
+from tests.app.data import AFFINE, LABELS, SHAPE, unchanged, write_image, write_label, write_nifti
+from tests.app.server import AppServer
+
+HEAD, TAIL = LABELS["head"], LABELS["tail"]
+
+
+@pytest.fixture
+def case(server: AppServer, tmp_path: Path) -> str:
+    """A new case without a label."""
+    name = f"submitted-{uuid.uuid4().hex}"
+    image = write_image(tmp_path / f"{name}.nii.gz", 7)
+    assert server.put("/datastore/image", files={"file": (image.name, image.read_bytes())}).json() == {"image": name}
+    return name
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> np.ndarray:
+    """The true label of :func:`case`."""
+    return np.asanyarray(nib.load(write_label(tmp_path / "truth.nii.gz", 7)).dataobj)
+
+
+def submit(server: AppServer, case: str, file: Path, **params: Any) -> requests.Response:
+    """Submits a final label."""
+    return server.put(
+        "/datastore/label",
+        params={"image": case, "tag": "final"},
+        files={"label": (file.name, file.read_bytes())},
+        data={"params": json.dumps(params)},
+    )
+
+
+def stored(server: AppServer, case: str, tmp_path: Path) -> nib.Nifti1Image:
+    """The current label."""
+    answer = server.get("/datastore/label", params={"label": case, "tag": "final"})
+    name = answer.headers["content-disposition"].split("filename=")[1].strip('"')
+    path = tmp_path / "stored" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(answer.content)
+    return nib.load(path)
+
+
+def info(server: AppServer, case: str) -> dict:
+    return server.get("/datastore/label/info", params={"label": case, "tag": "final"}).json()
+
+
+def refused(answer: requests.Response, *words: str, status: int = 422) -> None:
+    assert answer.status_code == status, answer.text
+    for word in words:
+        assert word in answer.json()["detail"], answer.text
+
+
+# By name -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"label_info": [{"name": "head", "idx": 1}, {"name": "tail", "idx": 2}]},  # as 3D Slicer's plug-in sends it
+        {"label_info": {"head": 1, "tail": 2}},
+        {"labels": {"background": 0, "head": 1, "tail": 2}},
+    ],
+    ids=["list", "mapping", "labels"],
+)
+def test_other_values_are_remapped_by_name(
+    server: AppServer, studies: Path, case: str, truth: np.ndarray, tmp_path: Path, described: dict
+) -> None:
+    sent = write_nifti(tmp_path / "sent.nii.gz", np.where(truth == TAIL, 2, truth).astype(np.uint8))
+    answer = submit(server, case, sent, user="anna", **described)
+    assert answer.json() == {"image": case, "label": case, "remapped": {"2": TAIL}}
+    kept = stored(server, case, tmp_path)
+    np.testing.assert_array_equal(np.asanyarray(kept.dataobj), truth)
+    np.testing.assert_allclose(kept.affine, AFFINE, atol=1e-6)
+    facts = info(server, case)
+    assert facts["remapped"] == {"2": TAIL}
+    (original,) = [e for e in server.get(f"/rep3d/cases/{case}/history").json() if e["reason"] == "original"]
+    assert (original["entry"], original["author"]) == (facts["original"], "anna")
+    assert server.get(f"/rep3d/cases/{case}/history/{original['entry']}").content == sent.read_bytes()
+
+
+def test_swapped_values_come_right(server: AppServer, case: str, truth: np.ndarray, tmp_path: Path) -> None:
+    swapped = np.select([truth == HEAD, truth == TAIL], [TAIL, HEAD], 0).astype(np.int16)
+    answer = submit(
+        server,
+        case,
+        write_nifti(tmp_path / "s.nii", swapped),
+        label_info=[{"name": "head", "idx": TAIL}, {"name": "tail", "idx": HEAD}],
+    )
+    assert answer.json()["remapped"] == {str(TAIL): HEAD, str(HEAD): TAIL}
+    np.testing.assert_array_equal(np.asanyarray(stored(server, case, tmp_path).dataobj), truth)
+
+
+def test_what_needs_no_change_is_kept_byte_for_byte(server: AppServer, case: str, tmp_path: Path) -> None:
+    label = write_label(tmp_path / "label.nii.gz", 7)
+    names = [{"name": "head", "idx": HEAD}, {"name": "tail", "idx": TAIL}]
+    assert submit(server, case, label, label_info=names).json() == {"image": case, "label": case}
+    assert server.get("/datastore/label", params={"label": case, "tag": "final"}).content == label.read_bytes()
+    assert not {"remapped", "resampled", "converted"} & set(info(server, case))
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ([{"name": "liver", "idx": 1}], ["liver", "head", "tail"]),
+        ([{"name": "head", "idx": 1}, {"name": "Tail", "idx": 3}], ["'Tail'"]),
+        ([{"name": "tail", "idx": 1}], ["expected a name for each value", "[3]"]),  # 3 could be anybody's
+        ([{"name": "head", "idx": 1}, {"name": "tail", "idx": 1}], ["one name for each value"]),
+        ([{"name": "head", "idx": 1}, {"name": "head", "idx": 3}], ["one value for 'head'"]),
+        ([{"name": "head", "idx": 0}, {"name": "tail", "idx": 3}], ["0 for the background"]),
+        ([{"name": "head", "idx": -1}], ["whole numbers"]),
+        ([{"name": "head", "idx": "one"}], ["whole numbers"]),
+        ([{"idx": 1}], ["NAME"]),
+        ("head", ["NAME"]),
+    ],
+)
+def test_unclear_names_are_refused(
+    server: AppServer, studies: Path, case: str, tmp_path: Path, described: Any, words: list[str]
+) -> None:
+    label = write_label(tmp_path / "label.nii.gz", 7)
+    with unchanged(studies):
+        refused(submit(server, case, label, label_info=described), *words)
+
+
+# Geometry and content ----------------------------------------------------------------------------------------
+
+
+def test_empty_label_only_where_it_is_meant(server: AppServer, studies: Path, case: str, tmp_path: Path) -> None:
+    nothing = write_nifti(tmp_path / "nothing.nii.gz", np.zeros(SHAPE, np.uint8))
+    with unchanged(studies):
+        refused(submit(server, case, nothing), "at least one voxel", '"empty"')
+        refused(submit(server, case, nothing, empty="yes"), "true or false")
+    assert submit(server, case, nothing, empty=True).ok
+    assert info(server, case)["empty"] is True
+    assert server.get(f"/rep3d/cases/{case}").json()["labels"] == {}
+
+
+def test_flipped_label_is_put_right_only_when_asked(
+    server: AppServer, studies: Path, case: str, truth: np.ndarray, tmp_path: Path
+) -> None:
+    # The same structures in the same places, stored from the other end.
+    flip = AFFINE @ np.array([[-1, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    flipped = write_nifti(tmp_path / "flipped.nii.gz", truth[::-1].copy(), flip)
+    with unchanged(studies):
+        refused(submit(server, case, flipped), "expected the grid", '"resample"')
+    answer = submit(server, case, flipped, resample=True)
+    assert set(answer.json()) == {"image", "label", "resampled"}
+    np.testing.assert_array_equal(np.asanyarray(stored(server, case, tmp_path).dataobj), truth)
+    facts = info(server, case)["resampled"]
+    assert facts["ml_before"] == facts["ml_after"] == pytest.approx((truth > 0).sum() * 1.2 * 1.01 / 1000, rel=0.02)
+    reasons = [entry["reason"] for entry in server.get(f"/rep3d/cases/{case}/history").json()]
+    assert reasons == ["current", "original"]
+
+
+def test_finer_label_is_resampled_by_nearest_neighbour(
+    server: AppServer, case: str, truth: np.ndarray, tmp_path: Path
+) -> None:
+    fine = AFFINE @ np.array([[0.5, 0, 0, -0.25], [0, 0.5, 0, -0.25], [0, 0, 0.5, -0.25], [0, 0, 0, 1.0]])
+    doubled = truth.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    assert submit(server, case, write_nifti(tmp_path / "fine.nii.gz", doubled, fine), resample=True).ok
+    np.testing.assert_array_equal(np.asanyarray(stored(server, case, tmp_path).dataobj), truth)
+
+
+def test_label_of_another_place_is_refused_even_then(
+    server: AppServer, studies: Path, case: str, truth: np.ndarray, tmp_path: Path
+) -> None:
+    far = AFFINE.copy()
+    far[:3, 3] += 500
+    label = write_nifti(tmp_path / "far.nii.gz", truth, far)
+    with unchanged(studies):
+        refused(submit(server, case, label, resample=True), "outside", "another image")
+        refused(submit(server, case, label, resample=True, empty=True), "outside")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full(SHAPE, 0.5),
+        np.full(SHAPE, np.nan, np.float32),
+        np.full(SHAPE, np.inf, np.float32),
+        np.full(SHAPE, -1, np.int8),
+        np.full(SHAPE, 9, np.uint8),
+        np.full((*SHAPE, 2), HEAD, np.uint8),
+        np.full((24, 20, 17), HEAD, np.uint8),
+    ],
+    ids=["float", "nan", "infinite", "negative", "unknown", "4D", "shape"],
+)
+def test_what_is_no_label_map_is_refused(
+    server: AppServer, studies: Path, case: str, tmp_path: Path, values: np.ndarray
+) -> None:
+    label = write_nifti(tmp_path / "odd.nii.gz", values)
+    with unchanged(studies):
+        refused(submit(server, case, label), f"label for image {case}", "expected")
+
+
+def test_whole_numbers_stored_as_floats_are_fine(
+    server: AppServer, case: str, truth: np.ndarray, tmp_path: Path
+) -> None:
+    assert submit(server, case, write_nifti(tmp_path / "float.nii.gz", truth.astype(np.float32))).ok
+
+
+# Other formats -----------------------------------------------------------------------------------------------
+
+
+def _as_itk(server: AppServer, case: str, values: np.ndarray, tmp_path: Path) -> sitk.Image:
+    path = write_nifti(tmp_path / "itk.nii.gz", values)
+    return sitk.ReadImage(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_label_maps_of_other_formats(
+    server: AppServer, case: str, truth: np.ndarray, tmp_path: Path, suffix: str
+) -> None:
+    file = tmp_path / f"label{suffix}"
+    sitk.WriteImage(_as_itk(server, case, truth, tmp_path), str(file), useCompression=True)
+    assert submit(server, case, file).json()["converted"] == {"from": suffix}
+    kept = stored(server, case, tmp_path)
+    np.testing.assert_array_equal(np.asanyarray(kept.dataobj), truth)
+    np.testing.assert_allclose(kept.affine, AFFINE, atol=1e-5)
+
+
+def test_slicer_segmentation_is_put_in_its_place(
+    server: AppServer, studies: Path, case: str, truth: np.ndarray, tmp_path: Path
+) -> None:
+    # As 3D Slicer writes one layer: cut down to the segments, with names and values in the file itself.
+    label = _as_itk(server, case, np.where(truth == TAIL, 2, truth).astype(np.uint8), tmp_path)
+    low, high = np.argwhere(truth > 0).min(0).tolist(), np.argwhere(truth > 0).max(0).tolist()
+    cut = label[low[0] : high[0] + 1, low[1] : high[1] + 1, low[2] : high[2] + 1]
+    for number, (name, value) in enumerate({"head": 1, "tail": 2}.items()):
+        cut.SetMetaData(f"Segment{number}_Name", name)
+        cut.SetMetaData(f"Segment{number}_LabelValue", str(value))
+        cut.SetMetaData(f"Segment{number}_Layer", "0")
+    file = tmp_path / "s.seg.nrrd"
+    sitk.WriteImage(cut, str(file))
+    wrong = [{"name": "head", "idx": 2}, {"name": "tail", "idx": 3}]  # the file itself knows better
+    answer = submit(server, case, file, label_info=wrong)
+    assert answer.json()["remapped"] == {"2": TAIL}, answer.text
+    np.testing.assert_array_equal(np.asanyarray(stored(server, case, tmp_path).dataobj), truth)
+    with unchanged(studies):
+        refused(submit(server, case, file, label_info=[{"name": "liver", "idx": 1}]), "liver")
+
+
+def test_overlapping_segments_are_refused(
+    server: AppServer, studies: Path, case: str, truth: np.ndarray, tmp_path: Path
+) -> None:
+    layer = _as_itk(server, case, truth, tmp_path)
+    file = tmp_path / "two.seg.nrrd"
+    sitk.WriteImage(sitk.Compose(layer, layer), str(file))
+    text = tmp_path / "text.nrrd"
+    text.write_text("this is no image")
+    with unchanged(studies):
+        refused(submit(server, case, file), "one layer")
+        refused(submit(server, case, text), f"label for image {case}", "readable")
+
+
+# Again, and by others ----------------------------------------------------------------------------------------
+
+
+def test_a_retry_changes_nothing(server: AppServer, studies: Path, case: str, tmp_path: Path) -> None:
+    label, other = write_label(tmp_path / "a.nii.gz", 7), write_label(tmp_path / "b.nii.gz", 8)
+    uncompressed = write_label(tmp_path / "c.nii", 7)
+    assert submit(server, case, label, user="anna").json() == {"image": case, "label": case}
+    with unchanged(studies):
+        for file in (label, uncompressed):
+            assert submit(server, case, file, user="anna").json()["duplicate"] is True
+    assert "duplicate" not in submit(server, case, other, user="anna").json()
+    assert "duplicate" not in submit(server, case, other, user="ben").json()
+    history = server.get(f"/rep3d/cases/{case}/history").json()
+    assert [(entry["author"], entry["reason"]) for entry in history] == [
+        ("ben", "current"),
+        ("anna", "replaced"),
+        ("anna", "replaced"),
+    ]
+
+
+def test_source_version_is_kept(server: AppServer, case: str, tmp_path: Path) -> None:
+    label = write_label(tmp_path / "a.nii.gz", 7)
+    assert submit(server, case, label, model="rep3d", model_version="v7", prediction={"dice": {"head": 1}}).ok
+    facts = info(server, case)
+    assert facts["source"] == {"model": "rep3d", "version": "v7"}
+    assert "prediction" not in facts  # only the server says that

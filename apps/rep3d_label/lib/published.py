@@ -139,7 +139,3 @@ class PublishedModel:
             image, output, views=views, box=box, uncertainty=uncertainty, cancelled=cancelled
         )
         return result, result.version
-
-    def uncertainty(self, image: Path) -> float:
-        """How unsure the model is about an image, from 0 to 1; raises as :meth:`segment`."""
-        return self.predictor().uncertainty(image)

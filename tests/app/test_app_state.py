@@ -17,7 +17,7 @@ from tests.app.data import LABELS, unchanged, write_image, write_label
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     found = Workspace(tmp_path / "rep3d")
-    found.prepare()
+    found.prepare("rep3d")
     return found
 
 
@@ -36,10 +36,17 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_process_are_removed(workspace: Workspace) -> None:
-    (workspace.root / ".published.pt.123.part").write_text("half")
-    (workspace.root / "published.pt").write_text("whole")
-    workspace.prepare()
-    assert [file.name for file in workspace.root.iterdir()] == ["published.pt"]
+    model = workspace.model("rep3d")
+    (model.root / ".published.pt.123.part").write_text("half")
+    model.published.write_text("whole")
+    workspace.prepare("rep3d")
+    assert [file.name for file in model.root.iterdir()] == ["published.pt"]
+
+
+def test_a_checkpoint_put_into_the_folder_becomes_the_default_models(workspace: Workspace) -> None:
+    workspace.adopted.write_text("a checkpoint")
+    workspace.prepare("kits")
+    assert (workspace.model("kits").published.read_text(), workspace.adopted.exists()) == ("a checkpoint", False)
 
 
 def test_progress_is_written_once_a_second_and_each_phase_at_once(tmp_path: Path) -> None:

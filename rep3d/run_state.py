@@ -68,7 +68,7 @@ class RunState:
     Args:
         folder: where they are; made if need be. Nothing else should be in it.
         identity: plain values that are the same if, and only if, the run is the same.
-        seconds: least time between two snapshots; None for half a minute.
+        seconds: least time between two snapshots; None for ten seconds.
     """
 
     def __init__(self, folder: Path | str, identity: Mapping[str, Any], seconds: float | None = None) -> None:

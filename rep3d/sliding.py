@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
 import torch
@@ -113,6 +115,8 @@ class WindowTurns:
                 with device_turn(self.computed_on):
                     done.append(self.engine(part.to(self.computed_on)).to(windows.device))
             except torch.cuda.OutOfMemoryError:
+                if self._on_spare:  # what the CPU computed did not fit back onto the windows' own device
+                    raise
                 self._use_less(len(part))
                 continue
             start += len(part)
@@ -125,8 +129,6 @@ class WindowTurns:
             self._at_once = 1
             self.fallback = f"the memory of {self.device} did not suffice for {windows} windows at a time: one by one"
             return
-        if self._on_spare:
-            raise ImageError("inference: the CPU, which had taken over, ran out of memory too. Restrict it to a box.")
         self._on_spare = True
         self.engine = self.spare()
         self.computed_on = torch.device("cpu")
@@ -150,9 +152,10 @@ def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: W
     # Windows go to the engine's device one batch at a time. Where all of the result fits there, it is gathered there.
     inferer = SlidingWindowInferer(window, sw_batch_size=BATCH, overlap=OVERLAP, mode="gaussian", progress=False)
     batch = image[None]
-    try:
+    logits: Any = None
+    with suppress(torch.cuda.OutOfMemoryError):  # not of the network, whose shortage is dealt with: of what is gathered
         logits = inferer(batch.to(turns.device), turns)
-    except torch.cuda.OutOfMemoryError:  # not of the network, whose shortage is dealt with: of what is gathered
+    if logits is None:  # outside the handling of the error, which keeps what was gathered so far in memory
         _free_cached()
         turns.fallback = turns.fallback or f"the memory of {turns.device} did not suffice for the result: kept in RAM"
         inferer = SlidingWindowInferer(
@@ -161,7 +164,7 @@ def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: W
             overlap=OVERLAP,
             mode="gaussian",
             progress=False,
-            sw_device=turns.device,
+            sw_device="cpu",  # the turns move each window, and deal with a device that has no room even for that
             device="cpu",
         )
         logits = inferer(batch, turns)

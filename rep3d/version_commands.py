@@ -51,7 +51,7 @@ def versions(
     console = Console()
     root = _model_folder(studies, model)
     store = VersionStore(root)
-    who = by or getpass.getuser()
+    who = by or _user_name()
     if (version is None) != (action in _WITHOUT_VERSION):
         wanted = "no version" if action in _WITHOUT_VERSION else "a version such as v3"
         raise Rep3DError(f"rep3d versions {action.value}: expected {wanted}, got {version or 'none'}")
@@ -72,6 +72,13 @@ def versions(
         console.print(f"Deleted the weights of {version} ({freed / 1e6:.1f} MB); its record stays.")
     else:
         _export(console, store.checkpoint(version), version, output)
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container may run as a user without a name
+        return "unknown"
 
 
 def _model_folder(studies: Path, model: str | None) -> Path:

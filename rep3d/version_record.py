@@ -31,7 +31,7 @@ class VersionRecord:
         origin: ``"trained"`` here, or ``"adopted"`` from a checkpoint that was put here.
         parent: the version that its training began from.
         run: id of the training that made it.
-        cases: ids of the cases that it was trained on, here.
+        cases: ids of the cases that it was trained on; of an adopted one, by all runs that led to it.
         validation_cases: ids of the cases that it was measured on.
         validation_kind: ``"held-out"`` or ``"training-only"``; None if never measured here.
         label_hashes: case id to SHA-256 of the label file that it was trained on.

@@ -278,13 +278,15 @@ class VersionStore:
         """Makes a version's folder; ``same`` is a file that holds just this checkpoint already."""
         info = {**checkpoint.info, "version": name, "generation": version_number(name)}
         info.setdefault("created", utc_now())
-        cases = [str(case) for case in info.get("cases", [])]
+        cases = info.get("cases", [])
+        if record.origin == "adopted":  # runs before its last one left no record here: none of their cases may validate
+            cases = sorted({*cases, *info.get("trained_on", [])})
         record = dataclasses.replace(
             record,
             version=name,
             created=info["created"],
             parent=info.get("parent"),
-            cases=cases,
+            cases=[str(case) for case in cases],
             labels=dict(checkpoint.task.labels),
             head=info.get("head"),
             preset=info.get("preset"),

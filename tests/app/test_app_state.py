@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 from fastapi import HTTPException
 from lib.datastore import Rep3DDatastore
+from lib.registry import check_registry
 from lib.train_status import TrainStatus, read_status
 from lib.workspace import Workspace, write_text
 
+from rep3d.errors import LabelError
 from tests.app.data import LABELS, unchanged, write_image, write_label
 
 
@@ -108,3 +111,76 @@ def test_labels_of_one_second_do_not_collide_in_the_history(
         datastore.save_label("case_0", str(label), "final", {})
     kept = sorted((workspace.history / "case_0").glob("*.nii.gz"))
     assert [file.read_bytes() for file in kept] == [label.read_bytes() for label in labels[:3]]
+
+
+def test_coarse_clock_replaces_nothing_in_the_history(
+    datastore: Rep3DDatastore, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(["1", "1", "1", "2"])
+    monkeypatch.setattr("lib.history.file_time", lambda: next(times))
+    labels = [write_label(tmp_path / "up" / f"{seed}.nii.gz", seed) for seed in range(3)]
+    for label in labels:
+        datastore.save_label("case_0", str(label), "final", {})
+    kept = sorted((workspace.history / "case_0").glob("*.nii.gz"))
+    assert [file.read_bytes() for file in kept] == [label.read_bytes() for label in labels[:2]]
+
+
+def test_facts_that_are_added_later_change_no_author(datastore: Rep3DDatastore, tmp_path: Path) -> None:
+    datastore.save_label("case_0", str(write_label(tmp_path / "up" / "a.nii.gz")), "final", {"user": "anna"})
+    before = dict(datastore.get_label_info("case_0", "final"))
+    datastore.update_label_info("case_0", "final", {"user": "admin", "source": {"version": "v9"}, "note": "checked"})
+    assert datastore.get_label_info("case_0", "final") == {**before, "note": "checked"}
+
+
+def test_a_failed_comparison_does_not_fail_the_submission(
+    datastore: Rep3DDatastore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = write_label(tmp_path / "up" / "a.nii.gz")
+    datastore.keep_prediction("case_0", label, {"version": "v1"})
+
+    def removed_meanwhile(*_: object) -> None:
+        raise LabelError("gone")
+
+    monkeypatch.setattr(datastore.predictions, "compare", removed_meanwhile)
+    datastore.save_label("case_0", str(label), "final", {})
+    assert "prediction" not in datastore.get_label_info("case_0", "final")
+
+
+def test_the_watch_of_the_folder_outlives_an_error(datastore: Rep3DDatastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise FileNotFoundError("labels/john")
+
+    monkeypatch.setattr(datastore, "refresh", fails)
+    datastore._on_any_event(None)  # must not raise: it would end the watcher's thread
+
+
+def test_archive_of_the_labelled_cases(datastore: Rep3DDatastore, tmp_path: Path) -> None:
+    with pytest.raises(HTTPException, match="at least one image"):
+        datastore.get_dataset_archive(None)
+    for number in range(3):
+        label = write_label(tmp_path / "up" / f"{number}.nii.gz", number)
+        datastore.save_label(f"case_{number}", str(label), "final", {})
+    for limit, count in ((None, 3), (2, 2), (0, 3), (9, 3)):
+        file = Path(datastore.get_dataset_archive(limit))
+        with zipfile.ZipFile(file) as archive:
+            assert len([name for name in archive.namelist() if name.startswith("label/")]) == count
+            assert "case_0" in json.loads(archive.read("metadata.json"))["objects"]
+            assert archive.read("image/case_0.nii.gz") == (tmp_path / "case_0.nii.gz").read_bytes()
+        file.unlink()
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', "[" * 195 + "]" * 195])
+def test_facts_that_would_make_the_registry_unreadable_are_refused(
+    datastore: Rep3DDatastore, tmp_path: Path, text: str
+) -> None:
+    label = str(write_label(tmp_path / "up" / "a.nii.gz"))
+    facts = {"note": json.loads(text)}
+    with unchanged(tmp_path):
+        for call in (
+            lambda: datastore.save_label("case_0", label, "final", facts),
+            lambda: datastore.update_image_info("case_0", facts),
+        ):
+            with pytest.raises(HTTPException) as refusal:
+                call()
+            assert refusal.value.status_code == 422
+    check_registry(tmp_path / "datastore_v2.json")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +268,30 @@ def test_overlapping_segments_are_refused(
         refused(submit(server, case, text), f"label for image {case}", "readable")
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_labels_that_name_another_file_are_refused(
+    server: AppServer, studies: Path, case: str, truth: np.ndarray, tmp_path: Path, suffix: str
+) -> None:
+    secret = tmp_path / "secret.raw"  # of the server's computer: what it holds must not come back in a message
+    secret.write_bytes(np.full(truth.size, 77, np.uint8).tobytes())
+    sizes = " ".join(map(str, truth.shape))
+    headers = {
+        ".mha": ["NDims = 3", f"DimSize = {sizes}", "ElementType = MET_UCHAR", f"ElementDataFile = {secret}"],
+        ".nrrd": [
+            "NRRD0004",
+            "type: uchar",
+            "dimension: 3",
+            f"sizes: {sizes}",
+            "encoding: raw",
+            f"data file: {secret}",
+        ],
+    }
+    file = tmp_path / f"label{suffix}"
+    file.write_text("\n".join([*headers[suffix], ""]))
+    with unchanged(studies):
+        refused(submit(server, case, file, resample=True), "names another file")
+
+
 # Again, and by others ----------------------------------------------------------------------------------------
 
 
@@ -292,3 +318,14 @@ def test_source_version_is_kept(server: AppServer, case: str, tmp_path: Path) ->
     facts = info(server, case)
     assert facts["source"] == {"model": "rep3d", "version": "v7"}
     assert "prediction" not in facts  # only the server says that
+
+
+def test_reload_builds_no_second_app(server: AppServer, case: str, tmp_path: Path) -> None:
+    # Two apps in one server would each write their own list of the labels.
+    built = server.log.count("Initializing App from")
+    assert server.post("/reload").json() == {}
+    assert submit(server, case, write_label(tmp_path / "a.nii.gz", 3), user="anna").status_code == 200
+    assert server.log.count("Initializing App from") == built > 0
+    content = server.get("/datastore/dataset").content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert f"label/{case}.nii.gz" in archive.namelist()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from fastapi import HTTPException
+from lib import train_start
 from lib.auto_train import AutoTrain
 from lib.setup import Setup
 from lib.train_cases import LabelledCases, case_for, case_weights
@@ -69,6 +70,30 @@ def test_gpus_of_monai_label(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TrainRequest.parse({"gpus": "all"}, DEFAULTS).settings == DEFAULTS
     with pytest.raises(ConfigError, match="gpus: expected"):
         TrainRequest.parse({"gpus": {"a": 1}}, DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "visible", "sent"),
+    [
+        ({"multi_gpu": True, "gpus": "2"}, "", {"device": "cuda:2"}),  # one: not all that there are
+        ({"multi_gpu": True, "gpus": "1,3"}, "", {"multi_gpu": True, "gpus": "1,3"}),
+        ({"gpus": "0,1"}, "4,5,6,7", {"multi_gpu": True, "gpus": "4,5"}),
+    ],
+)
+def test_the_child_gets_the_gpus_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], visible: str, sent: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(train_start.train, "run_model", lambda model, values, enqueue: values)
+    task = SimpleNamespace(check=lambda params, _: TrainRequest.parse(params, DEFAULTS), announce=lambda *_: None)
+    app = SimpleNamespace(
+        check_trainer=lambda _: task,
+        datastore=lambda: None,
+        auto_train=SimpleNamespace(began=lambda _: None),
+        served={},
+    )
+    assert train_start.start_training(app, "rep3d", asked) == sent  # type: ignore[arg-type]
 
 
 # Status ---------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from rep3d.errors import ConfigError, ImageError, InferenceCancelled
 from rep3d.fair_lock import FairLock
 from rep3d.inference import Predictor
 from rep3d.network import Rep3D
-from rep3d.sliding import check_memory
+from rep3d.sliding import WindowTurns, check_memory, sliding_probabilities
 from rep3d.tasks import Intensity, TaskConfig
 from rep3d.uncertainty import mean_entropy
 from rep3d.views import MAX_VIEWS, VIEWS
@@ -350,6 +350,23 @@ def test_too_little_memory_is_dealt_with_and_said(image: Path, tmp_path: Path, h
     plenty, starved = _voxels(tmp_path / "plenty.nii.gz"), _voxels(tmp_path / "starved.nii.gz")
     assert (plenty == starved).mean() > 0.999  # another engine may round differently
     assert result.device == "cpu"
+
+
+def test_result_that_does_not_fit_where_it_is_gathered_is_kept_in_ram() -> None:
+    """The device has room for nothing: not for a window, and not for what the CPU computed instead."""
+    full = [True]
+
+    def spare(windows: torch.Tensor) -> torch.Tensor:
+        if full.pop() if full else False:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")  # as copying the result back does
+        return _ReadOffIntensity()(windows)
+
+    starved = _Starved(TorchEngine(_ReadOffIntensity()), 0)
+    turns = WindowTurns(starved, torch.device("cpu"), lambda: spare)  # type: ignore[arg-type, return-value]
+    seen = torch.rand((1, 40, 32, 32))
+    found = sliding_probabilities(seen, (32, 32, 32), turns)
+    assert not full and turns.fallback and "the CPU took over" in turns.fallback
+    torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
 
 
 def test_results_that_do_not_fit_are_refused_before_any_work() -> None:

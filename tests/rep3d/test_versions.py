@@ -189,6 +189,14 @@ def test_adopts_a_checkpoint_that_was_put_there(tmp_path: Path, network: Rep3D) 
     assert store.add(_trained(network, 6), VersionRecord()).version == "v5"
 
 
+def test_adopted_checkpoint_names_the_cases_of_all_its_runs(tmp_path: Path, network: Rep3D) -> None:
+    foreign = _trained(network, 5, cases=["x"], trained_on=["w", "x"])
+    save_checkpoint(tmp_path / "published.pt", foreign.model, TASK, foreign.info)
+    adopted = VersionStore(tmp_path).adopt()
+    assert adopted is not None
+    assert adopted.cases == ["w", "x"]  # none of which may measure it
+
+
 @pytest.mark.parametrize("name", ["v2", "unversioned", "best-model"])
 def test_adopted_checkpoint_whose_name_is_taken_or_none_gets_the_next(
     store: VersionStore, network: Rep3D, name: str

@@ -10,6 +10,8 @@ from fastapi import HTTPException, Request
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 
+from lib.forms import is_text
+
 __all__ = ["Annotator"]
 
 
@@ -44,6 +46,6 @@ class Annotator:
             return cls(user.username, frozenset({user.username}), address)
         given = [params[key] for key in ("user", "client_id") if params.get(key) not in (None, "")]
         for name in given:
-            if not isinstance(name, str) or len(name) > 200:
+            if not is_text(name) or len(name) > 200:
                 raise HTTPException(422, f"user: expected a name of at most 200 characters, got {str(name)[:200]!r}")
         return cls(given[0] if given else None, frozenset({*given, address}), address)

@@ -43,7 +43,7 @@ def next_sample(
         if not sample:
             total = len(datastore.list_images())
             reason = "there are no images yet: upload one"
-            if unlabelled:
+            if lent:
                 until = min(lease.until for lease in lent)
                 reason = f"the {len(lent)} images without a final label are all lent to others, the first until {until}"
             elif total:

@@ -105,7 +105,11 @@ class AutoTrain:
             self._submitted.wait()
             self._submitted.clear()
             while any(n >= self._every for n in self.counts().values()):
-                self.start_due()
+                try:
+                    self.start_due()
+                except Exception:  # a watch that has ended silently would be worse than one that complains
+                    logger.exception("a training was due, but could not be started; the next try is in a minute")
+                    self._submitted.wait(60)
                 if self._submitted.wait(self._seconds):
                     self._submitted.clear()
 

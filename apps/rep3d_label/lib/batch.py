@@ -182,7 +182,7 @@ class BatchRunner:
         """Stops the run, if there is one, and waits for its thread, at most so many seconds."""
         with self._guard:
             thread = self._thread
-            if self._run and self._running():
+            if self._run and self._running() and self._run.phase == "running":  # else it has just ended
                 self._run.phase = "stopping"
                 self._stop.set()
         if thread:

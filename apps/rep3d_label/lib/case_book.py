@@ -129,7 +129,10 @@ class CaseBook:
     def files(self, image_id: str) -> CaseFiles:
         """The files of a case; 404 where there is none of that id."""
         self._datastore.image_file(image_id)
-        return next(files for files in self._datastore.case_files() if files.id == image_id)
+        for files in self._datastore.case_files():
+            if files.id == image_id:
+                return files
+        raise HTTPException(404, f"image: {image_id!r} was removed this moment")
 
     def review(self, image_id: str, user: str | None) -> dict[str, Any]:
         """Records that the current label of a case was reviewed.

@@ -8,6 +8,8 @@ is replaced or removed is kept in the history first.
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import shutil
 import tempfile
@@ -20,24 +22,30 @@ from typing import Any
 
 from fastapi import HTTPException
 from monailabel.datastore.local import DataModel, ImageLabelModel
+from pydantic_core import from_json
 
 from lib.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_time
-from lib.label_facts import FactsCache, file_stamp
+from lib.label_facts import FactsCache, Stamp, file_stamp
 from lib.label_files import PreparedLabel, SubmitOptions, described_values, prepare_label
 from lib.label_formats import LABEL_SUFFIXES
 from lib.names import checked_name, split_suffix
 from lib.predictions import Predictions
 from lib.registry import FINAL, Registry
 from lib.workspace import Workspace, copy_whole, utc_now, write_text
-from rep3d.errors import ImageError, LabelError
+from rep3d.errors import ImageError, LabelError, Rep3DError
 from rep3d.volumes import IMAGE_SUFFIXES, geometry, stored_grid
 
 __all__ = ["Rep3DDatastore", "Submission"]
 
+logger = logging.getLogger(__name__)
+
 # A label of fewer voxels is compared with the prediction at once, others after the answer: reading takes seconds.
 _COMPARE_AT_ONCE = 2**22
+_DEPTH = 10  # levels of the registry's file above facts, and some
 # What only the server says of a label; a client that sends such a key is not believed.
 _OURS = ("prediction", "remapped", "resampled", "converted", "original", "source", "restored", "empty")
+# What was recorded when a label came, and is not changed by facts that are added later.
+_RECORDED = ("user", "client_id", "time", "ts", "name", "made_by")
 
 
 @dataclass(frozen=True)
@@ -207,14 +215,14 @@ class Rep3DDatastore(Registry):
                 info["original"] = self.history.keep(submitted, image_id, tag, ORIGINAL, facts)
             name = f"{image_id}{suffix}"
             copy_whole(prepared.file, folder / name)
-            for file in earlier:
-                if file.name != name:
-                    file.unlink()
             if not set(prepared.facts.counts) - {0}:
                 info["empty"] = True
             info.update(ts=int(time.time()), time=utc_now(), name=name)
             image.labels[tag] = DataModel(info=info, ext=suffix)
             self._update_datastore_file()
+            for file in earlier:  # only now: a crash before leaves the registry with a file that is there
+                if file.name != name:
+                    file.unlink()
             self.label_facts.remember(folder / name, prepared.facts)
             self.label_facts.save()
         if tag == FINAL:
@@ -259,23 +267,28 @@ class Rep3DDatastore(Registry):
         if self.predictions.facts(image_id) is None:
             return
 
-        stamp = file_stamp(label)
+        def compare(stamp: Stamp) -> None:
+            try:
+                found = self.predictions.compare(image_id, label, self._label_values)
+                with self._guard:
+                    record = self._datastore.label(image_id, FINAL)
+                    if (
+                        found and record and label.exists() and file_stamp(label) == stamp
+                    ):  # else another came meanwhile
+                        record.info["prediction"] = found
+                        self._update_datastore_file()
+            except (Rep3DError, OSError) as error:  # the label is stored: that must not look like a failure
+                logger.warning("image %s: label and prediction were not compared: %s", image_id, error)
 
-        def compare() -> None:
-            found = self.predictions.compare(image_id, label, self._label_values)
-            with self._guard:
-                record = self._datastore.label(image_id, FINAL)
-                if found and record and label.exists() and file_stamp(label) == stamp:  # else another came meanwhile
-                    record.info["prediction"] = found
-                    self._update_datastore_file()
-
-        voxels = 1
-        for side in stored_grid(label).shape:
-            voxels *= side
+        try:
+            stamp = file_stamp(label)
+            voxels = math.prod(stored_grid(label).shape)
+        except (Rep3DError, OSError):  # it was replaced or removed this moment
+            return
         if voxels < _COMPARE_AT_ONCE:
-            compare()
+            compare(stamp)
         else:
-            threading.Thread(target=compare, name=f"compare {image_id}", daemon=True).start()
+            threading.Thread(target=compare, args=(stamp,), name=f"compare {image_id}", daemon=True).start()
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Adds facts to an image; 404 where there is none of that id."""
@@ -285,10 +298,11 @@ class Rep3DDatastore(Registry):
             self._update_datastore_file()
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Adds facts to a label; 404 where there is none."""
+        """Adds facts to a label; 404 where there is none. Who made it, when and from what stays as it was recorded."""
+        facts = {key: value for key, value in _checked_info(info).items() if key not in (*_OURS, *_RECORDED)}
         with self._guard:
             self._refuse_if_read_only()
-            self._label(label_id, label_tag).info.update(_checked_info(info))
+            self._label(label_id, label_tag).info.update(facts)
             self._update_datastore_file()
 
     # What is removed ----------------------------------------------------------------------------------------
@@ -339,4 +353,8 @@ def _with_shown_name(message: str, file: Path, shown: str) -> str:
 def _checked_info(info: dict[str, Any] | None) -> dict[str, Any]:
     if not isinstance(info or {}, dict):
         raise HTTPException(422, f"params: expected a JSON object, got {type(info).__name__}")
+    try:  # as the registry reads its own file, where it lies deeper: what it could not read would make all unreadable
+        from_json("[" * _DEPTH + json.dumps(info, default=str) + "]" * _DEPTH)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, f"params: expected facts that can be stored as JSON ({error})") from error
     return dict(info or {})

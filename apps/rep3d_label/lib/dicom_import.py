@@ -18,7 +18,6 @@ from typing import Any
 from lib.registry import images_folder
 from lib.workspace import read_json, utc_now, write_text
 from rep3d.dicom import DicomSeries, convert_series, find_series
-from rep3d.errors import ImageError
 from rep3d.volumes import IMAGE_SUFFIXES
 
 __all__ = ["DicomImport"]
@@ -65,7 +64,7 @@ class DicomImport:
                 source = str(series.folder.relative_to(self._studies))
                 try:
                     image = self._convert(series)
-                except (ImageError, OSError) as error:
+                except Exception as error:  # whatever it is, the server must start
                     logger.warning("DICOM series in %s left out: %s", source, error)
                     failed[series.uid] = {"source": source, "error": str(error)}
                     continue
@@ -84,7 +83,7 @@ class DicomImport:
                 continue
             try:
                 found += find_series(folder)
-            except (ImageError, OSError) as error:
+            except Exception as error:  # as above
                 failed[folder.name] = {"source": folder.name, "error": str(error)}
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import HTTPException, UploadFile
 
-__all__ = ["flag", "json_object", "upload_name"]
+__all__ = ["flag", "is_text", "json_object", "upload_name"]
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
@@ -19,7 +19,19 @@ def json_object(name: str, text: str) -> dict[str, Any]:
         raise HTTPException(422, f"{name}: expected a JSON object, got text that is no JSON ({error})") from error
     if not isinstance(value, dict):
         raise HTTPException(422, f"{name}: expected a JSON object, got {type(value).__name__}")
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:  # Python reads them, but no answer could ever show them
+        raise HTTPException(422, f"{name}: expected finite numbers and whole characters, got others") from error
     return value
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a text of whole characters; half of a pair of surrogates could be stored, but not shown."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def flag(values: dict[str, Any], name: str) -> bool:

@@ -57,6 +57,8 @@ class LabelHistory:
         folder = self.folder(image_id)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{tag}-{file_time()}"
+        while (folder / f"{name}.json").exists():  # clocks may be coarse, or set back: no entry replaces another
+            name = f"{tag}-{file_time()}"
         target = folder / f"{name}{_suffixes(file)}"
         copy_whole(file, target)
         known = {**facts, "image": image_id, "tag": tag, "reason": reason, "replaced": utc_now(), "file": target.name}

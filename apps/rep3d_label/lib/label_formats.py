@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,11 @@ __all__ = ["LABEL_SUFFIXES", "as_nifti"]
 # ".seg.nrrd" says besides which segment has which value.
 LABEL_SUFFIXES = (*IMAGE_SUFFIXES, ".seg.nrrd", ".nrrd", ".mha")
 _MOST_SEGMENTS = 65535
+# Headers of these formats may name another file that has the voxels: any file of this computer, if they were believed.
+_ELSEWHERE = {
+    "MetaImageIO": re.compile(rb"ElementDataFile(?!\s*[=:]\s*LOCAL\s*\n)", re.IGNORECASE),
+    "NrrdImageIO": re.compile(rb"data\s*file\s*:", re.IGNORECASE),
+}
 
 
 def as_nifti(file: Path, image: Path, output: Path) -> dict[str, int]:
@@ -31,10 +38,16 @@ def as_nifti(file: Path, image: Path, output: Path) -> dict[str, int]:
         Segment name to voxel value as the file itself says; empty where it does not.
 
     Raises:
-        LabelError: if the file is no label map of one layer.
+        LabelError: if the file is no label map of one layer, or has its voxels in another file.
     """
+    reader = "MetaImageIO" if file.suffix == ".mha" else "NrrdImageIO"  # never one that the content asks for
+    if _names_another_file(file, _ELSEWHERE[reader]):
+        raise LabelError(
+            f"{file.name}: expected a file that holds its voxels itself, got one that names another file. "
+            f"Export it as NIfTI."
+        )
     try:
-        label = sitk.ReadImage(str(file))
+        label = sitk.ReadImage(str(file), imageIO=reader)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise LabelError(
@@ -50,6 +63,14 @@ def as_nifti(file: Path, image: Path, output: Path) -> dict[str, int]:
     segments = _segments(label)
     sitk.WriteImage(_in_place(label, image) if segments else label, str(output))
     return segments
+
+
+def _names_another_file(file: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Whether a header says so; all of the file is searched, since where a header ends depends on who reads it."""
+    if not file.stat().st_size:
+        return False
+    with file.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as everything:
+        return pattern.search(everything) is not None
 
 
 def _segments(label: sitk.Image) -> dict[str, int]:

@@ -6,7 +6,11 @@ MONAI Label's own local datastore writes its list in place, and from several thr
 from __future__ import annotations
 
 import json
+import logging
+import os
+import tempfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +29,8 @@ from rep3d.cases import Case
 from rep3d.volumes import IMAGE_SUFFIXES
 
 __all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "check_registry", "images_folder"]
+
+logger = logging.getLogger(__name__)
 
 DATASTORE_FILE = "datastore_v2.json"
 FINAL = str(DefaultLabelTag.FINAL.value)
@@ -146,7 +152,11 @@ class Registry(LocalDatastore):
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known about an image; 404 where there is none of that id."""
         self._image(image_id)
-        return super().get_image_info(image_id)
+        info: dict[str, Any] = super().get_image_info(image_id)
+        info.pop("id", None)  # MONAI Label puts these facts over those of a sample, and adds to "strategy"
+        if not isinstance(info.get("strategy", {}), dict):
+            del info["strategy"]
+        return info
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         """What is known about a label; 404 where there is none."""
@@ -154,13 +164,28 @@ class Registry(LocalDatastore):
         return super().get_label_info(label_id, label_tag)
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """A ZIP file of the labelled cases; 404 where there is none."""
-        if not self.get_labeled_images():
+        """A ZIP file of the labelled cases, which the caller removes; 404 where there is none.
+
+        Written without the guard (the stock method's reading of all volumes would make every other request wait).
+        """
+        with self._guard:
+            cases = self.labelled_cases()
+            facts = self._datastore.model_dump_json(exclude={"base_path"})
+        if not cases:
             raise HTTPException(
                 404, "dataset: expected at least one image with a final label, got none. Submit one first."
             )
-        with self._guard:
-            return super().get_dataset_archive(limit_cases)
+        handle, name = tempfile.mkstemp(suffix=".zip")
+        try:
+            with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+                for case in cases[:limit_cases] if limit_cases and limit_cases > 0 else cases:
+                    archive.write(case.image, f"image/{case.image.name}")
+                    archive.write(case.label, f"label/{case.label.name}")
+                archive.writestr("metadata.json", facts)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return name
 
     def status(self) -> dict[str, Any]:
         """Counts of images and labels."""
@@ -197,6 +222,19 @@ class Registry(LocalDatastore):
         """Files that match; hidden ones, such as macOS leaves beside images, are none of ours."""
         with self._guard:
             return {key: file for key, file in super()._list_files(path, patterns).items() if not file.startswith(".")}
+
+    def _on_any_event(self, event: Any) -> None:
+        """Takes up what came or went; an error must not end the watcher's thread, which nobody would notice."""
+        try:
+            super()._on_any_event(event)
+        except Exception:
+            logger.exception("studies folder: a change was not taken up; the next one is")
+
+    def _on_modify_event(self, event: Any) -> None:
+        try:
+            super()._on_modify_event(event)
+        except Exception:
+            logger.exception("studies folder: a change of the registry was not taken up")
 
     def _reconcile_datastore(self) -> None:
         with self._guard:

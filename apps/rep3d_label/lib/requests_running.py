@@ -127,7 +127,7 @@ class RunningRequests:
         """The second volume of a request; 404 where there is none, or none any more."""
         with self._guard:
             self._drop_old()
-            if request_id not in self._maps:
+            if request_id not in self._maps or not self._maps[request_id][1].exists():
                 raise HTTPException(
                     404,
                     f"uncertainty: expected a request that asked for it and ended at most "

@@ -5,8 +5,12 @@ Each checks what came, then hands over to the stock function; what MONAI Label h
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
 
 from lib import (
     routes_batch,
@@ -19,8 +23,23 @@ from lib import (
     routes_train,
     routes_versions,
 )
+from lib.access import AS_ADMIN
 
 __all__ = ["add_routes"]
+
+_stock = APIRouter(include_in_schema=False)  # addresses that MONAI Label has outside of its prefix
+
+
+@_stock.post("/reload")
+def reload(user: User = AS_ADMIN) -> dict[str, Any]:
+    """Looks through the studies folder anew.
+
+    The stock route throws the app away, and the next request builds a second one while the first one's threads, batch
+    inference and requests go on: two lists of the same folder, of which the older overwrites the newer.
+    """
+    app_instance().datastore().refresh()
+    return {}
+
 
 _PARTS = (
     routes_infer,
@@ -40,6 +59,7 @@ def add_routes(app: FastAPI) -> None:
     before = len(app.router.routes)
     for part in _PARTS:
         app.include_router(part.router, prefix=settings.MONAI_LABEL_API_STR)
+    app.include_router(_stock)
     ours = app.router.routes[before:]
     del app.router.routes[before:]
     app.router.routes[:0] = ours

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Request, UploadFile
+from fastapi.responses import FileResponse
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
+from starlette.background import BackgroundTask
 
 from lib.access import AS_ANNOTATOR
 from lib.annotators import Annotator
@@ -104,3 +106,17 @@ def update_label_info(label: str, tag: str, info: str = Form("{}"), user: User =
     """Adds facts to a label."""
     json_object("info", info)
     return datastore.update_label_info(label, tag, info, user.username)
+
+
+@router.put("/datastore/updatelabelinfo")
+def update_label_info_as_before(label: str, tag: str, params: str = Form("{}"), user: User = AS_ANNOTATOR) -> Any:
+    """MONAI Label's older name for the same."""
+    return update_label_info(label, tag, params, user)
+
+
+@router.get("/datastore/dataset")
+def download_dataset(limit_cases: int | None = None, user: User = AS_ANNOTATOR) -> FileResponse:
+    """The labelled cases as a ZIP file, which is removed when it was sent (the stock route keeps each)."""
+    file = Path(app_instance().datastore().get_dataset_archive(limit_cases))
+    clean_up = BackgroundTask(file.unlink, missing_ok=True)
+    return FileResponse(file, media_type="application/zip", filename="dataset.zip", background=clean_up)

@@ -15,6 +15,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
 from lib.access import AS_ADMIN, AS_USER
+from lib.forms import is_text
 from lib.served import ServedModel
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError
@@ -132,7 +133,7 @@ def _words(params: dict | None, user: User) -> tuple[str, str]:
     """Who wants it, as authenticated or else as the client says, and why."""
     values = params or {}
     for name in ("by", "reason"):
-        if not isinstance(values.get(name, ""), str) or len(values.get(name, "")) > _LONGEST:
+        if not is_text(values.get(name, "")) or len(values.get(name, "")) > _LONGEST:
             raise HTTPException(422, f"{name}: expected a text of at most {_LONGEST} characters")
     by = user.username if settings.MONAI_LABEL_AUTH_ENABLE else values.get("by")
     return by or "unknown", values.get("reason", "")

@@ -12,6 +12,7 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 __all__ = ["SafeSessions"]
 
 _ID = re.compile(r"[0-9a-f-]{8,64}")
+_YOUNG_SECONDS = 600.0
 
 
 class SafeSessions(Sessions):
@@ -51,10 +52,18 @@ class SafeSessions(Sessions):
                 session = self.get_session(name, update_ts=False, fetch_cache=False)
             except ValueError:
                 session = None
+            if session is None and self._is_young(name):
+                continue  # its image is being written right now
             if session is None or 0 < session.expiry < time.time() - session.last_access_ts:
                 self.remove_session(name)
                 removed += 1
         return removed
+
+    def _is_young(self, name: str) -> bool:
+        try:
+            return time.time() - os.stat(os.path.join(self.store_path, name)).st_mtime < _YOUNG_SECONDS
+        except FileNotFoundError:
+            return False
 
     def owns(self, path: str) -> bool:
         """Whether a file lies below the sessions' folder."""

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import threading
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from lib.label_facts import file_stamp
 from lib.workspace import whole_file
+from rep3d.errors import ImageError, LabelError
 from rep3d.registered_tasks import TASKS
 from rep3d.volumes import read_label, stored_grid
 
@@ -103,6 +105,8 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
     stored = [int(np.flatnonzero(axes[:, 0] == world)[0]) for world in range(3)]
     up = stored[2]
     values = read_label(label)[0] if label else None
+    if values is not None and values.shape != grid.shape:
+        raise LabelError(f"label of {image.name}: expected the image's shape {grid.shape}, got {values.shape}")
     drawn = None if values is None else np.count_nonzero(values, axis=tuple(a for a in range(3) if a != up))
     index = int(drawn.argmax()) if drawn is not None and drawn.any() else grid.shape[up] // 2
     at = tuple(index if axis == up else slice(None) for axis in range(3))
@@ -115,7 +119,10 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
 
     # Four-dimensional files have one time point.
     proxy = nib.load(image).dataobj  # type: ignore[attr-defined]
-    voxels = np.asarray(proxy[(*at, *(0 for _ in proxy.shape[3:]))], np.float32)
+    try:
+        voxels = np.asarray(proxy[(*at, *(0 for _ in proxy.shape[3:]))], np.float32)
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # such as a file that is still being copied
+        raise ImageError(f"{image.name}: expected a whole image file, got one that cannot be read ({error})") from error
     mm = grid.spacing[stored[0]], grid.spacing[stored[1]]
     grey = Image.fromarray(_windowed(picture(voxels)))
     scale = size / max(grey.width * mm[0], grey.height * mm[1])

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
 from lib.datastore import Rep3DDatastore
 from lib.scoring import score_unlabelled
 from lib.served import ServedModel
@@ -26,7 +24,8 @@ from lib.train_status import TrainStatus
 from lib.version_scores import VersionScores
 from lib.workspace import read_json, utc_now, write_text
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.errors import NoCasesError, Rep3DError, TrainingError, VersionError
+from rep3d.errors import NoCasesError, TrainingError, VersionError
+from rep3d.files import file_hash
 from rep3d.gate import Decision, decide, label_means, unmeasured
 from rep3d.roles import Split
 from rep3d.training import TrainProgress, train
@@ -86,6 +85,8 @@ class TrainRun:
         Returns:
             The version made, what was decided, and the cases.
         """
+        if self._request.resume is True:
+            self._ask_again()
         start, record = self._start()
         found = find_cases(self._setup, self._datastore)
         split = split_cases(self._setup, self._served.versions, found)
@@ -107,8 +108,9 @@ class TrainRun:
             trained = self._trained(run, start, record, split, found)
             made = self._judge_and_keep(run, trained, split, found)
         made = self._publish(made)
-        self._score()
+        # Before the scoring, which may be stopped: what was decided must not be done again after a roll-back.
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._score()
         self._status.update({"phase": "done", "eta_seconds": 0.0})
         return {
             "version": made.version,
@@ -133,16 +135,20 @@ class TrainRun:
             self._status.update({"head": change.message})
         return start, versions.get(name)
 
+    def _ask_again(self) -> None:
+        """Asks for what the interrupted run was asked for; a head that begins anew depends on its seed."""
+        known = resumable_run(self._folder)
+        if known is None:
+            raise TrainingError("resume: expected a training that was stopped or interrupted, got none to resume")
+        self._request = dataclasses.replace(TrainRequest.from_dict(known["request"]), resume=True)
+
     def _resumed_or_new(
         self, start: Checkpoint | None, split: Split, found: LabelledCases
     ) -> tuple[Mapping[str, Any], Split]:
         """Takes up the run that was interrupted, or begins one."""
         known = resumable_run(self._folder)
-        if self._request.resume is True:
-            if known is None:
-                raise TrainingError("resume: expected a training that was stopped or interrupted, got none to resume")
+        if self._request.resume is True and known is not None:
             split = Split(tuple(known["training"]), tuple(known["validation"]))
-            self._request = dataclasses.replace(TrainRequest.from_dict(known["request"]), resume=True)
         plan: dict[str, Any] = {
             "request": self._request.to_dict(),
             "training": list(split.training),
@@ -227,21 +233,22 @@ class TrainRun:
         self._status.update({"phase": "validating", "eta_seconds": None})
         versions = self._served.versions
         trained = Checkpoint(trained.model, trained.task, {**trained.info, "run": run["id"]})
-        validation = [found.cases[id_] for id_ in split.validation]
+        # As they are now: a label may have been corrected or removed while the training ran, and both versions must be
+        # measured on the same one.
+        validation = [found.cases[id_] for id_ in split.validation if found.cases[id_].label.is_file()]
+        hashes = {case.id: file_hash(case.label) for case in validation}
 
         def measuring(which: str) -> Callable[[int, int], None]:
             return lambda done, todo: self._status.update({"measuring": which, "measured": done, "to_measure": todo})
 
-        scores = self._scores.measure(lambda: trained, run["id"], validation, found.hashes, measuring("new version"))
+        scores = self._scores.measure(lambda: trained, run["id"], validation, hashes, measuring("new version"))
         rival = versions.published()
         compared: dict[str, dict[str, float]] = {}
         if rival is not None and scores:
             record, path = versions.get(rival), versions.checkpoint(rival)
             identity = record.run or f"{rival} {record.created}"
             cases = [case for case in validation if case.id in scores]
-            compared = self._scores.measure(
-                lambda: load_checkpoint(path), identity, cases, found.hashes, measuring(rival)
-            )
+            compared = self._scores.measure(lambda: load_checkpoint(path), identity, cases, hashes, measuring(rival))
         decision = self._decide(rival, scores, compared, len(found.cases))
         added = versions.add(
             trained,
@@ -304,5 +311,5 @@ class TrainRun:
                 60.0 * self._request.score_minutes,
                 lambda done, todo: self._status.update({"scored": done, "to_score": todo}),
             )
-        except (HTTPException, Rep3DError) as error:  # the version is made, whatever becomes of the scores
-            logger.warning("scoring: %s", error)
+        except Exception as error:  # the version is made, whatever becomes of the scores: a GPU may be full by now
+            logger.warning("scoring: %s: %s", type(error).__name__, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -53,13 +54,21 @@ def start_training(app: Rep3DLabelApp, model: str, params: Mapping[str, Any]) ->
         gpus = request.settings.gpus
         if isinstance(gpus, tuple):
             # MONAI Label shows the child just these, and tells it to take all that it sees.
-            values["gpus"] = ",".join(str(gpu).removeprefix("cuda:") for gpu in gpus)
+            values["gpus"] = _as_the_driver_counts(gpus)
             values["multi_gpu"] = True
         else:
-            values.pop("gpus", None)
+            for key in ("gpus", "multi_gpu"):  # the child would take all GPUs for these, where one was asked for
+                values.pop(key, None)
             values["device"] = request.settings.device
         started: dict[str, Any] = train.run_model(model, values, enqueue=True)
         return started
+
+
+def _as_the_driver_counts(gpus: tuple[int | str, ...]) -> str:
+    """GPUs for the child's CUDA_VISIBLE_DEVICES; where this process was given one itself, it counts within that."""
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    numbers = [int(str(gpu).removeprefix("cuda:")) for gpu in gpus]
+    return ",".join(visible[number] if visible else str(number) for number in numbers)
 
 
 def stop_training(app: Rep3DLabelApp) -> dict[str, Any] | None:

@@ -158,7 +158,7 @@ def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert [r["submitted"] for r in results["rounds"]] == [0, 2] and len(results["rounds"][1]["dice"]) == 2
     assert len(list((run / "studies" / "labels" / "final").glob("*.nii.gz"))) == 2
-    assert (run / "studies" / "rep3d" / "published.pt").is_file()
+    assert (run / "studies" / "rep3d" / "models" / "rep3d" / "published.pt").is_file()
     assert not _marked(environment["REP3D_TEST_MARK"])
 
 
@@ -173,7 +173,7 @@ def test_interrupting_a_training_stops_everything(tmp_path: Path, environment: d
     )
     try:
         end = time.monotonic() + 200
-        while not list(tmp_path.glob("run_*/studies/rep3d/train_status.json")):
+        while not list(tmp_path.glob("run_*/studies/rep3d/models/rep3d/train_status.json")):
             assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
             time.sleep(0.5)
         assert len(_marked(environment["REP3D_TEST_MARK"])) >= 2

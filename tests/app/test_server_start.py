@@ -124,7 +124,8 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
         assert (ours["default_model"], ours["version"], ours["error"]) == ("rep3d", None, None)
         assert (ours["device"], ours["preset"], ours["model_dir"]) == ("cpu", "tiny", str(studies / "rep3d"))
         assert list(info["models"]) == ["rep3d"]
-        assert set(info["strategies"]) == {"first", "random", "uncertainty"}
+        wanted = {"first", "random", "entropy", "uncertainty", "margin", "tta", "coreset", "hybrid"}
+        assert set(info["strategies"]) == wanted
         assert info["train_stats"] == {"rep3d": {}}
         for strategy in info["strategies"]:
             answer = server.post(f"/activelearning/{strategy}", json={})

@@ -40,6 +40,7 @@ from lib.startup import (
     StartupError,
     check_port,
     check_writable,
+    hold_folder,
     host_from_arguments,
     in_child_process,
     in_server_process,
@@ -113,6 +114,7 @@ class Rep3DLabelApp(MONAILabelApp):
         if starting:
             for model in self.served.values():
                 _load(model)
+            hold_folder(setup.folder)
             setup.workspace.prepare(setup.default_model)
             for model in self.served.values():
                 model.versions.adopt()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,21 @@ def test_facts_that_would_make_the_registry_unreadable_are_refused(
                 call()
             assert refusal.value.status_code == 422
     check_registry(tmp_path / "datastore_v2.json")
+
+
+def test_an_image_that_is_renamed_into_place_is_noticed(tmp_path: Path, workspace: Workspace) -> None:
+    watched = Rep3DDatastore(tmp_path, workspace, LABELS, auto_reload=True, read_only=False)
+    try:
+        write_image(tmp_path / "elsewhere" / "case.nii.gz").rename(tmp_path / "case.nii.gz")  # into the folder
+        _wait_for(lambda: watched.list_images() == ["case"])
+        (tmp_path / "case.nii.gz").rename(tmp_path / "case_1.nii.gz")
+        _wait_for(lambda: watched.list_images() == ["case_1"])
+    finally:
+        watched._observer.stop()
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

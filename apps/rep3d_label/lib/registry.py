@@ -106,6 +106,8 @@ class Registry(LocalDatastore):
             auto_reload=auto_reload,
             read_only=read_only,
         )
+        if auto_reload:
+            self._handler.on_moved = self._on_moved
 
     # What is there ------------------------------------------------------------------------------------------
 
@@ -229,6 +231,11 @@ class Registry(LocalDatastore):
             super()._on_any_event(event)
         except Exception:
             logger.exception("studies folder: a change was not taken up; the next one is")
+
+    def _on_moved(self, event: Any) -> None:
+        """Takes up a file that was renamed into place, as rsync does; our own registry is written so, too."""
+        if event.dest_path != self._datastore_config_path:
+            self._on_any_event(event)
 
     def _on_modify_event(self, event: Any) -> None:
         try:

@@ -16,10 +16,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 __all__ = [
     "StartupError",
     "check_port",
     "check_writable",
+    "hold_folder",
     "host_from_arguments",
     "in_child_process",
     "in_server_process",
@@ -31,6 +34,7 @@ __all__ = [
 _CHILD_MODULE = "monailabel.interfaces.utils.app"
 _SERVER_MODULE = "monailabel.app"
 _STARTED = "rep3d_label_started"
+_held: list[BaseFileLock] = []  # for the life of the process
 
 
 class StartupError(Exception):
@@ -107,6 +111,31 @@ def check_writable(folder: Path) -> None:
                 f"'{error.strerror}'",
                 "Give the server's user write permission on it, or choose another folder with --studies.",
             ) from error
+
+
+def hold_folder(folder: Path) -> None:
+    """Keeps other servers away from a studies folder until this process ends, however it ends.
+
+    Two servers would each overwrite the list of images and labels with what they know of it.
+
+    Raises:
+        StartupError: if another server holds it.
+    """
+    own = folder / "rep3d"
+    own.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(own / "server.lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StartupError(
+            f"no other server on the studies folder {folder}",
+            "one that runs already",
+            "Use that one, or stop it first.",
+        ) from error
+    except (OSError, NotImplementedError) as error:  # some network file systems know no locks
+        logging.getLogger(__name__).warning("cannot lock %s (%s): start no second server on it", own, error)
+    else:
+        _held.append(lock)
 
 
 class _WithoutTraceback(logging.Filter):

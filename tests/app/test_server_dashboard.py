@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -255,10 +256,11 @@ def test_batch_inference_by_button(page: Chromium, server: AppServer) -> None:
     page.wait_for("document.querySelectorAll('.state.predicted').length === 4")
 
 
-def test_a_server_that_goes_away_and_comes_back(
-    server: AppServer, browser: Chromium, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    other = AppServer(server.studies, tmp_path, CONF)
+def test_a_server_that_goes_away_and_comes_back(server: AppServer, browser: Chromium, tmp_path: Path) -> None:
+    studies, scratch = tmp_path / "studies", tmp_path / "scratch"
+    shutil.copytree(server.studies, studies)
+    scratch.mkdir()
+    other = AppServer(studies, scratch, CONF)
     with other:
         browser.set_size(1280)
         browser.open(f"{other.url}/rep3d/")
@@ -266,7 +268,7 @@ def test_a_server_that_goes_away_and_comes_back(
     browser.wait_for("document.getElementById('connection').innerText.startsWith('Server not reachable since')", 40)
     before = _text(browser, "#tiles")
     assert before, "what was known stays on the page"
-    again = AppServer(server.studies, tmp_path, CONF, port=other.port)
+    again = AppServer(studies, scratch, CONF, port=other.port)
     with again:
         browser.wait_for("document.getElementById('connection').hidden", 60)
         assert _text(browser, "#tiles") == before

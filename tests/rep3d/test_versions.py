@@ -259,6 +259,7 @@ def _run_until_killed(action: Callable[[], object], step: int) -> bool:
     """
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the parent's threads are not here: waiting for them would last for ever
         made = [0]
 
         def dying(change: Callable[..., Any]) -> Callable[..., Any]:

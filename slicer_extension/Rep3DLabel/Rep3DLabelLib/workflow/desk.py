@@ -1,0 +1,224 @@
+"""What the parts of the workflow share: the view, the worker, the foreground activity, the case in hand.
+
+Whatever goes wrong ends in one place, `Desk.fail`: the activity is over, the connection's state is what the error says,
+and the user is told. So no button stays grey after a failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..connection import FAILED, NOT_ALLOWED, READY, UNREACHABLE, UNTRUSTED, WRONG_APP
+from ..drafts import Draft, Drafts
+from ..errors import ClientError
+from ..i18n import tr
+from ..jobs import Job, JobError, Worker
+from ..ports import Screen
+from ..settings import Settings
+from ..view import ERROR, INFO, WARNING, Activity, ConnectionView, Message, View
+from . import rules
+
+__all__ = ["Desk", "Work", "local_time"]
+
+# What an error says about the connection itself; other errors are about one request.
+_CONNECTION_LOST = frozenset((UNREACHABLE, UNTRUSTED, NOT_ALLOWED, WRONG_APP))
+
+
+@dataclass
+class Work:
+    """The case in hand.
+
+    Attributes:
+        image_id, name: As the server calls the image.
+        image: Its file as it was downloaded.
+        volume, segmentation: MRML nodes.
+        entries: Labels of the model, as `info` gives them.
+        labels: All label names of the server -> voxel value.
+        model: The model that the entries are of.
+        draft: Where edits are kept; a new one for each stretch of work.
+        revision: Number of edits so far.
+        kept: Revision that the draft on disk has.
+        sent: Revision that the server has.
+        version: Version of the model whose segmentation is being corrected, "" if none.
+        changed_at: Clock at the first edit that is not kept, and at the latest edit.
+        peaks: The most uncertain places, `{"ras": [R, A, S] in mm, "value": ...}`.
+    """
+
+    image_id: str
+    name: str
+    image: str
+    volume: Any
+    segmentation: Any
+    entries: list[Mapping[str, Any]]
+    labels: Mapping[str, int]
+    model: str
+    draft: Draft
+    revision: int = 0
+    kept: int = 0
+    sent: int = 0
+    version: str = ""
+    changed_at: tuple[float, float] = (0.0, 0.0)
+    peaks: list[Any] = field(default_factory=list)
+
+    @property
+    def edited(self) -> bool:
+        """Whether there are edits that the server does not have."""
+        return self.revision > self.sent
+
+
+class Desk:
+    """Shared state.
+
+    Args:
+        worker: Does what would block.
+        scene: Slicer's scene.
+        screen: The user interface.
+        drafts: Unsent work.
+        settings: What is remembered.
+        folder: For the session's working files; its maker removes it.
+        clock: Monotonic seconds.
+        now: Local time.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        scene: Any,
+        screen: Screen,
+        drafts: Drafts,
+        settings: Settings,
+        folder: Path,
+        clock: Callable[[], float],
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self.worker, self.scene, self.screen = worker, scene, screen
+        self.drafts, self.settings = drafts, settings
+        self.folder, self.clock, self.now = folder, clock, now
+        self.server: dict[str, object] = {}
+        self.info: dict[str, Any] = {}
+        self.work: Work | None = None
+        self.job: Job | None = None  # of the foreground activity, to be dropped when it is cancelled
+        self.tasks: list[Callable[[], bool]] = []  # each is called once per tick until it returns True
+        self._observers: list[Callable[[], None]] = []
+        self._numbers = itertools.count(1)
+        self.view = View(options=settings.options)
+        self.update()
+
+    def entries(self, model: str) -> list[Mapping[str, Any]]:
+        """Return the labels of a model, in the order of their values, with colours and terms."""
+        return list(self.info.get("models", {}).get(model, {}).get("entries", ()))
+
+    # ---- what is shown
+
+    def observe(self, callback: Callable[[], None]) -> None:
+        """Have a function called after each change of the view."""
+        self._observers.append(callback)
+
+    def update(self, **changes: Any) -> None:
+        """Change the view, and tell who watches it."""
+        changed = replace(self.view, **changes)
+        changed = replace(changed, enabled=rules.enabled(changed))
+        if changed != self.view:
+            self.view = changed
+            for callback in self._observers:
+                callback()
+
+    def say(self, level: str, text: str) -> None:
+        """Show one line."""
+        self.update(message=Message(level, text, next(self._numbers)))
+
+    def refused(self, command: str) -> bool:
+        """Return whether a command cannot be used now, and tell the user why."""
+        reason = self.view.enabled[command]
+        if reason:
+            self.say(WARNING, reason)
+        return bool(reason)
+
+    # ---- the one activity in the foreground
+
+    def begin(self, name: str, text: str, cancellable: bool = False) -> None:
+        """Start it; whoever starts it makes sure that `end` or `fail` is called."""
+        self.update(activity=Activity(name, text, None, cancellable), message=Message(INFO, "", next(self._numbers)))
+
+    def progress(self, text: str, fraction: float | None = None, cancellable: bool | None = None) -> None:
+        """Say what it does now."""
+        activity = self.view.activity
+        if activity is not None:
+            may = activity.cancellable if cancellable is None else cancellable
+            self.update(activity=replace(activity, text=text, progress=fraction, cancellable=may))
+
+    def end(self, text: str = "", level: str = INFO) -> None:
+        """It is over."""
+        self.job = None
+        self.update(activity=None)
+        if text:
+            self.say(level, text)
+
+    def fail(self, error: JobError | ClientError, what: str = "") -> None:
+        """It is over and did not work; say so, and what is known of the connection now."""
+        self.note_connection(error)
+        message = error.message if isinstance(error, JobError) else str(error)
+        self.end(f"{what} {message}".strip(), ERROR)
+
+    def note_connection(self, error: JobError | ClientError) -> None:
+        """Let the state of the connection follow an error that is about it."""
+        state = getattr(error, "state", FAILED)
+        if state in _CONNECTION_LOST and self.view.connection.state == READY:
+            message = error.message if isinstance(error, JobError) else str(error)
+            self.update(connection=ConnectionView(state, message, self.view.connection.url))
+
+    # ---- what the worker does
+
+    def call(
+        self,
+        op: str,
+        args: Mapping[str, object],
+        done: Callable[[Any], None],
+        failed: Callable[[JobError], None] | None = None,
+        progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Job:
+        """Have the worker do something for the present server; a failure is told unless `failed` is given."""
+        on_failure = failed or self.fail
+
+        def finish(value: Any) -> None:
+            try:
+                done(value)
+            except ClientError as error:
+                on_failure(JobError(type(error).__name__, str(error), None, "", FAILED))
+            except BaseException:  # a mistake of ours: usable again, and seen in the Python console
+                self.end(
+                    tr("The module made a mistake; see the Python console. Your segmentation is untouched."), ERROR
+                )
+                raise
+
+        return self.worker.submit(op, {**args, "server": self.server}, finish, on_failure, progress)
+
+    def foreground(
+        self,
+        op: str,
+        args: Mapping[str, object],
+        done: Callable[[Any], None],
+        failed: Callable[[JobError], None] | None = None,
+        progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        """As `call`, as the job of the activity."""
+        self.job = self.call(op, args, done, failed, progress)
+
+    def background(self, op: str, args: Mapping[str, object], done: Callable[[Any], None] = lambda value: None) -> None:
+        """As `call`, for what is nice to have: a failure shows in the connection's state only."""
+        self.call(op, args, done, self.note_connection)
+
+
+def local_time(text: str) -> str:
+    """Return an ISO time as hours and minutes here ("14:05"), with the date if it is not today; "" if it is none."""
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+    except ValueError:
+        return ""
+    today = datetime.now().astimezone().date()
+    return moment.strftime("%H:%M" if moment.date() == today else "%Y-%m-%d %H:%M")

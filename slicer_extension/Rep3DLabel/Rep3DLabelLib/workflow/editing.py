@@ -1,0 +1,204 @@
+"""Edits are noticed, kept on disk within seconds, and offered again.
+
+The rule that all others follow: nothing that could lose an edit begins before the edit is in a draft.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..drafts import Draft
+from ..errors import ClientError, LocalProblem
+from ..i18n import tr
+from ..labels import assign
+from ..view import ERROR, DraftRow, LabelRow, Question
+from .desk import Desk, Work, local_time
+
+__all__ = ["Editing", "names_of"]
+
+_IDLE, _LONGEST, _AFTER_FAILURE = 2.0, 15.0, 20.0  # seconds
+
+
+class Editing:
+    """Drafts of the case in hand."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._not_before = 0.0
+        self._measured: tuple[str, int] | None = None  # draft and revision that was measured last
+        self._measuring = False
+
+    # ---- noticing and keeping
+
+    def take(self, work: Work | None) -> None:
+        """Have a case in hand from now on, None for none."""
+        desk = self._desk
+        desk.scene.unwatch()
+        desk.work = work
+        if work is None:
+            desk.screen.edit(None, None)
+        else:
+            desk.scene.watch(work.segmentation, self.edited)
+            desk.screen.edit(work.segmentation, work.volume)
+        desk.update(edited=bool(work and work.edited), draft_time="")
+        self.list_drafts()
+
+    def edited(self) -> None:
+        """The user has changed the segmentation."""
+        work = self._desk.work
+        if work is None:
+            return
+        now = self._desk.clock()
+        first = work.changed_at[0] if work.revision > work.kept else now
+        work.revision += 1
+        work.changed_at = (first, now)
+        if not self._desk.view.edited:
+            self._desk.update(edited=True)
+
+    def keep(self) -> None:
+        """Write the segmentation to its draft now.
+
+        Raises:
+            LocalProblem: It cannot be kept; it is still in the scene.
+        """
+        desk, work = self._desk, self._desk.work
+        if work is None:
+            return
+        revision = work.revision
+        work.draft = desk.drafts.save(work.draft, desk.scene.snapshot(work.segmentation))
+        work.kept = revision
+        desk.update(draft_time=local_time(work.draft.time))
+
+    def seal(self) -> None:
+        """Keep the segmentation as a draft of its own, which later edits do not replace; raises what `keep` does."""
+        work = self._desk.work
+        if work is not None and work.edited:
+            self.keep()
+            work.draft = self.new_draft(work, work.draft.source)
+            work.kept = 0
+            self.list_drafts()
+
+    def new_draft(self, work: Work, source: str) -> Draft:
+        """Return a draft for the next stretch of work on a case."""
+        return self._desk.drafts.new(work.draft.server, work.image_id, work.name, work.model, source)
+
+    def before_leaving(self, go: Callable[[], None]) -> None:
+        """Keep the edits, then go on; where they cannot be kept, the user decides."""
+        work = self._desk.work
+        if work is None or not work.edited:
+            go()
+            return
+        try:
+            self.keep()
+        except LocalProblem as error:
+            question = Question(
+                "lose_edits",
+                tr("Edits cannot be kept"),
+                tr("{why}\n\nGoing on would lose what you edited in {case}.").format(why=error, case=work.name),
+                (("lose", tr("Go on and lose them")), ("stay", tr("Stay here"))),
+                "stay",
+            )
+            self._desk.screen.ask(question, lambda answer: go() if answer == "lose" else None)
+            return
+        go()
+
+    def tick(self) -> None:
+        """Keep what the user has edited, a moment after the hand rests or at the latest every few seconds."""
+        desk, work = self._desk, self._desk.work
+        if work is None:
+            return
+        now = desk.clock()
+        due = now - work.changed_at[1] >= _IDLE or now - work.changed_at[0] >= _LONGEST
+        if work.revision > work.kept and due and now >= self._not_before:
+            try:
+                self.keep()
+            except ClientError as error:
+                self._not_before = now + _AFTER_FAILURE
+                desk.say(ERROR, tr("Your edits are only in this window: {why}").format(why=error))
+        if work.kept:
+            self._measure(work)
+
+    def _measure(self, work: Work) -> None:
+        """Have the volumes of what was kept counted."""
+        wanted = (work.draft.key, work.kept)
+        if self._measuring or self._measured == wanted or not self._desk.drafts.path(work.draft.key).exists():
+            return
+        self._measuring = True
+
+        def done(value: Mapping[str, Any]) -> None:
+            self._measuring = False
+            if self._desk.work is work:
+                self.show_counts({int(k): v for k, v in value["counts"].items()}, value.get("voxel_ml"))
+
+        def failed(error: Any) -> None:
+            self._measuring = False
+
+        self._measured = wanted
+        segments = names_of(self._desk.scene, work)
+        args = {
+            "draft": str(self._desk.drafts.path(work.draft.key)),
+            "values": dict(assign(segments, work.labels).values),
+            "priority": [segment.id for segment in segments],
+            "image": work.image,
+        }
+        self._desk.call("measure", args, done, failed)
+
+    def show_counts(self, counts: Mapping[int, int], voxel_ml: float | None, confidence: Any = None) -> None:
+        """Show how large each label is; `counts` has voxels by value, `voxel_ml` is the volume of one."""
+        rows = []
+        for row in self._desk.view.labels:
+            voxels = int(counts.get(row.value, 0))
+            ml = None if voxel_ml is None else voxels * voxel_ml
+            sure = confidence.get(row.name) if isinstance(confidence, dict) else None
+            rows.append(replace(row, voxels=voxels, ml=ml, confidence=sure))
+        self._desk.update(labels=tuple(rows))
+
+    def show_labels(self, entries: list[Mapping[str, Any]]) -> None:
+        """List a model's labels, not measured yet."""
+        rows = []
+        for entry in entries:
+            colour = tuple(entry.get("colour") or (127, 127, 127))
+            rows.append(LabelRow(str(entry["name"]), int(entry["value"]), colour))
+        self._desk.update(labels=tuple(rows))
+
+    # ---- drafts
+
+    def list_drafts(self) -> None:
+        """Show the unsent work that is not in hand now."""
+        current = self._desk.work.draft.key if self._desk.work else ""
+        rows = [
+            DraftRow(draft.key, draft.image_id, draft.name or draft.image_id, local_time(draft.time), draft.server)
+            for draft in self._desk.drafts.list()
+            if draft.key != current
+        ]
+        self._desk.update(drafts=tuple(rows))
+
+    def discard(self, key: str) -> None:
+        """Ask, then take a draft off the list."""
+        row = next((row for row in self._desk.view.drafts if row.key == key), None)
+        if row is None or self._desk.refused("discard_draft"):
+            return
+        question = Question(
+            "discard_draft",
+            tr("Throw unsent work away"),
+            tr("Throw away the unsent work of {time} on {case}?").format(time=row.time, case=row.name),
+            (("discard", tr("Throw away")), ("keep", tr("Keep"))),
+            "keep",
+        )
+
+        def answer(choice: str) -> None:
+            if choice == "discard":
+                try:
+                    self._desk.drafts.discard(key)
+                except LocalProblem as error:
+                    self._desk.say(ERROR, str(error))
+                self.list_drafts()
+
+        self._desk.screen.ask(question, answer)
+
+
+def names_of(scene: Any, work: Work) -> list[Any]:
+    """Return the segments of the case in hand as `labels.SegmentName`, in the order of the list."""
+    return list(scene.segment_names(work.segmentation))

@@ -1,0 +1,299 @@
+"""The clinician's work as a state machine: what can be done now, what happens then, what is shown.
+
+Connect, fetch the next sample, segment it, correct it, submit it, train, go on. No Qt and no Slicer in here: the scene,
+the user interface and the worker are given, so that the panel in Slicer and the browser front end do the same thing and
+tests can run it without either. All commands return at once; `tick` must be called about twenty times a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..drafts import Drafts
+from ..errors import ClientError
+from ..i18n import tr
+from ..jobs import Worker
+from ..ports import Screen
+from ..settings import LocalChoice, Settings
+from ..view import ERROR, INFO, WARNING, Options, View
+from .connecting import Connecting
+from .desk import Desk
+from .editing import Editing
+from .sampling import Sampling
+from .segmenting import Segmenting
+from .submitting import Submitting
+from .uploading import Uploading
+from .watching import Watching
+
+__all__ = ["Workflow"]
+
+
+class Workflow:
+    """Everything that a user interface can ask for.
+
+    Args:
+        worker: Does what would block.
+        scene: Slicer's scene.
+        screen: The user interface.
+        drafts: Unsent work.
+        settings: What is remembered.
+        folder: For the session's working files; its maker removes it at the end.
+        make_local: Makes a local server from a choice; None where there can be none.
+        clock: Monotonic seconds.
+        now: Local time.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        scene: Any,
+        screen: Screen,
+        drafts: Drafts,
+        settings: Settings,
+        folder: Path,
+        make_local: Callable[[LocalChoice], Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self._desk = desk = Desk(worker, scene, screen, drafts, settings, folder, clock, now)
+        self._editing = Editing(desk)
+        self._segmenting = Segmenting(desk, self._editing)
+        self._sampling = Sampling(desk, self._editing, self._segmenting.forget, self._sample_ready)
+        self._submitting = Submitting(desk, self._editing, self._submitted)
+        self._watching = Watching(desk)
+        self._connecting = Connecting(desk, self._changed_model, make_local)
+        self._uploading = Uploading(desk, self._editing, self._sampling.open_now)
+        self._editing.list_drafts()
+
+    @property
+    def view(self) -> View:
+        """What is to be shown."""
+        return self._desk.view
+
+    @property
+    def settings(self) -> Settings:
+        """What is remembered from session to session."""
+        return self._desk.settings
+
+    def observe(self, callback: Callable[[], None]) -> None:
+        """Have a function called after each change of the view."""
+        self._desk.observe(callback)
+
+    # ---- connection
+
+    def connect(self, url: str, api_key: str = "", verify: bool | str = True) -> None:
+        """Connect to a server, or test the connection again."""
+        self._connecting.connect(url, api_key, verify)
+
+    def disconnect(self) -> None:
+        """Stop asking the server; the case in hand stays."""
+        self._connecting.disconnect()
+
+    def choose_model(self, name: str) -> None:
+        """Use another model of the server from now on."""
+        self._connecting.choose_model(name)
+
+    def choose_strategy(self, name: str) -> None:
+        """Have the next samples chosen in another way."""
+        self._connecting.choose_strategy(name)
+
+    def set_options(self, options: Options) -> None:
+        """Change the options, and remember them."""
+        self._desk.settings.save_options(options)
+        self._desk.update(options=options)
+        self._connecting.set_user()
+
+    # ---- the case in hand
+
+    def next_sample(self) -> None:
+        """Fetch the case that would teach the model most."""
+        self._sampling.next_sample()
+
+    def open_case(self, image_id: str) -> None:
+        """Fetch a certain case, with its label."""
+        self._sampling.open_case(image_id)
+
+    def auto_segment(self) -> None:
+        """Have the case segmented; what was edited stays within reach."""
+        self._segmenting.auto_segment()
+
+    def submit(self) -> None:
+        """Send the label."""
+        self._submitting.submit()
+
+    def cancel(self) -> None:
+        """Give up what runs in the foreground."""
+        desk = self._desk
+        if desk.refused("cancel") or desk.view.activity is None:
+            return
+        name = desk.view.activity.name
+        if desk.job is not None:
+            desk.worker.drop(desk.job)
+        if name == "auto_segment":
+            self._segmenting.cancel()
+        self._sampling.cancel()
+        desk.end(tr("Cancelled."))
+
+    def show_uncertainty(self, visible: bool) -> None:
+        """Show or hide the uncertainty over the image."""
+        self._segmenting.show_uncertainty(visible)
+
+    def jump_to_uncertain(self) -> None:
+        """Go to the next most uncertain place."""
+        self._segmenting.jump_to_uncertain()
+
+    def restore_draft(self, key: str) -> None:
+        """Go on with unsent work."""
+        self._sampling.restore_draft(key)
+
+    def discard_draft(self, key: str) -> None:
+        """Throw unsent work away, after a question."""
+        self._editing.discard(key)
+
+    # ---- learning
+
+    def train(self, settings: Mapping[str, object] | None = None) -> None:
+        """Start a training."""
+        self._watching.train(settings or {})
+
+    def stop_training(self) -> None:
+        """Stop the training."""
+        self._watching.stop_training()
+
+    def show_curves(self) -> None:
+        """Show loss and Dice beside the slice views."""
+        desk = self._desk
+        if not desk.refused("show_curves"):
+            training = desk.view.training
+            desk.screen.show_chart(desk.scene.show_curves(training.losses, training.validations))
+
+    def publish(self, version: str) -> None:
+        """Put a version into use."""
+        self._watching.publish(version)
+
+    def roll_back(self) -> None:
+        """Put the version before into use again."""
+        self._watching.roll_back()
+
+    # ---- many cases
+
+    def start_batch(self) -> None:
+        """Segment all images without a label."""
+        self._watching.start_batch()
+
+    def stop_batch(self) -> None:
+        """Stop that."""
+        self._watching.stop_batch()
+
+    def refresh_cases(self) -> None:
+        """List the cases."""
+        self._watching.refresh_cases()
+
+    def history(self, image_id: str, done: Callable[[list[Mapping[str, Any]]], None]) -> None:
+        """Call `done` with the earlier labels of a case, the current one first."""
+        self._watching.history(image_id, done)
+
+    def restore_label(self, image_id: str, entry: str) -> None:
+        """Make an earlier label of a case the current one again, and open it."""
+        if not self._desk.refused("restore_label"):
+            self._watching.restore_label(image_id, entry, lambda: self._sampling.open_case(image_id))
+
+    def upload_volume(self, node: Any, image_id: str = "") -> None:
+        """Add a volume of the scene to the server, and open it as a case."""
+        self._uploading.upload_volume(node, image_id)
+
+    def upload_dicom(self, folder: str) -> None:
+        """Add the DICOM series of a folder to the server."""
+        self._uploading.upload_dicom(folder)
+
+    # ---- a server on this computer
+
+    def start_local_server(self, python: str, app: str, studies: str, labels: str = "") -> None:
+        """Start a server on this computer and connect to it."""
+        self._connecting.start_local(python, app, studies, labels)
+
+    def stop_local_server(self) -> None:
+        """Stop it."""
+        self._connecting.stop_local()
+
+    # ---- events
+
+    def tick(self) -> None:
+        """Take what has come, and do what is due; a few milliseconds."""
+        desk = self._desk
+        desk.worker.poll()
+        for task in tuple(desk.tasks):
+            try:
+                ended = task()
+            except ClientError as error:
+                ended = True
+                desk.fail(error)
+            except BaseException:
+                desk.tasks.remove(task)
+                desk.end(tr("The module made a mistake; see the Python console."), ERROR)
+                raise
+            if ended and task in desk.tasks:
+                desk.tasks.remove(task)
+        self._editing.tick()
+        self._watching.tick()
+        self._connecting.tick()
+
+    def scene_closing(self) -> None:
+        """The scene is about to be closed: keep what was edited."""
+        work = self._desk.work
+        if work is None or not work.edited:
+            return
+        try:
+            self._editing.keep()
+        except ClientError as error:
+            self._desk.say(ERROR, tr("Your edits could not be kept: {why}").format(why=error))
+
+    def scene_closed(self) -> None:
+        """The scene was closed: there is no case in hand any more."""
+        desk = self._desk
+        work = desk.work
+        self._segmenting.forget()
+        self._sampling.forget()
+        self._editing.list_drafts()
+        if desk.view.activity is not None and desk.view.activity.name != "upload_dicom":
+            if desk.job is not None:
+                desk.worker.drop(desk.job)
+            desk.end()
+        if work is not None and work.edited and work.kept >= work.revision:
+            desk.say(WARNING, tr("Your work on {case} is kept as unsent work.").format(case=work.name))
+
+    def shutdown(self) -> None:
+        """The session ends: keep edits, give an untouched case back, end the worker and the local server."""
+        self.scene_closing()
+        work = self._desk.work
+        if work is not None and not work.edited and not work.sent:
+            self._desk.background("release", {"image_id": work.image_id})
+        self._connecting.close()
+        self._desk.worker.close()
+
+    # ---- between the parts
+
+    def _sample_ready(self) -> None:
+        if self._desk.view.options.auto_run and not self._desk.view.enabled["auto_segment"]:
+            self._segmenting.auto_segment()
+
+    def _submitted(self) -> None:
+        self._watching.soon()
+        if self._desk.view.options.auto_advance:
+            self._sampling.next_sample()
+
+    def _changed_model(self) -> None:
+        """Another model's labels are used from now on, for the case in hand too."""
+        desk = self._desk
+        work = desk.work
+        if work is not None and work.model != desk.view.model:
+            work.model, work.entries = desk.view.model, desk.entries(desk.view.model)
+            work.labels = dict(desk.info.get("labels", {}))
+            desk.scene.ensure_segments(work.segmentation, work.entries)
+            self._editing.show_labels(work.entries)
+            desk.say(INFO, tr("The labels of {model} were added to the segmentation.").format(model=work.model))
+        self._watching.forget()

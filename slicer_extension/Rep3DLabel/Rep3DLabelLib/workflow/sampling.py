@@ -1,0 +1,212 @@
+"""Fetching a case: the next most useful one, a certain one, or unsent work on one.
+
+The case in hand stays in the scene until the new one is there, so a failed download leaves the user where he was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..drafts import Draft
+from ..errors import ClientError
+from ..i18n import tr
+from ..segnrrd import SegmentationData
+from ..view import SampleView, UncertaintyView
+from .desk import Desk, Work, local_time
+from .editing import Editing
+from .telling import counts_by_value, voxel_ml
+
+__all__ = ["Sampling"]
+
+FINAL = "final"
+
+
+class Sampling:
+    """Brings cases into the scene.
+
+    Args:
+        desk: Shared state.
+        editing: Drafts.
+        leaving: Called before the case in hand goes.
+        arrived: Called when a case without a label is ready.
+    """
+
+    def __init__(self, desk: Desk, editing: Editing, leaving: Callable[[], None], arrived: Callable[[], None]) -> None:
+        self._desk, self._editing = desk, editing
+        self._leaving, self._arrived = leaving, arrived
+        self._fetch = 0  # number of the latest fetch; an older one's answers are not wanted any more
+
+    # ---- commands
+
+    def next_sample(self) -> None:
+        """Fetch the case that the server would like to be labelled next."""
+        if not self._desk.refused("next_sample"):
+            self._editing.before_leaving(self._ask_next)
+
+    def open_case(self, image_id: str) -> None:
+        """Fetch a case with its label, if it has one."""
+        if not self._desk.refused("open_case"):
+            self._editing.before_leaving(lambda: self._open(image_id))
+
+    def open_now(self, image_id: str) -> None:
+        """Go on with a case as part of what runs in the foreground already."""
+        self._editing.before_leaving(lambda: self._open(image_id))
+
+    def restore_draft(self, key: str) -> None:
+        """Fetch the case of a draft and put the draft on it."""
+        desk = self._desk
+        if desk.refused("restore_draft"):
+            return
+        try:
+            draft, data = desk.drafts.read(key)
+        except ClientError as error:
+            desk.fail(error)
+            self._editing.list_drafts()
+            return
+        if draft.server != desk.view.connection.url:
+            desk.fail(
+                ClientError(
+                    tr("This work belongs to the server {server}: connect to it first.").format(server=draft.server)
+                )
+            )
+            return
+        self._editing.before_leaving(lambda: self._open(draft.image_id, (draft, data)))
+
+    def cancel(self) -> None:
+        """Give up what is being fetched; the case in hand stays."""
+        self._fetch += 1
+
+    def forget(self) -> None:
+        """The scene is gone, and the case in hand with it."""
+        self._fetch += 1
+        self._editing.take(None)
+        self._desk.update(sample=None, labels=(), uncertainty=UncertaintyView())
+
+    # ---- steps
+
+    def _ask_next(self) -> None:
+        desk = self._desk
+        desk.begin("next_sample", tr("Asking for the next sample"), cancellable=True)
+        self._start("next_sample", {"strategy": desk.view.strategy}, None)
+
+    def _open(self, image_id: str, restored: tuple[Draft, SegmentationData] | None = None) -> None:
+        desk = self._desk
+        desk.begin("open_case", tr("Opening {case}").format(case=image_id), cancellable=True)
+        label = None if restored else FINAL
+        self._start("open_case", {"image_id": image_id, "label": label, "entry": None, "lease": True}, restored)
+
+    def _start(self, op: str, args: Mapping[str, object], restored: tuple[Draft, SegmentationData] | None) -> None:
+        desk = self._desk
+        self._fetch += 1
+        fetch = self._fetch
+        folder = desk.folder / f"case{fetch}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            desk.fail(ClientError(tr("Cannot write to {folder}: {why}").format(folder=folder, why=error)))
+            return
+
+        def done(value: Mapping[str, Any]) -> None:
+            if fetch == self._fetch:
+                self._load(value, fetch, restored)
+
+        desk.foreground(op, {**args, "folder": str(folder)}, done, progress=self._progress)
+
+    def _progress(self, event: Mapping[str, Any]) -> None:
+        texts = {
+            "asking": tr("Asking for the next sample"),
+            "downloading": tr("Downloading the image"),
+            "decoding": tr("Reading the image"),
+        }
+        total = event.get("total")
+        fraction = min(1.0, event["done"] / total) if total else None
+        self._desk.progress(texts.get(str(event.get("stage")), ""), fraction)
+
+    def _load(self, value: Mapping[str, Any], fetch: int, restored: tuple[Draft, SegmentationData] | None) -> None:
+        """Copy the image into the scene, a slab at each tick."""
+        desk = self._desk
+        desk.job = None
+        desk.progress(tr("Loading the image"), None)
+        load = desk.scene.begin_volume(value["volume"], value["name"], value["id"])
+
+        def step() -> bool:
+            if fetch != self._fetch:
+                load.cancel()
+                return True
+            if not load.step():
+                desk.progress(tr("Loading the image"), load.progress)
+                return False
+            self._ready(value, load.node, restored)
+            return True
+
+        desk.tasks.append(step)
+
+    def _ready(self, value: Mapping[str, Any], volume: Any, restored: tuple[Draft, SegmentationData] | None) -> None:
+        desk, scene = self._desk, self._desk.scene
+        before = desk.work
+        model = desk.view.model
+        entries, labels = desk.entries(model), dict(desk.info.get("labels", {}))
+        image_id, name = str(value["id"]), str(value["name"])
+        server = desk.view.connection.url
+        self._editing.take(None)  # what is removed now is no edit of the user's
+        self._leaving()
+        scene.remove_sample(keep=volume)
+        label, source = value.get("label"), tr("empty")
+        if restored:
+            draft, data = restored
+            segmentation = scene.restore(volume, data, entries, name)
+            source = tr("unsent work of {time}").format(time=local_time(draft.time))
+        else:
+            segmentation = scene.segmentation_for(volume, entries)
+            draft = desk.drafts.new(server, image_id, name, model, source)
+            if label:
+                scene.load_label(segmentation, label, entries)
+                source = tr("submitted label")
+        work = Work(image_id, name, str(value["image"]), volume, segmentation, entries, labels, model, draft)
+        if restored:
+            work.revision = work.kept = 1
+        scene.show_volume(volume)
+        desk.update(
+            sample=SampleView(
+                id=image_id,
+                name=name,
+                reason=str(value.get("reason") or ""),
+                leased_until=local_time(str(value.get("leased_until") or "")),
+                source=source,
+            ),
+            uncertainty=UncertaintyView(),
+        )
+        self._editing.show_labels(entries)
+        self._editing.take(work)
+        if label:
+            self._editing.show_counts(counts_by_value(label), voxel_ml(label["ijk_to_ras"]))
+        self._give_back(before, work)
+        unsent = [draft for draft in desk.drafts.of(server, image_id) if draft.key != work.draft.key]
+        hint = tr("There is unsent work of {time} on this case: restore it from the list of unsent work.")
+        desk.end(hint.format(time=local_time(unsent[0].time)) if unsent else self._hint(work, bool(label or restored)))
+        _remove_other_folders(desk.folder, Path(work.image).parent)
+        if not label and not restored and not unsent:
+            self._arrived()
+
+    def _hint(self, work: Work, has_label: bool) -> str:
+        return "" if has_label else tr("{case} is ready.").format(case=work.name)
+
+    def _give_back(self, before: Work | None, now: Work) -> None:
+        """A case that was fetched and left untouched is free for others again."""
+        if before is None or before.image_id == now.image_id or before.edited or before.sent:
+            return
+        if before.draft.server == now.draft.server:
+            self._desk.background("release", {"image_id": before.image_id})
+
+
+def _remove_other_folders(folder: Path, keep: Path) -> None:
+    """Remove the working files of earlier cases; what is still open elsewhere goes at the end of the session."""
+    for case in folder.glob("case*"):
+        if case != keep and case not in keep.parents:
+            for file in case.iterdir():
+                try:
+                    file.unlink()
+                except OSError:
+                    continue

@@ -1,0 +1,161 @@
+"""Auto-segment, which never destroys edits, and the uncertainty that comes with it.
+
+A segmentation that arrives goes behind an undo point of the segment editor, and what was edited before is kept as a
+draft of its own; where there can be no undo point, it goes into a new segmentation. So there is nothing to ask.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ClientError
+from ..i18n import tr
+from ..view import INFO, WARNING, UncertaintyView
+from .desk import Desk, Work
+from .editing import Editing
+from .telling import counts_by_value, voxel_ml
+
+__all__ = ["Segmenting"]
+
+
+class Segmenting:
+    """Segmentations by the model."""
+
+    def __init__(self, desk: Desk, editing: Editing) -> None:
+        self._desk, self._editing = desk, editing
+        self._request = ""
+        self._overlay: Any = None
+
+    # ---- commands
+
+    def auto_segment(self) -> None:
+        """Have the server segment the case in hand."""
+        desk = self._desk
+        if desk.refused("auto_segment") or desk.work is None:
+            return
+        work, options = desk.work, desk.view.options
+        self._request = uuid.uuid4().hex
+        desk.begin("auto_segment", tr("Segmenting {case}").format(case=work.name), cancellable=True)
+        args = {
+            "image_id": work.image_id,
+            "image": work.image,
+            "model": work.model,
+            "views": options.views,
+            "uncertainty": options.uncertainty,
+            "request_id": self._request,
+            "folder": str(desk.folder),
+            "extra": {},
+        }
+        desk.foreground("infer", args, lambda value: self._arrived(work, value))
+
+    def cancel(self) -> None:
+        """Tell the server that the segmentation is not wanted any more."""
+        self._desk.background("cancel", {"request_id": self._request})
+
+    def show_uncertainty(self, visible: bool) -> None:
+        """Show or hide the uncertainty over the image."""
+        desk = self._desk
+        if desk.refused("show_uncertainty") or self._overlay is None:
+            return
+        desk.scene.show_overlay(self._overlay, bool(visible))
+        desk.update(uncertainty=replace(desk.view.uncertainty, visible=bool(visible)))
+
+    def jump_to_uncertain(self) -> None:
+        """Move all slice views to the next most uncertain place."""
+        desk = self._desk
+        if desk.refused("jump_to_uncertain") or desk.work is None:
+            return
+        place = desk.view.uncertainty.place % len(desk.work.peaks)
+        desk.scene.jump(desk.work.peaks[place]["ras"])
+        desk.update(uncertainty=replace(desk.view.uncertainty, place=place + 1))
+
+    # ---- steps
+
+    def _arrived(self, work: Work, value: Mapping[str, Any]) -> None:
+        desk = self._desk
+        if desk.work is not work:  # another case, or a closed scene: nothing to write to
+            desk.end(tr("The segmentation of {case} came too late and was not used.").format(case=work.name), WARNING)
+            return
+        params = value["params"]
+        mode = desk.view.options.into
+        try:
+            self._editing.seal()
+        except ClientError as error:
+            mode = "new"  # without a draft, what was edited is not written over, undo or not
+            desk.say(WARNING, tr("Your edits are not on disk: {why}").format(why=error))
+        before = work.segmentation
+        node = desk.scene.apply_label(before, value["label"], work.entries, mode)
+        work.segmentation = node
+        work.version = str(params.get("version") or "")
+        work.sent = work.kept = work.revision
+        source = tr("model {version}").format(version=work.version)
+        work.draft = self._editing.new_draft(work, source)
+        self._editing.take(work)
+        if desk.view.sample is not None:
+            desk.update(sample=replace(desk.view.sample, source=source))
+        label = value["label"]
+        self._editing.show_counts(counts_by_value(label), voxel_ml(label["ijk_to_ras"]), params.get("confidence"))
+        work.peaks = list(value.get("peaks") or ())
+        self._finish(work, value, node is not before)
+
+    def _finish(self, work: Work, value: Mapping[str, Any], into_new: bool) -> None:
+        desk = self._desk
+        visible = desk.view.uncertainty.visible
+        self._drop_overlay()
+        text = _headline(work, value["params"], into_new)
+        level = WARNING if value["params"].get("fallback") else INFO
+        if not value.get("uncertainty"):
+            desk.end(text, level)
+            return
+        load = desk.scene.begin_volume(value["uncertainty"], tr("Uncertainty of {case}").format(case=work.name), "")
+
+        def step() -> bool:
+            if desk.work is not work:
+                load.cancel()
+                desk.end()
+                return True
+            if not load.step():
+                return False
+            self._overlay = load.node
+            mean = value["params"].get("uncertainty")
+            desk.update(
+                uncertainty=UncertaintyView(
+                    True, False, len(work.peaks), 0, float(mean) if isinstance(mean, (int, float)) else None
+                )
+            )
+            desk.end(text, level)
+            if visible:
+                self.show_uncertainty(True)
+            return True
+
+        desk.tasks.append(step)
+
+    def forget(self) -> None:
+        """The nodes of the case are gone, or about to go."""
+        self._drop_overlay()
+
+    def _drop_overlay(self) -> None:
+        if self._overlay is not None:
+            self._desk.scene.remove_overlay(self._overlay)
+            self._overlay = None
+        self._desk.update(uncertainty=UncertaintyView())
+
+
+def _headline(work: Work, params: Mapping[str, Any], into_new: bool) -> str:
+    """Return one line about a segmentation: by which version, on what, how long; and what is not as usual."""
+    seconds = params.get("latencies", {}).get("total")
+    parts = [tr("Segmented by {version}").format(version=work.version or tr("the model"))]
+    if isinstance(seconds, (int, float)):
+        parts.append(tr("in {seconds:.1f} s on {device}").format(seconds=seconds, device=params.get("device", "?")))
+    text = " ".join(parts) + ". " + tr("Check and correct it, then submit.")
+    if into_new:
+        text += " " + tr("It is a new segmentation; the one before is still in the scene.")
+    missing = params.get("missing_labels") or ()
+    if missing:
+        text += " " + tr("The model does not know: {labels}.").format(labels=", ".join(missing))
+    if params.get("fallback"):
+        text += f" {params['fallback']}"
+    return text

@@ -1,0 +1,194 @@
+"""Submit: from the segments in the scene to a label on the server, without losing or changing a voxel in silence.
+
+First the segments are kept as a draft, then the worker makes one label map of it on the image's own grid; what would be
+lost on the way (overlaps, segments that are no labels, voxels outside the image) is said before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..errors import ClientError
+from ..i18n import tr
+from ..jobs import JobError
+from ..labels import Assignment, assign
+from ..view import ERROR, INFO, Question
+from .desk import Desk, Work, local_time
+from .editing import Editing, names_of
+
+__all__ = ["Submitting"]
+
+_BACK = "back"
+
+
+class Submitting:
+    """Labels for the server.
+
+    Args:
+        desk: Shared state.
+        editing: Drafts.
+        submitted: Called when a label has been accepted.
+    """
+
+    def __init__(self, desk: Desk, editing: Editing, submitted: Callable[[], None]) -> None:
+        self._desk, self._editing, self._submitted = desk, editing, submitted
+
+    def submit(self) -> None:
+        """Send the label of the case in hand."""
+        desk = self._desk
+        if desk.refused("submit") or desk.work is None:
+            return
+        work = desk.work
+        desk.begin("submit", tr("Checking the segments"))
+        try:
+            names = names_of(desk.scene, work)
+            drawn = desk.scene.drawn_segments(work.segmentation)
+            revision = work.revision
+            self._editing.keep()
+        except ClientError as error:
+            desk.fail(error, tr("Nothing was sent."))
+            return
+        found = assign(names, work.labels)
+        send = _Sending(self, desk, work, found, [segment.id for segment in names], revision)
+        conflicts = [segment for segment in found.conflicts if segment.id in drawn]
+        unknown = [segment for segment in found.unknown if segment.id in drawn]
+        if conflicts:
+            desk.end(
+                tr("Nothing was sent: {what}. Give the segment its name back, or draw under the other label.").format(
+                    what=", ".join(
+                        tr("segment '{name}' was made for the label '{label}'").format(name=c.name, label=c.label)
+                        for c in conflicts
+                    )
+                ),
+                ERROR,
+            )
+        elif unknown:
+            text = tr(
+                "These segments are no labels of the model '{model}' and would be left out: {names}.\n\n"
+                "Its labels are: {labels}. They stay in the scene."
+            ).format(
+                model=work.model, names=", ".join(segment.name for segment in unknown), labels=", ".join(work.labels)
+            )
+            choices = (("leave_out", tr("Submit without them")), (_BACK, tr("Go back")))
+            send.ask(Question("unknown_segments", tr("Segments without a label"), text, choices, _BACK), send.compose)
+        else:
+            send.compose()
+
+    def accepted(self, work: Work, revision: int, answer: Mapping[str, Any]) -> None:
+        """The server has the label."""
+        desk = self._desk
+        work.sent = max(work.sent, revision)
+        draft, note = work.draft, ""
+        if not work.edited:
+            try:
+                desk.drafts.sent(draft.key)
+            except ClientError as error:
+                note = f" {error}"
+            work.draft = self._editing.new_draft(work, tr("submitted label"))
+            work.kept = work.revision
+        for key, text in (
+            ("duplicate", tr(" The server had exactly this label already.")),
+            ("remapped", tr(" Values were changed to the server's, by name.")),
+            ("resampled", tr(" It was resampled onto the image.")),
+        ):
+            note += text if answer.get(key) else ""
+        now = local_time(desk.now().astimezone().isoformat())
+        if desk.view.sample is not None and desk.work is work:
+            desk.update(sample=replace(desk.view.sample, submitted=now), edited=work.edited, draft_time="")
+        self._editing.list_drafts()
+        desk.end(tr("Submitted {case}.").format(case=work.name) + note)
+        self._submitted()
+
+
+class _Sending:
+    """One submission on its way; it begins anew after each question."""
+
+    def __init__(
+        self, owner: Submitting, desk: Desk, work: Work, found: Assignment, order: list[str], revision: int
+    ) -> None:
+        self._owner, self._desk, self._work, self._found = owner, desk, work, found
+        self._order, self._revision = order, revision
+        self._params: dict[str, Any] = {
+            "label_info": [{"name": name, "idx": value} for name, value in work.labels.items()]
+        }
+        if work.version:
+            self._params["model_version"] = work.version
+        self._out = desk.folder / f"label-{work.draft.key}.nii.gz"
+
+    def ask(self, question: Question, go: Callable[[], None]) -> None:
+        """Ask whether to go on."""
+        self._desk.progress(tr("Waiting for your answer"))
+
+        def answer(choice: str) -> None:
+            if choice == question.default:
+                self._desk.end(tr("Nothing was sent."), INFO)
+            else:
+                go()
+
+        self._desk.screen.ask(question, answer)
+
+    def compose(self) -> None:
+        """Make the label map."""
+        args = {
+            "draft": str(self._desk.drafts.path(self._work.draft.key)),
+            "values": dict(self._found.values),
+            "priority": self._order,
+            "image": self._work.image,
+            "out": str(self._out),
+        }
+        self._desk.progress(tr("Making the label map"))
+        self._desk.foreground("compose", args, self._composed, self._failed)
+
+    def _composed(self, value: Mapping[str, Any]) -> None:
+        """Say what the label map cannot hold, then send it."""
+        doubts = []
+        names = {segment: name for name, segment in self._shown_names()}
+        for overlap in value["overlaps"]:
+            doubts.append(
+                tr("'{first}' and '{second}' overlap in {voxels} voxels; they become '{first}'.").format(
+                    first=names.get(overlap["first"], overlap["first"]),
+                    second=names.get(overlap["second"], overlap["second"]),
+                    voxels=overlap["voxels"],
+                )
+            )
+        if value["outside"]:
+            doubts.append(tr("{voxels} voxels lie outside the image and are left out.").format(voxels=value["outside"]))
+        if not any(value["counts"].values()):
+            self._params["empty"] = True
+            doubts.append(tr("Nothing is segmented: the label says that none of the structures is in the image."))
+        if not doubts:
+            self._send()
+            return
+        text = "\n".join(doubts) + "\n\n" + tr("Submit all the same?")
+        choices = (("submit", tr("Submit")), (_BACK, tr("Go back")))
+        key = "overlaps" if value["overlaps"] else "empty" if "empty" in self._params else "outside"
+        self.ask(Question(key, tr("Before it is sent"), text, choices, _BACK), self._send)
+
+    def _shown_names(self) -> list[tuple[str, str]]:
+        return [(segment.name, segment.id) for segment in names_of(self._desk.scene, self._work)]
+
+    def _send(self) -> None:
+        self._desk.progress(tr("Sending the label"))
+        args = {
+            "image_id": self._work.image_id,
+            "path": str(self._out),
+            "tag": "final",
+            "params": self._params,
+        }
+        self._desk.foreground("submit", args, self._accepted, self._failed)
+
+    def _accepted(self, answer: Mapping[str, Any]) -> None:
+        self._out.unlink(missing_ok=True)
+        self._owner.accepted(self._work, self._revision, answer)
+
+    def _failed(self, error: JobError) -> None:
+        if error.kind == "ConflictError" and "lent" in error.detail and "override_lease" not in self._params:
+            choices = (("submit", tr("Submit all the same")), (_BACK, tr("Go back")))
+            text = tr("{why}\n\nSubmit your label all the same? Theirs, if there is one, stays in the history.")
+            question = Question("lent", tr("Someone else works on this"), text.format(why=error.detail), choices, _BACK)
+            self._params["override_lease"] = True
+            self.ask(question, self._send)
+            return
+        self._desk.fail(error, tr("Not submitted; your work is kept here and as a draft."))

@@ -1,0 +1,384 @@
+"""A worker, a scene and a screen that do what a test says, for tests of the workflow alone.
+
+The real ones are used in `test_loop.py` and in their own tests; here is tested what happens when they answer late,
+wrongly, not at all, or in an unusual order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from Rep3DLabelLib.drafts import Drafts
+from Rep3DLabelLib.jobs import JobError
+from Rep3DLabelLib.labels import LABEL_TAG, SegmentName
+from Rep3DLabelLib.segnrrd import SegmentationData, SegmentEntry
+from Rep3DLabelLib.settings import Settings
+from Rep3DLabelLib.view import Question
+from Rep3DLabelLib.workflow import Workflow
+
+URL = "http://127.0.0.1:8000"
+ENTRIES = [
+    {"name": "head", "value": 1, "colour": [200, 30, 30], "term": None},
+    {"name": "tail", "value": 3, "colour": [30, 30, 200], "term": None},
+]
+INFO = {
+    "name": "Rep3D Label",
+    "version": "0.1.0",
+    "description": "",
+    "default_model": "rep3d",
+    "default_strategy": "hybrid",
+    "device": "cpu",
+    "device_name": "CPU",
+    "labels": {"head": 1, "tail": 3},
+    "total": 5,
+    "completed": 1,
+    "strategies": {"first": "In order", "hybrid": "Unsure and different"},
+    "models": {
+        "rep3d": {
+            "description": "Rep3D",
+            "labels": {"head": 1, "tail": 3},
+            "version": "v1",
+            "error": "",
+            "preset": "tiny",
+            "trainable": True,
+            "entries": ENTRIES,
+        }
+    },
+}
+READY_REPORT = {"state": "ready", "message": "Connected.", "info": INFO, "url": URL}
+MATRIX = [[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 1.0]]
+TRAIN_IDLE = {"state": "idle", "progress": 0.0}
+
+
+def overview(**changes: Any) -> dict[str, Any]:
+    """What the server says of itself while nothing runs."""
+    return {
+        "train": TRAIN_IDLE,
+        "batch": {"phase": "never"},
+        "version": "v1",
+        "total": 5,
+        "completed": 1,
+        "cases_stamp": "a",
+        "versions_stamp": "a",
+        **changes,
+    }
+
+
+@dataclass
+class FakeJob:
+    """What was asked of the worker."""
+
+    op: str
+    args: Mapping[str, Any]
+    done: Callable[[Any], None] | None
+    failed: Callable[[JobError], None] | None
+    progress: Callable[[Mapping[str, Any]], None] | None
+    dropped: bool = False
+
+
+class FakeWorker:
+    """Keeps what is asked of it until a test answers."""
+
+    def __init__(self) -> None:
+        self.jobs: list[FakeJob] = []
+        self.asked: list[str] = []
+        self.closed = False
+
+    def submit(self, op: str, args: Any, done: Any = None, failed: Any = None, progress: Any = None) -> FakeJob:
+        job = FakeJob(op, args, done, failed, progress)
+        self.jobs.append(job)
+        self.asked.append(op)
+        return job
+
+    def poll(self) -> None:
+        """Nothing comes by itself."""
+
+    def drop(self, job: FakeJob) -> None:
+        job.dropped = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def job(self, op: str) -> FakeJob:
+        """The oldest question of a kind that is not answered yet."""
+        waiting = [job for job in self.jobs if job.op == op]
+        assert waiting, f"nobody asked for {op!r}; asked: {[job.op for job in self.jobs]}"
+        return waiting[0]
+
+    def answer(self, op: str, value: Any = None) -> FakeJob:
+        """Answers it."""
+        job = self.job(op)
+        self.jobs.remove(job)
+        if not job.dropped and job.done:
+            job.done({} if value is None else value)
+        return job
+
+    def fail(self, op: str, kind: str, message: str = "it broke", detail: str = "", state: str = "failed") -> FakeJob:
+        """Answers it with an error."""
+        job = self.job(op)
+        self.jobs.remove(job)
+        if not job.dropped and job.failed:
+            job.failed(JobError(kind, message, None, detail, state))
+        return job
+
+    def waiting(self, op: str) -> int:
+        """How many questions of a kind are not answered."""
+        return sum(job.op == op for job in self.jobs)
+
+
+@dataclass
+class FakeNode:
+    """A node of the scene."""
+
+    name: str
+    image_id: str = ""
+    drawn: dict[str, int] = field(default_factory=dict)  # segment id -> voxels
+    names: dict[str, SegmentName] = field(default_factory=dict)
+
+    def GetName(self) -> str:
+        return self.name
+
+
+class FakeLoad:
+    """A volume that takes two steps to load."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self._node, self._steps, self.cancelled = node, 2, False
+
+    @property
+    def node(self) -> FakeNode:
+        assert self._steps == 0
+        return self._node
+
+    @property
+    def progress(self) -> float:
+        return 1 - self._steps / 2
+
+    def step(self) -> bool:
+        self._steps -= 1
+        return self._steps == 0
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeScene:
+    """Segments as names and numbers of voxels."""
+
+    def __init__(self) -> None:
+        self.nodes: list[FakeNode] = []
+        self.loads: list[FakeLoad] = []
+        self.edited: Callable[[], None] | None = None
+        self.log: list[tuple[Any, ...]] = []
+        self.undo_works = True
+        self.problem: Exception | None = None
+
+    def begin_volume(self, volume: Any, name: str, image_id: str, role: str = "") -> FakeLoad:
+        load = FakeLoad(FakeNode(name, image_id))
+        self.loads.append(load)
+        return load
+
+    def show_volume(self, node: FakeNode) -> None:
+        self.log.append(("show", node.name))
+
+    def segmentation_for(self, volume: FakeNode, entries: Any) -> FakeNode:
+        node = FakeNode(f"{volume.name} segmentation", volume.image_id)
+        self.ensure_segments(node, entries)
+        return node
+
+    def ensure_segments(self, node: FakeNode, entries: Any) -> None:
+        for entry in entries:
+            id_ = f"rep3d_{entry['value']}"
+            node.names.setdefault(id_, SegmentName(id_, entry["name"], entry["name"]))
+
+    def _write(self, node: FakeNode, label: Any) -> None:
+        for name, value in label["values"].items():
+            node.drawn[f"rep3d_{value}"] = label["counts"].get(name, 0)
+
+    def load_label(self, node: FakeNode, label: Any, entries: Any) -> None:
+        self._write(node, label)
+
+    def apply_label(self, node: FakeNode, label: Any, entries: Any, mode: str) -> FakeNode:
+        if self.problem:
+            raise self.problem
+        if mode == "new" or not self.undo_works:
+            node = FakeNode(f"{node.name} auto", node.image_id)
+            self.ensure_segments(node, entries)
+        else:
+            self.log.append(("undo point",))
+        self._write(node, label)
+        return node
+
+    def segment_names(self, node: FakeNode) -> list[SegmentName]:
+        return list(node.names.values())
+
+    def drawn_segments(self, node: FakeNode) -> set[str]:
+        return {id_ for id_, voxels in node.drawn.items() if voxels}
+
+    def snapshot(self, node: FakeNode) -> SegmentationData:
+        if self.problem:
+            raise self.problem
+        entries = tuple(
+            SegmentEntry(name.id, name.name, (1.0, 0.0, 0.0), 0, place, {LABEL_TAG: name.label})
+            for place, name in enumerate(node.names.values(), start=1)
+        )
+        layer = np.zeros((2, 3, 4), np.uint8)
+        layer.flat[: len(entries)] = range(1, len(entries) + 1)
+        return SegmentationData((layer,), (0, 3, 0, 2, 0, 1), (4, 3, 2), np.array(MATRIX), entries)
+
+    def restore(self, volume: FakeNode, data: SegmentationData, entries: Any, name: str) -> FakeNode:
+        node = FakeNode(f"{name} restored", volume.image_id)
+        node.names = {e.id: SegmentName(e.id, e.name, e.tags.get(LABEL_TAG, "")) for e in data.segments}
+        node.drawn = {e.id: 1 for e in data.segments}
+        return node
+
+    def watch(self, node: FakeNode, edited: Callable[[], None]) -> None:
+        self.edited = edited
+
+    def unwatch(self) -> None:
+        self.edited = None
+
+    def remove_sample(self, keep: Any = None) -> None:
+        self.log.append(("removed", keep.name if keep else None))
+
+    def show_overlay(self, node: FakeNode, visible: bool, opacity: float = 0.5) -> None:
+        self.log.append(("overlay", visible))
+
+    def remove_overlay(self, node: FakeNode) -> None:
+        self.log.append(("overlay removed",))
+
+    def jump(self, ras: Any) -> None:
+        self.log.append(("jump", tuple(ras)))
+
+    def show_curves(self, losses: Any, validations: Any) -> str:
+        self.log.append(("curves", len(losses), len(validations)))
+        return "chart"
+
+    def snapshot_volume(self, node: FakeNode, path: Path) -> dict[str, Any]:
+        if self.problem:
+            raise self.problem
+        np.save(path, np.zeros((2, 2, 2)))
+        return {"voxels": str(path), "ijk_to_ras": MATRIX}
+
+
+class FakeScreen:
+    """Answers questions as a test has said beforehand; others stay open."""
+
+    def __init__(self) -> None:
+        self.questions: list[Question] = []
+        self.answers: dict[str, str] = {}
+        self.open: list[tuple[Question, Callable[[str], None]]] = []
+        self.editing: tuple[Any, Any] = (None, None)
+        self.charts: list[Any] = []
+
+    def ask(self, question: Question, answer: Callable[[str], None]) -> None:
+        self.questions.append(question)
+        assert question.default in dict(question.choices)
+        if question.key in self.answers:
+            choice = self.answers[question.key]
+            assert choice in dict(question.choices)
+            answer(choice)
+        else:
+            self.open.append((question, answer))
+
+    def edit(self, segmentation: Any, volume: Any) -> None:
+        self.editing = (segmentation, volume)
+
+    def save_undo(self) -> bool:
+        return True
+
+    def show_chart(self, chart: Any) -> None:
+        self.charts.append(chart)
+
+
+class Bench:
+    """A workflow on fakes, and short words for what tests do again and again."""
+
+    def __init__(self, folder: Path, store: dict[str, str] | None = None) -> None:
+        self.worker, self.scene, self.screen = FakeWorker(), FakeScene(), FakeScreen()
+        self.drafts = Drafts(folder / "drafts")
+        self.settings = Settings({} if store is None else store)
+        self.time = 100.0
+        self.locals: list[Any] = []
+        work = folder / "work"
+        work.mkdir(exist_ok=True)
+        self.flow = Workflow(
+            self.worker,  # type: ignore[arg-type]
+            self.scene,
+            self.screen,
+            self.drafts,
+            self.settings,
+            work,
+            make_local=self._make_local,
+            clock=lambda: self.time,
+        )
+        self.folder = work
+
+    def _make_local(self, choice: Any) -> Any:
+        return self.locals[0]
+
+    @property
+    def view(self) -> Any:
+        return self.flow.view
+
+    def tick(self, seconds: float = 0.0) -> None:
+        """Lets time pass."""
+        self.time += seconds
+        self.flow.tick()
+
+    def connect(self) -> Bench:
+        self.flow.connect(URL)
+        self.worker.answer("test", READY_REPORT)
+        self.tick()
+        self.worker.answer("overview", overview())
+        self.worker.answer("versions", {"versions": []})
+        return self
+
+    def value(self, image_id: str, **more: Any) -> dict[str, Any]:
+        """A case as the worker gives it."""
+        volume = {"voxels": "", "shape": [4, 3, 2], "ijk_to_ras": MATRIX, "low": 0, "high": 1, "source": ""}
+        return {"id": image_id, "name": image_id, "image": f"{self.folder}/{image_id}.nii.gz", "volume": volume, **more}
+
+    def fetch(self, image_id: str = "case_1") -> Bench:
+        """Has a case in hand, by Next sample."""
+        self.flow.next_sample()
+        self.worker.answer("next_sample", self.value(image_id, reason="most unsure", leased_until=""))
+        self.tick()
+        self.tick()
+        assert self.view.sample.id == image_id, self.view.message
+        return self
+
+    def draw(self, **voxels: int) -> Bench:
+        """Edits: `draw(rep3d_1=5)`."""
+        node = self.screen.editing[0]
+        node.drawn.update(voxels)
+        assert self.scene.edited is not None
+        self.scene.edited()
+        return self
+
+    def segment(self, version: str = "v1", **more: Any) -> Bench:
+        """Has the case segmented."""
+        self.flow.auto_segment()
+        self.worker.answer("infer", self.inferred(version, **more))
+        return self
+
+    def inferred(self, version: str = "v1", **more: Any) -> dict[str, Any]:
+        """A segmentation as the worker gives it."""
+        label = {
+            "voxels": "x.npy",
+            "extent": [0, 1, 0, 1, 0, 1],
+            "shape": [4, 3, 2],
+            "ijk_to_ras": MATRIX,
+            "counts": {"head": 7, "tail": 0},
+            "values": {"head": 1, "tail": 3},
+        }
+        params = {"version": version, "latencies": {"total": 1.5}, "device": "cpu"}
+        return {"label": label, "params": params, "uncertainty": None, "peaks": [], **more}
+
+    def composed(self, **changes: Any) -> dict[str, Any]:
+        """What the worker says of a label map."""
+        return {"counts": {"1": 7, "3": 2}, "overlaps": [], "outside": 0, "voxel_ml": 0.002, "path": "x", **changes}

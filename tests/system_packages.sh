@@ -1,11 +1,28 @@
 #!/bin/sh
-# Installs the browser that the dashboard's tests drive, where that is possible without asking; never fails.
+# Installs what some tests need from the system, where that is possible without asking: a browser for the dashboard's tests,
+# and the libraries and fonts that Qt and VTK need for the tests of the Slicer module. Never fails; at once where nothing is missing.
+missing=
+found=
 for browser in chromium chromium-browser google-chrome google-chrome-stable chrome; do
-  command -v "$browser" >/dev/null 2>&1 && exit 0
+  command -v "$browser" >/dev/null 2>&1 && found="$browser" && break
 done
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-  echo "Installing chromium for the dashboard's tests"
-  { apt-get install -y -qq chromium || { apt-get update -qq && apt-get install -y -qq chromium; }; } >/dev/null 2>&1 && exit 0
+[ -n "$found" ] || missing="chromium"
+if command -v dpkg-query >/dev/null 2>&1; then
+  installed=" $(dpkg-query -W -f='${db:Status-Status}:${Package} ' 2>/dev/null) "
+  for package in libgl1 libegl1 libegl-mesa0 libgl1-mesa-dri libfontconfig1 libdbus-1-3 libxkbcommon0 libxrender1 fonts-dejavu-core; do
+    case "$installed" in *" installed:$package "*) ;; *) missing="$missing $package" ;; esac
+  done
+  # Renamed to libglib2.0-0t64 in Debian 13 and Ubuntu 24.04.
+  case "$installed" in *" installed:libglib2.0-0"*) ;; *) missing="$missing libglib2.0-0" ;; esac
 fi
-echo "No Chromium found: the dashboard's tests will be skipped. To run them: sudo apt-get install chromium"
+[ -n "$missing" ] || exit 0
+# shellcheck disable=SC2086 # a list of packages
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+  echo "Installing for the tests: $missing"
+  { apt-get install -y -qq $missing || { apt-get update -qq && apt-get install -y -qq $missing; }; } >/dev/null 2>&1 && exit 0
+  # One that does not exist here must not keep the others away.
+  for package in $missing; do apt-get install -y -qq "$package" >/dev/null 2>&1 || echo "Could not install $package"; done
+  exit 0
+fi
+echo "Missing for some tests, which will be skipped: $missing. To run them: sudo apt-get install $missing"
 exit 0

@@ -166,6 +166,7 @@ class Rep3DLabelApp(MONAILabelApp):
         ours = {
             "labels": dict(setup.labels),
             "default_model": self.default_model,
+            "default_strategy": setup.conf.strategy,
             "models": models,
             "version": default["version"],
             "preset": default["preset"],

@@ -130,3 +130,88 @@ def test_a_reported_error_beats_a_clean_exit_and_an_old_one_does_not():
     assert train("error", {"error": "in words"}, error="ValueError: x").error == "in words"
     assert train("error", {"error": "old"}, stale=True, error="ValueError: x").error == "ValueError: x"
     assert train("running", {"error": "old"}).error == ""
+
+
+def test_all_that_a_training_tells():
+    stats = {
+        **{"phase": "validating", "iteration": 300, "iterations": 300, "epoch": 4, "epochs": 5, "best": 0.7},
+        **{"validation": {"A": 0.5, "B": None}, "memory_mb": 812.5, "elapsed_seconds": 61, "version_made": "v4"},
+        **{"losses": [[1, 0.9], [2, float("nan")], "x", [3], [4, 0.5]], "validations": [[2, 0.6]]},
+        **{"decision": {"published": False, "reason": "no better"}, "cases": 4, "validation_cases": 1},
+        **{"validation_kind": "held-out", "skipped": {"c": "empty"}, "resumable": {"started": "t"}},
+    }
+    status = train("running", stats)
+    assert (status.progress, status.phase_text) == (0.99, "Measuring on the held-out cases")
+    assert (status.epoch, status.epochs, status.best, status.validation) == (4, 5, 0.7, {"A": 0.5})
+    assert (status.memory_mb, status.elapsed_seconds, status.version_made) == (812.5, 61.0, "v4")
+    assert status.losses == ((1, 0.9), (4, 0.5)) and status.validations == ((2, 0.6),)
+    assert status.decision == stats["decision"] and (status.cases, status.validation_cases) == (4, 1)
+    assert (status.validation_kind, status.skipped, status.resumable) == ("held-out", {"c": "empty"}, None)
+    assert train("stopped", stats).resumable == {"started": "t"}
+    assert train("stopped", {**stats, "resumable": None}).resumable is None
+    assert train("running", {"phase": "Polishing"}).phase_text == "Polishing"
+    nothing = train("running", dict.fromkeys(stats, "rubbish"))
+    assert (nothing.validation, nothing.best, nothing.losses, nothing.decision, nothing.skipped) == (
+        None,
+        None,
+        (),
+        None,
+        {},
+    )
+
+
+def test_a_training_that_its_server_did_not_survive():
+    stats = {
+        "phase": "interrupted",
+        "error": "the server ended",
+        "iteration": 5,
+        "iterations": 10,
+        "resumable": {"a": 1},
+    }
+    status = train("idle", stats)
+    assert (status.state, status.phase, status.error, status.progress) == (
+        "idle",
+        "interrupted",
+        "the server ended",
+        0.0,
+    )
+    assert status.resumable == {"a": 1} and not status.is_active
+    assert train("submitted", stats).resumable is None and train("submitted", stats).phase == ""
+
+
+def test_models_are_typed():
+    term = {
+        "colour": [1, 2, 3],
+        "category": {"value": "c", "scheme": "SCT", "meaning": "C"},
+        "type": {"value": "t", "scheme": "SCT"},
+        "region": "x",
+    }
+    facts = {
+        "labels": {"B": 2, "A": 1},
+        "terms": {"A": term, "B": {"colour": [1, 2, 256]}},
+        "version": "v3",
+        "error": None,
+    }
+    answer = {
+        "models": {"kits": {"description": "Kidney"}, "rep3d": {}},
+        "trainers": {"kits": {}},
+        "rep3d": {
+            **{"labels": {"A": 1, "B": 2}, "default_model": "kits", "default_strategy": "hybrid"},
+            "models": {"kits": {**facts, "preset": "tiny", "notes": ["n"]}},
+        },
+    }
+    info = parse_info(answer, "rep3d")
+    kits = info.models["kits"]
+    assert info.default_strategy == "hybrid" and (kits.trainable, info.models["rep3d"].trainable) == (True, False)
+    assert (list(kits.labels), kits.version, kits.error, kits.preset, kits.notes) == (
+        ["A", "B"],
+        "v3",
+        "",
+        "tiny",
+        ("n",),
+    )
+    assert kits.terms["A"].colour == (1, 2, 3) and kits.terms["B"].colour is None
+    assert (kits.terms["A"].category.meaning, kits.terms["A"].type, kits.terms["A"].region) == ("C", None, None)
+    own = answer["rep3d"]
+    with pytest.raises(BadAnswer, match="Expected label names"):
+        parse_info({**answer, "rep3d": {**own, "models": {"kits": {"labels": {"A": 0}}}}}, "rep3d")

@@ -6,12 +6,24 @@ adds. A key that the client relies on is checked here, once, so that nothing els
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .answers_train import (
+    DONE,
+    ERROR,
+    IDLE,
+    RUNNING,
+    STOPPED,
+    SUBMITTED,
+    UNKNOWN,
+    TaskStatus,
+    TrainStatus,
+    parse_task,
+    parse_train,
+)
+from .answers_values import descriptions, integer, mapping, text
 from .errors import BadAnswer, WrongAppError
 
 __all__ = [
@@ -24,7 +36,9 @@ __all__ = [
     "UNKNOWN",
     "CaseEntry",
     "Datastore",
+    "Code",
     "InferResult",
+    "LabelTerm",
     "ModelInfo",
     "Sample",
     "ServerInfo",
@@ -37,26 +51,59 @@ __all__ = [
     "parse_train",
 ]
 
-IDLE, SUBMITTED, RUNNING, DONE, ERROR, STOPPED, UNKNOWN = (
-    "idle",
-    "submitted",
-    "running",
-    "done",
-    "error",
-    "stopped",
-    "unknown",
-)
-_GOOD_END = frozenset({"done", "finished", "completed"})
-_EXCEPTION_LINE = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*)$")
+
+@dataclass(frozen=True)
+class Code:
+    """A term of a terminology such as SNOMED CT: code, scheme, and meaning in words."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class LabelTerm:
+    """What a label stands for.
+
+    Attributes:
+        colour: Red, green, blue from 0 to 255; None if the server gives none.
+        category, type, modifier, region: Codes; None where there is none.
+    """
+
+    colour: tuple[int, int, int] | None = None
+    category: Code | None = None
+    type: Code | None = None
+    modifier: Code | None = None
+    region: Code | None = None
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model that the server offers: name, one-line description, and the server's own dictionary about it."""
+    """A model that the server offers.
+
+    Attributes:
+        name: Name.
+        description: One line.
+        raw: MONAI Label's own dictionary about it.
+        labels: Foreground label names and their voxel values, in the order of the values.
+        terms: Label name -> what it stands for, for the labels that the server knows a term of.
+        version: Version of the published model, None before the first training.
+        error: Why the published model cannot be used, "" if it can.
+        preset: Size of the network, "" if the server does not say.
+        notes: What the server's log says about its set-up, for an engineer.
+        trainable: Whether it can be trained.
+    """
 
     name: str
     description: str
     raw: Mapping[str, object] = field(repr=False, default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    terms: Mapping[str, LabelTerm] = field(repr=False, default_factory=dict)
+    version: str | None = None
+    error: str = ""
+    preset: str = ""
+    notes: tuple[str, ...] = ()
+    trainable: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +118,7 @@ class ServerInfo:
         models: Models by name; without "rep3d" while no model has been published, if the server leaves it out then.
         strategies: Strategies that choose the next sample, name -> description.
         default_model: The model that the server serves by default.
+        default_strategy: The strategy that the server uses where none is named, "" if it does not say.
         trainers: Models that can be trained, name -> description.
         scoring: Scoring methods, name -> description.
         published_version: Version of the published model, None before the first training.
@@ -100,6 +148,7 @@ class ServerInfo:
     label_tags: Mapping[str, int]
     train_stats: Mapping[str, Mapping[str, object]] = field(repr=False)
     raw: Mapping[str, object] = field(repr=False)
+    default_strategy: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,56 +199,6 @@ class Datastore:
         return tuple(case for case in self.cases if tag in case.tags)
 
 
-@dataclass(frozen=True)
-class TaskStatus:
-    """State of a background task of the server.
-
-    Attributes:
-        state: IDLE (none since the server started), SUBMITTED (waits for its turn), RUNNING, DONE, ERROR, STOPPED, or
-            UNKNOWN if the server names a state that this client does not know.
-        task_id: The server's id of the task, "" if there is none.
-        error: In state ERROR, what went wrong, in words; else "".
-        log: The last lines that the task wrote.
-        started, ended: The server's local time, "" if not (yet) the case.
-    """
-
-    state: str
-    task_id: str = ""
-    error: str = ""
-    log: tuple[str, ...] = ()
-    started: str = ""
-    ended: str = ""
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the task is waiting for its turn or running."""
-        return self.state in (SUBMITTED, RUNNING)
-
-
-@dataclass(frozen=True)
-class TrainStatus(TaskStatus):
-    """State of a training.
-
-    Attributes:
-        progress: Part done, 0 to 1. It is 1.0 in state DONE only, and stays below 1 in every other state.
-        phase: What the training is doing, in the server's words.
-        iteration, iterations: Steps done and planned, None while not known.
-        loss: Latest training loss, None while not known or not a finite number.
-        eta_seconds: Estimated seconds left, None unless running and known.
-        device: Device of the training, "" while not known.
-        version: Version of the published model that the server reports with the training, None if there is none.
-    """
-
-    progress: float = 0.0
-    phase: str = ""
-    iteration: int | None = None
-    iterations: int | None = None
-    loss: float | None = None
-    eta_seconds: float | None = None
-    device: str = ""
-    version: str | None = None
-
-
 def parse_info(answer: object, model: str) -> ServerInfo:
     """Read the answer of `/info/`.
 
@@ -219,35 +218,79 @@ def parse_info(answer: object, model: str) -> ServerInfo:
     models, own = answer["models"], answer.get("rep3d")
     if not isinstance(own, dict):
         if model not in models:
-            name, offered = _text(answer.get("name")) or "without a name", ", ".join(map(str, models)) or "none"
+            name, offered = text(answer.get("name")) or "without a name", ", ".join(map(str, models)) or "none"
             raise WrongAppError(
                 f"Expected a server with the Rep3D Label app, but this is the app '{name}' with the models: {offered}. "
                 "Start the server with the rep3d_label app, or enter another address."
             )
-        own = {"labels": _mapping(models[model]).get("labels")}
-    default = _text(own.get("default_model")) or model
-    stats, store, version = answer.get("train_stats"), _mapping(answer.get("datastore")), own.get("version")
+        own = {"labels": mapping(models[model]).get("labels")}
+    default = text(own.get("default_model")) or model
+    stats, store, version = answer.get("train_stats"), mapping(answer.get("datastore")), own.get("version")
+    trainers = descriptions(answer.get("trainers"))
     return ServerInfo(
-        name=_text(answer.get("name")),
-        version=_text(answer.get("version")),
-        description=_text(answer.get("description")),
+        name=text(answer.get("name")),
+        version=text(answer.get("version")),
+        description=text(answer.get("description")),
         labels=_parse_labels(own.get("labels")),
         models={
-            str(k): ModelInfo(str(k), _text(_mapping(v).get("description")), _mapping(v)) for k, v in models.items()
+            str(name): _parse_model(str(name), mapping(entry), own, default, trainers) for name, entry in models.items()
         },
-        strategies=_descriptions(answer.get("strategies")),
+        strategies=descriptions(answer.get("strategies")),
         default_model=default,
-        trainers=_descriptions(answer.get("trainers")),
-        scoring=_descriptions(answer.get("scoring")),
+        trainers=trainers,
+        scoring=descriptions(answer.get("scoring")),
         published_version=None if version is None else str(version),
-        model_error=_text(own.get("error")),
-        device=_text(own.get("device")),
-        total=_integer(store.get("total")) or 0,
-        completed=_integer(store.get("completed")) or 0,
-        label_tags={str(k): _integer(v) or 0 for k, v in _mapping(store.get("label_tags")).items()},
-        train_stats={str(k): _mapping(v) for k, v in _mapping(stats).items()},
+        model_error=text(own.get("error")),
+        device=text(own.get("device")),
+        total=integer(store.get("total")) or 0,
+        completed=integer(store.get("completed")) or 0,
+        label_tags={str(k): integer(v) or 0 for k, v in mapping(store.get("label_tags")).items()},
+        train_stats={str(k): mapping(v) for k, v in mapping(stats).items()},
         raw=answer,
+        default_strategy=text(own.get("default_strategy")),
     )
+
+
+def _parse_model(
+    name: str, entry: Mapping[str, object], own: Mapping[str, object], default: str, trainers: Mapping[str, str]
+) -> ModelInfo:
+    facts = mapping(mapping(own.get("models")).get(name))
+    if not facts and name == default:
+        facts = dict(own)
+    version, notes = facts.get("version"), facts.get("notes")
+    return ModelInfo(
+        name=name,
+        description=text(entry.get("description")),
+        raw=entry,
+        labels=_parse_labels(facts.get("labels")),
+        terms={str(label): _parse_term(term) for label, term in mapping(facts.get("terms")).items()},
+        version=None if version is None else str(version),
+        error=text(facts.get("error")),
+        preset=text(facts.get("preset")),
+        notes=tuple(map(str, notes)) if isinstance(notes, list) else (),
+        trainable=name in trainers,
+    )
+
+
+def _parse_term(term: object) -> LabelTerm:
+    """Read a term; a part of it that is not usable is left out, because a wrong code would be worse than none."""
+    known = mapping(term)
+    colour = known.get("colour")
+    codes = {key: _parse_code(known.get(key)) for key in ("category", "type", "modifier", "region")}
+    usable = isinstance(colour, list) and len(colour) == 3 and all(_is_byte(part) for part in colour)
+    return LabelTerm(tuple(colour) if usable else None, **codes)  # type: ignore[arg-type]
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+def _parse_code(code: object) -> Code | None:
+    known = mapping(code)
+    parts = [known.get(key) for key in ("value", "scheme", "meaning")]
+    if not all(isinstance(part, str) and part for part in parts):
+        return None
+    return Code(*parts)  # type: ignore[arg-type]
 
 
 def _parse_labels(labels: object) -> dict[str, int]:
@@ -272,114 +315,12 @@ def parse_case_list(answer: object) -> Datastore:
     Raises:
         BadAnswer: It does not list objects.
     """
-    objects = _mapping(answer).get("objects")
+    objects = mapping(answer).get("objects")
     if not isinstance(objects, dict):
         raise BadAnswer(f"Expected the list of images of the data store, got {str(answer)[:200]!r}.")
     cases = []
     for name in sorted(objects):
-        entry = _mapping(objects[name])
-        info = _mapping(_mapping(entry.get("image")).get("info"))
-        cases.append(CaseEntry(str(name), tuple(sorted(map(str, _mapping(entry.get("labels"))))), info))
-    return Datastore(_text(_mapping(answer).get("name")), tuple(cases))
-
-
-def parse_task(answer: object) -> TaskStatus:
-    """Read the answer of `/scoring/` or `/train/` about the latest background task.
-
-    Raises:
-        BadAnswer: It is not about a task.
-    """
-    if not isinstance(answer, dict) or not isinstance(answer.get("status"), str):
-        raise BadAnswer(f"Expected the state of a background task, got {str(answer)[:200]!r}.")
-    state = answer["status"].lower()
-    if state not in (SUBMITTED, RUNNING, DONE, ERROR, STOPPED):
-        state = UNKNOWN
-    details = answer.get("details")
-    log = tuple(map(str, details)) if isinstance(details, list) else ()
-    return TaskStatus(
-        state=state,
-        task_id=_text(answer.get("id")),
-        error=_error_from_log(log) if state == ERROR else "",
-        log=log,
-        started=_text(answer.get("start_ts")),
-        ended=_text(answer.get("end_ts")),
-    )
-
-
-def parse_train(task: TaskStatus, stats: Mapping[str, object], stats_are_stale: bool | None) -> TrainStatus:
-    """Combine a training task with the numbers that its process last wrote.
-
-    The numbers outlive a training: until the next one has written any, they are those of the one before it, perhaps
-    with 100 %. They are left out where they cannot be the present training's.
-
-    Args:
-        task: The task.
-        stats: The server's numbers about the latest training that wrote any.
-        stats_are_stale: Whether they are known to be an earlier training's; None if not known.
-    """
-    phase, problem = _text(stats.get("phase")), _text(stats.get("error")).strip()
-    version = stats.get("version")
-    state, error = task.state, task.error
-    if stats_are_stale is None:  # not known: where the numbers contradict the task, they are another training's
-        stats_are_stale = state in (ERROR, STOPPED) and phase.lower() in _GOOD_END
-    if stats_are_stale or state in (IDLE, SUBMITTED):
-        stats, phase, problem = {}, "", ""
-    if problem and state in (DONE, ERROR):
-        state, error = ERROR, problem
-    iteration, iterations = _integer(stats.get("iteration")), _integer(stats.get("iterations"))
-    progress = 0.0
-    if state == DONE:
-        progress = 1.0
-    elif iteration is not None and iterations:
-        progress = min(max(iteration / iterations, 0.0), 0.99)
-    return TrainStatus(
-        state=state,
-        task_id=task.task_id,
-        error=error,
-        log=task.log,
-        started=task.started,
-        ended=task.ended,
-        progress=progress,
-        phase=phase,
-        iteration=iteration,
-        iterations=iterations,
-        loss=_number(stats.get("loss")),
-        eta_seconds=_number(stats.get("eta_seconds")) if state == RUNNING else None,
-        device=_text(stats.get("device")),
-        version=None if version is None else str(version),
-    )
-
-
-def _error_from_log(log: Sequence[str]) -> str:
-    """Return the last exception of a log in words; its traceback stays in the log."""
-    for line in reversed(log):
-        match = _EXCEPTION_LINE.match(line)
-        if match:
-            return match.group(1)
-    lines = [line.strip() for line in log if line.strip()]
-    if lines:
-        return f"The process ended with an error; its last line was: {lines[-1]}"
-    return "The process ended with an error before it wrote anything; look at the server's log."
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def _mapping(value: object) -> dict[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _descriptions(value: object) -> dict[str, str]:
-    return {str(name): _text(_mapping(entry).get("description")) for name, entry in _mapping(value).items()}
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _integer(value: object) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
+        entry = mapping(objects[name])
+        info = mapping(mapping(entry.get("image")).get("info"))
+        cases.append(CaseEntry(str(name), tuple(sorted(map(str, mapping(entry.get("labels"))))), info))
+    return Datastore(text(mapping(answer).get("name")), tuple(cases))

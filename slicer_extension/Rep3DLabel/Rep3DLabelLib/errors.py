@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "BadAnswer",
+    "Cancelled",
     "ClientError",
     "ConflictError",
     "ConnectionCut",
@@ -131,3 +132,7 @@ class WrongAppError(ClientError):
 
 class NoSampleLeft(ClientError):
     """Every image of the server's data store has been labelled, or is being labelled by someone else."""
+
+
+class Cancelled(ClientError):
+    """A transfer was stopped by who had asked for it; a download leaves no file, an upload was not complete."""

@@ -130,6 +130,8 @@ def error_of_status(response: requests.Response, url: str, what: str, content: b
         later = float(wait) if re.fullmatch(r"\d{1,6}", wait) else None
         when = "in a moment" if later is None else f"in {later:g} s"
         return ServerBusy(f"The server is busy ({what}, {status}): {said}. Try again {when}.", status, detail, later)
+    if status == 507:
+        return ServerFailed(f"The server has no room for it ({what}, {status}): {said}.", status, detail)
     if status >= 500:
         return ServerFailed(
             f"The server failed at {what} ({status}): {said}. Look at the server's log for the cause.", status, detail

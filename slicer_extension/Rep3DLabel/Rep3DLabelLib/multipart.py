@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from .errors import BadAnswer, LocalProblem
+from .transfers import Watch
 
 __all__ = ["MultipartUpload", "Part", "image_suffix", "parse_multipart"]
 
@@ -46,12 +47,15 @@ class MultipartUpload:
         field: Form field that carries the file.
         path: File to send.
         fields: Further form fields; each value is sent as JSON.
+        watch: Who watches the upload. It can be stopped until its last block is on the way: from then on the server
+            may have carried it out.
 
     Raises:
         LocalProblem: The file does not exist, is empty, is not a file, or cannot be read.
     """
 
-    def __init__(self, field: str, path: Path, fields: Mapping[str, object]) -> None:
+    def __init__(self, field: str, path: Path, fields: Mapping[str, object], watch: Watch | None = None) -> None:
+        self._watch = watch or Watch()
         boundary = uuid.uuid4().hex
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._path = path
@@ -76,6 +80,7 @@ class MultipartUpload:
         self._tail = f"\r\n--{boundary}--\r\n".encode()
         self._file_left = size
         self._length = len(self._head) + size + len(self._tail)
+        self._read = 0
 
     def __len__(self) -> int:
         """Bytes of the whole body, which become the Content-Length header."""
@@ -90,8 +95,21 @@ class MultipartUpload:
             yield block
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes of the body, at most `size`; b"" at its end."""
-        size = size if size >= 0 else self._length
+        """Return the next bytes of the body, at most `size`; b"" at its end.
+
+        Raises:
+            Cancelled: The upload is no longer wanted.
+            LocalProblem: The file has changed meanwhile.
+        """
+        if self._read < self._length:
+            self._watch.ask()
+        block = self._next(size if size >= 0 else self._length)
+        self._read += len(block)
+        if block:
+            self._watch.tell(self._read, self._length)
+        return block
+
+    def _next(self, size: int) -> bytes:
         block, self._head = self._head[:size], self._head[size:]
         if block or not size:
             return block

@@ -22,6 +22,7 @@ import requests.auth
 from .errors import BadAnswer, ConnectionCut, InvalidAddress, LocalProblem
 from .failures import cut_message, describe_body, error_of_exception, error_of_status
 from .multipart import MultipartUpload
+from .transfers import Watch
 
 __all__ = ["Timeouts", "Transport", "normalise_address"]
 
@@ -148,7 +149,11 @@ class Transport:
     def get_json(self, path: str, query: Mapping[str, str] | None = None) -> object:
         """GET a JSON answer."""
         with self.send("GET", path, query=query) as response:
-            return self.decode_json(self.read_all(response), response)
+            return self.read_json(response)
+
+    def read_json(self, response: requests.Response) -> object:
+        """Return the decoded JSON of an answer whose body is still unread; raises what its two steps do."""
+        return self.decode_json(self.read_all(response), response)
 
     @contextmanager
     def send(
@@ -210,19 +215,20 @@ class Transport:
             self._check(response)
             yield response
 
-    def read_all(self, response: requests.Response) -> bytes:
+    def read_all(self, response: requests.Response, watch: Watch | None = None) -> bytes:
         """Return the whole body.
 
         Raises:
             ServerTimeout: It stopped coming.
             BadAnswer: It ended early.
+            Cancelled: It is no longer wanted.
         """
-        return b"".join(self._blocks(response))
+        return b"".join(self._blocks(response, watch or Watch()))
 
-    def save(self, response: requests.Response, part: Path) -> None:
+    def save(self, response: requests.Response, part: Path, watch: Watch | None = None) -> None:
         """Write the whole body to a file; raises what `read_all` does."""
         with part.open("xb") as stream:
-            for block in self._blocks(response):
+            for block in self._blocks(response, watch or Watch()):
                 stream.write(block)
 
     def decode_json(self, content: bytes, response: requests.Response) -> object:
@@ -239,13 +245,22 @@ class Transport:
                 "Check that the address is that of a MONAI Label server and not of a web page or proxy."
             ) from error
 
-    def _blocks(self, response: requests.Response) -> Iterator[bytes]:
+    def _blocks(self, response: requests.Response, watch: Watch) -> Iterator[bytes]:
         path = urlsplit(response.url).path
-        with self._translated("GET", path, self.timeouts.transfer, in_body=True):
-            yield from response.iter_content(_BLOCK)
-        announced = response.headers.get("Content-Length", "")
+        length = response.headers.get("Content-Length", "")
+        announced = int(length) if length.isdigit() else None
+        blocks, done = response.iter_content(_BLOCK), 0
+        while True:
+            watch.ask()
+            with self._translated("GET", path, self.timeouts.transfer, in_body=True):
+                block = next(blocks, b"")
+            if not block:
+                break
+            done += len(block)
+            watch.tell(done, announced)
+            yield block
         came = response.raw.tell()  # bytes on the wire; urllib3 before 2.0 does not compare them itself
-        if announced.isdigit() and came != int(announced):
+        if announced is not None and came != announced:
             raise BadAnswer(cut_message(path, f"{came} of {announced} bytes came"))
 
     @contextmanager

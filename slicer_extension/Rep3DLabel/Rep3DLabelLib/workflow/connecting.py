@@ -100,6 +100,7 @@ class Connecting:
             return
         known = bool(desk.info) and desk.server.get("url") == server["url"]
         desk.server = server
+        desk.scene.server = url
         desk.settings.remember(url)
         self._take_info(report["info"])
         desk.update(connection=ConnectionView(READY, report["message"], url))

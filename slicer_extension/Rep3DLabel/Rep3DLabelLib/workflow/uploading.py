@@ -44,10 +44,17 @@ class Uploading:
         desk.begin("upload_volume", tr("Preparing {name}").format(name=wanted))
         voxels, path = desk.folder / "upload.npy", desk.folder / "upload.nii.gz"
         try:
-            geometry = desk.scene.snapshot_volume(node, voxels)
-        except (ClientError, OSError) as error:
-            desk.fail(error if isinstance(error, ClientError) else ClientError(str(error)), tr("Nothing was sent."))
+            save = desk.scene.begin_volume_snapshot(node, voxels)
+        except ClientError as error:
+            desk.fail(error, tr("Nothing was sent."))
             return
+
+        def step() -> bool:
+            if not save.step():
+                desk.progress(tr("Preparing {name}").format(name=wanted), save.progress)
+                return False
+            desk.foreground("write_image", {**save.geometry, "path": str(path)}, written)
+            return True
 
         def written(value: Mapping[str, Any]) -> None:
             voxels.unlink(missing_ok=True)
@@ -59,7 +66,7 @@ class Uploading:
             desk.end(tr("The server has {name} now.").format(name=value["id"]))
             self._open_case(str(value["id"]))
 
-        desk.foreground("write_image", {**geometry, "path": str(path)}, written)
+        desk.tasks.append(step)
 
     def upload_dicom(self, folder: str) -> None:
         """Add the DICOM series of a folder to the server."""

@@ -11,7 +11,7 @@ from Rep3DLabelLib.labels import SegmentName
 from Rep3DLabelLib.view import COMMANDS, Options
 from Rep3DLabelLib.workflow import rules
 
-from tests.slicer.fakes import INFO, READY_REPORT, URL, Bench, FakeNode, overview
+from tests.extension.fakes import INFO, READY_REPORT, URL, Bench, FakeNode, overview
 
 
 @pytest.fixture
@@ -685,6 +685,7 @@ def test_an_earlier_label_is_made_current_and_opened(ready: Bench) -> None:
 
 def test_a_volume_of_the_scene_becomes_a_case(ready: Bench) -> None:
     ready.flow.upload_volume(FakeNode("CT Abdomen: 3 mm"), "")
+    ready.tick()
     ready.worker.answer("write_image", {"path": "upload.nii.gz"})
     assert ready.worker.job("upload_image").args["image_id"] == "CT_Abdomen_3_mm"
     ready.worker.answer("upload_image", {"id": "CT_Abdomen_3_mm"})

@@ -166,11 +166,24 @@ class FakeLoad:
         self.cancelled = True
 
 
+class FakeSave:
+    """A volume that is written in one step."""
+
+    progress = 0.5
+
+    def __init__(self, path: Path) -> None:
+        self.geometry = {"voxels": str(path), "ijk_to_ras": MATRIX}
+
+    def step(self) -> bool:
+        np.save(self.geometry["voxels"], np.zeros((2, 2, 2)))  # type: ignore[arg-type]
+        return True
+
+
 class FakeScene:
     """Segments as names and numbers of voxels."""
 
     def __init__(self) -> None:
-        self.nodes: list[FakeNode] = []
+        self.server = ""
         self.loads: list[FakeLoad] = []
         self.edited: Callable[[], None] | None = None
         self.log: list[tuple[Any, ...]] = []
@@ -258,11 +271,10 @@ class FakeScene:
         self.log.append(("curves", len(losses), len(validations)))
         return "chart"
 
-    def snapshot_volume(self, node: FakeNode, path: Path) -> dict[str, Any]:
+    def begin_volume_snapshot(self, node: FakeNode, path: Path) -> FakeSave:
         if self.problem:
             raise self.problem
-        np.save(path, np.zeros((2, 2, 2)))
-        return {"voxels": str(path), "ijk_to_ras": MATRIX}
+        return FakeSave(path)
 
 
 class FakeScreen:

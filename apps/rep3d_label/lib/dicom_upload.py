@@ -1,0 +1,185 @@
+"""DICOM files that arrive packed as a .zip file: looked through first, then unpacked under names of ours.
+
+A packed file names its own paths, sizes and kinds, and any of them may lie. So nothing is written where an entry says;
+the files of DICOM images get numbers, in a folder of ours, and everything else in the packed file is left out. What an
+honest program would not have packed (absolute paths, links, devices) is refused all the same: it is no export of a
+scanner, and something else is wrong.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from fastapi import HTTPException
+
+__all__ = ["Limits", "unpack_dicom"]
+
+_BLOCK = 1 << 20
+_HEAD = 132  # bytes of a DICOM file up to and with its mark
+_MARK = b"DICM"
+_SPARE = 256 << 20  # bytes of the disk that stay free
+_DIRECTORY_ENTRY = 4096  # bytes of the list of contents per file, at most
+_LONGEST_NAME = 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much may come at once.
+
+    Attributes:
+        files: entries of the packed file.
+        bytes: of all files unpacked.
+    """
+
+    files: int = 20_000
+    bytes: int = 4 << 30
+
+
+def unpack_dicom(packed: BinaryIO, target: Path, limits: Limits | None = None) -> int:
+    """Writes the DICOM files of a .zip file into a new folder; where it is refused, there is no such folder.
+
+    Args:
+        packed: the .zip file.
+        target: the folder to make; its parent exists.
+        limits: how much to accept.
+
+    Returns:
+        How many DICOM files there are.
+
+    Raises:
+        HTTPException: 422 for what is no such file, is damaged, tries to be something else or holds no DICOM file; 507
+            where the disk has no room.
+    """
+    limits = limits or Limits()
+    with _refused_in_words():
+        _check_directory(packed, limits)
+        with zipfile.ZipFile(packed) as archive:
+            entries = _checked_entries(archive, limits)
+            # The images that will be made of them need about as much as they do.
+            _check_space(target.parent, 2 * sum(entry.file_size for entry in entries))
+            target.mkdir()
+            try:
+                count = _write(archive, entries, target, limits)
+                if not count:
+                    raise _refusal(f"a .zip file with DICOM files in it, got one with {len(entries)} other files")
+            except BaseException:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
+    return count
+
+
+def _refusal(words: str) -> HTTPException:
+    return HTTPException(422, f"file: expected {words}. Nothing was changed.")
+
+
+@contextmanager
+def _refused_in_words() -> Iterator[None]:
+    try:
+        yield
+    except NotImplementedError as error:
+        raise _refusal(f"a .zip file packed in the usual way, got another one ({error})") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, UnicodeDecodeError, ValueError) as error:
+        raise _refusal(f"a complete .zip file, got something else, or a damaged one ({error})") from error
+    except OSError as error:
+        raise HTTPException(
+            507, f"the DICOM files cannot be written: {error.strerror or error}. Nothing was changed."
+        ) from error
+
+
+def _check_directory(packed: BinaryIO, limits: Limits) -> None:
+    """Refuses a list of contents that would fill the memory when it is read."""
+    size = packed.seek(0, 2)
+    packed.seek(max(0, size - (1 << 16) - 22))
+    end = packed.read()
+    place = end.rfind(b"PK\x05\x06")
+    packed.seek(0)
+    if place < 0 or len(end) < place + 22:
+        raise _refusal("a .zip file, got something else, or a part of one")
+    length = struct.unpack_from("<I", end, place + 12)[0]
+    long_form = place - 76  # where Python looks for it, too: a record of 56 bytes and its locator of 20
+    if long_form >= 0 and end[place - 20 : place - 16] == b"PK\x06\x07" and end[long_form:][:4] == b"PK\x06\x06":
+        length = struct.unpack_from("<Q", end, long_form + 40)[0]
+    if length > limits.files * _DIRECTORY_ENTRY:
+        raise _too_many(limits)
+
+
+def _too_many(limits: Limits) -> HTTPException:
+    return _refusal(f"at most {limits.files} files, got more. Send fewer series at once")
+
+
+def _too_large(limits: Limits) -> HTTPException:
+    return _refusal(f"at most {limits.bytes / 2**30:g} GiB when unpacked, got more. Send fewer series at once")
+
+
+def _checked_entries(archive: zipfile.ZipFile, limits: Limits) -> list[zipfile.ZipInfo]:
+    """The files in it, after a look at what each says about itself."""
+    entries = archive.infolist()
+    if len(entries) > limits.files:
+        raise _too_many(limits)
+    for entry in entries:
+        _check_name(entry.orig_filename)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise _refusal(f"files and folders only, got a link or a device: {entry.filename[:200]!r}")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _refusal(f"a .zip file packed in the usual way (deflate), got way {entry.compress_type}")
+        if entry.flag_bits & 1:
+            raise _refusal("a .zip file without a password, got an encrypted one")
+    files = [entry for entry in entries if not entry.is_dir()]
+    if sum(entry.file_size for entry in files) > limits.bytes:
+        raise _too_large(limits)
+    return files
+
+
+def _check_name(name: str) -> None:
+    parts = name.replace("\\", "/").removesuffix("/").split("/")
+    strange = any(part in ("", "..") or part[1:2] == ":" for part in parts)
+    if strange or len(name) > _LONGEST_NAME or any(ord(sign) < 32 for sign in name):
+        raise _refusal(f"plain names of files below the packed folder, got {name[:200]!r}")
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE:
+        raise HTTPException(
+            507,
+            f"the studies folder's disk has {free / 2**20:.0f} MiB left, and unpacking needs "
+            f"{(needed + _SPARE) / 2**20:.0f} MiB. Make room, or send fewer series at once. Nothing was changed.",
+        )
+
+
+def _write(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], target: Path, limits: Limits) -> int:
+    """Writes the DICOM files, counting what really comes."""
+    count = total = 0
+    for entry in entries:
+        with archive.open(entry) as source:
+            block = _head(source)
+            if not block.endswith(_MARK) or len(block) != _HEAD:
+                continue
+            with (target / f"{count:05}.dcm").open("xb") as out:
+                while block:
+                    total += len(block)
+                    if total > limits.bytes:
+                        raise _too_large(limits)
+                    out.write(block)
+                    block = source.read(_BLOCK)
+                if out.tell() != entry.file_size:
+                    raise zipfile.BadZipFile(f"{entry.file_size} bytes announced, {out.tell()} found")
+            count += 1
+    return count
+
+
+def _head(source: IO[bytes]) -> bytes:
+    head = b""
+    while len(head) < _HEAD and (block := source.read(_HEAD - len(head))):
+        head += block
+    return head

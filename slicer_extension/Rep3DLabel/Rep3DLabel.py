@@ -1,0 +1,149 @@
+"""Rep3D Label in 3D Slicer: this file only puts the parts together.
+
+The work is in Rep3DLabelLib: `workflow` decides, a worker process talks to the server, `scene` knows the scene, `panel`
+the widgets.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+
+import qt
+import slicer
+from Rep3DLabelLib.drafts import Drafts
+from Rep3DLabelLib.i18n import set_translator, tr
+from Rep3DLabelLib.jobs import Worker
+from Rep3DLabelLib.local_server import LocalServer
+from Rep3DLabelLib.panel import Panel
+from Rep3DLabelLib.qt_settings import QtStore
+from Rep3DLabelLib.scene import Scene
+from Rep3DLabelLib.settings import Settings
+from Rep3DLabelLib.workflow import Workflow
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class Rep3DLabel(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        set_translator(translate)
+        parent.title = tr("Rep3D Label")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = ["Segmentations", "SubjectHierarchy", "Terminologies", "Plots"]
+        parent.contributors = ["The Rep3D Label team"]
+        parent.helpText = tr(
+            "Segment 3D images together with a model that learns from your corrections: fetch a sample, let the model "
+            "segment it, correct it, submit it, train. Needs a Rep3D Label server, which can be started here."
+        )
+        parent.acknowledgementText = tr(
+            "The model is Rep3D (arXiv 2505.19603). The server is an app of MONAI Label. Not a medical device: every "
+            "segmentation must be checked."
+        )
+
+
+class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Makes the parts, and passes on what Slicer tells the module."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.ui = self.panel = self.workflow = None
+        self._folder = None
+
+    def setup(self):
+        """The module is opened for the first time."""
+        ScriptedLoadableModuleWidget.setup(self)
+        root = slicer.util.loadUI(self.resourcePath("UI/Rep3DLabel.ui"))
+        self.layout.addWidget(root)
+        root.setMRMLScene(slicer.mrmlScene)
+        self.ui = slicer.util.childWidgetVariables(root)
+        settings = Settings(QtStore(slicer.app.userSettings()))
+        self._folder = Path(tempfile.mkdtemp(prefix="Rep3DLabel-", dir=slicer.app.temporaryPath))
+        icons = Path(self.resourcePath("Icons"))
+        self.panel = Panel(root, self.ui, settings, icons, slicer.util.mainWindow())
+        self.workflow = Workflow(
+            Worker(self._folder / "worker"),
+            Scene(slicer, undo=self.panel.save_undo),
+            self.panel,
+            Drafts(_kept_folder() / "drafts"),
+            settings,
+            self._folder,
+            make_local=_make_local_server,
+        )
+        self.panel.use(self.workflow)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        slicer.app.connect("aboutToQuit()", self.cleanup)
+
+    def enter(self):
+        """The user selects the module."""
+        self.panel.enter()
+
+    def exit(self):
+        """The user selects another module; the workflow goes on."""
+        self.panel.exit()
+
+    def cleanup(self):
+        """Slicer ends, or the module is reloaded."""
+        if self.workflow is None:
+            return
+        slicer.app.disconnect("aboutToQuit()", self.cleanup)
+        self.removeObservers()
+        workflow, self.workflow = self.workflow, None
+        try:
+            workflow.shutdown()
+        finally:
+            self.panel.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def onSceneStartClose(self, caller, event):
+        """Everything in the scene is about to vanish."""
+        self.workflow.scene_closing()
+        self.panel.editor.scene_closing()
+
+    def onSceneEndClose(self, caller, event):
+        """The scene is empty."""
+        self.workflow.scene_closed()
+        self.panel.editor.scene_closed()
+
+    def onSceneEndImport(self, caller, event):
+        """A scene was read, perhaps with editor settings of ours."""
+        self.panel.editor.scene_closed()
+
+
+class Rep3DLabelTest(ScriptedLoadableModuleTest):
+    """Runs the cases of Testing/Python, in Slicer and on the bench alike."""
+
+    def runTest(self, **options):
+        """Called by Reload and Test, and by ctest."""
+        slicer.mrmlScene.Clear(0)
+        folder = Path(__file__).resolve().parent / "Testing" / "Python"
+        result = unittest.TestResult()
+        unittest.TestLoader().discover(str(folder), "Rep3DLabel*Case.py").run(result)
+        problems = [f"{case}:\n{text}" for case, text in (*result.errors, *result.failures)]
+        self.assertGreater(result.testsRun, 0, f"expected test cases in {folder}")
+        self.assertFalse(problems, "\n".join(problems))
+        self.delayDisplay(tr("{count} test cases passed").format(count=result.testsRun))
+
+
+def _kept_folder():
+    """Return the folder of what must outlive the session; not Slicer's cache, which it empties."""
+    place = qt.QStandardPaths.writableLocation(qt.QStandardPaths.AppDataLocation)
+    return Path(str(place)) / "Rep3DLabel"
+
+
+def _make_local_server(choice):
+    folder, environment = _kept_folder() / "server", slicer.util.startupEnvironment()
+    return LocalServer(choice.python, choice.studies, folder, choice.app, choice.labels, environment=environment)

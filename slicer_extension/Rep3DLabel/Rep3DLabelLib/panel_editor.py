@@ -1,0 +1,83 @@
+"""Slicer's segment editor inside the panel, and its plot view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+
+__all__ = ["EditorSection"]
+
+_TAG = "Rep3DLabel"  # our own editor settings, so that the Segment Editor module keeps its own
+
+
+class EditorSection:
+    """The embedded qMRMLSegmentEditorWidget."""
+
+    def __init__(self, ui: Any) -> None:
+        self._editor = ui.segmentEditor
+        self._entered = False
+        self._editor.setMaximumNumberOfUndoStates(10)
+        self._use_own_settings()
+        self._editor.setMRMLScene(slicer.mrmlScene)
+        self._editor.setSegmentationNodeSelectorVisible(False)
+        self._editor.setSourceVolumeNodeSelectorVisible(False)
+
+    def edit(self, segmentation: Any, volume: Any) -> None:
+        """Edit a segmentation over a volume; None, None for nothing."""
+        self._use_own_settings()
+        if segmentation is None:
+            self._editor.setActiveEffectByName("")
+        self._editor.setSegmentationNode(segmentation)
+        if segmentation is not None:
+            self._editor.setSourceVolumeNode(volume)
+
+    def save_undo(self) -> bool:
+        """Make an undo point; False if there is nothing to be undone in this editor."""
+        if self._editor.segmentationNode() is None:
+            return False
+        self._editor.saveStateForUndo()
+        return True
+
+    def enter(self) -> None:
+        """The module is shown: views and keys work for the editor."""
+        if not self._entered:
+            self._entered = True
+            self._use_own_settings()
+            self._editor.setupViewObservations()
+            self._editor.installKeyboardShortcuts()
+            self._editor.updateWidgetFromMRML()
+
+    def exit(self) -> None:
+        """The module is left: no tool goes on drawing."""
+        if self._entered:
+            self._entered = False
+            self._editor.setActiveEffectByName("")
+            self._editor.uninstallKeyboardShortcuts()
+            self._editor.removeViewObservations()
+
+    def scene_closing(self) -> None:
+        """Let go of nodes that are about to vanish."""
+        self._editor.setSegmentationNode(None)
+        self._editor.removeViewObservations()
+
+    def scene_closed(self) -> None:
+        """Use the new scene."""
+        self._use_own_settings()
+        if self._entered:
+            self._editor.setupViewObservations()
+        self._editor.updateWidgetFromMRML()
+
+    def show_chart(self, chart: Any) -> None:
+        """Show a chart in Slicer's plot view."""
+        slicer.modules.plots.logic().ShowChartInLayout(chart)
+
+    def _use_own_settings(self) -> None:
+        node = slicer.mrmlScene.GetSingletonNode(_TAG, "vtkMRMLSegmentEditorNode")
+        if node is None:
+            made = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+            made.UnRegister(None)
+            made.SetSingletonTag(_TAG)
+            node = slicer.mrmlScene.AddNode(made)
+        if self._editor.mrmlSegmentEditorNode() != node:
+            self._editor.setMRMLSegmentEditorNode(node)

@@ -1,0 +1,334 @@
+"""Cases, versions, batches, running requests and DICOM by the client: what is sent, and what is made of the answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+
+import pytest
+from Rep3DLabelLib.errors import (
+    BadAnswer,
+    ConflictError,
+    InvalidRequestError,
+    LocalProblem,
+    NotFoundError,
+    ServerFailed,
+)
+from Rep3DLabelLib.multipart import parse_multipart
+
+LABEL = gzip.compress(bytes(range(256)) * 300)
+ODD_ID = "Jürgen #1 50%&tag=x"
+CASE = {
+    "id": "case_1",
+    "state": "submitted",
+    "lease": {"user": "anna", "since": "2026-01-01T10:00:00.000+00:00", "until": "2026-01-01T11:00:00.000+00:00"},
+    "score": 0.25,
+    "labels": {"liver": {"voxels": 10, "ml": 1.5}, "spleen": {"voxels": 3, "ml": None}},
+    "author": "anna",
+    "time": "2026-01-01T09:00:00+00:00",
+    "tags": ["final", "original"],
+    "extra": {"kept": True},
+}
+
+
+def body(request):
+    return json.loads(request.body)
+
+
+# ---- cases
+
+
+def test_cases(server, client):
+    bare = {"id": "b", "state": "new", "lease": None, "score": None, "labels": None, "author": None, "tags": []}
+    server.on("GET", "/rep3d/cases", [CASE, bare])
+    one, two = client.cases()
+    assert (one.id, one.state, one.tags, one.author, one.score) == (
+        "case_1",
+        "submitted",
+        CASE["tags"] and ("final", "original"),
+        "anna",
+        0.25,
+    )
+    assert (
+        one.labels == {"liver": 1.5, "spleen": None} and one.lease.user == "anna" and one.raw["extra"] == {"kept": True}
+    )
+    assert (two.labels, two.lease, two.score, two.author, two.time) == (None, None, None, "", "")
+    assert server.received[-1].query == {}
+    client.cases("kits", "new")
+    assert server.received[-1].query == {"model": "kits", "state": "new"}
+    server.on("GET", f"/rep3d/cases/{ODD_ID}", CASE)
+    assert client.case(ODD_ID, "kits") == one and server.received[-1].query == {"model": "kits"}
+
+
+@pytest.mark.parametrize("answer", [None, {}, [1], [{"id": 3, "state": "new"}], [{"id": "a"}]])
+def test_what_are_no_cases_is_refused(server, client, answer):
+    server.on("GET", "/rep3d/cases", answer)
+    with pytest.raises(BadAnswer):
+        client.cases()
+
+
+def test_history(server, connect, tmp_path):
+    client = connect(client_id="anna")
+    entries = [
+        {"entry": None, "tag": "final", "author": "ben", "time": "t2", "reason": "current"},
+        {"entry": "final-1", "tag": "final", "author": None, "time": "t1", "reason": "replaced", "file": "x"},
+    ]
+    server.on("GET", "/rep3d/cases/a/history", entries)
+    now, before = client.history("a")
+    assert (now.entry, now.author, now.reason) == (None, "ben", "current")
+    assert (before.entry, before.author, before.raw["file"]) == ("final-1", "", "x")
+    name = 'attachment; filename="a-final-1.nii.gz"'
+    server.on("GET", "/rep3d/cases/a/history/final-1", LABEL, headers={"Content-Disposition": name})
+    file = client.download_history("a", "final-1", tmp_path)
+    assert file.name == "a-final-1.nii.gz" and file.read_bytes() == LABEL
+    server.on("POST", "/rep3d/cases/a/history/final-1/restore", {"image": "a", "label": "a", "duplicate": False})
+    assert client.restore("a", "final-1")["duplicate"] is False
+    assert body(server.received[-1]) == {"client_id": "anna"}
+    client.restore("a", "final-1", override_lease=True)
+    assert body(server.received[-1]) == {"client_id": "anna", "override_lease": True}
+    for bad in (None, {}, ["x"]):
+        server.on("GET", "/rep3d/cases/a/history", bad)
+        with pytest.raises(BadAnswer):
+            client.history("a")
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_names_that_lead_elsewhere_are_not_sent(server, client, tmp_path, name):
+    for call in (client.case, client.history, client.review, client.take_lease, client.release_lease, client.cancel):
+        with pytest.raises(LocalProblem):
+            call(name)
+    with pytest.raises(LocalProblem):
+        client.restore("a", name)
+    with pytest.raises(LocalProblem):
+        client.publish("rep3d", name)
+    assert not server.received
+
+
+def test_review_and_lease(server, connect):
+    client = connect(client_id="anna")
+    server.on("POST", "/rep3d/cases/case_1/review", {**CASE, "state": "reviewed"})
+    server.on("DELETE", "/rep3d/cases/case_1/review", CASE)
+    assert client.review("case_1").state == "reviewed" and body(server.received[-1]) == {"client_id": "anna"}
+    assert client.take_review_back("case_1").state == "submitted"
+    lease = {"image": "case_1", **CASE["lease"]}
+    server.on("POST", "/rep3d/leases/case_1", lease)
+    server.on("DELETE", "/rep3d/leases/case_1", lease)
+    assert client.take_lease("case_1").until == CASE["lease"]["until"] and body(server.received[-1]) == {
+        "client_id": "anna"
+    }
+    assert client.release_lease("case_1") is True
+    assert client.release_lease("free") is False
+    server.on("POST", "/rep3d/leases/case_1", {"detail": "lent to 'ben'"}, status=409)
+    with pytest.raises(ConflictError, match="lent to 'ben'"):
+        client.take_lease("case_1")
+    server.on("POST", "/rep3d/leases/case_1", {"image": "case_1"})
+    with pytest.raises(BadAnswer):
+        client.take_lease("case_1")
+
+
+# ---- versions
+
+
+VERSION = {
+    "version": "v2",
+    "published": True,
+    "created": "t",
+    "mean_score": 0.8,
+    "scores": {"liver": 0.9, "spleen": float("nan")},
+    "validation_kind": "held-out",
+    "decision": {"published": True, "reason": "better by 0.1"},
+    "deleted": None,
+}
+
+
+def test_versions(server, connect):
+    client = connect(client_id="anna")
+    old = {
+        "version": "v1",
+        "published": False,
+        "mean_score": None,
+        "scores": {},
+        "decision": None,
+        "deleted": {"by": "x"},
+    }
+    listed = {
+        "model": "rep3d",
+        "published": "v2",
+        "error": None,
+        "versions": [old, VERSION],
+        "publications": [{"version": "v2"}],
+    }
+    server.on("GET", "/rep3d/models/rep3d/versions", listed)
+    found = client.versions()  # the server's default model is asked for first
+    assert (found.model, found.published, found.error) == ("rep3d", "v2", "") and found.publications[0][
+        "version"
+    ] == "v2"
+    first, second = found.versions
+    assert (first.mean_score, first.scores, first.reason, first.deleted) == (None, {}, "", True)
+    assert (second.mean_score, second.scores, second.reason, second.deleted) == (
+        0.8,
+        {"liver": 0.9},
+        "better by 0.1",
+        False,
+    )
+    server.on("POST", "/rep3d/models/rep3d/versions/v2/publish", VERSION)
+    assert client.publish(None, "v2", "looks right").published
+    assert body(server.received[-1]) == {"by": "anna", "reason": "looks right"}
+    server.on("POST", "/rep3d/models/kits/rollback", {**VERSION, "version": "v1"})
+    assert client.roll_back("kits", "too small").version == "v1"
+    assert body(server.received[-1]) == {"by": "anna", "reason": "too small"}
+    server.on("POST", "/rep3d/models/kits/rollback", {"detail": "nothing before"}, status=409)
+    with pytest.raises(ConflictError, match="nothing before"):
+        client.roll_back("kits")
+    for bad in (None, {}, {"versions": [{}]}, {"versions": [{"version": ""}]}):
+        server.on("GET", "/rep3d/models/rep3d/versions", bad)
+        with pytest.raises(BadAnswer):
+            client.versions()
+
+
+# ---- batches and running requests
+
+
+@pytest.mark.parametrize("phase", ["never", "running", "stopping", "stopped", "error", "paused"])
+@pytest.mark.parametrize("done", [0, 1, 4, 5, 10**9, None, float("nan")])
+def test_only_a_batch_that_is_done_is_at_100_percent(server, client, phase, done):
+    state = {"model": "rep3d", "phase": phase, "total": 4, "done": done, "failed": {"a": "bad"}, "eta_seconds": 5}
+    server.on("GET", "/rep3d/models/rep3d/batch", state)
+    status = client.batch_status("rep3d")
+    assert 0.0 <= status.progress < 1.0 and status.is_active == (phase in ("running", "stopping"))
+    assert status.eta_seconds == (5.0 if phase == "running" else None)
+    server.on("GET", "/rep3d/models/rep3d/batch", {**state, "phase": "done"})
+    assert client.batch_status("rep3d").progress == 1.0
+
+
+def test_batch(server, client):
+    state = {
+        "model": "kits",
+        "phase": "running",
+        "total": 8,
+        "done": 2,
+        "kept": 1,
+        "labelled": 0,
+        "version": "v3",
+        "current": "c",
+    }
+    server.on("POST", "/rep3d/models/kits/batch", state)
+    server.on("DELETE", "/rep3d/models/kits/batch", {**state, "phase": "stopping", "failed": {"a": "bad"}})
+    status = client.batch_start("kits", views=4)
+    assert body(server.received[-1]) == {"images": "unlabeled", "views": 4, "again": False}
+    assert (status.progress, status.current, status.version, status.failed) == (0.375, "c", "v3", {})
+    assert client.batch_stop("kits").failed == {"a": "bad"}
+    server.on("GET", "/rep3d/models/kits/batch", {"model": "kits"})
+    with pytest.raises(BadAnswer):
+        client.batch_status("kits")
+
+
+def test_running_requests(server, client, tmp_path):
+    running = {
+        "id": "r 1",
+        "model": "rep3d",
+        "image": "a",
+        "user": None,
+        "started": "t",
+        "state": "running",
+        "windows": 3,
+    }
+    server.on("GET", "/rep3d/requests", [running])
+    (one,) = client.running_requests()
+    assert (one.id, one.image_id, one.user, one.state) == ("r 1", "a", "", "running")
+    server.on("DELETE", "/rep3d/requests/r 1", {**running, "state": "cancelling"})
+    assert client.cancel("r 1") is True and client.cancel("gone") is False
+    server.on("GET", "/rep3d/requests/r 1/uncertainty", LABEL)
+    assert client.download_uncertainty("r 1", tmp_path / "u.nii.gz").read_bytes() == LABEL
+    with pytest.raises(NotFoundError):
+        client.download_uncertainty("gone", tmp_path / "v.nii.gz")
+    assert os.listdir(tmp_path) == ["u.nii.gz"]
+
+
+# ---- DICOM
+
+
+def test_upload_dicom(server, client, tmp_path):
+    answer = {
+        "images": ["new"],
+        "known": [{"series": "1.2", "image": "old"}],
+        "failed": [{"source": "s", "error": "a slice is missing"}],
+        "folder": "dicom-1",
+    }
+    server.on("PUT", "/rep3d/dicom", answer)
+    source = tmp_path / "Miller.zip"
+    source.write_bytes(b"PK" + os.urandom(1000))
+    found = client.upload_dicom(source)
+    assert (found.images, found.known, found.folder) == (("new",), ("old",), "dicom-1")
+    assert found.failed == (("s", "a slice is missing"),)
+    request = server.received[-1]
+    form = parse_multipart(request.body, request.headers["content-type"])
+    assert form["file"].content == source.read_bytes() and form["file"].filename == "file.zip"
+    with pytest.raises(LocalProblem, match=r"\.zip"):
+        client.upload_dicom(tmp_path / "a.dcm")
+    server.on("PUT", "/rep3d/dicom", {"detail": "no DICOM files"}, status=422)
+    with pytest.raises(InvalidRequestError, match="no DICOM files"):
+        client.upload_dicom(source)
+    server.on("PUT", "/rep3d/dicom", {"detail": "3 MiB left"}, status=507)
+    with pytest.raises(ServerFailed, match="no room for it.*3 MiB left"):
+        client.upload_dicom(source)
+    server.on("PUT", "/rep3d/dicom", {"images": None})
+    with pytest.raises(BadAnswer):
+        client.upload_dicom(source)
+
+
+# ---- the server's state
+
+
+STATUS = {
+    "server": {"version": "1", "folder": "f", "device": "cuda", "device_name": "H100", "time": "t"},
+    "cases": {"total": 9, "labelled": 4, "stamp": "s"},
+    "default_model": "rep3d",
+    "models": {
+        "rep3d": {
+            "labels": [{"name": "liver", "value": 1, "colour": "#ff8000"}, {"name": "b", "value": 3, "colour": "red"}],
+            "preset": "tiny",
+            "version": "v2",
+            "error": None,
+            "versions_stamp": "vs",
+            "training": {"phase": "training", "iteration": 5, "iterations": 10},
+            "batch": {"model": "rep3d", "phase": "never"},
+            "scores": {"scored": 3},
+        }
+    },
+}
+
+
+def test_status_and_overview(server, client):
+    server.on("GET", "/rep3d/status", STATUS)
+    server.on("GET", "/train/", {"id": "t", "status": "RUNNING", "request": {"model": "rep3d"}})
+    status, train = client.overview()
+    assert [request.path for request in server.received] == ["/train/", "/rep3d/status"]
+    assert (status.total, status.completed, status.cases_stamp, status.device_name) == (9, 4, "s", "H100")
+    model = status.models["rep3d"]
+    assert [(label.name, label.value, label.colour) for label in model.labels] == [
+        ("liver", 1, (255, 128, 0)),
+        ("b", 3, None),
+    ]
+    assert (model.version, model.error, model.versions_stamp, model.batch.phase) == ("v2", "", "vs", "never")
+    assert (train.state, train.progress, train.model) == ("running", 0.5, "rep3d")
+    broken = {"rep3d": {**STATUS["models"]["rep3d"], "labels": [{"name": "a", "value": 0}]}}
+    for bad in (None, {}, {"server": {}, "models": {}}, {**STATUS, "models": []}, {**STATUS, "models": broken}):
+        server.on("GET", "/rep3d/status", bad)
+        with pytest.raises(BadAnswer):
+            client.server_status()
+
+
+def test_the_training_of_another_model_is_not_taken_for_this_ones(server, client):
+    other = {"id": "t2", "status": "RUNNING", "request": {"model": "kits"}}
+    own = {"id": "t1", "status": "ERROR", "request": {"model": "rep3d"}, "details": ["ValueError: x"]}
+    server.on("GET", "/train/", other)
+    server.then("GET", "/train/", [own, other])
+    server.stats({"phase": "error", "error": "in words"})
+    status = client.train_status("rep3d")
+    assert (status.state, status.task_id, status.error) == ("error", "t1", "in words")
+    assert server.received[-1].query == {"all": "true"}
+    server.on("GET", "/train/", other)
+    server.then("GET", "/train/", [other])
+    assert client.train_status("rep3d").state == "idle"

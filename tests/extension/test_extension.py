@@ -1,0 +1,108 @@
+"""The extension as Slicer builds and loads it: metadata, every file listed, icons, the module and its own tests."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from tests.extension import panel_samples  # noqa: F401 - keeps None alive, see there
+
+EXTENSION = Path(__file__).resolve().parents[2] / "slicer_extension"
+MODULE = EXTENSION / "Rep3DLabel"
+
+
+def _values(path: Path) -> dict[str, str]:
+    return dict(re.findall(r'set\((\w+)\s+"([^"]*)"\)', path.read_text(encoding="utf-8")))
+
+
+def _listed() -> set[str]:
+    text = (MODULE / "CMakeLists.txt").read_text(encoding="utf-8").replace("${MODULE_NAME}", "Rep3DLabel")
+    blocks = re.findall(r"set\(MODULE_PYTHON_(?:SCRIPTS|RESOURCES)\n(.*?)\)", text, re.DOTALL)
+    assert len(blocks) == 2
+    return {line.strip() for block in blocks for line in block.splitlines() if line.strip()}
+
+
+def test_metadata_is_complete() -> None:
+    values = _values(EXTENSION / "CMakeLists.txt")
+    for name in ("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
+        assert values.get(f"EXTENSION_{name}"), name
+    text = (EXTENSION / "CMakeLists.txt").read_text(encoding="utf-8")
+    steps = ("project(Rep3DLabel)", "find_package(Slicer REQUIRED)", "include(${Slicer_USE_FILE})")
+    steps += ("add_subdirectory(Rep3DLabel)", "include(${Slicer_EXTENSION_GENERATE_CONFIG})")
+    steps += ("include(${Slicer_EXTENSION_CPACK})",)
+    places = [text.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+def test_every_file_is_installed() -> None:
+    there = {
+        str(path.relative_to(MODULE))
+        for path in MODULE.rglob("*")
+        if path.is_file() and path.name != "CMakeLists.txt" and "__pycache__" not in path.parts
+    }
+    assert _listed() == there
+
+
+def test_tests_are_registered() -> None:
+    text = (MODULE / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert "slicer_add_python_unittest(SCRIPT ${MODULE_NAME}.py)" in text and "add_subdirectory(Testing)" in text
+    cases = (MODULE / "Testing" / "Python" / "CMakeLists.txt").read_text(encoding="utf-8")
+    for path in (MODULE / "Testing" / "Python").glob("*.py"):
+        assert f"slicer_add_python_unittest(SCRIPT {path.name})" in cases
+
+
+def test_the_ui_file_names_only_classes_of_slicer_qt_and_ctk() -> None:
+    root = ElementTree.parse(MODULE / "Resources" / "UI" / "Rep3DLabel.ui").getroot()
+    custom = {element.findtext("class") for element in root.iter("customwidget")}
+    used = {element.get("class") for element in root.iter("widget")}
+    assert {name for name in used if not str(name).startswith("Q")} == custom
+    names = [element.get("name") for element in root.iter("widget")]
+    assert len(names) == len(set(names))
+
+
+def test_the_icon(bench) -> None:
+    for path in (EXTENSION / "Rep3DLabel.png", MODULE / "Resources" / "Icons" / "Rep3DLabel.png"):
+        picture = bench.qt.QPixmap(str(path))
+        assert (picture.width(), picture.height()) == (128, 128)
+
+
+@pytest.fixture
+def opened(bench):
+    return bench.open_module(MODULE / "Rep3DLabel.py")
+
+
+def test_the_module_opens_leaves_and_ends(opened, bench) -> None:
+    module = opened.parent_module
+    assert module.title == "Rep3D Label" and module.categories == ["Segmentation"] and module.contributors
+    assert module.helpText and module.acknowledgementText and module.icon is not None
+    folder = opened.widget._folder
+    assert folder.is_dir() and str(folder).startswith(bench.app.temporaryPath)
+    assert not opened.ui.nextSampleButton.enabled and opened.ui.connectButton.enabled
+    opened.exit()
+    opened.enter()
+    opened.close()
+    assert not folder.exists() and opened.widget.workflow is None
+
+
+def test_a_closed_scene_and_a_reload_leave_it_usable(opened, bench) -> None:
+    bench.scene.Clear(0)
+    bench.app.processEvents()
+    assert opened.ui.segmentEditor.mrmlSegmentEditorNode() is not None
+    opened.widget.cleanup()
+    opened.reload()
+    assert opened.ui.connectButton.enabled
+
+
+def test_drafts_outlive_the_session_and_lie_outside_slicers_cache(opened, bench) -> None:
+    kept = opened.python._kept_folder()
+    assert kept.name == "Rep3DLabel"
+    assert not str(kept).startswith((bench.app.cachePath, bench.app.temporaryPath))
+
+
+def test_the_modules_own_tests_pass(opened) -> None:
+    from tests.slicerbench.slm import run_module_test
+
+    run_module_test(opened)

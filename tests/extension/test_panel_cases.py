@@ -1,0 +1,117 @@
+"""The case browser and the tables: filter, order, selection and place survive a refresh; history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.extension.panel_samples import OpenPanel, cases, everything, ready
+
+
+@pytest.fixture
+def opened(bench) -> Iterator[OpenPanel]:
+    panel = OpenPanel(bench, everything(ready()))
+    panel.ui.casesSection.collapsed = False
+    bench.app.processEvents()
+    yield panel
+    panel.close()
+
+
+def _settle(opened: OpenPanel) -> list[str]:
+    table = opened.panel._tables[2]
+    while not table.step():
+        pass
+    widget = opened.ui.casesTable
+    return [widget.item(row, 0).text() for row in range(widget.rowCount)]
+
+
+def test_filter_by_text_and_state(opened: OpenPanel) -> None:
+    ui = opened.ui
+    ui.caseFilterEdit.setText("hippo ANNA")
+    assert _settle(opened) == [case.id for case in opened.workflow.view.cases if case.author == "anna"]
+    assert "16 of 40 cases" in ui.caseDetails.text
+    ui.caseFilterEdit.setText("")
+    index = [ui.caseStateFilter.itemText(i) for i in range(ui.caseStateFilter.count)].index("Lent")
+    ui.caseStateFilter.setCurrentIndex(index)
+    ui.caseStateFilter.activated.emit(index)
+    assert _settle(opened) == [case.id for case in opened.workflow.view.cases if case.state == "leased"]
+    opened.show(cases=cases(45))  # the filter stays
+    assert len(_settle(opened)) == 9
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_turns_the_order_round(opened: OpenPanel) -> None:
+    header = opened.ui.casesTable.horizontalHeader()
+    header.sectionClicked.emit(2)
+    rows = _settle(opened)
+    dice = {case.id: case.dice for case in opened.workflow.view.cases}
+    measured = [dice[row] for row in rows if dice[row] is not None]
+    assert measured == sorted(measured) and dice[rows[0]] is not None and dice[rows[-1]] is None
+    header.sectionClicked.emit(2)
+    assert _settle(opened) == list(reversed(rows))
+
+
+def test_selection_and_place_survive_a_refresh(opened: OpenPanel, bench) -> None:
+    widget = opened.ui.casesTable
+    _settle(opened)
+    widget.selectRow(20)
+    bench.app.processEvents()
+    place = widget.verticalScrollBar().value
+    chosen = widget.item(20, 0).text()
+    changed = tuple(replace(case, time="2026-04-01 12:00") for case in opened.workflow.view.cases if case.id[-1] != "3")
+    opened.show(cases=changed)
+    rows = _settle(opened)
+    assert widget.item(widget.currentRow(), 0).text() == chosen and rows.index(chosen) != 20
+    assert widget.verticalScrollBar().value == place
+    opened.show(cases=tuple(case for case in changed if case.id != chosen))
+    _settle(opened)
+    assert not widget.selectedItems() and opened.panel._tables[2].key == ""
+
+
+def test_open_by_button_and_by_double_click(opened: OpenPanel, bench) -> None:
+    from tests.slicerbench.driver import click
+
+    ui = opened.ui
+    assert not ui.openCaseButton.enabled and "Select a case" in ui.openCaseButton.toolTip
+    ui.casesTable.selectRow(5)
+    opened.panel.tick()
+    assert "used for training" in ui.caseDetails.text and "by anna" in ui.caseDetails.text
+    click(ui.openCaseButton)
+    ui.casesTable.cellDoubleClicked.emit(6, 0)
+    assert opened.commands == [("open_case", "hippocampus_005"), ("open_case", "hippocampus_006")]
+
+
+def test_history_is_a_menu_whose_choice_restores(opened: OpenPanel, bench) -> None:
+    from tests.slicerbench.driver import click
+
+    opened.ui.casesTable.selectRow(5)
+    opened.panel.tick()
+    click(opened.ui.historyButton)
+    ((name, image_id, done),) = opened.commands
+    assert (name, image_id) == ("history", "hippocampus_005")
+    done(
+        [
+            {"entry": "e2", "reason": "current", "time": "2026-03-02T10:00:00", "author": "anna", "tag": "final"},
+            {"entry": "e1", "reason": "replaced", "time": "2026-03-01T09:00:00", "author": "bela", "tag": "final"},
+        ]
+    )
+    menu = opened.panel._sections[10]._menu
+    first, second = menu.actions()
+    assert second.text == "2026-03-01 09:00, bela, final, replaced" and second.enabled and not first.enabled
+    second.trigger()
+    assert opened.commands == [("restore_label", "hippocampus_005", "e1")]
+    menu.hide()
+    opened.panel._sections[10].show_history([])
+    assert [action.text for action in opened.panel._sections[10]._menu.actions()] == ["No label yet"]
+    opened.panel._sections[10]._menu.hide()
+
+
+def test_a_table_of_a_few_rows_grows_with_them_and_does_not_scroll(opened: OpenPanel, bench) -> None:
+    opened.ui.versionsSection.collapsed = False
+    bench.app.processEvents()
+    table = opened.ui.versionsTable
+    assert table.verticalScrollBar().maximum == 0
+    height = table.height
+    opened.show(versions=opened.workflow.view.versions * 2)
+    assert table.height > height and table.verticalScrollBar().maximum == 0

@@ -1,0 +1,166 @@
+"""The module obeys what real Slicer needs and this machine cannot run: PythonQt's rules, Python 3.9, the layers.
+
+Each rule is shown to catch what it is about.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.extension.portability import imported_modules, python_findings, qt_findings, untranslated
+
+MODULE = Path(__file__).resolve().parents[2] / "slicer_extension" / "Rep3DLabel"
+LIB = MODULE / "Rep3DLabelLib"
+QT_FILES = sorted([*LIB.glob("panel*.py"), *LIB.glob("qt_*.py"), MODULE / "Rep3DLabel.py"])
+LIB_FILES = sorted(LIB.rglob("*.py"))
+ALL_FILES = [*LIB_FILES, MODULE / "Rep3DLabel.py", *sorted((MODULE / "Testing").rglob("*.py"))]
+# What runs in a process of its own may use threads; `scene` may use vtk and gets slicer passed in.
+CHILD_FILES = {"worker", "transport", "client"}
+BUNDLED = {"numpy", "requests", "vtk", "slicer", "qt", "ctk", "urllib3", "Rep3DLabelLib"}
+
+
+def _id(path: Path) -> str:
+    return str(path.relative_to(MODULE))
+
+
+@pytest.mark.parametrize("path", QT_FILES, ids=_id)
+def test_rules_of_pythonqt(path: Path) -> None:
+    assert qt_findings(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=_id)
+def test_runs_on_python_3_9(path: Path) -> None:
+    assert python_findings(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", QT_FILES, ids=_id)
+def test_texts_are_translated(path: Path) -> None:
+    assert untranslated(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", LIB_FILES, ids=_id)
+def test_layers(path: Path) -> None:
+    imports = set(imported_modules(path.read_text(encoding="utf-8")))
+    name = path.stem
+    if name.startswith(("panel", "qt_")):
+        return
+    assert not imports & {"qt", "ctk"}, "only panel*.py and qt_*.py may know Qt"
+    if name.startswith("scene"):
+        assert "slicer" not in imports, "the scene gets slicer passed in, so that other front ends can use it"
+    else:
+        assert not imports & {"slicer", "vtk"}, "shared with front ends that have no Slicer"
+
+
+@pytest.mark.parametrize("path", LIB_FILES, ids=_id)
+def test_no_threads_in_slicers_process(path: Path) -> None:
+    if path.stem.split("_")[0] in CHILD_FILES:
+        return
+    assert not set(imported_modules(path.read_text(encoding="utf-8"))) & {"threading", "concurrent", "asyncio"}
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=_id)
+def test_only_what_slicer_bundles(path: Path) -> None:
+    import sys
+
+    imports = set(imported_modules(path.read_text(encoding="utf-8")))
+    assert imports <= set(sys.stdlib_module_names) | BUNDLED
+
+
+def test_panel_never_reads_the_network_or_files_of_images() -> None:
+    for path in QT_FILES:
+        if path.name != "Rep3DLabel.py":
+            assert not set(imported_modules(path.read_text(encoding="utf-8"))) & {
+                "requests",
+                "urllib",
+                "numpy",
+                "socket",
+            }
+
+
+@pytest.mark.parametrize("path", [*LIB_FILES, MODULE / "Rep3DLabel.py"], ids=_id)
+def test_files_are_small(path: Path) -> None:
+    limit = 150 if path.name == "Rep3DLabel.py" else 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ("keywords", "qt.QPushButton(text='a')"),
+        ("keywords", "qt.QTimer.singleShot(msec=5)"),
+        ("connect", "button.connect('clicked(bool)', lambda: f())"),
+        ("connect", "button.connect('clicked(bool)', partial(f, 1))"),
+        ("connect", "button.connect('clicked', self.f)"),
+        ("connect", "button.clicked.connect(self.f)"),
+        ("waits", "box.exec_()"),
+        ("waits", "dialog.exec()"),
+        ("waits", "qt.QMessageBox.question(None, 'a', 'b')"),
+        ("waits", "time.sleep(1)"),
+        ("waits", "slicer.app.processEvents()"),
+        ("property", "label.text()"),
+        ("property", "box.isChecked()"),
+        ("property", "combo.currentIndex()"),
+        ("enum", "int(qt.Qt.Checked)"),
+        ("flag", "button.setEnabled(None)"),
+        ("flag", "button.setEnabled(a and b)"),
+        ("attribute", "self.ui.button.note = 1"),
+        ("arguments", "def onClick(self, *args): pass"),
+        ("threads", "import threading"),
+        ("threads", "from concurrent.futures import ThreadPoolExecutor"),
+        ("threads", "qt.QThread()"),
+    ],
+)
+def test_a_broken_rule_is_found(rule: str, code: str) -> None:
+    assert rule in [finding.rule for finding in qt_findings(code)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "button.connect('clicked(bool)', self.clicked)",
+        "button.setEnabled(bool(a and b))",
+        "button.setEnabled(not a and b == c)",
+        "self.ui.section.collapsed = True",
+        "value = bar.value",
+        "workflow.connect(url, key, True)",
+    ],
+)
+def test_good_code_is_left_alone(code: str) -> None:
+    assert qt_findings(code) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "match a:\n    case 1: pass",
+        "A = str | None",
+        "isinstance(a, int | str)",
+        "zip(a, b, strict=True)",
+        "@dataclass(slots=True)\nclass A: pass",
+        "from typing import TypeAlias",
+        "with (open(a) as b, open(c) as d): pass\nmatch e:\n    case _: pass",
+        "def f(a: int | None): pass",
+    ],
+)
+def test_what_is_too_new_is_found(code: str) -> None:
+    assert python_findings(code)
+
+
+def test_new_annotations_are_fine_where_they_are_not_evaluated() -> None:
+    assert python_findings("from __future__ import annotations\ndef f(a: int | None) -> str | None: pass") == []
+
+
+def test_an_untranslated_text_is_found() -> None:
+    assert untranslated("label.setText('Ready')") and untranslated("label.setText(f'{n} cases')")
+    assert not untranslated("label.setText(tr('Ready'))") and not untranslated("label.setText(f'{n} %')")
+
+
+def test_texts_reach_the_translator_whole() -> None:
+    """`tr` gets a literal, or nobody can translate it."""
+    for path in LIB_FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tr":
+                assert isinstance(node.args[0], ast.Constant), f"{path.name}:{node.lineno}"

@@ -1,0 +1,90 @@
+"""The bench as one object: what tests hold on to, and how its parts are put together."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+# PySide6 6.12.0 on Python 3.11 gives up a reference to None with every method that returns nothing (a label's setText,
+# say), until Python deallocates None and dies. From 3.12 None is never deallocated; here it gets references for years.
+if sys.version_info < (3, 12):
+    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+
+_BENCH: list[Bench] = []
+
+
+class Bench:
+    """Everything that a test asks the bench for.
+
+    Attributes:
+        slicer, qt, ctk: the modules as a Slicer module imports them.
+        app: `slicer.app`.
+        core: the scene and its logics (`tests.slicerbench.core.Core`).
+        dialogs: message boxes and file dialogs that were opened, and the answers prepared for them.
+        problems: exceptions that a callback raised, and errors that VTK reported, since `start_test`.
+        folder: a temporary folder that lives as long as the process: settings, `slicer.app.temporaryPath`.
+    """
+
+    def __init__(self) -> None:
+        import slicer
+        import slicer.util
+
+        from tests.slicerbench import app, core, dialogs, modules, problems, pythonqt, slm, translations, widgets
+
+        self._folder = tempfile.TemporaryDirectory(prefix="slicerbench-")
+        self.folder = Path(self._folder.name)
+        self.slicer = slicer
+        self.problems = problems.Problems()
+        self.dialogs = dialogs.Dialogs()
+        self.app = app.make(self.folder)
+        self.qt = pythonqt.install()
+        self.ctk = types.ModuleType("ctk")
+        sys.modules["qt"], sys.modules["ctk"] = self.qt, self.ctk
+        self.core = core.Core()
+        widgets.register(self.qt, self.ctk, slicer)
+        dialogs.install(self.qt, self.dialogs)
+        self.modules = modules.Modules(self)
+        app.install(self.app, self)
+        slm.install(slicer)
+        translations.install(slicer)
+
+    @property
+    def scene(self):
+        """The one MRML scene, `slicer.mrmlScene`."""
+        return self.slicer.mrmlScene
+
+    def start_test(self) -> None:
+        """An empty scene with its three slice views, no settings, no prepared answers, no problems on record."""
+        self.modules.close_all()
+        self.core.clear()
+        self.app.reset()
+        self.dialogs.reset()
+        self.problems.start()
+
+    def end_test(self) -> None:
+        """Closes what the test left open; raises what its callbacks raised.
+
+        Raises:
+            AssertionError: naming exceptions in callbacks, errors of VTK that nobody expected, unused answers.
+        """
+        try:
+            self.modules.close_all()
+            self.core.clear()
+        finally:
+            self.problems.stop()
+        self.problems.check()
+        self.dialogs.check()
+
+    def open_module(self, path, name: str | None = None):
+        """Opens a scripted module as Slicer does when the user selects it: see `modules.Modules.open`."""
+        return self.modules.open(Path(path), name)
+
+
+def installed() -> Bench:
+    """The bench of this process, made at the first call."""
+    if not _BENCH:
+        _BENCH.append(Bench())
+    return _BENCH[0]

@@ -1,0 +1,89 @@
+"""Every Python callback that Qt calls passes through here: argument counts as in PythonQt, and how long each took."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Run:
+    """One callback that ran in the GUI thread, with all that it called: for `seconds` the GUI stood still."""
+
+    seconds: float
+    name: str
+
+
+_listeners: list[Callable[[Run], None]] = []
+_depth = 0
+
+
+def listen(listener: Callable[[Run], None]) -> None:
+    """Tells `listener` of each callback that ends from now on; one inside another is part of the outer one."""
+    _listeners.append(listener)
+
+
+def unlisten(listener: Callable[[Run], None]) -> None:
+    """Ends what `listen` began."""
+    _listeners.remove(listener)
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Counts what runs inside as one callback."""
+    global _depth
+    _depth += 1
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if _depth == 0 and _listeners:
+            run = Run(time.perf_counter() - start, name)
+            for listener in list(_listeners):
+                listener(run)
+
+
+def taken(callback: Callable) -> int | None:
+    """How many arguments PythonQt passes to `callback` at most; None: all that the signal has.
+
+    PythonQt reads `co_argcount` of functions and bound methods, so a parameter with a default value counts; any other
+    callable, and one with `*args`, gets all.
+    """
+    function, own = (callback.__func__, 1) if inspect.ismethod(callback) else (callback, 0)
+    if not inspect.isfunction(function) or function.__code__.co_flags & inspect.CO_VARARGS:
+        return None
+    return function.__code__.co_argcount - own
+
+
+def adapted(callback: Callable, count: int) -> Callable:
+    """A function of exactly `count` parameters that calls `callback` as PythonQt would.
+
+    The count must be fixed: PySide6 picks the overload of a signal by it.
+
+    Raises:
+        TypeError: where `callback` cannot be called.
+        ValueError: for more than four arguments.
+    """
+    if not callable(callback):
+        raise TypeError(f"expected something to call when the signal comes, got {callback!r}")
+    limit = taken(callback)
+    name = getattr(callback, "__qualname__", type(callback).__name__)
+
+    def call(*values: object) -> None:
+        with timed(name):
+            callback(*values[:limit])
+
+    fixed = (
+        lambda: call(),
+        lambda a: call(a),
+        lambda a, b: call(a, b),
+        lambda a, b, c: call(a, b, c),
+        lambda a, b, c, d: call(a, b, c, d),
+    )
+    if count >= len(fixed):
+        raise ValueError(f"the bench passes signals of up to {len(fixed) - 1} arguments, got {count}")
+    return fixed[count]

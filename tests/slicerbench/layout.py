@@ -1,0 +1,96 @@
+"""`slicer.app.layoutManager()`: views as far as MRML goes."""
+
+from __future__ import annotations
+
+from PySide6 import QtCore
+
+
+class SliceWidget(QtCore.QObject):
+    """Stand-in for qMRMLSliceWidget: its nodes and its logic. Not done: it is no widget; no view, no interactor."""
+
+    STANDS_FOR_CPP = True
+
+    def __init__(self, views, name: str) -> None:
+        super().__init__()
+        self._d = (views, name)
+
+    def mrmlSliceNode(self):
+        """The vtkMRMLSliceNode."""
+        return self._d[0].slice_node(self._d[1])
+
+    def sliceLogic(self):
+        """The vtkMRMLSliceLogic."""
+        return self._d[0].logic(self._d[1])
+
+    def mrmlSliceCompositeNode(self):
+        """The vtkMRMLSliceCompositeNode."""
+        return self._d[0].composite_node(self._d[1])
+
+
+class _Private:
+    def __init__(self, bench) -> None:
+        self.bench = bench
+        self.layout = 3  # SlicerLayoutFourUpView
+        self.calls: list[str] = []
+        self.slice_widgets = {name: SliceWidget(bench.core.views, name) for name in bench.core.views.names()}
+
+
+class LayoutManager(QtCore.QObject):
+    """Stand-in for qSlicerLayoutManager: slice views, the number of the layout, and what was asked for.
+
+    Not done: there are no 3D, plot or table views (their counts are 0), and `setLayout` shows nothing.
+    """
+
+    STANDS_FOR_CPP = True
+    SIGNALS = {"layoutChanged(int)": "layoutChanged"}
+    layoutChanged = QtCore.Signal(int)
+    threeDViewCount = property(lambda self: 0)
+    tableViewCount = property(lambda self: 0)
+    plotViewCount = property(lambda self: 0)
+
+    def __init__(self, bench) -> None:
+        super().__init__()
+        self._d = _Private(bench)
+
+    layout = property(lambda self: self._d.layout, lambda self, value: self.setLayout(value))
+
+    def setLayout(self, layout: int) -> None:
+        """Notes the layout (vtkMRMLLayoutNode.SlicerLayout...)."""
+        changed, self._d.layout = layout != self._d.layout, layout
+        if changed:
+            self.layoutChanged.emit(layout)
+
+    def sliceViewNames(self) -> tuple[str, ...]:
+        """Names of the slice views; a tuple, as PythonQt returns string lists."""
+        return self._d.bench.core.views.names()
+
+    def sliceWidget(self, name: str) -> SliceWidget | None:
+        """The view of this name, None where there is none."""
+        return self._d.slice_widgets.get(name)
+
+    def mrmlSliceLogics(self):
+        """vtkCollection of the slice logics."""
+        return self._d.bench.core.views.logics
+
+    def mrmlScene(self):
+        """The scene."""
+        return self._d.bench.scene
+
+    def resetSliceViews(self) -> None:
+        """Fits each slice view to its background."""
+        self._d.calls.append("resetSliceViews")
+        logics = self._d.bench.core.views.logics
+        for index in range(logics.GetNumberOfItems()):
+            logics.GetItemAsObject(index).FitSliceToBackground()
+
+    def resetThreeDViews(self) -> None:
+        """Noted only."""
+        self._d.calls.append("resetThreeDViews")
+
+    def setRenderPaused(self, pause: bool) -> None:
+        """Nothing is rendered."""
+
+    def reset(self) -> None:
+        """Bench only: forgets what was asked for."""
+        self._d.layout = 3
+        self._d.calls.clear()

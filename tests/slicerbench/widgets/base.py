@@ -1,0 +1,60 @@
+"""What all stand-ins share."""
+
+from __future__ import annotations
+
+import types
+import weakref
+from collections.abc import Callable
+
+import shiboken6
+import vtk
+from PySide6 import QtCore
+
+
+def private(**values: object) -> types.SimpleNamespace:
+    """What a stand-in keeps in `self._d`, like a C++ widget in its private class; it takes no other attribute."""
+    return types.SimpleNamespace(kept={}, **values)
+
+
+def kept(name: str, kind: object, default: object, changed: str = ""):
+    """A property that is only remembered; after it was set the method named `changed` is called."""
+
+    def read(self):
+        return self._d.kept.get(name, default)
+
+    def write(self, value) -> None:
+        self._d.kept[name] = value
+        if changed:
+            getattr(self, changed)()
+
+    return QtCore.Property(kind, read, write)
+
+
+def passed_on(kind: object, target: str, name: str):
+    """A property that is one of an inner widget, `self._d.TARGET`."""
+
+    def read(self):
+        return getattr(getattr(self._d, target), name)
+
+    def write(self, value) -> None:
+        setattr(getattr(self._d, target), name, value)
+
+    return QtCore.Property(kind, read, write)
+
+
+def observe(widget: QtCore.QObject, observed: vtk.vtkObject, event: object, action: Callable) -> int:
+    """Calls `action(widget)` when `observed` reports `event`, as long as the widget exists; returns the observer's tag.
+
+    A C++ widget ends its observations when it is deleted; a Python object may live on beyond that.
+    """
+    reference = weakref.ref(widget)
+
+    def called(caller, name) -> None:
+        target = reference()
+        if target is None or not shiboken6.isValid(target):
+            caller.RemoveObserver(tag)
+        else:
+            action(target)
+
+    tag = observed.AddObserver(event, called)
+    return tag

@@ -1,0 +1,28 @@
+"""qSlicerScriptedLoadableModuleWidget: the parent of a scripted module's panel."""
+
+from __future__ import annotations
+
+from tests.slicerbench.widgets.mrml import qSlicerWidget
+
+
+class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
+    """Not done: help and acknowledgement sections, the module's source path."""
+
+    STANDS_FOR_CPP = True
+
+    def __init__(self, parent=None) -> None:
+        super().__init__(parent)
+        self._d.python = self._d.reload = None
+        self._d.entered = False
+
+    def self(self):
+        """The Python object of the panel."""
+        return self._d.python
+
+    def reload(self) -> None:
+        """Makes a new Python object; called by `slicer.util.reloadScriptedModule`."""
+        self._d.reload()
+
+    def isEntered(self) -> bool:
+        """Whether the user is in this module."""
+        return self._d.entered

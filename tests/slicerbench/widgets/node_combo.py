@@ -1,0 +1,196 @@
+"""qMRMLNodeComboBox."""
+
+from __future__ import annotations
+
+import slicer
+from PySide6 import QtCore, QtWidgets
+
+from tests.slicerbench.widgets.base import kept, observe, passed_on, private
+
+_EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent", "EndBatchProcessEvent")
+
+
+class qMRMLNodeComboBox(QtWidgets.QWidget):
+    """Lists nodes of a scene.
+
+    Not done: the models, editCurrentNode and renameCurrentNode, the menu (addNode and removeCurrentNode work).
+    As in Slicer it is disabled until it has a scene, and with noneEnabled off the first node is chosen by itself.
+    """
+
+    STANDS_FOR_CPP = True
+    SIGNALS = {
+        "currentNodeChanged(vtkMRMLNode*)": "currentNodeChanged",
+        "currentNodeChanged(bool)": "_currentNodeValid",
+        "currentNodeIDChanged(QString)": "currentNodeIDChanged",
+        "nodeActivated(vtkMRMLNode*)": "nodeActivated",
+        "nodeAdded(vtkMRMLNode*)": "nodeAdded",
+        "nodeAddedByUser(vtkMRMLNode*)": "nodeAddedByUser",
+        "nodeAboutToBeRemoved(vtkMRMLNode*)": "nodeAboutToBeRemoved",
+        "nodeAboutToBeEdited(vtkMRMLNode*)": "nodeAboutToBeEdited",
+        "currentNodeRenamed(QString)": "currentNodeRenamed",
+    }
+    currentNodeChanged = QtCore.Signal(object)
+    _currentNodeValid = QtCore.Signal(bool)
+    currentNodeIDChanged = QtCore.Signal(str)
+    nodeActivated = QtCore.Signal(object)
+    nodeAdded = QtCore.Signal(object)
+    nodeAddedByUser = QtCore.Signal(object)
+    nodeAboutToBeRemoved = QtCore.Signal(object)
+    nodeAboutToBeEdited = QtCore.Signal(object)
+    currentNodeRenamed = QtCore.Signal(str)
+
+    def __init__(self, parent=None) -> None:
+        super().__init__(parent)
+        combo = QtWidgets.QComboBox(self)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(combo)
+        self._d = private(scene=None, combo=combo, observed=[], attributes=[], labels={}, node_id="", filling=False)
+        combo.currentIndexChanged.connect(self._chosen)
+        combo.activated.connect(self._activated)
+        combo.setEnabled(False)
+
+    nodeTypes = kept("nodeTypes", "QStringList", [], "_fill")
+    hideChildNodeTypes = kept("hideChildNodeTypes", "QStringList", [], "_fill")
+    showHidden = kept("showHidden", bool, False, "_fill")
+    showChildNodeTypes = kept("showChildNodeTypes", bool, True, "_fill")
+    noneEnabled = kept("noneEnabled", bool, False, "_fill")
+    noneDisplay = kept("noneDisplay", str, "None", "_fill")
+    addEnabled = kept("addEnabled", bool, True)
+    removeEnabled = kept("removeEnabled", bool, True)
+    editEnabled = kept("editEnabled", bool, False)
+    renameEnabled = kept("renameEnabled", bool, False)
+    baseName = kept("baseName", str, "")
+    selectNodeUponCreation = kept("selectNodeUponCreation", bool, True)
+    interactionNodeSingletonTag = kept("interactionNodeSingletonTag", str, "")
+    sizeAdjustPolicy = passed_on(QtWidgets.QComboBox.SizeAdjustPolicy, "combo", "sizeAdjustPolicy")
+    currentNodeID = QtCore.Property(str, lambda self: self._d.node_id, lambda self, value: self.setCurrentNodeID(value))
+
+    def mrmlScene(self):
+        """The scene, None before it is set."""
+        return self._d.scene
+
+    def setMRMLScene(self, scene) -> None:
+        """The scene whose nodes are listed; None empties the list."""
+        private_ = self._d
+        for tag in private_.observed:
+            private_.scene.RemoveObserver(tag)
+        private_.scene, private_.observed = scene, []
+        if scene is not None:
+            for name in _EVENTS:
+                event = getattr(slicer.vtkMRMLScene, name)
+                private_.observed.append(observe(self, scene, event, qMRMLNodeComboBox._fill))
+        private_.combo.setEnabled(scene is not None)
+        self._fill()
+
+    def currentNode(self):
+        """The chosen node, None for none."""
+        return self._d.scene.GetNodeByID(self._d.node_id) if self._d.scene is not None and self._d.node_id else None
+
+    def currentNodeId(self) -> str:
+        """Deprecated in Slicer: currentNodeID."""
+        return self._d.node_id
+
+    def setCurrentNode(self, node) -> None:
+        """Chooses a node, by itself or by its ID; None chooses none."""
+        self.setCurrentNodeID(node if isinstance(node, str) else node.GetID() if node is not None else "")
+
+    def setCurrentNodeID(self, node_id: str | None) -> None:
+        """Chooses a node by its ID; one that is not listed chooses none."""
+        index = self._d.combo.findData(node_id) if node_id else (0 if self.noneEnabled else -1)
+        if index < 0 and self.noneEnabled:
+            index = 0
+        self._d.combo.setCurrentIndex(index)
+
+    def setCurrentNodeIndex(self, index: int) -> None:
+        """Chooses by the position in the list of nodes."""
+        self._d.combo.setCurrentIndex(index + (1 if self.noneEnabled else 0))
+
+    def nodeCount(self) -> int:
+        """How many nodes are listed."""
+        return len(self._nodes())
+
+    def nodeFromIndex(self, index: int):
+        """The node at a position, None beyond the end."""
+        nodes = self._nodes()
+        return nodes[index] if 0 <= index < len(nodes) else None
+
+    def addAttribute(self, node_type: str, name: str, value: object = None) -> None:
+        """Lists nodes of a type only where they have this attribute (and value)."""
+        self._d.attributes.append((node_type, name, value))
+        self._fill()
+
+    def removeAttribute(self, node_type: str, name: str) -> None:
+        """Undoes addAttribute."""
+        self._d.attributes = [given for given in self._d.attributes if given[:2] != (node_type, name)]
+        self._fill()
+
+    def setNodeTypeLabel(self, label: str, node_type: str) -> None:
+        """The word for a type in the menu."""
+        self._d.labels[node_type] = label
+
+    def nodeTypeLabel(self, node_type: str) -> str:
+        """The word for a type in the menu."""
+        return self._d.labels.get(node_type, "")
+
+    def addNode(self, node_type: str = ""):
+        """What the menu's «Create new» does."""
+        if node_type and node_type not in self.nodeTypes:
+            return None
+        node = self._d.scene.AddNewNodeByClass(node_type or self.nodeTypes[0], self.baseName)
+        self.nodeAddedByUser.emit(node)
+        if self.selectNodeUponCreation:
+            self.setCurrentNode(node)
+        return node
+
+    def removeCurrentNode(self) -> None:
+        """What the menu's «Delete current» does."""
+        if self.currentNode() is not None:
+            self._d.scene.RemoveNode(self.currentNode())
+
+    def _matches(self, node) -> bool:
+        """Whether this node is listed."""
+        types = self.nodeTypes
+        if self.showChildNodeTypes:
+            fits = any(node.IsA(name) for name in types) and not any(node.IsA(t) for t in self.hideChildNodeTypes)
+        else:
+            fits = node.GetClassName() in types
+        for node_type, name, value in self._d.attributes:
+            if node.IsA(node_type):
+                has = node.GetAttribute(name)
+                fits = fits and has is not None and (value is None or has == str(value))
+        return fits and (self.showHidden or not node.GetHideFromEditors())
+
+    def _nodes(self) -> list:
+        scene = self._d.scene
+        nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene is not None else []
+        return [node for node in nodes if self._matches(node)]
+
+    def _fill(self) -> None:
+        """Lists the nodes anew, keeping the choice where it can be kept."""
+        private_ = self._d
+        nodes = self._nodes()
+        private_.filling = True
+        private_.combo.clear()
+        if self.noneEnabled and private_.scene is not None:
+            private_.combo.addItem(self.noneDisplay, "")
+        for node in nodes:
+            private_.combo.addItem(node.GetName(), node.GetID())
+        index = private_.combo.findData(private_.node_id) if private_.node_id else -1
+        private_.combo.setCurrentIndex(index if index >= 0 else 0 if private_.combo.count else -1)
+        private_.filling = False
+        self._chosen()
+
+    def _chosen(self) -> None:
+        if self._d.filling:
+            return
+        node_id = self._d.combo.currentData or ""
+        if node_id != self._d.node_id:
+            self._d.node_id = node_id
+            node = self.currentNode()
+            self.currentNodeChanged.emit(node)
+            self._currentNodeValid.emit(node is not None)
+            self.currentNodeIDChanged.emit(node_id)
+
+    def _activated(self) -> None:
+        self.nodeActivated.emit(self.currentNode())

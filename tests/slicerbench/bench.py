@@ -72,11 +72,24 @@ class Bench:
         """
         try:
             self.modules.close_all()
+            self._delete_windows()
             self.core.clear()
         finally:
             self.problems.stop()
         self.problems.check()
         self.dialogs.check()
+
+    def _delete_windows(self) -> None:
+        """Deletes what was opened: widgets that live on would follow the scene of every later test."""
+        from PySide6 import QtCore
+
+        main = self.slicer.util.mainWindow()
+        for window in self.app.topLevelWidgets():
+            if window is not main:
+                window.hide()
+                window.deleteLater()
+        self.app.processEvents()
+        QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
 
     def open_module(self, path, name: str | None = None):
         """Opens a scripted module as Slicer does when the user selects it: see `modules.Modules.open`."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 
 from .answers_values import mapping
-from .errors import BadAnswer, Cancelled, ClientError, LocalProblem
+from .errors import BadAnswer, Cancelled, ClientError, LocalProblem, NotFoundError
 from .nifti import read_label, read_volume
 from .peaks import find_peaks
 from .worker_task import Task
@@ -49,7 +49,10 @@ def next_sample(task: Task) -> dict[str, Any]:
 
 
 def open_case(task: Task) -> dict[str, Any]:
-    """Fetch an image with one of its labels. Arguments: "image_id", "folder", "label", "entry", "lease"."""
+    """Fetch an image with one of its labels, if it has it.
+
+    Arguments: "image_id", "folder", "label" (its tag), "entry" (of the history), "lease".
+    """
     image_id, folder = str(task.args["image_id"]), task.args["folder"]
     tag, entry = task.args.get("label"), task.args.get("entry")
     task.tell("asking")
@@ -58,15 +61,25 @@ def open_case(task: Task) -> dict[str, Any]:
     fetched = _fetch(task, image_id)
     label = None
     if entry or tag:
-        with _scratch(folder) as file:
-            tell, stop = task.teller("downloading"), task.stop
-            if entry:
-                path = task.client.download_history(image_id, str(entry), file, tell, stop)
-            else:
-                path = task.client.download_label(image_id, str(tag), file, tell, stop)
+        with _scratch(folder) as file, contextlib.suppress(_NoSuchTag):
+            path = _download_label(task, image_id, tag, entry, file)
             label = read_label(path, fetched["image"], folder, _label_map(task), strangers=True)
     told = {"strategy": "", "used_strategy": "", "reason": "", "leased_until": until}
     return {"id": image_id, "name": image_id, **told, **fetched, "label": label, "case": dict(case.raw)}
+
+
+class _NoSuchTag(Exception):
+    """The image has no label under the tag; it may get its first one now."""
+
+
+def _download_label(task: Task, image_id: str, tag: object, entry: object, file: Path) -> Path:
+    tell, stop = task.teller("downloading"), task.stop
+    if entry:
+        return task.client.download_history(image_id, str(entry), file, tell, stop)
+    try:
+        return task.client.download_label(image_id, str(tag), file, tell, stop)
+    except NotFoundError as error:
+        raise _NoSuchTag from error
 
 
 def _fetch(task: Task, image_id: str) -> dict[str, Any]:

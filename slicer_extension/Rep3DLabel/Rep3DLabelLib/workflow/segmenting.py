@@ -106,7 +106,8 @@ class Segmenting:
         visible = desk.view.uncertainty.visible
         self._drop_overlay()
         text = _headline(work, value["params"], into_new)
-        level = WARNING if value["params"].get("fallback") else INFO
+        odd = value["params"].get("fallback") or value["params"].get("uncertainty_error")
+        level = WARNING if odd else INFO
         if not value.get("uncertainty"):
             desk.end(text, level)
             return
@@ -156,6 +157,8 @@ def _headline(work: Work, params: Mapping[str, Any], into_new: bool) -> str:
     missing = params.get("missing_labels") or ()
     if missing:
         text += " " + tr("The model does not know: {labels}.").format(labels=", ".join(missing))
+    if params.get("uncertainty_error"):
+        text += " " + tr("There is no uncertainty map: {why}").format(why=params["uncertainty_error"])
     if params.get("fallback"):
         text += f" {params['fallback']}"
     return text

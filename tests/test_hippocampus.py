@@ -12,8 +12,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from Rep3DLabelLib.answers import DONE
 from Rep3DLabelLib.client import Rep3DClient
+from Rep3DLabelLib.client.answers import DONE
 from Rep3DLabelLib.errors import ConflictError, InvalidRequestError
 
 from rep3d.cases import decathlon_cases

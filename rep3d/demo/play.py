@@ -29,8 +29,8 @@ from rep3d.errors import ConfigError, Rep3DError
 from rep3d.metrics import dice_of_files, mean_dice
 
 import_client_path()
-from Rep3DLabelLib.answers import DONE, TrainStatus  # noqa: E402
 from Rep3DLabelLib.client import Rep3DClient  # noqa: E402
+from Rep3DLabelLib.client.answers import DONE, TrainStatus  # noqa: E402
 from Rep3DLabelLib.errors import ConflictError  # noqa: E402
 
 __all__ = ["DemoError", "DemoPlan", "Listener", "Player"]

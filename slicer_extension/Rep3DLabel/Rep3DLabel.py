@@ -15,12 +15,12 @@ import qt
 import slicer
 from Rep3DLabelLib.drafts import Drafts
 from Rep3DLabelLib.i18n import set_translator, tr
-from Rep3DLabelLib.jobs import Worker
-from Rep3DLabelLib.local_server import LocalServer
+from Rep3DLabelLib.local.server import LocalServer
 from Rep3DLabelLib.panel import Panel
-from Rep3DLabelLib.qt_settings import QtStore
+from Rep3DLabelLib.panel.qt_settings import QtStore
 from Rep3DLabelLib.scene import Scene
 from Rep3DLabelLib.settings import Settings
+from Rep3DLabelLib.worker.jobs import Worker
 from Rep3DLabelLib.workflow import Workflow
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from Rep3DLabelLib.answers import TaskStatus, parse_case_list, parse_info, parse_task, parse_train
+from Rep3DLabelLib.client.answers import TaskStatus, parse_case_list, parse_info, parse_task, parse_train
 from Rep3DLabelLib.connection import report_of_info
 from Rep3DLabelLib.errors import BadAnswer, WrongAppError
 

@@ -13,6 +13,7 @@ import pytest
 import Rep3DLabelLib
 from Rep3DLabelLib import connection
 from Rep3DLabelLib.client import Rep3DClient
+from Rep3DLabelLib.client.multipart import parse_multipart
 from Rep3DLabelLib.errors import (
     BadAnswer,
     ConflictError,
@@ -26,7 +27,6 @@ from Rep3DLabelLib.errors import (
     ServerUnreachable,
     WrongAppError,
 )
-from Rep3DLabelLib.multipart import parse_multipart
 from requests_toolbelt import MultipartEncoder
 
 ODD_ID = "Jürgen #1 50%&tag=x/ä +.nii"
@@ -49,11 +49,12 @@ def sent_form(request):
 
 def test_the_client_imports_only_the_standard_library_and_requests():
     """Slicer's Python has no more; all that the client imports of its own package is followed."""
-    folder, pending, seen = Path(Rep3DLabelLib.__file__).parent, ["__init__", "client"], set()
+    folder = Path(Rep3DLabelLib.__file__).parent
+    pending, seen = [folder / "__init__.py", folder / "client" / "__init__.py"], set()
     while pending:
         module = pending.pop()
         seen.add(module)
-        tree = ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"), feature_version=(3, 9))
+        tree = ast.parse(module.read_text(encoding="utf-8"), feature_version=(3, 9))
         for node in ast.walk(tree):
             roots = []
             if isinstance(node, ast.Import):
@@ -61,11 +62,13 @@ def test_the_client_imports_only_the_standard_library_and_requests():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 roots = [(node.module or "").partition(".")[0]]
             elif isinstance(node, ast.ImportFrom):
-                assert node.level == 1 and node.module, f"{module}.py imports from outside its package"
-                pending += [node.module] if node.module not in seen else []
+                assert node.module, f"{module} imports a package"
+                found = module.parents[node.level - 1] / f"{node.module.replace('.', '/')}.py"
+                assert found.is_relative_to(folder), f"{module} imports from outside its package"
+                pending += [found] if found not in seen else []
             for root in roots:
-                assert root == "requests" or root in sys.stdlib_module_names, f"{module}.py imports {root}"
-    assert {"client", "transport", "errors", "multipart"} <= seen
+                assert root == "requests" or root in sys.stdlib_module_names, f"{module} imports {root}"
+    assert {"client", "transport", "errors", "multipart"} <= {module.stem for module in seen}
 
 
 # ---- the server

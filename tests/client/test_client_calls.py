@@ -7,6 +7,7 @@ import json
 import os
 
 import pytest
+from Rep3DLabelLib.client.multipart import parse_multipart
 from Rep3DLabelLib.errors import (
     BadAnswer,
     ConflictError,
@@ -15,7 +16,6 @@ from Rep3DLabelLib.errors import (
     NotFoundError,
     ServerFailed,
 )
-from Rep3DLabelLib.multipart import parse_multipart
 
 LABEL = gzip.compress(bytes(range(256)) * 300)
 ODD_ID = "Jürgen #1 50%&tag=x"

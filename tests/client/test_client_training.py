@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from Rep3DLabelLib.answers import TrainStatus
+from Rep3DLabelLib.client.answers import TrainStatus
 from Rep3DLabelLib.errors import ConflictError, ServerBusy, WaitTimeout
 
 

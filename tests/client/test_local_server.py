@@ -15,11 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from Rep3DLabelLib import local_notes, local_process
-from Rep3DLabelLib.local_log import LogReader
-from Rep3DLabelLib.local_process import clean_environment, process_mark
-from Rep3DLabelLib.local_pythons import candidate_pythons, find_app, python_of
-from Rep3DLabelLib.local_server import FAILED, RUNNING, STARTING, STOPPED, STOPPING, LocalServer, leftovers
+from Rep3DLabelLib.local import notes as local_notes
+from Rep3DLabelLib.local import process as local_process
+from Rep3DLabelLib.local.log import LogReader
+from Rep3DLabelLib.local.process import clean_environment, process_mark
+from Rep3DLabelLib.local.pythons import candidate_pythons, find_app, python_of
+from Rep3DLabelLib.local.server import FAILED, RUNNING, STARTING, STOPPED, STOPPING, LocalServer, leftovers
 
 from tests.app.data import write_image
 from tests.app.server import APP_DIR
@@ -240,7 +241,7 @@ def test_stopped_while_the_app_is_looked_for(place):
 
 def test_a_python_that_does_not_answer(tmp_path):
     now = [0.0]
-    from Rep3DLabelLib.local_pythons import AppSearch
+    from Rep3DLabelLib.local.pythons import AppSearch
 
     (tmp_path / "python").write_text("#!/bin/sh\nsleep 600\n")
     (tmp_path / "python").chmod(0o755)
@@ -308,7 +309,7 @@ def test_log_is_read_once(tmp_path):
 PARENT = """
 import pathlib, sys, time
 sys.path.insert(0, {path!r})
-from Rep3DLabelLib.local_server import LocalServer
+from Rep3DLabelLib.local.server import LocalServer
 server = LocalServer({python!r}, {studies!r}, {own!r}, app={app!r})
 server.start()
 while server.poll() == "starting":
@@ -320,7 +321,7 @@ time.sleep(600)
 
 def test_a_server_whose_slicer_crashed_is_found_again(place):
     place.server()  # for its behaviour
-    path = str(Path(local_notes.__file__).parents[1])
+    path = str(Path(local_notes.__file__).parents[2])
     given = {"python": str(place.python), "studies": str(place.studies), "own": str(place.own), "app": str(place.app)}
     parent = subprocess.Popen([sys.executable, "-c", PARENT.format(path=path, **given)], stdout=subprocess.PIPE)
     pid = int(parent.stdout.readline())

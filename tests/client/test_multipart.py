@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
+from Rep3DLabelLib.client.multipart import MultipartUpload, image_suffix, parse_multipart
 from Rep3DLabelLib.errors import BadAnswer, LocalProblem
-from Rep3DLabelLib.multipart import MultipartUpload, image_suffix, parse_multipart
 from requests_toolbelt import MultipartDecoder, MultipartEncoder
 
 CONTENTS = [

@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
+from Rep3DLabelLib.client.multipart import MultipartUpload
+from Rep3DLabelLib.client.transfers import Watch
 from Rep3DLabelLib.errors import Cancelled, ClientError
-from Rep3DLabelLib.multipart import MultipartUpload
-from Rep3DLabelLib.transfers import Watch
 
 IMAGE = gzip.compress(os.urandom(500_000))
 

@@ -9,6 +9,9 @@ import pytest
 import requests
 import urllib3
 from Rep3DLabelLib.client import Rep3DClient, Timeouts
+from Rep3DLabelLib.client.failures import error_of_exception
+from Rep3DLabelLib.client.multipart import MultipartUpload
+from Rep3DLabelLib.client.transport import normalise_address
 from Rep3DLabelLib.errors import (
     BadAnswer,
     ConnectionCut,
@@ -20,9 +23,6 @@ from Rep3DLabelLib.errors import (
     ServerTimeout,
     ServerUnreachable,
 )
-from Rep3DLabelLib.failures import error_of_exception
-from Rep3DLabelLib.multipart import MultipartUpload
-from Rep3DLabelLib.transport import normalise_address
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from Rep3DLabelLib.drafts import Drafts
-from Rep3DLabelLib.jobs import JobError
+from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry
 from Rep3DLabelLib.labels import LABEL_TAG, SegmentName
-from Rep3DLabelLib.segnrrd import SegmentationData, SegmentEntry
 from Rep3DLabelLib.settings import Settings
 from Rep3DLabelLib.view import Question
+from Rep3DLabelLib.worker.jobs import JobError
 from Rep3DLabelLib.workflow import Workflow
 
 URL = "http://127.0.0.1:8000"

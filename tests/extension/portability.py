@@ -58,6 +58,17 @@ _PROPERTIES = {
 _NEW_NAMES = {"pairwise", "batched", "removeprefix_"}
 
 
+def layer_problem(folder: str, imports: set[str]) -> str:
+    """Return which layer's rule the imports of a file in a folder of Rep3DLabelLib break, "" if none."""
+    if folder == "panel":
+        return ""
+    if imports & {"qt", "ctk"}:
+        return "only the panel may know Qt"
+    if folder == "scene":
+        return "the scene gets slicer passed in, so that other front ends can use it" if "slicer" in imports else ""
+    return "shared with front ends that have no Slicer" if imports & {"slicer", "vtk"} else ""
+
+
 def qt_findings(source: str) -> list[Finding]:
     """Return what breaks the rules of PythonQt in a file that uses Qt."""
     tree = ast.parse(source)

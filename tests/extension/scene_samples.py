@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import vtk
+from Rep3DLabelLib.images.segnrrd import SegmentationData
 from Rep3DLabelLib.scene import Scene
-from Rep3DLabelLib.scene_images import array_of, new_label_image
-from Rep3DLabelLib.segnrrd import SegmentationData
+from Rep3DLabelLib.scene.images import array_of, new_label_image
 
 BINARY = "Binary labelmap"
 

@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from Rep3DLabelLib.compose import Overlap, compose, on_grid
 from Rep3DLabelLib.errors import BadAnswer
-from Rep3DLabelLib.segnrrd import SegmentationData, SegmentEntry
+from Rep3DLabelLib.images.compose import Overlap, compose, on_grid
+from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry
 
 
 def segment(name: str, layer: int, value: int) -> SegmentEntry:

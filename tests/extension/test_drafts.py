@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from Rep3DLabelLib.drafts import Draft, Drafts
 from Rep3DLabelLib.errors import LocalProblem
+from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry
 from Rep3DLabelLib.labels import LABEL_TAG
-from Rep3DLabelLib.segnrrd import SegmentationData, SegmentEntry
 
 SERVER = "http://127.0.0.1:8000"
 

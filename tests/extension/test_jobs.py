@@ -18,8 +18,8 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from Rep3DLabelLib import jobs
-from Rep3DLabelLib.jobs import Job, JobError, Worker
+from Rep3DLabelLib.worker import jobs
+from Rep3DLabelLib.worker.jobs import Job, JobError, Worker
 
 from tests.fake_server import FakeServer
 
@@ -329,7 +329,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix" or not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_answers_that_cannot_be_written_end_the_child_with_a_word(tmp_path: Path) -> None:
     child = subprocess.run(
-        [sys.executable, str(Path(jobs.__file__).with_name("worker.py")), "--events", "/dev/full"],
+        [sys.executable, str(Path(jobs.__file__).with_name("main.py")), "--events", "/dev/full"],
         input=b"",
         capture_output=True,
         timeout=30,
@@ -371,7 +371,7 @@ PARENT = """
 import sys, time
 sys.path.insert(0, {lib!r})
 from pathlib import Path
-from Rep3DLabelLib.jobs import Worker
+from Rep3DLabelLib.worker.jobs import Worker
 worker = Worker(Path({folder!r}), sys.executable)
 worker.submit("cases", {{"server": {{"url": {url!r}}}}})
 while not {marker!r} or not Path({marker!r}).exists():
@@ -382,7 +382,7 @@ while not {marker!r} or not Path({marker!r}).exists():
 
 
 def parent(tmp_path: Path, url: str, marker: str) -> tuple[subprocess.Popen, psutil.Process]:
-    lib = str(Path(jobs.__file__).parents[1])
+    lib = str(Path(jobs.__file__).parents[2])
     code = textwrap.dedent(PARENT.format(lib=lib, folder=str(tmp_path / "helper"), url=url, marker=marker))
     started = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert started.stdout is not None

@@ -11,9 +11,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from Rep3DLabelLib import nifti
 from Rep3DLabelLib.errors import BadAnswer, Cancelled, LocalProblem
-from Rep3DLabelLib.grids import index_map, is_left_handed
+from Rep3DLabelLib.images import nifti
+from Rep3DLabelLib.images.grids import index_map, is_left_handed
 
 SHAPE = (5, 6, 7)
 ORIENTATIONS = [
@@ -432,4 +432,4 @@ def test_files_that_are_not_there_or_cannot_be_written(tmp_path: Path, good: byt
 def test_no_nibabel_is_needed() -> None:
     source = (Path(nifti.__file__).parent).glob("*.py")
     assert not [path.name for path in source if "import nibabel" in path.read_text() or "scipy" in path.read_text()]
-    assert sys.modules["Rep3DLabelLib.nifti"]
+    assert sys.modules["Rep3DLabelLib.images.nifti"]

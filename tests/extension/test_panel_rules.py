@@ -137,7 +137,7 @@ def test_escape_is_taken_only_while_something_can_be_cancelled(opened: OpenPanel
 
 
 def test_keys_are_not_those_of_slicer_or_its_segment_editor() -> None:
-    from Rep3DLabelLib.panel_shortcuts import KEYS
+    from Rep3DLabelLib.panel.shortcuts import KEYS
 
     for keys in KEYS.values():
         assert keys == "Esc" or keys.startswith("Ctrl+Shift+"), keys
@@ -244,7 +244,7 @@ def test_leaving_the_module_puts_the_tools_down(opened: OpenPanel, slicer) -> No
 
 
 def test_long_words_can_be_broken_and_short_ones_are_left() -> None:
-    from Rep3DLabelLib.panel_parts import soft
+    from Rep3DLabelLib.panel.parts import soft
 
     assert soft("Cannot write here.") == "Cannot write here."
     path = "/home/a/very/long/path/with-parts_and_more/image.nii.gz"
@@ -255,7 +255,7 @@ def test_long_words_can_be_broken_and_short_ones_are_left() -> None:
 
 
 def test_qt_settings_are_a_mapping(bench) -> None:
-    from Rep3DLabelLib.qt_settings import QtStore
+    from Rep3DLabelLib.panel.qt_settings import QtStore
     from Rep3DLabelLib.settings import Settings
 
     store = QtStore(bench.app.userSettings())
@@ -272,7 +272,7 @@ def test_qt_settings_are_a_mapping(bench) -> None:
 
 
 def test_the_first_thing_to_do_is_said_in_every_state() -> None:
-    from Rep3DLabelLib.panel_work import next_step
+    from Rep3DLabelLib.panel.work import next_step
 
     assert "Connect" in next_step(disconnected())
     assert all(next_step(make()) for make, _ in STATES.values())

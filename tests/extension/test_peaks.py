@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from Rep3DLabelLib.peaks import find_peaks
+from Rep3DLabelLib.images.peaks import find_peaks
 
 SPACING = np.diag([2.0, 1.0, 3.0, 1.0])
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.extension.portability import imported_modules, python_findings, qt_findings, untranslated
+from tests.extension.portability import imported_modules, layer_problem, python_findings, qt_findings, untranslated
 
 MODULE = Path(__file__).resolve().parents[2] / "slicer_extension" / "Rep3DLabel"
 LIB = MODULE / "Rep3DLabelLib"
-QT_FILES = sorted([*LIB.glob("panel*.py"), *LIB.glob("qt_*.py"), MODULE / "Rep3DLabel.py"])
+QT_FILES = sorted([*LIB.glob("panel/*.py"), MODULE / "Rep3DLabel.py"])
 LIB_FILES = sorted(LIB.rglob("*.py"))
 ALL_FILES = [*LIB_FILES, MODULE / "Rep3DLabel.py", *sorted((MODULE / "Testing").rglob("*.py"))]
-# What runs in a process of its own may use threads; `scene` may use vtk and gets slicer passed in.
-CHILD_FILES = {"worker", "transport", "client"}
+# The worker's own process may use threads; `jobs` is Slicer's side of it.
+CHILD_FILES = {path for path in LIB.glob("worker/*.py") if path.stem != "jobs"}
 BUNDLED = {"numpy", "requests", "vtk", "slicer", "qt", "ctk", "urllib3", "Rep3DLabelLib"}
 
 
@@ -43,20 +43,32 @@ def test_texts_are_translated(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LIB_FILES, ids=_id)
 def test_layers(path: Path) -> None:
-    imports = set(imported_modules(path.read_text(encoding="utf-8")))
-    name = path.stem
-    if name.startswith(("panel", "qt_")):
-        return
-    assert not imports & {"qt", "ctk"}, "only panel*.py and qt_*.py may know Qt"
-    if name.startswith("scene"):
-        assert "slicer" not in imports, "the scene gets slicer passed in, so that other front ends can use it"
-    else:
-        assert not imports & {"slicer", "vtk"}, "shared with front ends that have no Slicer"
+    assert layer_problem(path.parent.name, set(imported_modules(path.read_text(encoding="utf-8")))) == ""
+
+
+def test_there_are_files_to_check() -> None:
+    assert len(QT_FILES) > 10 and len(LIB_FILES) > 60 and len(CHILD_FILES) > 4
+
+
+@pytest.mark.parametrize(
+    ("folder", "module"),
+    [
+        ("workflow", "qt"),
+        ("scene", "qt"),
+        ("scene", "slicer"),
+        ("client", "vtk"),
+        ("worker", "slicer"),
+        ("images", "ctk"),
+    ],
+)
+def test_a_broken_layer_is_found(folder: str, module: str) -> None:
+    assert layer_problem(folder, {module, "json"})
+    assert not layer_problem(folder, {"json"})
 
 
 @pytest.mark.parametrize("path", LIB_FILES, ids=_id)
 def test_no_threads_in_slicers_process(path: Path) -> None:
-    if path.stem.split("_")[0] in CHILD_FILES:
+    if path in CHILD_FILES:
         return
     assert not set(imported_modules(path.read_text(encoding="utf-8"))) & {"threading", "concurrent", "asyncio"}
 

@@ -7,7 +7,7 @@ import pytest
 from Rep3DLabelLib.errors import BadAnswer, LocalProblem
 from Rep3DLabelLib.labels import LABEL_TAG
 from Rep3DLabelLib.scene import Scene
-from Rep3DLabelLib.scene_terms import colour_of, serialise_term, tag_of, tags_of
+from Rep3DLabelLib.scene.terms import colour_of, serialise_term, tag_of, tags_of
 
 from tests.extension import scene_samples as samples
 from tests.extension.scene_samples import ENTRIES, add_own, draw, entry, label_file, voxels_of

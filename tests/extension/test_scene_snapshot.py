@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from Rep3DLabelLib import compose, nifti, segnrrd
 from Rep3DLabelLib.errors import LocalProblem
+from Rep3DLabelLib.images import compose, nifti, segnrrd
 from Rep3DLabelLib.scene import Scene
-from Rep3DLabelLib.scene_layers import Layer, stack
-from Rep3DLabelLib.scene_terms import tags_of
+from Rep3DLabelLib.scene.layers import Layer, stack
+from Rep3DLabelLib.scene.terms import tags_of
 
 from tests.extension import scene_samples as samples
 from tests.extension.scene_samples import ENTRIES, add_own, draw, label_file, mask, voxels_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from Rep3DLabelLib.errors import BadAnswer, LocalProblem
 from Rep3DLabelLib.scene import Scene
-from Rep3DLabelLib.scene_volumes import ijk_to_ras
+from Rep3DLabelLib.scene.volumes import ijk_to_ras
 
 from tests.extension import scene_samples as samples
 

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 from Rep3DLabelLib.scene import Scene
-from Rep3DLabelLib.scene_names import edit_events, source_representation
+from Rep3DLabelLib.scene.names import edit_events, source_representation
 
 from tests.extension import scene_samples as samples
 from tests.extension.scene_samples import ENTRIES, add_own, draw, label_file

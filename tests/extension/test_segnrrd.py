@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from Rep3DLabelLib.errors import BadAnswer, LocalProblem
+from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry, read, write
 from Rep3DLabelLib.labels import LABEL_TAG
-from Rep3DLabelLib.segnrrd import SegmentationData, SegmentEntry, read, write
 
 TERM = "Segmentation category and type~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Anatomic codes~^^~^^"
 

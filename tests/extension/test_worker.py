@@ -13,10 +13,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from Rep3DLabelLib.jobs import JobError, Worker
-from Rep3DLabelLib.segnrrd import SegmentationData, SegmentEntry, write
-from Rep3DLabelLib.worker import Answers, Crew
-from Rep3DLabelLib.worker_ops import OPS
+from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry, write
+from Rep3DLabelLib.worker.jobs import JobError, Worker
+from Rep3DLabelLib.worker.main import Answers, Crew
+from Rep3DLabelLib.worker.ops import OPS
 
 from tests.app.data import CONF, LABELS, publish_small_model, write_image, write_label
 from tests.app.server import AppServer

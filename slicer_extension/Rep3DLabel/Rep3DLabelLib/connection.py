@@ -7,8 +7,8 @@ the right field.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .answers import ServerInfo
 from .errors import (
     BadAnswer,
     ClientError,
@@ -20,6 +20,9 @@ from .errors import (
     TlsError,
     WrongAppError,
 )
+
+if TYPE_CHECKING:  # the words must not cost those who need no HTTP its import
+    from .client.answers import ServerInfo
 
 __all__ = [
     "BUSY",

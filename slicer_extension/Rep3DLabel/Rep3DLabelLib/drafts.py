@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 
-from . import segnrrd
 from .errors import LocalProblem
+from .images import segnrrd
 
 __all__ = ["Draft", "Drafts"]
 

@@ -16,11 +16,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import BadAnswer, LocalProblem
-from .multipart import image_suffix
 
-__all__ = ["atomic_target", "check_image_file", "resolve_target"]
+__all__ = ["atomic_target", "check_image_file", "image_suffix", "resolve_target"]
 
+_DOUBLE_SUFFIXES = (".nii.gz", ".seg.nrrd")
 _IMAGE_SUFFIXES = frozenset({".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd"})
+
+
+def image_suffix(name: str | Path) -> str:
+    """Return the image suffix of a file name in lower case (".nii.gz", ".nrrd"), "" if it has none.
+
+    Only known double suffixes count as such: "patient.12.nii.gz" gives ".nii.gz".
+    """
+    lower = Path(name).name.lower()
+    for suffix in _DOUBLE_SUFFIXES:
+        if lower.endswith(suffix):
+            return suffix
+    return Path(lower).suffix
 
 
 def resolve_target(target: str | Path, server_name: str, fallback_name: str) -> Path:

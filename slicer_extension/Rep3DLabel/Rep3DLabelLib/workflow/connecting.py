@@ -8,9 +8,9 @@ from typing import Any
 
 from ..connection import FAILED, NOT_ALLOWED, READY, UNTRUSTED, WRONG_ADDRESS, WRONG_APP
 from ..i18n import tr
-from ..jobs import JobError
 from ..settings import LocalChoice
 from ..view import CONNECTING, DISCONNECTED, ERROR, INFO, ConnectionView, LocalView, Options
+from ..worker.jobs import JobError
 from .desk import Desk
 from .telling import model_views
 

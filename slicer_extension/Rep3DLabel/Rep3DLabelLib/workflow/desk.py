@@ -17,10 +17,10 @@ from ..connection import FAILED, NOT_ALLOWED, READY, UNREACHABLE, UNTRUSTED, WRO
 from ..drafts import Draft, Drafts
 from ..errors import ClientError
 from ..i18n import tr
-from ..jobs import Job, JobError, Worker
 from ..ports import Screen
 from ..settings import Settings
 from ..view import ERROR, INFO, WARNING, Activity, ConnectionView, Message, View
+from ..worker.jobs import Job, JobError, Worker
 from . import rules
 
 __all__ = ["Desk", "Work", "local_time"]

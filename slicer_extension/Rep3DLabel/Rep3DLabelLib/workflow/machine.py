@@ -16,10 +16,10 @@ from typing import Any
 from ..drafts import Drafts
 from ..errors import ClientError
 from ..i18n import tr
-from ..jobs import Worker
 from ..ports import Screen
 from ..settings import LocalChoice, Settings
 from ..view import ERROR, INFO, WARNING, Options, View
+from ..worker.jobs import Worker
 from .connecting import Connecting
 from .desk import Desk
 from .editing import Editing

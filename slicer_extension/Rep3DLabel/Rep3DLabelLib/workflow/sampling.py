@@ -12,7 +12,7 @@ from typing import Any
 from ..drafts import Draft
 from ..errors import ClientError
 from ..i18n import tr
-from ..segnrrd import SegmentationData
+from ..images.segnrrd import SegmentationData
 from ..view import SampleView, UncertaintyView
 from .desk import Desk, Work, local_time
 from .editing import Editing

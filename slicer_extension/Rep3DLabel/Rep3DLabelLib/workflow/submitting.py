@@ -12,9 +12,9 @@ from typing import Any
 
 from ..errors import ClientError
 from ..i18n import tr
-from ..jobs import JobError
 from ..labels import Assignment, assign
 from ..view import ERROR, INFO, Question
+from ..worker.jobs import JobError
 from .desk import Desk, Work, local_time
 from .editing import Editing, names_of
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..connection import BUSY, READY
 from ..i18n import tr
-from ..jobs import JobError
 from ..view import ERROR, INFO, WARNING, BatchView, TrainingView
+from ..worker.jobs import JobError
 from .desk import Desk
 from .telling import batch_view, case_rows, training_view, version_rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import slicer
-from Rep3DLabelLib import segnrrd
+from Rep3DLabelLib.images import segnrrd
 from Rep3DLabelLib.scene import Scene
 
 ENTRIES = [

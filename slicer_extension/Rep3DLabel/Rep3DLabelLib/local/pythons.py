@@ -1,0 +1,161 @@
+"""Which Python a server can be started with: suggestions, and the question to one of them, asked without waiting."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Optional
+
+from .process import Child
+
+__all__ = ["AppSearch", "candidate_pythons", "find_app", "python_of"]
+
+_SECONDS = 60.0
+_VERSIONS = ((3, 10), (3, 11))
+# Asked in the other Python. Nothing heavy is imported: only where things are is looked up.
+_QUESTION = """
+import importlib.util, json, sys
+found = {"version": list(sys.version_info[:2]), "monailabel": importlib.util.find_spec("monailabel") is not None}
+try:
+    from rep3d.checkout import APP
+    found["app"] = str(APP)
+except Exception as error:
+    found["error"] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
+"""
+
+
+def python_of(path: str | Path) -> Path | None:
+    """Return the Python that is meant by a file, by the folder of an environment, or by a name on the PATH.
+
+    The path is not resolved: an environment's Python is a link, and its place makes it the environment's.
+    """
+    text = str(path).strip()
+    if not text:
+        return None
+    given = Path(text).expanduser()
+    if given.is_dir():
+        inside = (given / "bin" / "python", given / "Scripts" / "python.exe", given / "python.exe")
+        return next((file for file in inside if file.is_file()), None)
+    if given.is_file():
+        return given if os.access(given, os.X_OK) else None
+    found = shutil.which(text) if os.path.basename(text) == text else None
+    return Path(found) if found else None
+
+
+def candidate_pythons(environment: Mapping[str, str] | None = None, app: Path | None = None) -> tuple[Path, ...]:
+    """Return Pythons that are there and may have the server installed, the likeliest first; none of them is started.
+
+    Args:
+        environment: Whose PATH to look through; in Slicer, best `slicer.util.startupEnvironment()`.
+        app: Folder of the app, if it is known; an environment may lie beside it.
+    """
+    known = dict(os.environ if environment is None else environment)
+    repositories = [app.parent.parent] if app else []
+    if len(Path(__file__).resolve().parents) > 4:
+        repositories.append(Path(__file__).resolve().parents[4])
+    places: list[Path | None] = [python_of(folder / name) for folder in repositories for name in (".venv", "venv")]
+    places += [python_of(known[name]) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if known.get(name)]
+    for name in ("python3.11", "python3.10", "python3", "python"):
+        found = shutil.which(name, path=known.get("PATH", known.get("Path", "")))
+        places.append(Path(found) if found else None)
+    if sys.platform == "win32":
+        roots = [Path(known.get("LOCALAPPDATA", "")) / "Programs" / "Python", Path(known.get("PROGRAMFILES", ""))]
+        places += [python_of(root / f"Python3{minor}") for root in roots for minor in (11, 10)]
+    home = known.get("SLICER_HOME") or os.environ.get("SLICER_HOME", "")
+    own = Path(sys.prefix).resolve() if home else None  # Slicer's own Python cannot hold the server
+    usable = [place for place in places if place is not None and (own is None or own not in place.resolve().parents)]
+    return tuple(dict.fromkeys(usable))
+
+
+class AppSearch:
+    """Finds the folder of the app that belongs to a Python environment, by asking that Python in a child process.
+
+    Args:
+        python: The Python.
+        environment: Its whole environment, see `local_process.clean_environment`.
+        folder: Where it works.
+        clock: Seconds.
+
+    Attributes:
+        app: The folder; None while it is not known, or if there is none.
+        message: If there is none, why, and what to do; else "".
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        environment: Mapping[str, str],
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.app: Optional[Path] = None
+        self.message = ""
+        self._python = python
+        self._clock = clock
+        self._until = clock() + _SECONDS
+        self._child: Optional[Child] = None
+        try:
+            self._child = Child([str(python), "-c", _QUESTION], environment, folder, None)
+        except OSError as error:
+            self.message = f"Expected a Python at '{python}' that can be started, got: {error.strerror or error}."
+
+    def poll(self) -> bool:
+        """Return whether the answer is there; never waits."""
+        child = self._child
+        if child is None:
+            return True
+        code = child.poll()
+        if code is None and self._clock() < self._until:
+            return False
+        self._child = None
+        if code is None:
+            child.kill()
+            self.message = f"'{self._python}' did not answer within {_SECONDS:g} s. Choose another Python."
+            return True
+        self._understand(child.read_output())
+        return True
+
+    def stop(self) -> None:
+        """Give the question up."""
+        if self._child is not None:
+            self._child.kill()
+
+    def _understand(self, output: bytes) -> None:
+        lines = output.decode("utf-8", "replace").strip().splitlines()
+        try:
+            answer = json.loads(lines[-1]) if lines else {}
+        except ValueError:
+            answer = {}
+        version = answer.get("version") if isinstance(answer, dict) else None
+        if not isinstance(version, list):
+            self.message = f"Expected a Python at '{self._python}', but it does not answer as one. Choose another file."
+        elif tuple(version) not in _VERSIONS:
+            self.message = (
+                f"Expected Python 3.10 or 3.11 for the server, but '{self._python}' is {version[0]}.{version[1]}. "
+                "Choose another Python."
+            )
+        elif not answer.get("monailabel"):
+            self.message = (
+                f"Expected MONAI Label in the environment of '{self._python}', but it is not installed there. Choose "
+                "the Python of the environment in which Rep3D Label was installed."
+            )
+        elif not answer.get("app") or not Path(answer["app"]).is_dir():
+            said = answer.get("error") or f"no folder {answer.get('app')}"
+            self.message = (
+                f"Expected Rep3D Label's app with '{self._python}', found none ({said}). Choose the Python of the "
+                "environment in which it was installed, or name the folder of the app (apps/rep3d_label)."
+            )
+        else:
+            self.app = Path(answer["app"])
+
+
+def find_app(python: str | Path, environment: Mapping[str, str], folder: Path) -> AppSearch | None:
+    """Begin to look for the app of a Python environment; None where there is no such Python."""
+    found = python_of(python)
+    return AppSearch(found, environment, folder) if found else None

@@ -1,0 +1,373 @@
+"""Slicer's scene as the workflow sees it: volumes, segmentations, overlays, curves.
+
+It knows MRML nodes and nothing of Qt, servers or files of labels, and every method returns quickly: what is big is
+copied in steps. It touches only nodes that it made and segments that are the server's labels; a node that is gone is
+refused in words. The parts are in scene_*.py.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import LocalProblem
+from ..images.segnrrd import SegmentationData
+from ..labels import LABEL_TAG, SegmentName
+from .images import array_of
+from .names import BINARY, source_representation
+from .nodes import OVERLAY, ROLE, SEGMENTATION, VOLUME, SampleNodes, mark, nodes_of
+from .plots import Curves
+from .segments import (
+    check_fits,
+    drawn,
+    ensure_segments,
+    image_of,
+    label_image,
+    label_segments,
+    label_values,
+    write_label,
+)
+from .snapshot import Grid, grid_of, is_on_grid, restore, snapshot
+from .terms import entries_by_name, tag_of
+from .views import Views
+from .volumes import SlabLoad, SlabSave, add_volume, check_uploadable
+from .watch import Watch
+
+__all__ = ["Scene"]
+
+_VOLUME_REFERENCE = "rep3dVolume"  # the user may give a segmentation another reference geometry; this one stays
+Entries = Iterable[Mapping[str, Any]]
+
+
+class Scene:
+    """The scene.
+
+    Args:
+        slicer: The slicer module.
+        scene: The vtkMRMLScene, by default the application's.
+        undo: Makes an undo point of the segment editor; returns False if it cannot. None: there is no editor.
+
+    Attributes:
+        server: Address written on the nodes that are made from now on.
+    """
+
+    def __init__(self, slicer: Any, scene: Any = None, undo: Callable[[], bool] | None = None) -> None:
+        self._slicer, self._scene, self._undo = slicer, scene or slicer.mrmlScene, undo
+        self.server = ""
+        self._nodes = SampleNodes(self._scene)
+        self._views = Views(slicer, self._scene)
+        self._curves = Curves(self._scene)
+        self._watch: Watch | None = None
+        self._writing = 0
+        me = weakref.ref(self)  # the MRML scene must not keep this object alive
+
+        def closing(caller: Any, event: str) -> None:
+            this = me()
+            if this is not None:
+                this.unwatch()
+                this._nodes.closing()
+
+        def closed(caller: Any, event: str) -> None:
+            this = me()
+            if this is not None:
+                this._nodes.closed()
+                this._views.forget()
+                this._curves.forget()
+
+        def removed(caller: Any, event: str) -> None:
+            this = me()
+            if this is not None and this._watch is not None and not this._nodes.is_here(this._watch.node):
+                this.unwatch()
+
+        kind = slicer.vtkMRMLScene
+        events = ((kind.StartCloseEvent, closing), (kind.EndCloseEvent, closed), (kind.NodeRemovedEvent, removed))
+        self._tags = [self._scene.AddObserver(event, function) for event, function in events]
+
+    def close(self) -> None:
+        """Observe nothing any more; the nodes stay."""
+        self.unwatch()
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._tags = []
+
+    # ---- volumes
+
+    def begin_volume(self, volume: Mapping[str, Any], name: str, image_id: str) -> SlabLoad:
+        """Begin to put an image into the scene; call `step` of what is returned until it returns True.
+
+        Args:
+            volume: The VolumeFile.
+            name: To show; made unique.
+            image_id: The server's id of the image; "" for a volume to be laid over it, which gets a window from zero
+                to its highest value.
+
+        Raises:
+            LocalProblem, BadAnswer: The file of voxels is missing or does not fit.
+        """
+
+        def finish(image: Any) -> Any:
+            top = None if image_id else _top(image)
+            node = add_volume(self._slicer, self._scene, image, name, volume, top)
+            mark(node, VOLUME if image_id else OVERLAY, image_id, self.server)
+            self._nodes.add(node)
+            return node
+
+        return SlabLoad(self._slicer, volume, finish)
+
+    def show_volume(self, node: Any) -> None:
+        """Show a volume in all slice views, whole."""
+        self._require_volume(node)
+        self._views.show(node)
+
+    def begin_volume_snapshot(self, node: Any, path: str | Path) -> SlabSave:
+        """Begin to write a volume's voxels to a `.npy` file; call `step` of what is returned until it returns True.
+
+        Raises:
+            LocalProblem: It cannot be written, or the volume is none that a server could take as it is seen.
+        """
+        self._require_volume(node)
+        check_uploadable(self._scene, node)
+        return SlabSave(node, path)
+
+    def snapshot_volume(self, node: Any, path: str | Path) -> dict[str, Any]:
+        """Write a volume's voxels (K, J, I) to a `.npy` file at once; return {"voxels": PATH, "ijk_to_ras": 4x4}."""
+        save = self.begin_volume_snapshot(node, path)
+        while not save.step():
+            pass
+        return save.geometry
+
+    # ---- segmentations
+
+    def segmentation_for(self, volume: Any, entries: Entries, create: bool = True) -> Any:
+        """Return the latest segmentation that this module made for a volume, with a segment for each label.
+
+        Where there is none: a new one with empty segments, or None if `create` is False.
+        """
+        self._require_volume(volume)
+        for node in reversed(nodes_of(self._scene, "vtkMRMLSegmentationNode")):
+            if node.GetAttribute(ROLE) == SEGMENTATION and node.GetNodeReference(_VOLUME_REFERENCE) is volume:
+                self.ensure_segments(node, entries)
+                return node
+        if not create:
+            return None
+        node = self._new_segmentation(volume, f"{volume.GetName()} segmentation")
+        self.ensure_segments(node, entries)
+        return node
+
+    def ensure_segments(self, node: Any, entries: Entries) -> None:
+        """Add a segment for each label that has none; nothing else changes."""
+        self._require_segmentation(node)
+        with self._own_write():
+            ensure_segments(self._slicer, node.GetSegmentation(), entries, {})
+
+    def apply_label(self, node: Any, label: Mapping[str, Any], entries: Entries, mode: str = "undo") -> Any:
+        """Give the label segments new voxels, and leave every other segment as it is.
+
+        Args:
+            node: The segmentation.
+            label: The LabelFile.
+            entries: Labels of the model; those that the label does not have become empty.
+            mode: "undo" writes into `node` behind an undo point of the segment editor. Where none can be made, though
+                there are voxels to lose, or where the user gave `node` another geometry than the image's, a new
+                segmentation is made and `node` is left as it is. "new" makes one always.
+
+        Returns:
+            The segmentation that was written to.
+
+        Raises:
+            LocalProblem, BadAnswer: The label does not fit the image, or a file or node is gone. Nothing was changed.
+        """
+        if mode not in ("undo", "new"):
+            raise ValueError(f"Expected mode 'undo' or 'new', got '{mode}'.")
+        entries, volume, grid, image = self._prepare(node, label, entries)
+        if mode == "new" or not is_on_grid(node, grid) or not self._may_write(node, label, entries):
+            node = self._new_segmentation(volume, f"{volume.GetName()} auto-segmentation")
+        self._write(node, image, label, entries)
+        return node
+
+    def load_label(self, node: Any, label: Mapping[str, Any], entries: Entries) -> None:
+        """Put a stored label into a segmentation whose label segments are still empty.
+
+        Raises:
+            LocalProblem, BadAnswer: They are not, or as `apply_label`. Nothing was changed.
+        """
+        entries, _, grid, image = self._prepare(node, label, entries)
+        if self._has_label_voxels(node, label, entries) or not is_on_grid(node, grid):
+            raise LocalProblem(
+                f"Expected an empty segmentation, but '{node.GetName()}' has voxels. Nothing was changed; open the "
+                "case again."
+            )
+        self._write(node, image, label, entries)
+
+    def snapshot(self, node: Any) -> SegmentationData:
+        """Return a copy of all segments on the grid of the image, see `is_on_grid`; voxels beyond it are kept."""
+        self._require_segmentation(node)
+        return snapshot(self._slicer, node, self._grid(node))
+
+    def is_on_grid(self, node: Any) -> bool:
+        """Return whether a snapshot is exact; else Slicer resamples to nearest neighbours, for the user to be told."""
+        self._require_segmentation(node)
+        return is_on_grid(node, self._grid(node))
+
+    def restore(self, volume: Any, data: SegmentationData, entries: Entries, name: str) -> Any:
+        """Return a new segmentation with what a snapshot had: overlaps, order, tags and the user's segments included.
+
+        Labels that the model has gained since get an empty segment.
+
+        Raises:
+            LocalProblem: It was drawn on an image of another grid.
+        """
+        self._require_volume(volume)
+        node = self._new_segmentation(volume, f"{name} segmentation")
+        try:
+            with self._own_write():
+                restore(self._slicer, node, data, grid_of(self._slicer, node, volume))
+        except LocalProblem:
+            self._nodes.remove_one(node)
+            raise
+        self.ensure_segments(node, entries)
+        return node
+
+    def has_voxels(self, node: Any) -> bool:
+        """Return whether anything is drawn."""
+        self._require_segmentation(node)
+        return next(self._drawn(node), None) is not None
+
+    def drawn_segments(self, node: Any) -> set[str]:
+        """Return the ids of the segments that have voxels."""
+        self._require_segmentation(node)
+        return set(self._drawn(node))
+
+    def segment_names(self, node: Any) -> list[SegmentName]:
+        """Return the segments as far as their meaning goes, in the order of the list."""
+        self._require_segmentation(node)
+        segmentation = node.GetSegmentation()
+        names = []
+        for identifier in segmentation.GetSegmentIDs():
+            segment = segmentation.GetSegment(identifier)
+            names.append(SegmentName(identifier, segment.GetName() or "", tag_of(segment, LABEL_TAG) or ""))
+        return names
+
+    def watch(self, node: Any, edited: Callable[[], None]) -> None:
+        """Call a function after each edit of a segmentation by the user, until `unwatch` or the node is gone."""
+        self._require_segmentation(node)
+        self.unwatch()
+        self._watch = Watch(self._slicer, node, edited, lambda: self._writing > 0)
+
+    def unwatch(self) -> None:
+        """Call nothing any more."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.stop()
+
+    # ---- views, curves
+
+    def show_overlay(self, node: Any, visible: bool, opacity: float = 0.5) -> None:
+        """Show a volume over the image in all slice views, clear where it is zero; or show again what was there."""
+        self._require_volume(node)
+        if visible:
+            self._views.show_overlay(node, opacity)
+        elif self._views.is_overlay(node):
+            self._views.hide_overlay()
+
+    def remove_overlay(self, node: Any) -> None:
+        """Hide an overlay and take it out of the scene; nothing happens if it is gone."""
+        if self._nodes.is_here(node):
+            if self._views.is_overlay(node):
+                self._views.hide_overlay()
+            self._nodes.remove_one(node)
+
+    def jump(self, ras: Sequence[float]) -> None:
+        """Centre all slice views on a point, RAS in mm."""
+        self._views.jump(ras)
+
+    def show_curves(self, losses: Sequence[Sequence[float]], validations: Sequence[Sequence[float]]) -> Any:
+        """Fill Slicer's plot with (iteration, loss) and (iteration, Dice) points; return the chart node."""
+        return self._curves.show(losses, validations)
+
+    def remove_sample(self, keep: Any = None) -> None:
+        """Take out of the scene what this module made for the sample; `keep` stays (the next sample's volume)."""
+        self.unwatch()
+        self._views.hide_overlay()
+        self._nodes.remove(keep)
+
+    # ---- parts
+
+    def _require_volume(self, node: Any) -> None:
+        self._nodes.require(node, "vtkMRMLScalarVolumeNode", "a volume")
+
+    def _require_segmentation(self, node: Any) -> None:
+        self._nodes.require(node, "vtkMRMLSegmentationNode", "a segmentation")
+
+    def _volume_of(self, node: Any) -> Any:
+        return node.GetNodeReference(_VOLUME_REFERENCE) or node.GetNodeReference(
+            node.GetReferenceImageGeometryReferenceRole()
+        )
+
+    def _grid(self, node: Any) -> Grid:
+        return grid_of(self._slicer, node, self._volume_of(node))
+
+    def _new_segmentation(self, volume: Any, name: str) -> Any:
+        node = self._scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self._scene.GenerateUniqueName(name))
+        node.CreateDefaultDisplayNodes()
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        node.SetNodeReferenceID(_VOLUME_REFERENCE, volume.GetID())
+        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        mark(node, SEGMENTATION, volume.GetAttribute("Rep3DLabel.Image") or "", self.server)
+        self._nodes.add(node)
+        return node
+
+    def _prepare(self, node: Any, label: Mapping[str, Any], entries: Entries) -> tuple[list[Any], Any, Grid, Any]:
+        """Check all that can go wrong before anything is changed."""
+        self._require_segmentation(node)
+        volume = self._volume_of(node)
+        self._require_volume(volume)
+        grid = grid_of(self._slicer, node, volume)
+        check_fits(label, grid.shape, grid.matrix)
+        return list(entries), volume, grid, label_image(self._slicer, label, grid.matrix)
+
+    def _may_write(self, node: Any, label: Mapping[str, Any], entries: list[Any]) -> bool:
+        if self._undo is not None and self._undo():
+            return True
+        return not self._has_label_voxels(node, label, entries)
+
+    def _has_label_voxels(self, node: Any, label: Mapping[str, Any], entries: list[Any]) -> bool:
+        segmentation = node.GetSegmentation()
+        mine = label_segments(segmentation)
+        ids = {mine[name] for name in {**entries_by_name(entries), **label_values(label)} if name in mine}
+        if all(image_of(segmentation.GetSegment(identifier)) is None for identifier in ids):
+            return False
+        return any(identifier in ids for identifier in drawn(segmentation))
+
+    def _drawn(self, node: Any) -> Iterator[str]:
+        segmentation = node.GetSegmentation()
+        if source_representation(segmentation) != BINARY:  # surfaces: none of them is empty
+            return iter(segmentation.GetSegmentIDs())
+        return drawn(segmentation)
+
+    def _write(self, node: Any, image: Any, label: Mapping[str, Any], entries: list[Any]) -> None:
+        segmentation, values = node.GetSegmentation(), label_values(label)
+        with self._own_write():
+            ensure_segments(self._slicer, segmentation, entries, values)
+            write_label(self._slicer, segmentation, image, values, entries_by_name(entries))
+
+    @contextmanager
+    def _own_write(self) -> Iterator[None]:
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+            if self._watch is not None and not self._writing:
+                self._watch.written()
+
+
+def _top(image: Any) -> float:
+    """Return the highest value of an overlay, 1 where it has none above zero."""
+    highest = float(np.fmax.reduce(array_of(image), axis=None)) if image.GetNumberOfPoints() else 0.0
+    return highest if np.isfinite(highest) and highest > 0 else 1.0

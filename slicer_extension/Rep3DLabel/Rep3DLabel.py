@@ -15,7 +15,7 @@ import qt
 import slicer
 from Rep3DLabelLib.drafts import Drafts
 from Rep3DLabelLib.i18n import set_translator, tr
-from Rep3DLabelLib.local.server import LocalServer
+from Rep3DLabelLib.local.launcher import Launcher
 from Rep3DLabelLib.panel import Panel
 from Rep3DLabelLib.panel.qt_settings import QtStore
 from Rep3DLabelLib.scene import Scene
@@ -78,7 +78,7 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             Drafts(_kept_folder() / "drafts"),
             settings,
             self._folder,
-            make_local=_make_local_server,
+            Launcher(_kept_folder() / "server", slicer.util.startupEnvironment()),
         )
         self.panel.use(self.workflow)
         scene = slicer.mrmlScene
@@ -142,8 +142,3 @@ def _kept_folder():
     """Return the folder of what must outlive the session; not Slicer's cache, which it empties."""
     place = qt.QStandardPaths.writableLocation(qt.QStandardPaths.AppDataLocation)
     return Path(str(place)) / "Rep3DLabel"
-
-
-def _make_local_server(choice):
-    folder, environment = _kept_folder() / "server", slicer.util.startupEnvironment()
-    return LocalServer(choice.python, choice.studies, folder, choice.app, choice.labels, environment=environment)

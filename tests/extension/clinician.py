@@ -97,6 +97,16 @@ class Clinician:
         segment = self.segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
         driver.edit_segment(self.ui.segmentEditor, segment, voxels.astype(np.uint8), self.volume)
 
+    def draw_over(self, name: str, voxels: np.ndarray) -> None:
+        """As `draw`, with the editor set to leave other segments as they are where both are drawn."""
+        slicer, segmentation = self.slicer, self.segmentation.GetSegmentation()
+        segment = segmentation.GetSegmentIdBySegmentName(name)
+        segmentation.SeparateSegmentLabelmap(segment)  # as the editor does before it draws over others
+        self.draw(name, voxels)
+        assert np.array_equal(
+            slicer.util.arrayFromSegmentBinaryLabelmap(self.segmentation, segment, self.volume).astype(bool), voxels
+        )
+
     def in_scene(self, label: Path) -> np.ndarray:
         """A label file's voxels as they lie in the scene's volume: by position in space, whatever the axes are."""
         file = nib.load(label)

@@ -310,7 +310,8 @@ class FakeScreen:
 class Bench:
     """A workflow on fakes, and short words for what tests do again and again."""
 
-    def __init__(self, folder: Path, store: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, store: dict[str, str] | None = None, left: Any = None) -> None:
+        self.left = left
         self.worker, self.scene, self.screen = FakeWorker(), FakeScene(), FakeScreen()
         self.drafts = Drafts(folder / "drafts")
         self.settings = Settings({} if store is None else store)
@@ -325,13 +326,18 @@ class Bench:
             self.drafts,
             self.settings,
             work,
-            make_local=self._make_local,
+            launcher=self,
             clock=lambda: self.time,
         )
         self.folder = work
 
-    def _make_local(self, choice: Any) -> Any:
+    def make(self, choice: Any) -> Any:
+        """As `local.launcher.Launcher`."""
         return self.locals[0]
+
+    def leftover(self) -> Any:
+        """As `local.launcher.Launcher`."""
+        return self.left
 
     @property
     def view(self) -> Any:

@@ -13,11 +13,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.app.data import write_image, write_label
+from tests.app.data import write_image, write_label, write_nifti
 from tests.app.server import AppServer
 from tests.extension.clinician import Clinician
+from tests.slicerbench import driver
+from tests.slicerbench.dialogs import open_dialogs
 from tests.slicerbench.stall import stall_meter
 
+# Grids as scanners and converters write them: left-handed, oblique, with permuted axes and unequal voxels.
+GRIDS = {
+    "z_left_handed": [[-1.0, 0, 0, 40], [0, 1.0, 0, -20], [0, 0, 1.0, 7], [0, 0, 0, 1]],
+    "z_oblique": [[0.8, -0.36, 0.48, -3], [0.6, 0.48, -0.64, 11], [0, 0.8, 0.6, 5], [0, 0, 0, 1]],
+    "z_permuted": [[0, 0, -2.5, 9], [0.7, 0, 0, -12], [0, -1.1, 0, 30], [0, 0, 0, 1]],
+}
 CONF = {"iterations": "12", "preset": "tiny", "device": "cpu", "score_minutes": "0", "strategy": "first"}
 
 
@@ -47,6 +55,9 @@ def server(experts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     studies = tmp_path_factory.mktemp("studies")
     for image in (experts / "images").iterdir():
         shutil.copy(image, studies)
+    for number, (name, matrix) in enumerate(GRIDS.items()):
+        noise = np.random.default_rng(number).normal(100, 20, (14, 17, 11)).astype(np.int16)
+        write_nifti(studies / f"{name}.nii.gz", noise, np.array(matrix, np.float64))
     conf = {**CONF, "labels": (experts / "names").read_text()}
     with AppServer(studies, tmp_path_factory.mktemp("scratch"), conf) as running:
         yield running
@@ -128,7 +139,7 @@ def test_from_connect_to_a_retrained_model(clinician: Clinician, server: AppServ
     # A submitted label is opened again and is what was submitted.
     clinician.open("casesSection")
     clinician.click("refreshCasesButton")
-    clinician.wait(lambda: len(clinician.view.cases) == 6, 30)
+    clinician.wait(lambda: len(clinician.view.cases) == 9, 30)
     clinician.flow.open_case(image_id)
     clinician.wait(clinician.idle)
     expert = clinician.in_scene(next((experts / "labels").glob(f"{image_id}.nii*")))
@@ -140,7 +151,50 @@ def test_from_connect_to_a_retrained_model(clinician: Clinician, server: AppServ
     clinician.open("batchSection")
     clinician.click("startBatchButton")
     clinician.wait(lambda: clinician.view.batch.phase == "done", 120)
-    assert clinician.view.batch.done == 2
+    assert clinician.view.batch.done == 5
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_voxels_come_back_where_they_were_drawn_on_any_grid(clinician: Clinician, server: AppServer, name: str) -> None:
+    values = _values(server)
+    clinician.flow.open_case(name)
+    clinician.wait(clinician.idle)
+    image = nib.load(server.studies / f"{name}.nii.gz")
+    drawn = np.random.default_rng(5).choice([0, *values.values()], image.shape).astype(np.uint8)
+    label = write_nifti(server.studies.parent / f"{name}-drawn.nii.gz", drawn, image.affine)
+    clinician.correct(label, values)
+    clinician.submit()
+    stored = _stored(server, name)
+    assert np.array_equal(np.asarray(stored.dataobj), drawn)
+    assert np.array_equal(stored.affine, image.affine)
+
+
+def test_overlaps_are_told_before_they_are_flattened(clinician: Clinician, server: AppServer, bench) -> None:
+    first, second = list(_values(server))[:2]
+    clinician.flow.open_case("z_oblique")
+    clinician.wait(clinician.idle)
+    before = _stored(server, "z_oblique").get_fdata()
+    editor = clinician.ui.segmentEditor
+    editor.mrmlSegmentEditorNode().SetOverwriteMode(clinician.slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+    mine = np.zeros(clinician.slicer.util.arrayFromVolume(clinician.volume).shape, bool)
+    mine[3:6, 3:6, 3:6] = True
+    clinician.draw_over(first, mine)
+    clinician.draw_over(second, np.roll(mine, 1, axis=2))
+    clinician.click("submitButton")
+    clinician.wait(open_dialogs)
+    (box,) = open_dialogs()
+    assert f"'{first}' and '{second}' overlap in 18 voxels" in box.text
+    driver.click(next(button for button in box.buttons() if "back" in button.text))
+    clinician.wait(clinician.idle)
+    assert np.array_equal(_stored(server, "z_oblique").get_fdata(), before) and clinician.view.edited
+    clinician.click("submitButton")
+    clinician.wait(open_dialogs)
+    driver.click(next(button for button in open_dialogs()[0].buttons() if button.text == "Submit"))
+    clinician.wait(clinician.idle)
+    label = next((server.studies / "labels" / "final").glob("z_oblique.nii*"))
+    stored, values = clinician.in_scene(label), _values(server)
+    assert np.array_equal(stored == values[first], mine)  # the one higher in the list
+    assert np.count_nonzero(stored == values[second]) == 9
 
 
 def test_undo_brings_back_what_a_segmentation_has_replaced(clinician: Clinician, server: AppServer) -> None:

@@ -751,6 +751,16 @@ def test_a_local_server_that_does_not_start_is_told_in_its_own_words(bench: Benc
     assert "no labels are known" in bench.view.message.text and bench.view.enabled["start_local_server"] == ""
 
 
+def test_a_server_that_outlived_its_slicer_is_connected_to_and_can_be_stopped(tmp_path: Path) -> None:
+    local = _Local()
+    local.state = "running"
+    bench = Bench(tmp_path, left=local)
+    bench.tick()
+    assert bench.worker.job("test").args["server"]["url"] == local.url
+    bench.flow.stop_local_server()
+    assert bench.view.local.state == "stopping"
+
+
 # Rules ---------------------------------------------------------------------------------------------------------
 
 

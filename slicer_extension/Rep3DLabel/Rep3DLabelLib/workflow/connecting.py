@@ -28,17 +28,15 @@ class Connecting:
     Args:
         desk: Shared state.
         changed: Called when another server, or another model, is used from now on.
-        make_local: Makes a local server from a `LocalChoice`.
+        launcher: Makes local servers, and finds one that was left running (`local.launcher`); None: there are none.
     """
 
-    def __init__(
-        self, desk: Desk, changed: Callable[[], None], make_local: Callable[[LocalChoice], Any] | None
-    ) -> None:
-        self._desk, self._changed, self._make_local = desk, changed, make_local
+    def __init__(self, desk: Desk, changed: Callable[[], None], launcher: Any = None) -> None:
+        self._desk, self._changed, self._launcher = desk, changed, launcher
         self._wanted: dict[str, object] = {}
         self._number = 0
         self._retry_at = 0.0
-        self._local: Any = None
+        self._local: Any = launcher.leftover() if launcher is not None else None
         self._local_connected = False
 
     # ---- the connection
@@ -151,11 +149,11 @@ class Connecting:
     def start_local(self, python: str, app: str, studies: str, labels: str) -> None:
         """Start a server on this computer and connect to it when it is ready."""
         desk = self._desk
-        if desk.refused("start_local_server") or self._make_local is None:
+        if desk.refused("start_local_server") or self._launcher is None:
             return
         choice = LocalChoice(python.strip(), app.strip(), studies.strip(), labels.strip())
         desk.settings.save_local(choice)
-        self._local = self._make_local(choice)
+        self._local = self._launcher.make(choice)
         self._local_connected = False
         self._local.start()
         self._watch_local()

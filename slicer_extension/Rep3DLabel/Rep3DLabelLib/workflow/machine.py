@@ -17,7 +17,7 @@ from ..drafts import Drafts
 from ..errors import ClientError
 from ..i18n import tr
 from ..ports import Screen
-from ..settings import LocalChoice, Settings
+from ..settings import Settings
 from ..view import ERROR, INFO, WARNING, Options, View
 from ..worker.jobs import Worker
 from .connecting import Connecting
@@ -42,7 +42,7 @@ class Workflow:
         drafts: Unsent work.
         settings: What is remembered.
         folder: For the session's working files; its maker removes it at the end.
-        make_local: Makes a local server from a choice; None where there can be none.
+        launcher: Makes local servers, and finds one that was left running (`local.launcher`); None: there are none.
         clock: Monotonic seconds.
         now: Local time.
     """
@@ -55,7 +55,7 @@ class Workflow:
         drafts: Drafts,
         settings: Settings,
         folder: Path,
-        make_local: Callable[[LocalChoice], Any] | None = None,
+        launcher: Any = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
@@ -65,7 +65,7 @@ class Workflow:
         self._sampling = Sampling(desk, self._editing, self._segmenting.forget, self._sample_ready)
         self._submitting = Submitting(desk, self._editing, self._submitted)
         self._watching = Watching(desk)
-        self._connecting = Connecting(desk, self._changed_model, make_local)
+        self._connecting = Connecting(desk, self._changed_model, launcher)
         self._uploading = Uploading(desk, self._editing, self._sampling.open_now)
         self._editing.list_drafts()
 

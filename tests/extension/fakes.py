@@ -213,6 +213,8 @@ class FakeScene:
             node.drawn[f"rep3d_{value}"] = label["counts"].get(name, 0)
 
     def load_label(self, node: FakeNode, label: Any, entries: Any) -> None:
+        if self.problem:
+            raise self.problem
         self._write(node, label)
 
     def apply_label(self, node: FakeNode, label: Any, entries: Any, mode: str) -> FakeNode:
@@ -255,8 +257,11 @@ class FakeScene:
     def unwatch(self) -> None:
         self.edited = None
 
-    def remove_sample(self, keep: Any = None) -> None:
-        self.log.append(("removed", keep.name if keep else None))
+    def remove_sample(self, *keep: FakeNode) -> None:
+        self.log.append(("removed", *(node.name for node in keep)))
+
+    def remove(self, node: FakeNode) -> None:
+        self.log.append(("taken out", node.name))
 
     def show_overlay(self, node: FakeNode, visible: bool, opacity: float = 0.5) -> None:
         self.log.append(("overlay", visible))
@@ -365,8 +370,8 @@ class Bench:
         """Has a case in hand, by Next sample."""
         self.flow.next_sample()
         self.worker.answer("next_sample", self.value(image_id, reason="most unsure", leased_until=""))
-        self.tick()
-        self.tick()
+        for _ in range(3):
+            self.tick()
         assert self.view.sample.id == image_id, self.view.message
         return self
 

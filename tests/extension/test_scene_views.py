@@ -164,7 +164,7 @@ def run_sample(bench, scene, tmp_path, number):
     volume = samples.load(
         scene, samples.volume_file(tmp_path, np.ones((5, 6, 7), np.int16)), f"s{number}", f"s{number}"
     )
-    scene.remove_sample(keep=volume)
+    scene.remove_sample(volume)
     node = scene.segmentation_for(volume, ENTRIES)
     scene.show_volume(volume)
     scene.watch(node, lambda: None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from Rep3DLabelLib.drafts import Draft
 from Rep3DLabelLib.errors import LocalProblem
 from Rep3DLabelLib.labels import SegmentName
 from Rep3DLabelLib.view import COMMANDS, Options
@@ -113,6 +114,33 @@ def test_a_second_click_does_nothing_but_say_why(ready: Bench) -> None:
     assert ready.view.message.level == "warning"
 
 
+def test_edits_made_while_the_next_case_is_on_its_way_are_kept(ready: Bench) -> None:
+    ready.fetch("case_1")
+    ready.flow.next_sample()
+    ready.draw(rep3d_1=5)
+    ready.worker.answer("next_sample", ready.value("case_2"))
+    ready.tick()
+    ready.draw(rep3d_1=6)
+    for _ in range(3):
+        ready.tick()
+    assert ready.view.sample.id == "case_2"
+    assert [row.image_id for row in ready.view.drafts] == ["case_1"]
+
+
+def test_a_case_whose_label_does_not_fit_leaves_the_case_in_hand(ready: Bench) -> None:
+    ready.fetch("case_1").draw(rep3d_1=5)
+    ready.tick(3)
+    segmentation = ready.screen.editing[0]
+    ready.flow.open_case("case_2")
+    ready.scene.problem = LocalProblem("It does not fit.")
+    ready.worker.answer("open_case", ready.value("case_2", label=ready.inferred()["label"]))
+    for _ in range(3):
+        ready.tick()
+    assert ready.view.sample.id == "case_1" and ready.screen.editing[0] is segmentation
+    assert ready.view.activity is None and "does not fit" in ready.view.message.text
+    assert ("taken out", "case_2") in ready.scene.log
+
+
 @pytest.mark.parametrize("kind", ["NoSampleLeft", "ServerUnreachable", "BadAnswer", "HelperEnded", "InternalError"])
 def test_a_failed_fetch_leaves_the_case_in_hand_and_the_buttons_usable(ready: Bench, kind: str) -> None:
     ready.fetch("case_1")
@@ -183,6 +211,7 @@ def test_auto_run_segments_a_new_sample_but_not_one_with_a_label_or_unsent_work(
     ready.worker.answer("next_sample", ready.value("case_1"))
     ready.tick()
     ready.tick()
+    ready.tick()
     assert ready.view.activity.name == "auto_segment"
     ready.worker.answer("infer", ready.inferred())
     ready.draw(rep3d_1=9)
@@ -191,10 +220,12 @@ def test_auto_run_segments_a_new_sample_but_not_one_with_a_label_or_unsent_work(
     ready.worker.answer("open_case", ready.value("case_2", label=label))
     ready.tick()
     ready.tick()
+    ready.tick()
     assert ready.worker.waiting("infer") == 0
     assert ready.view.labels[0].voxels == 7
     ready.flow.open_case("case_1")
     ready.worker.answer("open_case", ready.value("case_1", label=None))
+    ready.tick()
     ready.tick()
     ready.tick()
     assert ready.worker.waiting("infer") == 0 and "unsent work" in ready.view.message.text
@@ -369,6 +400,7 @@ def test_closing_the_scene_keeps_the_edits_and_offers_them_again(ready: Bench) -
     ready.worker.answer("open_case", ready.value("case_1", label=None))
     ready.tick()
     ready.tick()
+    ready.tick()
     assert ready.view.edited and ready.view.sample.source.startswith("unsent work")
     assert not ready.view.drafts  # it is in hand now
 
@@ -379,6 +411,7 @@ def test_a_restored_draft_goes_when_its_label_was_submitted(ready: Bench) -> Non
     ready.flow.scene_closed()
     ready.flow.restore_draft(ready.view.drafts[0].key)
     ready.worker.answer("open_case", ready.value("case_1", label=None))
+    ready.tick()
     ready.tick()
     ready.tick()
     ready.flow.submit()
@@ -490,9 +523,46 @@ def test_edits_made_while_it_is_sent_stay_edits(ready: Bench) -> None:
     _submit(ready)
     ready.draw(rep3d_1=6)
     ready.worker.answer("submit", {"label": "case_1"})
-    assert ready.view.edited and len(ready.drafts.list()) == 1
+    assert ready.view.edited
     ready.tick(3)
     assert len(ready.drafts.list()) == 1
+
+
+def test_what_is_sent_is_not_written_over_by_edits_made_meanwhile(ready: Bench) -> None:
+    ready.fetch().draw(rep3d_1=5)
+    ready.flow.submit()
+    draft = Path(ready.worker.job("compose").args["draft"])
+    before = draft.read_bytes()
+    ready.screen.editing[0].names["mine"] = SegmentName("mine", "vessel")
+    ready.draw(mine=3)
+    ready.tick(3)
+    assert draft.read_bytes() == before and len(ready.drafts.list()) == 2
+    ready.worker.answer("compose", ready.composed())
+    ready.worker.fail("submit", "ServerUnreachable")
+    assert len(ready.drafts.list()) == 2 and ready.view.edited  # neither state is lost
+
+
+def test_a_large_draft_is_written_a_little_at_each_tick_and_the_latest_state_wins(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.fetch().draw(rep3d_1=5)
+    written: list[str] = []
+
+    def slowly(draft: Draft, data: object) -> Iterator[float]:
+        for part in range(3):
+            ready.time += 1.0  # each step takes a second
+            yield part / 3
+        written.append(draft.key)
+        return draft
+
+    monkeypatch.setattr(ready.drafts, "save_in_steps", slowly)
+    ready.tick(3)
+    assert not written
+    ready.flow.submit()  # takes the place of what was being written
+    assert ready.view.activity.name == "submit" and ready.worker.waiting("compose") == 0
+    for _ in range(6):
+        ready.tick()
+    assert len(written) == 1 and ready.worker.waiting("compose") == 1
 
 
 def test_overlaps_are_told_before_anything_is_flattened(ready: Bench) -> None:

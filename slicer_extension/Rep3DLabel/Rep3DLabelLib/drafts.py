@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -75,12 +75,22 @@ class Drafts:
         Raises:
             LocalProblem: It cannot be written; what was there is as it was.
         """
+        steps = self.save_in_steps(draft, data)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                saved: Draft = end.value
+                return saved
+
+    def save_in_steps(self, draft: Draft, data: segnrrd.SegmentationData) -> Generator[float, None, Draft]:
+        """As `save`, some megabytes with each step; yields the part that is done. Closed early, it changes nothing."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._problem(error) from error
         saved = Draft(**{**asdict(draft), "time": self._now().isoformat(timespec="seconds")})
-        segnrrd.write(self.path(draft.key), data)
+        yield from segnrrd.write_in_steps(self.path(draft.key), data)
         self._write_about(self.folder / f"{draft.key}{_ABOUT}", asdict(saved))
         return saved
 

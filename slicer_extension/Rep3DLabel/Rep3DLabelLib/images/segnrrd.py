@@ -24,8 +24,9 @@ from .arrays import bytes_of
 from .grids import TOLERANCE, distance
 from .nrrd_header import NrrdHeader, escape, parse_header
 
-__all__ = ["SegmentEntry", "SegmentationData", "read", "write"]
+__all__ = ["SegmentEntry", "SegmentationData", "read", "write", "write_in_steps"]
 
+_STEP_BYTES = 8 << 20  # written in one step: a few milliseconds
 _EXACT = "Rep3DLabelExact"
 _GEOMETRY = "Reference image geometry"
 _EMPTY = "0 -1 0 -1 0 -1"
@@ -105,6 +106,16 @@ def write(path: str | Path, data: SegmentationData) -> None:
     Raises:
         LocalProblem: The file cannot be written.
     """
+    for _ in write_in_steps(path, data):
+        pass
+
+
+def write_in_steps(path: str | Path, data: SegmentationData) -> Iterator[float]:
+    """As `write`, some megabytes with each step; yields the part that is done. Closed early, it leaves nothing.
+
+    Raises:
+        LocalProblem: The file cannot be written.
+    """
     layers, extent = _layers_to_write(data)
     dtype = numpy.result_type(*layers)
     if dtype.name not in _TYPES:
@@ -112,8 +123,13 @@ def write(path: str | Path, data: SegmentationData) -> None:
     header = _header(data, layers, extent, dtype)
     with atomic_target(Path(path)) as part, part.open("xb") as stream:
         stream.write(header)
-        for layer in layers:
-            stream.write(bytes_of(layer.astype(dtype.newbyteorder("<"), copy=False)))
+        slices, plane = len(layers) * len(layers[0]), max(1, layers[0][0].size * dtype.itemsize)
+        count = max(1, _STEP_BYTES // plane)
+        for number, layer in enumerate(layers):
+            for first in range(0, len(layer), count):
+                slab = layer[first : first + count]
+                stream.write(bytes_of(slab.astype(dtype.newbyteorder("<"), copy=False)))
+                yield min(1.0, (number * len(layer) + first + count) / slices)
 
 
 def _layers_to_write(data: SegmentationData) -> tuple[list[numpy.ndarray], tuple[int, ...]]:

@@ -126,7 +126,7 @@ class ServerSection(Section):
         ui.statusText.setToolTip(connection.url)
         connected = connection.state in (READY, BUSY)
         ui.connectButton.setText(tr("Test") if connected else tr("Connect"))
-        show_widget(ui.disconnectButton, connected)
+        show_widget(ui.disconnectButton, connected or connection.state == CONNECTING)
         if not ui.userEdit.hasFocus() and ui.userEdit.text != view.options.user:
             ui.userEdit.setText(view.options.user)
         if connection.state != self._state:

@@ -83,16 +83,16 @@ class SampleNodes:
                 f"Expected {what} in the scene, but '{node.GetName()}' was removed from it. Open the sample again."
             )
 
-    def remove(self, keep: Any = None) -> None:
+    def remove(self, *keep: Any) -> None:
         """Take the sample's nodes out of the scene, with the display and storage nodes that only they use.
 
         Args:
-            keep: A node that stays, and still counts to the sample.
+            keep: Nodes that stay, and still count to the sample.
         """
         held, self._held = self._held, []
         for reference in held:
             node = reference.Get()
-            if node is keep and node is not None:
+            if node is not None and any(node is other for other in keep):
                 self._held.append(reference)
             elif self.is_here(node):
                 self._remove(node)

@@ -290,11 +290,16 @@ class Scene:
         """Fill Slicer's plot with (iteration, loss) and (iteration, Dice) points; return the chart node."""
         return self._curves.show(losses, validations)
 
-    def remove_sample(self, keep: Any = None) -> None:
-        """Take out of the scene what this module made for the sample; `keep` stays (the next sample's volume)."""
+    def remove(self, node: Any) -> None:
+        """Take one node that this module made out of the scene; nothing happens if it is gone."""
+        if self._nodes.is_here(node):
+            self._nodes.remove_one(node)
+
+    def remove_sample(self, *keep: Any) -> None:
+        """Take out of the scene what this module made for the sample; `keep` stays (the next sample's nodes)."""
         self.unwatch()
         self._views.hide_overlay()
-        self._nodes.remove(keep)
+        self._nodes.remove(*keep)
 
     # ---- parts
 

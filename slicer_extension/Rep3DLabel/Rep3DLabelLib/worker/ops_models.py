@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..client.answers import ServerInfo
+from ..client.answers import Code, LabelTerm, ServerInfo
 from ..client.answers_status import BatchStatus, ServerStatus
 from ..client.answers_train import TrainStatus
 from ..client.answers_values import integer, mapping, text
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 _LOG_LINES = 40
-_CODES = ("category", "type", "modifier", "region")
 
 
 def test(task: Task) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def _info(info: ServerInfo, status: ServerStatus | None) -> dict[str, Any]:
             "error": text(known.get("error")),
             "preset": text(known.get("preset")),
             "trainable": name in info.trainers,
-            "entries": _entries(labels, colours, mapping(known.get("terms"))),
+            "entries": _entries(labels, colours, model.terms),
         }
     return {
         "name": info.name,
@@ -80,22 +79,26 @@ def _info(info: ServerInfo, status: ServerStatus | None) -> dict[str, Any]:
 
 
 def _entries(
-    labels: Mapping[str, int], colours: Mapping[str, Any], terms: Mapping[str, object]
+    labels: Mapping[str, int], colours: Mapping[str, Any], terms: Mapping[str, LabelTerm]
 ) -> list[dict[str, Any]]:
     entries = []
     for name, value in sorted(labels.items(), key=lambda item: item[1]):
-        term = mapping(terms.get(name))
-        colour = colours.get(name) or term.get("colour")
-        codes = {key: mapping(term.get(key)) or None for key in _CODES}
+        term = terms.get(name, LabelTerm())
+        colour = colours.get(name) or term.colour
+        codes = {key: None if code is None else dict(vars(code)) for key, code in _codes(term)}
         entries.append(
             {
                 "name": name,
                 "value": value,
-                "colour": list(colour) if isinstance(colour, (list, tuple)) and len(colour) == 3 else None,
+                "colour": None if colour is None else list(colour),
                 "term": codes if any(codes.values()) else None,
             }
         )
     return entries
+
+
+def _codes(term: LabelTerm) -> list[tuple[str, Code | None]]:
+    return [("category", term.category), ("type", term.type), ("modifier", term.modifier), ("region", term.region)]
 
 
 def train_start(task: Task) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..client.client import Rep3DClient, Timeouts
 from ..connection import FAILED, report_of_error
-from ..errors import Cancelled, ClientError, LocalProblem
+from ..errors import BadAnswer, Cancelled, ClientError, LocalProblem
 
 __all__ = ["Task", "failure_of"]
 
@@ -152,10 +152,12 @@ def failure_of(error: Exception) -> tuple[dict[str, Any], bool]:
     if not isinstance(error, ClientError):
         message = f"The module made a mistake ({type(error).__name__}: {error}). Its log says more."
         return {"kind": "InternalError", "message": message, "status": None, "detail": "", "state": FAILED}, True
+    # One answer that cannot be used, such as a cut download, does not make the server another program.
+    one_answer = isinstance(error, BadAnswer)
     return {
         "kind": type(error).__name__,
         "message": str(error),
         "status": getattr(error, "status", None),
         "detail": getattr(error, "detail", ""),
-        "state": report_of_error(error).state,
+        "state": FAILED if one_answer else report_of_error(error).state,
     }, False

@@ -58,7 +58,9 @@ class Connecting:
     def tick(self) -> None:
         """Try a lost server again, and look after the local one."""
         desk = self._desk
-        if desk.view.connection.state not in _HOPELESS and self._wanted and desk.clock() >= self._retry_at:
+        doubtful, desk.doubtful = desk.doubtful and desk.view.connection.state == READY, False
+        lost = desk.view.connection.state not in _HOPELESS and desk.clock() >= self._retry_at
+        if self._wanted and (lost or doubtful):
             self._retry_at = float("inf")  # until this try has ended
             self._test(self._wanted)
         self._watch_local()

@@ -27,6 +27,8 @@ __all__ = ["Desk", "Work", "local_time"]
 
 # What an error says about the connection itself; other errors are about one request.
 _CONNECTION_LOST = frozenset((UNREACHABLE, UNTRUSTED, NOT_ALLOWED, WRONG_APP))
+# Errors about one request that another program at the address would give as well: ask who is there.
+_DOUBTFUL = frozenset(("BadAnswer", "NotFoundError", "ServerFailed"))
 
 
 @dataclass
@@ -104,6 +106,7 @@ class Desk:
         self.work: Work | None = None
         self.job: Job | None = None  # of the foreground activity, to be dropped when it is cancelled
         self.tasks: list[Callable[[], bool]] = []  # each is called once per tick until it returns True
+        self.doubtful = False  # whether to find out if the server is still there
         self._observers: list[Callable[[], None]] = []
         self._numbers = itertools.count(1)
         self.view = View(options=settings.options)
@@ -145,6 +148,10 @@ class Desk:
         """Start it; whoever starts it makes sure that `end` or `fail` is called."""
         self.update(activity=Activity(name, text, None, cancellable), message=Message(INFO, "", next(self._numbers)))
 
+    def runs(self, name: str) -> bool:
+        """Return whether the activity of this name goes on; it may have been cancelled, or have gone with the scene."""
+        return self.view.activity is not None and self.view.activity.name == name
+
     def progress(self, text: str, fraction: float | None = None, cancellable: bool | None = None) -> None:
         """Say what it does now."""
         activity = self.view.activity
@@ -168,6 +175,7 @@ class Desk:
     def note_connection(self, error: JobError | ClientError) -> None:
         """Let the state of the connection follow an error that is about it."""
         state = getattr(error, "state", FAILED)
+        self.doubtful = self.doubtful or getattr(error, "kind", "") in _DOUBTFUL
         if state in _CONNECTION_LOST and self.view.connection.state == READY:
             message = error.message if isinstance(error, JobError) else str(error)
             self.update(connection=ConnectionView(state, message, self.view.connection.url))
@@ -218,7 +226,7 @@ def local_time(text: str) -> str:
     """Return an ISO time as hours and minutes here ("14:05"), with the date if it is not today; "" if it is none."""
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # the latter two for years that this system has no times for
         return ""
     today = datetime.now().astimezone().date()
     return moment.strftime("%H:%M" if moment.date() == today else "%Y-%m-%d %H:%M")

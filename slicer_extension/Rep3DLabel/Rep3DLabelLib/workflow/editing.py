@@ -5,7 +5,7 @@ The rule that all others follow: nothing that could lose an edit begins before t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from .desk import Desk, Work, local_time
 __all__ = ["Editing", "names_of"]
 
 _IDLE, _LONGEST, _AFTER_FAILURE = 2.0, 15.0, 20.0  # seconds
+_BUDGET = 0.02  # seconds of writing at each tick
 
 
 class Editing:
@@ -29,6 +30,7 @@ class Editing:
         self._not_before = 0.0
         self._measured: tuple[str, int] | None = None  # draft and revision that was measured last
         self._measuring = False
+        self._saving: Generator[float, None, Draft] | None = None  # a draft that is being written, tick by tick
 
     # ---- noticing and keeping
 
@@ -58,41 +60,110 @@ class Editing:
             self._desk.update(edited=True)
 
     def keep(self) -> None:
-        """Write the segmentation to its draft now.
+        """Write the segmentation to its draft now, however long it takes; for when there is no later.
 
         Raises:
             LocalProblem: It cannot be kept; it is still in the scene.
         """
         desk, work = self._desk, self._desk.work
-        if work is None:
+        if work is None or work.revision == work.kept:
             return
+        self._stop_saving()
         revision = work.revision
-        work.draft = desk.drafts.save(work.draft, desk.scene.snapshot(work.segmentation))
-        work.kept = revision
-        desk.update(draft_time=local_time(work.draft.time))
+        self._kept(work, desk.drafts.save(work.draft, desk.scene.snapshot(work.segmentation)), revision)
 
-    def seal(self) -> None:
-        """Keep the segmentation as a draft of its own, which later edits do not replace; raises what `keep` does."""
+    def keep_then(self, go: Callable[[], None], failed: Callable[[ClientError], None]) -> None:
+        """Write the segmentation as it is now to its draft, a little at each tick; then call `go`, or else `failed`."""
+        desk, work = self._desk, self._desk.work
+        if work is None:
+            go()
+            return
+        self._stop_saving()
+        revision = work.revision
+        try:
+            data = desk.scene.snapshot(work.segmentation)
+        except ClientError as error:
+            failed(error)
+            return
+        steps = self._saving = desk.drafts.save_in_steps(work.draft, data)
+
+        def step() -> bool:
+            if self._saving is not steps:  # a later state is being written instead
+                return True
+            try:
+                saved = self._write_some(steps)
+            except ClientError as error:
+                self._saving = None
+                failed(error)
+                return True
+            if saved is None:
+                return False
+            self._saving = None
+            self._kept(work, saved, revision)
+            go()
+            return True
+
+        if not step():
+            desk.tasks.append(step)
+
+    def _write_some(self, steps: Generator[float, None, Draft]) -> Draft | None:
+        """Write for a moment; return the draft when it is whole."""
+        end = self._desk.clock() + _BUDGET
+        try:
+            while self._desk.clock() <= end:
+                next(steps)
+        except StopIteration as stop:
+            saved: Draft = stop.value
+            return saved
+        return None
+
+    def _stop_saving(self) -> None:
+        steps, self._saving = self._saving, None
+        if steps is not None:
+            steps.close()
+
+    def _kept(self, work: Work, saved: Draft, revision: int) -> None:
+        work.kept = max(work.kept, revision)
+        if work.draft.key == saved.key:
+            work.draft = saved
+        if self._desk.work is work:
+            self._desk.update(draft_time=local_time(saved.time))
+
+    def seal_then(self, go: Callable[[], None], failed: Callable[[ClientError], None]) -> None:
+        """As `keep_then`, with all edits so far, as a draft that later edits do not replace."""
         work = self._desk.work
-        if work is not None and work.edited:
-            self.keep()
+        if work is None or not work.edited:
+            go()
+            return
+
+        def kept() -> None:
+            if work.revision > work.kept:  # edited while it was written
+                self.keep_then(kept, failed)
+                return
             work.draft = self.new_draft(work, work.draft.source)
-            work.kept = 0
             self.list_drafts()
+            go()
+
+        self.keep_then(kept, failed)
 
     def new_draft(self, work: Work, source: str) -> Draft:
         """Return a draft for the next stretch of work on a case."""
         return self._desk.drafts.new(work.draft.server, work.image_id, work.name, work.model, source)
 
-    def before_leaving(self, go: Callable[[], None]) -> None:
-        """Keep the edits, then go on; where they cannot be kept, the user decides."""
-        work = self._desk.work
-        if work is None or not work.edited:
+    def before_leaving(self, go: Callable[[], None], stay: Callable[[], None] | None = None) -> None:
+        """Keep the edits, then go on; where they cannot be kept, the user decides.
+
+        Args:
+            go: Begins an activity, or ends it.
+            stay: Called instead of it where the user wants to stay.
+        """
+        desk, work = self._desk, self._desk.work
+        if work is None or work.revision == work.kept or not work.edited:
             go()
             return
-        try:
-            self.keep()
-        except LocalProblem as error:
+
+        def failed(error: ClientError) -> None:
+            desk.progress(tr("Waiting for your answer"))
             question = Question(
                 "lose_edits",
                 tr("Edits cannot be kept"),
@@ -100,9 +171,10 @@ class Editing:
                 (("lose", tr("Go on and lose them")), ("stay", tr("Stay here"))),
                 "stay",
             )
-            self._desk.screen.ask(question, lambda answer: go() if answer == "lose" else None)
-            return
-        go()
+            desk.screen.ask(question, lambda answer: go() if answer == "lose" else (stay or desk.end)())
+
+        desk.begin("keep", tr("Keeping your edits"))
+        self.keep_then(go, failed)
 
     def tick(self) -> None:
         """Keep what the user has edited, a moment after the hand rests or at the latest every few seconds."""
@@ -111,14 +183,14 @@ class Editing:
             return
         now = desk.clock()
         due = now - work.changed_at[1] >= _IDLE or now - work.changed_at[0] >= _LONGEST
-        if work.revision > work.kept and due and now >= self._not_before:
-            try:
-                self.keep()
-            except ClientError as error:
-                self._not_before = now + _AFTER_FAILURE
-                desk.say(ERROR, tr("Your edits are only in this window: {why}").format(why=error))
+        if work.revision > work.kept and due and now >= self._not_before and self._saving is None:
+            self.keep_then(lambda: None, self._not_kept)
         if work.kept:
             self._measure(work)
+
+    def _not_kept(self, error: ClientError) -> None:
+        self._not_before = self._desk.clock() + _AFTER_FAILURE
+        self._desk.say(ERROR, tr("Your edits are only in this window: {why}").format(why=error))
 
     def _measure(self, work: Work) -> None:
         """Have the volumes of what was kept counted."""

@@ -138,60 +138,83 @@ class Sampling:
             if not load.step():
                 desk.progress(tr("Loading the image"), load.progress)
                 return False
-            self._ready(value, load.node, restored)
+            self._prepare(value, load.node, restored)
             return True
 
         desk.tasks.append(step)
 
-    def _ready(self, value: Mapping[str, Any], volume: Any, restored: tuple[Draft, SegmentationData] | None) -> None:
-        desk, scene = self._desk, self._desk.scene
-        before = desk.work
+    def _prepare(self, value: Mapping[str, Any], volume: Any, restored: tuple[Draft, SegmentationData] | None) -> None:
+        """Make the segmentation; if that fails, the case in hand is still there."""
+        desk, scene, fetch = self._desk, self._desk.scene, self._fetch
         model = desk.view.model
         entries, labels = desk.entries(model), dict(desk.info.get("labels", {}))
-        image_id, name = str(value["id"]), str(value["name"])
-        server = desk.view.connection.url
-        self._editing.take(None)  # what is removed now is no edit of the user's
-        self._leaving()
-        scene.remove_sample(keep=volume)
-        label, source = value.get("label"), tr("empty")
-        if restored:
-            draft, data = restored
-            segmentation = scene.restore(volume, data, entries, name)
-            source = tr("unsent work of {time}").format(time=local_time(draft.time))
-        else:
-            segmentation = scene.segmentation_for(volume, entries)
-            draft = desk.drafts.new(server, image_id, name, model, source)
-            if label:
-                scene.load_label(segmentation, label, entries)
-                source = tr("submitted label")
-        work = Work(image_id, name, str(value["image"]), volume, segmentation, entries, labels, model, draft)
+        name, label, source = str(value["name"]), value.get("label"), tr("empty")
+        try:
+            if restored:
+                draft, data = restored
+                segmentation = scene.restore(volume, data, entries, name)
+                source = tr("unsent work of {time}").format(time=local_time(draft.time))
+            else:
+                segmentation = scene.segmentation_for(volume, entries)
+                if label:
+                    scene.load_label(segmentation, label, entries)
+                    source = tr("submitted label")
+                draft = desk.drafts.new(desk.view.connection.url, str(value["id"]), name, model, source)
+        except ClientError:
+            scene.remove(volume)
+            raise
+        work = Work(str(value["id"]), name, str(value["image"]), volume, segmentation, entries, labels, model, draft)
         if restored:
             work.revision = work.kept = 1
-        scene.show_volume(volume)
+
+        def leave() -> bool:
+            if fetch == self._fetch:
+                # What was edited while this case was on its way is kept, too.
+                self._editing.before_leaving(lambda: self._replace(work, value, source), stay)
+            else:
+                stay()
+            return True
+
+        def stay() -> None:
+            scene.remove(segmentation)
+            scene.remove(volume)
+            if fetch == self._fetch:
+                desk.end()
+
+        desk.tasks.append(leave)
+
+    def _replace(self, work: Work, value: Mapping[str, Any], source: str) -> None:
+        """Take the new case into hand and the old one out of the scene."""
+        desk, before, label = self._desk, self._desk.work, value.get("label")
+        self._editing.take(None)  # what is removed now is no edit of the user's
+        self._leaving()
+        desk.scene.remove_sample(work.volume, work.segmentation)
+        desk.scene.show_volume(work.volume)
         desk.update(
             sample=SampleView(
-                id=image_id,
-                name=name,
+                id=work.image_id,
+                name=work.name,
                 reason=str(value.get("reason") or ""),
                 leased_until=local_time(str(value.get("leased_until") or "")),
                 source=source,
             ),
             uncertainty=UncertaintyView(),
         )
-        self._editing.show_labels(entries)
+        self._editing.show_labels(work.entries)
         self._editing.take(work)
         if label:
             self._editing.show_counts(counts_by_value(label), voxel_ml(label["ijk_to_ras"]))
         self._give_back(before, work)
-        unsent = [draft for draft in desk.drafts.of(server, image_id) if draft.key != work.draft.key]
-        hint = tr("There is unsent work of {time} on this case: restore it from the list of unsent work.")
-        desk.end(hint.format(time=local_time(unsent[0].time)) if unsent else self._hint(work, bool(label or restored)))
+        unsent = [draft for draft in desk.drafts.of(work.draft.server, work.image_id) if draft.key != work.draft.key]
+        hint = "" if label else tr("{case} is ready.").format(case=work.name)
+        if unsent:
+            hint = tr("There is unsent work of {time} on this case: restore it from the list of unsent work.").format(
+                time=local_time(unsent[0].time)
+            )
+        desk.end(hint)
         _remove_other_folders(desk.folder, Path(work.image).parent)
-        if not label and not restored and not unsent:
+        if not label and not work.edited and not unsent:
             self._arrived()
-
-    def _hint(self, work: Work, has_label: bool) -> str:
-        return "" if has_label else tr("{case} is ready.").format(case=work.name)
 
     def _give_back(self, before: Work | None, now: Work) -> None:
         """A case that was fetched and left untouched is free for others again."""

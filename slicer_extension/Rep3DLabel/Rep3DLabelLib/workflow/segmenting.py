@@ -16,7 +16,7 @@ from ..i18n import tr
 from ..view import INFO, WARNING, UncertaintyView
 from .desk import Desk, Work
 from .editing import Editing
-from .telling import counts_by_value, voxel_ml
+from .telling import counts_by_value, mapping, number, voxel_ml
 
 __all__ = ["Segmenting"]
 
@@ -79,13 +79,20 @@ class Segmenting:
         if desk.work is not work:  # another case, or a closed scene: nothing to write to
             desk.end(tr("The segmentation of {case} came too late and was not used.").format(case=work.name), WARNING)
             return
-        params = value["params"]
-        mode = desk.view.options.into
-        try:
-            self._editing.seal()
-        except ClientError as error:
-            mode = "new"  # without a draft, what was edited is not written over, undo or not
+        desk.progress(tr("Taking the segmentation over"), None, cancellable=False)
+
+        def failed(error: ClientError) -> None:
+            # Without a draft, what was edited is not written over, undo or not.
+            self._write(work, value, "new")
             desk.say(WARNING, tr("Your edits are not on disk: {why}").format(why=error))
+
+        self._editing.seal_then(lambda: self._write(work, value, desk.view.options.into), failed)
+
+    def _write(self, work: Work, value: Mapping[str, Any], mode: str) -> None:
+        desk, params = self._desk, value["params"]
+        if desk.work is not work:
+            desk.end()
+            return
         before = work.segmentation
         node = desk.scene.apply_label(before, value["label"], work.entries, mode)
         work.segmentation = node
@@ -97,7 +104,8 @@ class Segmenting:
         if desk.view.sample is not None:
             desk.update(sample=replace(desk.view.sample, source=source))
         label = value["label"]
-        self._editing.show_counts(counts_by_value(label), voxel_ml(label["ijk_to_ras"]), params.get("confidence"))
+        sure = {name: number(value) for name, value in mapping(params.get("confidence")).items()}
+        self._editing.show_counts(counts_by_value(label), voxel_ml(label["ijk_to_ras"]), sure)
         work.peaks = list(value.get("peaks") or ())
         self._finish(work, value, node is not before)
 
@@ -114,18 +122,15 @@ class Segmenting:
         load = desk.scene.begin_volume(value["uncertainty"], tr("Uncertainty of {case}").format(case=work.name), "")
 
         def step() -> bool:
-            if desk.work is not work:
+            if desk.work is not work or not desk.runs("auto_segment"):
                 load.cancel()
-                desk.end()
                 return True
             if not load.step():
                 return False
             self._overlay = load.node
-            mean = value["params"].get("uncertainty")
+            mean = number(value["params"].get("uncertainty"))
             desk.update(
-                uncertainty=UncertaintyView(
-                    True, False, len(work.peaks), 0, float(mean) if isinstance(mean, (int, float)) else None
-                )
+                uncertainty=UncertaintyView(True, False, len(work.peaks), 0, mean)
             )
             desk.end(text, level)
             if visible:
@@ -147,16 +152,16 @@ class Segmenting:
 
 def _headline(work: Work, params: Mapping[str, Any], into_new: bool) -> str:
     """Return one line about a segmentation: by which version, on what, how long; and what is not as usual."""
-    seconds = params.get("latencies", {}).get("total")
+    seconds = number(mapping(params.get("latencies")).get("total"))
     parts = [tr("Segmented by {version}").format(version=work.version or tr("the model"))]
-    if isinstance(seconds, (int, float)):
+    if seconds is not None:
         parts.append(tr("in {seconds:.1f} s on {device}").format(seconds=seconds, device=params.get("device", "?")))
     text = " ".join(parts) + ". " + tr("Check and correct it, then submit.")
     if into_new:
         text += " " + tr("It is a new segmentation; the one before is still in the scene.")
-    missing = params.get("missing_labels") or ()
-    if missing:
-        text += " " + tr("The model does not know: {labels}.").format(labels=", ".join(missing))
+    missing = params.get("missing_labels")
+    if isinstance(missing, list) and missing:
+        text += " " + tr("The model does not know: {labels}.").format(labels=", ".join(map(str, missing)))
     if params.get("uncertainty_error"):
         text += " " + tr("There is no uncertainty map: {why}").format(why=params["uncertainty_error"])
     if params.get("fallback"):

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..drafts import Draft
 from ..errors import ClientError
 from ..i18n import tr
-from ..labels import Assignment, assign
+from ..labels import Assignment, SegmentName, assign
 from ..view import ERROR, INFO, Question
 from ..worker.jobs import JobError
 from .desk import Desk, Work, local_time
@@ -21,6 +22,8 @@ from .editing import Editing, names_of
 __all__ = ["Submitting"]
 
 _BACK = "back"
+# Errors after which nobody here knows whether the server has the label.
+_PERHAPS_SENT = frozenset(("ConnectionCut", "ServerTimeout", "BadAnswer", "HelperEnded"))
 
 
 class Submitting:
@@ -45,16 +48,29 @@ class Submitting:
         try:
             names = names_of(desk.scene, work)
             drawn = desk.scene.drawn_segments(work.segmentation)
-            revision = work.revision
-            self._editing.keep()
         except ClientError as error:
             desk.fail(error, tr("Nothing was sent."))
             return
+        revision = work.revision
+        self._editing.keep_then(
+            lambda: self._check(work, names, drawn, revision),
+            lambda error: desk.fail(error, tr("Nothing was sent.")),
+        )
+
+    def _check(self, work: Work, names: list[SegmentName], drawn: set[str], revision: int) -> None:
+        """Look at what the segments mean, once they are kept as they are."""
+        desk = self._desk
+        if desk.work is not work:
+            desk.end()
+            return
         found = assign(names, work.labels)
-        send = _Sending(self, desk, work, found, [segment.id for segment in names], revision)
+        draft = work.draft
+        work.draft = self._editing.new_draft(work, draft.source)  # what is sent is not written over by later edits
+        send = _Sending(self, desk, work, draft, found, names, revision)
         conflicts = [segment for segment in found.conflicts if segment.id in drawn]
         unknown = [segment for segment in found.unknown if segment.id in drawn]
         if conflicts:
+            send.give_up()
             desk.end(
                 tr("Nothing was sent: {what}. Give the segment its name back, or draw under the other label.").format(
                     what=", ".join(
@@ -76,18 +92,14 @@ class Submitting:
         else:
             send.compose()
 
-    def accepted(self, work: Work, revision: int, answer: Mapping[str, Any]) -> None:
-        """The server has the label."""
+    def accepted(self, work: Work, draft: Draft, revision: int, answer: Mapping[str, Any]) -> None:
+        """The server has the label that was made of a draft."""
         desk = self._desk
-        work.sent = max(work.sent, revision)
-        draft, note = work.draft, ""
-        if not work.edited:
-            try:
-                desk.drafts.sent(draft.key)
-            except ClientError as error:
-                note = f" {error}"
-            work.draft = self._editing.new_draft(work, tr("submitted label"))
-            work.kept = work.revision
+        work.sent, note = max(work.sent, revision), ""
+        try:
+            desk.drafts.sent(draft.key)
+        except ClientError as error:
+            note = f" {error}"
         for key, text in (
             ("duplicate", tr(" The server had exactly this label already.")),
             ("remapped", tr(" Values were changed to the server's, by name.")),
@@ -103,26 +115,42 @@ class Submitting:
 
 
 class _Sending:
-    """One submission on its way; it begins anew after each question."""
+    """One submission on its way, from a draft that nothing else writes to."""
 
     def __init__(
-        self, owner: Submitting, desk: Desk, work: Work, found: Assignment, order: list[str], revision: int
+        self,
+        owner: Submitting,
+        desk: Desk,
+        work: Work,
+        draft: Draft,
+        found: Assignment,
+        names: list[SegmentName],
+        revision: int,
     ) -> None:
-        self._owner, self._desk, self._work, self._found = owner, desk, work, found
-        self._order, self._revision = order, revision
+        self._owner, self._desk, self._work, self._draft = owner, desk, work, draft
+        self._found, self._names, self._revision = found, names, revision
         self._params: dict[str, Any] = {
             "label_info": [{"name": name, "idx": value} for name, value in work.labels.items()]
         }
         if work.version:
             self._params["model_version"] = work.version
-        self._out = desk.folder / f"label-{work.draft.key}.nii.gz"
+        self._out = desk.folder / f"label-{draft.key}.nii.gz"
+        self._on_its_way = False
+
+    def give_up(self) -> None:
+        """Nothing is sent: the draft is that of the case in hand again, unless later edits have one of their own."""
+        if not self._desk.drafts.path(self._work.draft.key).exists():
+            self._work.draft = self._draft
 
     def ask(self, question: Question, go: Callable[[], None]) -> None:
         """Ask whether to go on."""
         self._desk.progress(tr("Waiting for your answer"))
 
         def answer(choice: str) -> None:
+            if self._desk.work is not self._work:  # the scene was closed meanwhile; the draft is in the list
+                return
             if choice == question.default:
+                self.give_up()
                 self._desk.end(tr("Nothing was sent."), INFO)
             else:
                 go()
@@ -132,9 +160,9 @@ class _Sending:
     def compose(self) -> None:
         """Make the label map."""
         args = {
-            "draft": str(self._desk.drafts.path(self._work.draft.key)),
+            "draft": str(self._desk.drafts.path(self._draft.key)),
             "values": dict(self._found.values),
-            "priority": self._order,
+            "priority": [segment.id for segment in self._names],
             "image": self._work.image,
             "out": str(self._out),
         }
@@ -144,7 +172,7 @@ class _Sending:
     def _composed(self, value: Mapping[str, Any]) -> None:
         """Say what the label map cannot hold, then send it."""
         doubts = []
-        names = {segment: name for name, segment in self._shown_names()}
+        names = {segment.id: segment.name for segment in self._names}
         for overlap in value["overlaps"]:
             doubts.append(
                 tr("'{first}' and '{second}' overlap in {voxels} voxels; they become '{first}'.").format(
@@ -166,10 +194,8 @@ class _Sending:
         key = "overlaps" if value["overlaps"] else "empty" if "empty" in self._params else "outside"
         self.ask(Question(key, tr("Before it is sent"), text, choices, _BACK), self._send)
 
-    def _shown_names(self) -> list[tuple[str, str]]:
-        return [(segment.name, segment.id) for segment in names_of(self._desk.scene, self._work)]
-
     def _send(self) -> None:
+        self._on_its_way = True
         self._desk.progress(tr("Sending the label"))
         args = {
             "image_id": self._work.image_id,
@@ -181,7 +207,7 @@ class _Sending:
 
     def _accepted(self, answer: Mapping[str, Any]) -> None:
         self._out.unlink(missing_ok=True)
-        self._owner.accepted(self._work, self._revision, answer)
+        self._owner.accepted(self._work, self._draft, self._revision, answer)
 
     def _failed(self, error: JobError) -> None:
         if error.kind == "ConflictError" and "lent" in error.detail and "override_lease" not in self._params:
@@ -191,4 +217,11 @@ class _Sending:
             self._params["override_lease"] = True
             self.ask(question, self._send)
             return
-        self._desk.fail(error, tr("Not submitted; your work is kept here and as a draft."))
+        self.give_up()
+        what = tr("Not submitted; your work is kept here and as a draft.")
+        if error.kind in _PERHAPS_SENT and self._on_its_way:
+            what = tr(
+                "The server has not confirmed the label; your work is kept here and as a draft. Submit again: a label "
+                "that the server has already is not stored twice."
+            )
+        self._desk.fail(error, what)

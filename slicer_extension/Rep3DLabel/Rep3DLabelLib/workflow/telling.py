@@ -14,7 +14,9 @@ __all__ = [
     "batch_view",
     "case_rows",
     "counts_by_value",
+    "mapping",
     "model_views",
+    "number",
     "training_view",
     "version_rows",
     "voxel_ml",
@@ -39,14 +41,14 @@ def model_views(info: Mapping[str, Any]) -> tuple[ModelView, ...]:
 def training_view(status: Mapping[str, Any]) -> TrainingView:
     """Return what is shown of a training, as the op `train_status` gives it."""
     state = _text(status.get("state")) or "idle"
-    dice = {name: value for name, value in (status.get("validation") or {}).items() if _number(value) is not None}
+    dice = {name: value for name, value in (status.get("validation") or {}).items() if number(value) is not None}
     mean = sum(dice.values()) / len(dice) if dice else None
     return TrainingView(
         state=state,
         headline=_headline(state, status),
         progress=float(status.get("progress") or 0.0),
-        eta_seconds=_number(status.get("eta_seconds")),
-        loss=_number(status.get("loss")),
+        eta_seconds=number(status.get("eta_seconds")),
+        loss=number(status.get("loss")),
         dice=mean,
         dice_labels=dice,
         losses=_points(status.get("losses")),
@@ -80,14 +82,14 @@ def version_rows(answer: Mapping[str, Any]) -> tuple[VersionRow, ...]:
     """Return the versions of a model, the latest first, from the server's list."""
     rows = []
     for record in answer.get("versions", ()):
-        decision = record.get("decision")
+        decision, cases = record.get("decision"), record.get("cases")
         words = _text(decision.get("reason")) if isinstance(decision, Mapping) else _text(decision)
         rows.append(
             VersionRow(
                 version=_text(record.get("version")),
                 created=local_time(_text(record.get("created"))),
-                dice=_number(record.get("mean_score")),
-                cases=len(record.get("cases") or ()),
+                dice=number(record.get("mean_score")),
+                cases=len(cases) if isinstance(cases, (list, Mapping)) else 0,
                 published=bool(record.get("published")),
                 decision=words,
                 available=record.get("bytes") not in (None, 0) and not record.get("deleted"),
@@ -101,15 +103,14 @@ def case_rows(cases: Sequence[Mapping[str, Any]]) -> tuple[CaseRow, ...]:
     """Return the cases of a server, from its list."""
     rows = []
     for case in cases:
-        lease, labels = case.get("lease") or {}, case.get("labels") or {}
-        compared = case.get("prediction") or {}
-        dice = compared.get("dice")
+        lease, labels = mapping(case.get("lease")), mapping(case.get("labels"))
+        dice = mapping(case.get("prediction")).get("dice")
         if isinstance(dice, Mapping):
-            values = [value for value in map(_number, dice.values()) if value is not None]
+            values = [value for value in map(number, dice.values()) if value is not None]
             dice = sum(values) / len(values) if values else None
         volumes = [
-            f"{name} {facts['ml']:.2f} ml" if _number(facts.get("ml")) is not None else f"{name} {facts.get('voxels')}"
-            for name, facts in labels.items()
+            f"{name} {facts['ml']:.2f} ml" if number(facts.get("ml")) is not None else f"{name} {_text(facts.get('voxels'))}"
+            for name, facts in ((name, mapping(known)) for name, known in labels.items())
         ]
         rows.append(
             CaseRow(
@@ -117,8 +118,8 @@ def case_rows(cases: Sequence[Mapping[str, Any]]) -> tuple[CaseRow, ...]:
                 state=_text(case.get("state")),
                 author=_text(case.get("author")),
                 time=local_time(_text(case.get("time"))),
-                score=_number(case.get("score")),
-                dice=_number(dice),
+                score=number(case.get("score")),
+                dice=number(dice),
                 lease=_text(lease.get("user")),
                 role=_text(case.get("role")),
                 labels=", ".join(volumes),
@@ -158,15 +159,21 @@ def voxel_ml(ijk_to_ras: Sequence[Sequence[float]]) -> float:
 def _points(value: Any) -> tuple[tuple[float, float], ...]:
     points = []
     for point in value if isinstance(value, (list, tuple)) else ():
-        if len(point) == 2 and None not in (_number(point[0]), _number(point[1])):
+        if len(point) == 2 and None not in (number(point[0]), number(point[1])):
             points.append((float(point[0]), float(point[1])))
     return tuple(points)
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """Return a finite number, None if it is something else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a dictionary, an empty one if it is something else."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: Any) -> str:

@@ -50,6 +50,9 @@ class Uploading:
             return
 
         def step() -> bool:
+            if not desk.runs("upload_volume"):  # the scene was closed
+                voxels.unlink(missing_ok=True)
+                return True
             if not save.step():
                 desk.progress(tr("Preparing {name}").format(name=wanted), save.progress)
                 return False

@@ -33,6 +33,7 @@ class Watching:
         self._wants_cases = False
         self._last_training = ""  # state of the latest answer
         self._model = ""
+        self._under_way: set[str] = set()  # what the server was asked to change and has not answered yet
 
     # ---- polling
 
@@ -104,7 +105,7 @@ class Watching:
         elif version and published_before and version != published_before:
             desk.say(INFO, tr("Version {version} is in use now.").format(version=version))
         if was_batch and not batch.is_active:
-            desk.say(WARNING if batch.failed or batch.phase == "error" else INFO, tr("Batch: ") + batch.text)
+            self._tell_batch_end(batch)
         if ended or self._changed("versions", value.get("versions_stamp")):
             self.read_versions()
         if self._changed("cases", value.get("cases_stamp")) and self._wants_cases:
@@ -123,11 +124,22 @@ class Watching:
             desk.scene.show_curves(training.losses, training.validations)
         if training.state == "error":
             desk.say(ERROR, tr("The training failed: {why}").format(why=training.error))
+        elif training.state == "idle":  # the server has been started again, and knows of none
+            why = training.error or tr("The server was restarted while it trained.")
+            desk.say(WARNING, tr("The training was interrupted: {why} Press Train to train again.").format(why=why))
         elif training.state == "done":
             used = tr(" It is in use now.") if version != before else tr(" The version in use stays {version}.")
             desk.say(INFO, training.headline + used.format(version=version or tr("none")))
         else:
             desk.say(INFO, training.headline)
+
+    def _tell_batch_end(self, batch: BatchView) -> None:
+        if not batch.phase:  # the server has been started again, and knows of none
+            text = tr("The batch segmentation was interrupted: the server was restarted. Start it again to go on.")
+            self._desk.say(WARNING, text)
+        else:
+            level = WARNING if batch.failed or batch.phase == "error" else INFO
+            self._desk.say(level, tr("Batch: ") + batch.text)
 
     # ---- commands
 
@@ -246,12 +258,20 @@ class Watching:
         self._do("restore", {"image_id": image_id, "entry": entry}, restored)
 
     def _do(self, op: str, args: Mapping[str, object], done: Any) -> None:
-        """Have the worker do something that is no activity of the foreground; say what goes wrong."""
+        """Have the worker do something that is no activity of the foreground, once at a time; say what goes wrong."""
         desk = self._desk
+        if op in self._under_way:  # a second click
+            return
+        self._under_way.add(op)
+
+        def answered(value: Any) -> None:
+            self._under_way.discard(op)
+            done(value)
 
         def failed(error: JobError) -> None:
+            self._under_way.discard(op)
             desk.note_connection(error)
             desk.say(ERROR, error.message)
             self.soon()
 
-        desk.call(op, args, done, failed)
+        desk.call(op, args, answered, failed)

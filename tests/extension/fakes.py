@@ -251,8 +251,11 @@ class FakeScene:
         node.drawn = {e.id: 1 for e in data.segments}
         return node
 
-    def watch(self, node: FakeNode, edited: Callable[[], None]) -> None:
-        self.edited = edited
+    def watch(self, node: FakeNode, edited: Callable[[], None], going: Callable[[], None] = lambda: None) -> None:
+        self.edited, self.going = edited, going
+
+    def give_away(self, node: FakeNode) -> None:
+        self.log.append(("given away", node.name))
 
     def unwatch(self) -> None:
         self.edited = None

@@ -97,6 +97,10 @@ class SampleNodes:
             elif self.is_here(node):
                 self._remove(node)
 
+    def give_away(self, node: Any) -> None:
+        """Do not count a node to the sample any more."""
+        self._held = [reference for reference in self._held if reference.Get() is not node]
+
     def remove_one(self, node: Any) -> None:
         """Take one node out of the scene, if it is a node of the sample."""
         mine = [reference for reference in self._held if reference.Get() is node]

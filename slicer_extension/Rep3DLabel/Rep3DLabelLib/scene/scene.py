@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import vtk
 
 from ..errors import LocalProblem
 from ..images.segnrrd import SegmentationData
@@ -79,13 +80,25 @@ class Scene:
                 this._views.forget()
                 this._curves.forget()
 
+        def going(caller: Any, event: str, node: Any) -> None:
+            this = me()
+            if this is not None and this._watch is not None and this._watch.node is node:
+                this._watch.going()
+
+        going.CallDataType = vtk.VTK_OBJECT  # type: ignore[attr-defined]
+
         def removed(caller: Any, event: str) -> None:
             this = me()
             if this is not None and this._watch is not None and not this._nodes.is_here(this._watch.node):
                 this.unwatch()
 
         kind = slicer.vtkMRMLScene
-        events = ((kind.StartCloseEvent, closing), (kind.EndCloseEvent, closed), (kind.NodeRemovedEvent, removed))
+        events = (
+            (kind.StartCloseEvent, closing),
+            (kind.EndCloseEvent, closed),
+            (kind.NodeAboutToBeRemovedEvent, going),
+            (kind.NodeRemovedEvent, removed),
+        )
         self._tags = [self._scene.AddObserver(event, function) for event, function in events]
 
     def close(self) -> None:
@@ -253,11 +266,17 @@ class Scene:
             names.append(SegmentName(identifier, segment.GetName() or "", tag_of(segment, LABEL_TAG) or ""))
         return names
 
-    def watch(self, node: Any, edited: Callable[[], None]) -> None:
-        """Call a function after each edit of a segmentation by the user, until `unwatch` or the node is gone."""
+    def watch(self, node: Any, edited: Callable[[], None], going: Callable[[], None] = lambda: None) -> None:
+        """Call a function after each edit of a segmentation by the user, until `unwatch` or the node is gone.
+
+        Args:
+            node: The segmentation.
+            edited: The function.
+            going: Called when the user takes the node out of the scene, while it is still whole.
+        """
         self._require_segmentation(node)
         self.unwatch()
-        self._watch = Watch(self._slicer, node, edited, lambda: self._writing > 0)
+        self._watch = Watch(self._slicer, node, edited, lambda: self._writing > 0, going)
 
     def unwatch(self) -> None:
         """Call nothing any more."""
@@ -295,6 +314,10 @@ class Scene:
         if self._nodes.is_here(node):
             self._nodes.remove_one(node)
 
+    def give_away(self, node: Any) -> None:
+        """Leave a node that this module made to the user: it does not go with the sample any more."""
+        self._nodes.give_away(node)
+
     def remove_sample(self, *keep: Any) -> None:
         """Take out of the scene what this module made for the sample; `keep` stays (the next sample's nodes)."""
         self.unwatch()
@@ -331,6 +354,11 @@ class Scene:
         """Check all that can go wrong before anything is changed."""
         self._require_segmentation(node)
         volume = self._volume_of(node)
+        if volume is None:
+            raise LocalProblem(
+                f"Expected the image of '{node.GetName()}' in the scene, but it was removed. Nothing was changed; "
+                "submit or leave this case, and open it again."
+            )
         self._require_volume(volume)
         grid = grid_of(self._slicer, node, volume)
         check_fits(label, grid.shape, grid.matrix)

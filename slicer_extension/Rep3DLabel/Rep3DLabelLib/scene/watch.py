@@ -24,10 +24,19 @@ class Watch:
         node: The segmentation node.
         edited: Called after each edit by the user.
         is_ours: Whether a change that happens now is this module's own.
+        going: Called when somebody else is about to take the node out of the scene; it is still whole then.
     """
 
-    def __init__(self, slicer: Any, node: Any, edited: Callable[[], None], is_ours: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        slicer: Any,
+        node: Any,
+        edited: Callable[[], None],
+        is_ours: Callable[[], bool],
+        going: Callable[[], None] = lambda: None,
+    ) -> None:
         self._slicer, self._node, self._edited, self._is_ours = slicer, node, edited, is_ours
+        self.going = going
         self._seen = self._fingerprint()
         self._tags = [node.AddObserver(event, self._changed) for event in edit_events(slicer)]
         self._tags.append(node.AddObserver(slicer.vtkMRMLTransformableNode.TransformModifiedEvent, self._changed))

@@ -103,7 +103,11 @@ class Connecting:
         desk.scene.server = url
         desk.settings.remember(url)
         self._take_info(report["info"])
-        desk.update(connection=ConnectionView(READY, report["message"], url))
+        # What the report says of images and model is true now only; the panel shows both where they are kept true.
+        message = tr("Connected to {name}, which computes on {device}.").format(
+            name=desk.info.get("name") or "Rep3D Label", device=desk.view.device or tr("an unknown device")
+        )
+        desk.update(connection=ConnectionView(READY, message, url))
         if not known:
             self._changed()
 

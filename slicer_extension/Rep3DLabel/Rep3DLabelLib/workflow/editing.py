@@ -23,10 +23,15 @@ _BUDGET = 0.02  # seconds of writing at each tick
 
 
 class Editing:
-    """Drafts of the case in hand."""
+    """Drafts of the case in hand.
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    Args:
+        desk: Shared state.
+        gone: Called after the user has taken the segmentation out of the scene; what was edited is kept.
+    """
+
+    def __init__(self, desk: Desk, gone: Callable[[], None]) -> None:
+        self._desk, self._gone = desk, gone
         self._not_before = 0.0
         self._measured: tuple[str, int] | None = None  # draft and revision that was measured last
         self._measuring = False
@@ -42,7 +47,7 @@ class Editing:
         if work is None:
             desk.screen.edit(None, None)
         else:
-            desk.scene.watch(work.segmentation, self.edited)
+            desk.scene.watch(work.segmentation, self.edited, self.going)
             desk.screen.edit(work.segmentation, work.volume)
         desk.update(edited=bool(work and work.edited), draft_time="")
         self.list_drafts()
@@ -58,6 +63,21 @@ class Editing:
         work.changed_at = (first, now)
         if not self._desk.view.edited:
             self._desk.update(edited=True)
+
+    def going(self) -> None:
+        """The user takes the segmentation out of the scene: keep it while it is there."""
+        work = self._desk.work
+        try:
+            self.keep()
+        except ClientError as error:
+            self._desk.say(ERROR, tr("Your edits could not be kept: {why}").format(why=error))
+
+        def gone() -> bool:  # not before it is out
+            if self._desk.work is work:
+                self._gone()
+            return True
+
+        self._desk.tasks.append(gone)
 
     def keep(self) -> None:
         """Write the segmentation to its draft now, however long it takes; for when there is no later.

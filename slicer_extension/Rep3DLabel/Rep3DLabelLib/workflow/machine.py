@@ -60,7 +60,7 @@ class Workflow:
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
         self._desk = desk = Desk(worker, scene, screen, drafts, settings, folder, clock, now)
-        self._editing = Editing(desk)
+        self._editing = Editing(desk, self._segmentation_gone)
         self._segmenting = Segmenting(desk, self._editing)
         self._sampling = Sampling(desk, self._editing, self._segmenting.forget, self._sample_ready)
         self._submitting = Submitting(desk, self._editing, self._submitted)
@@ -262,7 +262,7 @@ class Workflow:
         if desk.view.activity is not None and desk.view.activity.name != "upload_dicom":
             if desk.job is not None:
                 desk.worker.drop(desk.job)
-            desk.end()
+            desk.end(tr("The scene was closed, and what ran for it was stopped."))
         if work is not None and work.edited and work.kept >= work.revision:
             desk.say(WARNING, tr("Your work on {case} is kept as unsent work.").format(case=work.name))
 
@@ -276,6 +276,21 @@ class Workflow:
         self._desk.worker.close()
 
     # ---- between the parts
+
+    def _segmentation_gone(self) -> None:
+        """The user has taken the segmentation of the case in hand out of the scene, and with it the case."""
+        desk, work = self._desk, self._desk.work
+        if work is None:
+            return
+        self._segmenting.forget()
+        self._sampling.drop()
+        if desk.runs("submit") and desk.job is None:  # nothing is on its way yet, and there is nobody to ask
+            desk.end()
+        text = tr("The segmentation of {case} was removed from the scene. Open the case again to go on with it.")
+        if work.edited and work.kept >= work.revision:
+            text = tr("The segmentation of {case} was removed from the scene. Your work is kept as unsent work.")
+        if not work.edited or work.kept >= work.revision:
+            desk.say(WARNING, text.format(case=work.name))
 
     def _sample_ready(self) -> None:
         if self._desk.view.options.auto_run and not self._desk.view.enabled["auto_segment"]:

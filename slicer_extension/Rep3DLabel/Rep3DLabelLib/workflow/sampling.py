@@ -5,6 +5,7 @@ The case in hand stays in the scene until the new one is there, so a failed down
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ..drafts import Draft
 from ..errors import ClientError
 from ..i18n import tr
 from ..images.segnrrd import SegmentationData
-from ..view import SampleView, UncertaintyView
+from ..view import WARNING, SampleView, UncertaintyView
 from .desk import Desk, Work, local_time
 from .editing import Editing
 from .telling import counts_by_value, voxel_ml
@@ -36,6 +37,7 @@ class Sampling:
     def __init__(self, desk: Desk, editing: Editing, leaving: Callable[[], None], arrived: Callable[[], None]) -> None:
         self._desk, self._editing = desk, editing
         self._leaving, self._arrived = leaving, arrived
+        self._server = ""  # that the latest fetch is from
         self._fetch = 0  # number of the latest fetch; an older one's answers are not wanted any more
 
     # ---- commands
@@ -81,6 +83,10 @@ class Sampling:
     def forget(self) -> None:
         """The scene is gone, and the case in hand with it."""
         self._fetch += 1
+        self.drop()
+
+    def drop(self) -> None:
+        """There is no case in hand any more; one that is being fetched comes all the same."""
         self._editing.take(None)
         self._desk.update(sample=None, labels=(), uncertainty=UncertaintyView())
 
@@ -99,6 +105,7 @@ class Sampling:
 
     def _start(self, op: str, args: Mapping[str, object], restored: tuple[Draft, SegmentationData] | None) -> None:
         desk = self._desk
+        self._server = desk.view.connection.url
         self._fetch += 1
         fetch = self._fetch
         folder = desk.folder / f"case{fetch}"
@@ -146,6 +153,11 @@ class Sampling:
     def _prepare(self, value: Mapping[str, Any], volume: Any, restored: tuple[Draft, SegmentationData] | None) -> None:
         """Make the segmentation; if that fails, the case in hand is still there."""
         desk, scene, fetch = self._desk, self._desk.scene, self._fetch
+        if desk.view.connection.url != self._server:  # an id means another image there
+            scene.remove(volume)
+            text = tr("{case} is a sample of another server, {server}, and was not used.")
+            desk.end(text.format(case=value["name"], server=self._server), WARNING)
+            return
         model = desk.view.model
         entries, labels = desk.entries(model), dict(desk.info.get("labels", {}))
         name, label, source = str(value["name"]), value.get("label"), tr("empty")
@@ -228,8 +240,4 @@ def _remove_other_folders(folder: Path, keep: Path) -> None:
     """Remove the working files of earlier cases; what is still open elsewhere goes at the end of the session."""
     for case in folder.glob("case*"):
         if case != keep and case not in keep.parents:
-            for file in case.iterdir():
-                try:
-                    file.unlink()
-                except OSError:
-                    continue
+            shutil.rmtree(case, ignore_errors=True)

@@ -83,8 +83,11 @@ class Segmenting:
 
         def failed(error: ClientError) -> None:
             # Without a draft, what was edited is not written over, undo or not.
+            before = work.segmentation
             self._write(work, value, "new")
-            desk.say(WARNING, tr("Your edits are not on disk: {why}").format(why=error))
+            desk.scene.give_away(before)  # the only place where the edits are must not go with the sample
+            text = tr("Your edits are not on disk, but in '{name}' in the scene, which stays there: {why}")
+            desk.say(WARNING, text.format(name=before.GetName(), why=error))
 
         self._editing.seal_then(lambda: self._write(work, value, desk.view.options.into), failed)
 
@@ -129,9 +132,7 @@ class Segmenting:
                 return False
             self._overlay = load.node
             mean = number(value["params"].get("uncertainty"))
-            desk.update(
-                uncertainty=UncertaintyView(True, False, len(work.peaks), 0, mean)
-            )
+            desk.update(uncertainty=UncertaintyView(True, False, len(work.peaks), 0, mean))
             desk.end(text, level)
             if visible:
                 self.show_uncertainty(True)

@@ -92,6 +92,11 @@ class Submitting:
         else:
             send.compose()
 
+    def show_counts(self, composed: Mapping[str, Any]) -> None:
+        """Show the volumes of what is being sent."""
+        counts = {int(value): int(voxels) for value, voxels in composed["counts"].items()}
+        self._editing.show_counts(counts, composed.get("voxel_ml"))
+
     def accepted(self, work: Work, draft: Draft, revision: int, answer: Mapping[str, Any]) -> None:
         """The server has the label that was made of a draft."""
         desk = self._desk
@@ -108,7 +113,9 @@ class Submitting:
             note += text if answer.get(key) else ""
         now = local_time(desk.now().astimezone().isoformat())
         if desk.view.sample is not None and desk.work is work:
-            desk.update(sample=replace(desk.view.sample, submitted=now), edited=work.edited, draft_time="")
+            source = desk.view.sample.source if work.edited else tr("submitted label")
+            sample = replace(desk.view.sample, submitted=now, source=source)
+            desk.update(sample=sample, edited=work.edited, draft_time="")
         self._editing.list_drafts()
         desk.end(tr("Submitted {case}.").format(case=work.name) + note)
         self._submitted()
@@ -144,6 +151,7 @@ class _Sending:
 
     def ask(self, question: Question, go: Callable[[], None]) -> None:
         """Ask whether to go on."""
+        self._desk.job = None
         self._desk.progress(tr("Waiting for your answer"))
 
         def answer(choice: str) -> None:
@@ -171,6 +179,7 @@ class _Sending:
 
     def _composed(self, value: Mapping[str, Any]) -> None:
         """Say what the label map cannot hold, then send it."""
+        self._owner.show_counts(value)
         doubts = []
         names = {segment.id: segment.name for segment in self._names}
         for overlap in value["overlaps"]:

@@ -109,7 +109,9 @@ def case_rows(cases: Sequence[Mapping[str, Any]]) -> tuple[CaseRow, ...]:
             values = [value for value in map(number, dice.values()) if value is not None]
             dice = sum(values) / len(values) if values else None
         volumes = [
-            f"{name} {facts['ml']:.2f} ml" if number(facts.get("ml")) is not None else f"{name} {_text(facts.get('voxels'))}"
+            f"{name} {facts['ml']:.2f} ml"
+            if number(facts.get("ml")) is not None
+            else f"{name} {_text(facts.get('voxels'))}"
             for name, facts in ((name, mapping(known)) for name, known in labels.items())
         ]
         rows.append(

@@ -100,12 +100,14 @@ class Watching:
         )
         if training.losses and desk.view.training.is_active:
             desk.scene.show_curves(training.losses, training.validations)
-        if ended:
-            self._tell_end(training, version, published_before)
+        endings = [self._training_end(training, version, published_before)] if ended else []
+        if was_batch and not batch.is_active:
+            endings.append(_batch_end(batch))
+        if endings:
+            level = next((word for word in (ERROR, WARNING) if any(word == worst for worst, _ in endings)), INFO)
+            desk.say(level, " ".join(text for _, text in endings))
         elif version and published_before and version != published_before:
             desk.say(INFO, tr("Version {version} is in use now.").format(version=version))
-        if was_batch and not batch.is_active:
-            self._tell_batch_end(batch)
         if ended or self._changed("versions", value.get("versions_stamp")):
             self.read_versions()
         if self._changed("cases", value.get("cases_stamp")) and self._wants_cases:
@@ -118,28 +120,19 @@ class Watching:
         self._stamps[what] = now
         return known != now
 
-    def _tell_end(self, training: TrainingView, version: str, before: str) -> None:
-        desk = self._desk
+    def _training_end(self, training: TrainingView, version: str, before: str) -> tuple[str, str]:
+        """Return level and words about a training that has ended."""
         if training.losses:
-            desk.scene.show_curves(training.losses, training.validations)
+            self._desk.scene.show_curves(training.losses, training.validations)
         if training.state == "error":
-            desk.say(ERROR, tr("The training failed: {why}").format(why=training.error))
-        elif training.state == "idle":  # the server has been started again, and knows of none
+            return ERROR, tr("The training failed: {why}").format(why=training.error)
+        if training.state == "idle":  # the server has been started again, and knows of none
             why = training.error or tr("The server was restarted while it trained.")
-            desk.say(WARNING, tr("The training was interrupted: {why} Press Train to train again.").format(why=why))
-        elif training.state == "done":
+            return WARNING, tr("The training was interrupted: {why} Press Train to train again.").format(why=why)
+        if training.state == "done":
             used = tr(" It is in use now.") if version != before else tr(" The version in use stays {version}.")
-            desk.say(INFO, training.headline + used.format(version=version or tr("none")))
-        else:
-            desk.say(INFO, training.headline)
-
-    def _tell_batch_end(self, batch: BatchView) -> None:
-        if not batch.phase:  # the server has been started again, and knows of none
-            text = tr("The batch segmentation was interrupted: the server was restarted. Start it again to go on.")
-            self._desk.say(WARNING, text)
-        else:
-            level = WARNING if batch.failed or batch.phase == "error" else INFO
-            self._desk.say(level, tr("Batch: ") + batch.text)
+            return INFO, training.headline + used.format(version=version or tr("none"))
+        return INFO, training.headline
 
     # ---- commands
 
@@ -215,6 +208,7 @@ class Watching:
             desk.update(batch=BatchView())
             desk.note_connection(error)
             desk.say(ERROR, error.message)
+            self.soon()  # it may have been started all the same
 
         args = {"model": desk.view.model, "images": "unlabeled", "views": desk.view.options.views}
         desk.call("batch_start", args, self._batch, failed)
@@ -232,9 +226,9 @@ class Watching:
         """List the cases, and keep the list true from now on."""
         if not self._desk.refused("refresh_cases"):
             self._wants_cases = True
-            self._read_cases()
+            self._read_cases(self._do)
 
-    def _read_cases(self) -> None:
+    def _read_cases(self, ask: Callable[[str, Mapping[str, object], Any], None] | None = None) -> None:
         desk = self._desk
         model = desk.view.model
 
@@ -242,7 +236,7 @@ class Watching:
             if model == desk.view.model:
                 desk.update(cases=case_rows(answer["cases"]))
 
-        desk.background("cases", {"model": model}, done)
+        (ask or desk.background)("cases", {"model": model}, done)
 
     def history(self, image_id: str, done: Callable[[list[Mapping[str, Any]]], None]) -> None:
         """Call `done` with the labels of a case, the current one first."""
@@ -275,3 +269,10 @@ class Watching:
             self.soon()
 
         desk.call(op, args, answered, failed)
+
+
+def _batch_end(batch: BatchView) -> tuple[str, str]:
+    """Return level and words about a batch segmentation that has ended."""
+    if not batch.phase:  # the server has been started again, and knows of none
+        return WARNING, tr("The batch segmentation was interrupted: the server was restarted. Start it again to go on.")
+    return (WARNING if batch.failed or batch.phase == "error" else INFO), tr("Batch: ") + batch.text

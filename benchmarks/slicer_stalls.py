@@ -2,7 +2,7 @@
 
 Run ``python benchmarks/slicer_stalls.py [--small] [--output FILE]`` in the project's environment. The real module is
 clicked on the test bench (real MRML scene, real Qt; nothing is rendered) against a real server with an untrained
-network, on an image of 512 x 512 x 300 voxels (``--small``: 96 x 96 x 60). For each action: the longest single callback,
+network, on an image of 512 x 512 x 300 voxels (``--small``: 96 x 96 x 60). For each action: the longest callback,
 which is how long Slicer would not answer, and the seconds until it is done. Beside it, in the same process, what a
 module does that calls Slicer's reader and writer instead; Slicer does not answer for as long as those take.
 """

@@ -1,6 +1,6 @@
 """Makes the pictures of docs/slicer.md: the real panel in a real session, on images that the project generates.
 
-Run ``python -m tests.extension.pictures docs/images`` in the project's environment (about three minutes). The figures in
+Run ``python -m tests.extension.pictures docs/images`` in the project's environment (about two minutes). The figures in
 the pictures are those that the server measured in that session. Slicer's segment editor is a stand-in on the bench and
 is left closed.
 """

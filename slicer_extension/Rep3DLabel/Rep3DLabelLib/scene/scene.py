@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import vtk
 
 from ..errors import LocalProblem
 from ..images.segnrrd import SegmentationData
 from ..labels import LABEL_TAG, SegmentName
-from .images import array_of
 from .names import BINARY, source_representation
 from .nodes import OVERLAY, ROLE, SEGMENTATION, VOLUME, SampleNodes, mark, nodes_of
 from .plots import Curves
@@ -36,7 +34,7 @@ from .segments import (
 from .snapshot import Grid, grid_of, is_on_grid, restore, snapshot
 from .terms import entries_by_name, tag_of
 from .views import Views
-from .volumes import SlabLoad, SlabSave, add_volume, check_uploadable
+from .volumes import SlabLoad, SlabSave, add_volume, check_uploadable, highest
 from .watch import Watch
 
 __all__ = ["Scene"]
@@ -124,7 +122,7 @@ class Scene:
         """
 
         def finish(image: Any) -> Any:
-            top = None if image_id else _top(image)
+            top = None if image_id else highest(image)
             node = add_volume(self._slicer, self._scene, image, name, volume, top)
             mark(node, VOLUME if image_id else OVERLAY, image_id, self.server)
             self._nodes.add(node)
@@ -398,9 +396,3 @@ class Scene:
             self._writing -= 1
             if self._watch is not None and not self._writing:
                 self._watch.written()
-
-
-def _top(image: Any) -> float:
-    """Return the highest value of an overlay, 1 where it has none above zero."""
-    highest = float(np.fmax.reduce(array_of(image), axis=None)) if image.GetNumberOfPoints() else 0.0
-    return highest if np.isfinite(highest) and highest > 0 else 1.0

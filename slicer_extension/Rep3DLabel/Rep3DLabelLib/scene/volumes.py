@@ -20,7 +20,7 @@ import vtk
 from ..errors import BadAnswer, LocalProblem
 from .images import allocate, array_of, extent_of, is_empty, matrix_of, native_type, vtk_matrix
 
-__all__ = ["SlabLoad", "SlabSave", "add_volume", "check_uploadable", "open_voxels"]
+__all__ = ["SlabLoad", "SlabSave", "add_volume", "check_uploadable", "highest", "open_voxels"]
 
 _STEP_SECONDS = 0.015  # a step ends after this; the rest of a frame is for drawing
 _CHUNK_BYTES = 2 << 20
@@ -241,3 +241,9 @@ def ijk_to_ras(node: Any) -> np.ndarray:
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     return matrix_of(matrix)
+
+
+def highest(image: Any) -> float:
+    """Return the highest value of a vtkImageData, 1 where it has none above zero."""
+    found = float(np.fmax.reduce(array_of(image), axis=None)) if image.GetNumberOfPoints() else 0.0
+    return found if np.isfinite(found) and found > 0 else 1.0

@@ -1,4 +1,4 @@
-"""The bench for tests of the Slicer module; tests that ask for it skip where it cannot run, saying what to do."""
+"""The bench for tests of the Slicer module; where it cannot run, what needs it is skipped, saying what to do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,31 @@ import pytest
 from tests.slicerbench import WHAT_TO_RUN, install
 
 
+def _why_not() -> str:
+    """Why the bench cannot run here, "" if it can."""
+    try:
+        import PySide6.QtWidgets  # noqa: F401
+        import slicer  # noqa: F401
+    except ImportError as error:
+        return f"the Slicer bench needs slicer-core and PySide6: {error}. To run these tests: {WHAT_TO_RUN}"
+    return ""
+
+
+WHY_NOT = _why_not()
+# Files that import the bench cannot even be collected without it; `test_bench_here.py` says so.
+collect_ignore = [
+    file.name
+    for file in Path(__file__).parent.glob("test_*.py")
+    if WHY_NOT and any(word in file.read_text(encoding="utf-8") for word in ("slicerbench", "clinician", "PySide6"))
+]
+
+
 @pytest.fixture(scope="session")
 def slicer_process():
     """The bench of this process (`tests.slicerbench.bench.Bench`); most tests want `bench`."""
-    try:
-        return install()
-    except ImportError as error:
-        pytest.skip(f"the Slicer bench needs slicer-core and PySide6: {error}. To run these tests: {WHAT_TO_RUN}")
+    if WHY_NOT:
+        pytest.skip(WHY_NOT)
+    return install()
 
 
 @pytest.fixture

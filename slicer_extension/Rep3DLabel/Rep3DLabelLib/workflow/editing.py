@@ -20,6 +20,7 @@ __all__ = ["Editing", "names_of"]
 
 _IDLE, _LONGEST, _AFTER_FAILURE = 2.0, 15.0, 20.0  # seconds
 _BUDGET = 0.02  # seconds of writing at each tick
+_LARGE = 16 << 20  # bytes
 
 
 class Editing:
@@ -123,7 +124,8 @@ class Editing:
             go()
             return True
 
-        if not step():
+        # Copying large layers has taken its time already: they are written from the next tick on.
+        if sum(layer.nbytes for layer in data.layers) > _LARGE or not step():
             desk.tasks.append(step)
 
     def _write_some(self, steps: Generator[float, None, Draft]) -> Draft | None:

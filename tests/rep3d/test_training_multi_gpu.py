@@ -34,7 +34,14 @@ def _plan(folder: Path, **changes: object) -> TrainPlan:
 
 
 def _children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True) if "spawn_main" in str(child.cmdline())}
+    return {child.pid for child in psutil.Process().children(recursive=True) if _was_spawned(child)}
+
+
+def _was_spawned(child: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in str(child.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has ended, as other tests' processes may have just now
+        return False
 
 
 def test_two_processes_learn_one_network_and_validate_it(tmp_path: Path) -> None:

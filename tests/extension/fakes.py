@@ -187,7 +187,7 @@ class FakeScene:
         self.loads: list[FakeLoad] = []
         self.edited: Callable[[], None] | None = None
         self.log: list[tuple[Any, ...]] = []
-        self.undo_works = True
+        self.undo_works = self.on_grid = True
         self.problem: Exception | None = None
 
     def begin_volume(self, volume: Any, name: str, image_id: str, role: str = "") -> FakeLoad:
@@ -217,9 +217,13 @@ class FakeScene:
             raise self.problem
         self._write(node, label)
 
+    def is_on_grid(self, node: FakeNode) -> bool:
+        return self.on_grid
+
     def apply_label(self, node: FakeNode, label: Any, entries: Any, mode: str) -> FakeNode:
         if self.problem:
             raise self.problem
+        self.log.append(("labels of", *(entry["name"] for entry in entries)))
         if mode == "new" or not self.undo_works:
             node = FakeNode(f"{node.name} auto", node.image_id)
             self.ensure_segments(node, entries)

@@ -354,6 +354,18 @@ def test_closing_waits_for_nothing_and_leaves_no_process(desk: Desk, server: Fak
     assert desk.result() == {"cases": []}
 
 
+def test_a_change_that_was_asked_for_is_carried_out_before_the_child_ends(desk: Desk, server: FakeServer) -> None:
+    server.on("GET", "/rep3d/cases", [])
+    server.on("DELETE", "/rep3d/leases/case_1", {})
+    desk.ask("cases")
+    desk.result()
+    child = psutil.Process(desk.worker.pid)
+    desk.ask("release", image_id="case_1")
+    desk.worker.close()
+    child.wait(5)
+    assert [request.method for request in server.received] == ["GET", "DELETE"]
+
+
 def test_a_child_that_hangs_is_killed_by_the_second_close(desk: Desk, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
     desk.ask("cases")

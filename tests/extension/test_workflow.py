@@ -148,7 +148,8 @@ def test_a_failed_fetch_leaves_the_case_in_hand_and_the_buttons_usable(ready: Be
     ready.worker.fail("next_sample", kind, "no luck")
     assert ready.view.sample.id == "case_1"
     assert ready.view.activity is None
-    assert ready.view.message.level == "error" and "no luck" in ready.view.message.text
+    assert ready.view.message.level == ("info" if kind == "NoSampleLeft" else "error")
+    assert "no luck" in ready.view.message.text
     assert ready.view.enabled["next_sample"] == ""
 
 

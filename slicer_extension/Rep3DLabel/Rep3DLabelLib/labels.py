@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["LABEL_TAG", "Assignment", "SegmentName", "assign", "segment_id"]
+__all__ = ["LABEL_TAG", "Assignment", "SegmentName", "assign", "plain_name", "segment_id"]
 
 LABEL_TAG = "Rep3DLabel.Label"  # tag of a segment: the server's name of its label
 
@@ -56,11 +56,11 @@ def assign(segments: Iterable[SegmentName], labels: Mapping[str, int]) -> Assign
         segments: In the order of the list.
         labels: Label name -> voxel value on the server.
     """
-    by_name = {_plain(name): name for name in labels}
+    by_name = {plain_name(name): name for name in labels}
     values: dict[str, int] = {}
     unknown, conflicts = [], []
     for segment in segments:
-        named = by_name.get(_plain(segment.name))
+        named = by_name.get(plain_name(segment.name))
         tagged = segment.label if segment.label in labels else None
         if tagged and named and named != tagged:
             conflicts.append(segment)
@@ -71,5 +71,6 @@ def assign(segments: Iterable[SegmentName], labels: Mapping[str, int]) -> Assign
     return Assignment(values, tuple(unknown), tuple(conflicts))
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a name without what does not tell labels apart: capitals and the number of spaces."""
     return " ".join(name.split()).casefold()

@@ -211,10 +211,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._d.views = False
 
     def installKeyboardShortcuts(self, parent=None) -> None:
-        """Ctrl+Z and Ctrl+Y in the main window, or in `parent`. Not done: the keys of effects."""
+        """Ctrl+Z, Ctrl+Y and Esc in the main window, or in `parent`. Not done: the keys of effects and segments."""
         self.uninstallKeyboardShortcuts()
         owner = parent if parent is not None else slicer.util.mainWindow()
-        for keys, action in (("Ctrl+Z", self.undo), ("Ctrl+Y", self.redo)):
+        esc = ("Esc", lambda: self.setActiveEffectByName(""))
+        for keys, action in (("Ctrl+Z", self.undo), ("Ctrl+Y", self.redo), esc):
             shortcut = QtGui.QShortcut(QtGui.QKeySequence(keys), owner)
             shortcut.activated.connect(action)
             self._d.shortcuts.append(shortcut)

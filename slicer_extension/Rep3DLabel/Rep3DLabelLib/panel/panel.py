@@ -141,8 +141,6 @@ class Panel:
         for section in self._sections:
             section.refresh(view)
         self._buttons.draw(view.enabled)
-        if self._shortcuts is not None:
-            self._shortcuts.allow_cancel(view.activity is not None and view.activity.cancellable)
 
     # ---- Slicer's module events
 

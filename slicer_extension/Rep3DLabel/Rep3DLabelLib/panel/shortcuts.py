@@ -1,7 +1,8 @@
 """Keys for what is done a hundred times a day.
 
-Ctrl+Shift, not Ctrl+Alt: on European keyboards Ctrl+Alt is AltGr, which types letters. Slicer's own shortcuts and those
-of its segment editor use neither. They work wherever the keyboard is while the module is open, and not outside it.
+Ctrl+Shift, not Ctrl+Alt: on European keyboards Ctrl+Alt is AltGr, which types letters. A key that Slicer has in the
+same window would do nothing, for either: Slicer's markups toolbar has Ctrl+Shift+A, T and Space, its segment editor has
+Esc. They work wherever the keyboard is while the module is open, and not outside it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ __all__ = ["KEYS", "Shortcuts", "key_text"]
 
 KEYS = {
     "next_sample": "Ctrl+Shift+N",
-    "auto_segment": "Ctrl+Shift+A",
+    "auto_segment": "Ctrl+Shift+G",
     "submit": "Ctrl+Shift+Return",
     "jump_to_uncertain": "Ctrl+Shift+J",
-    "cancel": "Esc",
+    "cancel": "Ctrl+Shift+X",
 }
 
 
@@ -36,8 +37,6 @@ class Shortcuts:
 
     def __init__(self, parent: Any, workflow: Any) -> None:
         self._workflow = workflow
-        self._on = False
-        self._can_cancel = False
         slots = {
             "next_sample": self.next_sample,
             "auto_segment": self.auto_segment,
@@ -57,14 +56,8 @@ class Shortcuts:
 
     def switch(self, on: bool) -> None:
         """Let the keys work, or not."""
-        self._on = on
-        self._apply()
-
-    def allow_cancel(self, allowed: bool) -> None:
-        """Take Esc only while something can be cancelled: it belongs to others otherwise."""
-        if allowed != self._can_cancel:
-            self._can_cancel = allowed
-            self._apply()
+        for shortcut in self._shortcuts.values():
+            shortcut.setEnabled(bool(on))
 
     def close(self) -> None:
         """Take the keys away."""
@@ -74,16 +67,12 @@ class Shortcuts:
             shortcut.deleteLater()
         self._shortcuts = {}
 
-    def _apply(self) -> None:
-        for command, shortcut in self._shortcuts.items():
-            shortcut.setEnabled(bool(self._on and (command != "cancel" or self._can_cancel)))
-
     def next_sample(self) -> None:
         """Ctrl+Shift+N."""
         self._workflow.next_sample()
 
     def auto_segment(self) -> None:
-        """Ctrl+Shift+A."""
+        """Ctrl+Shift+G."""
         self._workflow.auto_segment()
 
     def submit(self) -> None:
@@ -95,5 +84,5 @@ class Shortcuts:
         self._workflow.jump_to_uncertain()
 
     def cancel(self) -> None:
-        """Esc."""
+        """Ctrl+Shift+X."""
         self._workflow.cancel()

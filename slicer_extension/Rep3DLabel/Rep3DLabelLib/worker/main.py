@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import uuid
 from collections import deque
@@ -123,6 +124,11 @@ class Crew:
         with self._lock:
             return list(self._running.values())
 
+    def has_lanes(self) -> bool:
+        """Return whether a job that is in a lane runs or waits."""
+        with self._lock:
+            return any(self._lane(job) for job in (*self._running.values(), *(job for _, job in self._waiting)))
+
     def _start_what_can(self) -> None:
         busy = {self._lane(job) for job in self._running.values()} - {""}
         still: deque[tuple[int, Any]] = deque()
@@ -193,10 +199,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _say_goodbye(crew: Crew) -> None:
-    """Tell servers that segmentations are not wanted any more, for a moment at most."""
+    """Tell servers that segmentations are not wanted any more, and end what changes something: a moment at most."""
+    end = time.monotonic() + _GOODBYE_SECONDS
     cancelling = [thread for job in crew.running() for thread in job.cancel()]
     for thread in cancelling:
-        thread.join(_GOODBYE_SECONDS)
+        thread.join(max(0.0, end - time.monotonic()))
+    while crew.has_lanes() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 if __name__ == "__main__":

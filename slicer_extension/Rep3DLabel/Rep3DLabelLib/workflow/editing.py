@@ -37,6 +37,7 @@ class Editing:
         self._measured: tuple[str, int] | None = None  # draft and revision that was measured last
         self._measuring = False
         self._saving: Generator[float, None, Draft] | None = None  # a draft that is being written, tick by tick
+        self._go_on: Callable[[], None] | None = None  # what waits for it
 
     # ---- noticing and keeping
 
@@ -67,7 +68,7 @@ class Editing:
 
     def going(self) -> None:
         """The user takes the segmentation out of the scene: keep it while it is there."""
-        work = self._desk.work
+        work, waiting = self._desk.work, self._stop_saving()
         try:
             self.keep()
         except ClientError as error:
@@ -76,6 +77,8 @@ class Editing:
         def gone() -> bool:  # not before it is out
             if self._desk.work is work:
                 self._gone()
+            if waiting is not None:
+                waiting()
             return True
 
         self._desk.tasks.append(gone)
@@ -107,6 +110,7 @@ class Editing:
             failed(error)
             return
         steps = self._saving = desk.drafts.save_in_steps(work.draft, data)
+        self._go_on = go
 
         def step() -> bool:
             if self._saving is not steps:  # a later state is being written instead
@@ -139,10 +143,13 @@ class Editing:
             return saved
         return None
 
-    def _stop_saving(self) -> None:
+    def _stop_saving(self) -> Callable[[], None] | None:
+        """Write no further; return what has waited for it, None if nothing was being written."""
         steps, self._saving = self._saving, None
-        if steps is not None:
-            steps.close()
+        if steps is None:
+            return None
+        steps.close()
+        return self._go_on
 
     def _kept(self, work: Work, saved: Draft, revision: int) -> None:
         work.kept = max(work.kept, revision)
@@ -159,12 +166,20 @@ class Editing:
             return
 
         def kept() -> None:
-            if work.revision > work.kept:  # edited while it was written
-                self.keep_then(kept, failed)
-                return
             work.draft = self.new_draft(work, work.draft.source)
             self.list_drafts()
             go()
+
+        self._keep_all_then(work, kept, failed)
+
+    def _keep_all_then(self, work: Work, go: Callable[[], None], failed: Callable[[ClientError], None]) -> None:
+        """As `keep_then`, and again as long as the user edits what is being written."""
+
+        def kept() -> None:
+            if self._desk.work is work and work.revision > work.kept:
+                self.keep_then(kept, failed)
+            else:
+                go()
 
         self.keep_then(kept, failed)
 
@@ -196,7 +211,7 @@ class Editing:
             desk.screen.ask(question, lambda answer: go() if answer == "lose" else (stay or desk.end)())
 
         desk.begin("keep", tr("Keeping your edits"))
-        self.keep_then(go, failed)
+        self._keep_all_then(work, go, failed)
 
     def tick(self) -> None:
         """Keep what the user has edited, a moment after the hand rests or at the latest every few seconds."""

@@ -298,8 +298,11 @@ class Workflow:
 
     def _submitted(self) -> None:
         self._watching.soon()
-        if self._desk.view.options.auto_advance:
+        desk, message = self._desk, self._desk.view.message
+        if desk.view.options.auto_advance:
             self._sampling.next_sample()
+            if desk.view.activity is not None:  # what was said of the label stays to be read meanwhile
+                desk.say(message.level, message.text)
 
     def _changed_model(self) -> None:
         """Another model's labels are used from now on, for the case in hand too."""

@@ -15,6 +15,7 @@ from ..errors import ClientError
 from ..i18n import tr
 from ..images.segnrrd import SegmentationData
 from ..view import WARNING, SampleView, UncertaintyView
+from ..worker.jobs import JobError
 from .desk import Desk, Work, local_time
 from .editing import Editing
 from .telling import counts_by_value, voxel_ml
@@ -119,7 +120,13 @@ class Sampling:
             if fetch == self._fetch:
                 self._load(value, fetch, restored)
 
-        desk.foreground(op, {**args, "folder": str(folder)}, done, progress=self._progress)
+        def failed(error: JobError) -> None:
+            if error.kind == "NoSampleLeft":  # the work is done: no failure
+                desk.end(error.message)
+            else:
+                desk.fail(error)
+
+        desk.foreground(op, {**args, "folder": str(folder)}, done, failed, self._progress)
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         texts = {

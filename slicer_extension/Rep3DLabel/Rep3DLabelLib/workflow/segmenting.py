@@ -20,6 +20,8 @@ from .telling import counts_by_value, mapping, number, voxel_ml
 
 __all__ = ["Segmenting"]
 
+_Entries = list[Mapping[str, Any]]
+
 
 class Segmenting:
     """Segmentations by the model."""
@@ -36,7 +38,7 @@ class Segmenting:
         desk = self._desk
         if desk.refused("auto_segment") or desk.work is None:
             return
-        work, options = desk.work, desk.view.options
+        work, options, entries = desk.work, desk.view.options, desk.work.entries
         self._request = uuid.uuid4().hex
         desk.begin("auto_segment", tr("Segmenting {case}").format(case=work.name), cancellable=True)
         args = {
@@ -49,7 +51,7 @@ class Segmenting:
             "folder": str(desk.folder),
             "extra": {},
         }
-        desk.foreground("infer", args, lambda value: self._arrived(work, value))
+        desk.foreground("infer", args, lambda value: self._arrived(work, entries, value))
 
     def cancel(self) -> None:
         """Tell the server that the segmentation is not wanted any more."""
@@ -74,7 +76,14 @@ class Segmenting:
 
     # ---- steps
 
-    def _arrived(self, work: Work, value: Mapping[str, Any]) -> None:
+    def _arrived(self, work: Work, entries: _Entries, value: Mapping[str, Any]) -> None:
+        """Take a segmentation over.
+
+        Args:
+            work: The case that it is of.
+            entries: Labels of the model that made it; the user may have chosen another one since.
+            value: What the worker gives.
+        """
         desk = self._desk
         if desk.work is not work:  # another case, or a closed scene: nothing to write to
             desk.end(tr("The segmentation of {case} came too late and was not used.").format(case=work.name), WARNING)
@@ -84,20 +93,20 @@ class Segmenting:
         def failed(error: ClientError) -> None:
             # Without a draft, what was edited is not written over, undo or not.
             before = work.segmentation
-            self._write(work, value, "new")
+            self._write(work, entries, value, "new")
             desk.scene.give_away(before)  # the only place where the edits are must not go with the sample
             text = tr("Your edits are not on disk, but in '{name}' in the scene, which stays there: {why}")
             desk.say(WARNING, text.format(name=before.GetName(), why=error))
 
-        self._editing.seal_then(lambda: self._write(work, value, desk.view.options.into), failed)
+        self._editing.seal_then(lambda: self._write(work, entries, value, desk.view.options.into), failed)
 
-    def _write(self, work: Work, value: Mapping[str, Any], mode: str) -> None:
+    def _write(self, work: Work, entries: _Entries, value: Mapping[str, Any], mode: str) -> None:
         desk, params = self._desk, value["params"]
         if desk.work is not work:
             desk.end()
             return
         before = work.segmentation
-        node = desk.scene.apply_label(before, value["label"], work.entries, mode)
+        node = desk.scene.apply_label(before, value["label"], entries, mode)
         work.segmentation = node
         work.version = str(params.get("version") or "")
         work.sent = work.kept = work.revision
@@ -127,6 +136,8 @@ class Segmenting:
         def step() -> bool:
             if desk.work is not work or not desk.runs("auto_segment"):
                 load.cancel()
+                if desk.runs("auto_segment"):
+                    desk.end()
                 return True
             if not load.step():
                 return False

@@ -13,7 +13,7 @@ from typing import Any
 from ..drafts import Draft
 from ..errors import ClientError
 from ..i18n import tr
-from ..labels import Assignment, SegmentName, assign
+from ..labels import Assignment, SegmentName, assign, plain_name
 from ..view import ERROR, INFO, Question
 from ..worker.jobs import JobError
 from .desk import Desk, Work, local_time
@@ -48,16 +48,17 @@ class Submitting:
         try:
             names = names_of(desk.scene, work)
             drawn = desk.scene.drawn_segments(work.segmentation)
+            on_grid = desk.scene.is_on_grid(work.segmentation)
         except ClientError as error:
             desk.fail(error, tr("Nothing was sent."))
             return
         revision = work.revision
         self._editing.keep_then(
-            lambda: self._check(work, names, drawn, revision),
+            lambda: self._check(work, names, drawn, on_grid, revision),
             lambda error: desk.fail(error, tr("Nothing was sent.")),
         )
 
-    def _check(self, work: Work, names: list[SegmentName], drawn: set[str], revision: int) -> None:
+    def _check(self, work: Work, names: list[SegmentName], drawn: set[str], on_grid: bool, revision: int) -> None:
         """Look at what the segments mean, once they are kept as they are."""
         desk = self._desk
         if desk.work is not work:
@@ -66,7 +67,15 @@ class Submitting:
         found = assign(names, work.labels)
         draft = work.draft
         work.draft = self._editing.new_draft(work, draft.source)  # what is sent is not written over by later edits
-        send = _Sending(self, desk, work, draft, found, names, revision)
+        doubts = _meanings([segment for segment in names if segment.id in drawn], found, work.labels)
+        if not on_grid:
+            doubts.append(
+                tr(
+                    "The segmentation is not on the voxels of the image (a transform, another geometry or surfaces): "
+                    "each voxel of the image takes what is nearest to it."
+                )
+            )
+        send = _Sending(self, desk, work, draft, found, names, revision, doubts)
         conflicts = [segment for segment in found.conflicts if segment.id in drawn]
         unknown = [segment for segment in found.unknown if segment.id in drawn]
         if conflicts:
@@ -133,9 +142,10 @@ class _Sending:
         found: Assignment,
         names: list[SegmentName],
         revision: int,
+        doubts: list[str],
     ) -> None:
         self._owner, self._desk, self._work, self._draft = owner, desk, work, draft
-        self._found, self._names, self._revision = found, names, revision
+        self._found, self._names, self._revision, self._doubts = found, names, revision, doubts
         self._params: dict[str, Any] = {
             "label_info": [{"name": name, "idx": value} for name, value in work.labels.items()]
         }
@@ -180,7 +190,7 @@ class _Sending:
     def _composed(self, value: Mapping[str, Any]) -> None:
         """Say what the label map cannot hold, then send it."""
         self._owner.show_counts(value)
-        doubts = []
+        doubts = list(self._doubts)
         names = {segment.id: segment.name for segment in self._names}
         for overlap in value["overlaps"]:
             doubts.append(
@@ -200,7 +210,8 @@ class _Sending:
             return
         text = "\n".join(doubts) + "\n\n" + tr("Submit all the same?")
         choices = (("submit", tr("Submit")), (_BACK, tr("Go back")))
-        key = "overlaps" if value["overlaps"] else "empty" if "empty" in self._params else "outside"
+        known = (("overlaps", value["overlaps"]), ("empty", "empty" in self._params), ("outside", value["outside"]))
+        key = next((word for word, is_so in known if is_so), "segments")
         self.ask(Question(key, tr("Before it is sent"), text, choices, _BACK), self._send)
 
     def _send(self) -> None:
@@ -234,3 +245,17 @@ class _Sending:
                 "that the server has already is not stored twice."
             )
         self._desk.fail(error, what)
+
+
+def _meanings(segments: list[SegmentName], found: Assignment, labels: Mapping[str, int]) -> list[str]:
+    """Say which segments are sent under another name than they have, or together with another one."""
+    texts = []
+    for label, value in labels.items():
+        names = [segment.name for segment in segments if found.values.get(segment.id) == value]
+        if len(names) > 1:
+            together = ", ".join(f"'{name}'" for name in names)
+            texts.append(tr("{segments} are sent together as '{label}'.").format(segments=together, label=label))
+        elif names and plain_name(names[0]) != plain_name(label):
+            text = tr("Segment '{name}' was made for the label '{label}' and is sent as '{label}'.")
+            texts.append(text.format(name=names[0], label=label))
+    return texts

@@ -116,6 +116,13 @@ def test_a_failed_save_leaves_the_earlier_state(drafts: Drafts, monkeypatch: pyt
     assert not [path for path in drafts.folder.iterdir() if path.name.endswith(".part")]
 
 
+def test_a_crash_while_a_draft_is_written_leaves_none_without_its_case(drafts: Drafts) -> None:
+    steps = drafts.save_in_steps(drafts.new(SERVER, "case_1", "a", "m", ""), data())
+    next(steps)
+    (about,) = drafts.folder.glob("*.json")
+    assert json.loads(about.read_text())["image_id"] == "case_1" and not drafts.list()
+
+
 def test_a_draft_that_is_gone_is_told(drafts: Drafts) -> None:
     with pytest.raises(LocalProblem, match="it is gone"):
         drafts.read("20260101-000000-abc")

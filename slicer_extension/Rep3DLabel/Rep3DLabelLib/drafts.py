@@ -90,8 +90,11 @@ class Drafts:
         except OSError as error:
             raise self._problem(error) from error
         saved = Draft(**{**asdict(draft), "time": self._now().isoformat(timespec="seconds")})
+        about = self.folder / f"{draft.key}{_ABOUT}"
+        if not about.exists():  # first: segments of which nobody knows the case could not be restored
+            self._write_about(about, asdict(saved))
         yield from segnrrd.write_in_steps(self.path(draft.key), data)
-        self._write_about(self.folder / f"{draft.key}{_ABOUT}", asdict(saved))
+        self._write_about(about, asdict(saved))
         return saved
 
     def path(self, key: str) -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .connection import BUSY, READY
+
 __all__ = [
     "COMMANDS",
     "CONNECTING",
@@ -77,11 +79,24 @@ class Message:
 
 @dataclass(frozen=True)
 class ConnectionView:
-    """State of the connection: a word of `connection`, DISCONNECTED or CONNECTING; the address; what to tell."""
+    """State of the connection.
+
+    Attributes:
+        state: A word of `connection`, DISCONNECTED or CONNECTING.
+        message: What to tell.
+        url: The address.
+        confirmed: Whether the server at this address, and no other, has described itself before.
+    """
 
     state: str = DISCONNECTED
     message: str = ""
     url: str = ""
+    confirmed: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether something can be asked of the server: a busy one only if it is known which one it is."""
+        return self.state == READY or (self.state == BUSY and self.confirmed)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import qt
 
-from ..connection import BUSY, READY
 from ..i18n import tr
 from ..view import CONNECTING, ERROR, INFO, WARNING, View
 from .parts import CommandButtons, Icons, Section, fill_combo, frame_style, set_number, set_text, show_widget
@@ -18,7 +17,7 @@ def next_step(view: View) -> str:
     """Return what a user would do next, in one line."""
     if view.connection.state == CONNECTING:
         return tr("Connecting…")
-    if view.connection.state not in (READY, BUSY):
+    if not view.connection.usable:
         return tr("Enter the address of a server and press Connect.")
     if view.sample is None:
         return tr("Press Next sample to fetch a case.")

@@ -81,7 +81,9 @@ class Worker:
 
     def __init__(self, folder: Path, python: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._folder = Path(folder).resolve()
-        self._python = python or shutil.which("PythonSlicer") or sys.executable
+        # Inside Slicer, sys.executable may be Slicer itself, which must not be started once more.
+        this = sys.executable if "python" in Path(sys.executable).name.lower() else "PythonSlicer"
+        self._python = python or shutil.which("PythonSlicer") or this
         self._environment = environment
         self._child: _Child | None = None
         self._closing: list[_Child] = []

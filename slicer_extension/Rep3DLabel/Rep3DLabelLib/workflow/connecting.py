@@ -88,7 +88,8 @@ class Connecting:
         if report["state"] != READY:
             # The address stays that of the server whose case is in hand until another one has answered.
             kept = before.url if desk.work is not None else url
-            desk.update(connection=ConnectionView(report["state"], report["message"], kept))
+            same = bool(desk.server) and desk.server.get("url") == server["url"]
+            desk.update(connection=ConnectionView(report["state"], report["message"], kept, same))
             return
         work = desk.work
         if work is not None and work.draft.server != url:
@@ -99,7 +100,7 @@ class Connecting:
             desk.update(connection=ConnectionView(WRONG_ADDRESS, message, before.url))
             return
         known = bool(desk.info) and desk.server.get("url") == server["url"]
-        desk.server = server
+        desk.server, desk.url = server, url
         desk.scene.server = url
         desk.settings.remember(url)
         self._take_info(report["info"])
@@ -107,7 +108,7 @@ class Connecting:
         message = tr("Connected to {name}, which computes on {device}.").format(
             name=desk.info.get("name") or "Rep3D Label", device=desk.view.device or tr("an unknown device")
         )
-        desk.update(connection=ConnectionView(READY, message, url))
+        desk.update(connection=ConnectionView(READY, message, url, True))
         if not known:
             self._changed()
 

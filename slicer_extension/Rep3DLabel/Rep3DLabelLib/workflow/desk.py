@@ -101,7 +101,8 @@ class Desk:
         self.worker, self.scene, self.screen = worker, scene, screen
         self.drafts, self.settings = drafts, settings
         self.folder, self.clock, self.now = folder, clock, now
-        self.server: dict[str, object] = {}
+        self.server: dict[str, object] = {}  # what requests are sent to
+        self.url = ""  # its address, as it is written on drafts
         self.info: dict[str, Any] = {}
         self.work: Work | None = None
         self.job: Job | None = None  # of the foreground activity, to be dropped when it is cancelled

@@ -6,7 +6,6 @@ command for the same reason, so that a second click, a shortcut or another front
 
 from __future__ import annotations
 
-from ..connection import BUSY, READY
 from ..i18n import tr
 from ..view import COMMANDS, CONNECTING, View
 
@@ -39,7 +38,7 @@ def enabled(view: View) -> dict[str, str]:
 def _reason(command: str, view: View) -> str:
     if command == "connect":
         return tr("Connecting already.") if view.connection.state == CONNECTING else ""
-    if command not in _OFFLINE and view.connection.state not in (READY, BUSY):
+    if command not in _OFFLINE and not view.connection.usable:
         return tr("Connect to a server first.")
     if command in _FOREGROUND and view.activity is not None:
         return tr("Wait until this has ended, or cancel it: {what}").format(what=view.activity.text)

@@ -68,7 +68,7 @@ class Sampling:
             desk.fail(error)
             self._editing.list_drafts()
             return
-        if draft.server != desk.view.connection.url:
+        if draft.server != desk.url:
             desk.fail(
                 ClientError(
                     tr("This work belongs to the server {server}: connect to it first.").format(server=draft.server)
@@ -106,7 +106,7 @@ class Sampling:
 
     def _start(self, op: str, args: Mapping[str, object], restored: tuple[Draft, SegmentationData] | None) -> None:
         desk = self._desk
-        self._server = desk.view.connection.url
+        self._server = desk.url
         self._fetch += 1
         fetch = self._fetch
         folder = desk.folder / f"case{fetch}"
@@ -160,7 +160,7 @@ class Sampling:
     def _prepare(self, value: Mapping[str, Any], volume: Any, restored: tuple[Draft, SegmentationData] | None) -> None:
         """Make the segmentation; if that fails, the case in hand is still there."""
         desk, scene, fetch = self._desk, self._desk.scene, self._fetch
-        if desk.view.connection.url != self._server:  # an id means another image there
+        if desk.url != self._server:  # an id means another image there
             scene.remove(volume)
             text = tr("{case} is a sample of another server, {server}, and was not used.")
             desk.end(text.format(case=value["name"], server=self._server), WARNING)
@@ -178,7 +178,7 @@ class Sampling:
                 if label:
                     scene.load_label(segmentation, label, entries)
                     source = tr("submitted label")
-                draft = desk.drafts.new(desk.view.connection.url, str(value["id"]), name, model, source)
+                draft = desk.drafts.new(desk.url, str(value["id"]), name, model, source)
         except ClientError:
             scene.remove(volume)
             raise

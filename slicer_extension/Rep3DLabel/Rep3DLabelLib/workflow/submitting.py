@@ -44,6 +44,10 @@ class Submitting:
         if desk.refused("submit") or desk.work is None:
             return
         work = desk.work
+        if work.draft.server != desk.url:  # an id means another image there
+            text = tr("Nothing was sent: the case belongs to {server}. Connect to it first.")
+            desk.fail(ClientError(text.format(server=work.draft.server)))
+            return
         desk.begin("submit", tr("Checking the segments"))
         try:
             names = names_of(desk.scene, work)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..connection import BUSY, READY
 from ..i18n import tr
 from ..view import ERROR, INFO, WARNING, BatchView, TrainingView
 from ..worker.jobs import JobError
@@ -40,7 +39,7 @@ class Watching:
     def tick(self) -> None:
         """Ask the server how it goes, when it is time to."""
         desk = self._desk
-        if desk.view.connection.state not in (READY, BUSY) or self._asked or desk.clock() < self._next:
+        if not desk.view.connection.usable or self._asked or desk.clock() < self._next:
             return
         if not desk.view.model:
             return

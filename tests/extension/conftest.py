@@ -23,8 +23,8 @@ def _why_not() -> str:
 WHY_NOT = _why_not()
 # Files that import the bench cannot even be collected without it; `test_bench_here.py` says so.
 collect_ignore = [
-    file.name
-    for file in Path(__file__).parent.glob("test_*.py")
+    str(file.relative_to(Path(__file__).parent))
+    for file in Path(__file__).parent.rglob("test_*.py")
     if WHY_NOT and any(word in file.read_text(encoding="utf-8") for word in ("slicerbench", "clinician", "PySide6"))
 ]
 

@@ -26,8 +26,17 @@ _FOREGROUND = frozenset(
     )
 )
 _OFFLINE = frozenset(
-    ("connect", "cancel", "discard_draft", "start_local_server", "stop_local_server", "show_curves", "show_uncertainty")
-) | {"jump_to_uncertain"}
+    (
+        "connect",
+        "cancel",
+        "discard_draft",
+        "start_local_server",
+        "stop_local_server",
+        "show_curves",
+        "show_uncertainty",
+        "jump_to_uncertain",
+    )
+)
 
 
 def enabled(view: View) -> dict[str, str]:

@@ -132,19 +132,19 @@ def case_rows(cases: Sequence[Mapping[str, Any]]) -> tuple[CaseRow, ...]:
 
 
 def batch_view(state: Mapping[str, Any]) -> BatchView:
-    """Return what is shown of a batch segmentation."""
+    """Return what is shown of a batch segmentation; its text is what the counts do not say."""
     phase = _text(state.get("phase"))
     done, total = int(state.get("done") or 0), int(state.get("total") or 0)
     failed = state.get("failed") or {}
     if phase in ("", "never"):
         return BatchView()
-    text = tr("{done} of {total} segmented").format(done=done, total=total)
+    texts = [tr("Segmenting {case}").format(case=state["current"])] if state.get("current") else []
     if failed:
         first = next(iter(failed.items())) if isinstance(failed, Mapping) else ("", failed[0])
-        text += tr(", {count} failed ({first})").format(count=len(failed), first=": ".join(map(_text, first)))
+        texts.append(": ".join(map(_text, first)))
     if state.get("error"):
-        text += f": {state['error']}"
-    return BatchView(phase, done, total, len(failed), text)
+        texts.append(_text(state["error"]))
+    return BatchView(phase, done, total, len(failed), ", ".join(texts))
 
 
 def counts_by_value(label: Mapping[str, Any]) -> dict[int, int]:

@@ -274,4 +274,8 @@ def _batch_end(batch: BatchView) -> tuple[str, str]:
     """Return level and words about a batch segmentation that has ended."""
     if not batch.phase:  # the server has been started again, and knows of none
         return WARNING, tr("The batch segmentation was interrupted: the server was restarted. Start it again to go on.")
-    return (WARNING if batch.failed or batch.phase == "error" else INFO), tr("Batch: ") + batch.text
+    words = tr("Batch: {done} of {total} segmented").format(done=batch.done, total=batch.total)
+    if batch.failed:
+        words += tr(", {count} failed").format(count=batch.failed)
+    level = WARNING if batch.failed or batch.phase == "error" else INFO
+    return level, f"{words}: {batch.text}" if batch.text else f"{words}."

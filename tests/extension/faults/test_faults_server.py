@@ -7,31 +7,13 @@ used, `test_faults_here.py` the faults of this computer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-from Rep3DLabelLib.workflow import connecting, editing
 
 from tests.extension.fault_server import HANG, INFO, FaultServer, status
 from tests.extension.troubled import TroubledClinician
 from tests.slicerbench import driver
 from tests.slicerbench.stall import stall_meter
-
-
-@pytest.fixture
-def server() -> Iterator[FaultServer]:
-    fake = FaultServer()
-    yield fake
-    fake.die()
-
-
-@pytest.fixture
-def person(bench, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> TroubledClinician:
-    monkeypatch.setattr(editing, "_IDLE", 0.1)
-    monkeypatch.setattr(connecting, "_RETRY_SECONDS", 0.5)
-    return TroubledClinician(bench)
-
 
 # ---- it dies, and comes back
 

@@ -1,36 +1,20 @@
 """The server answers what cannot be used: garbage, pages of a proxy, another program's words, odd types, cut files.
 
-The rules are those of `test_faults.py`.
+The rules are those of `test_faults_server.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from Rep3DLabelLib.workflow import connecting, editing
 
 from tests.app.data import AFFINE, SHAPE
 from tests.extension.fault_server import HTML, INFO, FaultServer, label_file, segmentation, self_signed
 from tests.extension.odd_answers import ODD, ODD_PARAMS
 from tests.extension.troubled import TroubledClinician
 from tests.slicerbench import driver
-
-
-@pytest.fixture
-def server() -> Iterator[FaultServer]:
-    fake = FaultServer()
-    yield fake
-    fake.die()
-
-
-@pytest.fixture
-def person(bench, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> TroubledClinician:
-    monkeypatch.setattr(editing, "_IDLE", 0.1)
-    monkeypatch.setattr(connecting, "_RETRY_SECONDS", 0.5)
-    return TroubledClinician(bench)
 
 
 @pytest.mark.parametrize(

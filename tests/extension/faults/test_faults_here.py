@@ -3,7 +3,7 @@
 No room, a helper that dies, hasty clicks, a scene or module that closes in the middle, nodes and segments that change
 under the work.
 
-The rules are those of `test_faults.py`.
+The rules are those of `test_faults_server.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import psutil
 import pytest
 from PySide6 import QtCore
 from PySide6.QtTest import QTest
-from Rep3DLabelLib.workflow import connecting, editing
+from Rep3DLabelLib.workflow import editing
 
 from tests.extension.fault_server import HANG, FaultServer
 from tests.extension.troubled import TroubledClinician
@@ -34,19 +34,9 @@ ACTIONS = [
 ]
 
 
-@pytest.fixture
-def server() -> Iterator[FaultServer]:
-    fake = FaultServer()
-    yield fake
-    fake.die()
-
-
-@pytest.fixture
-def person(bench, server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> TroubledClinician:
-    monkeypatch.setattr(editing, "_IDLE", 0.1)
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(editing, "_AFTER_FAILURE", 0.3)
-    monkeypatch.setattr(connecting, "_RETRY_SECONDS", 0.5)
-    return TroubledClinician(bench)
 
 
 def begun(person: TroubledClinician, server: FaultServer, button: str, method: str, path: str) -> None:

@@ -90,6 +90,16 @@ def test_a_cancelled_job_makes_room_unless_it_is_in_a_lane() -> None:
 # ---- the file of answers
 
 
+def test_a_short_key_does_not_change_paths_and_names(tmp_path: Path) -> None:
+    answers = Answers(tmp_path / "answers")
+    answers.keep_secret("case")
+    answers.write({"id": 1, "done": {"id": "case_1", "image": "/data/case_1.nii.gz"}})
+    answers.write({"id": 2, "failed": {"message": "the key case was refused", "status": None}})
+    done, failed = map(json.loads, (tmp_path / "answers").read_text().splitlines())
+    assert done["done"] == {"id": "case_1", "image": "/data/case_1.nii.gz"}
+    assert failed["failed"] == {"message": "the key *** was refused", "status": None}
+
+
 def test_answers_hide_secrets_and_go_on_in_another_file(tmp_path: Path) -> None:
     answers = Answers(tmp_path / "answers-0.jsonl", limit=100)
     answers.keep_secret('s3c"ret')

@@ -2,7 +2,7 @@
 
 It knows MRML nodes and nothing of Qt, servers or files of labels, and every method returns quickly: what is big is
 copied in steps. It touches only nodes that it made and segments that are the server's labels; a node that is gone is
-refused in words. The parts are in scene_*.py.
+refused in words. The parts are in the other files of this folder.
 """
 
 from __future__ import annotations

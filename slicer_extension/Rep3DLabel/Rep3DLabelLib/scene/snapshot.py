@@ -51,23 +51,23 @@ def grid_of(slicer: Any, node: Any, volume: Any) -> Grid:
         LocalProblem: Neither is there.
     """
     if volume is not None and volume.GetImageData() is not None:
-        extent = extent_of(volume.GetImageData())
-        start = np.eye(4)
-        start[:3, 3] = extent[::2]
-        shape = (extent[1] - extent[0] + 1, extent[3] - extent[2] + 1, extent[5] - extent[4] + 1)
-        return Grid(shape, ijk_to_ras(volume) @ start, volume.GetParentTransformNode())
+        return _grid(extent_of(volume.GetImageData()), ijk_to_ras(volume), volume.GetParentTransformNode())
     converter = slicer.vtkSegmentationConverter
     text = node.GetSegmentation().GetConversionParameter(converter.GetReferenceImageGeometryParameterName())
     image = slicer.vtkOrientedImageData()
     if not text or not converter.DeserializeImageGeometry(text, image, False):
         raise LocalProblem(f"Expected the image of '{node.GetName()}' in the scene, but it was removed. Open it again.")
-    extent = extent_of(image)
-    start = np.eye(4)
-    start[:3, 3] = extent[::2]
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
+    return _grid(extent_of(image), matrix_of(matrix), node.GetParentTransformNode())
+
+
+def _grid(extent: tuple[int, ...], matrix: np.ndarray, transform: Any) -> Grid:
+    """Return the grid of an image whose first voxel need not have the index 0, 0, 0."""
+    start = np.eye(4)
+    start[:3, 3] = extent[::2]
     shape = (extent[1] - extent[0] + 1, extent[3] - extent[2] + 1, extent[5] - extent[4] + 1)
-    return Grid(shape, matrix_of(matrix) @ start, node.GetParentTransformNode())
+    return Grid(shape, matrix @ start, transform)
 
 
 def is_on_grid(node: Any, grid: Grid) -> bool:

@@ -1,7 +1,7 @@
 """The Slicer side of the helper process: hand over work, look for what came back, never wait.
 
 Slicer draws and listens on one thread, and Python threads hardly run beside it. So whatever takes time is done by a
-child process (`worker.py`). Jobs go to its standard input; what it answers is appended to a file, because a file can be
+child process (`main.py`). Jobs go to its standard input; what it answers is appended to a file, because a file can be
 read without waiting on every system, and a pipe cannot.
 """
 
@@ -118,7 +118,7 @@ class Worker:
         """Hand over a job and return at once.
 
         Args:
-            op: Name of the operation, see `worker_ops`.
+            op: Name of the operation, see `ops`.
             args: Its arguments, JSON values; "server" holds "url", "api_key", "verify" and "client_id".
             done, failed, progress: Called by `poll`, never by this call: the first two at most once.
 

@@ -1,6 +1,6 @@
 """The helper process of the module: a program that does what would block Slicer.
 
-Started by `jobs.Worker` as `python worker.py --events FILE`. It reads jobs, one JSON object a line, from standard
+Started by `jobs.Worker` as `python main.py --events FILE`. It reads jobs, one JSON object a line, from standard
 input, does up to six at once, and appends what it has to say to FILE, one JSON object a line. It ends when its standard
 input does: with Slicer, at the latest. Threads are safe here, unlike in Slicer.
 """
@@ -27,10 +27,14 @@ __all__ = ["Answers", "Crew", "main"]
 AT_ONCE = 6
 _FILE_LIMIT = 1 << 22
 _GOODBYE_SECONDS = 2.0
+_NO_ACCIDENT = 12  # characters of a key that stands nowhere by accident
 
 
 class Answers:
     """The file of answers. No API key is written, whatever an answer or an error says.
+
+    A short key may also stand in a path or a name by accident, which must arrive as it is: such a key is looked for in
+    words only.
 
     Args:
         file: It, made if it does not exist.
@@ -52,18 +56,29 @@ class Answers:
             with self._lock:
                 self._secrets |= {text, json.dumps(text)[1:-1]}
 
-    def hide(self, text: str) -> str:
-        """Return a text without secrets."""
+    def hide(self, text: str, shortest: int = 1) -> str:
+        """Return a text without the secrets of that length or more."""
         for secret in self._secrets:
-            text = text.replace(secret, "***")
+            if len(secret) >= shortest:
+                text = text.replace(secret, "***")
         return text
+
+    def _without_secrets(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._without_secrets(part) for key, part in value.items()}
+        return self.hide(value) if isinstance(value, str) else value
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Append an answer; if that fails, nobody can be told anything any more, and the process ends."""
-        line = json.dumps(event, allow_nan=False)
+        words = {
+            name: self._without_secrets(event[name])
+            for name in event
+            if name == "failed" or isinstance(event[name], str)
+        }
+        line = json.dumps({**event, **words}, allow_nan=False)
         with self._lock:
             try:
-                self._append(self.hide(line))
+                self._append(self.hide(line, _NO_ACCIDENT))
                 if self._stream.tell() > self._limit:
                     following = self._file.with_name(f"answers-{uuid.uuid4().hex}.jsonl")
                     old, self._file = self._stream, following

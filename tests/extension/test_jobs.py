@@ -233,10 +233,14 @@ def test_long_files_of_answers_are_replaced(desk: Desk, server: FakeServer, tmp_
     for number in range(12):
         desk.ask("cases", str(number))
     assert [how for _, how, _ in desk.finish()] == ["done"] * 12
-    files = list((tmp_path / "helper").glob("answers-*"))
-    assert len(files) == 1 and files[0].stat().st_size < 8_000_000
+
+    def files() -> list[Path]:
+        return list((tmp_path / "helper").glob("answers-*"))
+
+    desk.until(lambda: len(files()) == 1)  # the last answer may be the one that makes a file too long
+    assert files()[0].stat().st_size < 8_000_000
     if os.name == "posix":
-        assert files[0].stat().st_mode & 0o077 == 0
+        assert files()[0].stat().st_mode & 0o077 == 0
 
 
 # ---- what nobody may see

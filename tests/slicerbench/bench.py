@@ -60,6 +60,7 @@ class Bench:
         """An empty scene with its three slice views, no settings, no prepared answers, no problems on record."""
         self.modules.close_all()
         self.core.clear()
+        self.core.views.turn_back()
         self.app.reset()
         self.dialogs.reset()
         self.problems.start()

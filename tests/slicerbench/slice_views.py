@@ -63,6 +63,14 @@ class SliceViews:
                 composite.SetLayoutName(name)
                 self._scene.AddNode(composite)
 
+    def turn_back(self) -> None:
+        """Turns the views as Slicer starts with them; closing the scene leaves them turned."""
+        for name, orientation, _ in _VIEWS:
+            node = self.slice_node(name)
+            node.GetSliceToRAS().Identity()
+            node.SetOrientation(orientation)
+            node.UpdateMatrices()
+
     def _made(self, class_name: str) -> vtk.vtkObject:
         """A new node with the scene's defaults, which hold the orientation presets."""
         node = self._scene.CreateNodeByClass(class_name)

@@ -11,7 +11,7 @@ import urllib3
 from Rep3DLabelLib.client import Rep3DClient, Timeouts
 from Rep3DLabelLib.client.failures import error_of_exception
 from Rep3DLabelLib.client.multipart import MultipartUpload
-from Rep3DLabelLib.client.transport import normalise_address
+from Rep3DLabelLib.connection import normalise_address
 from Rep3DLabelLib.errors import (
     BadAnswer,
     ConnectionCut,

@@ -123,6 +123,31 @@ def test_a_crash_while_a_draft_is_written_leaves_none_without_its_case(drafts: D
     assert json.loads(about.read_text())["image_id"] == "case_1" and not drafts.list()
 
 
+def test_a_draft_that_is_taken_over_leaves_its_old_key_to_who_has_it_in_hand(drafts: Drafts) -> None:
+    draft = keep(drafts)
+    mine = drafts.take_over(draft)
+    assert mine.key != draft.key and drafts.list() == (mine,)
+    assert drafts.read(mine.key)[0].time == draft.time and drafts.read(mine.key)[1].segments
+    assert not list(drafts.folder.glob(f"{draft.key}*"))
+    drafts.save(draft, data(7))
+    assert drafts.read(mine.key)[1].layers[0].max() == 1 and drafts.read(draft.key)[1].layers[0].max() == 7
+
+
+def test_a_draft_that_cannot_be_taken_over_stays_as_it_was(drafts: Drafts, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = drafts.new(SERVER, "case_1", "a", "m", "")
+    draft = keep(drafts)
+    with pytest.raises(LocalProblem, match="it is gone"):
+        drafts.take_over(gone)
+
+    def refused(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.replace", refused)
+    with pytest.raises(LocalProblem, match="Permission denied"):
+        drafts.take_over(draft)
+    assert drafts.list() == (draft,) and len(list(drafts.folder.iterdir())) == 2
+
+
 def test_a_draft_that_is_gone_is_told(drafts: Drafts) -> None:
     with pytest.raises(LocalProblem, match="it is gone"):
         drafts.read("20260101-000000-abc")

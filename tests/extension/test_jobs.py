@@ -472,6 +472,8 @@ def test_dropping_a_slow_download_stops_it(desk: Desk, server: FakeServer, tmp_p
     desk.poll()
     assert [name for name, _, _ in desk.came[told:]] == ["cases"]
     assert list(folder.iterdir()) == []  # no half file
+    (returned,) = server.requests_to("/rep3d/leases/a")  # others may have it
+    assert returned.method == "DELETE"
 
 
 def test_dropping_a_slow_segmentation_cancels_it_at_the_server(desk: Desk, server: FakeServer, tmp_path: Path) -> None:

@@ -109,6 +109,57 @@ def test_the_key_of_one_server_is_not_sent_to_another(bench) -> None:
     opened.close()
 
 
+def test_the_certificate_of_a_server_is_remembered(bench, click) -> None:
+    store: dict[str, str] = {}
+    opened = OpenPanel(bench, disconnected(), store)
+    opened.ui.serverComboBox.setEditText("a.example:8000")
+    opened.ui.certificatePath.setCurrentPath("/etc/hospital.pem")
+    click(opened.ui.connectButton)
+    opened.settings.remember("http://a.example:8000")
+    opened.close()
+    opened = OpenPanel(bench, disconnected(), store)
+    assert opened.ui.serverComboBox.currentText == "http://a.example:8000"
+    assert opened.ui.certificatePath.currentPath == "/etc/hospital.pem"
+    opened.close()
+
+
+def test_what_is_kept_for_one_address_is_not_sent_to_one_that_was_typed(bench, click) -> None:
+    opened = OpenPanel(bench, disconnected(), {})
+    ui, settings = opened.ui, opened.settings
+    settings.keep_key("http://a:1", "key of a")
+    settings.keep_certificate("http://a:1", "/a.pem")
+    settings.keep_key("http://b:1", "key of b")
+    ui.serverComboBox.setEditText("http://a:1")
+    click(ui.connectButton)
+    ui.serverComboBox.setEditText("http://b:1")
+    click(ui.connectButton)
+    ui.serverComboBox.setEditText("http://c:1")
+    click(ui.connectButton)
+    ui.serverComboBox.setEditText("http://d:1")
+    ui.keyEdit.setText("typed for d")
+    click(ui.connectButton)
+    assert opened.commands == [
+        ("connect", "http://a:1", "key of a", "/a.pem"),
+        ("connect", "http://b:1", "key of b", True),
+        ("connect", "http://c:1", "", True),
+        ("connect", "http://d:1", "typed for d", True),
+    ]
+    opened.close()
+
+
+def test_a_key_that_is_not_kept_stays_when_the_address_is_understood(bench, click) -> None:
+    opened = OpenPanel(bench, disconnected(), {})
+    opened.ui.serverComboBox.setEditText("a:1")
+    opened.ui.keyEdit.setText("secret")
+    click(opened.ui.connectButton)
+    opened.show(connection=ConnectionView("ready", "", "http://a:1", True))
+    assert opened.ui.serverComboBox.currentText == "http://a:1" and opened.ui.keyEdit.text == "secret"
+    opened.show(connection=ConnectionView("disconnected", "", "http://a:1"))
+    opened.show(connection=ConnectionView("ready", "", "http://127.0.0.1:5", True))  # a local server
+    assert opened.ui.serverComboBox.currentText == "http://127.0.0.1:5" and opened.ui.keyEdit.text == ""
+    opened.close()
+
+
 def test_a_key_is_not_readable_on_the_screen(opened: OpenPanel) -> None:
     assert "*" not in opened.ui.keyEdit.text
     opened.ui.keyEdit.setText("secret")

@@ -179,12 +179,24 @@ def test_a_cancelled_fetch_leaves_the_case_in_hand_also_if_it_arrives_later(read
 def test_cancelling_while_the_image_loads_leaves_the_case_in_hand(ready: Bench) -> None:
     ready.fetch("case_1")
     ready.flow.next_sample()
-    ready.worker.answer("next_sample", ready.value("case_2"))
+    ready.worker.answer("next_sample", ready.value("case_2", leased_until="2026-01-01T00:00:00+00:00"))
     ready.tick()
     ready.flow.cancel()
     ready.tick()
     assert ready.scene.loads[-1].cancelled
     assert ready.view.sample.id == "case_1" and ready.view.activity is None
+    assert ready.worker.job("release").args["image_id"] == "case_2"
+
+
+def test_the_case_in_hand_is_not_given_back_when_fetching_it_again_is_cancelled(ready: Bench) -> None:
+    ready.fetch("case_1")
+    ready.flow.next_sample()
+    assert ready.worker.job("next_sample").args["in_hand"] == "case_1"
+    ready.worker.answer("next_sample", ready.value("case_1", leased_until="2026-01-01T00:00:00+00:00"))
+    ready.tick()
+    ready.flow.cancel()
+    ready.tick()
+    assert ready.scene.loads[-1].cancelled and ready.worker.waiting("release") == 0
 
 
 def test_edits_are_kept_before_the_next_sample_without_a_question(ready: Bench) -> None:
@@ -449,8 +461,34 @@ def test_a_damaged_draft_is_told_and_stays(ready: Bench) -> None:
     key = ready.view.drafts[0].key
     ready.drafts.path(key).write_bytes(b"garbage")
     ready.flow.restore_draft(key)
-    assert ready.view.message.level == "error" and ready.drafts.path(key).exists()
-    assert ready.view.activity is None
+    assert ready.view.message.level == "error" and ready.view.activity is None
+    (row,) = ready.view.drafts
+    assert ready.drafts.path(row.key).read_bytes() == b"garbage"
+
+
+def test_two_who_have_the_same_draft_in_hand_do_not_write_over_each_other(ready: Bench, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    first = ready.fetch("case_1").draw(rep3d_1=5)
+    first.tick(3)
+    (kept,) = first.drafts.list()
+    second = Bench(other).connect()
+    second.drafts.folder = first.drafts.folder  # another Slicer of the same user
+    second.flow.tick()
+    second.flow.restore_draft(kept.key)
+    second.worker.answer("open_case", second.value("case_1", label=None))
+    second.tick()
+    second.tick()
+    second.tick()
+    assert second.view.sample.id == "case_1"
+    first.draw(rep3d_1=6).tick(3)
+    second.draw(rep3d_1=7).tick(3)
+    keys = {draft.key for draft in first.drafts.list()}
+    assert len(keys) == 2 and kept.key in keys
+    second.flow.submit()
+    second.worker.answer("compose", second.composed())
+    second.worker.answer("submit", {"label": "case_1"})
+    assert [draft.key for draft in first.drafts.list()] == [kept.key]
 
 
 def test_discarding_asks_and_puts_the_file_aside(ready: Bench) -> None:

@@ -1,4 +1,4 @@
-"""The result of a connection test: one word for a program, one or two sentences for a user.
+"""Where a server is, and the result of a connection test: one word for a program, a sentence or two for a user.
 
 "It does not work" has many causes with different remedies; the word tells them apart so that an interface can lead to
 the right field.
@@ -6,8 +6,10 @@ the right field.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from .errors import (
     BadAnswer,
@@ -34,6 +36,8 @@ __all__ = [
     "WRONG_ADDRESS",
     "WRONG_APP",
     "ConnectionReport",
+    "normalise_address",
+    "plain_address",
     "report_of_error",
     "report_of_info",
 ]
@@ -47,6 +51,8 @@ WRONG_APP = "wrong_app"
 WRONG_ADDRESS = "wrong_address"
 FAILED = "failed"
 
+_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|(?:\w[\w-]{0,62}\.)*\w[\w-]{0,62}\.?")
+
 _STATES: tuple[tuple[type[ClientError], str], ...] = (  # the first that fits; subclasses stand before their bases
     (TlsError, UNTRUSTED),
     (ServerUnreachable, UNREACHABLE),
@@ -57,6 +63,50 @@ _STATES: tuple[tuple[type[ClientError], str], ...] = (  # the first that fits; s
     (BadAnswer, WRONG_APP),
     (InvalidAddress, WRONG_ADDRESS),
 )
+
+
+def normalise_address(text: str) -> str:
+    """Return a server's address as scheme://host[:port][/path], with http:// if no scheme is given.
+
+    Raises:
+        InvalidAddress: The text cannot be the address of a server.
+    """
+    address = text.strip().rstrip("/")
+    example = "Enter it like http://localhost:8000 or https://server.hospital.org/rep3d."
+    problem = ""
+    if "://" not in address:
+        if address.lower().startswith(("http:", "https:")):
+            problem = "the two slashes after 'http:' or 'https:' are missing"
+        address = f"http://{address}"
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise InvalidAddress(f"Expected the address of a server, got '{text}': {error}. {example}") from error
+    if re.search(r"[\s\x00-\x1f\\]", address):
+        problem = "it contains a space or a backslash"
+    elif parts.scheme.lower() not in ("http", "https"):
+        problem = f"'{parts.scheme}' is not http or https"
+    elif not problem and not _HOST.fullmatch(host):
+        problem = "it names no host"
+    elif "@" in parts.netloc:
+        problem = "a user name or key does not belong into the address; use the field for the API key"
+    elif parts.query or parts.fragment:
+        problem = "it goes on after '?' or '#'"
+    elif port == 0 or parts.netloc.endswith(":"):
+        problem = "the port is missing"
+    if problem:
+        shown = "" if "@" in parts.netloc else f" '{text}'"  # never repeat what may be a password
+        raise InvalidAddress(f"Expected the address of a server, got{shown}: {problem}. {example}")
+    return f"{parts.scheme.lower()}://{parts.netloc}{parts.path}"
+
+
+def plain_address(address: str) -> str:
+    """Return an address as `normalise_address` does, and what cannot be one as it is, without blanks around it."""
+    try:
+        return normalise_address(address)
+    except InvalidAddress:
+        return address.strip()
 
 
 @dataclass(frozen=True)

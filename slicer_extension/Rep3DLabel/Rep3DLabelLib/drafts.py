@@ -115,16 +115,45 @@ class Drafts:
         """Return the unsent drafts of a case, the latest first."""
         return tuple(draft for draft in self.list() if (draft.server, draft.image_id) == (server, image_id))
 
+    def find(self, key: str) -> Draft:
+        """Return what is known about a draft.
+
+        Raises:
+            LocalProblem: It is not there.
+        """
+        about = self._about(key)
+        if about is None:
+            raise self._gone(key)
+        return about
+
     def read(self, key: str) -> tuple[Draft, segnrrd.SegmentationData]:
         """Return a draft and its segments.
 
         Raises:
             LocalProblem, BadAnswer: It is not there, or cannot be read.
         """
-        about = self._about(key)
-        if about is None:
-            raise LocalProblem(f"Expected the draft '{key}' in '{self.folder}', but it is gone. Refresh the list.")
-        return about, segnrrd.read(self.path(key))
+        return self.find(key), segnrrd.read(self.path(key))
+
+    def take_over(self, draft: Draft) -> Draft:
+        """Give a draft another key, under which the one who goes on with it writes alone.
+
+        Another Slicer may have the same draft in hand: what it keeps later is written under the old key, and neither
+        writes over the other's edits.
+
+        Raises:
+            LocalProblem: It is gone, or its folder cannot be written to.
+        """
+        mine = Draft(**{**asdict(draft), "key": self.new(draft.server, draft.image_id, "", "", "").key})
+        try:
+            self._write_about(self.folder / f"{mine.key}{_ABOUT}", asdict(mine))
+            os.replace(self.path(draft.key), self.path(mine.key))
+            (self.folder / f"{draft.key}{_ABOUT}").unlink(missing_ok=True)
+        except FileNotFoundError as error:
+            (self.folder / f"{mine.key}{_ABOUT}").unlink(missing_ok=True)
+            raise self._gone(draft.key) from error
+        except OSError as error:
+            raise self._problem(error) from error
+        return mine
 
     def sent(self, key: str) -> None:
         """Take a draft off the list after the server has confirmed its label."""
@@ -173,6 +202,9 @@ class Drafts:
             raise self._problem(error) from error
         finally:
             part.unlink(missing_ok=True)
+
+    def _gone(self, key: str) -> LocalProblem:
+        return LocalProblem(f"Expected the draft '{key}' in '{self.folder}', but it is gone. Refresh the list.")
 
     def _problem(self, error: OSError) -> LocalProblem:
         return LocalProblem(

@@ -10,6 +10,7 @@ import json
 from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass, fields, replace
 
+from .connection import plain_address
 from .view import Options
 
 __all__ = ["LocalChoice", "Settings"]
@@ -68,18 +69,19 @@ class Settings:
 
     def api_key(self, address: str) -> str:
         """Return the key that is kept for a server, "" if none."""
-        found = self._read("keys")
-        key = found.get(address) if isinstance(found, dict) else None
-        return key if isinstance(key, str) else ""
+        return self._kept_for("keys", address)
 
     def keep_key(self, address: str, key: str) -> None:
         """Keep a server's key, which then stands readable in this user's settings; "" forgets it."""
-        found = self._read("keys")
-        keys = {**found} if isinstance(found, dict) else {}
-        keys.pop(address, None)
-        if key:
-            keys[address] = key
-        self._write("keys", keys)
+        self._keep_for("keys", address, key)
+
+    def certificate(self, address: str) -> str:
+        """Return the certificate file that was given for a server, "" if none."""
+        return self._kept_for("certificates", address)
+
+    def keep_certificate(self, address: str, path: str) -> None:
+        """Keep where a server's certificate is; "" forgets it."""
+        self._keep_for("certificates", address, path)
 
     def choice(self, name: str) -> str:
         """Return what was chosen last under a name ("model", "strategy"), "" if nothing."""
@@ -101,6 +103,19 @@ class Settings:
     def save_local(self, choice: LocalChoice) -> None:
         """Keep how the local server is started."""
         self._write("local", asdict(choice))
+
+    def _kept_for(self, what: str, address: str) -> str:
+        found = self._read(what)
+        text = found.get(plain_address(address)) if isinstance(found, dict) else None
+        return text if isinstance(text, str) else ""
+
+    def _keep_for(self, what: str, address: str, text: str) -> None:
+        found = self._read(what)
+        kept = {**found} if isinstance(found, dict) else {}
+        kept.pop(plain_address(address), None)
+        if text:
+            kept[plain_address(address)] = text
+        self._write(what, kept)
 
     def _read(self, key: str) -> object:
         try:

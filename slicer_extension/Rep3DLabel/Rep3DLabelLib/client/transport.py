@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 import requests
 import requests.auth
 
-from ..errors import BadAnswer, ConnectionCut, InvalidAddress, LocalProblem
+from ..connection import normalise_address
+from ..errors import BadAnswer, ConnectionCut, LocalProblem
 from .failures import cut_message, describe_body, error_of_exception, error_of_status
 from .multipart import MultipartUpload
 from .transfers import Watch
 
-__all__ = ["Timeouts", "Transport", "normalise_address"]
+__all__ = ["Timeouts", "Transport"]
 
 _BLOCK = 1 << 16
-_HOST = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*|(?:\w[\w-]{0,62}\.)*\w[\w-]{0,62}\.?")
 
 
 @dataclass(frozen=True)
@@ -58,42 +58,6 @@ class Timeouts:
                 raise ValueError(f"Expected a time-out above 0 seconds for '{item.name}', got {value!r}.")
 
 
-def normalise_address(text: str) -> str:
-    """Return a server's address as scheme://host[:port][/path], with http:// if no scheme is given.
-
-    Raises:
-        InvalidAddress: The text cannot be the address of a server.
-    """
-    address = text.strip().rstrip("/")
-    example = "Enter it like http://localhost:8000 or https://server.hospital.org/rep3d."
-    problem = ""
-    if "://" not in address:
-        if address.lower().startswith(("http:", "https:")):
-            problem = "the two slashes after 'http:' or 'https:' are missing"
-        address = f"http://{address}"
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise InvalidAddress(f"Expected the address of a server, got '{text}': {error}. {example}") from error
-    if re.search(r"[\s\x00-\x1f\\]", address):
-        problem = "it contains a space or a backslash"
-    elif parts.scheme.lower() not in ("http", "https"):
-        problem = f"'{parts.scheme}' is not http or https"
-    elif not problem and not _HOST.fullmatch(host):
-        problem = "it names no host"
-    elif "@" in parts.netloc:
-        problem = "a user name or key does not belong into the address; use the field for the API key"
-    elif parts.query or parts.fragment:
-        problem = "it goes on after '?' or '#'"
-    elif port == 0 or parts.netloc.endswith(":"):
-        problem = "the port is missing"
-    if problem:
-        shown = "" if "@" in parts.netloc else f" '{text}'"  # never repeat what may be a password
-        raise InvalidAddress(f"Expected the address of a server, got{shown}: {problem}. {example}")
-    return f"{parts.scheme.lower()}://{parts.netloc}{parts.path}"
-
-
 class _Bearer(requests.auth.AuthBase):
     """Sends the API key. As an auth object, because requests replaces a plain header by what a .netrc file says."""
 
@@ -109,7 +73,7 @@ class Transport:
     """Sends requests to one server.
 
     Args:
-        url: The server's address, see `normalise_address`.
+        url: The server's address, see `connection.normalise_address`.
         api_key: Sent as a bearer token with each request; None or "" for a server without keys.
         session: Injected for tests or special proxies; by default a session of its own, which ignores proxy settings
             of the environment for a server on this computer.

@@ -14,6 +14,7 @@ from ..connection import (
     UNTRUSTED,
     WRONG_ADDRESS,
     WRONG_APP,
+    plain_address,
 )
 from ..i18n import tr
 from ..settings import Settings
@@ -64,7 +65,7 @@ class ServerSection(Section):
         self._ui, self._workflow, self._settings, self._icons = ui, workflow, settings, icons
         self._addresses: list[str] | None = None
         self._state = ""
-        self._key_of = ""
+        self._access_of = ""  # the address that key and certificate are for
         buttons.add(ui.connectButton, "connect")
         ui.connectButton.connect("clicked(bool)", self.connect_to_server)
         ui.disconnectButton.connect("clicked(bool)", self.leave)
@@ -80,10 +81,12 @@ class ServerSection(Section):
         """Test the address and connect."""
         ui = self._ui
         address = ui.serverComboBox.currentText.strip()
+        self._address_typed(address)
         key = ui.keyEdit.text.strip()
         self._settings.keep_key(address, key if ui.rememberKeyCheckBox.checked else "")
         self.user_edited()
         certificate = ui.certificatePath.currentPath.strip()
+        self._settings.keep_certificate(address, certificate)
         verify = False if ui.untrustedCheckBox.checked else (certificate or True)
         self._workflow.connect(address, key, verify)
 
@@ -92,14 +95,26 @@ class ServerSection(Section):
         self._workflow.disconnect()
 
     def address_chosen(self) -> None:
-        """Bring back the key that is kept for this address; a key that was typed for another one is taken away."""
-        address = self._ui.serverComboBox.currentText.strip()
-        if address == self._key_of:
-            return
-        self._key_of = address
-        key = self._settings.api_key(address)
-        self._ui.keyEdit.setText(key)
-        self._ui.rememberKeyCheckBox.setChecked(bool(key))
+        """Bring back key and certificate that are kept for this address; those of another one are taken away."""
+        address = plain_address(self._ui.serverComboBox.currentText)
+        if address != self._access_of:
+            self._access_of = address
+            self._show_key(self._settings.api_key(address))
+            self._ui.certificatePath.setCurrentPath(self._settings.certificate(address))
+
+    def _address_typed(self, address: str) -> None:
+        """Take away what is kept for the address before; what was typed in is meant for this one."""
+        ui, kept, before = self._ui, self._settings, self._access_of
+        self._access_of = plain_address(address)
+        if self._access_of != before:
+            if ui.keyEdit.text.strip() == kept.api_key(before):
+                self._show_key(kept.api_key(address))
+            if ui.certificatePath.currentPath.strip() == kept.certificate(before):
+                ui.certificatePath.setCurrentPath(kept.certificate(address))
+
+    def _show_key(self, kept: str) -> None:
+        self._ui.keyEdit.setText(kept)
+        self._ui.rememberKeyCheckBox.setChecked(bool(kept))
 
     def user_edited(self) -> None:
         """Keep the user's name."""
@@ -140,7 +155,7 @@ class ServerSection(Section):
             if url and url != ui.serverComboBox.currentText.strip():
                 ui.serverComboBox.setEditText(url)  # a local server, or the address as it was understood
                 ui.serverComboBox.lineEdit().setCursorPosition(0)
-                self._key_of = url
+                self.address_chosen()
         elif state in (NOT_ALLOWED, UNTRUSTED):  # what is needed now is in there
             ui.accessSection.collapsed = False
 

@@ -35,7 +35,10 @@ __all__ = [
 
 
 def next_sample(task: Task) -> dict[str, Any]:
-    """Ask for the next image and fetch it. Arguments: "strategy", "folder"."""
+    """Ask for the next image and fetch it; one that is not wanted any more is given back.
+
+    Arguments: "strategy", "folder", "in_hand" (id of an image that is not given back, since the user works on it).
+    """
     task.tell("asking")
     strategy = str(task.args["strategy"])
     sample = task.client.next_sample(strategy)
@@ -45,7 +48,15 @@ def next_sample(task: Task) -> dict[str, Any]:
         "reason": str(sample.info.get("reason") or ""),
         "leased_until": str(sample.info.get("leased_until") or ""),
     }
-    return {"id": sample.id, "name": sample.name, **told, **_fetch(task, sample.id)}
+    try:
+        fetched = _fetch(task, sample.id)
+        task.check()
+    except Cancelled:
+        if sample.id != task.args.get("in_hand"):
+            with contextlib.suppress(ClientError):  # else the lease ends by itself
+                task.client.release_lease(sample.id)
+        raise
+    return {"id": sample.id, "name": sample.name, **told, **fetched}
 
 
 def open_case(task: Task) -> dict[str, Any]:

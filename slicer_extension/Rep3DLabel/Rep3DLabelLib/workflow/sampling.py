@@ -63,18 +63,16 @@ class Sampling:
         if desk.refused("restore_draft"):
             return
         try:
-            draft, data = desk.drafts.read(key)
+            draft = desk.drafts.find(key)
+            if draft.server != desk.url:
+                text = tr("This work belongs to the server {server}: connect to it first.")
+                raise ClientError(text.format(server=draft.server))
+            draft, data = desk.drafts.read(desk.drafts.take_over(draft).key)
         except ClientError as error:
             desk.fail(error)
+            return
+        finally:
             self._editing.list_drafts()
-            return
-        if draft.server != desk.url:
-            desk.fail(
-                ClientError(
-                    tr("This work belongs to the server {server}: connect to it first.").format(server=draft.server)
-                )
-            )
-            return
         self._editing.before_leaving(lambda: self._open(draft.image_id, (draft, data)))
 
     def cancel(self) -> None:
@@ -96,7 +94,8 @@ class Sampling:
     def _ask_next(self) -> None:
         desk = self._desk
         desk.begin("next_sample", tr("Asking for the next sample"), cancellable=True)
-        self._start("next_sample", {"strategy": desk.view.strategy}, None)
+        in_hand = desk.work.image_id if desk.work is not None else ""
+        self._start("next_sample", {"strategy": desk.view.strategy, "in_hand": in_hand}, None)
 
     def _open(self, image_id: str, restored: tuple[Draft, SegmentationData] | None = None) -> None:
         desk = self._desk
@@ -148,6 +147,7 @@ class Sampling:
         def step() -> bool:
             if fetch != self._fetch:
                 load.cancel()
+                self._not_taken(value)
                 return True
             if not load.step():
                 desk.progress(tr("Loading the image"), load.progress)
@@ -197,6 +197,7 @@ class Sampling:
         def stay() -> None:
             scene.remove(segmentation)
             scene.remove(volume)
+            self._not_taken(value)
             if fetch == self._fetch:
                 desk.end()
 
@@ -234,6 +235,13 @@ class Sampling:
         _remove_other_folders(desk.folder, Path(work.image).parent)
         if not label and not work.edited and not unsent:
             self._arrived()
+
+    def _not_taken(self, value: Mapping[str, Any]) -> None:
+        """A case that was fetched and is not wanted after all is free for others again."""
+        desk, image_id = self._desk, str(value["id"])
+        in_hand = desk.work is not None and desk.work.image_id == image_id
+        if value.get("leased_until") and desk.url == self._server and not in_hand:
+            desk.background("release", {"image_id": image_id})
 
     def _give_back(self, before: Work | None, now: Work) -> None:
         """A case that was fetched and left untouched is free for others again."""

@@ -112,6 +112,9 @@ def play(shape: tuple[int, int, int]) -> dict[str, Any]:
                 "seconds": round(closing / 1e3, 2),
             }
             print(f"{'close the scene with edits':32} longest {closing:7.1f} ms")
+            key = person.view.drafts[0].key
+            measure("go on with unsent work", lambda: (person.flow.restore_draft(key), person.wait(person.idle, 300)))
+            assert person.view.sample is not None and person.view.edited, person.message
             others = beside(bench, studies / "scan_0.nii.gz", values, folder)
             bench.end_test()
     return {"shape": list(shape), "module": actions, "slicer_itself": others}

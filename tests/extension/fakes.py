@@ -166,6 +166,27 @@ class FakeLoad:
         self.cancelled = True
 
 
+class FakeLabelLoad:
+    """A label that takes so many steps to load."""
+
+    def __init__(self, label: Any, steps: int) -> None:
+        self._label, self._steps = label, steps
+
+    def step(self) -> bool:
+        self._steps -= 1
+        return self._steps <= 0
+
+    @property
+    def label(self) -> Any:
+        assert self._steps <= 0
+        return self._label
+
+    @property
+    def images(self) -> Any:
+        assert self._steps <= 0
+        return list(self._label.layers)
+
+
 class FakeSave:
     """A volume that is written in one step."""
 
@@ -188,6 +209,7 @@ class FakeScene:
         self.edited: Callable[[], None] | None = None
         self.log: list[tuple[Any, ...]] = []
         self.undo_works = self.on_grid = True
+        self.label_steps = 1
         self.problem: Exception | None = None
 
     def begin_volume(self, volume: Any, name: str, image_id: str, role: str = "") -> FakeLoad:
@@ -211,6 +233,9 @@ class FakeScene:
     def _write(self, node: FakeNode, label: Any) -> None:
         for name, value in label["values"].items():
             node.drawn[f"rep3d_{value}"] = label["counts"].get(name, 0)
+
+    def begin_label(self, label: Any) -> FakeLabelLoad:
+        return FakeLabelLoad(label, self.label_steps)
 
     def load_label(self, node: FakeNode, label: Any, entries: Any) -> None:
         if self.problem:
@@ -249,7 +274,11 @@ class FakeScene:
         layer.flat[: len(entries)] = range(1, len(entries) + 1)
         return SegmentationData((layer,), (0, 3, 0, 2, 0, 1), (4, 3, 2), np.array(MATRIX), entries)
 
-    def restore(self, volume: FakeNode, data: SegmentationData, entries: Any, name: str) -> FakeNode:
+    def begin_restore(self, data: SegmentationData) -> FakeLabelLoad:
+        return FakeLabelLoad(data, self.label_steps)
+
+    def restore(self, volume: FakeNode, data: SegmentationData, entries: Any, name: str, images: Any) -> FakeNode:
+        assert images == list(data.layers)
         node = FakeNode(f"{name} restored", volume.image_id)
         node.names = {e.id: SegmentName(e.id, e.name, e.tags.get(LABEL_TAG, "")) for e in data.segments}
         node.drawn = {e.id: 1 for e in data.segments}

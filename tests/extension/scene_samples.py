@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import vtk
 from Rep3DLabelLib.images.segnrrd import SegmentationData
 from Rep3DLabelLib.scene import Scene
-from Rep3DLabelLib.scene.images import array_of, new_label_image
+from Rep3DLabelLib.scene.images import allocate, array_of, set_geometry
 
 BINARY = "Binary labelmap"
 
@@ -139,3 +139,21 @@ def counts(scene: Any) -> dict[str, int]:
         name = scene.GetNthNode(index).GetClassName()
         result[name] = result.get(name, 0) + 1
     return result
+
+
+def new_label_image(slicer: Any, voxels: np.ndarray, extent: Sequence[int], ijk_to_ras: Any, dtype: Any) -> Any:
+    """A vtkOrientedImageData with a copy of voxels (K, J, I) over an extent, converted to `dtype`."""
+    image = slicer.vtkOrientedImageData()
+    allocate(image, extent, dtype)
+    array_of(image)[...] = voxels
+    set_geometry(image, ijk_to_ras)
+    return image
+
+
+def save_volume(scene: Any, node: Any, path: Path) -> dict[str, Any]:
+    """Write a volume's voxels (K, J, I) to a `.npy` file; return {"voxels": PATH, "ijk_to_ras": 4x4}."""
+    save = scene.begin_volume_snapshot(node, path)
+    while not save.step():
+        pass
+    geometry: dict[str, Any] = save.geometry
+    return geometry

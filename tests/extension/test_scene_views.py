@@ -8,7 +8,7 @@ from Rep3DLabelLib.errors import LocalProblem
 from Rep3DLabelLib.scene import Scene
 
 from tests.extension import scene_samples as samples
-from tests.extension.scene_samples import ENTRIES, add_own, label_file
+from tests.extension.scene_samples import ENTRIES, add_own, label_file, save_volume
 
 VALUES = {"Anterior": 1, "Posterior": 2, "Cyst": 7}
 
@@ -222,7 +222,7 @@ def test_nodes_that_are_gone_are_refused_in_words(bench, scene, volume, overlay,
     bench.scene.Clear(0)
     calls = [
         lambda: scene.show_volume(volume),
-        lambda: scene.snapshot_volume(volume, tmp_path / "x.npy"),
+        lambda: save_volume(scene, volume, tmp_path / "x.npy"),
         lambda: scene.segmentation_for(volume, ENTRIES),
         lambda: scene.ensure_segments(node, ENTRIES),
         lambda: scene.apply_label(node, label, ENTRIES),

@@ -11,6 +11,7 @@ from Rep3DLabelLib.scene import Scene
 from Rep3DLabelLib.scene.volumes import ijk_to_ras
 
 from tests.extension import scene_samples as samples
+from tests.extension.scene_samples import save_volume
 
 GRIDS = {
     "identity": np.eye(4),
@@ -112,7 +113,7 @@ def test_bad_files_are_refused(scene, tmp_path):
 def test_a_snapshot_of_a_volume_is_exact(scene, tmp_path, grid):
     voxels = np.random.default_rng(1).normal(size=(5, 6, 7)).astype(np.float32)
     node = samples.load(scene, samples.volume_file(tmp_path, voxels, GRIDS[grid]))
-    geometry = scene.snapshot_volume(node, tmp_path / "out.npy")
+    geometry = save_volume(scene, node, tmp_path / "out.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), voxels)
     np.testing.assert_allclose(geometry["ijk_to_ras"], GRIDS[grid], atol=1e-9)
     assert geometry["voxels"] == str(tmp_path / "out.npy")
@@ -122,7 +123,7 @@ def test_a_snapshot_of_a_volume_whose_extent_begins_elsewhere(bench, scene, tmp_
     voxels = np.arange(210, dtype=np.int16).reshape(5, 6, 7)
     node = samples.load(scene, samples.volume_file(tmp_path, voxels, samples.oblique()))
     node.GetImageData().SetExtent(2, 8, 0, 5, -1, 3)
-    geometry = scene.snapshot_volume(node, tmp_path / "out.npy")
+    geometry = save_volume(scene, node, tmp_path / "out.npy")
     np.testing.assert_allclose(
         np.array(geometry["ijk_to_ras"]) @ (0, 0, 0, 1), samples.oblique() @ (2, 0, -1, 1), atol=1e-9
     )
@@ -131,7 +132,7 @@ def test_a_snapshot_of_a_volume_whose_extent_begins_elsewhere(bench, scene, tmp_
 def test_a_snapshot_that_cannot_be_written_leaves_no_file(scene, tmp_path):
     node = samples.load(scene, samples.volume_file(tmp_path, np.zeros((5, 6, 7))))
     with pytest.raises(LocalProblem, match="Cannot write"):
-        scene.snapshot_volume(node, tmp_path / "none" / "out.npy")
+        save_volume(scene, node, tmp_path / "none" / "out.npy")
     save = scene.begin_volume_snapshot(node, tmp_path / "out.npy")
     save.cancel()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.npy"]
@@ -144,28 +145,28 @@ def test_volumes_that_a_server_would_see_otherwise_are_refused(bench, scene, tmp
     transform = bench.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
     node.SetAndObserveTransformNodeID(transform.GetID())
     with pytest.raises(LocalProblem, match="transform 'Moved'"):
-        scene.snapshot_volume(node, out)
+        save_volume(scene, node, out)
     node.SetAndObserveTransformNodeID(None)
 
     label = bench.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "L")
     label.SetAndObserveImageData(node.GetImageData())
     with pytest.raises(LocalProblem, match="label map"):
-        scene.snapshot_volume(label, out)
+        save_volume(scene, label, out)
 
     colour = bench.scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "RGB")
     util.updateVolumeFromArray(colour, np.zeros((2, 3, 4, 3), np.uint8))
     with pytest.raises(LocalProblem, match="has 3"):
-        scene.snapshot_volume(colour, out)
+        save_volume(scene, colour, out)
 
     empty = bench.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing")
     with pytest.raises(LocalProblem, match="has none"):
-        scene.snapshot_volume(empty, out)
+        save_volume(scene, empty, out)
 
     model = bench.scene.AddNewNodeByClass("vtkMRMLModelNode", "M")
     with pytest.raises(LocalProblem, match="Expected a volume, but got vtkMRMLModelNode"):
-        scene.snapshot_volume(model, out)
+        save_volume(scene, model, out)
     with pytest.raises(LocalProblem, match="got none"):
-        scene.snapshot_volume(None, out)
+        save_volume(scene, None, out)
     assert not out.exists()
 
 
@@ -178,7 +179,7 @@ def test_a_frame_of_a_sequence_is_refused(bench, scene, tmp_path):
     browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
     browser.AddProxyNode(node, sequence, False)
     with pytest.raises(LocalProblem, match="sequence 'Heart'"):
-        scene.snapshot_volume(node, tmp_path / "out.npy")
+        save_volume(scene, node, tmp_path / "out.npy")
 
 
 def test_all_flips_of_an_oblique_grid(bench, scene, tmp_path):

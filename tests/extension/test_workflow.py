@@ -228,6 +228,55 @@ def test_an_untouched_case_is_given_back_and_a_worked_on_one_is_not(ready: Bench
     assert ready.worker.waiting("release") == 0
 
 
+def test_what_is_drawn_while_a_segmentation_is_taken_over_is_kept_first(ready: Bench) -> None:
+    ready.fetch("case_1").draw(rep3d_1=5)
+    ready.scene.label_steps = 3
+    ready.segment()
+    assert ready.view.activity.text == "Taking the segmentation over"
+    ready.draw(rep3d_1=6)
+    ready.tick()
+    ready.draw(rep3d_1=8)
+    ready.tick()
+    ready.tick()
+    assert ready.view.activity is None and ready.screen.editing[0].drawn["rep3d_1"] == 7
+    assert [draft.image_id for draft in ready.drafts.list()] == ["case_1"]
+
+
+def test_a_segmentation_is_not_used_when_its_case_goes_while_it_is_taken_over(ready: Bench) -> None:
+    ready.fetch("case_1")
+    ready.scene.label_steps = 5
+    ready.segment()
+    ready.scene.going()
+    for _ in range(6):
+        ready.tick()
+    assert ready.view.sample is None and ready.view.activity is None and "too late" in ready.view.message.text
+
+
+def test_closing_the_scene_while_a_segmentation_is_taken_over(ready: Bench) -> None:
+    ready.fetch("case_1")
+    ready.scene.label_steps = 5
+    ready.segment()
+    ready.flow.scene_closing()
+    ready.flow.scene_closed()
+    for _ in range(6):
+        ready.tick()
+    assert ready.view.sample is None and ready.view.activity is None
+    ready.scene.label_steps = 1
+    ready.fetch("case_2").segment()
+    assert ready.screen.editing[0].drawn["rep3d_1"] == 7
+
+
+def test_cancelling_while_a_label_loads_leaves_the_case_in_hand(ready: Bench) -> None:
+    ready.fetch("case_1")
+    ready.scene.label_steps = 5
+    ready.flow.open_case("case_2")
+    ready.worker.answer("open_case", ready.value("case_2", label=ready.inferred()["label"]))
+    ready.tick()
+    ready.flow.cancel()
+    ready.tick()
+    assert ready.scene.loads[-1].cancelled and ready.view.sample.id == "case_1"
+
+
 def test_auto_run_segments_a_new_sample_but_not_one_with_a_label_or_unsent_work(ready: Bench) -> None:
     ready.flow.set_options(Options(auto_run=True))
     ready.flow.next_sample()

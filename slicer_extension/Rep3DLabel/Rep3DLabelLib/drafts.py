@@ -127,12 +127,12 @@ class Drafts:
         return about
 
     def read(self, key: str) -> tuple[Draft, segnrrd.SegmentationData]:
-        """Return a draft and its segments.
+        """Return a draft and its segments, whose voxels stay in the file until they are used.
 
         Raises:
             LocalProblem, BadAnswer: It is not there, or cannot be read.
         """
-        return self.find(key), segnrrd.read(self.path(key))
+        return self.find(key), segnrrd.read(self.path(key), mapped=True)
 
     def take_over(self, draft: Draft) -> Draft:
         """Give a draft another key, under which the one who goes on with it writes alone.

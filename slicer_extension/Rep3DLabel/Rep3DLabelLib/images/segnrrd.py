@@ -13,6 +13,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import MappingProxyType
 
@@ -221,8 +222,11 @@ def _parse_tags(text: str) -> dict[str, str]:
     return {key: value for key, colon, value in (tag.partition(":") for tag in text.split("|")) if colon}
 
 
-def read(path: str | Path) -> SegmentationData:
+def read(path: str | Path, mapped: bool = False) -> SegmentationData:
     """Read a segmentation that `write` or Slicer has written, compressed or not.
+
+    Args:
+        mapped: Leave voxels that are not compressed in the file until they are used; nobody may write to it meanwhile.
 
     Raises:
         LocalProblem: The file cannot be read.
@@ -232,7 +236,10 @@ def read(path: str | Path) -> SegmentationData:
     try:
         with path.open("rb") as stream:
             header = parse_header(stream, path.name, _MAX_HEADER)
-            content = stream.read()
+            if mapped and header.encoding == "raw":
+                content: bytes | memoryview = memoryview(mmap(stream.fileno(), 0, access=ACCESS_READ))[stream.tell() :]
+            else:
+                content = stream.read()
     except OSError as error:
         raise LocalProblem(f"Cannot read '{path}': {error.strerror or error}. Check the file.") from error
     layers = _decode(content, header, path.name)
@@ -249,7 +256,7 @@ def _no_extent() -> tuple[int, ...]:
     return (0, -1, 0, -1, 0, -1)
 
 
-def _decode(content: bytes, header: NrrdHeader, name: str) -> tuple[numpy.ndarray, ...]:
+def _decode(content: bytes | memoryview, header: NrrdHeader, name: str) -> tuple[numpy.ndarray, ...]:
     """Return the layers (K, J, I)."""
     if header.encoding in ("gzip", "gz"):
         try:

@@ -16,7 +16,6 @@ __all__ = [
     "is_empty",
     "matrix_of",
     "native_type",
-    "new_label_image",
     "set_geometry",
     "vtk_matrix",
     "whole_offset",
@@ -74,15 +73,6 @@ def extent_of(image: Any) -> tuple[int, ...]:
 def set_geometry(image: Any, ijk_to_ras: Any) -> None:
     """Place a vtkOrientedImageData: `ijk_to_ras` (4, 4) is of index 0, 0, 0, wherever its extent begins."""
     image.SetGeometryFromImageToWorldMatrix(vtk_matrix(ijk_to_ras))
-
-
-def new_label_image(slicer: Any, voxels: np.ndarray, extent: Sequence[int], ijk_to_ras: Any, dtype: Any) -> Any:
-    """Return a vtkOrientedImageData with a copy of voxels (K, J, I) over an extent, converted to `dtype`."""
-    image = slicer.vtkOrientedImageData()
-    allocate(image, extent, dtype)
-    array_of(image)[...] = voxels
-    set_geometry(image, ijk_to_ras)
-    return image
 
 
 def whole_offset(image_to_ras: np.ndarray, ijk_to_ras: np.ndarray, extent: Sequence[int]) -> tuple[int, ...] | None:

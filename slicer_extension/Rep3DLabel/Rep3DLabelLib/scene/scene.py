@@ -22,16 +22,16 @@ from .names import BINARY, source_representation
 from .nodes import OVERLAY, ROLE, SEGMENTATION, VOLUME, SampleNodes, mark, nodes_of
 from .plots import Curves
 from .segments import (
+    LabelLoad,
     check_fits,
     drawn,
     ensure_segments,
-    image_of,
+    has_label_voxels,
     label_image,
-    label_segments,
     label_values,
     write_label,
 )
-from .snapshot import Grid, grid_of, is_on_grid, restore, snapshot
+from .snapshot import Grid, LayersLoad, grid_of, is_on_grid, restore, snapshot
 from .terms import entries_by_name, tag_of
 from .views import Views
 from .volumes import SlabLoad, SlabSave, add_volume, check_uploadable, highest
@@ -145,13 +145,6 @@ class Scene:
         check_uploadable(self._scene, node)
         return SlabSave(node, path)
 
-    def snapshot_volume(self, node: Any, path: str | Path) -> dict[str, Any]:
-        """Write a volume's voxels (K, J, I) to a `.npy` file at once; return {"voxels": PATH, "ijk_to_ras": 4x4}."""
-        save = self.begin_volume_snapshot(node, path)
-        while not save.step():
-            pass
-        return save.geometry
-
     # ---- segmentations
 
     def segmentation_for(self, volume: Any, entries: Entries, create: bool = True) -> Any:
@@ -176,12 +169,20 @@ class Scene:
         with self._own_write():
             ensure_segments(self._slicer, node.GetSegmentation(), entries, {})
 
+    def begin_label(self, label: Mapping[str, Any]) -> LabelLoad:
+        """Begin to fetch a label's voxels; when `step` of what is returned gives True, its `label` is written at once.
+
+        Raises:
+            LocalProblem, BadAnswer: The file of voxels is missing or does not fit.
+        """
+        return LabelLoad(self._slicer, label)
+
     def apply_label(self, node: Any, label: Mapping[str, Any], entries: Entries, mode: str = "undo") -> Any:
         """Give the label segments new voxels, and leave every other segment as it is.
 
         Args:
             node: The segmentation.
-            label: The LabelFile.
+            label: The LabelFile, or what `begin_label` gives of it.
             entries: Labels of the model; those that the label does not have become empty.
             mode: "undo" writes into `node` behind an undo point of the segment editor. Where none can be made, though
                 there are voxels to lose, or where the user gave `node` another geometry than the image's, a new
@@ -208,7 +209,7 @@ class Scene:
             LocalProblem, BadAnswer: They are not, or as `apply_label`. Nothing was changed.
         """
         entries, _, grid, image = self._prepare(node, label, entries)
-        if self._has_label_voxels(node, label, entries) or not is_on_grid(node, grid):
+        if has_label_voxels(node.GetSegmentation(), label, entries) or not is_on_grid(node, grid):
             raise LocalProblem(
                 f"Expected an empty segmentation, but '{node.GetName()}' has voxels. Nothing was changed; open the "
                 "case again."
@@ -225,10 +226,16 @@ class Scene:
         self._require_segmentation(node)
         return is_on_grid(node, self._grid(node))
 
-    def restore(self, volume: Any, data: SegmentationData, entries: Entries, name: str) -> Any:
+    def begin_restore(self, data: SegmentationData) -> LayersLoad:
+        """Begin to fetch a snapshot's voxels; when `step` of what is returned gives True, its `images` are there."""
+        return LayersLoad(self._slicer, data)
+
+    def restore(
+        self, volume: Any, data: SegmentationData, entries: Entries, name: str, images: list[Any] | None = None
+    ) -> Any:
         """Return a new segmentation with what a snapshot had: overlaps, order, tags and the user's segments included.
 
-        Labels that the model has gained since get an empty segment.
+        Labels that the model has gained since get an empty segment. `images` are those of `begin_restore`.
 
         Raises:
             LocalProblem: It was drawn on an image of another grid.
@@ -237,7 +244,7 @@ class Scene:
         node = self._new_segmentation(volume, f"{name} segmentation")
         try:
             with self._own_write():
-                restore(self._slicer, node, data, grid_of(self._slicer, node, volume))
+                restore(self._slicer, node, data, grid_of(self._slicer, node, volume), images)
         except LocalProblem:
             self._nodes.remove_one(node)
             raise
@@ -365,15 +372,7 @@ class Scene:
     def _may_write(self, node: Any, label: Mapping[str, Any], entries: list[Any]) -> bool:
         if self._undo is not None and self._undo():
             return True
-        return not self._has_label_voxels(node, label, entries)
-
-    def _has_label_voxels(self, node: Any, label: Mapping[str, Any], entries: list[Any]) -> bool:
-        segmentation = node.GetSegmentation()
-        mine = label_segments(segmentation)
-        ids = {mine[name] for name in {**entries_by_name(entries), **label_values(label)} if name in mine}
-        if all(image_of(segmentation.GetSegment(identifier)) is None for identifier in ids):
-            return False
-        return any(identifier in ids for identifier in drawn(segmentation))
+        return not has_label_voxels(node.GetSegmentation(), label, entries)
 
     def _drawn(self, node: Any) -> Iterator[str]:
         segmentation = node.GetSegmentation()

@@ -14,16 +14,18 @@ import numpy as np
 
 from ..errors import BadAnswer
 from ..labels import LABEL_TAG, segment_id
-from .images import array_of, is_empty, new_label_image, whole_offset
+from .images import array_of, is_empty, set_geometry, whole_offset
 from .names import BINARY, terminology_tag
 from .terms import colour_of, entries_by_name, serialise_term, tag_of
-from .volumes import open_voxels
+from .volumes import ImageLoad, open_voxels
 
 __all__ = [
+    "LabelLoad",
     "add_segment",
     "check_fits",
     "drawn",
     "ensure_segments",
+    "has_label_voxels",
     "image_of",
     "images_of",
     "label_image",
@@ -110,29 +112,62 @@ def ensure_segments(
         add_segment(slicer, segmentation, identifier, name, colour_of(entry, value), tags)
 
 
-def label_image(slicer: Any, label: Mapping[str, Any], grid: Any) -> Any:
-    """Return the voxels of a LabelFile as an image to share, None where it has none.
+class LabelLoad:
+    """The voxels of a LabelFile on their way into memory, to be written to a segmentation when they are there.
 
     Args:
+        slicer: The slicer module.
         label: The LabelFile.
-        grid: (4, 4) matrix from voxel indices to RAS.
 
     Raises:
         LocalProblem: The file of voxels is missing.
         BadAnswer: It does not fit the description.
     """
-    if label.get("voxels") is None or label.get("extent") is None:
-        return None
-    extent = [int(bound) for bound in label["extent"]]
-    whole = [bound for size in label["shape"] for bound in (0, int(size) - 1)]
-    if any(extent[axis] < whole[axis] or extent[axis + 1] > whole[axis + 1] for axis in (0, 2, 4)):
-        raise BadAnswer(f"Expected a segmentation within the image, {whole}, but it covers {extent}.")
-    voxels = open_voxels(str(label["voxels"]), [extent[axis + 1] - extent[axis] + 1 for axis in (0, 2, 4)])
-    if voxels.dtype.kind not in "biu":
-        raise BadAnswer(f"Expected a label map of whole numbers in '{label['voxels']}', but got {voxels.dtype}.")
-    top = max(label_values(label).values(), default=0)
-    dtype = np.uint8 if top <= 255 else np.int16 if top <= 32767 else np.uint16
-    return new_label_image(slicer, voxels, extent, grid, dtype)
+
+    def __init__(self, slicer: Any, label: Mapping[str, Any]) -> None:
+        self._label = label
+        self._load: ImageLoad | None = None
+        if label.get("voxels") is None or label.get("extent") is None:
+            return
+        extent = [int(bound) for bound in label["extent"]]
+        whole = [bound for size in label["shape"] for bound in (0, int(size) - 1)]
+        if any(extent[axis] < whole[axis] or extent[axis + 1] > whole[axis + 1] for axis in (0, 2, 4)):
+            raise BadAnswer(f"Expected a segmentation within the image, {whole}, but it covers {extent}.")
+        voxels = open_voxels(str(label["voxels"]), [extent[axis + 1] - extent[axis] + 1 for axis in (0, 2, 4)])
+        if voxels.dtype.kind not in "biu":
+            raise BadAnswer(f"Expected a label map of whole numbers in '{label['voxels']}', but got {voxels.dtype}.")
+        top = max(label_values(label).values(), default=0)
+        dtype = np.uint8 if top <= 255 else np.int16 if top <= 32767 else np.uint16
+        self._load = ImageLoad(slicer, voxels, extent, dtype)
+
+    def step(self) -> bool:
+        """Copy for some milliseconds; return True once all voxels are there."""
+        return self._load is None or self._load.step()
+
+    @property
+    def label(self) -> dict[str, Any]:
+        """The LabelFile with its voxels, for `apply_label` and `load_label`, once `step` has returned True."""
+        return {**self._label, "image": None if self._load is None else self._load.image}
+
+
+def label_image(slicer: Any, label: Mapping[str, Any], grid: Any) -> Any:
+    """Return the voxels of a LabelFile as an image to share, None where it has none.
+
+    Args:
+        label: The LabelFile, or what a `LabelLoad` gives.
+        grid: (4, 4) matrix from voxel indices to RAS.
+
+    Raises:
+        LocalProblem, BadAnswer: See `LabelLoad`.
+    """
+    if "image" not in label:
+        load = LabelLoad(slicer, label)
+        while not load.step():
+            pass
+        label = load.label
+    if label["image"] is not None:
+        set_geometry(label["image"], grid)
+    return label["image"]
 
 
 def write_label(slicer: Any, segmentation: Any, image: Any, values: Mapping[str, int], names: Iterable[str]) -> None:
@@ -189,6 +224,15 @@ def _detach(segmentation: Any, chosen: Mapping[str, Any]) -> list[Any]:
                 voxels[np.isin(voxels, list(stale - kept))] = 0
             shared.append(image)
     return shared
+
+
+def has_label_voxels(segmentation: Any, label: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether anything is drawn in the segments of a LabelFile's labels and of a model's."""
+    mine = label_segments(segmentation)
+    ids = {mine[name] for name in {**entries_by_name(entries), **label_values(label)} if name in mine}
+    if all(image_of(segmentation.GetSegment(identifier)) is None for identifier in ids):
+        return False
+    return any(identifier in ids for identifier in drawn(segmentation))
 
 
 def drawn(segmentation: Any) -> Iterator[str]:

@@ -15,14 +15,14 @@ import vtk
 
 from ..errors import LocalProblem
 from ..images.segnrrd import SegmentationData, SegmentEntry
-from .images import array_of, extent_of, matrix_of, new_label_image, set_geometry, whole_offset
+from .images import array_of, extent_of, matrix_of, set_geometry, whole_offset
 from .layers import Layer, stack
 from .names import BINARY, source_representation
 from .segments import add_segment, images_of
 from .terms import tags_of
-from .volumes import ijk_to_ras
+from .volumes import ImageLoad, ijk_to_ras
 
-__all__ = ["Grid", "grid_of", "is_on_grid", "restore", "snapshot"]
+__all__ = ["Grid", "LayersLoad", "grid_of", "is_on_grid", "restore", "snapshot"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,27 @@ def snapshot(slicer: Any, node: Any, grid: Grid) -> SegmentationData:
     return SegmentationData(arrays, extent_all, grid.shape, grid.matrix, tuple(segments))
 
 
-def restore(slicer: Any, node: Any, data: SegmentationData, grid: Grid) -> None:
+class LayersLoad:
+    """The voxels of a snapshot on their way into memory, to be put into a segmentation when they are there."""
+
+    def __init__(self, slicer: Any, data: SegmentationData) -> None:
+        self._loads = [ImageLoad(slicer, layer, data.extent, layer.dtype) for layer in data.layers]
+
+    def step(self) -> bool:
+        """Copy for some milliseconds; return True once all voxels are there."""
+        return next((False for load in self._loads if not load.step()), True)
+
+    @property
+    def images(self) -> list[Any]:
+        """The layers, once `step` has returned True."""
+        return [load.image for load in self._loads]
+
+
+def restore(slicer: Any, node: Any, data: SegmentationData, grid: Grid, images: list[Any] | None = None) -> None:
     """Fill an empty segmentation node with what `snapshot` gave.
+
+    Args:
+        images: Of a `LayersLoad` of the data; None: the voxels are copied here.
 
     Raises:
         LocalProblem: It was drawn on an image of another grid.
@@ -125,7 +144,13 @@ def restore(slicer: Any, node: Any, data: SegmentationData, grid: Grid) -> None:
             f"Expected work on this image, {grid.shape} voxels, but it was drawn on one of {tuple(data.shape)} voxels "
             "at another place. Open the image that it belongs to; the work stays on disk."
         )
-    images = [new_label_image(slicer, layer, data.extent, grid.matrix, layer.dtype) for layer in data.layers]
+    if images is None:
+        load = LayersLoad(slicer, data)
+        while not load.step():
+            pass
+        images = load.images
+    for image in images:
+        set_geometry(image, grid.matrix)
     segmentation = node.GetSegmentation()
     for entry in data.segments:
         segment = add_segment(slicer, segmentation, entry.id, entry.name, entry.colour, entry.tags)

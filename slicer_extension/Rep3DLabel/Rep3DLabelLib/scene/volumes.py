@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import vtk
 from ..errors import BadAnswer, LocalProblem
 from .images import allocate, array_of, extent_of, is_empty, matrix_of, native_type, vtk_matrix
 
-__all__ = ["SlabLoad", "SlabSave", "add_volume", "check_uploadable", "highest", "open_voxels"]
+__all__ = ["ImageLoad", "SlabLoad", "SlabSave", "add_volume", "check_uploadable", "highest", "open_voxels"]
 
 _STEP_SECONDS = 0.015  # a step ends after this; the rest of a frame is for drawing
 _CHUNK_BYTES = 2 << 20
@@ -52,7 +52,7 @@ def open_voxels(path: str, shape: Any) -> np.ndarray:
 
 
 class _Slabs:
-    """Copies one array into another in steps of about 15 ms."""
+    """Copies one array into another of the same shape in steps of about 15 ms."""
 
     def __init__(self, source: np.ndarray, target: np.ndarray) -> None:
         self._source, self._target = source.reshape(-1), target.reshape(-1)
@@ -61,9 +61,11 @@ class _Slabs:
 
     @property
     def progress(self) -> float:
+        """What part was copied, 0 to 1."""
         return self._next / max(1, self._target.size)
 
     def step(self) -> bool:
+        """Copy for some milliseconds; return True once all is copied."""
         end = time.perf_counter() + _STEP_SECONDS
         while self._next < self._target.size:
             part = slice(self._next, self._next + self._chunk)
@@ -72,6 +74,28 @@ class _Slabs:
             if time.perf_counter() >= end:
                 break
         return self._next >= self._target.size
+
+
+class ImageLoad:
+    """An array (K, J, I) on its way into a vtkOrientedImageData, whose geometry is to be set afterwards.
+
+    Args:
+        slicer: The slicer module.
+        voxels: The array.
+        extent: Of the image.
+        dtype: Of its voxels.
+    """
+
+    def __init__(self, slicer: Any, voxels: np.ndarray, extent: Sequence[int], dtype: Any) -> None:
+        self.image: Any = slicer.vtkOrientedImageData()
+        allocate(self.image, extent, dtype)
+        self._slabs: _Slabs | None = _Slabs(voxels, array_of(self.image))
+
+    def step(self) -> bool:
+        """Copy for some milliseconds; return True once all voxels are there."""
+        if self._slabs is not None and self._slabs.step():
+            self._slabs = None  # a file behind the array can be replaced from now on, on Windows too
+        return self._slabs is None
 
 
 class SlabLoad:

@@ -143,16 +143,21 @@ class Sampling:
         desk.job = None
         desk.progress(tr("Loading the image"), None)
         load = desk.scene.begin_volume(value["volume"], value["name"], value["id"])
+        label = desk.scene.begin_label(value["label"]) if value.get("label") and not restored else None
+        layers = desk.scene.begin_restore(restored[1]) if restored else None
 
         def step() -> bool:
             if fetch != self._fetch:
                 load.cancel()
                 self._not_taken(value)
                 return True
+            if (label is not None and not label.step()) or (layers is not None and not layers.step()):
+                return False
             if not load.step():
                 desk.progress(tr("Loading the image"), load.progress)
                 return False
-            self._prepare(value, load.node, restored)
+            ready = {**value, "label": label and label.label, "images": layers and layers.images}
+            self._prepare(ready, load.node, restored)
             return True
 
         desk.tasks.append(step)
@@ -171,7 +176,7 @@ class Sampling:
         try:
             if restored:
                 draft, data = restored
-                segmentation = scene.restore(volume, data, entries, name)
+                segmentation = scene.restore(volume, data, entries, name, value["images"])
                 source = tr("unsent work of {time}").format(time=local_time(draft.time))
             else:
                 segmentation = scene.segmentation_for(volume, entries)

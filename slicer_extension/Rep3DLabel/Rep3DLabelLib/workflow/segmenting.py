@@ -85,20 +85,34 @@ class Segmenting:
             value: What the worker gives.
         """
         desk = self._desk
-        if desk.work is not work:  # another case, or a closed scene: nothing to write to
-            desk.end(tr("The segmentation of {case} came too late and was not used.").format(case=work.name), WARNING)
-            return
         desk.progress(tr("Taking the segmentation over"), None, cancellable=False)
+        load = desk.scene.begin_label(value["label"])
 
         def failed(error: ClientError) -> None:
             # Without a draft, what was edited is not written over, undo or not.
             before = work.segmentation
-            self._write(work, entries, value, "new")
+            self._write(work, entries, {**value, "label": load.label}, "new")
             desk.scene.give_away(before)  # the only place where the edits are must not go with the sample
             text = tr("Your edits are not on disk, but in '{name}' in the scene, which stays there: {why}")
             desk.say(WARNING, text.format(name=before.GetName(), why=error))
 
-        self._editing.seal_then(lambda: self._write(work, entries, value, desk.view.options.into), failed)
+        def write() -> None:
+            self._write(work, entries, {**value, "label": load.label}, desk.view.options.into)
+
+        def step() -> bool:
+            if not desk.runs("auto_segment"):  # the scene was closed
+                return True
+            if desk.work is not work:  # another case, or a closed scene: nothing to write to
+                text = tr("The segmentation of {case} came too late and was not used.")
+                desk.end(text.format(case=work.name), WARNING)
+                return True
+            if not load.step():
+                return False
+            self._editing.seal_then(write, failed)
+            return True
+
+        if not step():
+            desk.tasks.append(step)
 
     def _write(self, work: Work, entries: _Entries, value: Mapping[str, Any], mode: str) -> None:
         desk, params = self._desk, value["params"]

@@ -220,6 +220,20 @@ def test_edits_that_cannot_be_kept_are_left_only_after_a_question(ready: Bench) 
     assert ready.worker.waiting("next_sample") == 1
 
 
+def test_working_files_of_earlier_cases_are_removed_one_at_a_time(ready: Bench) -> None:
+    earlier, strange = ready.folder / "case0", ready.folder / "other.txt"
+    earlier.mkdir()
+    for name in ("image.nii.gz", "voxels.npy", "label.npy"):
+        (earlier / name).write_bytes(b"large")
+    strange.write_text("not a case's")
+    ready.fetch("case_1")
+    for left in (2, 1, 0):
+        ready.tick()
+        assert len(list(earlier.iterdir())) == left
+    ready.tick()
+    assert not earlier.exists() and strange.exists()
+
+
 def test_an_untouched_case_is_given_back_and_a_worked_on_one_is_not(ready: Bench) -> None:
     ready.fetch("case_1").fetch("case_2")
     assert ready.worker.job("release").args["image_id"] == "case_1"
@@ -422,7 +436,7 @@ def test_uncertainty_is_shown_on_request_and_places_are_visited_in_turn(ready: B
         ready.flow.jump_to_uncertain()
     jumps = [entry[1] for entry in ready.scene.log if entry[0] == "jump"]
     assert jumps == [(1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (1.0, 2.0, 3.0)]
-    ready.fetch("case_2")
+    ready.fetch("case_2").tick()
     assert ("overlay removed",) in ready.scene.log and not ready.view.uncertainty.available
 
 

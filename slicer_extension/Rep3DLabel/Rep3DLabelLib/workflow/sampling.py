@@ -5,6 +5,7 @@ The case in hand stays in the scene until the new one is there, so a failed down
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -237,7 +238,7 @@ class Sampling:
                 time=local_time(unsent[0].time)
             )
         desk.end(hint)
-        _remove_other_folders(desk.folder, Path(work.image).parent)
+        desk.tasks.append(_others_removed(desk.folder, Path(work.image).parent))
         if not label and not work.edited and not unsent:
             self._arrived()
 
@@ -256,8 +257,21 @@ class Sampling:
             self._desk.background("release", {"image_id": before.image_id})
 
 
-def _remove_other_folders(folder: Path, keep: Path) -> None:
-    """Remove the working files of earlier cases; what is still open elsewhere goes at the end of the session."""
-    for case in folder.glob("case*"):
-        if case != keep and case not in keep.parents:
+def _others_removed(folder: Path, keep: Path) -> Callable[[], bool]:
+    """Return a task that removes the working files of earlier cases, one at each tick, since they are large.
+
+    What is still open elsewhere goes at the end of the session.
+    """
+    others = [case for case in folder.glob("case*") if case != keep and case not in keep.parents]
+    files = [file for case in others for file in case.rglob("*") if not file.is_dir()]
+
+    def remove() -> bool:
+        if files:
+            with contextlib.suppress(OSError):
+                files.pop().unlink()
+            return False
+        for case in others:
             shutil.rmtree(case, ignore_errors=True)
+        return True
+
+    return remove

@@ -529,6 +529,22 @@ def test_a_damaged_draft_is_told_and_stays(ready: Bench) -> None:
     assert ready.drafts.path(row.key).read_bytes() == b"garbage"
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="/proc tells which files are mapped")
+def test_a_restored_draft_is_not_held_open(ready: Bench) -> None:
+    """On Windows it could not be written again."""
+    ready.fetch("case_1").draw(rep3d_1=5)
+    ready.flow.scene_closing()
+    ready.flow.scene_closed()
+    ready.fetch("case_2").draw(rep3d_1=5)  # is kept before the draft comes
+    ready.flow.restore_draft(ready.view.drafts[0].key)
+    assert ".seg.nrrd" in Path("/proc/self/maps").read_text()
+    ready.worker.answer("open_case", ready.value("case_1", label=None))
+    ready.tick()
+    ready.tick()
+    ready.tick()
+    assert ready.view.sample.id == "case_1" and ".seg.nrrd" not in Path("/proc/self/maps").read_text()
+
+
 def test_two_who_have_the_same_draft_in_hand_do_not_write_over_each_other(ready: Bench, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -118,12 +118,12 @@ class Editing:
             try:
                 saved = self._write_some(steps)
             except ClientError as error:
-                self._saving = None
+                self._saving = self._go_on = None
                 failed(error)
                 return True
             if saved is None:
                 return False
-            self._saving = None
+            self._saving = self._go_on = None  # what waited may hold a draft's file open
             self._kept(work, saved, revision)
             go()
             return True
@@ -145,11 +145,12 @@ class Editing:
 
     def _stop_saving(self) -> Callable[[], None] | None:
         """Write no further; return what has waited for it, None if nothing was being written."""
-        steps, self._saving = self._saving, None
+        steps, waiting = self._saving, self._go_on
+        self._saving = self._go_on = None
         if steps is None:
             return None
         steps.close()
-        return self._go_on
+        return waiting
 
     def _kept(self, work: Work, saved: Draft, revision: int) -> None:
         work.kept = max(work.kept, revision)

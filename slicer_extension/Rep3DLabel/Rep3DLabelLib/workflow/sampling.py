@@ -41,6 +41,8 @@ class Sampling:
         self._leaving, self._arrived = leaving, arrived
         self._server = ""  # that the latest fetch is from
         self._fetch = 0  # number of the latest fetch; an older one's answers are not wanted any more
+        # The draft that is being fetched a case for, in this place only: as long as its data lives, its file is open.
+        self._unsent: tuple[Draft, SegmentationData] | None = None
 
     # ---- commands
 
@@ -68,21 +70,22 @@ class Sampling:
             if draft.server != desk.url:
                 text = tr("This work belongs to the server {server}: connect to it first.")
                 raise ClientError(text.format(server=draft.server))
-            draft, data = desk.drafts.read(desk.drafts.take_over(draft).key)
+            self._unsent = desk.drafts.read(desk.drafts.take_over(draft).key)
         except ClientError as error:
             desk.fail(error)
             return
         finally:
             self._editing.list_drafts()
-        self._editing.before_leaving(lambda: self._open(draft.image_id, (draft, data)))
+        self._editing.before_leaving(lambda: self._open(draft.image_id, unsent=True), self._stay)
 
     def cancel(self) -> None:
         """Give up what is being fetched; the case in hand stays."""
         self._fetch += 1
+        self._unsent = None
 
     def forget(self) -> None:
         """The scene is gone, and the case in hand with it."""
-        self._fetch += 1
+        self.cancel()
         self.drop()
 
     def drop(self) -> None:
@@ -92,20 +95,26 @@ class Sampling:
 
     # ---- steps
 
+    def _stay(self) -> None:
+        self._unsent = None
+        self._desk.end()
+
     def _ask_next(self) -> None:
         desk = self._desk
         desk.begin("next_sample", tr("Asking for the next sample"), cancellable=True)
         in_hand = desk.work.image_id if desk.work is not None else ""
-        self._start("next_sample", {"strategy": desk.view.strategy, "in_hand": in_hand}, None)
+        self._start("next_sample", {"strategy": desk.view.strategy, "in_hand": in_hand})
 
-    def _open(self, image_id: str, restored: tuple[Draft, SegmentationData] | None = None) -> None:
+    def _open(self, image_id: str, unsent: bool = False) -> None:
         desk = self._desk
         desk.begin("open_case", tr("Opening {case}").format(case=image_id), cancellable=True)
-        label = None if restored else FINAL
-        self._start("open_case", {"image_id": image_id, "label": label, "entry": None, "lease": True}, restored)
+        label = None if unsent else FINAL
+        self._start("open_case", {"image_id": image_id, "label": label, "entry": None, "lease": True}, unsent)
 
-    def _start(self, op: str, args: Mapping[str, object], restored: tuple[Draft, SegmentationData] | None) -> None:
+    def _start(self, op: str, args: Mapping[str, object], unsent: bool = False) -> None:
         desk = self._desk
+        if not unsent:
+            self._unsent = None
         self._server = desk.url
         self._fetch += 1
         fetch = self._fetch
@@ -118,9 +127,10 @@ class Sampling:
 
         def done(value: Mapping[str, Any]) -> None:
             if fetch == self._fetch:
-                self._load(value, fetch, restored)
+                self._load(value, fetch)
 
         def failed(error: JobError) -> None:
+            self._unsent = None
             if error.kind == "NoSampleLeft":  # the work is done: no failure
                 desk.end(error.message)
             else:
@@ -138,14 +148,14 @@ class Sampling:
         fraction = min(1.0, event["done"] / total) if total else None
         self._desk.progress(texts.get(str(event.get("stage")), ""), fraction)
 
-    def _load(self, value: Mapping[str, Any], fetch: int, restored: tuple[Draft, SegmentationData] | None) -> None:
+    def _load(self, value: Mapping[str, Any], fetch: int) -> None:
         """Copy the image into the scene, a slab at each tick."""
         desk = self._desk
         desk.job = None
         desk.progress(tr("Loading the image"), None)
         load = desk.scene.begin_volume(value["volume"], value["name"], value["id"])
-        label = desk.scene.begin_label(value["label"]) if value.get("label") and not restored else None
-        layers = desk.scene.begin_restore(restored[1]) if restored else None
+        label = desk.scene.begin_label(value["label"]) if value.get("label") and not self._unsent else None
+        layers = desk.scene.begin_restore(self._unsent[1]) if self._unsent else None
 
         def step() -> bool:
             if fetch != self._fetch:
@@ -158,14 +168,15 @@ class Sampling:
                 desk.progress(tr("Loading the image"), load.progress)
                 return False
             ready = {**value, "label": label and label.label, "images": layers and layers.images}
-            self._prepare(ready, load.node, restored)
+            self._prepare(ready, load.node)
             return True
 
         desk.tasks.append(step)
 
-    def _prepare(self, value: Mapping[str, Any], volume: Any, restored: tuple[Draft, SegmentationData] | None) -> None:
+    def _prepare(self, value: Mapping[str, Any], volume: Any) -> None:
         """Make the segmentation; if that fails, the case in hand is still there."""
         desk, scene, fetch = self._desk, self._desk.scene, self._fetch
+        unsent, self._unsent = self._unsent, None
         if desk.url != self._server:  # an id means another image there
             scene.remove(volume)
             text = tr("{case} is a sample of another server, {server}, and was not used.")
@@ -175,8 +186,8 @@ class Sampling:
         entries, labels = desk.entries(model), dict(desk.info.get("labels", {}))
         name, label, source = str(value["name"]), value.get("label"), tr("empty")
         try:
-            if restored:
-                draft, data = restored
+            if unsent:
+                draft, data = unsent
                 segmentation = scene.restore(volume, data, entries, name, value["images"])
                 source = tr("unsent work of {time}").format(time=local_time(draft.time))
             else:
@@ -189,7 +200,7 @@ class Sampling:
             scene.remove(volume)
             raise
         work = Work(str(value["id"]), name, str(value["image"]), volume, segmentation, entries, labels, model, draft)
-        if restored:
+        if unsent:
             work.revision = work.kept = 1
 
         def leave() -> bool:

@@ -491,6 +491,29 @@ def test_closing_the_scene_keeps_the_edits_and_offers_them_again(ready: Bench) -
     assert not ready.view.drafts  # it is in hand now
 
 
+def test_a_label_on_its_way_can_be_given_up_but_not_while_a_question_is_open(ready: Bench) -> None:
+    ready.fetch().draw(rep3d_1=5)
+    ready.flow.submit()
+    assert ready.view.enabled["cancel"]
+    ready.worker.answer("compose", ready.composed())
+    job = ready.worker.job("submit")
+    assert not ready.view.enabled["cancel"]
+    ready.flow.cancel()
+    assert job.dropped and ready.view.activity is None and ready.view.edited and ready.view.message.level == "warning"
+    ready.worker.answer("submit", {"label": "case_1"})  # nobody waits for it any more
+    assert ready.view.edited and len(ready.drafts.list()) == 1
+    ready.draw(rep3d_1=6).tick(3)
+    assert len(ready.drafts.list()) == 1
+    ready.flow.submit()
+    ready.worker.answer("compose", ready.composed())
+    ready.worker.fail("submit", "ConflictError", "lent", detail="lent to ben")
+    assert ready.view.enabled["cancel"]
+    ready.screen.open.pop()[1]("submit")
+    assert not ready.view.enabled["cancel"]
+    ready.worker.answer("submit", {"label": "case_1"})
+    assert not ready.view.edited and not ready.drafts.list()
+
+
 def test_a_restored_draft_goes_when_its_label_was_submitted(ready: Bench) -> None:
     ready.fetch().draw(rep3d_1=5)
     ready.flow.scene_closing()

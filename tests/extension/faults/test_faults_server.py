@@ -165,6 +165,23 @@ def test_slow_answers_leave_the_panel_alive_and_can_be_cancelled(
     person.auto_segment()
 
 
+def test_a_label_that_the_server_does_not_confirm_can_be_given_up_and_sent_again(
+    person: TroubledClinician, server: FaultServer
+) -> None:
+    mine = person.begin(server.url)
+    server.on("PUT", "/datastore/label", {"image": "case_0", "label": "case_0"}, delay=3.0)
+    person.click("submitButton")
+    person.wait(lambda: not person.view.enabled["cancel"])
+    person.wait(lambda: server.requests_to("/datastore/label"))
+    person.click("cancelButton")
+    person.told("has not confirmed", "Submit again", level="warning")
+    person.unharmed(mine)
+    server.on("PUT", "/datastore/label", {"image": "case_0", "label": "case_0", "duplicate": True})
+    person.click("submitButton")
+    person.told("Submitted", "exactly this label already", level="info")
+    assert len(server.requests_to("/datastore/label")) == 2 and not person.drafts.list()
+
+
 def test_a_connection_that_hangs_can_be_given_up(person: TroubledClinician, server: FaultServer) -> None:
     server.on("GET", "/info/", INFO, delay=HANG)
     driver.type_text(person.ui.serverComboBox, server.url)

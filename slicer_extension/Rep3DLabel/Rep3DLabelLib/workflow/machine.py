@@ -136,7 +136,10 @@ class Workflow:
         if name == "auto_segment":
             self._segmenting.cancel()
         self._sampling.cancel()
-        desk.end(tr("Cancelled."))
+        if name == "submit":
+            self._submitting.cancel()
+        else:
+            desk.end(tr("Cancelled."))
 
     def show_uncertainty(self, visible: bool) -> None:
         """Show or hide the uncertainty over the image."""

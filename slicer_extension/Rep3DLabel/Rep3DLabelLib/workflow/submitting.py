@@ -6,6 +6,7 @@ lost on the way (overlaps, segments that are no labels, voxels outside the image
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from ..drafts import Draft
 from ..errors import ClientError
 from ..i18n import tr
 from ..labels import Assignment, SegmentName, assign, plain_name
-from ..view import ERROR, INFO, Question
+from ..view import ERROR, INFO, WARNING, Question
 from ..worker.jobs import JobError
 from .desk import Desk, Work, local_time
 from .editing import Editing, names_of
@@ -37,6 +38,7 @@ class Submitting:
 
     def __init__(self, desk: Desk, editing: Editing, submitted: Callable[[], None]) -> None:
         self._desk, self._editing, self._submitted = desk, editing, submitted
+        self._sending: _Sending | None = None  # the latest submission
 
     def submit(self) -> None:
         """Send the label of the case in hand."""
@@ -79,7 +81,7 @@ class Submitting:
                     "each voxel of the image takes what is nearest to it."
                 )
             )
-        send = _Sending(self, desk, work, draft, found, names, revision, doubts)
+        send = self._sending = _Sending(self, desk, work, draft, found, names, revision, doubts)
         conflicts = [segment for segment in found.conflicts if segment.id in drawn]
         unknown = [segment for segment in found.unknown if segment.id in drawn]
         if conflicts:
@@ -104,6 +106,13 @@ class Submitting:
             send.ask(Question("unknown_segments", tr("Segments without a label"), text, choices, _BACK), send.compose)
         else:
             send.compose()
+
+    def cancel(self) -> None:
+        """Wait no longer for the server's answer to a label that is on its way; the work stays as if it had failed."""
+        if self._sending is not None:
+            self._sending.give_up()
+        text = tr("The server has not confirmed the label yet, and may still get it.")
+        self._desk.end(f"{text} {_again()}", WARNING)
 
     def show_counts(self, composed: Mapping[str, Any]) -> None:
         """Show the volumes of what is being sent."""
@@ -155,7 +164,7 @@ class _Sending:
         }
         if work.version:
             self._params["model_version"] = work.version
-        self._out = desk.folder / f"label-{draft.key}.nii.gz"
+        self._out = desk.folder / f"label-{uuid.uuid4().hex}.nii.gz"
         self._on_its_way = False
 
     def give_up(self) -> None:
@@ -166,7 +175,7 @@ class _Sending:
     def ask(self, question: Question, go: Callable[[], None]) -> None:
         """Ask whether to go on."""
         self._desk.job = None
-        self._desk.progress(tr("Waiting for your answer"))
+        self._desk.progress(tr("Waiting for your answer"), cancellable=False)
 
         def answer(choice: str) -> None:
             if self._desk.work is not self._work:  # the scene was closed meanwhile; the draft is in the list
@@ -220,7 +229,7 @@ class _Sending:
 
     def _send(self) -> None:
         self._on_its_way = True
-        self._desk.progress(tr("Sending the label"))
+        self._desk.progress(tr("Sending the label"), cancellable=True)
         args = {
             "image_id": self._work.image_id,
             "path": str(self._out),
@@ -242,13 +251,17 @@ class _Sending:
             self.ask(question, self._send)
             return
         self.give_up()
+        self._out.unlink(missing_ok=True)
         what = tr("Not submitted; your work is kept here and as a draft.")
         if error.kind in _PERHAPS_SENT and self._on_its_way:
-            what = tr(
-                "The server has not confirmed the label; your work is kept here and as a draft. Submit again: a label "
-                "that the server has already is not stored twice."
-            )
+            what = f"{tr('The server has not confirmed the label.')} {_again()}"
         self._desk.fail(error, what)
+
+
+def _again() -> str:
+    return tr(
+        "Your work is kept here and as a draft. Submit again: a label that the server has already is not stored twice."
+    )
 
 
 def _meanings(segments: list[SegmentName], found: Assignment, labels: Mapping[str, int]) -> list[str]:

@@ -27,7 +27,7 @@ from rep3d.errors import ConfigError, Rep3DError, TrainingError
 from rep3d.inference import choose_device
 from rep3d.train_settings import TrainProgress, TrainSettings
 from rep3d.training_loop import TrainPlan, run
-from rep3d.training_worker import Worker
+from rep3d.training_worker import Worker, leave_group
 
 __all__ = ["parse_gpus", "train_on", "training_devices"]
 
@@ -165,7 +165,7 @@ def _work(
             timeout=_TIMEOUT,
         )
         run(plan, Worker(device, rank, len(devices)), sender.send if rank == 0 else lambda progress: None)
-        torch.distributed.destroy_process_group()
+        leave_group()
     except Rep3DError as error:
         sender.send((0, error))
         sys.exit(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +11,7 @@ import torch.distributed
 
 from rep3d.errors import TrainingError
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "leave_group"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,16 @@ class Worker:
                 f"training: expected the same weights in all {self.size} processes, got sums {totals}; nothing was "
                 f"saved. Train again on one device."
             )
+
+
+def leave_group() -> None:
+    """Leaves the other processes when the work is done; a process on a CPU ends here.
+
+    The destructor of gloo's process group waits, while it holds Python's lock, for a thread that may just then wait for
+    that lock (https://github.com/pytorch/pytorch/issues/56297): a finished training would hang once in a long while.
+    """
+    if torch.distributed.get_backend() == "gloo":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    torch.distributed.destroy_process_group()

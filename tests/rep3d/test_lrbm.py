@@ -15,6 +15,7 @@ from torch import distributed, nn
 
 from rep3d.errors import ConfigError
 from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d, MaskGenerator, distance_prior
+from rep3d.training_worker import leave_group
 
 VARIANTS = [("learned", "shared"), ("learned", "depthwise"), ("fixed", "shared"), ("none", "shared")]
 LEARNED = VARIANTS[:2]
@@ -262,7 +263,7 @@ def train_in_parallel(rank: int, world: int, meeting_point: str, x: torch.Tensor
         model(x[rank::world]).square().mean().backward()
         torch.optim.SGD(model.parameters(), lr=0.1).step()
     torch.save({name: parameter.grad for name, parameter in model.module.named_parameters()}, f"{results}.{rank}")
-    distributed.destroy_process_group()
+    leave_group()
 
 
 def test_two_processes_train_as_one_on_the_whole_batch(tmp_path: Path) -> None:

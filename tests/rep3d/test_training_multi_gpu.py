@@ -21,7 +21,7 @@ from rep3d.metrics import dice_of_files
 from rep3d.multi_gpu import parse_gpus, train_on, training_devices
 from rep3d.training import TrainProgress, TrainSettings
 from rep3d.training_loop import TrainPlan
-from rep3d.training_worker import Worker
+from rep3d.training_worker import Worker, leave_group
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint
 
 SETTINGS = TrainSettings(iterations=20, learning_rate=5e-3, device="cpu")
@@ -72,7 +72,7 @@ def _step(rank: int, folder: str) -> None:
     worker.check_same(network)
     with pytest.raises(TrainingError, match="same weights in all 2 processes"):
         worker.check_same(_linear(rank))
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def _linear(seed: int) -> torch.nn.Linear:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -139,8 +140,12 @@ def test_a_draft_that_cannot_be_taken_over_stays_as_it_was(drafts: Drafts, monke
     with pytest.raises(LocalProblem, match="it is gone"):
         drafts.take_over(gone)
 
-    def refused(*args: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    replace = os.replace
+
+    def refused(source: Path, target: Path) -> None:
+        if source.name.endswith(".seg.nrrd"):
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
 
     monkeypatch.setattr("os.replace", refused)
     with pytest.raises(LocalProblem, match="Permission denied"):

@@ -147,6 +147,47 @@ def test_what_is_kept_for_one_address_is_not_sent_to_one_that_was_typed(bench, c
     opened.close()
 
 
+def test_a_key_or_trust_that_was_used_for_one_address_is_not_for_the_next(bench, click) -> None:
+    opened = OpenPanel(bench, disconnected(), {})
+    ui = opened.ui
+    ui.serverComboBox.setEditText("https://a:1")
+    ui.keyEdit.setText("secret of a")
+    ui.untrustedCheckBox.setChecked(True)
+    click(ui.connectButton)
+    ui.serverComboBox.setEditText("https://b:1")
+    click(ui.connectButton)
+    assert opened.commands == [("connect", "https://a:1", "secret of a", False), ("connect", "https://b:1", "", True)]
+    opened.close()
+
+
+def test_trust_is_taken_away_with_the_address(bench, click) -> None:
+    store: dict[str, str] = {}
+    opened = OpenPanel(bench, disconnected(), store)
+    opened.settings.remember("https://b:1")
+    opened.settings.remember("https://a:1")
+    opened.close()
+    opened = OpenPanel(bench, disconnected(), store)
+    opened.ui.untrustedCheckBox.setChecked(True)
+    click(opened.ui.connectButton)
+    opened.ui.serverComboBox.setCurrentIndex(1)
+    opened.ui.serverComboBox.activated.emit(1)
+    assert not opened.ui.untrustedCheckBox.checked
+    opened.close()
+
+
+def test_an_address_that_is_being_typed_stays_when_the_server_before_is_back(bench, click) -> None:
+    opened = OpenPanel(bench, disconnected(), {})
+    ui = opened.ui
+    ui.serverComboBox.setEditText("http://a:1")
+    click(ui.connectButton)
+    opened.show(connection=ConnectionView("unreachable", "", "http://a:1"))
+    ui.serverComboBox.setEditText("http://b:1")
+    ui.keyEdit.setText("key of b")
+    opened.show(connection=ConnectionView("ready", "", "http://a:1", True))
+    assert ui.serverComboBox.currentText == "http://b:1" and ui.keyEdit.text == "key of b"
+    opened.close()
+
+
 def test_a_key_that_is_not_kept_stays_when_the_address_is_understood(bench, click) -> None:
     opened = OpenPanel(bench, disconnected(), {})
     opened.ui.serverComboBox.setEditText("a:1")

@@ -307,3 +307,11 @@ def test_what_is_drawn_is_what_the_file_has(bench, scene, write_nifti, tmp_path,
     written = nib.load(tmp_path / "label.nii.gz")
     np.testing.assert_array_equal(np.argwhere(np.asarray(written.dataobj) == 7), [[4, 1, 3]])
     np.testing.assert_allclose(written.affine, nib.load(image).affine)
+
+
+def test_layers_come_into_memory_one_in_each_step(scene, bench, tmp_path):
+    layers = tuple(np.full((2, 3, 4), value, np.uint8) for value in (1, 2, 3))
+    data = segnrrd.SegmentationData(layers, (0, 3, 0, 2, 0, 1), (4, 3, 2), np.eye(4), ())
+    load = scene.begin_restore(data)
+    assert [load.step() for _ in range(4)] == [False, False, True, True]
+    assert [int(samples.array_of(image).min()) for image in load.images] == [1, 2, 3]

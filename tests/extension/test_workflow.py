@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -191,7 +193,7 @@ def test_cancelling_while_the_image_loads_leaves_the_case_in_hand(ready: Bench) 
 def test_the_case_in_hand_is_not_given_back_when_fetching_it_again_is_cancelled(ready: Bench) -> None:
     ready.fetch("case_1")
     ready.flow.next_sample()
-    assert ready.worker.job("next_sample").args["in_hand"] == "case_1"
+    assert ready.worker.job("next_sample").args["keep"] == ["case_1"]
     ready.worker.answer("next_sample", ready.value("case_1", leased_until="2026-01-01T00:00:00+00:00"))
     ready.tick()
     ready.flow.cancel()
@@ -568,6 +570,164 @@ def test_a_restored_draft_is_not_held_open(ready: Bench) -> None:
     assert ready.view.sample.id == "case_1" and ".seg.nrrd" not in Path("/proc/self/maps").read_text()
 
 
+@pytest.fixture
+def second(ready: Bench, tmp_path: Path) -> Bench:
+    """Another Slicer of the same user, after he has drawn in the first one."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    ready.fetch("case_1").draw(rep3d_1=5).tick(3)
+    other = Bench(folder).connect()
+    other.drafts.folder = ready.drafts.folder
+    other.tick()
+    return other
+
+
+def restore(bench: Bench) -> None:
+    bench.flow.restore_draft(bench.drafts.list()[0].key)
+    bench.worker.answer("open_case", bench.value("case_1", label=None))
+    bench.tick()
+    bench.tick()
+    bench.tick()
+    assert bench.view.sample.id == "case_1" and bench.view.edited
+
+
+def test_work_that_another_slicer_has_taken_over_is_kept_here_too(ready: Bench, second: Bench) -> None:
+    restore(second)
+    assert len(ready.drafts.list()) == 1
+    ready.flow.scene_closing()
+    ready.flow.scene_closed()
+    assert len(ready.drafts.list()) == 2 and "kept as unsent work" in ready.view.message.text
+
+
+def test_work_that_another_slicer_has_taken_over_is_written_again_at_once(ready: Bench, second: Bench) -> None:
+    restore(second)
+    (taken,) = ready.drafts.list()
+    ready.tick(1)
+    (mine,) = {draft.key for draft in ready.drafts.list()} - {taken.key}
+    second.drafts.discard(mine)
+    assert len(ready.drafts.list()) == 1
+    ready.flow.next_sample()
+    assert {draft.key for draft in ready.drafts.list()} == {taken.key, mine}
+
+
+def test_while_a_label_is_sent_no_other_draft_is_written_without_edits(ready: Bench) -> None:
+    ready.fetch().draw(rep3d_1=5)
+    ready.flow.submit()
+    ready.worker.answer("compose", ready.composed())
+    ready.tick(30)
+    assert len(ready.drafts.list()) == 1
+    ready.worker.answer("submit", {"label": "case_1"})
+    ready.tick(30)
+    assert not ready.drafts.list()
+
+
+@pytest.mark.parametrize("how", ["sent", "failed"])
+def test_a_label_file_that_cannot_be_removed_hides_nothing(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    ready.fetch().draw(rep3d_1=5)
+    ready.flow.submit()
+    ready.worker.answer("compose", ready.composed())
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith("label-"):
+            raise PermissionError(13, "in use")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    if how == "sent":
+        ready.worker.answer("submit", {"label": "case_1"})
+        assert "Submitted" in ready.view.message.text and not ready.view.edited and not ready.drafts.list()
+    else:
+        ready.worker.fail("submit", "ServerFailed", "no luck")
+        assert "no luck" in ready.view.message.text and ready.view.edited
+    assert ready.view.activity is None
+
+
+def test_unsent_work_is_not_replaced_by_an_empty_case_when_its_question_comes_too_late(ready: Bench) -> None:
+    ready.fetch("case_1").draw(rep3d_1=5).tick(3)
+    ready.fetch("case_2").draw(rep3d_1=5)
+    key = next(draft.key for draft in ready.drafts.list())
+    ready.scene.problem = LocalProblem("no room")
+    ready.flow.restore_draft(key)
+    (_, answer) = ready.screen.open.pop()
+    ready.flow.scene_closing()
+    ready.flow.scene_closed()
+    answer("lose")
+    assert ready.worker.waiting("open_case") == 0 and "restore it again" in ready.view.message.text
+
+
+def test_a_draft_is_not_held_open_when_its_case_cannot_be_fetched(ready: Bench) -> None:
+    ready.fetch("case_1").draw(rep3d_1=5)
+    ready.flow.scene_closing()
+    ready.flow.scene_closed()
+    for number in range(2, 6):
+        (ready.folder / f"case{number}").write_text("in the way")
+    ready.flow.restore_draft(ready.view.drafts[0].key)
+    assert ready.view.activity is None and ready.view.message.level == "error"
+    assert ready.flow._sampling._unsent is None and len(ready.view.drafts) == 1
+
+
+def test_a_case_with_unsent_work_stays_lent_when_opening_it_is_cancelled(ready: Bench) -> None:
+    ready.fetch("case_1").draw(rep3d_1=5).tick(3)
+    ready.flow.scene_closing()
+    ready.flow.scene_closed()
+    ready.flow.open_case("case_1")
+    assert ready.worker.job("open_case").args["keep"] == ["case_1"]
+    ready.worker.answer("open_case", ready.value("case_1", leased_until="2026-01-01T00:00:00+00:00", label=None))
+    ready.tick()
+    ready.flow.cancel()
+    ready.tick()
+    assert ready.scene.loads[-1].cancelled and ready.worker.waiting("release") == 0
+
+
+def test_a_case_that_is_opened_again_is_not_given_back_late(ready: Bench) -> None:
+    ready.fetch("case_1").fetch("case_2")
+    late = ready.worker.job("release")
+    assert late.args["image_id"] == "case_1"
+    ready.flow.open_case("case_1")
+    assert late.dropped
+
+
+def test_an_activity_is_ended_by_nothing_that_began_before_it(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("Rep3DLabelLib.workflow.editing._LARGE", 0)  # writes from the next tick on
+    ready.fetch("case_1").draw(rep3d_1=5)
+    ready.flow.submit()
+    ready.flow.scene_closing()
+    ready.flow.scene_closed()
+    ready.flow.next_sample()
+    ready.tick()
+    ready.tick()
+    assert ready.view.activity.name == "next_sample"
+
+
+def test_nothing_keeps_a_submitted_case_in_memory(ready: Bench) -> None:
+    ready.fetch("case_1").draw(rep3d_1=5)
+    work = weakref.ref(ready.flow._desk.work)
+    ready.flow.submit()
+    ready.worker.answer("compose", ready.composed())
+    ready.worker.answer("submit", {"label": "case_1"})
+    ready.fetch("case_2").tick()
+    gc.collect()
+    assert work() is None
+
+
+def test_edits_whose_draft_is_being_written_when_sending_is_given_up_go_into_one_draft(
+    ready: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.fetch("case_1").draw(rep3d_1=5)
+    ready.flow.submit()
+    ready.worker.answer("compose", ready.composed())
+    monkeypatch.setattr("Rep3DLabelLib.workflow.editing._LARGE", 0)
+    ready.draw(rep3d_1=6).tick(3)  # begins to write
+    ready.flow.cancel()
+    ready.tick(3)
+    ready.tick(3)
+    ready.tick(3)
+    assert len(ready.drafts.list()) == 1 and ready.view.draft_time
+
+
 def test_two_who_have_the_same_draft_in_hand_do_not_write_over_each_other(ready: Bench, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -704,6 +864,8 @@ def test_a_large_draft_is_written_a_little_at_each_tick_and_the_latest_state_win
             ready.time += 1.0  # each step takes a second
             yield part / 3
         written.append(draft.key)
+        ready.drafts.folder.mkdir(exist_ok=True)
+        ready.drafts.path(draft.key).touch()
         return draft
 
     monkeypatch.setattr(ready.drafts, "save_in_steps", slowly)

@@ -28,6 +28,8 @@ def slow(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             ready.time += 1.0
             yield part / 3
         written.append(draft.key)
+        ready.drafts.folder.mkdir(exist_ok=True)
+        ready.drafts.path(draft.key).touch()
         return draft
 
     monkeypatch.setattr(ready.drafts, "save_in_steps", slowly)

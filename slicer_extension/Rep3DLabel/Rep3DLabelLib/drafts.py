@@ -7,6 +7,7 @@ the label, or when the user throws it away; even then it stays in a folder of it
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -137,22 +138,22 @@ class Drafts:
     def take_over(self, draft: Draft) -> Draft:
         """Give a draft another key, under which the one who goes on with it writes alone.
 
-        Another Slicer may have the same draft in hand: what it keeps later is written under the old key, and neither
-        writes over the other's edits.
+        Another Slicer may have the same draft in hand: it sees that its draft is gone and writes what it has under the
+        old key again, so neither writes over the other's edits.
 
         Raises:
             LocalProblem: It is gone, or its folder cannot be written to.
         """
         mine = Draft(**{**asdict(draft), "key": self.new(draft.server, draft.image_id, "", "", "").key})
+        about = self.folder / f"{mine.key}{_ABOUT}"
+        self._write_about(about, asdict(mine))
         try:
-            self._write_about(self.folder / f"{mine.key}{_ABOUT}", asdict(mine))
             os.replace(self.path(draft.key), self.path(mine.key))
-            (self.folder / f"{draft.key}{_ABOUT}").unlink(missing_ok=True)
-        except FileNotFoundError as error:
-            (self.folder / f"{mine.key}{_ABOUT}").unlink(missing_ok=True)
-            raise self._gone(draft.key) from error
         except OSError as error:
-            raise self._problem(error) from error
+            about.unlink(missing_ok=True)
+            raise (self._gone(draft.key) if isinstance(error, FileNotFoundError) else self._problem(error)) from error
+        with contextlib.suppress(OSError):
+            (self.folder / f"{draft.key}{_ABOUT}").unlink()
         return mine
 
     def sent(self, key: str) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 import numpy
 
@@ -236,10 +237,7 @@ def read(path: str | Path, mapped: bool = False) -> SegmentationData:
     try:
         with path.open("rb") as stream:
             header = parse_header(stream, path.name, _MAX_HEADER)
-            if mapped and header.encoding == "raw":
-                content: bytes | memoryview = memoryview(mmap(stream.fileno(), 0, access=ACCESS_READ))[stream.tell() :]
-            else:
-                content = stream.read()
+            content = (_map(stream) if mapped and header.encoding == "raw" else None) or stream.read()
     except OSError as error:
         raise LocalProblem(f"Cannot read '{path}': {error.strerror or error}. Check the file.") from error
     layers = _decode(content, header, path.name)
@@ -250,6 +248,14 @@ def read(path: str | Path, mapped: bool = False) -> SegmentationData:
         return SegmentationData(() if blank else layers, extent if not blank else _no_extent(), shape, matrix, segments)
     except ValueError as error:
         raise BadAnswer(f"Expected a segmentation in '{path.name}', got a contradiction: {error}") from error
+
+
+def _map(stream: BinaryIO) -> memoryview | None:
+    """Return the rest of a file as a memory map, None where its file system has none."""
+    try:
+        return memoryview(mmap(stream.fileno(), 0, access=ACCESS_READ))[stream.tell() :]
+    except OSError:
+        return None
 
 
 def _no_extent() -> tuple[int, ...]:

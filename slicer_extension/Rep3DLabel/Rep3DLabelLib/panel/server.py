@@ -65,7 +65,8 @@ class ServerSection(Section):
         self._ui, self._workflow, self._settings, self._icons = ui, workflow, settings, icons
         self._addresses: list[str] | None = None
         self._state = ""
-        self._access_of = ""  # the address that key and certificate are for
+        self._access_of = ""  # the address that key, certificate and trust are for
+        self._used_key, self._used_trust = "", False  # for that address, at the latest try
         buttons.add(ui.connectButton, "connect")
         ui.connectButton.connect("clicked(bool)", self.connect_to_server)
         ui.disconnectButton.connect("clicked(bool)", self.leave)
@@ -87,7 +88,8 @@ class ServerSection(Section):
         self.user_edited()
         certificate = ui.certificatePath.currentPath.strip()
         self._settings.keep_certificate(address, certificate)
-        verify = False if ui.untrustedCheckBox.checked else (certificate or True)
+        self._used_key, self._used_trust = key, bool(ui.untrustedCheckBox.checked)
+        verify = False if self._used_trust else (certificate or True)
         self._workflow.connect(address, key, verify)
 
     def leave(self) -> None:
@@ -98,17 +100,23 @@ class ServerSection(Section):
         """Bring back key and certificate that are kept for this address; those of another one are taken away."""
         address = plain_address(self._ui.serverComboBox.currentText)
         if address != self._access_of:
-            self._access_of = address
-            self._show_key(self._settings.api_key(address))
-            self._ui.certificatePath.setCurrentPath(self._settings.certificate(address))
+            self._show_access(address)
+
+    def _show_access(self, address: str) -> None:
+        self._access_of = address
+        self._show_key(self._settings.api_key(address))
+        self._ui.certificatePath.setCurrentPath(self._settings.certificate(address))
+        self._ui.untrustedCheckBox.setChecked(False)
 
     def _address_typed(self, address: str) -> None:
-        """Take away what is kept for the address before; what was typed in is meant for this one."""
+        """Take away what was for the address before; what was typed in since is meant for this one."""
         ui, kept, before = self._ui, self._settings, self._access_of
         self._access_of = plain_address(address)
         if self._access_of != before:
-            if ui.keyEdit.text.strip() == kept.api_key(before):
+            if ui.keyEdit.text.strip() in (kept.api_key(before), self._used_key):
                 self._show_key(kept.api_key(address))
+            if self._used_trust:
+                ui.untrustedCheckBox.setChecked(False)
             if ui.certificatePath.currentPath.strip() == kept.certificate(before):
                 ui.certificatePath.setCurrentPath(kept.certificate(address))
 
@@ -146,16 +154,19 @@ class ServerSection(Section):
             ui.userEdit.setText(view.options.user)
         if connection.state != self._state:
             self._state = connection.state
-            self._state_changed(connection.state, connection.url)
+            self._state_changed(connection.state, connection.url, view.local.url)
 
-    def _state_changed(self, state: str, url: str) -> None:
+    def _state_changed(self, state: str, url: str, local: str) -> None:
         ui = self._ui
         if state in (READY, BUSY):
             self._list_addresses()
-            if url and url != ui.serverComboBox.currentText.strip():
+            shown = ui.serverComboBox.currentText.strip()
+            # What the user types meanwhile stays, unless a server on this computer has been started.
+            if url and url != shown and (plain_address(shown) in (url, self._access_of) or url == local):
                 ui.serverComboBox.setEditText(url)  # a local server, or the address as it was understood
                 ui.serverComboBox.lineEdit().setCursorPosition(0)
-                self.address_chosen()
+                if plain_address(shown) != url:
+                    self._show_access(url)
         elif state in (NOT_ALLOWED, UNTRUSTED):  # what is needed now is in there
             ui.accessSection.collapsed = False
 

@@ -117,10 +117,13 @@ class LayersLoad:
 
     def __init__(self, slicer: Any, data: SegmentationData) -> None:
         self._loads = [ImageLoad(slicer, layer, data.extent, layer.dtype) for layer in data.layers]
+        self._left = list(self._loads)
 
     def step(self) -> bool:
         """Copy for some milliseconds; return True once all voxels are there."""
-        return next((False for load in self._loads if not load.step()), True)
+        if self._left and self._left[0].step():
+            del self._left[0]
+        return not self._left
 
     @property
     def images(self) -> list[Any]:

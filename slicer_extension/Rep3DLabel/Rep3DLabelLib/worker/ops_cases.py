@@ -37,7 +37,7 @@ __all__ = [
 def next_sample(task: Task) -> dict[str, Any]:
     """Ask for the next image and fetch it; one that is not wanted any more is given back.
 
-    Arguments: "strategy", "folder", "in_hand" (id of an image that is not given back, since the user works on it).
+    Arguments: "strategy", "folder", "keep" (ids of images that are not given back, since the user works on them).
     """
     task.tell("asking")
     strategy = str(task.args["strategy"])
@@ -48,33 +48,40 @@ def next_sample(task: Task) -> dict[str, Any]:
         "reason": str(sample.info.get("reason") or ""),
         "leased_until": str(sample.info.get("leased_until") or ""),
     }
-    try:
+    with _given_back_if_cancelled(task, sample.id):
         fetched = _fetch(task, sample.id)
+    return {"id": sample.id, "name": sample.name, **told, **fetched}
+
+
+@contextlib.contextmanager
+def _given_back_if_cancelled(task: Task, image_id: str) -> Iterator[None]:
+    try:
+        yield
         task.check()
     except Cancelled:
-        if sample.id != task.args.get("in_hand"):
+        if image_id not in task.args.get("keep", ()):
             with contextlib.suppress(ClientError):  # else the lease ends by itself
-                task.client.release_lease(sample.id)
+                task.client.release_lease(image_id)
         raise
-    return {"id": sample.id, "name": sample.name, **told, **fetched}
 
 
 def open_case(task: Task) -> dict[str, Any]:
     """Fetch an image with one of its labels, if it has it.
 
-    Arguments: "image_id", "folder", "label" (its tag), "entry" (of the history), "lease".
+    Arguments: "image_id", "folder", "label" (its tag), "entry" (of the history), "lease", "keep" as for `next_sample`.
     """
     image_id, folder = str(task.args["image_id"]), task.args["folder"]
     tag, entry = task.args.get("label"), task.args.get("entry")
     task.tell("asking")
     until = task.client.take_lease(image_id).until if task.args.get("lease") else ""
-    case = task.client.case(image_id)
-    fetched = _fetch(task, image_id)
-    label = None
-    if entry or tag:
-        with _scratch(folder) as file, contextlib.suppress(_NoSuchTag):
-            path = _download_label(task, image_id, tag, entry, file)
-            label = read_label(path, fetched["image"], folder, _label_map(task), strangers=True)
+    with _given_back_if_cancelled(task, image_id) if until else contextlib.nullcontext():
+        case = task.client.case(image_id)
+        fetched = _fetch(task, image_id)
+        label = None
+        if entry or tag:
+            with _scratch(folder) as file, contextlib.suppress(_NoSuchTag):
+                path = _download_label(task, image_id, tag, entry, file)
+                label = read_label(path, fetched["image"], folder, _label_map(task), strangers=True)
     told = {"strategy": "", "used_strategy": "", "reason": "", "leased_until": until}
     return {"id": image_id, "name": image_id, **told, **fetched, "label": label, "case": dict(case.raw)}
 

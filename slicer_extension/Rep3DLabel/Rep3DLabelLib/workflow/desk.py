@@ -45,6 +45,7 @@ class Work:
         draft: Where edits are kept; a new one for each stretch of work.
         revision: Number of edits so far.
         kept: Revision that the draft on disk has.
+        kept_in: Key of that draft.
         sent: Revision that the server has.
         version: Version of the model whose segmentation is being corrected, "" if none.
         changed_at: Clock at the first edit that is not kept, and at the latest edit.
@@ -62,6 +63,7 @@ class Work:
     draft: Draft
     revision: int = 0
     kept: int = 0
+    kept_in: str = ""
     sent: int = 0
     version: str = ""
     changed_at: tuple[float, float] = (0.0, 0.0)
@@ -218,9 +220,9 @@ class Desk:
         """As `call`, as the job of the activity."""
         self.job = self.call(op, args, done, failed, progress)
 
-    def background(self, op: str, args: Mapping[str, object], done: Callable[[Any], None] = lambda value: None) -> None:
+    def background(self, op: str, args: Mapping[str, object], done: Callable[[Any], None] = lambda value: None) -> Job:
         """As `call`, for what is nice to have: a failure shows in the connection's state only."""
-        self.call(op, args, done, self.note_connection)
+        return self.call(op, args, done, self.note_connection)
 
 
 def local_time(text: str) -> str:

@@ -68,7 +68,7 @@ class Editing:
 
     def going(self) -> None:
         """The user takes the segmentation out of the scene: keep it while it is there."""
-        work, waiting = self._desk.work, self._stop_saving()
+        work, waiting = self._desk.work, self.stop_saving()
         try:
             self.keep()
         except ClientError as error:
@@ -90,9 +90,9 @@ class Editing:
             LocalProblem: It cannot be kept; it is still in the scene.
         """
         desk, work = self._desk, self._desk.work
-        if work is None or work.revision == work.kept:
+        self.stop_saving()
+        if work is None or self.is_kept(work):
             return
-        self._stop_saving()
         revision = work.revision
         self._kept(work, desk.drafts.save(work.draft, desk.scene.snapshot(work.segmentation)), revision)
 
@@ -102,7 +102,7 @@ class Editing:
         if work is None:
             go()
             return
-        self._stop_saving()
+        self.stop_saving()
         revision = work.revision
         try:
             data = desk.scene.snapshot(work.segmentation)
@@ -123,7 +123,7 @@ class Editing:
                 return True
             if saved is None:
                 return False
-            self._saving = self._go_on = None  # what waited may hold a draft's file open
+            self._saving = self._go_on = None
             self._kept(work, saved, revision)
             go()
             return True
@@ -143,7 +143,13 @@ class Editing:
             return saved
         return None
 
-    def _stop_saving(self) -> Callable[[], None] | None:
+    def is_kept(self, work: Work) -> bool:
+        """Return whether what was edited is on disk; another Slicer of the user may have taken the draft over."""
+        if work.revision > work.kept:
+            return False
+        return not work.edited or not work.kept_in or self._desk.drafts.path(work.kept_in).exists()
+
+    def stop_saving(self) -> Callable[[], None] | None:
         """Write no further; return what has waited for it, None if nothing was being written."""
         steps, waiting = self._saving, self._go_on
         self._saving = self._go_on = None
@@ -153,7 +159,8 @@ class Editing:
         return waiting
 
     def _kept(self, work: Work, saved: Draft, revision: int) -> None:
-        work.kept = max(work.kept, revision)
+        if revision >= work.kept:
+            work.kept, work.kept_in = revision, saved.key
         if work.draft.key == saved.key:
             work.draft = saved
         if self._desk.work is work:
@@ -196,7 +203,7 @@ class Editing:
             stay: Called instead of it where the user wants to stay.
         """
         desk, work = self._desk, self._desk.work
-        if work is None or work.revision == work.kept or not work.edited:
+        if work is None or not work.edited or self.is_kept(work):
             go()
             return
 
@@ -221,7 +228,7 @@ class Editing:
             return
         now = desk.clock()
         due = now - work.changed_at[1] >= _IDLE or now - work.changed_at[0] >= _LONGEST
-        if work.revision > work.kept and due and now >= self._not_before and self._saving is None:
+        if due and now >= self._not_before and self._saving is None and not self.is_kept(work):
             self.keep_then(lambda: None, self._not_kept)
         if work.kept:
             self._measure(work)

@@ -259,6 +259,7 @@ class Workflow:
         """The scene was closed: there is no case in hand any more."""
         desk = self._desk
         work = desk.work
+        self._editing.stop_saving()
         self._segmenting.forget()
         self._sampling.forget()
         self._editing.list_drafts()
@@ -266,7 +267,7 @@ class Workflow:
             if desk.job is not None:
                 desk.worker.drop(desk.job)
             desk.end(tr("The scene was closed, and what ran for it was stopped."))
-        if work is not None and work.edited and work.kept >= work.revision:
+        if work is not None and work.edited and self._editing.is_kept(work):
             desk.say(WARNING, tr("Your work on {case} is kept as unsent work.").format(case=work.name))
 
     def shutdown(self) -> None:
@@ -290,9 +291,10 @@ class Workflow:
         if desk.runs("submit") and desk.job is None:  # nothing is on its way yet, and there is nobody to ask
             desk.end()
         text = tr("The segmentation of {case} was removed from the scene. Open the case again to go on with it.")
-        if work.edited and work.kept >= work.revision:
+        kept = self._editing.is_kept(work)
+        if work.edited and kept:
             text = tr("The segmentation of {case} was removed from the scene. Your work is kept as unsent work.")
-        if not work.edited or work.kept >= work.revision:
+        if not work.edited or kept:
             desk.say(WARNING, text.format(case=work.name))
 
     def _sample_ready(self) -> None:

@@ -16,7 +16,7 @@ from ..errors import ClientError
 from ..i18n import tr
 from ..images.segnrrd import SegmentationData
 from ..view import WARNING, SampleView, UncertaintyView
-from ..worker.jobs import JobError
+from ..worker.jobs import Job, JobError
 from .desk import Desk, Work, local_time
 from .editing import Editing
 from .telling import counts_by_value, voxel_ml
@@ -43,6 +43,7 @@ class Sampling:
         self._fetch = 0  # number of the latest fetch; an older one's answers are not wanted any more
         # The draft that is being fetched a case for, in this place only: as long as its data lives, its file is open.
         self._unsent: tuple[Draft, SegmentationData] | None = None
+        self._releases: dict[str, Job] = {}  # image id -> its giving back, which may still wait
 
     # ---- commands
 
@@ -65,6 +66,7 @@ class Sampling:
         desk = self._desk
         if desk.refused("restore_draft"):
             return
+        self._unsent = None
         try:
             draft = desk.drafts.find(key)
             if draft.server != desk.url:
@@ -102,13 +104,16 @@ class Sampling:
     def _ask_next(self) -> None:
         desk = self._desk
         desk.begin("next_sample", tr("Asking for the next sample"), cancellable=True)
-        in_hand = desk.work.image_id if desk.work is not None else ""
-        self._start("next_sample", {"strategy": desk.view.strategy, "in_hand": in_hand})
+        self._start("next_sample", {"strategy": desk.view.strategy})
 
     def _open(self, image_id: str, unsent: bool = False) -> None:
         desk = self._desk
         desk.begin("open_case", tr("Opening {case}").format(case=image_id), cancellable=True)
+        if unsent and self._unsent is None:  # the scene was closed while a question was open
+            desk.end(tr("The unsent work was not opened; restore it again from the list."), WARNING)
+            return
         label = None if unsent else FINAL
+        self._keep_lease(image_id)
         self._start("open_case", {"image_id": image_id, "label": label, "entry": None, "lease": True}, unsent)
 
     def _start(self, op: str, args: Mapping[str, object], unsent: bool = False) -> None:
@@ -122,6 +127,7 @@ class Sampling:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            self._unsent = None
             desk.fail(ClientError(tr("Cannot write to {folder}: {why}").format(folder=folder, why=error)))
             return
 
@@ -130,13 +136,16 @@ class Sampling:
                 self._load(value, fetch)
 
         def failed(error: JobError) -> None:
+            if fetch != self._fetch:
+                return
             self._unsent = None
             if error.kind == "NoSampleLeft":  # the work is done: no failure
                 desk.end(error.message)
             else:
                 desk.fail(error)
 
-        desk.foreground(op, {**args, "folder": str(folder)}, done, failed, self._progress)
+        asked = {**args, "folder": str(folder), "keep": sorted(self._worked_on())}
+        desk.foreground(op, asked, done, failed, self._progress)
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         texts = {
@@ -151,6 +160,7 @@ class Sampling:
     def _load(self, value: Mapping[str, Any], fetch: int) -> None:
         """Copy the image into the scene, a slab at each tick."""
         desk = self._desk
+        self._keep_lease(str(value["id"]))
         desk.job = None
         desk.progress(tr("Loading the image"), None)
         load = desk.scene.begin_volume(value["volume"], value["name"], value["id"])
@@ -198,10 +208,12 @@ class Sampling:
                 draft = desk.drafts.new(desk.url, str(value["id"]), name, model, source)
         except ClientError:
             scene.remove(volume)
+            self._not_taken(value)
             raise
         work = Work(str(value["id"]), name, str(value["image"]), volume, segmentation, entries, labels, model, draft)
         if unsent:
             work.revision = work.kept = 1
+            work.kept_in = draft.key
 
         def leave() -> bool:
             if fetch == self._fetch:
@@ -253,19 +265,36 @@ class Sampling:
         if not label and not work.edited and not unsent:
             self._arrived()
 
+    def _worked_on(self) -> set[str]:
+        """Return the cases of this server that the user has in hand or has unsent work on."""
+        desk = self._desk
+        found = {draft.image_id for draft in desk.drafts.list() if draft.server == desk.url}
+        return found if desk.work is None else found | {desk.work.image_id}
+
     def _not_taken(self, value: Mapping[str, Any]) -> None:
         """A case that was fetched and is not wanted after all is free for others again."""
-        desk, image_id = self._desk, str(value["id"])
-        in_hand = desk.work is not None and desk.work.image_id == image_id
-        if value.get("leased_until") and desk.url == self._server and not in_hand:
-            desk.background("release", {"image_id": image_id})
+        image_id = str(value["id"])
+        if value.get("leased_until") and self._desk.url == self._server and image_id not in self._worked_on():
+            self._release(image_id)
 
     def _give_back(self, before: Work | None, now: Work) -> None:
         """A case that was fetched and left untouched is free for others again."""
         if before is None or before.image_id == now.image_id or before.edited or before.sent:
             return
         if before.draft.server == now.draft.server:
-            self._desk.background("release", {"image_id": before.image_id})
+            self._release(before.image_id)
+
+    def _release(self, image_id: str) -> None:
+        def done(value: Any) -> None:
+            self._releases.pop(image_id, None)
+
+        self._releases[image_id] = self._desk.background("release", {"image_id": image_id}, done)
+
+    def _keep_lease(self, image_id: str) -> None:
+        """The case is wanted again: give it back no more."""
+        job = self._releases.pop(image_id, None)
+        if job is not None:
+            self._desk.worker.drop(job)
 
 
 def _others_removed(folder: Path, keep: Path) -> Callable[[], bool]:

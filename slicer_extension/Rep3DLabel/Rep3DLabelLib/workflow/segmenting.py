@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..errors import ClientError
@@ -48,7 +49,7 @@ class Segmenting:
             "views": options.views,
             "uncertainty": options.uncertainty,
             "request_id": self._request,
-            "folder": str(desk.folder),
+            "folder": str(Path(work.image).parent),  # goes with the case
             "extra": {},
         }
         desk.foreground("infer", args, lambda value: self._arrived(work, entries, value))
@@ -117,7 +118,8 @@ class Segmenting:
     def _write(self, work: Work, entries: _Entries, value: Mapping[str, Any], mode: str) -> None:
         desk, params = self._desk, value["params"]
         if desk.work is not work:
-            desk.end()
+            if desk.runs("auto_segment"):
+                desk.end()
             return
         before = work.segmentation
         node = desk.scene.apply_label(before, value["label"], entries, mode)

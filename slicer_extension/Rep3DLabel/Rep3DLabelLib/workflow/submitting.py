@@ -6,7 +6,9 @@ lost on the way (overlaps, segments that are no labels, voxels outside the image
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,7 +40,7 @@ class Submitting:
 
     def __init__(self, desk: Desk, editing: Editing, submitted: Callable[[], None]) -> None:
         self._desk, self._editing, self._submitted = desk, editing, submitted
-        self._sending: _Sending | None = None  # the latest submission
+        self._sending: Callable[[], _Sending | None] = lambda: None  # the latest submission, as long as it lives
 
     def submit(self) -> None:
         """Send the label of the case in hand."""
@@ -68,7 +70,8 @@ class Submitting:
         """Look at what the segments mean, once they are kept as they are."""
         desk = self._desk
         if desk.work is not work:
-            desk.end()
+            if desk.runs("submit"):
+                desk.end()
             return
         found = assign(names, work.labels)
         draft = work.draft
@@ -81,7 +84,8 @@ class Submitting:
                     "each voxel of the image takes what is nearest to it."
                 )
             )
-        send = self._sending = _Sending(self, desk, work, draft, found, names, revision, doubts)
+        send = _Sending(self, desk, work, draft, found, names, revision, doubts)
+        self._sending = weakref.ref(send)
         conflicts = [segment for segment in found.conflicts if segment.id in drawn]
         unknown = [segment for segment in found.unknown if segment.id in drawn]
         if conflicts:
@@ -109,10 +113,18 @@ class Submitting:
 
     def cancel(self) -> None:
         """Wait no longer for the server's answer to a label that is on its way; the work stays as if it had failed."""
-        if self._sending is not None:
-            self._sending.give_up()
-        text = tr("The server has not confirmed the label yet, and may still get it.")
+        sending = self._sending()
+        if sending is not None:
+            sending.give_up()
+        text = tr(
+            "The server has not confirmed the label yet, and may still get it. What is sent next waits for that, five "
+            "minutes at most."
+        )
         self._desk.end(f"{text} {_again()}", WARNING)
+
+    def stop_saving(self) -> None:
+        """Write edits no further; they are written anew, to the draft of the case in hand."""
+        self._editing.stop_saving()
 
     def show_counts(self, composed: Mapping[str, Any]) -> None:
         """Show the volumes of what is being sent."""
@@ -170,6 +182,7 @@ class _Sending:
     def give_up(self) -> None:
         """Nothing is sent: the draft is that of the case in hand again, unless later edits have one of their own."""
         if not self._desk.drafts.path(self._work.draft.key).exists():
+            self._owner.stop_saving()  # to the draft that is not there yet
             self._work.draft = self._draft
 
     def ask(self, question: Question, go: Callable[[], None]) -> None:
@@ -239,8 +252,12 @@ class _Sending:
         self._desk.foreground("submit", args, self._accepted, self._failed)
 
     def _accepted(self, answer: Mapping[str, Any]) -> None:
-        self._out.unlink(missing_ok=True)
         self._owner.accepted(self._work, self._draft, self._revision, answer)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        with contextlib.suppress(OSError):  # something else reads it; it goes at the end of the session
+            self._out.unlink()
 
     def _failed(self, error: JobError) -> None:
         if error.kind == "ConflictError" and "lent" in error.detail and "override_lease" not in self._params:
@@ -251,7 +268,7 @@ class _Sending:
             self.ask(question, self._send)
             return
         self.give_up()
-        self._out.unlink(missing_ok=True)
+        self._tidy()
         what = tr("Not submitted; your work is kept here and as a draft.")
         if error.kind in _PERHAPS_SENT and self._on_its_way:
             what = f"{tr('The server has not confirmed the label.')} {_again()}"

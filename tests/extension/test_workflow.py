@@ -1030,6 +1030,15 @@ def test_publishing_and_rolling_back(ready: Bench) -> None:
     assert "there is none before" in ready.view.message.text
 
 
+@pytest.mark.parametrize(("before", "level"), [("running", "warning"), ("stopping", "info")])
+def test_a_batch_that_stops_without_being_told_to_is_a_warning(ready: Bench, before: str, level: str) -> None:
+    ready.flow.start_batch()
+    ready.worker.answer("batch_start", {"phase": "running", "done": 0, "total": 4, "failed": {}})
+    _poll(ready, batch={"phase": before, "done": 2, "total": 4, "failed": {}})
+    _poll(ready, batch={"phase": "stopped", "done": 2, "total": 4, "failed": {}, "error": "start it again to go on"})
+    assert ready.view.message.level == level and "2 of 4 segmented: start it again" in ready.view.message.text
+
+
 def test_a_batch_shows_its_progress_and_what_failed(ready: Bench) -> None:
     ready.flow.start_batch()
     ready.flow.start_batch()

@@ -80,7 +80,7 @@ class Watching:
         desk = self._desk
         training, batch = training_view(value["train"]), batch_view(value.get("batch") or {})
         ended = self._last_training in ("submitted", "running") and not training.is_active
-        was_batch = desk.view.batch.is_active
+        batch_before = desk.view.batch
         self._last_training = training.state
         version = str(value.get("version") or "")
         models = tuple(
@@ -100,8 +100,8 @@ class Watching:
         if training.losses and desk.view.training.is_active:
             desk.scene.show_curves(training.losses, training.validations)
         endings = [self._training_end(training, version, published_before)] if ended else []
-        if was_batch and not batch.is_active:
-            endings.append(_batch_end(batch))
+        if batch_before.is_active and not batch.is_active:
+            endings.append(_batch_end(batch, batch_before))
         if endings:
             level = next((word for word in (ERROR, WARNING) if any(word == worst for worst, _ in endings)), INFO)
             desk.say(level, " ".join(text for _, text in endings))
@@ -270,12 +270,13 @@ class Watching:
         desk.call(op, args, answered, failed)
 
 
-def _batch_end(batch: BatchView) -> tuple[str, str]:
-    """Return level and words about a batch segmentation that has ended."""
+def _batch_end(batch: BatchView, before: BatchView) -> tuple[str, str]:
+    """Return level and words about a batch segmentation that has ended, and that was as it was `before`."""
     if not batch.phase:  # the server has been started again, and knows of none
         return WARNING, tr("The batch segmentation was interrupted: the server was restarted. Start it again to go on.")
     words = tr("Batch: {done} of {total} segmented").format(done=batch.done, total=batch.total)
     if batch.failed:
         words += tr(", {count} failed").format(count=batch.failed)
-    level = WARNING if batch.failed or batch.phase == "error" else INFO
+    unasked = batch.phase == "stopped" and before.phase == "running"  # the server ended, or somebody else stopped it
+    level = WARNING if batch.failed or batch.phase == "error" or unasked else INFO
     return level, f"{words}: {batch.text}" if batch.text else f"{words}."

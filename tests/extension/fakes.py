@@ -6,13 +6,14 @@ wrongly, not at all, or in an unusual order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from Rep3DLabelLib.drafts import Drafts
+import pytest
+from Rep3DLabelLib.drafts import Draft, Drafts
 from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry
 from Rep3DLabelLib.labels import LABEL_TAG, SegmentName
 from Rep3DLabelLib.settings import Settings
@@ -418,6 +419,22 @@ class Bench:
         assert self.scene.edited is not None
         self.scene.edited()
         return self
+
+    def write_slowly(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Has each draft take three steps of a second from now on; returns their keys, filled as they become whole."""
+        written: list[str] = []
+
+        def slowly(draft: Draft, data: object) -> Iterator[float]:
+            for part in range(3):
+                self.time += 1.0
+                yield part / 3
+            written.append(draft.key)
+            self.drafts.folder.mkdir(exist_ok=True)
+            self.drafts.path(draft.key).touch()
+            return draft
+
+        monkeypatch.setattr(self.drafts, "save_in_steps", slowly)
+        return written
 
     def segment(self, version: str = "v1", **more: Any) -> Bench:
         """Has the case segmented."""

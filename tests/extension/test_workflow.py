@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from Rep3DLabelLib.drafts import Draft
 from Rep3DLabelLib.errors import LocalProblem
 from Rep3DLabelLib.labels import SegmentName
 from Rep3DLabelLib.view import COMMANDS, Options
@@ -438,7 +437,7 @@ def test_uncertainty_is_shown_on_request_and_places_are_visited_in_turn(ready: B
         ready.flow.jump_to_uncertain()
     jumps = [entry[1] for entry in ready.scene.log if entry[0] == "jump"]
     assert jumps == [(1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (1.0, 2.0, 3.0)]
-    ready.fetch("case_2").tick()
+    ready.fetch("case_2")
     assert ("overlay removed",) in ready.scene.log and not ready.view.uncertainty.available
 
 
@@ -857,18 +856,7 @@ def test_a_large_draft_is_written_a_little_at_each_tick_and_the_latest_state_win
     ready: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready.fetch().draw(rep3d_1=5)
-    written: list[str] = []
-
-    def slowly(draft: Draft, data: object) -> Iterator[float]:
-        for part in range(3):
-            ready.time += 1.0  # each step takes a second
-            yield part / 3
-        written.append(draft.key)
-        ready.drafts.folder.mkdir(exist_ok=True)
-        ready.drafts.path(draft.key).touch()
-        return draft
-
-    monkeypatch.setattr(ready.drafts, "save_in_steps", slowly)
+    written = ready.write_slowly(monkeypatch)
     ready.tick(3)
     assert not written
     ready.flow.submit()  # takes the place of what was being written

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from Rep3DLabelLib.drafts import Draft
 from Rep3DLabelLib.labels import SegmentName
 from Rep3DLabelLib.view import Options
 
@@ -21,20 +20,8 @@ def ready(tmp_path: Path) -> Bench:
 @pytest.fixture
 def slow(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Drafts take three ticks to write; their keys when they are whole."""
-    written: list[str] = []
-
-    def slowly(draft: Draft, data: object) -> Iterator[float]:
-        for part in range(3):
-            ready.time += 1.0
-            yield part / 3
-        written.append(draft.key)
-        ready.drafts.folder.mkdir(exist_ok=True)
-        ready.drafts.path(draft.key).touch()
-        return draft
-
-    monkeypatch.setattr(ready.drafts, "save_in_steps", slowly)
     monkeypatch.setattr(ready.drafts, "save", lambda draft, data: draft)
-    return written
+    return ready.write_slowly(monkeypatch)
 
 
 def _remove_segmentation(bench: Bench) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Drafts:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._problem(error) from error
-        saved = Draft(**{**asdict(draft), "time": self._now().isoformat(timespec="seconds")})
+        saved = replace(draft, time=self._now().isoformat(timespec="seconds"))
         about = self.folder / f"{draft.key}{_ABOUT}"
         if not about.exists():  # first: segments of which nobody knows the case could not be restored
             self._write_about(about, asdict(saved))
@@ -144,7 +144,7 @@ class Drafts:
         Raises:
             LocalProblem: It is gone, or its folder cannot be written to.
         """
-        mine = Draft(**{**asdict(draft), "key": self.new(draft.server, draft.image_id, "", "", "").key})
+        mine = replace(draft, key=self.new(draft.server, draft.image_id, "", "", "").key)
         about = self.folder / f"{mine.key}{_ABOUT}"
         self._write_about(about, asdict(mine))
         try:

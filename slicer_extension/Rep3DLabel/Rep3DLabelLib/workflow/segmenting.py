@@ -172,14 +172,9 @@ class Segmenting:
         self._drop_overlay()
 
     def _drop_overlay(self) -> None:
-        overlay, self._overlay = self._overlay, None
-
-        def remove() -> bool:  # freeing so much memory is enough for a tick
-            self._desk.scene.remove_overlay(overlay)
-            return True
-
-        if overlay is not None:
-            self._desk.tasks.append(remove)
+        if self._overlay is not None:
+            self._desk.scene.remove_overlay(self._overlay)
+            self._overlay = None
         self._desk.update(uncertainty=UncertaintyView())
 
 

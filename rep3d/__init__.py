@@ -18,7 +18,7 @@ _PUBLIC = {
     "TaskConfig": "rep3d.tasks",
     "apply_lrbm": "rep3d.plug_in",
     "build_model": "rep3d.models",
-    "depthwise_conv3d": "rep3d.conv3d",
+    "depthwise_conv3d": "rep3d.nn.fastconv.conv3d",
     "load_checkpoint": "rep3d.checkpoint",
     "reparameterize": "rep3d.deploy",
     "save_checkpoint": "rep3d.checkpoint",

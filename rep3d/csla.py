@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rep3d.conv3d import depthwise_conv3d
 from rep3d.errors import ConfigError
 from rep3d.lrbm import DepthwiseConv3d
+from rep3d.nn.fastconv.conv3d import depthwise_conv3d
 
 __all__ = ["CSLAConv3d", "adamw_field", "sgd_field"]
 

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from rep3d.config import GENERATORS, SPATIAL_PRIORS
-from rep3d.conv3d import depthwise_conv3d
 from rep3d.errors import ConfigError
+from rep3d.nn.fastconv.conv3d import depthwise_conv3d
 
 __all__ = ["DepthwiseConv3d", "LRBMConv3d", "MaskGenerator", "distance_prior"]
 

@@ -86,7 +86,7 @@ def apply_lrbm(
 
 
 def apply_fast_conv(module: nn.Module, *, min_kernel_size: int = MIN_KERNEL_SIZE, copy: bool = True) -> nn.Module:
-    """Lets the large depthwise convolutions of any network compute by `rep3d.conv3d.depthwise_conv3d`.
+    """Lets the large depthwise convolutions of any network compute by `rep3d.nn.fastconv.conv3d.depthwise_conv3d`.
 
     The values and the names in the state dict stay the same; large kernels train many times faster.
 

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from rep3d import channel_chunks
-from rep3d.channel_chunks import BUFFERS, CPU_CHUNK_BYTES, MAX_THREADS, ChannelChunks, plan_chunks
+from rep3d.nn.fastconv import chunks as channel_chunks
+from rep3d.nn.fastconv.chunks import BUFFERS, CPU_CHUNK_BYTES, MAX_THREADS, ChannelChunks, plan_chunks
 
 CPU = torch.device("cpu")
 
@@ -86,7 +86,7 @@ def test_a_thread_that_outlives_the_main_one_can_still_convolve() -> None:
     """At the interpreter's end there are no new threads to be had; the caller then does the work."""
     program = """
 import threading, time
-from rep3d.channel_chunks import ChannelChunks
+from rep3d.nn.fastconv.chunks import ChannelChunks
 
 def late():
     threading.main_thread().join()

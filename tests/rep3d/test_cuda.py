@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from rep3d.config import Rep3DConfig
-from rep3d.conv3d import depthwise_conv3d
 from rep3d.deploy import reparameterize
 from rep3d.network import Rep3D
+from rep3d.nn.fastconv.conv3d import depthwise_conv3d
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 

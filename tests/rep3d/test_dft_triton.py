@@ -13,8 +13,8 @@ pytest.importorskip("triton", reason="Triton is not installed; it comes with PyT
 
 INTERPRETED = """
 import torch
-from rep3d.dft import SpectralProduct
-from rep3d.dft_triton import spectral_product
+from rep3d.nn.fastconv.dft import SpectralProduct
+from rep3d.nn.fastconv.triton import spectral_product
 
 torch.manual_seed(0)
 for shape in [(3, 6, 8, 10), (1, 2, 2, 2), (2, 22, 12, 34)]:
@@ -32,7 +32,7 @@ BUILT = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from rep3d.dft_triton import _multiply
+from rep3d.nn.fastconv.triton import _multiply
 
 types = dict.fromkeys(("left", "right", "out"), "*fp32") | dict.fromkeys(("z_half", "y_half", "x_half"), "i32")
 signature = types | {"count": "i64", "ACCUMULATE": "constexpr", "BLOCK": "constexpr"}

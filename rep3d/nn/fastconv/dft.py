@@ -176,7 +176,7 @@ class SpectralProduct:
     is a00 + j a10 + l a01 + j l a11, and its product with b is a b00 + (j a) b10 + (l a) b01 + (j l a) b11. Multiplying
     a by a unit only moves its four parts to other places, half of them with a changed sign. So b00 needs one pass over
     a, b10 and b01 two (one for each sign) and b11 four: nine calls, each on views that are prepared here. On a GPU with
-    Triton one kernel does it all (`rep3d.dft_triton`).
+    Triton one kernel does it all (`rep3d.nn.fastconv.triton`).
 
     Args:
         left: Spectrum, shape (C, Mz, My, Mx), contiguous.
@@ -225,7 +225,7 @@ class SpectralProduct:
 def _fused_product() -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], None] | None:
     """Returns the GPU kernel of the product, or None where Triton is not installed or cannot build it."""
     try:
-        from rep3d.dft_triton import spectral_product
+        from rep3d.nn.fastconv.triton import spectral_product
 
         left, right, out = torch.zeros(3, 1, 2, 2, 2, device="cuda")
         spectral_product(left, right, out, accumulate=False)  # Triton builds a kernel when it is first called

@@ -1,6 +1,6 @@
 """The spectral product as one GPU kernel, in Triton: each number is read once and written once.
 
-`rep3d.dft.SpectralProduct` makes nine passes over the spectra. On a GPU, where memory traffic is what costs, that is
+`rep3d.nn.fastconv.dft.SpectralProduct` makes nine passes over the spectra. On a GPU, where memory traffic is what costs, that is
 nine times the reading. Triton comes with PyTorch's CUDA builds; without it the nine passes serve. This module imports
 triton, so import it only where that is known to be there.
 """
@@ -20,7 +20,7 @@ def spectral_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor,
     """Sets ``out`` to, or adds to it, the product in C x C x C of two spectra.
 
     Args:
-        left: Spectrum, shape (C, Mz, My, Mx), contiguous, laid out as `rep3d.dft` describes.
+        left: Spectrum, shape (C, Mz, My, Mx), contiguous, laid out as `rep3d.nn.fastconv.dft` describes.
         right: Spectrum of the same shape.
         out: Buffer of the same shape, not one of the others.
         accumulate: Whether to add.

@@ -1,4 +1,4 @@
-"""Keeps the spectra of kernels between the calls of `rep3d.conv3d`, for inference, where kernels stay as they are."""
+"""Keeps the spectra of kernels between the calls of `rep3d.nn.fastconv.conv3d`, for inference, where kernels stay as they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rep3d.dft import ConvolutionPlan
+from rep3d.nn.fastconv.dft import ConvolutionPlan
 
 __all__ = ["SpectrumCache"]
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rep3d.errors import ConfigError
-from rep3d.unetr import UnetrSegmenter
+from rep3d.nn.unetr import UnetrSegmenter
 
 __all__ = ["ENGINES", "Engine", "OpenVinoEngine", "TorchEngine", "choose_engine"]
 

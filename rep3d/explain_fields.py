@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from rep3d.config import Rep3DConfig
-from rep3d.deploy import reparameterize
 from rep3d.errors import Rep3DError
-from rep3d.lrbm import LRBMConv3d
-from rep3d.network import Rep3D, Rep3DBlock
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.fold import reparameterize
+from rep3d.nn.lrbm import LRBMConv3d
+from rep3d.nn.rep3d import Rep3D, Rep3DBlock
+from rep3d.nn.unetr import StagedEncoder
 from rep3d.tasks import TaskConfig
-from rep3d.unetr import StagedEncoder
 
 __all__ = [
     "SHARES",

@@ -25,11 +25,11 @@ from rep3d.box import Box
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.confidence import label_confidence
 from rep3d.decision import decide, interpolated_map
-from rep3d.deploy import reparameterize
 from rep3d.dicom import as_nifti
 from rep3d.engines import Engine, choose_engine
 from rep3d.errors import ConfigError, ImageError
 from rep3d.fair_lock import device_turn
+from rep3d.nn.fold import reparameterize
 from rep3d.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
 from rep3d.transforms import preparation
 from rep3d.uncertainty import mean_entropy, regional_mean, voxel_entropy

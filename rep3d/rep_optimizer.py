@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from rep3d.errors import ConfigError
-from rep3d.lrbm import LRBMConv3d, distance_prior
-from rep3d.plug_in import MIN_KERNEL_SIZE, depthwise_convolutions
+from rep3d.nn.convert import MIN_KERNEL_SIZE, depthwise_convolutions
+from rep3d.nn.lrbm import LRBMConv3d, distance_prior
 
 __all__ = ["SCALES", "prior_fields", "scale_steps"]
 
@@ -47,7 +47,7 @@ def prior_fields(
     """Returns the field of the fixed prior, P ** power, for each large depthwise kernel of a network.
 
     Args:
-        module: A network with plain kernels, for instance a `rep3d.network.Rep3D` with the spatial prior ``none``.
+        module: A network with plain kernels, for instance a `rep3d.nn.rep3d.Rep3D` with the spatial prior ``none``.
         power: 2 to scale gradients for SGD, 1 to scale updates for Adam or AdamW; see the head of this module.
         prior_scale: beta of the prior.
         prior_exponent: g of the prior.

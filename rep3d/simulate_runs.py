@@ -20,12 +20,12 @@ import numpy as np
 from rep3d.acquisition import NEEDS, ImageScore, assess, check_strategy, select_batch
 from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from rep3d.config import PRESETS
 from rep3d.demo.cohort import Cohort
 from rep3d.errors import ConfigError
 from rep3d.files import write_text
 from rep3d.inference import Predictor
 from rep3d.metrics import dice_of_files, mean_dice
+from rep3d.nn.config import PRESETS
 from rep3d.sampling import NEW_CASE_WEIGHT
 from rep3d.tasks import TaskConfig
 from rep3d.training import TrainProgress, TrainSettings, task_for_cases, train

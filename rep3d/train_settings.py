@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rep3d.config import PRESETS, SPATIAL_PRIORS
 from rep3d.errors import ConfigError
+from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
 
 __all__ = ["TrainProgress", "TrainSettings"]
 

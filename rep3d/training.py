@@ -21,7 +21,7 @@ from rep3d.checkpoint import Checkpoint
 from rep3d.errors import NoCasesError, TaskError
 from rep3d.inference import fit_window
 from rep3d.multi_gpu import train_on, training_devices
-from rep3d.network import Rep3D
+from rep3d.nn.rep3d import Rep3D
 from rep3d.sampling import case_weights
 from rep3d.tasks import Intensity, TaskConfig
 from rep3d.train_settings import TrainProgress, TrainSettings

@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader
 from rep3d import __version__
 from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, save_checkpoint
-from rep3d.config import preset_config
 from rep3d.errors import CheckpointError, TrainingError
-from rep3d.network import Rep3D
+from rep3d.nn.config import preset_config
+from rep3d.nn.rep3d import Rep3D
 from rep3d.run_state import RunState, case_marks, start_mark
 from rep3d.sampling import Patches, case_weights
 from rep3d.tasks import TaskConfig

@@ -11,10 +11,10 @@ import torch
 
 from rep3d.acquisition import NEEDS, STRATEGIES, ImageScore, assess, check_strategy, select, select_batch
 from rep3d.checkpoint import Checkpoint
-from rep3d.config import Rep3DConfig
 from rep3d.errors import ConfigError
 from rep3d.inference import Predictor
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks import Intensity, TaskConfig
 from rep3d.uncertainty import mean_entropy, mean_margin, mean_variance, voxel_entropy
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from rep3d.authors import load_authors_state_dict
-from rep3d.config import Rep3DConfig
-from rep3d.deploy import reparameterize
 from rep3d.errors import CheckpointError, ConfigError
-from rep3d.lrbm import distance_prior
-from rep3d.network import Rep3D
-from rep3d.unetr import StagedEncoder, UnetrSegmenter
+from rep3d.nn.authors import load_authors_state_dict
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.fold import reparameterize
+from rep3d.nn.lrbm import distance_prior
+from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.unetr import StagedEncoder, UnetrSegmenter
 
 DIMS, KERNEL_SIZE = (4, 6, 8, 10), 5
 FIRST = "rep3d.stages.0.0."

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rep3d.config import PRESETS, Rep3DConfig, preset_config
 from rep3d.errors import ConfigError
+from rep3d.nn.config import PRESETS, Rep3DConfig, preset_config
 
 
 @pytest.mark.parametrize(

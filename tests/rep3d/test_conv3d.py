@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from rep3d.errors import ConfigError
-from rep3d.lrbm import DepthwiseConv3d
 from rep3d.nn.fastconv import chunks as channel_chunks
 from rep3d.nn.fastconv import conv3d
 from rep3d.nn.fastconv.conv3d import depthwise_conv3d
 from rep3d.nn.fastconv.spectra import SpectrumCache
+from rep3d.nn.lrbm import DepthwiseConv3d
 
 MAPS = [(6, 6, 6), (7, 5, 6), (1, 9, 4), (12, 10, 11), (2, 3, 17), (1, 1, 1)]
 KERNELS = [(3, 3, 3), (7, 7, 7), (21, 21, 21), (5, 1, 9)]

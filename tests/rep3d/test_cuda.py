@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rep3d.config import Rep3DConfig
-from rep3d.deploy import reparameterize
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.fastconv.conv3d import depthwise_conv3d
+from rep3d.nn.fold import reparameterize
+from rep3d.nn.rep3d import Rep3D
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from rep3d.config import Rep3DConfig
-from rep3d.csla import CSLAConv3d
-from rep3d.deploy import reparameterize
-from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
-from rep3d.models import build_model
-from rep3d.network import Rep3D, Rep3DBlock
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.csla import CSLAConv3d
+from rep3d.nn.fold import reparameterize
+from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.nn.rep3d import Rep3D, Rep3DBlock
+from rep3d.nn.zoo import build_model
 
 VARIANTS = [("learned", "shared"), ("learned", "depthwise"), ("fixed", "shared"), ("none", "shared")]
 

@@ -17,14 +17,14 @@ from torch import nn
 
 from rep3d import engines
 from rep3d.checkpoint import Checkpoint
-from rep3d.config import PRESETS, Rep3DConfig
-from rep3d.deploy import reparameterize
 from rep3d.engines import OpenVinoEngine, TorchEngine, choose_engine
 from rep3d.errors import ConfigError
 from rep3d.inference import Predictor
-from rep3d.network import Rep3D
+from rep3d.nn.config import PRESETS, Rep3DConfig
+from rep3d.nn.fold import reparameterize
+from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.tasks import Intensity, TaskConfig
-from rep3d.unetr import UnetrSegmenter
 
 CPU = torch.device("cpu")
 SMALL = Rep3DConfig(out_channels=3, dims=(4, 6, 8, 10), depths=(1, 1, 1, 1), hidden_size=12, kernel_size=5)

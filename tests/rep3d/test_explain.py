@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
-from rep3d.config import Rep3DConfig
 from rep3d.errors import CheckpointError, ConfigError, ImageError, Rep3DError
 from rep3d.explain import VARIANTS, _compared, _read_patches, explain
 from rep3d.explain_fields import ReceptiveField, _field, centred_cubes, contribution, radial_profile
-from rep3d.lrbm import MaskGenerator, distance_prior
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.lrbm import MaskGenerator, distance_prior
+from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks import Intensity, TaskConfig
 
 TASK = TaskConfig("toy", {"Organ": 1}, (1.0, 1.0, 2.0), Intensity("window", 0, 100), "LPS", (32, 32, 32))

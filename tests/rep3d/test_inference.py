@@ -16,12 +16,12 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.config import Rep3DConfig
 from rep3d.engines import TorchEngine
 from rep3d.errors import ConfigError, ImageError
 from rep3d.inference import Predictor, choose_device, count_windows, fit_window
 from rep3d.metrics import dice_of_files
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks import Intensity, TaskConfig
 from rep3d.uncertainty import mean_entropy
 

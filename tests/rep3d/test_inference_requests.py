@@ -13,13 +13,13 @@ import torch
 
 from rep3d.box import Box
 from rep3d.checkpoint import Checkpoint
-from rep3d.config import Rep3DConfig
 from rep3d.dicom import convert_series
 from rep3d.engines import TorchEngine
 from rep3d.errors import ConfigError, ImageError, InferenceCancelled
 from rep3d.fair_lock import FairLock
 from rep3d.inference import Predictor
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
 from rep3d.sliding import WindowTurns, check_memory, sliding_probabilities
 from rep3d.tasks import Intensity, TaskConfig
 from rep3d.uncertainty import mean_entropy

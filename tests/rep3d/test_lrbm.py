@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import distributed, nn
 
 from rep3d.errors import ConfigError
-from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d, MaskGenerator, distance_prior
+from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d, MaskGenerator, distance_prior
 from rep3d.training_worker import leave_group
 
 VARIANTS = [("learned", "shared"), ("learned", "depthwise"), ("fixed", "shared"), ("none", "shared")]

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rep3d.csla import CSLAConv3d
-from rep3d.deploy import reparameterize
 from rep3d.errors import ConfigError
-from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
-from rep3d.models import build_model, model_names
-from rep3d.network import Rep3D
-from rep3d.plug_in import depthwise_convolutions
-from rep3d.uxnet import UXNet3D, UXNetBlock
+from rep3d.nn.convert import depthwise_convolutions
+from rep3d.nn.csla import CSLAConv3d
+from rep3d.nn.fold import reparameterize
+from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.uxnet import UXNet3D, UXNetBlock
+from rep3d.nn.zoo import build_model, model_names
 
 HAS_EINOPS = importlib.util.find_spec("einops") is not None
 NEEDS_EINOPS = {"swinunetr", "unetr"}

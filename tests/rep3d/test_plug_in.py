@@ -10,14 +10,14 @@ import torch
 from monai.networks.nets import MedNeXt
 from torch import nn
 
-from rep3d.config import Rep3DConfig
-from rep3d.csla import CSLAConv3d
-from rep3d.deploy import reparameterize
 from rep3d.errors import ConfigError
-from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
-from rep3d.network import Rep3D
-from rep3d.plug_in import apply_fast_conv, apply_lrbm, depthwise_convolutions
-from rep3d.uxnet import UXNet3D, UXNetBlock
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.convert import apply_fast_conv, apply_lrbm, depthwise_convolutions
+from rep3d.nn.csla import CSLAConv3d
+from rep3d.nn.fold import reparameterize
+from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.uxnet import UXNet3D, UXNetBlock
 
 VARIANTS = [("learned", "shared"), ("learned", "depthwise"), ("fixed", "shared"), ("none", "shared")]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from rep3d.config import Rep3DConfig
 from rep3d.errors import ConfigError
-from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.nn.rep3d import Rep3D
 from rep3d.rep_optimizer import prior_fields, scale_steps
 
 STEPS = 20

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rep3d.csla import CSLAConv3d, adamw_field, sgd_field
 from rep3d.errors import ConfigError
+from rep3d.nn.csla import CSLAConv3d, adamw_field, sgd_field
 
 LARGE_RATE, SMALL_RATE = 0.02, 0.05
 STEPS = 20

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from rep3d.config import Rep3DConfig
 from rep3d.errors import TaskError
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks import TaskConfig, Term
 from rep3d.transfer import head_change, with_labels
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
-from rep3d.config import Rep3DConfig
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks import TaskConfig
 from rep3d.version_record import VersionRecord, version_number
 from rep3d.versions import VersionStore

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from rep3d.csla import CSLAConv3d
-from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
-from rep3d.network import Rep3DBlock
+from rep3d.nn.csla import CSLAConv3d
+from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.nn.rep3d import Rep3DBlock
 
 __all__ = ["reparameterize", "replace_modules"]
 

@@ -3,7 +3,7 @@
 Structure and names are those of the authors' public code, in the form whose size the paper gives: 7^3 kernels and
 pointwise convolutions that are depthwise themselves. (That code has also held 13^3 kernels and dense pointwise
 convolutions.) The Rep3D paper (arXiv 2505.19603) compares with 7^3 and 21^3 kernels and puts LRBM into this network;
-`rep3d.plug_in.apply_lrbm` does that here.
+`rep3d.nn.convert.apply_lrbm` does that here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from rep3d.config import Rep3DConfig
 from rep3d.errors import ConfigError
-from rep3d.unetr import ChannelLayerNorm, StagedEncoder, UnetrSegmenter
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.unetr import ChannelLayerNorm, StagedEncoder, UnetrSegmenter
 
 __all__ = ["UXNet3D", "UXNetBlock"]
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
-from rep3d.config import Rep3DConfig
 from rep3d.errors import CheckpointError, ConfigError
-from rep3d.lrbm import distance_prior
-from rep3d.network import Rep3D
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.lrbm import distance_prior
+from rep3d.nn.rep3d import Rep3D
 
 __all__ = ["load_authors_state_dict"]
 
@@ -54,7 +54,7 @@ def load_authors_state_dict(state: Mapping[str, Any], *, prior: str = "in_weight
             training by corrected code. Wrong logits show the wrong choice: compare the Dice with the one published.
 
     Returns:
-        The network in eval mode, in float32 on the CPU; `rep3d.deploy.reparameterize` folds it further.
+        The network in eval mode, in float32 on the CPU; `rep3d.nn.fold.reparameterize` folds it further.
 
     Raises:
         ConfigError: If ``prior`` is unknown, or the kernels are even.

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rep3d.errors import ConfigError
-from rep3d.lrbm import DepthwiseConv3d
 from rep3d.nn.fastconv.conv3d import depthwise_conv3d
+from rep3d.nn.lrbm import DepthwiseConv3d
 
 __all__ = ["CSLAConv3d", "adamw_field", "sgd_field"]
 

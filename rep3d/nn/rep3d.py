@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rep3d.config import Rep3DConfig
-from rep3d.csla import CSLAConv3d
-from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
-from rep3d.unetr import StagedEncoder, UnetrSegmenter
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.csla import CSLAConv3d
+from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.nn.unetr import StagedEncoder, UnetrSegmenter
 
 __all__ = ["Rep3D", "Rep3DBlock"]
 

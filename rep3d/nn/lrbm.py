@@ -9,7 +9,7 @@ A large kernel that is trained as it is converges fast at its centre and slowly 
 
 Since dL/dW = M * dL/dW_eff, a gradient step on W with rate lr moves tap k of W_eff by lr * M[k]^2 * dL/dW_eff[k]: the
 mask is a learning rate for each tap. W and theta are ordinary parameters of the one optimizer; nothing is assigned in
-`forward`. After training, `rep3d.deploy` multiplies the mask into the kernel for good.
+`forward`. After training, `rep3d.nn.fold` multiplies the mask into the kernel for good.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rep3d.config import GENERATORS, SPATIAL_PRIORS
 from rep3d.errors import ConfigError
+from rep3d.nn.config import GENERATORS, SPATIAL_PRIORS
 from rep3d.nn.fastconv.conv3d import depthwise_conv3d
 
 __all__ = ["DepthwiseConv3d", "LRBMConv3d", "MaskGenerator", "distance_prior"]
@@ -142,7 +142,7 @@ class LRBMConv3d(nn.Module):
     Args:
         channels: Number of channels C.
         kernel_size: Side K of the kernels, odd.
-        spatial_prior: ``learned``, ``fixed`` or ``none``; see `rep3d.config.Rep3DConfig`.
+        spatial_prior: ``learned``, ``fixed`` or ``none``; see `rep3d.nn.config.Rep3DConfig`.
         generator: ``shared`` (one mask for all channels) or ``depthwise`` (one for each).
         prior_scale: beta of the prior.
         prior_exponent: g of the prior.

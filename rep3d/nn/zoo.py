@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rep3d.config import PRESETS, Rep3DConfig
 from rep3d.errors import ConfigError
+from rep3d.nn.config import PRESETS, Rep3DConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +50,7 @@ def build_model(
             that can be halved as often; it is checked for all.
         options: Settings that differ from the preset. Each network has its own; a wrong one is answered with the list.
             ``uxnet`` and ``mednext`` know ``lrbm=True`` (LRBM on their large kernels, see
-            `rep3d.plug_in.apply_lrbm`) and ``fast_conv=True`` (`rep3d.plug_in.apply_fast_conv`).
+            `rep3d.nn.convert.apply_lrbm`) and ``fast_conv=True`` (`rep3d.nn.convert.apply_fast_conv`).
 
     Raises:
         ConfigError: If a name, preset or option is unknown, a value impossible, or an optional package missing.
@@ -86,16 +86,16 @@ def build_model(
 
 
 def _rep3d(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
-    from rep3d.network import Rep3D
+    from rep3d.nn.rep3d import Rep3D
 
     return Rep3D(Rep3DConfig(in_channels=in_channels, out_channels=out_channels, **settings))
 
 
 def _csla(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
     """Not a `Rep3D`: no `Rep3DConfig` describes it, so a checkpoint of one could not be loaded."""
-    from rep3d.csla import CSLAConv3d
-    from rep3d.network import Rep3DBlock
-    from rep3d.unetr import StagedEncoder, UnetrSegmenter
+    from rep3d.nn.csla import CSLAConv3d
+    from rep3d.nn.rep3d import Rep3DBlock
+    from rep3d.nn.unetr import StagedEncoder, UnetrSegmenter
 
     shape = {name: value for name, value in settings.items() if name not in _CSLA_BRANCHES}
     branches = {name: settings[name] for name in _CSLA_BRANCHES}
@@ -111,7 +111,7 @@ def _csla(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settin
 
 
 def _uxnet(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
-    from rep3d.uxnet import UXNet3D
+    from rep3d.nn.uxnet import UXNet3D
 
     shape, plugged = _split_plug_ins(settings)
     return plugged(UXNet3D(in_channels, out_channels, **shape))
@@ -161,7 +161,7 @@ def _mednext(in_channels: int, out_channels: int, roi_size: tuple[int, ...], set
 
 def _split_plug_ins(settings: Settings) -> tuple[dict[str, Any], Callable[[nn.Module], nn.Module]]:
     """Splits settings into those of the network and a function that converts its large kernels as the others say."""
-    from rep3d.plug_in import apply_fast_conv, apply_lrbm
+    from rep3d.nn.convert import apply_fast_conv, apply_lrbm
 
     def plugged(network: nn.Module) -> nn.Module:
         if settings["lrbm"]:  # which is fast as it is

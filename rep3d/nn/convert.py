@@ -2,7 +2,7 @@
 
 Both look for the large depthwise convolutions of a network and replace each by a layer that computes the same function,
 so pretrained weights survive. The paper does this to 3D UX-Net (Lee et al., arXiv 2505.19603); MedNeXt's blocks qualify
-as well. After training, `rep3d.deploy.reparameterize` makes plain convolutions of the LRBM ones.
+as well. After training, `rep3d.nn.fold.reparameterize` makes plain convolutions of the LRBM ones.
 
 Make the optimizer after the conversion: LRBM's parameters are new ones.
 """
@@ -15,10 +15,10 @@ from typing import TypeGuard
 
 from torch import nn
 
-from rep3d.csla import CSLAConv3d
-from rep3d.deploy import replace_modules
 from rep3d.errors import ConfigError
-from rep3d.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.nn.csla import CSLAConv3d
+from rep3d.nn.fold import replace_modules
+from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
 
 __all__ = ["MIN_KERNEL_SIZE", "apply_fast_conv", "apply_lrbm", "depthwise_convolutions"]
 
@@ -53,7 +53,7 @@ def apply_lrbm(
 
     Args:
         module: The network, or a single convolution.
-        spatial_prior: ``learned``, ``fixed`` or ``none``; this and the next five as in `rep3d.lrbm.LRBMConv3d`.
+        spatial_prior: ``learned``, ``fixed`` or ``none``; this and the next five as in `rep3d.nn.lrbm.LRBMConv3d`.
         generator: ``shared`` (one mask for all channels) or ``depthwise`` (one for each).
         prior_scale: beta of the prior.
         prior_exponent: g of the prior.
@@ -113,7 +113,7 @@ def depthwise_convolutions(module: nn.Module, min_kernel_size: int = MIN_KERNEL_
 
     These are each `torch.nn.Conv3d` (no subclass, no hooks, no parametrisation: those compute something else) with
     groups == in_channels == out_channels, an odd cubic kernel, stride 1, dilation 1 and 'same' zero padding, and each
-    `rep3d.lrbm.DepthwiseConv3d`. The insides of LRBM and CSLA convolutions are their own affair and not listed.
+    `rep3d.nn.lrbm.DepthwiseConv3d`. The insides of LRBM and CSLA convolutions are their own affair and not listed.
 
     Args:
         module: The network, or a single convolution.

@@ -31,7 +31,7 @@ from rep3d.checkpoint import save_checkpoint
 from rep3d.demo.server import ServerProcess, free_port
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
 
 import_client_path()
 from Rep3DLabelLib.client import Rep3DClient  # noqa: E402

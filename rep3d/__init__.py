@@ -15,7 +15,7 @@ _PUBLIC = {
     "Predictor": "rep3d.inference",
     "Rep3D": "rep3d.nn.rep3d",
     "Rep3DConfig": "rep3d.nn.config",
-    "TaskConfig": "rep3d.tasks",
+    "TaskConfig": "rep3d.tasks.config",
     "apply_lrbm": "rep3d.nn.convert",
     "build_model": "rep3d.nn.zoo",
     "depthwise_conv3d": "rep3d.nn.fastconv.conv3d",

@@ -34,7 +34,7 @@ from rep3d.nn.fold import reparameterize
 from rep3d.nn.lrbm import LRBMConv3d
 from rep3d.nn.rep3d import Rep3D, Rep3DBlock
 from rep3d.nn.unetr import StagedEncoder
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
 
 __all__ = [
     "SHARES",

@@ -27,7 +27,7 @@ from rep3d.inference import Predictor
 from rep3d.metrics import dice_of_files, mean_dice
 from rep3d.nn.config import PRESETS
 from rep3d.sampling import NEW_CASE_WEIGHT
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
 from rep3d.training import TrainProgress, TrainSettings, task_for_cases, train
 
 __all__ = ["FIRST_BATCH", "REFERENCE", "SCRATCH_SUFFIX", "SimulationPlan", "Unit", "play_unit", "write_json"]

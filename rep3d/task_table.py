@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rep3d.registered_tasks import TASKS, registered_task
-from rep3d.tasks import Code, TaskConfig
+from rep3d.tasks.config import Code, TaskConfig
+from rep3d.tasks.registry import TASKS, registered_task
 
 __all__ = ["show_task", "show_tasks", "tasks_as_json"]
 

@@ -23,7 +23,7 @@ from rep3d.inference import fit_window
 from rep3d.multi_gpu import train_on, training_devices
 from rep3d.nn.rep3d import Rep3D
 from rep3d.sampling import case_weights
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.train_settings import TrainProgress, TrainSettings
 from rep3d.training_loop import TrainPlan, check_start, run
 from rep3d.training_worker import Worker

@@ -35,7 +35,7 @@ from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
 from rep3d.run_state import RunState, case_marks, start_mark
 from rep3d.sampling import Patches, case_weights
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
 from rep3d.train_settings import TrainProgress, TrainSettings
 from rep3d.training_worker import Worker
 from rep3d.transforms import augmentation, preparation

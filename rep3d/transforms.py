@@ -33,7 +33,7 @@ from monai.transforms import (
 from monai.utils import convert_to_tensor
 
 from rep3d.resampling import axis_maps, interpolate_axis, nearest_axis
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.volumes import read_image
 
 __all__ = ["augmentation", "preparation"]
@@ -115,7 +115,7 @@ class ParallelSpacingd(MapTransform):
 
 
 class ScaleIntensityd(MapTransform):
-    """Scales voxel values as an :class:`~rep3d.tasks.Intensity` says; values that are not finite become the lowest."""
+    """Scales voxel values as an :class:`~rep3d.tasks.config.Intensity` says; values that are not finite become the lowest."""
 
     def __init__(self, keys: Hashable | Sequence[Hashable], intensity: Intensity) -> None:
         super().__init__(keys)

@@ -13,7 +13,7 @@ import numpy as np
 from rep3d.checkpoint import save_checkpoint
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
 
 __all__ = [
     "CONF",

@@ -18,7 +18,7 @@ from lib.train import TrainRequest
 from lib.workspace import write_text
 
 from rep3d.errors import ConfigError
-from rep3d.registered_tasks import registered_task
+from rep3d.tasks.registry import registered_task
 from rep3d.training import TrainSettings
 from tests.app.data import publish_small_model, unchanged, write_image
 from tests.app.server import APP_DIR

@@ -15,7 +15,7 @@ from rep3d.errors import ConfigError
 from rep3d.inference import Predictor
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.uncertainty import mean_entropy, mean_margin, mean_variance, voxel_entropy
 
 MEASURES = (mean_entropy, mean_margin)

@@ -22,7 +22,7 @@ def _rep3d(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_and_version_do_not_load_torch() -> None:
-    code = "import sys, rep3d, rep3d.cli, rep3d.tasks; sys.exit('torch' in sys.modules)"
+    code = "import sys, rep3d, rep3d.cli, rep3d.tasks.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
     assert _rep3d("--version").stdout.strip() == f"rep3d {__version__}"
     shown = _rep3d("--help").stdout

@@ -24,7 +24,7 @@ from rep3d.nn.config import PRESETS, Rep3DConfig
 from rep3d.nn.fold import reparameterize
 from rep3d.nn.rep3d import Rep3D
 from rep3d.nn.unetr import UnetrSegmenter
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 
 CPU = torch.device("cpu")
 SMALL = Rep3DConfig(out_channels=3, dims=(4, 6, 8, 10), depths=(1, 1, 1, 1), hidden_size=12, kernel_size=5)

@@ -21,7 +21,7 @@ from rep3d.explain_fields import ReceptiveField, _field, centred_cubes, contribu
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.lrbm import MaskGenerator, distance_prior
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 
 TASK = TaskConfig("toy", {"Organ": 1}, (1.0, 1.0, 2.0), Intensity("window", 0, 100), "LPS", (32, 32, 32))
 

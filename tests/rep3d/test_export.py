@@ -17,7 +17,7 @@ from rep3d.errors import ExportError
 from rep3d.export import Exported, export_onnx, export_program
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 
 CONFIG = Rep3DConfig(out_channels=3, dims=(4, 6, 8, 10), depths=(1, 1, 1, 1), hidden_size=12, kernel_size=11)
 TASK = TaskConfig(

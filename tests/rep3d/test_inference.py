@@ -22,7 +22,7 @@ from rep3d.inference import Predictor, choose_device, count_windows, fit_window
 from rep3d.metrics import dice_of_files
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.uncertainty import mean_entropy
 
 CONFIG = Rep3DConfig(out_channels=3, dims=(2, 2, 2, 2), depths=(1, 1, 1, 1), hidden_size=2, kernel_size=3)

@@ -21,7 +21,7 @@ from rep3d.inference import Predictor
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.sliding import WindowTurns, check_memory, sliding_probabilities
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.uncertainty import mean_entropy
 from rep3d.views import MAX_VIEWS, VIEWS
 

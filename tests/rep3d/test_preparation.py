@@ -11,7 +11,7 @@ import pytest
 import torch
 from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd
 
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.transforms import ParallelSpacingd, ReadVolumed, preparation
 
 ANGLE = np.deg2rad(15)

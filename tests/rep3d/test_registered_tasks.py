@@ -14,8 +14,8 @@ import pytest
 
 from rep3d.errors import TaskError
 from rep3d.nn.unetr import UnetrSegmenter
-from rep3d.registered_tasks import TASKS, matching_task, registered_task, same_modality
-from rep3d.tasks import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.registry import TASKS, matching_task, registered_task, same_modality
 
 
 @pytest.mark.parametrize(

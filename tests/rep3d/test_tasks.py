@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rep3d.errors import TaskError
-from rep3d.tasks import Code, Intensity, TaskConfig, Term, labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.config import Code, Intensity, TaskConfig, Term, labels_from_dataset_json, modality_from_dataset_json
 
 TASK = TaskConfig("toy", {"Tail": 7, "Head": 2}, (1.0, 1.5, 2.0), Intensity("window", -125, 275), "LPS", (32, 48, 16))
 

@@ -20,7 +20,7 @@ from rep3d.errors import CheckpointError, ConfigError, LabelError, NoCasesError,
 from rep3d.inference import Predictor
 from rep3d.metrics import dice_of_files
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks import Intensity
+from rep3d.tasks.config import Intensity
 from rep3d.training import TrainProgress, TrainSettings, task_for_cases, train
 from rep3d.transforms import augmentation, preparation
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config

@@ -17,7 +17,7 @@ from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, 
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
 from rep3d.version_record import VersionRecord, version_number
 from rep3d.versions import VersionStore
 

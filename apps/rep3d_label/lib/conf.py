@@ -15,8 +15,8 @@ from rep3d.errors import Rep3DError
 from rep3d.inference import choose_device
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
 from rep3d.nn.unetr import UnetrSegmenter
-from rep3d.registered_tasks import TASKS
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.registry import TASKS
 
 __all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from lib.startup import StartupError
 from lib.workspace import write_text
 from rep3d.errors import TaskError
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
 
 __all__ = ["LabelMap"]
 

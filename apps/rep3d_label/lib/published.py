@@ -18,7 +18,7 @@ from rep3d.box import Box
 from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
 from rep3d.errors import CheckpointError
 from rep3d.inference import Predictor, Segmentation
-from rep3d.tasks import TaskConfig
+from rep3d.tasks.config import TaskConfig
 
 __all__ = ["PublishedModel", "check_labels"]
 

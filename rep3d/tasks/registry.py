@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from rep3d.errors import TaskError
-from rep3d.tasks import Code, Intensity, TaskConfig, Term
+from rep3d.tasks.config import Code, Intensity, TaskConfig, Term
 
 __all__ = ["TASKS", "matching_task", "registered_task", "same_modality"]
 

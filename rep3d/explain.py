@@ -24,11 +24,11 @@ from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import ConfigError, ImageError
 from rep3d.explain_fields import Explanation, Inputs, view_model
 from rep3d.explain_page import page
+from rep3d.imaging.transforms import preparation
+from rep3d.imaging.volumes import geometry
 from rep3d.inference import choose_device, fit_window
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig
-from rep3d.transforms import preparation
-from rep3d.volumes import geometry
 
 __all__ = ["VARIANTS", "explain"]
 

@@ -25,16 +25,16 @@ from rep3d.box import Box
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.confidence import label_confidence
 from rep3d.decision import decide, interpolated_map
-from rep3d.dicom import as_nifti
 from rep3d.engines import Engine, choose_engine
 from rep3d.errors import ConfigError, ImageError
 from rep3d.fair_lock import device_turn
+from rep3d.imaging.dicom import as_nifti
+from rep3d.imaging.transforms import preparation
+from rep3d.imaging.volumes import Geometry, write_label, write_share
 from rep3d.nn.fold import reparameterize
 from rep3d.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
-from rep3d.transforms import preparation
 from rep3d.uncertainty import mean_entropy, regional_mean, voxel_entropy
 from rep3d.views import VIEWS, check_views
-from rep3d.volumes import Geometry, write_label, write_share
 
 __all__ = ["Predictor", "Segmentation", "choose_device", "count_windows", "fit_window"]
 

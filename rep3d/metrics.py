@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_dice
 
 from rep3d.errors import LabelError
-from rep3d.volumes import read_label, same_grid
+from rep3d.imaging.volumes import read_label, same_grid
 
 __all__ = ["dice_of_files", "dice_per_label", "mean_dice"]
 

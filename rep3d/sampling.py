@@ -65,7 +65,7 @@ class Patches(IterableDataset):
     """Endless batches of augmented patches.
 
     Args:
-        prepared: the cases, as :func:`rep3d.transforms.preparation` gives them.
+        prepared: the cases, as :func:`rep3d.imaging.transforms.preparation` gives them.
         weights: how often each is drawn, see :func:`case_order`.
         augment: makes a list of random patches of one case.
         seed: of the order and of the patches.

@@ -19,6 +19,7 @@ import torch
 from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint
 from rep3d.errors import NoCasesError, TaskError
+from rep3d.imaging.volumes import geometry
 from rep3d.inference import fit_window
 from rep3d.multi_gpu import train_on, training_devices
 from rep3d.nn.rep3d import Rep3D
@@ -28,7 +29,6 @@ from rep3d.train_settings import TrainProgress, TrainSettings
 from rep3d.training_loop import TrainPlan, check_start, run
 from rep3d.training_worker import Worker
 from rep3d.validation import refuse_overlap
-from rep3d.volumes import geometry
 
 __all__ = ["TrainProgress", "TrainSettings", "task_for_cases", "train"]
 

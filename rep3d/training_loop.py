@@ -31,6 +31,8 @@ from rep3d import __version__
 from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.errors import CheckpointError, TrainingError
+from rep3d.imaging.transforms import augmentation, preparation
+from rep3d.imaging.volumes import check_label
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
 from rep3d.run_state import RunState, case_marks, start_mark
@@ -38,9 +40,7 @@ from rep3d.sampling import Patches, case_weights
 from rep3d.tasks.config import TaskConfig
 from rep3d.train_settings import TrainProgress, TrainSettings
 from rep3d.training_worker import Worker
-from rep3d.transforms import augmentation, preparation
 from rep3d.validation import BestWeights, ValidationTimes, Validator, measured_cases
-from rep3d.volumes import check_label
 
 __all__ = ["TrainPlan", "check_start", "run"]
 

@@ -18,8 +18,8 @@ from Rep3DLabelLib.errors import ConflictError, InvalidRequestError
 
 from rep3d.cases import decathlon_cases
 from rep3d.demo.server import ServerProcess
+from rep3d.imaging.volumes import check_label
 from rep3d.tasks.config import labels_from_dataset_json
-from rep3d.volumes import check_label
 
 
 def test_expert_labels_are_accepted(shared_data: Path) -> None:

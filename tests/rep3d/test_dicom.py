@@ -15,8 +15,8 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
 
-from rep3d.dicom import as_nifti, convert_series, find_series, only_series
 from rep3d.errors import ImageError
+from rep3d.imaging.dicom import as_nifti, convert_series, find_series, only_series
 
 COUNT = 6
 

@@ -13,10 +13,10 @@ import torch
 
 from rep3d.box import Box
 from rep3d.checkpoint import Checkpoint
-from rep3d.dicom import convert_series
 from rep3d.engines import TorchEngine
 from rep3d.errors import ConfigError, ImageError, InferenceCancelled
 from rep3d.fair_lock import FairLock
+from rep3d.imaging.dicom import convert_series
 from rep3d.inference import Predictor
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D

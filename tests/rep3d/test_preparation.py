@@ -11,8 +11,8 @@ import pytest
 import torch
 from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd
 
+from rep3d.imaging.transforms import ParallelSpacingd, ReadVolumed, preparation
 from rep3d.tasks.config import Intensity, TaskConfig
-from rep3d.transforms import ParallelSpacingd, ReadVolumed, preparation
 
 ANGLE = np.deg2rad(15)
 TURNED = np.array([[np.cos(ANGLE), -np.sin(ANGLE), 0], [np.sin(ANGLE), np.cos(ANGLE), 0], [0, 0, 1.0]])

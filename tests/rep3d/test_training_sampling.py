@@ -13,8 +13,8 @@ import torch
 
 from rep3d.cases import Case
 from rep3d.errors import ConfigError
+from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.sampling import Patches, case_order, case_weights
-from rep3d.transforms import augmentation, preparation
 from tests.rep3d.balls import TASK, ball_case
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rep3d.errors import ImageError, LabelError
-from rep3d.volumes import (
+from rep3d.imaging.volumes import (
     Geometry,
     check_label,
     geometry,

@@ -33,7 +33,7 @@ from lib.predictions import Predictions
 from lib.registry import FINAL, Registry
 from lib.workspace import Workspace, copy_whole, utc_now, write_text
 from rep3d.errors import ImageError, LabelError, Rep3DError
-from rep3d.volumes import IMAGE_SUFFIXES, geometry, stored_grid
+from rep3d.imaging.volumes import IMAGE_SUFFIXES, geometry, stored_grid
 
 __all__ = ["Rep3DDatastore", "Submission"]
 

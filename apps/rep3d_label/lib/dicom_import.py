@@ -20,8 +20,8 @@ from typing import Any
 
 from lib.registry import images_folder
 from lib.workspace import read_json, utc_now, write_text
-from rep3d.dicom import DicomSeries, convert_series, find_series
-from rep3d.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
+from rep3d.imaging.volumes import IMAGE_SUFFIXES
 
 __all__ = ["DicomImport", "Taken"]
 

@@ -18,7 +18,7 @@ from lib.label_facts import LabelFacts
 from lib.label_formats import LABEL_SUFFIXES, as_nifti
 from lib.names import split_suffix
 from rep3d.errors import LabelError
-from rep3d.volumes import (
+from rep3d.imaging.volumes import (
     IMAGE_SUFFIXES,
     Geometry,
     check_grid,

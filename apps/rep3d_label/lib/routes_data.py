@@ -21,7 +21,7 @@ from lib.label_files import SubmitOptions
 from lib.label_formats import LABEL_SUFFIXES
 from lib.names import split_suffix
 from lib.registry import FINAL
-from rep3d.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.volumes import IMAGE_SUFFIXES
 
 __all__ = ["router"]
 

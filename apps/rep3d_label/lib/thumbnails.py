@@ -18,8 +18,8 @@ from PIL import Image
 from lib.label_facts import file_stamp
 from lib.workspace import whole_file
 from rep3d.errors import ImageError, LabelError
+from rep3d.imaging.volumes import read_label, stored_grid
 from rep3d.tasks.registry import TASKS
-from rep3d.volumes import read_label, stored_grid
 
 __all__ = ["Colour", "Thumbnails", "label_colours"]
 

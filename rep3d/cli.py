@@ -65,7 +65,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the server; 0 for a free one.")] = 0,
 ) -> None:
     """Play the whole loop against a real server: segment, correct, submit, retrain, and measure on held-out cases."""
-    from rep3d.demo.cohort import decathlon_cohort, phantom_cohort
+    from rep3d.data.cohort import decathlon_cohort, phantom_cohort
     from rep3d.demo.play import DemoPlan, Player
     from rep3d.demo.screen import Screen
     from rep3d.demo.server import ServerProcess
@@ -165,8 +165,8 @@ def train(
     gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
 ) -> None:
     """Train on a labelled data set. To know how accurate the model is, run `rep3d evaluate` on other cases."""
-    from rep3d.cases import decathlon_cases
     from rep3d.checkpoint import load_checkpoint
+    from rep3d.data.cases import decathlon_cases
     from rep3d.demo.screen import train_progress
     from rep3d.multi_gpu import parse_gpus
     from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
@@ -238,7 +238,7 @@ def evaluate(
 
     from rich.table import Table
 
-    from rep3d.cases import decathlon_cases
+    from rep3d.data.cases import decathlon_cases
     from rep3d.inference import Predictor
     from rep3d.metrics import dice_of_files, mean_dice
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, write_atomically
+from rep3d.data.cases import Case
 
 __all__ = ["RunState", "case_marks", "copy_to_cpu", "start_mark"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from monai.transforms import Compose
 from torch.utils.data import IterableDataset
 
-from rep3d.cases import Case
+from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 
 __all__ = ["NEW_CASE_WEIGHT", "Patches", "case_order", "case_weights"]

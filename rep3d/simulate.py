@@ -25,7 +25,7 @@ from typing import Any
 
 from rep3d import __version__
 from rep3d.acquisition import STRATEGIES, check_strategy
-from rep3d.demo.cohort import Cohort, decathlon_cohort, phantom_cohort
+from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
 from rep3d.errors import ConfigError, Rep3DError, TrainingError
 from rep3d.simulate_figures import write_curves
 from rep3d.simulate_runs import (

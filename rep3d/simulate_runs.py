@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from rep3d.acquisition import NEEDS, ImageScore, assess, check_strategy, select_batch
-from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from rep3d.demo.cohort import Cohort
+from rep3d.data.cases import Case
+from rep3d.data.cohort import Cohort
 from rep3d.errors import ConfigError
 from rep3d.files import write_text
 from rep3d.inference import Predictor

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint
+from rep3d.data.cases import Case
 from rep3d.errors import NoCasesError, TaskError
 from rep3d.imaging.volumes import geometry
 from rep3d.inference import fit_window

@@ -28,8 +28,8 @@ from monai.utils import CommonKeys, set_determinism
 from torch.utils.data import DataLoader
 
 from rep3d import __version__
-from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, save_checkpoint
+from rep3d.data.cases import Case
 from rep3d.errors import CheckpointError, TrainingError
 from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.imaging.volumes import check_label

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from rep3d.cases import Case
+from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.inference import fit_window
 from rep3d.metrics import dice_per_label, mean_dice

@@ -16,7 +16,7 @@ from Rep3DLabelLib.client import Rep3DClient
 from Rep3DLabelLib.client.answers import DONE
 from Rep3DLabelLib.errors import ConflictError, InvalidRequestError
 
-from rep3d.cases import decathlon_cases
+from rep3d.data.cases import decathlon_cases
 from rep3d.demo.server import ServerProcess
 from rep3d.imaging.volumes import check_label
 from rep3d.tasks.config import labels_from_dataset_json

@@ -25,8 +25,8 @@ from lib.train_run import resumable_run
 from lib.train_status import TrainStatus, process_mark, read_status
 from lib.version_scores import VersionScores
 
-from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint, load_checkpoint
+from rep3d.data.cases import Case
 from rep3d.errors import ConfigError, LabelError, NoCasesError
 from rep3d.files import file_hash
 from rep3d.roles import Split

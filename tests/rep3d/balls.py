@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint
+from rep3d.data.cases import Case
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig

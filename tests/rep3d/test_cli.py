@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rep3d import __version__
-from rep3d.phantoms import generate_cohort
+from rep3d.data.phantoms import generate_cohort
 
 
 def _rep3d(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

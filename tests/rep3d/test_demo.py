@@ -17,8 +17,8 @@ import psutil
 import pytest
 from Rep3DLabelLib.client import Rep3DClient
 
-from rep3d.cases import Case
-from rep3d.demo.cohort import Cohort, decathlon_cohort, phantom_cohort
+from rep3d.data.cases import Case
+from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
 from rep3d.demo.play import DemoError, DemoPlan, Player
 from rep3d.demo.report import RoundResult
 from rep3d.demo.server import ServerError, ServerProcess, free_port

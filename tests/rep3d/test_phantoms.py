@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rep3d.cases import Case
+from rep3d.data.cases import Case
+from rep3d.data.phantoms import LABELS, generate_cohort
 from rep3d.errors import ConfigError
-from rep3d.phantoms import LABELS, generate_cohort
 
 COUNT = 12  # two of each way to lie in the scanner
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from rep3d import simulate_runs
 from rep3d.cli import app
+from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import ConfigError, TaskError
 from rep3d.nn import config
 from rep3d.nn.config import Rep3DConfig
-from rep3d.phantoms import generate_cohort
 from rep3d.simulate import SimulationPlan, simulate
 from rep3d.simulate_figures import write_curves
 from rep3d.simulate_runs import FIRST_BATCH, REFERENCE, Unit

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from rep3d import training_loop
-from rep3d.cases import Case
 from rep3d.checkpoint import load_checkpoint
+from rep3d.data.cases import Case
 from rep3d.errors import CheckpointError, ConfigError, LabelError, NoCasesError, TaskError, TrainingError
 from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.inference import Predictor

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from rep3d import run_state, training_loop
-from rep3d.cases import Case
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
+from rep3d.data.cases import Case
 from rep3d.errors import TrainingError
 from rep3d.run_state import RunState
 from rep3d.training import TrainProgress, TrainSettings, train
@@ -31,7 +31,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from rep3d import run_state
-from rep3d.cases import Case
+from rep3d.data.cases import Case
 from rep3d.checkpoint import load_checkpoint
 from rep3d.training import TrainSettings, train
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rep3d.cases import Case
+from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.sampling import Patches, case_order, case_weights

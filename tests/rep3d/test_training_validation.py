@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from rep3d import training_loop
-from rep3d.cases import Case
 from rep3d.checkpoint import load_checkpoint
+from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.imaging.transforms import preparation
 from rep3d.inference import Predictor

@@ -25,7 +25,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from lib.names import split_suffix
 from lib.startup import StartupError
 from lib.workspace import write_text
-from rep3d.cases import Case
+from rep3d.data.cases import Case
 from rep3d.imaging.volumes import IMAGE_SUFFIXES
 
 __all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "check_registry", "images_folder"]

@@ -12,7 +12,7 @@ from lib.label_files import described_values
 from lib.registry import FINAL
 from lib.served import ServedModel
 from lib.setup import ModelSetup
-from rep3d.cases import Case
+from rep3d.data.cases import Case
 from rep3d.errors import LabelError, Rep3DError
 from rep3d.files import file_hash
 from rep3d.imaging.volumes import check_grid, check_values, label_counts, read_label, stored_grid

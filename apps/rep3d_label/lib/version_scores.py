@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint
+from rep3d.data.cases import Case
 from rep3d.errors import ImageError
 from rep3d.files import read_json, write_text
 from rep3d.inference import Predictor

@@ -21,7 +21,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from rep3d.cases import Case
+from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 
 __all__ = ["LABELS", "generate_cohort"]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.cases import Case, decathlon_cases
+from rep3d.data.cases import Case, decathlon_cases
+from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import TaskError
-from rep3d.phantoms import generate_cohort
 from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
 
 __all__ = ["Cohort", "decathlon_cohort", "phantom_cohort"]

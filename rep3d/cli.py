@@ -239,8 +239,8 @@ def evaluate(
     from rich.table import Table
 
     from rep3d.data.cases import decathlon_cases
+    from rep3d.evaluation.metrics import dice_of_files, mean_dice
     from rep3d.inference import Predictor
-    from rep3d.metrics import dice_of_files, mean_dice
 
     predictor = Predictor.load(checkpoint, device, engine)
     cases = decathlon_cases(data)[skip:]

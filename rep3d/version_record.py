@@ -42,7 +42,7 @@ class VersionRecord:
         case_scores: case id to label name to Dice.
         compared_with: the version that was published when this one was judged.
         compared: that version's ``case_scores`` on the same cases.
-        decision: see :class:`rep3d.gate.Decision`; None where nothing was decided.
+        decision: see :class:`rep3d.evaluation.gate.Decision`; None where nothing was decided.
         settings: of the training.
         preset: of the network.
         iterations: training steps.

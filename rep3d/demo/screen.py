@@ -16,7 +16,7 @@ from rich.table import Table
 from rep3d.data.cohort import Cohort
 from rep3d.demo.play import DemoPlan, Listener, TrainStatus
 from rep3d.demo.report import RoundResult
-from rep3d.metrics import mean_dice
+from rep3d.evaluation.metrics import mean_dice
 
 if TYPE_CHECKING:
     from rep3d.training import TrainProgress

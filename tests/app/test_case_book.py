@@ -23,8 +23,8 @@ from lib.thumbnails import label_colours, render
 from lib.workspace import Workspace
 from PIL import Image
 
+from rep3d.evaluation.metrics import dice_of_files
 from rep3d.imaging.volumes import read_label
-from rep3d.metrics import dice_of_files
 from tests.app.data import LABELS, unchanged, write_image, write_label, write_nifti
 
 FACTS = {"version": "v3", "created": "2024-05-01T00:00:00+00:00"}

@@ -28,8 +28,8 @@ from lib.version_scores import VersionScores
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError, LabelError, NoCasesError
+from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
-from rep3d.roles import Split
 from rep3d.train_settings import TrainSettings
 from rep3d.version_record import VersionRecord
 from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from rep3d.gate import decide, label_means, unmeasured
+from rep3d.evaluation.gate import decide, label_means, unmeasured
 
 OLD = {"a": {"liver": 0.80, "tumour": 0.40}, "b": {"liver": 0.90, "tumour": 0.50}}
 

@@ -18,8 +18,8 @@ from monai.inferers import SlidingWindowInferer
 from rep3d.checkpoint import Checkpoint
 from rep3d.engines import TorchEngine
 from rep3d.errors import ConfigError, ImageError
+from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference import Predictor, choose_device, count_windows, fit_window
-from rep3d.metrics import dice_of_files
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig

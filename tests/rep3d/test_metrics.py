@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rep3d.errors import LabelError
-from rep3d.metrics import dice_of_files, dice_per_label, mean_dice
+from rep3d.evaluation.metrics import dice_of_files, dice_per_label, mean_dice
 
 LABELS = {"a": 1, "b": 5, "c": 9}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rep3d.errors import Rep3DError
-from rep3d.roles import CaseRoles
+from rep3d.evaluation.roles import CaseRoles
 
 
 def _ids(count: int, first: int = 0) -> list[str]:

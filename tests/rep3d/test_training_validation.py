@@ -14,9 +14,9 @@ from rep3d import training_loop
 from rep3d.checkpoint import load_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
+from rep3d.evaluation.metrics import dice_of_files
 from rep3d.imaging.transforms import preparation
 from rep3d.inference import Predictor
-from rep3d.metrics import dice_of_files
 from rep3d.training import TrainProgress, TrainSettings, train
 from rep3d.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config

@@ -25,8 +25,8 @@ from lib.scores import read_knowledge
 from lib.served import ServedModel
 from rep3d.acquisition import ImageScore
 from rep3d.errors import CheckpointError, Rep3DError
+from rep3d.evaluation.roles import CaseRoles
 from rep3d.imaging.volumes import stored_grid
-from rep3d.roles import CaseRoles
 
 __all__ = ["STATES", "CaseBook"]
 

@@ -14,9 +14,9 @@ from lib.served import ServedModel
 from lib.setup import ModelSetup
 from rep3d.data.cases import Case
 from rep3d.errors import LabelError, Rep3DError
+from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
 from rep3d.imaging.volumes import check_grid, check_values, label_counts, read_label, stored_grid
-from rep3d.roles import CaseRoles, Split
 from rep3d.sampling import NEW_CASE_WEIGHT
 from rep3d.version_record import VersionRecord
 from rep3d.versions import VersionStore
@@ -96,7 +96,7 @@ def models_taught(served: Mapping[str, ServedModel], datastore: Rep3DDatastore, 
 
 
 def split_cases(setup: ModelSetup, versions: VersionStore, found: LabelledCases) -> Split:
-    """The cases by role; see :class:`rep3d.roles.CaseRoles`.
+    """The cases by role; see :class:`rep3d.evaluation.roles.CaseRoles`.
 
     Whatever any version was ever trained on, here or elsewhere, is a training case.
     """

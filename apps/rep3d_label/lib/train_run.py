@@ -25,9 +25,9 @@ from lib.version_scores import VersionScores
 from lib.workspace import read_json, utc_now, write_text
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.errors import NoCasesError, TrainingError, VersionError
+from rep3d.evaluation.gate import Decision, decide, label_means, unmeasured
+from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
-from rep3d.gate import Decision, decide, label_means, unmeasured
-from rep3d.roles import Split
 from rep3d.training import TrainProgress, train
 from rep3d.transfer import with_labels
 from rep3d.version_record import VersionRecord

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rep3d.roles import LEAST_CASES
+from rep3d.evaluation.roles import LEAST_CASES
 
 __all__ = ["LABEL_TOLERANCE", "MARGIN", "Decision", "Scores", "decide", "label_means", "unmeasured"]
 

@@ -32,7 +32,7 @@ from rich.table import Table
 
 import rep3d.nn.lrbm
 from rep3d import build_model, reparameterize
-from rep3d.engines import choose_engine
+from rep3d.inference.engines import choose_engine
 
 NETWORKS = ("rep3d", "rep3d on F.conv3d", "uxnet", "swinunetr", "segresnet")
 NATIVE = NETWORKS[1]

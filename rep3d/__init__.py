@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Checkpoint": "rep3d.checkpoint",
-    "Predictor": "rep3d.inference",
+    "Predictor": "rep3d.inference.predictor",
     "Rep3D": "rep3d.nn.rep3d",
     "Rep3DConfig": "rep3d.nn.config",
     "TaskConfig": "rep3d.tasks.config",

@@ -1,6 +1,6 @@
 """Which image to annotate next: pure functions on scores and features, for the server and for ``rep3d simulate``.
 
-Scores say how unsure the model is about an image (:mod:`rep3d.uncertainty`), features how it looks to the encoder.
+Scores say how unsure the model is about an image (:mod:`rep3d.inference.uncertainty`), features how it looks to the encoder.
 Nothing needs dropout. Strategies that look for diversity know what is labelled already, and what others work on.
 
 ``coreset`` is the greedy k-center of Sener and Savarese, "Active learning for convolutional neural networks: a core-set
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from rep3d.errors import ConfigError
-from rep3d.uncertainty import mean_entropy, mean_margin, mean_variance
+from rep3d.inference.uncertainty import mean_entropy, mean_margin, mean_variance
 
 __all__ = ["NEEDS", "STRATEGIES", "Choice", "ImageScore", "assess", "check_strategy", "select", "select_batch"]
 
@@ -91,7 +91,7 @@ class Choice:
 
 
 class _Model(Protocol):
-    """The part of :class:`rep3d.inference.Predictor` that scores are made with."""
+    """The part of :class:`rep3d.inference.predictor.Predictor` that scores are made with."""
 
     def probabilities(self, image: Path | str) -> torch.Tensor: ...
 

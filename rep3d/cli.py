@@ -216,7 +216,7 @@ def segment(
     engine: Annotated[str | None, typer.Option(help="auto, torch or openvino; auto if not given.")] = None,
 ) -> None:
     """Segment an image file."""
-    from rep3d.inference import Predictor
+    from rep3d.inference.predictor import Predictor
 
     result = Predictor.load(checkpoint, device, engine, single_image=True).segment(image, output)
     for name, volume in result.volumes_ml.items():
@@ -240,7 +240,7 @@ def evaluate(
 
     from rep3d.data.cases import decathlon_cases
     from rep3d.evaluation.metrics import dice_of_files, mean_dice
-    from rep3d.inference import Predictor
+    from rep3d.inference.predictor import Predictor
 
     predictor = Predictor.load(checkpoint, device, engine)
     cases = decathlon_cases(data)[skip:]
@@ -292,7 +292,7 @@ def export(
 ) -> None:
     """Write the folded network for other programs, with plain convolutions, and check that it computes the same."""
     from rep3d.checkpoint import load_checkpoint
-    from rep3d.export import export_onnx, export_program
+    from rep3d.inference.export import export_onnx, export_program
 
     exporters = {".onnx": export_onnx, ".pt2": export_program}
     if output.suffix not in exporters:

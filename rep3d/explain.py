@@ -26,7 +26,7 @@ from rep3d.explain_fields import Explanation, Inputs, view_model
 from rep3d.explain_page import page
 from rep3d.imaging.transforms import preparation
 from rep3d.imaging.volumes import geometry
-from rep3d.inference import choose_device, fit_window
+from rep3d.inference.predictor import choose_device, fit_window
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig
 

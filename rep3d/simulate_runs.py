@@ -24,7 +24,7 @@ from rep3d.data.cohort import Cohort
 from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.files import write_text
-from rep3d.inference import Predictor
+from rep3d.inference.predictor import Predictor
 from rep3d.nn.config import PRESETS
 from rep3d.sampling import NEW_CASE_WEIGHT
 from rep3d.tasks.config import TaskConfig

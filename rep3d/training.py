@@ -20,7 +20,7 @@ from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import NoCasesError, TaskError
 from rep3d.imaging.volumes import geometry
-from rep3d.inference import fit_window
+from rep3d.inference.predictor import fit_window
 from rep3d.multi_gpu import train_on, training_devices
 from rep3d.nn.rep3d import Rep3D
 from rep3d.sampling import case_weights

@@ -16,7 +16,7 @@ from monai.inferers import SlidingWindowInferer
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_per_label, mean_dice
-from rep3d.inference import fit_window
+from rep3d.inference.predictor import fit_window
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["BestWeights", "ValidationTimes", "Validator", "choose_validation", "measured_cases", "refuse_overlap"]

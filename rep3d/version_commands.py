@@ -100,8 +100,8 @@ def _model_folder(studies: Path, model: str | None) -> Path:
 
 def _export(console: Console, checkpoint: Path, version: str, output: Path | None) -> None:
     from rep3d.checkpoint import load_checkpoint
-    from rep3d.export import export_onnx
     from rep3d.files import copy_whole
+    from rep3d.inference.export import export_onnx
 
     if output is None or output.suffix not in (".pt", ".onnx"):
         raise Rep3DError(f"--output: expected a file name that ends in .pt or .onnx, got {output or 'none'}")

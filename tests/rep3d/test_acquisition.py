@@ -12,11 +12,11 @@ import torch
 from rep3d.acquisition import NEEDS, STRATEGIES, ImageScore, assess, check_strategy, select, select_batch
 from rep3d.checkpoint import Checkpoint
 from rep3d.errors import ConfigError
-from rep3d.inference import Predictor
+from rep3d.inference.predictor import Predictor
+from rep3d.inference.uncertainty import mean_entropy, mean_margin, mean_variance, voxel_entropy
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig
-from rep3d.uncertainty import mean_entropy, mean_margin, mean_variance, voxel_entropy
 
 MEASURES = (mean_entropy, mean_margin)
 
@@ -101,7 +101,7 @@ class _Blurred(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    from rep3d.engines import TorchEngine
+    from rep3d.inference.engines import TorchEngine
 
     config = Rep3DConfig(out_channels=2, dims=(2, 2, 2, 2), depths=(1, 1, 1, 1), hidden_size=2, kernel_size=3)
     task = TaskConfig("toy", {"organ": 1}, (1.0, 1.0, 1.0), Intensity("window", 0, 100), "RAS", (32, 32, 32))

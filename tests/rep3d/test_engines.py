@@ -15,11 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from rep3d import engines
 from rep3d.checkpoint import Checkpoint
-from rep3d.engines import OpenVinoEngine, TorchEngine, choose_engine
 from rep3d.errors import ConfigError
-from rep3d.inference import Predictor
+from rep3d.inference.engines import OpenVinoEngine, TorchEngine, choose_engine
+from rep3d.inference.predictor import Predictor, engines
 from rep3d.nn.config import PRESETS, Rep3DConfig
 from rep3d.nn.fold import reparameterize
 from rep3d.nn.rep3d import Rep3D
@@ -124,7 +123,7 @@ class TestOpenVino:
         (tmp_path / "openvino_telemetry.py").write_text("import sys; sys.exit('telemetry was imported')")
         script = (
             f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-            "from rep3d.engines import _import_openvino\n"
+            "from rep3d.inference.engines import _import_openvino\n"
             "_import_openvino()"
         )
         subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

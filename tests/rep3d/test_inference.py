@@ -16,14 +16,14 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.engines import TorchEngine
 from rep3d.errors import ConfigError, ImageError
 from rep3d.evaluation.metrics import dice_of_files
-from rep3d.inference import Predictor, choose_device, count_windows, fit_window
+from rep3d.inference.engines import TorchEngine
+from rep3d.inference.predictor import Predictor, choose_device, count_windows, fit_window
+from rep3d.inference.uncertainty import mean_entropy
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig
-from rep3d.uncertainty import mean_entropy
 
 CONFIG = Rep3DConfig(out_channels=3, dims=(2, 2, 2, 2), depths=(1, 1, 1, 1), hidden_size=2, kernel_size=3)
 TASK = TaskConfig("toy", {"Tail": 7, "Head": 2}, (1.0, 1.0, 1.0), Intensity("window", 0, 100), "RAS", (32, 32, 32))

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from rep3d.box import Box
 from rep3d.checkpoint import Checkpoint
-from rep3d.engines import TorchEngine
 from rep3d.errors import ConfigError, ImageError, InferenceCancelled
 from rep3d.fair_lock import FairLock
 from rep3d.imaging.dicom import convert_series
-from rep3d.inference import Predictor
+from rep3d.inference.engines import TorchEngine
+from rep3d.inference.predictor import Predictor
+from rep3d.inference.region import Box
+from rep3d.inference.sliding import WindowTurns, check_memory, sliding_probabilities
+from rep3d.inference.uncertainty import mean_entropy
+from rep3d.inference.views import MAX_VIEWS, VIEWS
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
-from rep3d.sliding import WindowTurns, check_memory, sliding_probabilities
 from rep3d.tasks.config import Intensity, TaskConfig
-from rep3d.uncertainty import mean_entropy
-from rep3d.views import MAX_VIEWS, VIEWS
 
 CONFIG = Rep3DConfig(out_channels=3, dims=(2, 2, 2, 6), depths=(1, 1, 1, 1), hidden_size=2, kernel_size=3)
 TASK = TaskConfig("toy", {"Tail": 7, "Head": 2}, (1.0, 1.0, 1.0), Intensity("window", 0, 100), "RAS", (32, 32, 32))

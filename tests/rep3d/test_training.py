@@ -19,7 +19,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import CheckpointError, ConfigError, LabelError, NoCasesError, TaskError, TrainingError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.imaging.transforms import augmentation, preparation
-from rep3d.inference import Predictor
+from rep3d.inference.predictor import Predictor
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity
 from rep3d.training import TrainProgress, TrainSettings, task_for_cases, train

@@ -17,7 +17,7 @@ import torch.distributed
 
 from rep3d.errors import ConfigError, LabelError, TrainingError
 from rep3d.evaluation.metrics import dice_of_files
-from rep3d.inference import Predictor
+from rep3d.inference.predictor import Predictor
 from rep3d.multi_gpu import parse_gpus, train_on, training_devices
 from rep3d.training import TrainProgress, TrainSettings
 from rep3d.training_loop import TrainPlan

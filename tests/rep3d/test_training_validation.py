@@ -16,7 +16,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.imaging.transforms import preparation
-from rep3d.inference import Predictor
+from rep3d.inference.predictor import Predictor
 from rep3d.training import TrainProgress, TrainSettings, train
 from rep3d.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config

@@ -27,8 +27,8 @@ from lib.leases import LeaseBook
 from lib.served import ServedModel
 from lib.workspace import read_json, utc_now, write_text
 from rep3d.errors import InferenceCancelled, Rep3DError
-from rep3d.inference import Predictor
-from rep3d.views import check_views
+from rep3d.inference.predictor import Predictor
+from rep3d.inference.views import check_views
 
 __all__ = ["IMAGES", "BatchRequest", "BatchRunner", "batch_tag"]
 

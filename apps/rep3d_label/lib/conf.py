@@ -12,7 +12,7 @@ import torch
 from lib.startup import StartupError
 from rep3d.acquisition import STRATEGIES
 from rep3d.errors import Rep3DError
-from rep3d.inference import choose_device
+from rep3d.inference.predictor import choose_device
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.tasks.config import TaskConfig

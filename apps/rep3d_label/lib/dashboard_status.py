@@ -21,7 +21,7 @@ from lib.thumbnails import label_colours
 from lib.workspace import read_json, utc_now
 from rep3d import __version__
 from rep3d.errors import CheckpointError
-from rep3d.inference import choose_device
+from rep3d.inference.predictor import choose_device
 
 if TYPE_CHECKING:
     from main import Rep3DLabelApp

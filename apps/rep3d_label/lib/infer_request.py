@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import HTTPException
 
 from lib.names import checked_name
-from rep3d.box import Box
-from rep3d.views import check_views
+from rep3d.inference.region import Box
+from rep3d.inference.views import check_views
 
 __all__ = ["InferRequest", "SETTINGS"]
 

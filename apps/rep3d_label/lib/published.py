@@ -14,10 +14,10 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from rep3d.box import Box
 from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
 from rep3d.errors import CheckpointError
-from rep3d.inference import Predictor, Segmentation
+from rep3d.inference.predictor import Predictor, Segmentation
+from rep3d.inference.region import Box
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["PublishedModel", "check_labels"]
@@ -124,7 +124,7 @@ class PublishedModel:
         uncertainty: Path | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> tuple[Segmentation, str]:
-        """Segments an image file, see :meth:`rep3d.inference.Predictor.segment`.
+        """Segments an image file, see :meth:`rep3d.inference.predictor.Predictor.segment`.
 
         Returns:
             The result, and the version of the model that made it.

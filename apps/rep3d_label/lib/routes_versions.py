@@ -19,7 +19,7 @@ from lib.forms import is_text
 from lib.served import ServedModel
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError
-from rep3d.export import export_onnx
+from rep3d.inference.export import export_onnx
 from rep3d.version_record import VersionRecord
 
 __all__ = ["router"]

@@ -27,7 +27,7 @@ from lib.served import ServedModel
 from lib.workspace import ModelWorkspace
 from rep3d.acquisition import assess
 from rep3d.errors import CheckpointError, ImageError
-from rep3d.inference import Predictor
+from rep3d.inference.predictor import Predictor
 
 __all__ = ["UncertaintyScoring", "missing_work", "score_unlabelled"]
 

@@ -19,7 +19,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import ImageError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.files import read_json, write_text
-from rep3d.inference import Predictor
+from rep3d.inference.predictor import Predictor
 
 __all__ = ["VersionScores"]
 

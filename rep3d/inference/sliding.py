@@ -17,9 +17,9 @@ import psutil
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from rep3d.engines import Engine
 from rep3d.errors import ImageError, InferenceCancelled
 from rep3d.fair_lock import device_turn
+from rep3d.inference.engines import Engine
 
 __all__ = ["OVERLAP", "WindowTurns", "check_memory", "count_windows", "fit_window", "sliding_probabilities"]
 

@@ -21,20 +21,20 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers.utils import dense_patch_slices
 
-from rep3d.box import Box
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.confidence import label_confidence
-from rep3d.decision import decide, interpolated_map
-from rep3d.engines import Engine, choose_engine
 from rep3d.errors import ConfigError, ImageError
 from rep3d.fair_lock import device_turn
 from rep3d.imaging.dicom import as_nifti
 from rep3d.imaging.transforms import preparation
 from rep3d.imaging.volumes import Geometry, write_label, write_share
+from rep3d.inference.confidence import label_confidence
+from rep3d.inference.engines import Engine, choose_engine
+from rep3d.inference.label_resampling import decide, interpolated_map
+from rep3d.inference.region import Box
+from rep3d.inference.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
+from rep3d.inference.uncertainty import mean_entropy, regional_mean, voxel_entropy
+from rep3d.inference.views import VIEWS, check_views
 from rep3d.nn.fold import reparameterize
-from rep3d.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
-from rep3d.uncertainty import mean_entropy, regional_mean, voxel_entropy
-from rep3d.views import VIEWS, check_views
 
 __all__ = ["Predictor", "Segmentation", "choose_device", "count_windows", "fit_window"]
 
@@ -45,7 +45,7 @@ class Segmentation:
 
     Attributes:
         volumes_ml: volume of each label in millilitres, in the written label map.
-        uncertainty: mean normalised predictive entropy in [0, 1], see :func:`rep3d.uncertainty.mean_entropy`.
+        uncertainty: mean normalised predictive entropy in [0, 1], see :func:`rep3d.inference.uncertainty.mean_entropy`.
         seconds: time taken by ``read``, ``network`` and ``write``.
         engine: what ran the network, ``"torch"`` or ``"openvino"``.
         confidence: mean probability of each label where it is the most probable, on the task's grid; for a label so
@@ -102,7 +102,7 @@ class Predictor:
     May be used from several threads at once: their windows are then computed in turn.
 
     Attributes:
-        engine: what runs the network, see :mod:`rep3d.engines`; it is the same for all images, so that an image always
+        engine: what runs the network, see :mod:`rep3d.inference.engines`; it is the same for all images, so that an image always
             gives the same result (with ``single_image`` it is settled by that image).
 
     Args:
@@ -169,7 +169,7 @@ class Predictor:
 
         Args:
             image: a NIfTI file, or a folder with one DICOM series.
-            views: how many of `rep3d.views.VIEWS`; 1 is the plain image.
+            views: how many of `rep3d.inference.views.VIEWS`; 1 is the plain image.
 
         Returns:
             (out_channels, D, H, W) softmax output; its ``affine`` places it in RAS mm.
@@ -191,7 +191,7 @@ class Predictor:
                 yield MetaTensor(found, affine=prepared.tensor.affine)
 
     def uncertainty(self, image: Path | str) -> float:
-        """How unsure the model is about an image, from 0 to 1; see :func:`rep3d.uncertainty.mean_entropy`."""
+        """How unsure the model is about an image, from 0 to 1; see :func:`rep3d.inference.uncertainty.mean_entropy`."""
         return mean_entropy(self.probabilities(image).as_tensor())
 
     @torch.inference_mode()

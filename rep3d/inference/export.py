@@ -24,12 +24,12 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.engines import TOLERANCE
 from rep3d.errors import ExportError
+from rep3d.inference.engines import TOLERANCE
+from rep3d.inference.sliding import fit_window
 from rep3d.nn.fold import reparameterize, replace_modules
 from rep3d.nn.lrbm import DepthwiseConv3d
 from rep3d.nn.unetr import UnetrSegmenter
-from rep3d.sliding import fit_window
 
 __all__ = ["Exported", "export_onnx", "export_program"]
 

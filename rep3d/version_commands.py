@@ -46,7 +46,7 @@ def versions(
 ) -> None:
     """List the versions of a served model, show one, publish, roll back, delete or export one."""
     from rep3d.version_table import show_version, show_versions
-    from rep3d.versions import VersionStore
+    from rep3d.versions.store import VersionStore
 
     console = Console()
     root = _model_folder(studies, model)

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rep3d.version_record import VersionRecord
-from rep3d.versions import VersionStore
+from rep3d.versions.record import VersionRecord
+from rep3d.versions.store import VersionStore
 
 __all__ = ["show_version", "show_versions"]
 

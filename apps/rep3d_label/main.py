@@ -60,7 +60,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, ImageError
-from rep3d.versions import VersionStore
+from rep3d.versions.store import VersionStore
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rep3d.versions import VersionStore
+from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, write_image, write_label
 from tests.app.server import AppServer
 

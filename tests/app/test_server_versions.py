@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.cli import app as command_line
 from rep3d.evaluation.gate import decide, label_means
-from rep3d.version_record import VersionRecord
-from rep3d.versions import VersionStore
+from rep3d.versions.record import VersionRecord
+from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, unchanged, write_image
 from tests.app.server import AppServer
 

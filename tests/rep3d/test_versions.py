@@ -18,8 +18,8 @@ from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig
-from rep3d.version_record import VersionRecord, version_number
-from rep3d.versions import VersionStore
+from rep3d.versions.record import VersionRecord, version_number
+from rep3d.versions.store import VersionStore
 
 TASK = TaskConfig("test", {"head": 1, "tail": 3}, roi_size=(32, 32, 32))
 

@@ -20,7 +20,7 @@ from lib.served import ServedModel
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError
 from rep3d.inference.export import export_onnx
-from rep3d.version_record import VersionRecord
+from rep3d.versions.record import VersionRecord
 
 __all__ = ["router"]
 

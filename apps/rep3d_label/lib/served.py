@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lib.published import PublishedModel
 from lib.setup import ModelSetup
-from rep3d.versions import VersionStore
+from rep3d.versions.store import VersionStore
 
 __all__ = ["ServedModel"]
 

@@ -18,8 +18,8 @@ from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
 from rep3d.imaging.volumes import check_grid, check_values, label_counts, read_label, stored_grid
 from rep3d.sampling import NEW_CASE_WEIGHT
-from rep3d.version_record import VersionRecord
-from rep3d.versions import VersionStore
+from rep3d.versions.record import VersionRecord
+from rep3d.versions.store import VersionStore
 
 __all__ = ["LabelledCases", "case_for", "case_weights", "find_cases", "models_taught", "split_cases"]
 

@@ -30,7 +30,7 @@ from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
 from rep3d.training import TrainProgress, train
 from rep3d.transfer import with_labels
-from rep3d.version_record import VersionRecord
+from rep3d.versions.record import VersionRecord
 
 __all__ = ["TrainRun", "resumable_run"]
 

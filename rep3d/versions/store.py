@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
 from rep3d.files import link_whole, read_json, utc_now, write_text
-from rep3d.version_record import VersionRecord, version_number
+from rep3d.versions.record import VersionRecord, version_number
 
 __all__ = ["VersionStore"]
 

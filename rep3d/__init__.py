@@ -22,7 +22,7 @@ _PUBLIC = {
     "load_checkpoint": "rep3d.checkpoint",
     "reparameterize": "rep3d.nn.fold",
     "save_checkpoint": "rep3d.checkpoint",
-    "train": "rep3d.training",
+    "train": "rep3d.training.train",
 }
 
 __all__ = ["__version__", *_PUBLIC]

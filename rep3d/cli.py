@@ -168,11 +168,11 @@ def train(
     from rep3d.checkpoint import load_checkpoint
     from rep3d.data.cases import decathlon_cases
     from rep3d.demo.screen import train_progress
-    from rep3d.multi_gpu import parse_gpus
     from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
-    from rep3d.training import TrainSettings, task_for_cases
-    from rep3d.training import train as run
-    from rep3d.validation import choose_validation
+    from rep3d.training.distributed import parse_gpus
+    from rep3d.training.train import TrainSettings, task_for_cases
+    from rep3d.training.train import train as run
+    from rep3d.training.validation import choose_validation
 
     description = data / "dataset.json"
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)

@@ -26,9 +26,9 @@ from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.files import write_text
 from rep3d.inference.predictor import Predictor
 from rep3d.nn.config import PRESETS
-from rep3d.sampling import NEW_CASE_WEIGHT
 from rep3d.tasks.config import TaskConfig
-from rep3d.training import TrainProgress, TrainSettings, task_for_cases, train
+from rep3d.training.sampling import NEW_CASE_WEIGHT
+from rep3d.training.train import TrainProgress, TrainSettings, task_for_cases, train
 
 __all__ = ["FIRST_BATCH", "REFERENCE", "SCRATCH_SUFFIX", "SimulationPlan", "Unit", "play_unit", "write_json"]
 

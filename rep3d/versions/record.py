@@ -37,7 +37,7 @@ class VersionRecord:
         label_hashes: case id to SHA-256 of the label file that it was trained on.
         skipped: labelled cases that could not be used, with the reason.
         labels: label name to voxel value.
-        head: what became of its parent's head, see :class:`rep3d.transfer.HeadChange`.
+        head: what became of its parent's head, see :class:`rep3d.training.head.HeadChange`.
         scores: label name to mean Dice over the validation cases.
         case_scores: case id to label name to Dice.
         compared_with: the version that was published when this one was judged.

@@ -19,7 +19,7 @@ from lib.workspace import write_text
 
 from rep3d.errors import ConfigError
 from rep3d.tasks.registry import registered_task
-from rep3d.training import TrainSettings
+from rep3d.training.train import TrainSettings
 from tests.app.data import publish_small_model, unchanged, write_image
 from tests.app.server import APP_DIR
 

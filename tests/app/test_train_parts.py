@@ -30,7 +30,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import ConfigError, LabelError, NoCasesError
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
-from rep3d.train_settings import TrainSettings
+from rep3d.training.settings import TrainSettings
 from rep3d.versions.record import VersionRecord
 from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti
 

@@ -15,7 +15,7 @@ from torch import distributed, nn
 
 from rep3d.errors import ConfigError
 from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d, MaskGenerator, distance_prior
-from rep3d.training_worker import leave_group
+from rep3d.training.worker import leave_group
 
 VARIANTS = [("learned", "shared"), ("learned", "depthwise"), ("fixed", "shared"), ("none", "shared")]
 LEARNED = VARIANTS[:2]

@@ -13,7 +13,7 @@ from rep3d.errors import ConfigError
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
 from rep3d.nn.rep3d import Rep3D
-from rep3d.rep_optimizer import prior_fields, scale_steps
+from rep3d.training.rep_optimizer import prior_fields, scale_steps
 
 STEPS = 20
 

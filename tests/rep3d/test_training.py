@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from rep3d import training_loop
 from rep3d.checkpoint import load_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import CheckpointError, ConfigError, LabelError, NoCasesError, TaskError, TrainingError
@@ -22,7 +21,8 @@ from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.inference.predictor import Predictor
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity
-from rep3d.training import TrainProgress, TrainSettings, task_for_cases, train
+from rep3d.training.train import TrainProgress, TrainSettings, task_for_cases, train
+from rep3d.training.train import loop as training_loop
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
 
 

@@ -18,10 +18,10 @@ import torch.distributed
 from rep3d.errors import ConfigError, LabelError, TrainingError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
-from rep3d.multi_gpu import parse_gpus, train_on, training_devices
-from rep3d.training import TrainProgress, TrainSettings
-from rep3d.training_loop import TrainPlan
-from rep3d.training_worker import Worker, leave_group
+from rep3d.training.distributed import parse_gpus, train_on, training_devices
+from rep3d.training.loop import TrainPlan
+from rep3d.training.train import TrainProgress, TrainSettings
+from rep3d.training.worker import Worker, leave_group
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint
 
 SETTINGS = TrainSettings(iterations=20, learning_rate=5e-3, device="cpu")

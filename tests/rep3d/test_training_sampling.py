@@ -14,7 +14,7 @@ import torch
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.imaging.transforms import augmentation, preparation
-from rep3d.sampling import Patches, case_order, case_weights
+from rep3d.training.sampling import Patches, case_order, case_weights
 from tests.rep3d.balls import TASK, ball_case
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from rep3d import training_loop
 from rep3d.checkpoint import load_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.imaging.transforms import preparation
 from rep3d.inference.predictor import Predictor
-from rep3d.training import TrainProgress, TrainSettings, train
-from rep3d.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
+from rep3d.training.train import TrainProgress, TrainSettings, train
+from rep3d.training.train import loop as training_loop
+from rep3d.training.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config
 
 
@@ -86,7 +86,7 @@ def test_validation_changes_nothing_in_what_is_learnt(tmp_path: Path, monkeypatc
     cases, others = [ball_case(tmp_path, 1)], [ball_case(tmp_path, 7)]
     plain = train(cases, TASK, SETTINGS, tmp_path / "a.pt").model.state_dict()
     # Of equally good weights the last are kept, so these are those at the end.
-    monkeypatch.setattr("rep3d.validation.mean_dice", lambda scores: 0.5)
+    monkeypatch.setattr("rep3d.training.validation.mean_dice", lambda scores: 0.5)
     settings = replace(SETTINGS, val_interval=1)
     validated = train(cases, TASK, settings, tmp_path / "b.pt", validation=others).model.state_dict()
     for name, tensor in plain.items():

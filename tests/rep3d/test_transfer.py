@@ -12,7 +12,7 @@ from rep3d.errors import TaskError
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig, Term
-from rep3d.transfer import head_change, with_labels
+from rep3d.training.head import head_change, with_labels
 
 CONFIG = Rep3DConfig(out_channels=3, dims=(2, 2, 2, 2), depths=(1, 1, 1, 1), hidden_size=2, kernel_size=3)
 # By value: Head is channel 1, Tail channel 2.

@@ -19,9 +19,9 @@ from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError, TaskError
 from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
 from rep3d.tasks.registry import TASKS, matching_task
-from rep3d.train_settings import TrainSettings
-from rep3d.training import task_for_cases
-from rep3d.transfer import HeadChange, head_change
+from rep3d.training.head import HeadChange, head_change
+from rep3d.training.settings import TrainSettings
+from rep3d.training.train import task_for_cases
 
 __all__ = ["ModelSetup", "Setup", "damaged_checkpoint"]
 

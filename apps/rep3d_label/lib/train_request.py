@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from rep3d.errors import ConfigError
-from rep3d.multi_gpu import parse_gpus
-from rep3d.train_settings import TrainSettings
+from rep3d.training.distributed import parse_gpus
+from rep3d.training.settings import TrainSettings
 
 __all__ = ["RESUME", "TrainRequest"]
 

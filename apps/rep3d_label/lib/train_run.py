@@ -28,8 +28,8 @@ from rep3d.errors import NoCasesError, TrainingError, VersionError
 from rep3d.evaluation.gate import Decision, decide, label_means, unmeasured
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
-from rep3d.training import TrainProgress, train
-from rep3d.transfer import with_labels
+from rep3d.training.head import with_labels
+from rep3d.training.train import TrainProgress, train
 from rep3d.versions.record import VersionRecord
 
 __all__ = ["TrainRun", "resumable_run"]

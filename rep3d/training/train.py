@@ -21,14 +21,14 @@ from rep3d.data.cases import Case
 from rep3d.errors import NoCasesError, TaskError
 from rep3d.imaging.volumes import geometry
 from rep3d.inference.predictor import fit_window
-from rep3d.multi_gpu import train_on, training_devices
 from rep3d.nn.rep3d import Rep3D
-from rep3d.sampling import case_weights
 from rep3d.tasks.config import Intensity, TaskConfig
-from rep3d.train_settings import TrainProgress, TrainSettings
-from rep3d.training_loop import TrainPlan, check_start, run
-from rep3d.training_worker import Worker
-from rep3d.validation import refuse_overlap
+from rep3d.training.distributed import train_on, training_devices
+from rep3d.training.loop import TrainPlan, check_start, run
+from rep3d.training.sampling import case_weights
+from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.validation import refuse_overlap
+from rep3d.training.worker import Worker
 
 __all__ = ["TrainProgress", "TrainSettings", "task_for_cases", "train"]
 

@@ -25,9 +25,9 @@ import torch.distributed
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rep3d.errors import ConfigError, Rep3DError, TrainingError
 from rep3d.inference.predictor import choose_device
-from rep3d.train_settings import TrainProgress, TrainSettings
-from rep3d.training_loop import TrainPlan, run
-from rep3d.training_worker import Worker, leave_group
+from rep3d.training.loop import TrainPlan, run
+from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.worker import Worker, leave_group
 
 __all__ = ["parse_gpus", "train_on", "training_devices"]
 

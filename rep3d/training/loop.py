@@ -35,12 +35,12 @@ from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.imaging.volumes import check_label
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
-from rep3d.run_state import RunState, case_marks, start_mark
-from rep3d.sampling import Patches, case_weights
 from rep3d.tasks.config import TaskConfig
-from rep3d.train_settings import TrainProgress, TrainSettings
-from rep3d.training_worker import Worker
-from rep3d.validation import BestWeights, ValidationTimes, Validator, measured_cases
+from rep3d.training.sampling import Patches, case_weights
+from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.snapshots import RunState, case_marks, start_mark
+from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
+from rep3d.training.worker import Worker
 
 __all__ = ["TrainPlan", "check_start", "run"]
 
@@ -51,7 +51,7 @@ _WARM_UP = 10  # steps
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What to train, from what, into what; the fields are the arguments of :func:`rep3d.training.train`."""
+    """What to train, from what, into what; the fields are the arguments of :func:`rep3d.training.train.train`."""
 
     cases: Sequence[Case]
     task: TaskConfig
@@ -382,7 +382,7 @@ class _Loop:
             "validation": self.best.dice,
             "validation_history": self.best.history or [],
             "preset": parent.get("preset", plan.settings.preset),
-            "head": parent.get("head"),  # what rep3d.transfer changed before this run
+            "head": parent.get("head"),  # what rep3d.training.head changed before this run
             "iterations": self.iteration,
             "kept_iteration": self.best.iteration if self.best.weights else self.iteration,
             "resumed_from": self.resumed_from,

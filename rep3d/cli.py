@@ -279,7 +279,7 @@ def explain(
     seed: Annotated[int, typer.Option(help="Of patches, noise and fresh weights.")] = 0,
 ) -> None:
     """Show a model's masks, kernels and receptive fields on one page, alone or beside another one."""
-    from rep3d.explain import explain as run
+    from rep3d.explain.explain import explain as run
 
     page = run(checkpoint, out, compare, image or (), inputs, device, seed, logits=logits)
     console.print(f"Wrote {escape(str(page))} and {page.with_suffix('.json').name}", soft_wrap=True)

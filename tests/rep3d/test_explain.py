@@ -16,8 +16,8 @@ import torch.nn.functional as F
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.errors import CheckpointError, ConfigError, ImageError, Rep3DError
-from rep3d.explain import VARIANTS, _compared, _read_patches, explain
-from rep3d.explain_fields import ReceptiveField, _field, centred_cubes, contribution, radial_profile
+from rep3d.explain.explain import VARIANTS, _compared, _read_patches, explain
+from rep3d.explain.fields import ReceptiveField, _field, centred_cubes, contribution, radial_profile
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.lrbm import MaskGenerator, distance_prior
 from rep3d.nn.rep3d import Rep3D

@@ -1,6 +1,6 @@
 """``rep3d explain``: shows a trained network's masks, kernels and receptive fields, alone or beside another network.
 
-`rep3d.explain_fields` measures and says how, `rep3d.explain_page` draws; this module finds the networks and what to
+`rep3d.explain.fields` measures and says how, `rep3d.explain.page` draws; this module finds the networks and what to
 show them, and writes the files.
 """
 
@@ -22,8 +22,8 @@ import torch
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import ConfigError, ImageError
-from rep3d.explain_fields import Explanation, Inputs, view_model
-from rep3d.explain_page import page
+from rep3d.explain.fields import Explanation, Inputs, view_model
+from rep3d.explain.page import page
 from rep3d.imaging.transforms import preparation
 from rep3d.imaging.volumes import geometry
 from rep3d.inference.predictor import choose_device, fit_window

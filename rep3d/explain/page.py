@@ -11,8 +11,8 @@ from html import escape
 
 import numpy as np
 
-from rep3d.explain_fields import SHARES, BlockView, Cubes, Explanation, ModelView, ReceptiveField
-from rep3d.explain_figures import (
+from rep3d.explain.fields import SHARES, BlockView, Cubes, Explanation, ModelView, ReceptiveField
+from rep3d.explain.figures import (
     MODEL_COLOURS,
     PRIOR_COLOUR,
     Box,

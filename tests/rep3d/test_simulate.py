@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rep3d import simulate_runs
+from rep3d.active.simulate import unit as simulate_runs
+from rep3d.active.simulate.figures import write_curves
+from rep3d.active.simulate.schedule import SimulationPlan, simulate
+from rep3d.active.simulate.summary import interval, labels_to_reach, summarise
+from rep3d.active.simulate.unit import FIRST_BATCH, REFERENCE, Unit
 from rep3d.cli import app
 from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import ConfigError, TaskError
 from rep3d.nn import config
 from rep3d.nn.config import Rep3DConfig
-from rep3d.simulate import SimulationPlan, simulate
-from rep3d.simulate_figures import write_curves
-from rep3d.simulate_runs import FIRST_BATCH, REFERENCE, Unit
-from rep3d.simulate_summary import interval, labels_to_reach, summarise
 
 PLAN = SimulationPlan(labels=(1, 2, 3), pool=5, held_out=2, iterations=1, views=2, device="cpu")
 SMALL = Rep3DConfig(dims=(4, 8, 8, 16), depths=(1, 1, 1, 1), hidden_size=16, kernel_size=5, generator_kernel=3)
@@ -76,7 +76,7 @@ def test_strategies_are_compared_on_the_same_cases_and_nothing_is_done_twice(
         played.append(unit.name)
         play(plan, cohort, unit, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("rep3d.simulate.play_unit", watched)
+    monkeypatch.setattr("rep3d.active.simulate.schedule.play_unit", watched)
     more = simulate(data, out, ["random", "hybrid", "tta"], [0], PLAN, say=said.append)
     assert played == ["tta"]
     assert more["runs"]["random"] == results["runs"]["random"]

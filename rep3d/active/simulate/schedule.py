@@ -1,6 +1,6 @@
 """Replays annotation on a labelled data set, to see which strategy needs the fewest labels.
 
-A simulation is made of units (see :mod:`rep3d.simulate_runs`): for each seed the first batch, one unit per strategy,
+A simulation is made of units (see :mod:`rep3d.active.simulate.unit`): for each seed the first batch, one unit per strategy,
 and one training on the whole pool to compare with. Each unit's result is a file; a unit whose file is there is not
 done again, so that a simulation that was interrupted goes on where it was.
 """
@@ -25,10 +25,9 @@ from typing import Any
 
 from rep3d import __version__
 from rep3d.acquisition import STRATEGIES, check_strategy
-from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
-from rep3d.errors import ConfigError, Rep3DError, TrainingError
-from rep3d.simulate_figures import write_curves
-from rep3d.simulate_runs import (
+from rep3d.active.simulate.figures import write_curves
+from rep3d.active.simulate.summary import summarise
+from rep3d.active.simulate.unit import (
     FIRST_BATCH,
     REFERENCE,
     SCRATCH_SUFFIX,
@@ -37,7 +36,8 @@ from rep3d.simulate_runs import (
     play_unit,
     write_json,
 )
-from rep3d.simulate_summary import summarise
+from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
+from rep3d.errors import ConfigError, Rep3DError, TrainingError
 
 __all__ = ["SimulationPlan", "simulate"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rep3d.active.simulate.summary import BASELINE, SHARE_OF_FULL
 from rep3d.html import GREY, LINE_COLOURS
-from rep3d.simulate_summary import BASELINE, SHARE_OF_FULL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ _DODGE = 0.12  # of the narrowest step between label counts: neighbouring bars m
 
 
 def write_curves(summary: Mapping[str, Any], title: str, path: Path) -> None:
-    """Draws the summary of :func:`rep3d.simulate_summary.summarise` into a PNG file.
+    """Draws the summary of :func:`rep3d.active.simulate.summary.summarise` into a PNG file.
 
     Left the mean Dice over seeds with its interval, right (where random choice was played) the paired difference to it.
     """

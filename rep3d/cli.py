@@ -327,9 +327,9 @@ def simulate(
 
     Given again, the command goes on where it was.
     """
-    from rep3d.acquisition import STRATEGIES
     from rep3d.active.simulate.schedule import SimulationPlan
     from rep3d.active.simulate.schedule import simulate as run
+    from rep3d.active.strategies import STRATEGIES
     from rep3d.simulate_table import show_strategies, show_summary
 
     if strategies == "help":

@@ -21,7 +21,7 @@ from lib.scoring_watch import ScoringWatch
 from lib.strategies import all_strategies
 from lib.workspace import ModelWorkspace, Workspace
 
-from rep3d.acquisition import STRATEGIES, ImageScore
+from rep3d.active.strategies import STRATEGIES, ImageScore
 from rep3d.errors import CheckpointError, ImageError
 from tests.app.data import LABELS, publish_small_model, write_image, write_label
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rep3d.acquisition import STRATEGIES
+from rep3d.active.strategies import STRATEGIES
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from tests.app.data import CONF, publish_small_model, write_image, write_label
 from tests.app.server import AppServer

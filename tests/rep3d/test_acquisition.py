@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rep3d.acquisition import NEEDS, STRATEGIES, ImageScore, assess, check_strategy, select, select_batch
+from rep3d.active.strategies import NEEDS, STRATEGIES, ImageScore, assess, check_strategy, select, select_batch
 from rep3d.checkpoint import Checkpoint
 from rep3d.errors import ConfigError
 from rep3d.inference.predictor import Predictor

@@ -23,7 +23,7 @@ from lib.registry import FINAL, CaseFiles
 from lib.reviews import Reviews
 from lib.scores import read_knowledge
 from lib.served import ServedModel
-from rep3d.acquisition import ImageScore
+from rep3d.active.strategies import ImageScore
 from rep3d.errors import CheckpointError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles
 from rep3d.imaging.volumes import stored_grid

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lib.startup import StartupError
-from rep3d.acquisition import STRATEGIES
+from rep3d.active.strategies import STRATEGIES
 from rep3d.errors import Rep3DError
 from rep3d.inference.predictor import choose_device
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS

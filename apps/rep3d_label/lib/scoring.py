@@ -25,7 +25,7 @@ from lib.published import PublishedModel
 from lib.scores import Knowledge, current_scores, identity, read_knowledge, write_knowledge
 from lib.served import ServedModel
 from lib.workspace import ModelWorkspace
-from rep3d.acquisition import assess
+from rep3d.active.strategies import assess
 from rep3d.errors import CheckpointError, ImageError
 from rep3d.inference.predictor import Predictor
 

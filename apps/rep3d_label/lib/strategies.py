@@ -1,4 +1,4 @@
-"""Which image to annotate next: the strategies of :mod:`rep3d.acquisition` over what the published model knows."""
+"""Which image to annotate next: the strategies of :mod:`rep3d.active.strategies` over what the published model knows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from lib.datastore import Rep3DDatastore
 from lib.scores import Knowledge, read_knowledge
 from lib.served import ServedModel
-from rep3d.acquisition import NEEDS, STRATEGIES, select
+from rep3d.active.strategies import NEEDS, STRATEGIES, select
 from rep3d.errors import CheckpointError
 
 __all__ = ["Acquisition", "all_strategies"]
@@ -24,7 +24,7 @@ def all_strategies(served: Mapping[str, ServedModel], default_model: str) -> dic
 
 
 class Acquisition(Strategy):
-    """One strategy of :data:`rep3d.acquisition.STRATEGIES`.
+    """One strategy of :data:`rep3d.active.strategies.STRATEGIES`.
 
     Only scores and features of the model that is published now count. While they are missing another strategy chooses,
     at random in the end, and the answer says so.

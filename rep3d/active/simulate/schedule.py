@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from rep3d import __version__
-from rep3d.acquisition import STRATEGIES, check_strategy
 from rep3d.active.simulate.figures import write_curves
 from rep3d.active.simulate.summary import summarise
 from rep3d.active.simulate.unit import (
@@ -36,6 +35,7 @@ from rep3d.active.simulate.unit import (
     play_unit,
     write_json,
 )
+from rep3d.active.strategies import STRATEGIES, check_strategy
 from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
 from rep3d.errors import ConfigError, Rep3DError, TrainingError
 
@@ -58,7 +58,7 @@ def simulate(
     Args:
         data: a folder in the decathlon's layout; None for generated phantoms.
         out: folder to write into; what is there already of this simulation is not computed again.
-        strategies: some of :data:`rep3d.acquisition.STRATEGIES`.
+        strategies: some of :data:`rep3d.active.strategies.STRATEGIES`.
         seeds: each is another split, first batch and initialisation.
         plan: how many cases, labels and steps.
         jobs: units to work on at the same time, each in a process with its share of the cores.

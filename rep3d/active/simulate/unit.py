@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rep3d.acquisition import NEEDS, ImageScore, assess, check_strategy, select_batch
+from rep3d.active.strategies import NEEDS, ImageScore, assess, check_strategy, select_batch
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rep3d.data.cases import Case
 from rep3d.data.cohort import Cohort

@@ -26,8 +26,8 @@ import psutil
 import requests
 import torch
 
-from rep3d.checkout import APP, import_client_path
 from rep3d.checkpoint import save_checkpoint
+from rep3d.demo.checkout import APP, import_client_path
 from rep3d.demo.server import ServerProcess, free_port
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D

@@ -366,7 +366,7 @@ app.command()(versions)
 def main() -> None:
     """Entry point: our own errors are shown as one clear message, not as a traceback."""
     try:
-        from rep3d.checkout import import_client_path
+        from rep3d.demo.checkout import import_client_path
 
         import_client_path()
         from Rep3DLabelLib.errors import ClientError

@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 
-from rep3d.checkout import import_client_path
 from rep3d.data.cases import Case
 from rep3d.data.cohort import Cohort
+from rep3d.demo.checkout import import_client_path
 from rep3d.demo.report import CasePicture, DemoReport, RoundResult, pick_cases, write_report
 from rep3d.demo.server import ServerProcess
 from rep3d.errors import ConfigError, Rep3DError

@@ -65,7 +65,7 @@ def test_one_round_through_a_real_server(shared_data: Path, tmp_path: Path) -> N
 def test_the_demo_learns_the_hippocampus(shared_data: Path, tmp_path: Path) -> None:
     """About ten minutes on two cores. 0.70 leaves room for slow machines; docs/results.md has what was reached."""
     sizes = ["--submit", "8", "--rounds", "2", "--held-out", "10", "--iterations", "360", "--minutes", "15"]
-    command = [sys.executable, "-m", "rep3d.cli", "demo", "--data", str(shared_data / "hippocampus")]
+    command = [sys.executable, "-m", "rep3d.cli.main", "demo", "--data", str(shared_data / "hippocampus")]
     command += ["--out", str(tmp_path), *sizes]
     done = subprocess.run(command, capture_output=True, text=True, timeout=2400, env=dict(os.environ))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.cli import app as command_line
+from rep3d.cli.main import app as command_line
 from rep3d.evaluation.gate import decide, label_means
 from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore

@@ -17,12 +17,12 @@ from rep3d.data.phantoms import generate_cohort
 
 def _rep3d(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "rep3d.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "rep3d.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_help_and_version_do_not_load_torch() -> None:
-    code = "import sys, rep3d, rep3d.cli, rep3d.tasks.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, rep3d, rep3d.cli.main, rep3d.tasks.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
     assert _rep3d("--version").stdout.strip() == f"rep3d {__version__}"
     shown = _rep3d("--help").stdout

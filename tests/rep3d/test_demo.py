@@ -127,7 +127,7 @@ def _marked(mark: str) -> list[psutil.Process]:
 
 def _demo(out: Path, *arguments: str) -> list[str]:
     sizes = ["--submit", "2", "--rounds", "1", "--held-out", "2"]
-    return [sys.executable, "-m", "rep3d.cli", "demo", "--out", str(out), *sizes, *arguments]
+    return [sys.executable, "-m", "rep3d.cli.main", "demo", "--out", str(out), *sizes, *arguments]
 
 
 def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -111,12 +111,12 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
 
 def _tasks(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "rep3d.cli", "tasks", *arguments]
+    command = [sys.executable, "-m", "rep3d.cli.main", "tasks", *arguments]
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, env=environment)
 
 
 def test_tasks_do_not_load_torch() -> None:
-    code = "import sys, rep3d.task_table; sys.exit('torch' in sys.modules)"
+    code = "import sys, rep3d.cli.task_table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

@@ -19,7 +19,7 @@ from rep3d.active.simulate.figures import write_curves
 from rep3d.active.simulate.schedule import SimulationPlan, simulate
 from rep3d.active.simulate.summary import interval, labels_to_reach, summarise
 from rep3d.active.simulate.unit import FIRST_BATCH, REFERENCE, Unit
-from rep3d.cli import app
+from rep3d.cli.main import app
 from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import ConfigError, TaskError
 from rep3d.nn import config
@@ -90,7 +90,17 @@ def test_strategies_are_compared_on_the_same_cases_and_nothing_is_done_twice(
 def test_runs_in_processes_survive_an_interruption(data: Path, tmp_path: Path) -> None:
     """A polite kill ends all processes; the same command goes on where it was and gets to the end."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "rep3d.cli", "simulate", str(data), "--out", str(out), "--strategies", "entropy"]
+    command = [
+        sys.executable,
+        "-m",
+        "rep3d.cli.main",
+        "simulate",
+        str(data),
+        "--out",
+        str(out),
+        "--strategies",
+        "entropy",
+    ]
     command += ["--seeds", "0", "--labels", "1,2", "--pool", "3", "--held-out", "1", "--iterations", "2"]
     command += ["--jobs", "2", "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

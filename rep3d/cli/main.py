@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from rep3d import __version__
+from rep3d.cli.versions import versions
 from rep3d.errors import Rep3DError
-from rep3d.version_commands import versions
 
 # Idle OpenMP threads must sleep, not spin, where several processes share the cores. Read when PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -134,7 +134,7 @@ def tasks(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """List the tasks known by name: labels, values, colours, terminology, spacing, intensity, patch."""
-    from rep3d.task_table import show_task, show_tasks, tasks_as_json
+    from rep3d.cli.task_table import show_task, show_tasks, tasks_as_json
 
     if as_json:
         console.print_json(data=tasks_as_json(name))
@@ -330,7 +330,7 @@ def simulate(
     from rep3d.active.simulate.schedule import SimulationPlan
     from rep3d.active.simulate.schedule import simulate as run
     from rep3d.active.strategies import STRATEGIES
-    from rep3d.simulate_table import show_strategies, show_summary
+    from rep3d.cli.simulate_table import show_strategies, show_summary
 
     if strategies == "help":
         show_strategies(console, STRATEGIES)

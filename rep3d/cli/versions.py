@@ -45,7 +45,7 @@ def versions(
     reason: Annotated[str, typer.Option(help="Why it is published.")] = "",
 ) -> None:
     """List the versions of a served model, show one, publish, roll back, delete or export one."""
-    from rep3d.version_table import show_version, show_versions
+    from rep3d.cli.version_table import show_version, show_versions
     from rep3d.versions.store import VersionStore
 
     console = Console()

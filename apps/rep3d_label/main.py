@@ -13,11 +13,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import lib.environment  # noqa: F401  (first: it makes sure that all others can be imported)
+import lib.boot.environment  # noqa: F401  (first: it makes sure that all others can be imported)
 from fastapi import HTTPException
 from lib.assignment import next_sample
 from lib.auto_train import AutoTrain
 from lib.batch import BatchRunner
+from lib.boot.checks import (
+    StartupError,
+    check_port,
+    check_writable,
+    hold_folder,
+    host_from_arguments,
+    in_child_process,
+    in_server_process,
+    mark_started,
+    say_once,
+    server_is_starting,
+)
+from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
+from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
 from lib.case_book import CaseBook
 from lib.datastore import Rep3DDatastore
 from lib.dicom_import import DicomImport
@@ -34,20 +48,6 @@ from lib.scoring import UncertaintyScoring
 from lib.scoring_watch import ScoringWatch
 from lib.served import ServedModel
 from lib.sessions import SafeSessions
-from lib.setup import ModelSetup, Setup, damaged_checkpoint
-from lib.shutdown import make_incoming_folder, stop_children_with_server
-from lib.startup import (
-    StartupError,
-    check_port,
-    check_writable,
-    hold_folder,
-    host_from_arguments,
-    in_child_process,
-    in_server_process,
-    mark_started,
-    say_once,
-    server_is_starting,
-)
 from lib.strategies import all_strategies
 from lib.thumbnails import Thumbnails
 from lib.train import Rep3DTrainTask

@@ -9,11 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from lib.conf import OPTIONS, AppConf, parse_labels
+from lib.boot.checks import StartupError, host_from_arguments
+from lib.boot.conf import OPTIONS, AppConf, parse_labels
+from lib.boot.setup import Setup
 from lib.names import checked_name, split_suffix
 from lib.registry import DATASTORE_FILE, check_registry, images_folder
-from lib.setup import Setup
-from lib.startup import StartupError, host_from_arguments
 from lib.train import TrainRequest
 from lib.workspace import write_text
 

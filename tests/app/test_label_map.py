@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from lib.boot.checks import StartupError
+from lib.boot.setup import Setup
 from lib.label_map import LabelMap
-from lib.setup import Setup
-from lib.startup import StartupError
 
 from tests.app.data import publish_small_model, unchanged
 

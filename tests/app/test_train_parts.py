@@ -18,7 +18,7 @@ import torch
 from fastapi import HTTPException
 from lib import train_start
 from lib.auto_train import AutoTrain
-from lib.setup import Setup
+from lib.boot.setup import Setup
 from lib.train_cases import LabelledCases, case_for, case_weights
 from lib.train_request import TrainRequest
 from lib.train_run import resumable_run

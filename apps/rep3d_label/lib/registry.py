@@ -22,8 +22,8 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 
+from lib.boot.checks import StartupError
 from lib.names import split_suffix
-from lib.startup import StartupError
 from lib.workspace import write_text
 from rep3d.data.cases import Case
 from rep3d.imaging.volumes import IMAGE_SUFFIXES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lib.boot.setup import ModelSetup
 from lib.published import PublishedModel
-from lib.setup import ModelSetup
 from rep3d.versions.store import VersionStore
 
 __all__ = ["ServedModel"]

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lib.boot.setup import ModelSetup
 from lib.datastore import Rep3DDatastore
 from lib.label_files import described_values
 from lib.registry import FINAL
 from lib.served import ServedModel
-from lib.setup import ModelSetup
 from rep3d.data.cases import Case
 from rep3d.errors import LabelError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles, Split

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lib.conf import OWN_LABELS, AppConf
+from lib.boot.checks import StartupError
+from lib.boot.conf import OWN_LABELS, AppConf
 from lib.label_map import LabelMap
-from lib.startup import StartupError
 from lib.workspace import ModelWorkspace, Workspace
 from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError, TaskError

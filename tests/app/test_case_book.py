@@ -16,7 +16,7 @@ from fastapi import HTTPException
 from lib.assignment import next_sample
 from lib.case_book import CaseBook
 from lib.datastore import Rep3DDatastore
-from lib.label_facts import FactsCache
+from lib.labels.facts import FactsCache
 from lib.leases import LeaseBook
 from lib.reviews import Reviews
 from lib.thumbnails import label_colours, render
@@ -91,7 +91,7 @@ def test_facts_about_labels_survive_a_restart(folder: Folder, tmp_path: Path, mo
     folder.store.save_label("case_000", str(label), "final", {"user": "anna"})
     before = folder.book.case("case_000")
     folder.open()
-    monkeypatch.setattr("lib.label_facts.read_label", lambda file: pytest.fail(f"{file} was read again"))
+    monkeypatch.setattr("lib.labels.facts.read_label", lambda file: pytest.fail(f"{file} was read again"))
     assert folder.book.case("case_000") == before
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lib.boot.checks import StartupError
 from lib.boot.setup import Setup
-from lib.label_map import LabelMap
+from lib.labels.label_map import LabelMap
 
 from tests.app.data import publish_small_model, unchanged
 

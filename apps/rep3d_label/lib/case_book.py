@@ -17,7 +17,7 @@ from fastapi import HTTPException
 
 from lib.datastore import Rep3DDatastore
 from lib.history import REPLACED
-from lib.label_facts import LabelFacts, Stamp, file_stamp
+from lib.labels.facts import LabelFacts, Stamp, file_stamp
 from lib.leases import Lease, LeaseBook
 from lib.registry import FINAL, CaseFiles
 from lib.reviews import Reviews

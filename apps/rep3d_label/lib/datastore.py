@@ -25,9 +25,9 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 from pydantic_core import from_json
 
 from lib.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_time
-from lib.label_facts import FactsCache, Stamp, file_stamp
-from lib.label_files import PreparedLabel, SubmitOptions, described_values, prepare_label
-from lib.label_formats import LABEL_SUFFIXES
+from lib.labels.facts import FactsCache, Stamp, file_stamp
+from lib.labels.formats import LABEL_SUFFIXES
+from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
 from lib.names import checked_name, split_suffix
 from lib.predictions import Predictions
 from lib.registry import FINAL, Registry

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.label_facts import Stamp, file_stamp
+from lib.labels.facts import Stamp, file_stamp
 from lib.workspace import copy_whole, read_json, utc_now, write_text
 from rep3d.errors import LabelError
 from rep3d.evaluation.metrics import dice_per_label

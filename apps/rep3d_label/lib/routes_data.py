@@ -17,8 +17,8 @@ from starlette.background import BackgroundTask
 from lib.access import AS_ANNOTATOR
 from lib.annotators import Annotator
 from lib.forms import flag, json_object, upload_name
-from lib.label_files import SubmitOptions
-from lib.label_formats import LABEL_SUFFIXES
+from lib.labels.formats import LABEL_SUFFIXES
+from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
 from lib.registry import FINAL
 from rep3d.imaging.volumes import IMAGE_SUFFIXES
@@ -56,8 +56,8 @@ def save_label(
 ) -> Any:
     """Submits a label.
 
-    ``params`` may have, besides facts to keep with it: ``label_info`` (see :func:`lib.label_files.described_values`),
-    ``model_version``, ``empty`` and ``resample`` (see :class:`lib.label_files.SubmitOptions`), ``override_lease``.
+    ``params`` may have, besides facts to keep with it: ``label_info`` (see :func:`lib.labels.submission.described_values`),
+    ``model_version``, ``empty`` and ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``.
     """
     app = app_instance()
     values = json_object("params", params)

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from lib.label_facts import file_stamp
+from lib.labels.facts import file_stamp
 from lib.workspace import whole_file
 from rep3d.errors import ImageError, LabelError
 from rep3d.imaging.volumes import read_label, stored_grid

@@ -9,7 +9,7 @@ from typing import Any
 
 from lib.boot.setup import ModelSetup
 from lib.datastore import Rep3DDatastore
-from lib.label_files import described_values
+from lib.labels.submission import described_values
 from lib.registry import FINAL
 from lib.served import ServedModel
 from rep3d.data.cases import Case

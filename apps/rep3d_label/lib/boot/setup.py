@@ -13,7 +13,7 @@ from typing import Any
 
 from lib.boot.checks import StartupError
 from lib.boot.conf import OWN_LABELS, AppConf
-from lib.label_map import LabelMap
+from lib.labels.label_map import LabelMap
 from lib.workspace import ModelWorkspace, Workspace
 from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError, TaskError

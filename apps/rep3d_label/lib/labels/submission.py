@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 
-from lib.label_facts import LabelFacts
-from lib.label_formats import LABEL_SUFFIXES, as_nifti
+from lib.labels.facts import LabelFacts
+from lib.labels.formats import LABEL_SUFFIXES, as_nifti
 from lib.names import split_suffix
 from rep3d.errors import LabelError
 from rep3d.imaging.volumes import (

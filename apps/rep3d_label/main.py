@@ -38,15 +38,15 @@ from lib.dicom_import import DicomImport
 from lib.http_errors import register_error_handlers
 from lib.infer import Rep3DInferTask
 from lib.leases import LeaseBook
+from lib.models.published import PublishedModel
+from lib.models.served import ServedModel
 from lib.names import checked_name
-from lib.published import PublishedModel
 from lib.registry import DATASTORE_FILE, check_registry
 from lib.requests_running import RunningRequests
 from lib.reviews import Reviews
 from lib.routes import add_routes
 from lib.scoring import UncertaintyScoring
 from lib.scoring_watch import ScoringWatch
-from lib.served import ServedModel
 from lib.sessions import SafeSessions
 from lib.strategies import all_strategies
 from lib.thumbnails import Thumbnails

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from monailabel.utils.async_tasks.utils import processes
 
+from lib.models.served import ServedModel
 from lib.registry import DATASTORE_FILE
 from lib.scores import identity
-from lib.served import ServedModel
 from lib.thumbnails import label_colours
 from lib.workspace import read_json, utc_now
 from rep3d import __version__

@@ -16,7 +16,7 @@ from monailabel.config import settings
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.infer_request import InferRequest
-from lib.published import PublishedModel
+from lib.models.published import PublishedModel
 from lib.requests_running import RunningRequests
 
 __all__ = ["Rep3DInferTask"]

@@ -16,7 +16,7 @@ from starlette.background import BackgroundTask
 
 from lib.access import AS_ADMIN, AS_USER
 from lib.forms import is_text
-from lib.served import ServedModel
+from lib.models.served import ServedModel
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError
 from rep3d.inference.export import export_onnx

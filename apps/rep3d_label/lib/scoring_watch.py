@@ -16,10 +16,10 @@ from monailabel.endpoints import scoring
 from monailabel.utils.async_tasks.utils import stop_background_task, tasks
 
 from lib.datastore import Rep3DDatastore
-from lib.published import PublishedModel
+from lib.models.published import PublishedModel
+from lib.models.served import ServedModel
 from lib.scores import Knowledge, identity, read_knowledge
 from lib.scoring import missing_work
-from lib.served import ServedModel
 from lib.workspace import ModelWorkspace
 from rep3d.errors import Rep3DError
 

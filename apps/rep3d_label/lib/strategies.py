@@ -10,8 +10,8 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.datastore import Rep3DDatastore
+from lib.models.served import ServedModel
 from lib.scores import Knowledge, read_knowledge
-from lib.served import ServedModel
 from rep3d.active.strategies import NEEDS, STRATEGIES, select
 from rep3d.errors import CheckpointError
 

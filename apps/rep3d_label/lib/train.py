@@ -15,7 +15,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
 
 from lib.datastore import Rep3DDatastore
-from lib.served import ServedModel
+from lib.models.served import ServedModel
 from lib.train_request import TrainRequest
 from lib.train_run import TrainRun, resumable_run
 from lib.train_status import FINISHED_PHASES, TrainStatus, process_mark, read_status

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.datastore import Rep3DDatastore
+from lib.models.served import ServedModel
 from lib.scoring import score_unlabelled
-from lib.served import ServedModel
 from lib.train_cases import LabelledCases, case_weights, find_cases, split_cases
 from lib.train_request import TrainRequest
 from lib.train_status import TrainStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.boot.setup import ModelSetup
-from lib.published import PublishedModel
+from lib.models.published import PublishedModel
 from rep3d.versions.store import VersionStore
 
 __all__ = ["ServedModel"]

@@ -33,7 +33,6 @@ from lib.boot.checks import (
 from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
 from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
 from lib.case_book import CaseBook
-from lib.datastore import Rep3DDatastore
 from lib.dicom_import import DicomImport
 from lib.http_errors import register_error_handlers
 from lib.infer import Rep3DInferTask
@@ -41,13 +40,14 @@ from lib.leases import LeaseBook
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name
-from lib.registry import DATASTORE_FILE, check_registry
 from lib.requests_running import RunningRequests
 from lib.reviews import Reviews
 from lib.routes import add_routes
 from lib.scoring import UncertaintyScoring
 from lib.scoring_watch import ScoringWatch
 from lib.sessions import SafeSessions
+from lib.storage.datastore import Rep3DDatastore
+from lib.storage.registry import DATASTORE_FILE, check_registry
 from lib.strategies import all_strategies
 from lib.thumbnails import Thumbnails
 from lib.train import Rep3DTrainTask

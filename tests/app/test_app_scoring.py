@@ -13,11 +13,11 @@ import pytest
 import torch
 from fastapi import HTTPException
 from lib import scoring_watch
-from lib.datastore import Rep3DDatastore
 from lib.models.published import PublishedModel
 from lib.scores import Knowledge, current_scores, read_knowledge, write_knowledge
 from lib.scoring import UncertaintyScoring, missing_work, score_unlabelled
 from lib.scoring_watch import ScoringWatch
+from lib.storage.datastore import Rep3DDatastore
 from lib.strategies import all_strategies
 from lib.workspace import ModelWorkspace, Workspace
 

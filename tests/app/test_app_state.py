@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from fastapi import HTTPException
-from lib.datastore import Rep3DDatastore
-from lib.registry import check_registry
+from lib.storage.datastore import Rep3DDatastore
+from lib.storage.registry import check_registry
 from lib.train_status import TrainStatus, read_status
 from lib.workspace import Workspace, write_text
 
@@ -119,7 +119,7 @@ def test_coarse_clock_replaces_nothing_in_the_history(
     datastore: Rep3DDatastore, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter(["1", "1", "1", "2"])
-    monkeypatch.setattr("lib.history.file_time", lambda: next(times))
+    monkeypatch.setattr("lib.storage.history.file_time", lambda: next(times))
     labels = [write_label(tmp_path / "up" / f"{seed}.nii.gz", seed) for seed in range(3)]
     for label in labels:
         datastore.save_label("case_0", str(label), "final", {})

@@ -15,10 +15,10 @@ import pytest
 from fastapi import HTTPException
 from lib.assignment import next_sample
 from lib.case_book import CaseBook
-from lib.datastore import Rep3DDatastore
 from lib.labels.facts import FactsCache
 from lib.leases import LeaseBook
 from lib.reviews import Reviews
+from lib.storage.datastore import Rep3DDatastore
 from lib.thumbnails import label_colours, render
 from lib.workspace import Workspace
 from PIL import Image
@@ -144,7 +144,7 @@ def test_submission_is_compared_with_the_last_prediction(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     if not at_once:
-        monkeypatch.setattr("lib.datastore._COMPARE_AT_ONCE", 0)
+        monkeypatch.setattr("lib.storage.datastore._COMPARE_AT_ONCE", 0)
     old, new, label = (write_label(tmp_path / f"{seed}.nii.gz", seed) for seed in (0, 1, 2))
     folder.store.keep_prediction("case_000", old, {"model": "rep3d", "version": "v1"})
     folder.store.keep_prediction("case_000", new, {"model": "rep3d", "version": "v2"})

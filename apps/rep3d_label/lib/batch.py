@@ -22,9 +22,9 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.datastore import Rep3DDatastore
 from lib.leases import LeaseBook
 from lib.models.served import ServedModel
+from lib.storage.datastore import Rep3DDatastore
 from lib.workspace import read_json, utc_now, write_text
 from rep3d.errors import InferenceCancelled, Rep3DError
 from rep3d.inference.predictor import Predictor

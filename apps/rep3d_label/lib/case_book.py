@@ -15,14 +15,14 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.datastore import Rep3DDatastore
-from lib.history import REPLACED
 from lib.labels.facts import LabelFacts, Stamp, file_stamp
 from lib.leases import Lease, LeaseBook
 from lib.models.served import ServedModel
-from lib.registry import FINAL, CaseFiles
 from lib.reviews import Reviews
 from lib.scores import read_knowledge
+from lib.storage.datastore import Rep3DDatastore
+from lib.storage.history import REPLACED
+from lib.storage.registry import FINAL, CaseFiles
 from rep3d.active.strategies import ImageScore
 from rep3d.errors import CheckpointError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles

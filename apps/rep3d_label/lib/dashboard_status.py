@@ -15,8 +15,8 @@ import torch
 from monailabel.utils.async_tasks.utils import processes
 
 from lib.models.served import ServedModel
-from lib.registry import DATASTORE_FILE
 from lib.scores import identity
+from lib.storage.registry import DATASTORE_FILE
 from lib.thumbnails import label_colours
 from lib.workspace import read_json, utc_now
 from rep3d import __version__

@@ -14,7 +14,7 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.access import AS_ANNOTATOR, AS_USER
 from lib.annotators import Annotator
 from lib.forms import flag
-from lib.registry import FINAL
+from lib.storage.registry import FINAL
 from rep3d.errors import ImageError
 
 __all__ = ["router"]

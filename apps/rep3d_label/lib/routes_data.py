@@ -20,7 +20,7 @@ from lib.forms import flag, json_object, upload_name
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
-from lib.registry import FINAL
+from lib.storage.registry import FINAL
 from rep3d.imaging.volumes import IMAGE_SUFFIXES
 
 __all__ = ["router"]

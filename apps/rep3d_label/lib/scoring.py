@@ -20,10 +20,10 @@ import psutil
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
-from lib.datastore import Rep3DDatastore
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.scores import Knowledge, current_scores, identity, read_knowledge, write_knowledge
+from lib.storage.datastore import Rep3DDatastore
 from lib.workspace import ModelWorkspace
 from rep3d.active.strategies import assess
 from rep3d.errors import CheckpointError, ImageError

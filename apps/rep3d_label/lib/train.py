@@ -14,8 +14,8 @@ from typing import Any
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
 
-from lib.datastore import Rep3DDatastore
 from lib.models.served import ServedModel
+from lib.storage.datastore import Rep3DDatastore
 from lib.train_request import TrainRequest
 from lib.train_run import TrainRun, resumable_run
 from lib.train_status import FINISHED_PHASES, TrainStatus, process_mark, read_status

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.boot.setup import ModelSetup
-from lib.datastore import Rep3DDatastore
 from lib.labels.submission import described_values
 from lib.models.served import ServedModel
-from lib.registry import FINAL
+from lib.storage.datastore import Rep3DDatastore
+from lib.storage.registry import FINAL
 from rep3d.data.cases import Case
 from rep3d.errors import LabelError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles, Split

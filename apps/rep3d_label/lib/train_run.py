@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.datastore import Rep3DDatastore
 from lib.models.served import ServedModel
 from lib.scoring import score_unlabelled
+from lib.storage.datastore import Rep3DDatastore
 from lib.train_cases import LabelledCases, case_weights, find_cases, split_cases
 from lib.train_request import TrainRequest
 from lib.train_status import TrainStatus

@@ -24,13 +24,13 @@ from fastapi import HTTPException
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from pydantic_core import from_json
 
-from lib.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_time
 from lib.labels.facts import FactsCache, Stamp, file_stamp
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
 from lib.names import checked_name, split_suffix
-from lib.predictions import Predictions
-from lib.registry import FINAL, Registry
+from lib.storage.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_time
+from lib.storage.predictions import Predictions
+from lib.storage.registry import FINAL, Registry
 from lib.workspace import Workspace, copy_whole, utc_now, write_text
 from rep3d.errors import ImageError, LabelError, Rep3DError
 from rep3d.imaging.volumes import IMAGE_SUFFIXES, geometry, stored_grid
@@ -71,7 +71,7 @@ class Rep3DDatastore(Registry):
         workspace: where history, predictions and removed cases go.
         labels: label name to voxel value, the server's one map.
         auto_reload: notice files that are put into or taken out of the folder while the server runs.
-        read_only: never write; see :class:`lib.registry.Registry`.
+        read_only: never write; see :class:`lib.storage.registry.Registry`.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ from lib.boot.checks import (
 from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
 from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
 from lib.case_book import CaseBook
-from lib.dicom_import import DicomImport
+from lib.dicom.importer import DicomImport
 from lib.http_errors import register_error_handlers
 from lib.infer import Rep3DInferTask
 from lib.leases import LeaseBook

@@ -210,8 +210,8 @@ def test_too_many_files_and_no_file(server: AppServer, studies: Path) -> None:
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lib import dicom_upload
-    from lib.dicom_upload import Limits, unpack_dicom
+    from lib.dicom import upload as dicom_upload
+    from lib.dicom.upload import Limits, unpack_dicom
 
     content = packed_entries({f"{number}.dcm": DICOM + bytes(100_000) for number in range(4)})
 
@@ -235,7 +235,7 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lib import dicom_upload
+    from lib.dicom import upload as dicom_upload
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -247,7 +247,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_random_damage_never_escapes(tmp_path: Path) -> None:
-    from lib.dicom_upload import unpack_dicom
+    from lib.dicom.upload import unpack_dicom
 
     good = packed_entries({f"{number}.dcm": DICOM for number in range(3)})
     random = np.random.default_rng(0)

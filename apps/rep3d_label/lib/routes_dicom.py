@@ -13,7 +13,7 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.access import AS_ANNOTATOR
-from lib.dicom_upload import unpack_dicom
+from lib.dicom.upload import unpack_dicom
 
 __all__ = ["router"]
 

@@ -15,6 +15,9 @@ from typing import Any
 
 import lib.boot.environment  # noqa: F401  (first: it makes sure that all others can be imported)
 from fastapi import HTTPException
+from lib.active.scoring import UncertaintyScoring
+from lib.active.strategies import all_strategies
+from lib.active.watch import ScoringWatch
 from lib.assignment import next_sample
 from lib.auto_train import AutoTrain
 from lib.batch import BatchRunner
@@ -43,12 +46,9 @@ from lib.names import checked_name
 from lib.requests_running import RunningRequests
 from lib.reviews import Reviews
 from lib.routes import add_routes
-from lib.scoring import UncertaintyScoring
-from lib.scoring_watch import ScoringWatch
 from lib.sessions import SafeSessions
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import DATASTORE_FILE, check_registry
-from lib.strategies import all_strategies
 from lib.thumbnails import Thumbnails
 from lib.train import Rep3DTrainTask
 from lib.train_cases import models_taught

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from fastapi import HTTPException
-from lib import scoring_watch
+from lib.active import watch as scoring_watch
+from lib.active.knowledge import Knowledge, current_scores, read_knowledge, write_knowledge
+from lib.active.scoring import UncertaintyScoring, missing_work, score_unlabelled
+from lib.active.strategies import all_strategies
+from lib.active.watch import ScoringWatch
 from lib.models.published import PublishedModel
-from lib.scores import Knowledge, current_scores, read_knowledge, write_knowledge
-from lib.scoring import UncertaintyScoring, missing_work, score_unlabelled
-from lib.scoring_watch import ScoringWatch
 from lib.storage.datastore import Rep3DDatastore
-from lib.strategies import all_strategies
 from lib.workspace import ModelWorkspace, Workspace
 
 from rep3d.active.strategies import STRATEGIES, ImageScore
@@ -116,7 +116,7 @@ def test_what_is_known_is_not_computed_again(studies: _Studies) -> None:
 
 
 def test_scores_survive_a_kill_in_the_middle(studies: _Studies, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lib.scoring._WRITE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("lib.active.scoring._WRITE_EVERY_SECONDS", 0.0)
 
     def killed(name: str) -> None:
         if len(studies.asked) == 6:

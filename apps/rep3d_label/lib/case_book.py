@@ -15,11 +15,11 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from lib.active.knowledge import read_knowledge
 from lib.labels.facts import LabelFacts, Stamp, file_stamp
 from lib.leases import Lease, LeaseBook
 from lib.models.served import ServedModel
 from lib.reviews import Reviews
-from lib.scores import read_knowledge
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.history import REPLACED
 from lib.storage.registry import FINAL, CaseFiles

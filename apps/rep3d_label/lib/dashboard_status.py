@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from monailabel.utils.async_tasks.utils import processes
 
+from lib.active.knowledge import identity
 from lib.models.served import ServedModel
-from lib.scores import identity
 from lib.storage.registry import DATASTORE_FILE
 from lib.thumbnails import label_colours
 from lib.workspace import read_json, utc_now

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.active.scoring import score_unlabelled
 from lib.models.served import ServedModel
-from lib.scoring import score_unlabelled
 from lib.storage.datastore import Rep3DDatastore
 from lib.train_cases import LabelledCases, case_weights, find_cases, split_cases
 from lib.train_request import TrainRequest

@@ -9,8 +9,8 @@ import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from lib.active.knowledge import Knowledge, read_knowledge
 from lib.models.served import ServedModel
-from lib.scores import Knowledge, read_knowledge
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.active.strategies import NEEDS, STRATEGIES, select
 from rep3d.errors import CheckpointError

@@ -15,10 +15,10 @@ from typing import Any
 from monailabel.endpoints import scoring
 from monailabel.utils.async_tasks.utils import stop_background_task, tasks
 
+from lib.active.knowledge import Knowledge, identity, read_knowledge
+from lib.active.scoring import missing_work
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
-from lib.scores import Knowledge, identity, read_knowledge
-from lib.scoring import missing_work
 from lib.storage.datastore import Rep3DDatastore
 from lib.workspace import ModelWorkspace
 from rep3d.errors import Rep3DError

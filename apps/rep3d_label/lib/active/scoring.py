@@ -1,7 +1,7 @@
 """How useful a label would be: the published model's doubt about each image, and what each image looks like to it.
 
 Runs in a child process: after each training, on request, and whenever the server has nothing else to compute (see
-:mod:`lib.scoring_watch`). Results are written as they come, so that a long series is of use before its end and goes on
+:mod:`lib.active.watch`). Results are written as they come, so that a long series is of use before its end and goes on
 where it was. First come the measures that one look at an image gives, then the test-time views, which need several;
 after a training they are left to the watch, for somebody waits for that training to end.
 """
@@ -20,9 +20,9 @@ import psutil
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
+from lib.active.knowledge import Knowledge, current_scores, identity, read_knowledge, write_knowledge
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
-from lib.scores import Knowledge, current_scores, identity, read_knowledge, write_knowledge
 from lib.storage.datastore import Rep3DDatastore
 from lib.workspace import ModelWorkspace
 from rep3d.active.strategies import assess

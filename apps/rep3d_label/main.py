@@ -18,7 +18,6 @@ from fastapi import HTTPException
 from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
-from lib.assignment import next_sample
 from lib.auto_train import AutoTrain
 from lib.batch import BatchRunner
 from lib.boot.checks import (
@@ -35,21 +34,22 @@ from lib.boot.checks import (
 )
 from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
 from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
-from lib.case_book import CaseBook
+from lib.cases.assignment import next_sample
+from lib.cases.book import CaseBook
+from lib.cases.leases import LeaseBook
+from lib.cases.reviews import Reviews
+from lib.cases.thumbnails import Thumbnails
 from lib.dicom.importer import DicomImport
 from lib.http_errors import register_error_handlers
 from lib.infer import Rep3DInferTask
-from lib.leases import LeaseBook
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name
 from lib.requests_running import RunningRequests
-from lib.reviews import Reviews
 from lib.routes import add_routes
 from lib.sessions import SafeSessions
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import DATASTORE_FILE, check_registry
-from lib.thumbnails import Thumbnails
 from lib.train import Rep3DTrainTask
 from lib.train_cases import models_taught
 from lib.train_start import start_training, training_runs

@@ -13,13 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fastapi import HTTPException
-from lib.assignment import next_sample
-from lib.case_book import CaseBook
+from lib.cases.assignment import next_sample
+from lib.cases.book import CaseBook
+from lib.cases.leases import LeaseBook
+from lib.cases.reviews import Reviews
+from lib.cases.thumbnails import label_colours, render
 from lib.labels.facts import FactsCache
-from lib.leases import LeaseBook
-from lib.reviews import Reviews
 from lib.storage.datastore import Rep3DDatastore
-from lib.thumbnails import label_colours, render
 from lib.workspace import Workspace
 from PIL import Image
 

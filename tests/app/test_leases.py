@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import HTTPException
-from lib.leases import LeaseBook
+from lib.cases.leases import LeaseBook
 
 
 class Clock:

@@ -22,7 +22,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.leases import LeaseBook
+from lib.cases.leases import LeaseBook
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore
 from lib.workspace import read_json, utc_now, write_text

@@ -15,9 +15,9 @@ import torch
 from monailabel.utils.async_tasks.utils import processes
 
 from lib.active.knowledge import identity
+from lib.cases.thumbnails import label_colours
 from lib.models.served import ServedModel
 from lib.storage.registry import DATASTORE_FILE
-from lib.thumbnails import label_colours
 from lib.workspace import read_json, utc_now
 from rep3d import __version__
 from rep3d.errors import CheckpointError

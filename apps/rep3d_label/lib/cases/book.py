@@ -16,10 +16,10 @@ from typing import Any
 from fastapi import HTTPException
 
 from lib.active.knowledge import read_knowledge
+from lib.cases.leases import Lease, LeaseBook
+from lib.cases.reviews import Reviews
 from lib.labels.facts import LabelFacts, Stamp, file_stamp
-from lib.leases import Lease, LeaseBook
 from lib.models.served import ServedModel
-from lib.reviews import Reviews
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.history import REPLACED
 from lib.storage.registry import FINAL, CaseFiles

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from lib.leases import LeaseBook
+from lib.cases.leases import LeaseBook
 from lib.storage.datastore import Rep3DDatastore
 
 __all__ = ["next_sample"]

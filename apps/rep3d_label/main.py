@@ -18,7 +18,6 @@ from fastapi import HTTPException
 from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
-from lib.auto_train import AutoTrain
 from lib.batch import BatchRunner
 from lib.boot.checks import (
     StartupError,
@@ -50,9 +49,10 @@ from lib.routes import add_routes
 from lib.sessions import SafeSessions
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import DATASTORE_FILE, check_registry
-from lib.train import Rep3DTrainTask
-from lib.train_cases import models_taught
-from lib.train_start import start_training, training_runs
+from lib.training.auto import AutoTrain
+from lib.training.cases import models_taught
+from lib.training.control import start_training, training_runs
+from lib.training.task import Rep3DTrainTask
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag

@@ -14,7 +14,7 @@ from lib.boot.conf import OPTIONS, AppConf, parse_labels
 from lib.boot.setup import Setup
 from lib.names import checked_name, split_suffix
 from lib.storage.registry import DATASTORE_FILE, check_registry, images_folder
-from lib.train import TrainRequest
+from lib.training.task import TrainRequest
 from lib.workspace import write_text
 
 from rep3d.errors import ConfigError

@@ -12,7 +12,7 @@ import pytest
 from fastapi import HTTPException
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import check_registry
-from lib.train_status import TrainStatus, read_status
+from lib.training.status import TrainStatus, read_status
 from lib.workspace import Workspace, write_text
 
 from rep3d.errors import LabelError

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 from fastapi import HTTPException
-from lib import train_start
-from lib.auto_train import AutoTrain
 from lib.boot.setup import Setup
-from lib.train_cases import LabelledCases, case_for, case_weights
-from lib.train_request import TrainRequest
-from lib.train_run import resumable_run
-from lib.train_status import TrainStatus, process_mark, read_status
-from lib.version_scores import VersionScores
+from lib.training import control as train_start
+from lib.training.auto import AutoTrain
+from lib.training.cases import LabelledCases, case_for, case_weights
+from lib.training.request import TrainRequest
+from lib.training.run import resumable_run
+from lib.training.scores import VersionScores
+from lib.training.status import TrainStatus, process_mark, read_status
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.data.cases import Case
@@ -339,8 +339,8 @@ def test_a_process_ends_with_its_server(tmp_path: Path) -> None:
     child = (
         f"import sys, time; sys.path[:0] = [{str(app)!r}, {str(app.parents[1])!r}]\n"
         "from pathlib import Path\n"
-        "from lib.train_status import TrainStatus, process_mark\n"
-        "from lib.train_watch import watch_server\n"
+        "from lib.training.status import TrainStatus, process_mark\n"
+        "from lib.training.watch import watch_server\n"
         f"watch_server(TrainStatus(Path({str(tmp_path / 'status.json')!r}), process=process_mark()))\n"
         f"Path({str(tmp_path / 'ready')!r}).touch()\n"
         "time.sleep(60)\n"

@@ -9,7 +9,7 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.access import AS_ADMIN
-from lib.train_start import start_training, stop_training
+from lib.training.control import start_training, stop_training
 
 __all__ = ["router"]
 

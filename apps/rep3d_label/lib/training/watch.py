@@ -10,7 +10,7 @@ import time
 
 import psutil
 
-from lib.train_status import TrainStatus
+from lib.training.status import TrainStatus
 
 __all__ = ["GONE", "watch_server"]
 

@@ -16,10 +16,10 @@ from monailabel.utils.async_tasks.utils import tasks
 
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore
-from lib.train_request import TrainRequest
-from lib.train_run import TrainRun, resumable_run
-from lib.train_status import FINISHED_PHASES, TrainStatus, process_mark, read_status
-from lib.train_watch import watch_server
+from lib.training.request import TrainRequest
+from lib.training.run import TrainRun, resumable_run
+from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status
+from lib.training.watch import watch_server
 from lib.workspace import read_json
 from rep3d.errors import NoCasesError, Rep3DError, VersionError
 
@@ -49,7 +49,7 @@ class Rep3DTrainTask(TrainTask):
         }
 
     def stats(self) -> dict[str, Any]:
-        """What the last training does or did; see :func:`lib.train_status.read_status`.
+        """What the last training does or did; see :func:`lib.training.status.read_status`.
 
         ``resumable`` says, where none runs, which training was stopped or interrupted and can be resumed.
         """
@@ -115,7 +115,7 @@ class Rep3DTrainTask(TrainTask):
             stopped.update({**status, "phase": "stopped", "eta_seconds": None, "error": "stopped on request"})
 
     def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
-        """Trains, measures, publishes what is better, scores; see :class:`lib.train_run.TrainRun`."""
+        """Trains, measures, publishes what is better, scores; see :class:`lib.training.run.TrainRun`."""
         before = read_json(self._workspace.train_status)
         status = TrainStatus(self._workspace.train_status, process=process_mark())
         status.update({})

@@ -14,7 +14,7 @@ from fastapi import HTTPException
 from monailabel.endpoints import train
 from monailabel.utils.async_tasks.utils import processes, stop_background_task, tasks
 
-from lib.train_status import ALIVE, FINISHED_PHASES
+from lib.training.status import ALIVE, FINISHED_PHASES
 
 if TYPE_CHECKING:
     from main import Rep3DLabelApp
@@ -41,7 +41,7 @@ def start_training(app: Rep3DLabelApp, model: str, params: Mapping[str, Any]) ->
 
     Raises:
         HTTPException: 404 for an unknown model, 409 while a training runs.
-        Rep3DError: see :meth:`lib.train.Rep3DTrainTask.check`.
+        Rep3DError: see :meth:`lib.training.task.Rep3DTrainTask.check`.
     """
     task = app.check_trainer(model)
     with _START:

@@ -18,7 +18,6 @@ from fastapi import HTTPException
 from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
-from lib.batch import BatchRunner
 from lib.boot.checks import (
     StartupError,
     check_port,
@@ -40,11 +39,12 @@ from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import Thumbnails
 from lib.dicom.importer import DicomImport
 from lib.http_errors import register_error_handlers
-from lib.infer import Rep3DInferTask
+from lib.inference.batch import BatchRunner
+from lib.inference.running import RunningRequests
+from lib.inference.task import Rep3DInferTask
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name
-from lib.requests_running import RunningRequests
 from lib.routes import add_routes
 from lib.sessions import SafeSessions
 from lib.storage.datastore import Rep3DDatastore

@@ -13,7 +13,7 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.access import AS_ADMIN, AS_USER
-from lib.batch import BatchRequest
+from lib.inference.batch import BatchRequest
 
 __all__ = ["router"]
 

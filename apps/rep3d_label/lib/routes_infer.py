@@ -23,7 +23,7 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.access import AS_USER
 from lib.forms import json_object, upload_name
-from lib.infer_request import InferRequest
+from lib.inference.request import InferRequest
 from lib.names import split_suffix
 from rep3d.imaging.volumes import IMAGE_SUFFIXES
 

@@ -15,9 +15,9 @@ from typing import Any
 from monailabel.config import settings
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from lib.infer_request import InferRequest
+from lib.inference.request import InferRequest
+from lib.inference.running import RunningRequests
 from lib.models.published import PublishedModel
-from lib.requests_running import RunningRequests
 
 __all__ = ["Rep3DInferTask"]
 
@@ -63,7 +63,7 @@ class Rep3DInferTask(InferTask):
         Args:
             request: ``image`` is the file; ``shown_as`` its name in the list of running requests; ``cancelled`` a
                 function that says whether the result is still wanted, in which case the request is not listed. All
-                else is as :class:`lib.infer_request.InferRequest` takes it.
+                else is as :class:`lib.inference.request.InferRequest` takes it.
 
         Returns:
             The label file, which the caller removes, and the facts about it.

@@ -18,6 +18,9 @@ from fastapi import HTTPException
 from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
+from lib.api.app_routes import add_routes
+from lib.api.errors import register_error_handlers
+from lib.api.sessions import SafeSessions
 from lib.boot.checks import (
     StartupError,
     check_port,
@@ -38,15 +41,12 @@ from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import Thumbnails
 from lib.dicom.importer import DicomImport
-from lib.http_errors import register_error_handlers
 from lib.inference.batch import BatchRunner
 from lib.inference.running import RunningRequests
 from lib.inference.task import Rep3DInferTask
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name
-from lib.routes import add_routes
-from lib.sessions import SafeSessions
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import DATASTORE_FILE, check_registry
 from lib.training.auto import AutoTrain

@@ -15,8 +15,8 @@ from fastapi.responses import RedirectResponse
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.access import AS_USER
-from lib.dashboard_status import dashboard_status
+from lib.api.access import AS_USER
+from lib.api.dashboard_status import dashboard_status
 
 __all__ = ["router"]
 
@@ -43,7 +43,7 @@ def redirect_to_page() -> RedirectResponse:
 
 @router.get("/rep3d/status")
 def status(user: User = AS_USER) -> dict[str, Any]:
-    """All that is live on the page, see :func:`lib.dashboard_status.dashboard_status`."""
+    """All that is live on the page, see :func:`lib.api.dashboard_status.dashboard_status`."""
     return dashboard_status(app_instance())
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, File, HTTPException, UploadFile
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.access import AS_ANNOTATOR
+from lib.api.access import AS_ANNOTATOR
 from lib.dicom.upload import unpack_dicom
 
 __all__ = ["router"]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.access import AS_ADMIN
+from lib.api.access import AS_ADMIN
 from lib.training.control import start_training, stop_training
 
 __all__ = ["router"]

@@ -14,8 +14,8 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
-from lib.access import AS_ADMIN, AS_USER
-from lib.forms import is_text
+from lib.api.access import AS_ADMIN, AS_USER
+from lib.api.forms import is_text
 from lib.models.served import ServedModel
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError

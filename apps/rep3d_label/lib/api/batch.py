@@ -12,7 +12,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.access import AS_ADMIN, AS_USER
+from lib.api.access import AS_ADMIN, AS_USER
 from lib.inference.batch import BatchRequest
 
 __all__ = ["router"]

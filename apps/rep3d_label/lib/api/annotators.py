@@ -10,7 +10,7 @@ from fastapi import HTTPException, Request
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 
-from lib.forms import is_text
+from lib.api.forms import is_text
 
 __all__ = ["Annotator"]
 

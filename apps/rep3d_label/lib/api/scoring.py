@@ -9,7 +9,7 @@ from monailabel.endpoints import scoring
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.access import AS_ANNOTATOR
+from lib.api.access import AS_ANNOTATOR
 
 __all__ = ["router"]
 

@@ -11,9 +11,9 @@ from monailabel.endpoints import activelearning
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.access import AS_ANNOTATOR, AS_USER
-from lib.annotators import Annotator
-from lib.forms import flag
+from lib.api.access import AS_ANNOTATOR, AS_USER
+from lib.api.annotators import Annotator
+from lib.api.forms import flag
 from lib.storage.registry import FINAL
 from rep3d.errors import ImageError
 

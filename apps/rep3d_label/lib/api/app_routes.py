@@ -23,7 +23,7 @@ from lib import (
     routes_train,
     routes_versions,
 )
-from lib.access import AS_ADMIN
+from lib.api.access import AS_ADMIN
 
 __all__ = ["add_routes"]
 

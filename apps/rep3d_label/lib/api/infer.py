@@ -21,8 +21,8 @@ from monailabel.endpoints.infer import ResultType
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.access import AS_USER
-from lib.forms import json_object, upload_name
+from lib.api.access import AS_USER
+from lib.api.forms import json_object, upload_name
 from lib.inference.request import InferRequest
 from lib.names import split_suffix
 from rep3d.imaging.volumes import IMAGE_SUFFIXES

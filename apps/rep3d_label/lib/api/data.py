@@ -14,9 +14,9 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
-from lib.access import AS_ANNOTATOR
-from lib.annotators import Annotator
-from lib.forms import flag, json_object, upload_name
+from lib.api.access import AS_ANNOTATOR
+from lib.api.annotators import Annotator
+from lib.api.forms import flag, json_object, upload_name
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix

@@ -13,7 +13,7 @@ from rep3d.errors import ConfigError
 
 __all__ = ["APP", "import_client_path"]
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 APP = _ROOT / "apps" / "rep3d_label"
 _CLIENT = _ROOT / "slicer_extension" / "Rep3DLabel"
 

@@ -115,7 +115,7 @@ class ParallelSpacingd(MapTransform):
 
 
 class ScaleIntensityd(MapTransform):
-    """Scales voxel values as an :class:`~rep3d.tasks.config.Intensity` says; values that are not finite become the lowest."""
+    """Scales voxel values as an :class:`~rep3d.tasks.config.Intensity` says; what is not finite becomes the lowest."""
 
     def __init__(self, keys: Hashable | Sequence[Hashable], intensity: Intensity) -> None:
         super().__init__(keys)

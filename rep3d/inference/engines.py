@@ -1,8 +1,8 @@
 """What runs the network's arithmetic in inference: PyTorch, or OpenVINO where that is faster.
 
 On a CPU nearly all of the time goes into the decoder's small convolutions, which OpenVINO computes about twice as fast
-as PyTorch. The encoder's large kernels stay with PyTorch and `rep3d.nn.fastconv.conv3d`: OpenVINO would visit every tap. Both sides
-compute in float32. OpenVINO is optional; where it is missing or fails, PyTorch does all of it.
+as PyTorch. The encoder's large kernels stay with PyTorch and `rep3d.nn.fastconv`: OpenVINO would visit every tap. Both
+sides compute in float32. OpenVINO is optional; where it is missing or fails, PyTorch does all of it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Mirroring, the usual choice, is not among them: the network has never met a mirrored patient, and where labels come in
 pairs (left kidney, right kidney) a mirrored view is a wrong one. What is varied is what the augmentation of
-`rep3d.imaging.transforms` varies: contrast, brightness, a small rotation about the body's long axis, and where the windows lie.
-The list is fixed, so that the same image always gives the same result.
+`rep3d.imaging.transforms` varies: contrast, brightness, a small rotation about the body's long axis, and where the
+windows lie. The list is fixed, so that the same image always gives the same result.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from lib.boot.checks import StartupError, host_from_arguments
 from lib.boot.conf import OPTIONS, AppConf, parse_labels
 from lib.boot.setup import Setup
 from lib.names import checked_name, split_suffix
+from lib.paths import write_text
 from lib.storage.registry import DATASTORE_FILE, check_registry, images_folder
 from lib.training.task import TrainRequest
-from lib.workspace import write_text
 
 from rep3d.errors import ConfigError
 from rep3d.tasks.registry import registered_task
@@ -269,4 +269,4 @@ def test_training_request() -> None:
 def test_other_pythons_are_refused(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int]) -> None:
     monkeypatch.setattr(sys, "version_info", version)
     with pytest.raises(RuntimeError, match=r"expected Python 3\.10 or 3\.11"):
-        runpy.run_path(str(APP_DIR / "lib" / "environment.py"))
+        runpy.run_path(str(APP_DIR / "lib" / "boot" / "environment.py"))

@@ -18,8 +18,8 @@ from lib.active.scoring import UncertaintyScoring, missing_work, score_unlabelle
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
 from lib.models.published import PublishedModel
+from lib.paths import ModelWorkspace, Workspace
 from lib.storage.datastore import Rep3DDatastore
-from lib.workspace import ModelWorkspace, Workspace
 
 from rep3d.active.strategies import STRATEGIES, ImageScore
 from rep3d.errors import CheckpointError, ImageError

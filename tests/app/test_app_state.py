@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from fastapi import HTTPException
+from lib.paths import Workspace, write_text
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import check_registry
 from lib.training.status import TrainStatus, read_status
-from lib.workspace import Workspace, write_text
 
 from rep3d.errors import LabelError
 from tests.app.data import LABELS, unchanged, write_image, write_label

@@ -19,8 +19,8 @@ from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import label_colours, render
 from lib.labels.facts import FactsCache
+from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
-from lib.workspace import Workspace
 from PIL import Image
 
 from rep3d.evaluation.metrics import dice_of_files

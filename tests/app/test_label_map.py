@@ -128,7 +128,7 @@ def test_an_interrupted_write_leaves_the_old_map(tmp_path: Path, monkeypatch: py
     def fail(*args: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("lib.workspace.os.fsync", fail)
+    monkeypatch.setattr("lib.paths.os.fsync", fail)
     with unchanged(tmp_path), pytest.raises(OSError, match="no space"):
         later.write()
 

@@ -1,7 +1,7 @@
 """Replays annotation on a labelled data set, to see which strategy needs the fewest labels.
 
-A simulation is made of units (see :mod:`rep3d.active.simulate.unit`): for each seed the first batch, one unit per strategy,
-and one training on the whole pool to compare with. Each unit's result is a file; a unit whose file is there is not
+A simulation is made of units (see ``unit``): for each seed the first batch, one unit per strategy, and one training
+on the whole pool to compare with. Each unit's result is a file; a unit whose file is there is not
 done again, so that a simulation that was interrupted goes on where it was.
 """
 

@@ -1,4 +1,4 @@
-"""How `rep3d.nn.fastconv.conv3d` works off channels: in chunks that fit a processor core's cache, several chunks at a time.
+"""How the convolution works off channels: in chunks that fit a processor core's cache, several chunks at a time.
 
 On a CPU each thread takes chunks of its own and computes them on one core. That is faster than all cores sharing each
 small matrix product: nothing waits for the slowest core after each of a dozen steps, and a chunk stays in the cache of

@@ -1,11 +1,11 @@
 """Depthwise 3D convolution with large kernels: the values of `torch.nn.functional.conv3d`, in a fraction of the time.
 
 PyTorch's own kernel visits every tap for every voxel; at 21^3 taps a backward pass takes minutes on a CPU. Here the
-convolution theorem does the work, with short transforms written as matrix products (see `rep3d.nn.fastconv.dft`). The result is
+convolution theorem does the work, with short transforms written as matrix products (see `dft`). The result is
 exact up to rounding, and rounding is smaller than in the direct sum.
 
 Memory: only the input and the kernel are kept for the backward pass; spectra are computed again. Channels are worked
-off in chunks whose spectra fit a processor's cache (see `rep3d.nn.fastconv.chunks`). What one call needs besides its result
+off in chunks whose spectra fit a processor's cache (see `chunks`). What one call needs besides its result
 is bounded by an argument.
 
 The convolution is an operator of PyTorch's (``torch.ops.rep3d.depthwise_conv3d``), so that `torch.compile` and

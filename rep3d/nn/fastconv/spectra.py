@@ -1,4 +1,4 @@
-"""Keeps the spectra of kernels between the calls of `rep3d.nn.fastconv.conv3d`, for inference, where kernels stay as they are."""
+"""Keeps the spectra of kernels between the convolution's calls, for inference, where kernels stay as they are."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The spectral product as one GPU kernel, in Triton: each number is read once and written once.
 
-`rep3d.nn.fastconv.dft.SpectralProduct` makes nine passes over the spectra. On a GPU, where memory traffic is what costs, that is
+`dft.SpectralProduct` makes nine passes over the spectra. On a GPU, where memory traffic is what costs, that is
 nine times the reading. Triton comes with PyTorch's CUDA builds; without it the nine passes serve. This module imports
 triton, so import it only where that is known to be there.
 """

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.workspace import ModelWorkspace, read_json, whole_file, write_text
+from lib.paths import ModelWorkspace, read_json, whole_file, write_text
 from rep3d.active.strategies import ImageScore
 
 __all__ = ["Knowledge", "current_scores", "identity", "read_knowledge", "write_knowledge"]

@@ -23,8 +23,8 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from lib.active.knowledge import Knowledge, current_scores, identity, read_knowledge, write_knowledge
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
+from lib.paths import ModelWorkspace
 from lib.storage.datastore import Rep3DDatastore
-from lib.workspace import ModelWorkspace
 from rep3d.active.strategies import assess
 from rep3d.errors import CheckpointError, ImageError
 from rep3d.inference.predictor import Predictor

@@ -1,4 +1,4 @@
-"""Which image to annotate next: the strategies of :mod:`rep3d.active.strategies` over what the published model knows."""
+"""Which image to annotate next: those of :mod:`rep3d.active.strategies` over what the published model knows."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from lib.active.knowledge import Knowledge, identity, read_knowledge
 from lib.active.scoring import missing_work
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
+from lib.paths import ModelWorkspace
 from lib.storage.datastore import Rep3DDatastore
-from lib.workspace import ModelWorkspace
 from rep3d.errors import Rep3DError
 
 __all__ = ["ScoringWatch"]

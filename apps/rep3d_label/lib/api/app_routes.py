@@ -12,17 +12,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib import (
-    routes_batch,
-    routes_cases,
-    routes_dashboard,
-    routes_data,
-    routes_dicom,
-    routes_infer,
-    routes_scoring,
-    routes_train,
-    routes_versions,
-)
+from lib.api import batch, cases, dashboard, data, dicom, infer, scoring, train, versions
 from lib.api.access import AS_ADMIN
 
 __all__ = ["add_routes"]
@@ -41,17 +31,7 @@ def reload(user: User = AS_ADMIN) -> dict[str, Any]:
     return {}
 
 
-_PARTS = (
-    routes_infer,
-    routes_batch,
-    routes_train,
-    routes_scoring,
-    routes_data,
-    routes_dicom,
-    routes_cases,
-    routes_dashboard,
-    routes_versions,
-)
+_PARTS = (infer, batch, train, scoring, data, dicom, cases, dashboard, versions)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -22,7 +22,7 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 
-_FOLDER = Path(__file__).resolve().parent.parent / "dashboard"
+_FOLDER = Path(__file__).resolve().parents[2] / "dashboard"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 # Nothing is loaded from elsewhere, and no text from the server can become code.
 _HEADERS = {

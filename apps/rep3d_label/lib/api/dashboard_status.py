@@ -17,8 +17,8 @@ from monailabel.utils.async_tasks.utils import processes
 from lib.active.knowledge import identity
 from lib.cases.thumbnails import label_colours
 from lib.models.served import ServedModel
+from lib.paths import read_json, utc_now
 from lib.storage.registry import DATASTORE_FILE
-from lib.workspace import read_json, utc_now
 from rep3d import __version__
 from rep3d.errors import CheckpointError
 from rep3d.inference.predictor import choose_device

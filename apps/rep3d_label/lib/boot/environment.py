@@ -21,7 +21,7 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 11):
 
 _found = importlib.util.find_spec("rep3d")
 if _found is None or _found.origin is None:  # a mere folder named rep3d, such as a studies folder has, does not count
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 
 # Idle OpenMP threads of a training must sleep, not spin: it shares the cores with the server, and spinning made a step
 # several times slower. PyTorch reads this when it is first imported, so it holds for the child processes.

@@ -14,7 +14,7 @@ from typing import Any
 from lib.boot.checks import StartupError
 from lib.boot.conf import OWN_LABELS, AppConf
 from lib.labels.label_map import LabelMap
-from lib.workspace import ModelWorkspace, Workspace
+from lib.paths import ModelWorkspace, Workspace
 from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError, TaskError
 from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json

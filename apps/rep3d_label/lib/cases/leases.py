@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.workspace import read_json, write_text
+from lib.paths import read_json, write_text
 
 __all__ = ["Lease", "LeaseBook"]
 

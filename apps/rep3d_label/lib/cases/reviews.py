@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lib.workspace import read_json, utc_now, write_text
+from lib.paths import read_json, utc_now, write_text
 
 __all__ = ["Reviews"]
 

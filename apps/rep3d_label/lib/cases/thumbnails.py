@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lib.labels.facts import file_stamp
-from lib.workspace import whole_file
+from lib.paths import whole_file
 from rep3d.errors import ImageError, LabelError
 from rep3d.imaging.volumes import read_label, stored_grid
 from rep3d.tasks.registry import TASKS

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.paths import read_json, utc_now, write_text
 from lib.storage.registry import images_folder
-from lib.workspace import read_json, utc_now, write_text
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
 from rep3d.imaging.volumes import IMAGE_SUFFIXES
 

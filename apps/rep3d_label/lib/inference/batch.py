@@ -24,8 +24,8 @@ from fastapi import HTTPException
 
 from lib.cases.leases import LeaseBook
 from lib.models.served import ServedModel
+from lib.paths import read_json, utc_now, write_text
 from lib.storage.datastore import Rep3DDatastore
-from lib.workspace import read_json, utc_now, write_text
 from rep3d.errors import InferenceCancelled, Rep3DError
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.views import check_views

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.workspace import utc_now
+from lib.paths import utc_now
 
 __all__ = ["RunningRequest", "RunningRequests"]
 

@@ -1,6 +1,6 @@
 """The infer task: an image file in, a label file in the image's own geometry out.
 
-The work is done by ``rep3d.inference.predictor``; here are only MONAI Label's form of it and the facts that go with the result.
+The work is done by ``rep3d.inference``; here are only MONAI Label's form of it and the facts that go with the result.
 """
 
 from __future__ import annotations

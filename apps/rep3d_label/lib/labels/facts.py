@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.workspace import read_json, write_text
+from lib.paths import read_json, write_text
 from rep3d.imaging.volumes import label_counts, read_label
 
 __all__ = ["FactsCache", "LabelFacts", "Stamp", "file_stamp"]

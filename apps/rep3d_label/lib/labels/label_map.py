@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.boot.checks import StartupError
-from lib.workspace import write_text
+from lib.paths import write_text
 from rep3d.errors import TaskError
 from rep3d.tasks.config import TaskConfig
 

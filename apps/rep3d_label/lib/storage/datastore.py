@@ -28,10 +28,10 @@ from lib.labels.facts import FactsCache, Stamp, file_stamp
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
 from lib.names import checked_name, split_suffix
+from lib.paths import Workspace, copy_whole, utc_now, write_text
 from lib.storage.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_time
 from lib.storage.predictions import Predictions
 from lib.storage.registry import FINAL, Registry
-from lib.workspace import Workspace, copy_whole, utc_now, write_text
 from rep3d.errors import ImageError, LabelError, Rep3DError
 from rep3d.imaging.volumes import IMAGE_SUFFIXES, geometry, stored_grid
 

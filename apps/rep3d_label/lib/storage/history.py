@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from lib.workspace import copy_whole, read_json, utc_now, write_text
+from lib.paths import copy_whole, read_json, utc_now, write_text
 
 __all__ = ["ORIGINAL", "REMOVED", "REPLACED", "LabelHistory", "file_time"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.labels.facts import Stamp, file_stamp
-from lib.workspace import copy_whole, read_json, utc_now, write_text
+from lib.paths import copy_whole, read_json, utc_now, write_text
 from rep3d.errors import LabelError
 from rep3d.evaluation.metrics import dice_per_label
 from rep3d.imaging.volumes import read_label, same_grid

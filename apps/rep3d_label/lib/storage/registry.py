@@ -24,7 +24,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 
 from lib.boot.checks import StartupError
 from lib.names import split_suffix
-from lib.workspace import write_text
+from lib.paths import write_text
 from rep3d.data.cases import Case
 from rep3d.imaging.volumes import IMAGE_SUFFIXES
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastapi import HTTPException
 
-from lib.workspace import read_json, write_text
+from lib.paths import read_json, write_text
 from rep3d.errors import Rep3DError
 
 __all__ = ["AutoTrain"]

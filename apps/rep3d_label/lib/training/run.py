@@ -17,12 +17,12 @@ from typing import Any
 
 from lib.active.scoring import score_unlabelled
 from lib.models.served import ServedModel
+from lib.paths import read_json, utc_now, write_text
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.cases import LabelledCases, case_weights, find_cases, split_cases
 from lib.training.request import TrainRequest
 from lib.training.scores import VersionScores
 from lib.training.status import TrainStatus
-from lib.workspace import read_json, utc_now, write_text
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.errors import NoCasesError, TrainingError, VersionError
 from rep3d.evaluation.gate import Decision, decide, label_means, unmeasured

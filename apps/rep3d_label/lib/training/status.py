@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from lib.workspace import read_json, utc_now, write_text
+from lib.paths import read_json, utc_now, write_text
 
 __all__ = ["ALIVE", "FINISHED_PHASES", "TrainStatus", "process_mark", "read_status"]
 

@@ -15,12 +15,12 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
 
 from lib.models.served import ServedModel
+from lib.paths import read_json
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.request import TrainRequest
 from lib.training.run import TrainRun, resumable_run
 from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status
 from lib.training.watch import watch_server
-from lib.workspace import read_json
 from rep3d.errors import NoCasesError, Rep3DError, VersionError
 
 __all__ = ["Rep3DTrainTask", "TrainRequest"]

@@ -1,7 +1,7 @@
 """Which image to annotate next: pure functions on scores and features, for the server and for ``rep3d simulate``.
 
 Scores say how unsure the model is about an image (:mod:`rep3d.inference.uncertainty`), features how it looks to the
-encoder. Nothing needs dropout. Strategies that look for diversity know what is labelled already, and what others work on.
+encoder. Nothing needs dropout. Strategies that look for diversity know what is labelled, and what others work on.
 
 ``coreset`` is the greedy k-center of Sener and Savarese, "Active learning for convolutional neural networks: a core-set
 approach" (arXiv 1708.00489). ``hybrid`` has the two steps of Yang et al., "Suggestive annotation" (arXiv 1706.04737):

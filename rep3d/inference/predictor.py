@@ -102,7 +102,7 @@ class Predictor:
     May be used from several threads at once: their windows are then computed in turn.
 
     Attributes:
-        engine: what runs the network, see :mod:`rep3d.inference.engines`; it is the same for all images, so that an image
+        engine: what runs the network, see :mod:`rep3d.inference.engines`; the same for all images, so that an image
             always gives the same result (with ``single_image`` it is settled by that image).
 
     Args:

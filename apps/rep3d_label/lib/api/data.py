@@ -56,8 +56,8 @@ def save_label(
 ) -> Any:
     """Submits a label.
 
-    ``params`` may have, besides facts to keep with it: ``label_info`` (see ``described_values``), ``model_version``, ``empty`` and
-    ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``.
+    ``params`` may have, besides facts to keep with it: ``label_info`` (see ``described_values``), ``model_version``,
+    ``empty`` and ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``.
     """
     app = app_instance()
     values = json_object("params", params)

@@ -22,7 +22,7 @@ from Rep3DLabelLib.errors import InvalidRequestError
 
 from tests.app.data import unchanged
 from tests.app.server import AppServer
-from tests.rep3d.test_dicom import write_series
+from tests.rep3d.imaging.test_dicom import write_series
 
 
 def pack(folder: Path, compression: int = zipfile.ZIP_DEFLATED) -> bytes:

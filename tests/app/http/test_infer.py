@@ -20,9 +20,9 @@ import requests
 from requests_toolbelt import MultipartDecoder
 
 from tests.app.data import AFFINE, CONF, LABELS, SHAPE, publish_small_model, unchanged, write_image, write_nifti
+from tests.app.http.test_bad_input import refused
 from tests.app.server import AppServer
-from tests.app.test_server_bad_input import refused
-from tests.rep3d.test_dicom import write_series
+from tests.rep3d.imaging.test_dicom import write_series
 
 BIG = (150, 140, 90)
 

@@ -335,7 +335,7 @@ def test_off_by_default_and_on_in_a_thread(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="a process without its parent gets another one, except on Windows")
 def test_a_process_ends_with_its_server(tmp_path: Path) -> None:
-    app = Path(__file__).resolve().parents[2] / "apps" / "rep3d_label"
+    app = Path(__file__).resolve().parents[3] / "apps" / "rep3d_label"
     child = (
         f"import sys, time; sys.path[:0] = [{str(app)!r}, {str(app.parents[1])!r}]\n"
         "from pathlib import Path\n"

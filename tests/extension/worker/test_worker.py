@@ -20,7 +20,7 @@ from Rep3DLabelLib.worker.ops import OPS
 
 from tests.app.data import CONF, LABELS, publish_small_model, write_image, write_label
 from tests.app.server import AppServer
-from tests.rep3d.test_dicom import write_series
+from tests.rep3d.imaging.test_dicom import write_series
 
 # ---- the crew
 

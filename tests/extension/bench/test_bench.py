@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-UI = Path(__file__).parent / "toy" / "Resources" / "UI" / "ToyLab.ui"
+UI = Path(__file__).parents[1] / "toy" / "Resources" / "UI" / "ToyLab.ui"
 
 
 class TestAsStrictAsPythonQt:

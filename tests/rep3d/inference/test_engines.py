@@ -17,8 +17,9 @@ from torch import nn
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.errors import ConfigError
+from rep3d.inference import engines
 from rep3d.inference.engines import OpenVinoEngine, TorchEngine, choose_engine
-from rep3d.inference.predictor import Predictor, engines
+from rep3d.inference.predictor import Predictor
 from rep3d.nn.config import PRESETS, Rep3DConfig
 from rep3d.nn.fold import reparameterize
 from rep3d.nn.rep3d import Rep3D

@@ -13,8 +13,8 @@ import torch
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.errors import ExportError
+from rep3d.inference import export
 from rep3d.inference.export import Exported, export_onnx, export_program
-from rep3d.inference.predictor import export
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig

@@ -17,11 +17,11 @@ import torch
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import TrainingError
+from rep3d.training import loop as training_loop
+from rep3d.training import snapshots as run_state
 from rep3d.training.loop import TrainPlan
 from rep3d.training.snapshots import RunState
 from rep3d.training.train import TrainProgress, TrainSettings, train
-from rep3d.training.train import loop as training_loop
-from rep3d.training.train import snapshots as run_state
 from tests.conftest import ROOT
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint
 
@@ -31,7 +31,7 @@ SETTINGS = TrainSettings(iterations=12, learning_rate=5e-3, device="cpu", val_in
 SCRIPT = """
 import sys
 from pathlib import Path
-from rep3d.training.train import snapshots as run_state
+from rep3d.training import snapshots as run_state
 from rep3d.data.cases import Case
 from rep3d.checkpoint import load_checkpoint
 from rep3d.training.train import TrainSettings, train

@@ -21,8 +21,8 @@ from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.inference.predictor import Predictor
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity
+from rep3d.training import loop as training_loop
 from rep3d.training.train import TrainProgress, TrainSettings, task_for_cases, train
-from rep3d.training.train import loop as training_loop
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
 
 

@@ -16,8 +16,8 @@ from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.imaging.transforms import preparation
 from rep3d.inference.predictor import Predictor
+from rep3d.training import loop as training_loop
 from rep3d.training.train import TrainProgress, TrainSettings, train
-from rep3d.training.train import loop as training_loop
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config
 

@@ -27,7 +27,7 @@ from monai.networks.blocks.hyena import DepthwiseFFTConv3d
 from rich.console import Console
 from rich.table import Table
 
-from rep3d.conv3d import depthwise_conv3d
+from rep3d.nn.fastconv.conv3d import depthwise_conv3d
 
 SHAPES = ((48, 48), (96, 24), (192, 12), (384, 6))  # channels and side of the four stages of `base` at 96^3
 KERNEL = 21

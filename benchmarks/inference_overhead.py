@@ -27,10 +27,10 @@ import torch
 from measuring import machine, write_result
 
 from rep3d.checkpoint import save_checkpoint
-from rep3d.config import preset_config
 from rep3d.demo.server import ServerProcess
-from rep3d.network import Rep3D
-from rep3d.tasks import Intensity, TaskConfig
+from rep3d.nn.config import preset_config
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import Intensity, TaskConfig
 
 SMALL = (36, 50, 35)
 LARGE = (512, 512, 300)

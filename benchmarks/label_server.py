@@ -14,8 +14,8 @@ from typing import Any
 import requests
 from requests_toolbelt import MultipartDecoder
 
-from rep3d.cases import Case
-from rep3d.checkout import APP
+from rep3d.data.cases import Case
+from rep3d.demo.checkout import APP
 from rep3d.demo.server import ServerProcess
 
 __all__ = ["LabelServer", "Segmented", "Trained", "parts_of_answer", "running_server"]

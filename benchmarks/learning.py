@@ -13,8 +13,8 @@ from measuring import write_result
 from rich.console import Console
 from systems import System
 
-from rep3d.demo.cohort import Cohort
-from rep3d.metrics import dice_of_files, mean_dice
+from rep3d.data.cohort import Cohort
+from rep3d.evaluation.metrics import dice_of_files, mean_dice
 
 __all__ = ["Learning", "beside"]
 

@@ -30,9 +30,9 @@ from monai.losses import DiceCELoss
 from rich.console import Console
 from rich.table import Table
 
-import rep3d.lrbm
+import rep3d.nn.lrbm
 from rep3d import build_model, reparameterize
-from rep3d.engines import choose_engine
+from rep3d.inference.engines import choose_engine
 
 NETWORKS = ("rep3d", "rep3d on F.conv3d", "uxnet", "swinunetr", "segresnet")
 NATIVE = NETWORKS[1]
@@ -45,13 +45,13 @@ def native_convolution(enabled: bool) -> Iterator[None]:
     def native(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         return F.conv3d(x, weight, bias, padding=[side // 2 for side in weight.shape[2:]], groups=x.shape[1])
 
-    ours = rep3d.lrbm.depthwise_conv3d
+    ours = rep3d.nn.lrbm.depthwise_conv3d
     if enabled:
-        rep3d.lrbm.depthwise_conv3d = native  # type: ignore[assignment]
+        rep3d.nn.lrbm.depthwise_conv3d = native  # type: ignore[assignment]
     try:
         yield
     finally:
-        rep3d.lrbm.depthwise_conv3d = ours
+        rep3d.nn.lrbm.depthwise_conv3d = ours
 
 
 def build(name: str, arguments: argparse.Namespace) -> torch.nn.Module:

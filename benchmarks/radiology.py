@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from systems import Ours, Radiology, System
 
-from rep3d.demo.cohort import decathlon_cohort
+from rep3d.data.cohort import decathlon_cohort
 
 OURS, THEIRS, AS_DELIVERED = "rep3d_label", "radiology", "radiology_as_delivered"
 _CT_SPACING = (0.8, 0.8, 1.0)

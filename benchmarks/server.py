@@ -26,12 +26,12 @@ import psutil
 import requests
 import torch
 
-from rep3d.checkout import APP, import_client_path
 from rep3d.checkpoint import save_checkpoint
-from rep3d.config import preset_config
+from rep3d.demo.checkout import APP, import_client_path
 from rep3d.demo.server import ServerProcess, free_port
-from rep3d.network import Rep3D
-from rep3d.tasks import TaskConfig
+from rep3d.nn.config import preset_config
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import TaskConfig
 
 import_client_path()
 from Rep3DLabelLib.client import Rep3DClient  # noqa: E402

@@ -10,9 +10,9 @@ from label_server import LabelServer, Trained, running_server
 from radiology_app import AppChanges, RadiologyApp
 
 from rep3d.checkpoint import save_checkpoint
-from rep3d.config import preset_config
-from rep3d.network import Rep3D
-from rep3d.tasks import TaskConfig
+from rep3d.nn.config import preset_config
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import TaskConfig
 
 __all__ = ["Ours", "Radiology", "System"]
 

@@ -12,17 +12,17 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Checkpoint": "rep3d.checkpoint",
-    "Predictor": "rep3d.inference",
-    "Rep3D": "rep3d.network",
-    "Rep3DConfig": "rep3d.config",
-    "TaskConfig": "rep3d.tasks",
-    "apply_lrbm": "rep3d.plug_in",
-    "build_model": "rep3d.models",
-    "depthwise_conv3d": "rep3d.conv3d",
+    "Predictor": "rep3d.inference.predictor",
+    "Rep3D": "rep3d.nn.rep3d",
+    "Rep3DConfig": "rep3d.nn.config",
+    "TaskConfig": "rep3d.tasks.config",
+    "apply_lrbm": "rep3d.nn.convert",
+    "build_model": "rep3d.nn.zoo",
+    "depthwise_conv3d": "rep3d.nn.fastconv.conv3d",
     "load_checkpoint": "rep3d.checkpoint",
-    "reparameterize": "rep3d.deploy",
+    "reparameterize": "rep3d.nn.fold",
     "save_checkpoint": "rep3d.checkpoint",
-    "train": "rep3d.training",
+    "train": "rep3d.training.train",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from rep3d.config import Rep3DConfig
 from rep3d.errors import CheckpointError, Rep3DError
-from rep3d.network import Rep3D
-from rep3d.tasks import TaskConfig
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import TaskConfig
 
 __all__ = ["Checkpoint", "load_checkpoint", "read_checkpoint_task", "save_checkpoint", "write_atomically"]
 

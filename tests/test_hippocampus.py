@@ -16,10 +16,10 @@ from Rep3DLabelLib.client import Rep3DClient
 from Rep3DLabelLib.client.answers import DONE
 from Rep3DLabelLib.errors import ConflictError, InvalidRequestError
 
-from rep3d.cases import decathlon_cases
+from rep3d.data.cases import decathlon_cases
 from rep3d.demo.server import ServerProcess
-from rep3d.tasks import labels_from_dataset_json
-from rep3d.volumes import check_label
+from rep3d.imaging.volumes import check_label
+from rep3d.tasks.config import labels_from_dataset_json
 
 
 def test_expert_labels_are_accepted(shared_data: Path) -> None:
@@ -65,7 +65,7 @@ def test_one_round_through_a_real_server(shared_data: Path, tmp_path: Path) -> N
 def test_the_demo_learns_the_hippocampus(shared_data: Path, tmp_path: Path) -> None:
     """About ten minutes on two cores. 0.70 leaves room for slow machines; docs/results.md has what was reached."""
     sizes = ["--submit", "8", "--rounds", "2", "--held-out", "10", "--iterations", "360", "--minutes", "15"]
-    command = [sys.executable, "-m", "rep3d.cli", "demo", "--data", str(shared_data / "hippocampus")]
+    command = [sys.executable, "-m", "rep3d.cli.main", "demo", "--data", str(shared_data / "hippocampus")]
     command += ["--out", str(tmp_path), *sizes]
     done = subprocess.run(command, capture_output=True, text=True, timeout=2400, env=dict(os.environ))
     assert done.returncode == 0, done.stdout + done.stderr

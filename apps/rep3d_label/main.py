@@ -13,30 +13,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import lib.environment  # noqa: F401  (first: it makes sure that all others can be imported)
+import lib.boot.environment  # noqa: F401  (first: it makes sure that all others can be imported)
 from fastapi import HTTPException
-from lib.assignment import next_sample
-from lib.auto_train import AutoTrain
-from lib.batch import BatchRunner
-from lib.case_book import CaseBook
-from lib.datastore import Rep3DDatastore
-from lib.dicom_import import DicomImport
-from lib.http_errors import register_error_handlers
-from lib.infer import Rep3DInferTask
-from lib.leases import LeaseBook
-from lib.names import checked_name
-from lib.published import PublishedModel
-from lib.registry import DATASTORE_FILE, check_registry
-from lib.requests_running import RunningRequests
-from lib.reviews import Reviews
-from lib.routes import add_routes
-from lib.scoring import UncertaintyScoring
-from lib.scoring_watch import ScoringWatch
-from lib.served import ServedModel
-from lib.sessions import SafeSessions
-from lib.setup import ModelSetup, Setup, damaged_checkpoint
-from lib.shutdown import make_incoming_folder, stop_children_with_server
-from lib.startup import (
+from lib.active.scoring import UncertaintyScoring
+from lib.active.strategies import all_strategies
+from lib.active.watch import ScoringWatch
+from lib.api.app_routes import add_routes
+from lib.api.errors import register_error_handlers
+from lib.api.sessions import SafeSessions
+from lib.boot.checks import (
     StartupError,
     check_port,
     check_writable,
@@ -48,11 +33,26 @@ from lib.startup import (
     say_once,
     server_is_starting,
 )
-from lib.strategies import all_strategies
-from lib.thumbnails import Thumbnails
-from lib.train import Rep3DTrainTask
-from lib.train_cases import models_taught
-from lib.train_start import start_training, training_runs
+from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
+from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
+from lib.cases.assignment import next_sample
+from lib.cases.book import CaseBook
+from lib.cases.leases import LeaseBook
+from lib.cases.reviews import Reviews
+from lib.cases.thumbnails import Thumbnails
+from lib.dicom.importer import DicomImport
+from lib.inference.batch import BatchRunner
+from lib.inference.running import RunningRequests
+from lib.inference.task import Rep3DInferTask
+from lib.models.published import PublishedModel
+from lib.models.served import ServedModel
+from lib.names import checked_name
+from lib.storage.datastore import Rep3DDatastore
+from lib.storage.registry import DATASTORE_FILE, check_registry
+from lib.training.auto import AutoTrain
+from lib.training.cases import models_taught
+from lib.training.control import start_training, training_runs
+from lib.training.task import Rep3DTrainTask
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -60,7 +60,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, ImageError
-from rep3d.versions import VersionStore
+from rep3d.versions.store import VersionStore
 
 logger = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ from typing import Any
 
 import psutil
 
-from rep3d.cases import Case
-from rep3d.checkout import import_client_path
-from rep3d.demo.cohort import Cohort
+from rep3d.data.cases import Case
+from rep3d.data.cohort import Cohort
+from rep3d.demo.checkout import import_client_path
 from rep3d.demo.report import CasePicture, DemoReport, RoundResult, pick_cases, write_report
 from rep3d.demo.server import ServerProcess
 from rep3d.errors import ConfigError, Rep3DError
-from rep3d.metrics import dice_of_files, mean_dice
+from rep3d.evaluation.metrics import dice_of_files, mean_dice
 
 import_client_path()
 from Rep3DLabelLib.client import Rep3DClient  # noqa: E402

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rep3d.demo.cohort import Cohort
+from rep3d.data.cohort import Cohort
 from rep3d.demo.play import DemoPlan, Listener, TrainStatus
 from rep3d.demo.report import RoundResult
-from rep3d.metrics import mean_dice
+from rep3d.evaluation.metrics import mean_dice
 
 if TYPE_CHECKING:
-    from rep3d.training import TrainProgress
+    from rep3d.training.train import TrainProgress
 
 __all__ = ["Screen", "train_progress"]
 
@@ -42,7 +42,7 @@ def _note(iteration: int | None, iterations: int | None, loss: float | None, eta
 
 @contextmanager
 def train_progress(console: Console) -> Iterator[Callable[[TrainProgress], None]]:
-    """A progress bar for :func:`rep3d.training.train`."""
+    """A progress bar for :func:`rep3d.training.train.train`."""
     with _progress(console) as progress:
         task = progress.add_task("training", total=None, note="")
 

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import psutil
 
-from rep3d.checkout import APP
+from rep3d.demo.checkout import APP
 from rep3d.errors import Rep3DError
 
 __all__ = ["ServerError", "ServerProcess", "free_port"]

@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.checkpoint import save_checkpoint
-from rep3d.config import Rep3DConfig
-from rep3d.network import Rep3D
-from rep3d.tasks import TaskConfig
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import TaskConfig
 
 __all__ = [
     "CONF",

@@ -21,7 +21,7 @@ def _why_not() -> str:
 
 
 WHY_NOT = _why_not()
-# Files that import the bench cannot even be collected without it; `test_bench_here.py` says so.
+# Files that import the bench cannot even be collected without it; `bench/test_here.py` says so.
 collect_ignore = [
     str(file.relative_to(Path(__file__).parent))
     for file in Path(__file__).parent.rglob("test_*.py")

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "slicer_extension" / "Rep3DLabel")]
 
-from rep3d.demo.cohort import phantom_cohort  # noqa: E402
+from rep3d.data.cohort import phantom_cohort  # noqa: E402
 from tests.app.server import AppServer  # noqa: E402
 from tests.extension.clinician import Clinician  # noqa: E402
 from tests.slicerbench import driver, install  # noqa: E402

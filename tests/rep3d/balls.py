@@ -8,12 +8,12 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from rep3d.cases import Case
 from rep3d.checkpoint import Checkpoint
-from rep3d.config import Rep3DConfig
-from rep3d.network import Rep3D
-from rep3d.tasks import Intensity, TaskConfig
-from rep3d.training import TrainSettings
+from rep3d.data.cases import Case
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import Intensity, TaskConfig
+from rep3d.training.train import TrainSettings
 
 __all__ = ["SETTINGS", "TASK", "ball_case", "small_checkpoint", "small_config"]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
-from rep3d.config import Rep3DConfig
 from rep3d.errors import CheckpointError
-from rep3d.network import Rep3D
-from rep3d.tasks import TaskConfig
+from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import TaskConfig
 
 CONFIG = Rep3DConfig(out_channels=3, dims=(2, 2, 2, 2), depths=(1, 1, 1, 1), hidden_size=2, kernel_size=3)
 TASK = TaskConfig("toy", {"Head": 1, "Tail": 2}, (1.0, 1.0, 1.0), roi_size=(32, 32, 32))

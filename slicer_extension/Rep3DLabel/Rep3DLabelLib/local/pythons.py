@@ -22,7 +22,7 @@ _QUESTION = """
 import importlib.util, json, sys
 found = {"version": list(sys.version_info[:2]), "monailabel": importlib.util.find_spec("monailabel") is not None}
 try:
-    from rep3d.checkout import APP
+    from rep3d.demo.checkout import APP
     found["app"] = str(APP)
 except Exception as error:
     found["error"] = f"{type(error).__name__}: {error}"

@@ -1,0 +1,1 @@
+"""Which image next? Scores from the background."""

@@ -1,0 +1,95 @@
+"""What is known of the images by the published model: scores and encoder features, kept in files.
+
+The files carry the identity of the model that made them; with another model published they count as absent, so that
+scores of an older model are never mistaken for current ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.paths import ModelWorkspace, read_json, whole_file, write_text
+from rep3d.active.strategies import ImageScore
+
+__all__ = ["Knowledge", "current_scores", "identity", "read_knowledge", "write_knowledge"]
+
+_MEASURES = tuple(measure.name for measure in dataclasses.fields(ImageScore))
+
+
+def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells one published model from another; version names repeat where training began anew."""
+    return {"version": facts.get("version"), "created": facts.get("created")}
+
+
+@dataclass
+class Knowledge:
+    """What one version of a model says about the images.
+
+    Attributes:
+        scores: how unsure it is, by image id.
+        features: float32 vectors, by image id.
+        failed: image id to the reason why it could not be scored.
+    """
+
+    scores: dict[str, ImageScore] = field(default_factory=dict)
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def read_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any]) -> Knowledge:
+    """What the files say, if they are of the model with these facts; else nothing."""
+    if not facts:
+        return Knowledge()
+    content = read_json(workspace.scores)
+    if any(content.get(key) != value for key, value in identity(facts).items()):
+        return Knowledge()
+    scores = {str(id_): _score(values) for id_, values in dict(content.get("scores") or {}).items()}
+    return Knowledge(scores, _features(workspace.features, facts), dict(content.get("failed") or {}))
+
+
+def write_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any], known: Knowledge) -> None:
+    """Writes both files, each whole; the features first, because the scores say that all is there."""
+    ids = sorted(known.features)
+    with whole_file(workspace.features) as file:
+        np.savez(
+            file,
+            identity=np.array(json.dumps(identity(facts))),
+            ids=np.array(ids, dtype=np.str_),
+            features=np.array([known.features[id_] for id_ in ids], dtype=np.float32),
+        )
+    scores = {
+        id_: {name: value for name in _MEASURES if (value := score.value(name)) is not None}
+        for id_, score in sorted(known.scores.items())
+    }
+    write_text(workspace.scores, json.dumps({**identity(facts), "scores": scores, "failed": known.failed}, indent=2))
+
+
+def current_scores(workspace: ModelWorkspace, facts: Mapping[str, Any]) -> dict[str, float]:
+    """Mean entropy by image id, if it was computed with the model of these facts; else nothing."""
+    scores = read_knowledge(workspace, facts).scores
+    return {id_: value for id_, score in scores.items() if (value := score.value("entropy")) is not None}
+
+
+def _score(values: Any) -> ImageScore:
+    if isinstance(values, (int, float)):  # as older servers wrote it: the entropy alone
+        return ImageScore(entropy=float(values))
+    known = values if isinstance(values, dict) else {}
+    return ImageScore(**{name: float(known[name]) for name in _MEASURES if isinstance(known.get(name), (int, float))})
+
+
+def _features(path: Path, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if json.loads(str(content["identity"])) != identity(facts):
+                return {}
+            return dict(zip(content["ids"].tolist(), content["features"], strict=True))
+    except (FileNotFoundError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}  # none yet, or a file that is not ours: they are computed again

@@ -1,0 +1,87 @@
+"""Which image to annotate next: those of :mod:`rep3d.active.strategies` over what the published model knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from lib.active.knowledge import Knowledge, read_knowledge
+from lib.models.served import ServedModel
+from lib.storage.datastore import Rep3DDatastore
+from rep3d.active.strategies import NEEDS, STRATEGIES, select
+from rep3d.errors import CheckpointError
+
+__all__ = ["Acquisition", "all_strategies"]
+
+
+def all_strategies(served: Mapping[str, ServedModel], default_model: str) -> dict[str, Strategy]:
+    """Each strategy by its name."""
+    return {name: Acquisition(name, served, default_model) for name in STRATEGIES}
+
+
+class Acquisition(Strategy):
+    """One strategy of :data:`rep3d.active.strategies.STRATEGIES`.
+
+    Only scores and features of the model that is published now count. While they are missing another strategy chooses,
+    at random in the end, and the answer says so.
+
+    Args:
+        name: of the strategy.
+        served: the models, by name.
+        default_model: whose scores count where a request names no model.
+        seed: of the random choices; None for different ones each time.
+    """
+
+    def __init__(
+        self, name: str, served: Mapping[str, ServedModel], default_model: str, seed: int | None = None
+    ) -> None:
+        super().__init__(STRATEGIES[name])
+        self._name = name
+        self._served = served
+        self._default = default_model
+        self._random = np.random.default_rng(seed)
+
+    def __call__(self, request: dict[str, Any], datastore: Rep3DDatastore) -> dict[str, Any] | None:
+        """Chooses among ``request["candidates"]``, image ids, or else among all images without a final label.
+
+        Returns:
+            ``id``, ``used_strategy``, and where they apply ``score``, ``version`` (of the model that was asked) and
+            ``reason`` (why another strategy than this one chose). None where there is nothing to choose from.
+
+        Raises:
+            HTTPException: 404 for a model that is not served.
+        """
+        unlabelled = set(datastore.get_unlabeled_images())
+        asked = request.get("candidates")
+        candidates = sorted(unlabelled if asked is None else unlabelled & set(asked))
+        facts, known, missing = self._known(request.get("model") or self._default)
+        images = set(datastore.list_images()) - set(candidates)
+        taken = [known.features[id_] for id_ in sorted(images) if id_ in known.features]
+        choice = select(self._name, candidates, known.scores, known.features, taken, self._random)
+        if choice is None:
+            return None
+        answer: dict[str, Any] = {"id": choice.id, "used_strategy": choice.strategy}
+        if choice.score is not None:
+            answer["score"] = choice.score
+        if facts and NEEDS[choice.strategy]:
+            answer["version"] = facts.get("version")
+        if choice.reason:
+            answer["reason"] = f"{missing}: chosen at random" if missing else choice.reason
+        return answer
+
+    def _known(self, model: Any) -> tuple[Mapping[str, Any], Knowledge, str | None]:
+        """Facts of the model, what it says about the images, and why there is nothing of that."""
+        if not isinstance(model, str) or model not in self._served:
+            raise HTTPException(404, f"model: expected one of {sorted(self._served)}, got {str(model)[:200]!r}")
+        if not NEEDS[self._name]:
+            return {}, Knowledge(), None
+        served = self._served[model]
+        try:
+            facts = served.published.facts()
+        except CheckpointError as error:
+            return {}, Knowledge(), f"the published model cannot be used ({error})"
+        return facts, read_knowledge(served.setup.workspace, facts), None if facts else "no trained model yet"

@@ -1,0 +1,143 @@
+"""Addresses for cases: samples and leases, what is known of each case, its earlier labels, reviews, pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, HTTPException, Query, Request
+from fastapi.responses import FileResponse
+from monailabel.config import settings
+from monailabel.endpoints import activelearning
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.api.access import AS_ANNOTATOR, AS_USER
+from lib.api.annotators import Annotator
+from lib.api.forms import flag
+from lib.storage.registry import FINAL
+from rep3d.errors import ImageError
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+_Params = Annotated[dict[str, Any] | None, Body()]
+
+
+# Samples and leases ------------------------------------------------------------------------------------------
+
+
+@router.post("/activelearning/{strategy}")
+def next_sample(request: Request, strategy: str, params: _Params = None, user: User = AS_USER) -> Any:
+    """Which image to annotate next; it is lent to who asks (``user`` or ``client_id`` in the body, else by address)."""
+    annotator = Annotator.of(user, params or {}, request)
+    sample = activelearning.sample(strategy, {**(params or {}), "annotator": annotator.lease_name}, user.username)
+    lease = app_instance().leases.holder(sample["id"])  # facts about the image may have a user, too
+    return {**sample, "user": annotator.lease_name, "leased_until": lease.until if lease else None}
+
+
+@router.get("/rep3d/leases")
+def leases(user: User = AS_USER) -> list[dict[str, Any]]:
+    """Who works on what."""
+    return [lease.to_dict() for lease in app_instance().leases.all()]
+
+
+@router.post("/rep3d/leases/{image}")
+def take_lease(request: Request, image: str, params: _Params = None, user: User = AS_ANNOTATOR) -> dict[str, Any]:
+    """Lends a certain image to who asks, or prolongs the lease; 409 if it is lent to another."""
+    app = app_instance()
+    app.datastore().image_file(image)
+    return app.leases.take(image, Annotator.of(user, params or {}, request).lease_name).to_dict()
+
+
+@router.delete("/rep3d/leases/{image}")
+def end_lease(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
+    """Ends a lease: one's own, or as an administrator anybody's."""
+    book = app_instance().leases
+    lease = book.holder(image)
+    if lease is None:
+        raise HTTPException(404, f"lease: expected the id of an image that is lent, got {image[:200]!r}")
+    admin = settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles
+    if not admin and lease.user != user.username:
+        raise HTTPException(403, f"lease: image {image} is lent to {lease.user!r}; only an administrator may end that")
+    book.release(image)
+    return lease.to_dict()
+
+
+# What is known of each case ----------------------------------------------------------------------------------
+
+
+@router.get("/rep3d/cases")
+def cases(state: str | None = None, model: str | None = None, user: User = AS_USER) -> list[dict[str, Any]]:
+    """All cases, or those in a state."""
+    return app_instance().case_book.cases(model, state)
+
+
+@router.get("/rep3d/cases/{image}")
+def case(image: str, model: str | None = None, user: User = AS_USER) -> dict[str, Any]:
+    """One case."""
+    return app_instance().case_book.case(image, model)
+
+
+@router.post("/rep3d/cases/{image}/review")
+def review(request: Request, image: str, params: _Params = None, user: User = AS_ANNOTATOR) -> dict[str, Any]:
+    """Records that the current label was reviewed."""
+    return app_instance().case_book.review(image, Annotator.of(user, params or {}, request).name)
+
+
+@router.delete("/rep3d/cases/{image}/review")
+def take_review_back(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
+    """Takes a review back."""
+    return app_instance().case_book.take_review_back(image)
+
+
+@router.get("/rep3d/cases/{image}/thumbnail.png")
+def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, user: User = AS_USER) -> FileResponse:
+    """A slice of the image with the outlines of its label, else of its prediction."""
+    app = app_instance()
+    files = app.case_book.files(image)
+    predictions = app.datastore().predictions
+    predicted = predictions.file(image) if predictions.facts(image) else None
+    try:
+        picture = app.thumbnails.png(image, files.image, files.label or predicted, size)
+    except FileNotFoundError as error:  # removed this moment
+        raise ImageError(f"image {image}: expected its files, found them gone") from error
+    return FileResponse(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
+
+
+# Earlier labels ----------------------------------------------------------------------------------------------
+
+
+@router.get("/rep3d/cases/{image}/history")
+def history(image: str, user: User = AS_USER) -> list[dict[str, Any]]:
+    """The current label and all earlier ones."""
+    return app_instance().case_book.history(image)
+
+
+@router.get("/rep3d/cases/{image}/history/{entry}")
+def earlier_label(image: str, entry: str, user: User = AS_USER) -> FileResponse:
+    """The file of an earlier label."""
+    store = app_instance().datastore()
+    store.image_file(image)
+    file, _ = store.history.find(image, entry)
+    return FileResponse(file, filename=f"{image}-{file.name}")
+
+
+@router.post("/rep3d/cases/{image}/history/{entry}/restore")
+def restore(
+    request: Request, image: str, entry: str, params: _Params = None, user: User = AS_ANNOTATOR
+) -> dict[str, Any]:
+    """Makes an earlier label the current one again."""
+    app = app_instance()
+    values = dict(params or {})
+    override = flag(values, "override_lease")
+    annotator = Annotator.of(user, values, request)
+    store = app.datastore()
+    store.image_file(image)
+    _, facts = store.history.find(image, entry)
+    if facts.get("tag") == FINAL and not override:
+        app.leases.check(image, annotator.names)
+    accepted = store.restore_label(image, entry, annotator.name)
+    if facts.get("tag") == FINAL and not accepted.duplicate:
+        app.case_book.submitted(image)
+    return {"image": image, "label": accepted.id, "duplicate": accepted.duplicate}

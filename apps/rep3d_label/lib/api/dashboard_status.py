@@ -1,0 +1,139 @@
+"""What the dashboard shows live, as one JSON object that is cheap to make: small files, no images, no case lists.
+
+The lists of cases and versions have addresses of their own. Here is only a stamp of each, so that the page asks for a
+list when it has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from monailabel.utils.async_tasks.utils import processes
+
+from lib.active.knowledge import identity
+from lib.cases.thumbnails import label_colours
+from lib.models.served import ServedModel
+from lib.paths import read_json, utc_now
+from lib.storage.registry import DATASTORE_FILE
+from rep3d import __version__
+from rep3d.errors import CheckpointError
+from rep3d.inference.predictor import choose_device
+
+if TYPE_CHECKING:
+    from main import Rep3DLabelApp
+
+__all__ = ["dashboard_status"]
+
+_TOP = 5  # of the images that would teach the model most
+
+
+def dashboard_status(app: Rep3DLabelApp) -> dict[str, Any]:
+    """The state of the server.
+
+    Returns:
+        ``server`` (folder, device), ``cases`` (counts and a stamp), ``default_model``, and ``models``: for each its
+        labels with colours, published version, training, batch inference and scores.
+    """
+    setup = app.setup
+    store = app.datastore()
+    unlabelled = store.get_unlabeled_images()
+    total = len(store.list_images())
+    space = setup.workspace
+    return {
+        "server": {
+            "version": __version__,
+            "folder": setup.folder.name,
+            "device": setup.device,
+            "device_name": _device_name(setup.device),
+            "time": utc_now(),
+        },
+        "cases": {
+            "total": total,
+            "labelled": total - len(unlabelled),
+            "stamp": _stamp([setup.folder / DATASTORE_FILE, space.leases, space.reviews, space.predictions]),
+        },
+        "default_model": app.default_model,
+        "models": {name: _model(app, model, set(unlabelled)) for name, model in app.served.items()},
+    }
+
+
+def _model(app: Rep3DLabelApp, model: ServedModel, unlabelled: set[str]) -> dict[str, Any]:
+    facts, error = {}, None
+    try:
+        facts = model.published.facts()
+    except CheckpointError as damage:
+        error = str(damage)
+    return {
+        "labels": _labels(model),
+        "preset": model.setup.preset,
+        "version": facts.get("version"),
+        "created": facts.get("created"),
+        "error": error,
+        "versions_stamp": _stamp(_version_files(model.setup.workspace.root)),
+        "training": app.check_trainer(model.name).stats(),
+        "batch": app.batch.status(model.name),
+        "scores": _scores(model, facts, unlabelled),
+    }
+
+
+def _labels(model: ServedModel) -> list[dict[str, Any]]:
+    """Labels by value, with the colours that the pictures of the cases use."""
+    labels = model.setup.labels
+    colours = label_colours(labels)
+    return [
+        {"name": name, "value": labels[name], "colour": "#{:02x}{:02x}{:02x}".format(*colours[name])}
+        for name in sorted(labels, key=lambda name: labels[name])
+    ]
+
+
+def _version_files(root: Path) -> Iterable[Path]:
+    return [root / "published.pt", *sorted((root / "versions").glob("*/version.json"))]
+
+
+def _stamp(paths: Iterable[Path]) -> str:
+    """What changes when one of the files does, or one comes or goes."""
+    parts = []
+    for path in paths:
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            continue
+        parts.append(f"{path.parent.name}/{path.name}:{state.st_mtime_ns}:{state.st_size}")
+    return f"{hash(tuple(parts)) & 0xFFFFFFFFFFFF:x}"
+
+
+def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> dict[str, Any]:
+    path = model.setup.workspace.scores
+    content = read_json(path)
+    current = bool(facts) and all(content.get(key) == value for key, value in identity(facts).items())
+    entropy = {
+        id_: values["entropy"]
+        for id_, values in content.get("scores", {}).items()
+        if _has_entropy(id_, values, unlabelled)
+    }
+    return {
+        "version": content.get("version"),
+        "updated": _utc(path.stat().st_mtime) if content else None,
+        "scored": len(entropy),
+        "unlabelled": len(unlabelled),
+        "failed": content.get("failed", {}),
+        "running": bool(processes("scoring")),
+        "top": sorted(entropy.items(), key=lambda item: -item[1])[:_TOP] if current else [],
+    }
+
+
+def _has_entropy(id_: str, values: Any, unlabelled: set[str]) -> bool:
+    return id_ in unlabelled and isinstance(values, dict) and isinstance(values.get("entropy"), (int, float))
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def _device_name(device: str) -> str:
+    chosen = choose_device(device)
+    return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "CPU"

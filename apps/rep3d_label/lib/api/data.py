@@ -1,0 +1,122 @@
+"""Addresses for images and labels."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Request, UploadFile
+from fastapi.responses import FileResponse
+from monailabel.endpoints import datastore
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
+from starlette.background import BackgroundTask
+
+from lib.api.access import AS_ANNOTATOR
+from lib.api.annotators import Annotator
+from lib.api.forms import flag, json_object, upload_name
+from lib.labels.formats import LABEL_SUFFIXES
+from lib.labels.submission import SubmitOptions
+from lib.names import split_suffix
+from lib.storage.registry import FINAL
+from rep3d.imaging.volumes import IMAGE_SUFFIXES
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.put("/datastore/")
+@router.put("/datastore/image")
+def add_image(
+    background_tasks: BackgroundTasks,
+    file: Annotated[UploadFile, File()],
+    image: str | None = None,
+    params: str = Form("{}"),
+    user: User = AS_ANNOTATOR,
+) -> Any:
+    """Adds an image under the id ``image``, else the file's name (which the stock route cuts at the first dot)."""
+    json_object("params", params)
+    name, suffix = split_suffix(upload_name(file), IMAGE_SUFFIXES)
+    if not suffix:
+        raise HTTPException(422, f"file: expected {' or '.join(IMAGE_SUFFIXES)}, got {name!r}")
+    return datastore.add_image(background_tasks, image or name, params, file, user.username)
+
+
+@router.put("/datastore/label")
+def save_label(
+    request: Request,
+    image: str,
+    label: Annotated[UploadFile, File()],
+    params: str = Form("{}"),
+    tag: str = FINAL,
+    user: User = AS_ANNOTATOR,
+) -> Any:
+    """Submits a label.
+
+    ``params`` may have, besides facts to keep with it: ``label_info`` (see ``described_values``), ``model_version``,
+    ``empty`` and ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``.
+    """
+    app = app_instance()
+    values = json_object("params", params)
+    options = SubmitOptions(flag(values, "empty"), flag(values, "resample"))
+    override = flag(values, "override_lease")
+    annotator = Annotator.of(user, values, request)
+    store = app.datastore()
+    store.image_file(image)
+    tag = tag or FINAL
+    if tag == FINAL and not override:
+        app.leases.check(image, annotator.names)
+    if annotator.name is not None:
+        values["user"] = annotator.name
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"submission{_suffix(upload_name(label))}"
+        with file.open("wb") as out:
+            shutil.copyfileobj(label.file, out)
+        accepted = store.submit_label(image, file, tag, values, options)
+    answer: dict[str, Any] = {}
+    if tag == FINAL:
+        app.leases.release(image)
+        if not accepted.duplicate:
+            app.case_book.submitted(image)
+            answer.update(app.on_save_label(image, accepted.id) or {})
+    changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}
+    if accepted.duplicate:
+        changes["duplicate"] = True
+    return {**answer, "image": image, "label": accepted.id, **changes}
+
+
+def _suffix(name: str) -> str:
+    """What a file name says of the file's format; the rest of it is the client's own."""
+    suffix = split_suffix(name.lower(), LABEL_SUFFIXES)[1] or Path(name).suffix
+    return suffix if suffix.replace(".", "").isalnum() else ""
+
+
+@router.put("/datastore/image/info")
+def update_image_info(image: str, info: str = Form("{}"), user: User = AS_ANNOTATOR) -> Any:
+    """Adds facts to an image."""
+    json_object("info", info)
+    return datastore.update_image_info(image, info, user.username)
+
+
+@router.put("/datastore/label/info")
+def update_label_info(label: str, tag: str, info: str = Form("{}"), user: User = AS_ANNOTATOR) -> Any:
+    """Adds facts to a label."""
+    json_object("info", info)
+    return datastore.update_label_info(label, tag, info, user.username)
+
+
+@router.put("/datastore/updatelabelinfo")
+def update_label_info_as_before(label: str, tag: str, params: str = Form("{}"), user: User = AS_ANNOTATOR) -> Any:
+    """MONAI Label's older name for the same."""
+    return update_label_info(label, tag, params, user)
+
+
+@router.get("/datastore/dataset")
+def download_dataset(limit_cases: int | None = None, user: User = AS_ANNOTATOR) -> FileResponse:
+    """The labelled cases as a ZIP file, which is removed when it was sent (the stock route keeps each)."""
+    file = Path(app_instance().datastore().get_dataset_archive(limit_cases))
+    clean_up = BackgroundTask(file.unlink, missing_ok=True)
+    return FileResponse(file, media_type="application/zip", filename="dataset.zip", background=clean_up)

@@ -1,0 +1,56 @@
+"""Addresses for taking in DICOM series: those that were copied into the studies folder, and those that are sent."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import uuid
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, HTTPException, UploadFile
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.api.access import AS_ANNOTATOR
+from lib.dicom.upload import unpack_dicom
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+_one_at_a_time = threading.Lock()  # what an upload needs of the disk is checked before it is written
+
+
+@router.post("/rep3d/dicom/import")
+def import_dicom(user: User = AS_ANNOTATOR) -> Any:
+    """Converts the series below the studies folder that are new; says what came in and what cannot be used."""
+    app = app_instance()
+    found = app.dicom.run()
+    app.datastore().refresh()
+    return found
+
+
+@router.put("/rep3d/dicom")
+def add_dicom(file: Annotated[UploadFile, File()], user: User = AS_ANNOTATOR) -> dict[str, Any]:
+    """Takes in the series of a .zip file of DICOM files.
+
+    Returns:
+        ``images`` (ids that came in), ``known`` (series that were there already: ``series`` and ``image``), ``failed``
+        (``source`` and ``error``), and the ``folder`` that keeps the DICOM files, None where nothing came in.
+    """
+    app = app_instance()
+    incoming = app.setup.workspace.root / "incoming"
+    with _one_at_a_time:
+        shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed
+        incoming.mkdir(parents=True)
+        try:
+            unpacked = incoming / uuid.uuid4().hex
+            unpack_dicom(file.file, unpacked)
+            taken = app.dicom.take_in(unpacked, f"dicom-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+    if not (taken.images or taken.known or taken.failed):
+        raise HTTPException(422, "file: expected DICOM images, got DICOM files without any. Nothing was changed.")
+    app.datastore().refresh()
+    return {"images": taken.images, "known": taken.known, "failed": taken.failed, "folder": taken.folder}

@@ -1,0 +1,53 @@
+"""Addresses for training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
+
+from lib.api.access import AS_ADMIN
+from lib.training.control import start_training, stop_training
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.post("/train/")
+@router.post("/train/{model}")
+def run_training(
+    model: str = "",
+    params: dict | None = None,
+    run_sync: bool = False,
+    enqueue: bool = False,
+    user: User = AS_ADMIN,
+) -> Any:
+    """Starts a training in a child process."""
+    if run_sync:
+        raise HTTPException(
+            422, "run_sync: expected false, got true: training inside the server would stop it answering"
+        )
+    app = app_instance()
+    return start_training(app, model or app.default_model, params or {})
+
+
+@router.delete("/train/")
+def end_training(user: User = AS_ADMIN) -> Any:
+    """Stops the training that runs, at once; it can be resumed. Answers null where none runs."""
+    return stop_training(app_instance())
+
+
+@router.put("/model/{model}")
+@router.delete("/model/{model}")
+def refuse_model_change(model: str, user: User = AS_ADMIN) -> None:
+    """A model file from elsewhere may belong to another task, and half a file would answer every request."""
+    app_instance().check_model(model)
+    raise HTTPException(
+        403,
+        "the published model changes by training, or by publishing another version (/rep3d/models/MODEL/versions). To "
+        "use a model from elsewhere, stop the server and put its checkpoint at rep3d/published.pt in the studies "
+        "folder.",
+    )

@@ -1,0 +1,1 @@
+"""From the command line's settings to a server that may start."""

@@ -1,0 +1,308 @@
+"""The app's settings, as given by ``--conf KEY VALUE``: one table of what exists, and checks with clear refusals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lib.boot.checks import StartupError
+from rep3d.active.strategies import STRATEGIES
+from rep3d.errors import Rep3DError
+from rep3d.inference.predictor import choose_device
+from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
+from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.registry import TASKS
+
+__all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
+
+OWN_LABELS = "rep3d"  # the name of a model whose labels are no registered task's
+
+# A GPU of this many bytes holds the base network, its gradients and two patches.
+_BASE_NEEDS_BYTES = 12 * 10**9
+# Keys that MONAI Label's own apps and clients pass to every app; they mean nothing here.
+_FOREIGN_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting.
+
+    Attributes:
+        text: what it means, for ``--conf help``.
+        default: what holds where it is not given, for people.
+        parse: makes a value of the text that was given; refuses with a StartupError.
+    """
+
+    text: str
+    default: str
+    parse: Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class AppConf:
+    """The app's settings; None where one was not given and the data or the machine decide.
+
+    Attributes:
+        models: names of the models to serve.
+        labels: label name to voxel value.
+        values_given: whether the user gave those values, or only an order of names.
+        preset: network of a run that starts from nothing.
+        variant: spatial prior of such a network.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        modality: ``"CT"`` or ``"MRI"``.
+        roi_size: patch (D, H, W) in voxels.
+        spacing: voxel size in mm along R, A, S.
+        iterations: training steps of a run that gives none.
+        max_minutes: minutes of a run that gives none.
+        score_minutes: minutes of scoring after a publication.
+        train_every: start a training by itself after so many submitted labels; 0 for never.
+        publish_margin: mean Dice by which a new version must be better to be published.
+        strategy: how the next image is chosen where a client names no strategy.
+        lease_minutes: how long an image stays with the annotator who asked for it.
+    """
+
+    models: tuple[str, ...] | None = None
+    labels: Mapping[str, int] | None = None
+    values_given: bool = False
+    preset: str | None = None
+    variant: str = "learned"
+    device: str = "cpu"
+    modality: str | None = None
+    roi_size: tuple[int, int, int] | None = None
+    spacing: tuple[float, float, float] | None = None
+    iterations: int = 300
+    max_minutes: float = 60.0
+    score_minutes: float = 5.0
+    train_every: int = 0
+    publish_margin: float = 0.005
+    strategy: str = "hybrid"
+    lease_minutes: float = 60.0
+
+    @classmethod
+    def parse(cls, conf: Mapping[str, str]) -> AppConf:
+        """Checks what the user gave.
+
+        Raises:
+            StartupError: for an unknown key, an impossible value, or ``help``.
+        """
+        if "help" in conf:
+            raise StartupError(
+                "no 'help' among --conf when the server is to run", "it", f"The settings are:\n{options_text()}"
+            )
+        for key in conf:
+            if key not in OPTIONS and key not in _FOREIGN_KEYS:
+                raise StartupError(
+                    f"--conf settings among {sorted(OPTIONS)}", repr(key), f"They are:\n{options_text()}"
+                )
+        given = {key: OPTIONS[key].parse(str(text)) for key, text in conf.items() if key in OPTIONS}
+        given.setdefault("device", _device(None))
+        return cls(values_given="=" in str(conf.get("labels", "")), **given)
+
+    def preset_for(self, published: str | None) -> str:
+        """The network to train: the published model's own, else the one asked for, else what the device can hold."""
+        return published or self.preset or ("base" if _holds_base(self.device) else "tiny")
+
+
+def _holds_base(device: str) -> bool:
+    if not device.startswith("cuda"):
+        return False
+    return bool(torch.cuda.get_device_properties(torch.device(device)).total_memory >= _BASE_NEEDS_BYTES)
+
+
+def parse_labels(text: str) -> dict[str, int]:
+    """Label names and voxel values from ``"a,b"`` or ``"a=1,b=3"``.
+
+    Raises:
+        StartupError: if the text is neither, or names and values are not distinct.
+    """
+    remedy = "Give them as --conf labels a,b or --conf labels a=1,b=3."
+    parts = [part.strip() for part in text.split(",")]
+    with_value = [part for part in parts if "=" in part]
+    if not all(parts) or len(with_value) not in (0, len(parts)):
+        raise StartupError("label names, all or none of them with a value", repr(text), remedy)
+    try:
+        pairs = [(name.strip(), int(value)) for name, _, value in (part.rpartition("=") for part in with_value)]
+    except ValueError as error:
+        raise StartupError("whole numbers as label values", repr(text), remedy) from error
+    pairs = pairs or [(name, value) for value, name in enumerate(parts, start=1)]
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise StartupError("distinct label names", repr(text), remedy)
+    try:
+        return dict(TaskConfig("labels", dict(pairs)).labels)
+    except Rep3DError as error:
+        raise StartupError("usable labels", repr(text), f"{error}. {remedy}") from error
+
+
+def _models(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    known = [*TASKS, OWN_LABELS]
+    for name in names:
+        if name not in known:
+            raise StartupError(
+                f"--conf models to be some of {', '.join(known)}",
+                repr(name or text),
+                f"Give them as --conf models {known[0]},{known[1]}; {OWN_LABELS!r} stands for labels of your own.",
+            )
+    if len(set(names)) < len(names):
+        raise StartupError("each of --conf models once", repr(text), "Name each model once.")
+    return names
+
+
+def _device(text: str | None) -> str:
+    try:
+        return str(choose_device(text))
+    except Rep3DError as error:
+        raise StartupError("a device of this machine", f"--conf device {text!r}", f"{error}") from error
+
+
+def _modality(text: str) -> str:
+    if text.upper() not in ("CT", "MRI", "MR"):
+        raise StartupError("--conf modality to be CT or MRI", repr(text), "Choose one of them, or leave it out.")
+    return "CT" if text.upper() == "CT" else "MRI"
+
+
+def _one_of(name: str, choices: list[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise StartupError(f"--conf {name} to be one of {choices}", repr(text), "Choose one of them.")
+        return text
+
+    return parse
+
+
+def _number(name: str, low: float, high: float, whole: bool = False) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # neither is NaN
+            kind = "a whole number" if whole else "a number"
+            raise StartupError(
+                f"--conf {name} to be {kind} from {low:g} to {high:g}", repr(text), "Correct it, or leave it out."
+            )
+        return value
+
+    return parse
+
+
+def _triple(name: str, text: str, kind: type) -> tuple[Any, Any, Any]:
+    parts = text.lower().replace("x", ",").split(",")
+    try:
+        values = [kind(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3:
+        raise StartupError(
+            f"--conf {name} to be one number or three", repr(text), f"Give it as --conf {name} 96 or 96,96,64."
+        )
+    return values[0], values[1], values[2]
+
+
+def _roi_size(text: str) -> tuple[int, int, int]:
+    sides = _triple("roi_size", text, int)
+    step = UnetrSegmenter.stride
+    if any(side % step or not 0 < side <= 512 for side in sides) or max(sides) < 2 * step:
+        raise StartupError(
+            f"--conf roi_size to be multiples of {step} from {step} to 512, one of them {2 * step} or more",
+            repr(text),
+            f"Round each side to a multiple of {step}, such as --conf roi_size 96.",
+        )
+    return sides
+
+
+def _spacing(text: str) -> tuple[float, float, float]:
+    sides = _triple("spacing", text, float)
+    if not all(0.01 <= side <= 100 for side in sides):
+        raise StartupError(
+            "--conf spacing to be voxel sizes from 0.01 to 100 mm", repr(text), "Give it as --conf spacing 1.5,1.5,2."
+        )
+    return sides
+
+
+OPTIONS: Mapping[str, Option] = {
+    "models": Option(
+        f"what to serve, one or several by comma: {', '.join(TASKS)} (see `rep3d tasks`), or {OWN_LABELS} for labels "
+        "of your own",
+        "the registered task with dataset.json's labels, else what was served last, else rep3d",
+        _models,
+    ),
+    "labels": Option(
+        "foreground labels of rep3d, or of the one model served: 'a,b' (in this order) or 'a=1,b=3' (with voxel "
+        "values). A trained model keeps its body; only its head's rows of new labels begin anew",
+        "dataset.json in the studies folder, else those served last, else the published model's",
+        parse_labels,
+    ),
+    "preset": Option(
+        f"network of a first training: {' or '.join(sorted(PRESETS))}",
+        "base on a CUDA GPU with 12 GB or more, else tiny",
+        _one_of("preset", sorted(PRESETS)),
+    ),
+    "variant": Option(
+        f"spatial prior of a first training's network: {', '.join(SPATIAL_PRIORS)}",
+        "learned",
+        _one_of("variant", list(SPATIAL_PRIORS)),
+    ),
+    "device": Option("where to compute: cpu, cuda, cuda:1, ...", "the first CUDA GPU, else cpu", _device),
+    "modality": Option(
+        "CT or MRI: how intensities are scaled in a first training with labels of your own",
+        "as dataset.json says, else MRI",
+        _modality,
+    ),
+    "roi_size": Option(
+        "patch in voxels, 96 or 96,96,64, for a first training",
+        "the registered task's, else what holds the images up to 96",
+        _roi_size,
+    ),
+    "spacing": Option(
+        "voxel size in mm, 1.5 or 1.5,1.5,2, that a first training works at",
+        "the registered task's, else the images' median",
+        _spacing,
+    ),
+    "iterations": Option("steps of a training that asks for no number", "300", _number("iterations", 1, 1e7, True)),
+    "max_minutes": Option("minutes of a training that asks for no limit", "60", _number("max_minutes", 0.01, 1e6)),
+    "score_minutes": Option(
+        "minutes spent on scoring unlabelled images at the end of a training (the rest is scored in the background); 0 "
+        "for no scoring by itself",
+        "5",
+        _number("score_minutes", 0, 1e5),
+    ),
+    "train_every": Option(
+        "start a training by itself after so many submitted labels, 0 for never",
+        "0",
+        _number("train_every", 0, 1e6, True),
+    ),
+    "publish_margin": Option(
+        "mean Dice by which a new version must beat the published one on the same validation cases to replace it",
+        "0.005",
+        _number("publish_margin", 0, 1),
+    ),
+    "strategy": Option(
+        f"how the next image is chosen where a client names no strategy: {', '.join(STRATEGIES)}",
+        "hybrid",
+        _one_of("strategy", list(STRATEGIES)),
+    ),
+    "lease_minutes": Option(
+        "how long an image stays with the annotator who asked for it",
+        "60",
+        _number("lease_minutes", 0.01, 1e5),
+    ),
+    "help": Option("show this list and stop", "", str),
+}
+
+
+def options_text() -> str:
+    """The settings, what they mean and their defaults, one per line."""
+    width = max(map(len, OPTIONS))
+    lines = []
+    for name, option in OPTIONS.items():
+        default = f" Default: {option.default}." if option.default else ""
+        lines.append(f"  --conf {name:<{width}}  {option.text}.{default}")
+    return "\n".join(lines)

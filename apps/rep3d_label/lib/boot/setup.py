@@ -1,0 +1,358 @@
+"""What a server will work with, found out and checked before anything is written.
+
+Which models are served, with which labels and which voxel values: from ``--conf``, from a ``dataset.json`` in the
+studies folder, from what was served there before, from the published models, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lib.boot.checks import StartupError
+from lib.boot.conf import OWN_LABELS, AppConf
+from lib.labels.label_map import LabelMap
+from lib.paths import ModelWorkspace, Workspace
+from rep3d.checkpoint import read_checkpoint_task
+from rep3d.errors import CheckpointError, TaskError
+from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.registry import TASKS, matching_task
+from rep3d.training.head import HeadChange, head_change
+from rep3d.training.settings import TrainSettings
+from rep3d.training.train import task_for_cases
+
+__all__ = ["ModelSetup", "Setup", "damaged_checkpoint"]
+
+
+@dataclass(frozen=True)
+class ModelSetup:
+    """One model that the server serves.
+
+    Attributes:
+        name: in addresses: a registered task's name, or ``"rep3d"`` for labels of one's own.
+        workspace: where its data are.
+        labels: label name to the server's voxel value.
+        task: how images are prepared, with these labels: as the published model has it, else the registered task; None
+            where the first training derives it from the images.
+        preset: network of the model, or of the first one to be trained.
+        device: where to compute.
+        modality: ``"CT"``, ``"MRI"``, ..., if known.
+        conf: the settings as given.
+        other_values: voxel values that label files may have besides: of other models' labels, and of retired ones.
+        head: what the labels mean for the model that is published at the start; None where none is.
+        notes: what the user should know about this model, for the log.
+    """
+
+    name: str
+    workspace: ModelWorkspace
+    labels: Mapping[str, int]
+    task: TaskConfig | None
+    preset: str
+    device: str
+    modality: str | None
+    conf: AppConf
+    other_values: tuple[int, ...] = ()
+    head: HeadChange | None = None
+    notes: tuple[str, ...] = ()
+
+    def task_for(self, images: Sequence[Path]) -> TaskConfig:
+        """The task of a first training on some images.
+
+        Raises:
+            TaskError: if there are no images, and none are needed to know the task.
+            ImageError: if one of them is not readable.
+        """
+        if self.task:
+            return self.task
+        conf = self.conf
+        return task_for_cases(
+            self.name, dict(self.labels), images, self.modality, spacing=conf.spacing, roi_size=conf.roi_size
+        )
+
+    def train_settings(self) -> TrainSettings:
+        """How to train where a request says nothing else."""
+        conf = self.conf
+        return TrainSettings(
+            iterations=conf.iterations,
+            max_minutes=conf.max_minutes,
+            preset=self.preset,
+            device=self.device,
+            variant=conf.variant,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What clients are told, as plain JSON types."""
+        return {
+            "labels": dict(self.labels),
+            "terms": {name: term.to_dict() for name, term in self.task.terms.items()} if self.task else {},
+            "preset": self.preset,
+            "modality": self.modality,
+            "head": self.head.to_dict() if self.head and self.head.changed else None,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A server's data, models and machine.
+
+    Attributes:
+        folder: the studies folder.
+        workspace: the app's own data below it.
+        labels: label name to voxel value, of all models served.
+        device: where to compute.
+        models: by name; the first is the default.
+        conf: the settings as given.
+        label_map: the server's one map, which also has labels that are no longer served; to be written by the server
+            that starts, when all else has been checked.
+    """
+
+    folder: Path
+    workspace: Workspace
+    labels: Mapping[str, int]
+    device: str
+    models: Mapping[str, ModelSetup]
+    conf: AppConf
+    label_map: LabelMap
+
+    @property
+    def default_model(self) -> str:
+        """The model that requests without a model's name mean."""
+        return next(iter(self.models))
+
+    @classmethod
+    def find(cls, studies: str, conf: Mapping[str, str]) -> Setup:
+        """Reads the settings and the studies folder; writes nothing.
+
+        Raises:
+            StartupError: if a server could not run with them.
+        """
+        settings = AppConf.parse(conf)
+        if studies.startswith(("http://", "https://")):
+            raise StartupError(
+                "a local folder as --studies", repr(studies), "Give the path of a folder with NIfTI images."
+            )
+        folder = Path(studies).resolve()
+        workspace = Workspace(folder / "rep3d")
+        stored = LabelMap.read(workspace.labels)
+        dataset = _DataSet.read(folder / "dataset.json", needed=settings.labels is None)
+        names = _model_names(settings, dataset, stored)
+        published = {name: _Published.read(workspace, name, adopts=name == names[0]) for name in names}
+        wanted = {name: _labels(name, names, settings, dataset, stored, published[name]) for name in names}
+        for name, labels in wanted.items():
+            if not labels:
+                raise StartupError(
+                    "to know the label names",
+                    f"no --conf labels, no dataset.json in {folder}, and no published model in "
+                    f"{workspace.model(name).root}",
+                    "Give them in one of four ways: --conf labels a,b (or a=1,b=3); --conf models with a registered "
+                    "task's name (see `rep3d tasks`); a dataset.json with 'labels' in the studies folder; or a "
+                    "published model at rep3d/published.pt in it.",
+                )
+        label_map = _label_map(stored, wanted, settings, dataset, published)
+        models = {
+            name: _model(name, workspace, label_map, list(labels), settings, dataset, published[name])
+            for name, labels in wanted.items()
+        }
+        labels = label_map.of(list({name: None for names in wanted.values() for name in names}))
+        return cls(folder, workspace, labels, settings.device, models, settings, label_map)
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    """What the studies folder's ``dataset.json`` says.
+
+    Attributes:
+        labels: label name to voxel value in the folder's label files; empty where it says nothing.
+        modality: ``"CT"``, ``"MRI"``, ..., if it says so.
+        task: the registered task with these labels.
+    """
+
+    labels: Mapping[str, int]
+    modality: str | None
+    task: TaskConfig | None
+
+    @classmethod
+    def read(cls, path: Path, needed: bool) -> _DataSet:
+        """Reads it; a file that is not usable is refused where its labels are ``needed``."""
+        if not path.is_file():
+            return cls({}, None, None)
+        try:
+            labels, modality = labels_from_dataset_json(path), modality_from_dataset_json(path)
+        except TaskError as error:
+            if not needed:
+                return cls({}, None, None)
+            raise StartupError(
+                "labels in dataset.json", f"'{error}'", "Correct that file, or give the labels with --conf labels a,b."
+            ) from error
+        task = matching_task(labels, modality)
+        return cls(task.labels if task else labels, modality, task)  # the task's names are spelled rightly
+
+
+@dataclass(frozen=True)
+class _Published:
+    """The checkpoint that a model will answer with.
+
+    Attributes:
+        path: the file; it may not exist.
+        task: its task, or None where there is none.
+        facts: what it says about its origin.
+    """
+
+    path: Path
+    task: TaskConfig | None
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, workspace: Workspace, name: str, adopts: bool) -> _Published:
+        path = workspace.model(name).published
+        if adopts and workspace.adopted.exists():
+            path = workspace.adopted
+        if not path.exists():
+            return cls(path, None, {})
+        try:
+            return cls(path, *read_checkpoint_task(path))
+        except CheckpointError as error:
+            raise damaged_checkpoint(path, error) from error
+
+
+def damaged_checkpoint(path: Path, error: CheckpointError) -> StartupError:
+    """The refusal to start with a published model that cannot be used."""
+    return StartupError(
+        "a published model that can be loaded",
+        f"'{error}'",
+        f"Move {path} away (the server then starts without a model).",
+    )
+
+
+def _model_names(settings: AppConf, dataset: _DataSet, stored: LabelMap) -> tuple[str, ...]:
+    """What to serve; the first is the default."""
+    if settings.models:
+        if settings.labels and len(settings.models) > 1 and OWN_LABELS not in settings.models:
+            raise StartupError(
+                f"--conf labels beside one model, or beside {OWN_LABELS!r} among several",
+                f"--conf models {','.join(settings.models)}",
+                f"Leave --conf labels out, or add {OWN_LABELS!r} to --conf models: the labels are then its own.",
+            )
+        return settings.models
+    if dataset.task and (settings.labels is None or set(settings.labels) & set(dataset.task.labels)):
+        return (dataset.task.name,)  # also where its labels are extended: its trained model goes on with them
+    if settings.labels or dataset.labels:
+        return (OWN_LABELS,)
+    known = tuple(name for name in stored.served if name == OWN_LABELS or name in TASKS)
+    return known or (OWN_LABELS,)
+
+
+def _labels(
+    name: str,
+    names: Sequence[str],
+    settings: AppConf,
+    dataset: _DataSet,
+    stored: LabelMap,
+    published: _Published,
+) -> dict[str, int]:
+    """A model's labels with the voxel values that it would like; empty where nothing says what they are."""
+    if settings.labels and (name == OWN_LABELS or len(names) == 1):
+        return dict(settings.labels)
+    if name in TASKS:
+        return dict(TASKS[name].labels)
+    if dataset.labels:
+        return dict(dataset.labels)
+    if name in stored.models:
+        return stored.of(stored.models[name])
+    return dict(published.task.labels) if published.task else {}
+
+
+def _label_map(
+    stored: LabelMap,
+    wanted: Mapping[str, Mapping[str, int]],
+    settings: AppConf,
+    dataset: _DataSet,
+    published: Mapping[str, _Published],
+) -> LabelMap:
+    """The stored map with the labels wanted now."""
+    fixed = dict(settings.labels or {}) if settings.values_given else {}
+    served = {name for labels in wanted.values() for name in labels}
+    # The folder's label files have the data set's values, unless the user says otherwise.
+    stated = {
+        name: value
+        for name, value in dataset.labels.items()
+        if name in served and name not in fixed and value not in fixed.values()
+    }
+    reserved = dict(dataset.labels)
+    for model in published.values():
+        for name, value in model.task.labels.items() if model.task else ():
+            reserved.setdefault(name, value)
+    return stored.extended(wanted, {**fixed, **stated}, reserved)
+
+
+def _model(
+    name: str,
+    workspace: Workspace,
+    label_map: LabelMap,
+    names: Sequence[str],
+    settings: AppConf,
+    dataset: _DataSet,
+    published: _Published,
+) -> ModelSetup:
+    labels = label_map.of(names)
+    registered = TASKS.get(name)
+    notes = []
+    task = head = None
+    if published.task:
+        head = head_change(published.task.labels, labels)
+        if not head.kept:
+            notes.append(
+                f"{name}: the published model knows none of the labels {', '.join(labels)}, so it segments nothing "
+                "until the next training; that keeps the model's body and begins its head anew"
+            )
+        elif head.changed:
+            notes.append(f"{name}: in the next training, {head.message}")
+        task = published.task
+        for setting in ("roi_size", "spacing"):
+            asked, own = getattr(settings, setting), getattr(task, setting)
+            if asked not in (None, own):
+                notes.append(
+                    f"{name}: --conf {setting} {_listed(asked)} has no effect: the published model was trained with "
+                    f"{_listed(own)}. Move {published.path} away to begin anew"
+                )
+    elif registered:
+        task = replace(
+            registered,
+            roi_size=settings.roi_size or registered.roi_size,
+            spacing=settings.spacing or registered.spacing,
+        )
+    if task:
+        task = task.with_labels(labels)
+        terms = registered.terms if registered else {}
+        task = replace(task, terms={**{label: terms[label] for label in labels if label in terms}, **task.terms})
+    return ModelSetup(
+        name=name,
+        workspace=workspace.model(name),
+        labels=labels,
+        task=task,
+        preset=_preset(settings, published),
+        device=settings.device,
+        modality=settings.modality or (registered.modality if registered else dataset.modality),
+        conf=settings,
+        other_values=tuple(sorted(set(label_map.values.values()) - set(labels.values()))),
+        head=head,
+        notes=tuple(notes),
+    )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
+def _preset(settings: AppConf, published: _Published) -> str:
+    preset = settings.preset_for(published.facts.get("preset"))
+    if settings.preset not in (None, preset):
+        raise StartupError(
+            f"the preset of the published model, {preset!r}",
+            f"--conf preset {settings.preset!r}",
+            f"Leave --conf preset out, or move {published.path} away to begin anew with another network.",
+        )
+    return preset

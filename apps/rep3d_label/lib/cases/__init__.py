@@ -1,0 +1,1 @@
+"""Cases: who works on which, and what is known of each."""

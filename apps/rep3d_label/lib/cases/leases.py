@@ -1,0 +1,145 @@
+"""Who works on which image: a lease keeps an image from being given to two annotators at once.
+
+It ends when the label is submitted, when it is given back, or by itself after a while.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+
+from lib.paths import read_json, write_text
+
+__all__ = ["Lease", "LeaseBook"]
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One image, lent to one annotator.
+
+    Attributes:
+        image: its id.
+        user: whom it is lent to.
+        since: when it was first lent, UTC, ISO 8601.
+        until: when it ends by itself, UTC, ISO 8601.
+    """
+
+    image: str
+    user: str
+    since: str
+    until: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+class LeaseBook:
+    """All leases, in a file that survives the server. Safe to use from several threads.
+
+    Args:
+        path: the file.
+        minutes: how long a lease lasts.
+        per_user: how many images an annotator may hold; taking one more gives the oldest one back.
+        clock: gives the time, in UTC.
+    """
+
+    def __init__(
+        self, path: Path, minutes: float = 60.0, per_user: int = 3, clock: Callable[[], datetime] = _now
+    ) -> None:
+        self._path = path
+        self._minutes = minutes
+        self._per_user = per_user
+        self._clock = clock
+        # Also held by those who choose an image and then take it, so that no other choice comes in between.
+        self.guard = threading.RLock()
+        self._leases: dict[str, Lease] = {}
+        for image, stored in read_json(path).items():
+            try:
+                lease = Lease(image, str(stored["user"]), str(stored["since"]), str(stored["until"]))
+                datetime.fromisoformat(lease.until)
+            except (KeyError, TypeError, ValueError):
+                continue  # an image that is free too early is better than a server that does not start
+            self._leases[image] = lease
+
+    def all(self) -> list[Lease]:
+        """The leases that have not ended, by image id."""
+        with self.guard:
+            now = self._clock()
+            self._leases = {k: v for k, v in self._leases.items() if datetime.fromisoformat(v.until) > now}
+            return [self._leases[image] for image in sorted(self._leases)]
+
+    def holder(self, image: str) -> Lease | None:
+        """The lease of an image, or None where it is free."""
+        return next((lease for lease in self.all() if lease.image == image), None)
+
+    def others(self, user: str) -> set[str]:
+        """The images that are lent to others."""
+        return {lease.image for lease in self.all() if lease.user != user}
+
+    def take(self, image: str, user: str) -> Lease:
+        """Lends an image, or prolongs the lease that its holder has.
+
+        Raises:
+            HTTPException: 409 if it is lent to another.
+        """
+        with self.guard:
+            self.check(image, {user})
+            held = self.holder(image)
+            now = self._clock()
+            until = (now + timedelta(minutes=self._minutes)).isoformat(timespec="milliseconds")
+            lease = Lease(image, user, held.since if held else now.isoformat(timespec="milliseconds"), until)
+            self._leases[image] = lease
+            own = sorted((one for one in self._leases.values() if one.user == user), key=lambda one: one.since)
+            surplus = [one for one in own if one.image != image][: max(0, len(own) - self._per_user)]
+            for one in surplus:
+                del self._leases[one.image]
+            self._save()
+            return lease
+
+    def check(self, image: str, names: Collection[str]) -> None:
+        """Makes sure that an image is free, or lent to somebody of these names.
+
+        Raises:
+            HTTPException: 409 if it is lent to another.
+        """
+        lease = self.holder(image)
+        if lease is not None and lease.user not in names:
+            raise HTTPException(
+                409,
+                f"image {image}: expected one that is free or lent to you, got one that is lent to {lease.user!r} "
+                f"until {lease.until}. Ask for another sample, wait, or override the lease.",
+            )
+
+    def release(self, image: str, user: str | None = None) -> Lease | None:
+        """Gives an image back.
+
+        Args:
+            image: its id.
+            user: only if it is lent to this one; None for whoever has it.
+
+        Returns:
+            The lease that ended, or None where there was none.
+        """
+        with self.guard:
+            lease = self.holder(image)
+            if lease is None or (user is not None and lease.user != user):
+                return None
+            del self._leases[image]
+            self._save()
+            return lease
+
+    def _save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._path, json.dumps({image: lease.to_dict() for image, lease in self._leases.items()}, indent=2))

@@ -1,0 +1,205 @@
+"""DICOM series below the studies folder become images of it.
+
+A folder that a scanner's export was copied to is found at the server's start, and each series in it becomes a NIfTI
+file beside the other images, once: which series were taken in is remembered by their UID. Nothing that is there is
+written over, and a series that cannot be used keeps nobody from working: it is listed with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.paths import read_json, utc_now, write_text
+from lib.storage.registry import images_folder
+from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
+from rep3d.imaging.volumes import IMAGE_SUFFIXES
+
+__all__ = ["DicomImport", "Taken"]
+
+logger = logging.getLogger(__name__)
+
+_NOT_SERIES = frozenset({"rep3d", "labels"})  # folders of the studies folder that hold other things
+_LONGEST_NAME = 80
+_PART = ".part.nii.gz"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of the series in one folder.
+
+    Attributes:
+        images: ids of the new images.
+        known: the series that had been taken in before: ``series`` (UID) and ``image`` (its id) of each.
+        failed: the series that cannot be used: ``source`` and ``error`` of each.
+        folder: the folder below the studies folder that keeps the DICOM files; None where nothing came in.
+    """
+
+    images: list[str]
+    known: list[dict[str, str]]
+    failed: list[dict[str, str]]
+    folder: str | None
+
+
+class DicomImport:
+    """Takes DICOM series in.
+
+    Args:
+        studies: the studies folder, in whose subfolders series are looked for.
+        record: what was taken in, as JSON: ``imported``, UID to ``image``, ``source``, ``time``; and ``failed``, UID to
+            ``source``, ``error``.
+    """
+
+    def __init__(self, studies: Path, record: Path) -> None:
+        self._studies = studies
+        self._record = record
+        self._guard = threading.Lock()
+
+    def run(self) -> dict[str, Any]:
+        """Converts every series that was not converted yet.
+
+        Returns:
+            ``imported``: what is new, by image id; ``failed``: what cannot be used, with the reason; ``known``: how
+            many had been taken in before.
+        """
+        with self._guard:
+            folders = [folder for folder in sorted(self._studies.iterdir()) if _may_hold_series(folder)]
+            before = len(self._recorded("imported"))
+            imported, failed, _ = self._convert_new(folders, bring_back=False)
+            if before or imported or failed or self._record.exists():
+                self._remember(self._recorded("imported"), failed)
+            return {"imported": imported, "failed": failed, "known": before}
+
+    def take_in(self, unpacked: Path, name: str) -> Taken:
+        """Moves a folder of DICOM files into the studies folder, under a name that is free, and converts its series.
+
+        A series that was taken in before comes in again only if its image was removed. Where no series comes in, the
+        folder is removed again.
+
+        Args:
+            unpacked: the folder.
+            name: the name that it is to have.
+        """
+        with self._guard:
+            folder = self._free_folder(name)
+            shutil.move(unpacked, folder)
+            earlier = self._recorded("failed")
+            images, failed, again = self._convert_new([folder], bring_back=True)
+            if images:
+                self._remember(self._recorded("imported"), {**earlier, **failed})
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+            return Taken(
+                images=list(images),
+                known=[{"series": uid, "image": image} for uid, image in again.items()],
+                failed=list(failed.values()),
+                folder=folder.name if images else None,
+            )
+
+    def _convert_new(
+        self, folders: Iterable[Path], bring_back: bool
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+        """Converts the series in some folders that were not converted yet.
+
+        Args:
+            folders: where to look.
+            bring_back: whether to convert also those whose image is there no more.
+
+        Returns:
+            What is new by image id, what cannot be used by UID, and the image of each series that was known, by UID.
+        """
+        known = self._recorded("imported")
+        imported: dict[str, Any] = {}
+        failed: dict[str, Any] = {}
+        again: dict[str, str] = {}
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in self._record.parent.glob(f".*{_PART}"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
+        for series in self._series(folders, failed):
+            earlier = str(known[series.uid].get("image", "")) if series.uid in known else None
+            if earlier is not None and not (bring_back and not self._is_there(earlier)):
+                again[series.uid] = earlier
+                continue
+            source = str(series.folder.relative_to(self._studies))
+            try:
+                image = self._convert(series)
+            except Exception as error:  # whatever it is, the server must start
+                logger.warning("DICOM series in %s left out: %s", source, error)
+                failed[series.uid] = {"source": source, "error": str(error)}
+                continue
+            logger.info("DICOM series in %s is image %s now", source, image)
+            known[series.uid] = {"image": image, "source": source, "time": utc_now(), "series": str(series)}
+            imported[image] = known[series.uid]
+            self._remember(known, {**self._recorded("failed"), **failed})
+        return imported, failed, again
+
+    def _series(self, folders: Iterable[Path], failed: dict[str, Any]) -> list[DicomSeries]:
+        found: list[DicomSeries] = []
+        for folder in folders:
+            try:
+                found += find_series(folder)
+            except Exception as error:  # as above
+                failed[folder.name] = {"source": folder.name, "error": str(error)}
+        return found
+
+    def _is_there(self, image: str) -> bool:
+        images = self._studies / images_folder(self._studies)
+        return any((images / f"{image}{suffix}").exists() for suffix in IMAGE_SUFFIXES)
+
+    def _recorded(self, what: str) -> dict[str, Any]:
+        return dict(read_json(self._record).get(what, {}))
+
+    def _free_folder(self, name: str) -> Path:
+        number = 1
+        folder = self._studies / name
+        while os.path.lexists(folder):
+            number += 1
+            folder = self._studies / f"{name}-{number}"
+        return folder
+
+    def _convert(self, series: DicomSeries) -> str:
+        """Writes the image, whole or not at all, under a name that is free."""
+        images = self._studies / images_folder(self._studies)
+        image = self._free_name(series, images)
+        part = self._record.parent / f".{image}{_PART}"  # where no watcher takes half a file for an image
+        target = images / f"{image}.nii.gz"
+        try:
+            convert_series(series, part)
+            try:
+                os.link(part, target)  # fails where there is a file, which a renaming would replace
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                if target.exists():
+                    raise
+                os.rename(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        return image
+
+    def _free_name(self, series: DicomSeries, images: Path) -> str:
+        relative = series.folder.relative_to(self._studies)
+        words = re.sub(r"[^\w-]+", "_", "_".join((*relative.parts, series.description))).strip("_-")
+        name = words[:_LONGEST_NAME].rstrip("_-") or "series"
+        taken = {file.name for file in images.iterdir()}
+        number = 1
+        candidate = name
+        while any(f"{candidate}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
+            number += 1
+            candidate = f"{name}_{number}"
+        return candidate
+
+    def _remember(self, known: dict[str, Any], failed: dict[str, Any]) -> None:
+        write_text(self._record, json.dumps({"imported": known, "failed": failed}, indent=2))
+
+
+def _may_hold_series(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".") and folder.name not in _NOT_SERIES

@@ -1,0 +1,1 @@
+"""Inference: one image, or many."""

@@ -1,0 +1,337 @@
+"""Batch inference: the published model segments every image that has no label yet.
+
+It runs in a thread of the server, with the same network as all requests: between two windows of an image others get
+their turn. What it makes are predictions, kept under a tag of their own, never over a label that a person made. Which
+images are done is read from the predictions themselves, so a run that was stopped, or whose server was killed, is
+resumed by starting it again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+
+from lib.cases.leases import LeaseBook
+from lib.models.served import ServedModel
+from lib.paths import read_json, utc_now, write_text
+from lib.storage.datastore import Rep3DDatastore
+from rep3d.errors import InferenceCancelled, Rep3DError
+from rep3d.inference.predictor import Predictor
+from rep3d.inference.views import check_views
+
+__all__ = ["IMAGES", "BatchRequest", "BatchRunner", "batch_tag"]
+
+logger = logging.getLogger(__name__)
+
+IMAGES = ("unlabeled", "all", "labeled")
+_MADE_BY = "batch"  # how a prediction of ours is told from a label that somebody submitted under the same tag
+_STOP_SECONDS = 10.0
+_OTHERS_KEYS = frozenset(
+    {"device", "multi_gpu", "gpus", "logging", "save_label", "max_workers", "max_batch_size", "model"}
+)
+
+
+def batch_tag(model: str) -> str:
+    """The tag of the predictions of a model's batch inference."""
+    return f"batch-{model}"
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """What a batch inference is to do.
+
+    Attributes:
+        images: ``"unlabeled"``, ``"labeled"`` (by a final label) or ``"all"``.
+        views: test-time views of each image, averaged.
+        again: also images that this version has segmented already.
+    """
+
+    images: str = "unlabeled"
+    views: int = 1
+    again: bool = False
+
+    @classmethod
+    def parse(cls, params: Mapping[str, Any], model: str, images: str | None = None) -> BatchRequest:
+        """Checks what a client sent. Keys that MONAI Label's own batch inference knows are accepted where harmless.
+
+        Raises:
+            HTTPException: 422, naming the field.
+            ConfigError: if there are not so many views.
+        """
+        images = str(params.get("images", images) or cls.images)
+        if images not in IMAGES:
+            raise HTTPException(422, f"images: expected one of {list(IMAGES)}, got {images[:100]!r}")
+        views = params.get("views", cls.views)
+        check_views(views)
+        again = params.get("again", cls.again)
+        if not isinstance(again, bool):
+            raise HTTPException(422, f"again: expected true or false, got {str(again)[:100]!r}")
+        if params.get("label_tag", batch_tag(model)) != batch_tag(model):
+            raise HTTPException(
+                422,
+                f"label_tag: batch inference saves its predictions under {batch_tag(model)!r} only, "
+                f"got {str(params['label_tag'])[:100]!r}. Leave it out.",
+            )
+        unknown = sorted(set(params) - {"images", "views", "again", "label_tag"} - _OTHERS_KEYS)
+        if unknown:
+            raise HTTPException(422, f"params: expected some of ['again', 'images', 'views'], got {unknown!r}")
+        return cls(images, views, again)
+
+
+@dataclass
+class _Run:
+    """One run: what the thread works on and what is shown of it. Attributes are those of the file ``batch.json``."""
+
+    id: str
+    model: str
+    version: str
+    created: str | None
+    images: str
+    views: int
+    again: bool
+    tag: str
+    user: str | None
+    phase: str = "running"
+    started: str = field(default_factory=utc_now)
+    updated: str = field(default_factory=utc_now)
+    total: int = 0
+    done: int = 0
+    kept: int = 0
+    labelled: int = 0
+    current: str | None = None
+    eta_seconds: float | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+
+class BatchRunner:
+    """Runs batch inferences, one at a time for the whole server.
+
+    Args:
+        served: the models by name.
+        datastore: images and labels.
+        leases: who works on which image.
+    """
+
+    def __init__(self, served: Mapping[str, ServedModel], datastore: Rep3DDatastore, leases: LeaseBook) -> None:
+        self._served = served
+        self._datastore = datastore
+        self._leases = leases
+        self._guard = threading.Lock()
+        self._run: _Run | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def start(self, model: str, request: BatchRequest, user: str | None = None) -> dict[str, Any]:
+        """Starts, or resumes, a run.
+
+        Returns:
+            Its state, see :meth:`status`.
+
+        Raises:
+            HTTPException: 404 for an unknown model; 409 while a run is under way, without a trained model, and where
+                there is no image to segment.
+            CheckpointError: if the published model is damaged or knows none of the labels.
+        """
+        served = self._model(model)
+        with self._guard:
+            if self._running():
+                assert self._run is not None
+                raise HTTPException(
+                    409,
+                    f"a batch inference of {self._run.model} is running already: wait for its end, or stop it first",
+                )
+            predictor = served.published.predictor()
+            images = self._images(request.images)
+            if not images:
+                total = len(self._datastore.list_images())
+                raise HTTPException(409, f"batch inference: none of the {total} images is {request.images}")
+            run = _Run(
+                id=uuid.uuid4().hex,
+                model=model,
+                version=predictor.version,
+                created=predictor.info.get("created"),
+                tag=batch_tag(model),
+                user=user,
+                total=len(images),
+                **asdict(request),
+            )
+            self._write(run)
+            self._stop = threading.Event()
+            self._run = run
+            self._thread = threading.Thread(
+                target=self._work, args=(run, predictor, images, self._stop), name=f"batch-{model}", daemon=True
+            )
+            self._thread.start()
+            # A thread in the middle of a network while the interpreter goes away could crash the process.
+            atexit.register(self.stop)
+        return self.status(model)
+
+    def stop(self, seconds: float = _STOP_SECONDS) -> None:
+        """Stops the run, if there is one, and waits for its thread, at most so many seconds."""
+        with self._guard:
+            thread = self._thread
+            if self._run and self._running() and self._run.phase == "running":  # else it has just ended
+                self._run.phase = "stopping"
+                self._stop.set()
+        if thread:
+            thread.join(seconds)
+
+    def status(self, model: str) -> dict[str, Any]:
+        """What the model's run does or did last.
+
+        Returns:
+            ``phase`` is ``"never"``, ``"running"``, ``"stopping"``, ``"stopped"``, ``"done"`` or ``"error"``;
+            ``total`` images to segment, of which ``done`` now, ``kept`` from earlier (same version and settings),
+            ``labelled`` by a person meanwhile, and ``failed`` with reasons; ``current`` image; ``eta_seconds``;
+            ``version`` of the model, which is the same for the whole run, whatever is published meanwhile.
+
+        Raises:
+            HTTPException: 404 for an unknown model.
+        """
+        served = self._model(model)
+        run = self._run
+        if run and run.model == model:
+            return asdict(run)
+        known = read_json(served.setup.workspace.batch)
+        if not known:
+            return {"model": model, "phase": "never", "tag": batch_tag(model)}
+        if known.get("phase") in ("running", "stopping"):
+            words = "the server ended while this batch inference ran: start it again to go on"
+            known.update(phase="stopped", current=None, eta_seconds=None, error=words)
+        return known
+
+    @property
+    def running(self) -> str | None:
+        """The model that a batch inference runs for."""
+        run = self._run
+        return run.model if run and self._running() else None
+
+    def last(self) -> dict[str, Any] | None:
+        """The state of this server's newest run, or None where none was started since it is up."""
+        run = self._run
+        return asdict(run) if run else None
+
+    # The work -----------------------------------------------------------------------------------------------
+
+    def _work(self, run: _Run, predictor: Predictor, images: list[str], stop: threading.Event) -> None:
+        try:
+            self._segment_all(run, predictor, images, stop)
+        except Exception as error:  # a thread has nobody to raise to: the record says it
+            logger.exception("batch inference of %s ended", run.model)
+            run.phase, run.error = "error", f"{type(error).__name__}: {error}"
+        run.current, run.eta_seconds = None, None
+        self._write(run)
+        logger.info("batch inference of %s %s: %d done, %d failed", run.model, run.phase, run.done, len(run.failed))
+
+    def _segment_all(self, run: _Run, predictor: Predictor, images: list[str], stop: threading.Event) -> None:
+        todo = []
+        for image in images:
+            if not run.again and self._is_done(image, run):
+                run.kept += 1
+            else:
+                todo.append(image)
+        started = time.monotonic()
+        for count, image in enumerate(todo):
+            if count:
+                run.eta_seconds = (time.monotonic() - started) / count * (len(todo) - count)
+            run.current = image
+            self._write(run)
+            try:
+                if stop.is_set():
+                    raise InferenceCancelled("stopped on request")
+                if run.images == "unlabeled" and image not in self._datastore.get_unlabeled_images():
+                    run.labelled += 1  # meanwhile, by a person
+                    continue
+                self._segment(run, predictor, image, stop)
+            except InferenceCancelled:
+                run.phase, run.error = "stopped", "stopped on request: start it again to go on"
+                return
+            except Exception as error:  # one image must not end the run
+                run.failed[image] = _words(error)
+                logger.warning("batch inference: image %s failed: %s", image, run.failed[image])
+            else:
+                run.done += 1
+        run.phase = "done"
+
+    def _segment(self, run: _Run, predictor: Predictor, image: str, stop: threading.Event) -> None:
+        source = self._datastore.image_file(image)
+        self._refuse_others_label(image, run.tag)
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "prediction.nii.gz"
+            result = predictor.segment(source, file, views=run.views, cancelled=stop.is_set)
+            info = {
+                "model": run.model,
+                "version": run.version,
+                "params": {"label_names": dict(self._served[run.model].setup.labels), **asdict(result)},
+                "settings": {"views": run.views},
+                "made_by": _MADE_BY,
+                "batch": run.id,
+            }
+            self._refuse_others_label(image, run.tag)
+            self._datastore.save_label(image, str(file), run.tag, info)
+            if not (self._leases.holder(image) and self._datastore.predictions.facts(image)):
+                # The submission is compared with it later; who works on the image now was shown the one before.
+                self._datastore.keep_prediction(image, file, info)
+
+    def _is_done(self, image: str, run: _Run) -> bool:
+        """Whether the image has a prediction of the same model's same version, made with the same settings."""
+        info = self._tag_info(image, run.tag)
+        return bool(
+            info
+            and info.get("made_by") == _MADE_BY
+            and info.get("version") == run.version
+            and info.get("settings") == {"views": run.views}
+            # Names of versions repeat where training began anew: the prediction must be the younger one.
+            and (not run.created or str(info.get("time", "")) >= run.created)
+        )
+
+    def _refuse_others_label(self, image: str, tag: str) -> None:
+        info = self._tag_info(image, tag)
+        if info is not None and info.get("made_by") != _MADE_BY:
+            raise HTTPException(
+                409, f"there is a label with the tag {tag!r} that no batch inference made; it was left as it is"
+            )
+
+    def _tag_info(self, image: str, tag: str) -> dict[str, Any] | None:
+        known = self._datastore.get_labels_by_image_id(image)
+        return self._datastore.get_label_info(image, tag) if tag in known else None
+
+    def _images(self, which: str) -> list[str]:
+        if which == "unlabeled":
+            return sorted(self._datastore.get_unlabeled_images())
+        return sorted(self._datastore.get_labeled_images() if which == "labeled" else self._datastore.list_images())
+
+    # Bookkeeping --------------------------------------------------------------------------------------------
+
+    def _model(self, name: str) -> ServedModel:
+        found = self._served.get(name)
+        if found is None:
+            raise HTTPException(404, f"model: expected one of {sorted(self._served)}, got {name[:200]!r}")
+        return found
+
+    def _running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _write(self, run: _Run) -> None:
+        run.updated = utc_now()
+        path = self._served[run.model].setup.workspace.batch
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(asdict(run), indent=2))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, HTTPException):
+        return str(error.detail)
+    return str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,152 @@
+"""The segmentations that run now, to be seen and cancelled, and the second volumes of those that ended."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+
+from lib.paths import utc_now
+
+__all__ = ["RunningRequest", "RunningRequests"]
+
+KEPT_MAPS = 20
+KEPT_SECONDS = 1800.0
+
+
+@dataclass
+class RunningRequest:
+    """A segmentation that runs, or waits for its turn.
+
+    Attributes:
+        id: its name, by which it can be cancelled.
+        model: name of the model.
+        image: id of the image; ``"upload"`` for one that came with the request.
+        user: who asked, if known.
+        started: time in UTC.
+    """
+
+    id: str
+    model: str
+    image: str
+    user: str | None
+    started: str = field(default_factory=utc_now)
+    _windows: int = 0
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def cancelled(self) -> bool:
+        """Whether it is no longer wanted; asked before each window."""
+        self._windows += 1
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Makes it end at its next window."""
+        self._cancelled.set()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "id": self.id,
+            "model": self.model,
+            "image": self.image,
+            "user": self.user,
+            "started": self.started,
+            "windows": max(self._windows - 1, 0),
+            "state": "cancelling" if self._cancelled.is_set() else "running",
+        }
+
+
+class RunningRequests:
+    """All of them, and what they leave for their clients to fetch."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._running: dict[str, RunningRequest] = {}
+        self._maps: OrderedDict[str, tuple[float, Path]] = OrderedDict()
+        self._folder: Path | None = None
+
+    @contextmanager
+    def running(self, request_id: str, model: str, image: str, user: str | None) -> Iterator[RunningRequest]:
+        """Lists a request for as long as it runs.
+
+        Raises:
+            HTTPException: 409, if one of that name runs.
+        """
+        request = RunningRequest(request_id, model, image, user)
+        with self._guard:
+            if request_id in self._running:
+                raise HTTPException(409, f"request_id: {request_id!r} runs already. Choose another one.")
+            self._running[request_id] = request
+        try:
+            yield request
+        finally:
+            with self._guard:
+                del self._running[request_id]
+
+    def all(self) -> list[dict[str, Any]]:
+        """Those that run, oldest first."""
+        with self._guard:
+            return [request.to_dict() for request in self._running.values()]
+
+    def cancel(self, request_id: str) -> dict[str, Any]:
+        """Cancels one; 404 where none of that name runs."""
+        with self._guard:
+            request = self._running.get(request_id)
+        if request is None:
+            raise HTTPException(404, f"request: none of the name {request_id[:200]!r} runs; it may have ended")
+        request.cancel()
+        return request.to_dict()
+
+    # Second volumes -------------------------------------------------------------------------------------------
+
+    def new_map(self, request_id: str) -> Path:
+        """Where a request may write its second volume."""
+        with self._guard:
+            if self._folder is None:
+                # Below the process's folder for uploads, which goes with the process, and out of reach of clients.
+                self._folder = Path(tempfile.mkdtemp(prefix="maps-"))
+            return self._folder / f"{request_id}.nii.gz"
+
+    def keep_map(self, request_id: str, file: Path) -> None:
+        """Keeps a second volume for half an hour; of more than twenty the oldest goes."""
+        with self._guard:
+            self._maps.pop(request_id, None)
+            self._maps[request_id] = (time.monotonic(), file)
+            self._drop_old()
+
+    def map_file(self, request_id: str) -> Path:
+        """The second volume of a request; 404 where there is none, or none any more."""
+        with self._guard:
+            self._drop_old()
+            if request_id not in self._maps or not self._maps[request_id][1].exists():
+                raise HTTPException(
+                    404,
+                    f"uncertainty: expected a request that asked for it and ended at most "
+                    f"{KEPT_SECONDS / 60:g} minutes ago, got {request_id[:200]!r}. Segment the image again.",
+                )
+            return self._maps[request_id][1]
+
+    def close(self) -> None:
+        """Removes all second volumes."""
+        with self._guard:
+            self._maps.clear()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
+
+    def _drop_old(self) -> None:
+        while self._maps:
+            request_id, (made, file) = next(iter(self._maps.items()))
+            if len(self._maps) <= KEPT_MAPS and time.monotonic() - made < KEPT_SECONDS:
+                return
+            del self._maps[request_id]
+            file.unlink(missing_ok=True)

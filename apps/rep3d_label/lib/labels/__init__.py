@@ -1,0 +1,1 @@
+"""Labels: names and voxel values, what is accepted, and facts about them."""

@@ -1,0 +1,107 @@
+"""What label files contain, remembered by time stamp: reading a volume for each question would take minutes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lib.paths import read_json, write_text
+from rep3d.imaging.volumes import label_counts, read_label
+
+__all__ = ["FactsCache", "LabelFacts", "Stamp", "file_stamp"]
+
+Stamp = tuple[int, int]
+
+
+def file_stamp(file: Path) -> Stamp:
+    """What changes when a file does: time of change in nanoseconds, and size in bytes."""
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What a label map contains.
+
+    Attributes:
+        digest: SHA-256 of shape and voxel values: equal for files that say the same, however they are compressed.
+        counts: voxel value to number of voxels, background included.
+    """
+
+    digest: str
+    counts: Mapping[int, int]
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> LabelFacts:
+        """The facts about a label map.
+
+        Args:
+            values: (X, Y, Z) voxel values.
+        """
+        digest = hashlib.sha256(str(values.shape).encode())
+        for index in range(values.shape[-1]):
+            digest.update(np.ascontiguousarray(values[..., index], dtype="<i4").tobytes())
+        return cls(digest.hexdigest(), label_counts(values))
+
+
+class FactsCache:
+    """Facts about label files, kept in a file of their own so that a restart does not read all volumes again.
+
+    Args:
+        path: that file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._guard = threading.RLock()
+        self._known: dict[str, tuple[Stamp, LabelFacts]] = {}
+        for file, stored in read_json(path).items():
+            try:
+                counts = {int(value): int(count) for value, count in stored["counts"].items()}
+                self._known[file] = (stored["stamp"][0], stored["stamp"][1]), LabelFacts(stored["digest"], counts)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+                continue  # the label is read again
+
+    def known(self, file: Path) -> LabelFacts | None:
+        """The facts about a file if they are known, without reading it."""
+        with self._guard:
+            stamp, facts = self._known.get(str(file), (None, None))
+        return facts if facts is not None and stamp == file_stamp(file) else None
+
+    def of(self, file: Path) -> LabelFacts:
+        """The facts about a file, which is read if it has changed.
+
+        Raises:
+            LabelError: if it is no label map.
+        """
+        facts = self.known(file)
+        if facts is None:
+            stamp = file_stamp(file)  # before it is read: what changes meanwhile is read again
+            facts = LabelFacts.of(read_label(file)[0])
+            self._put(file, stamp, facts)
+        return facts
+
+    def remember(self, file: Path, facts: LabelFacts) -> None:
+        """Records facts that are known from elsewhere."""
+        self._put(file, file_stamp(file), facts)
+
+    def _put(self, file: Path, stamp: Stamp, facts: LabelFacts) -> None:
+        with self._guard:
+            self._known[str(file)] = stamp, facts
+
+    def save(self) -> None:
+        """Writes what is known to the file."""
+        with self._guard:
+            stored = {
+                file: {"stamp": stamp, "digest": facts.digest, "counts": facts.counts}
+                for file, (stamp, facts) in self._known.items()
+                if Path(file).exists()
+            }
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, json.dumps(stored))

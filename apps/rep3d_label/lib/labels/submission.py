@@ -1,0 +1,230 @@
+"""A label file as a client sends it, made one that may be stored: checked, and changed only as was asked for.
+
+A number means nothing without the names, so where a client says which value it used for which name, the file is brought
+to the server's values by name. Nothing is guessed: what cannot be told for certain is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+
+from lib.labels.facts import LabelFacts
+from lib.labels.formats import LABEL_SUFFIXES, as_nifti
+from lib.names import split_suffix
+from rep3d.errors import LabelError
+from rep3d.imaging.volumes import (
+    IMAGE_SUFFIXES,
+    Geometry,
+    check_grid,
+    check_values,
+    label_counts,
+    read_label,
+    resample_label,
+    same_grid,
+    stored_grid,
+    write_label,
+)
+
+__all__ = ["PreparedLabel", "SubmitOptions", "described_values", "prepare_label"]
+
+_BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class SubmitOptions:
+    """What a client allows to be done, or means to do.
+
+    Attributes:
+        empty: a label without a single voxel is meant: the image has none of the structures.
+        resample: a label on another grid may be brought to the image's, by nearest neighbour.
+    """
+
+    empty: bool = False
+    resample: bool = False
+
+
+@dataclass(frozen=True)
+class PreparedLabel:
+    """A label that may be stored.
+
+    Attributes:
+        file: the NIfTI file to store.
+        facts: what it contains.
+        changes: what was changed of the file as it was sent; if nothing, ``file`` is that file.
+    """
+
+    file: Path
+    facts: LabelFacts
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def described_values(params: Mapping[str, Any]) -> dict[str, int | None]:
+    """Which voxel value a client used for which label name.
+
+    Args:
+        params: what came with the label. Its ``label_info`` is ``[{"name": "liver", "idx": 1}]``, as MONAI Label's
+            clients send it, or a mapping ``{"liver": 1}``, which may also be called ``labels``.
+
+    Returns:
+        Label name to value, None where the name came without one.
+
+    Raises:
+        HTTPException: 422 for anything else, and for values that contradict each other.
+    """
+    key = "label_info" if params.get("label_info") else "labels"
+    given = params.get(key) or {}
+    form = f'{key}: expected [{{"name": NAME, "idx": VALUE}}, ...] or {{NAME: VALUE, ...}}'
+    if isinstance(given, Mapping):
+        pairs = list(given.items())
+    elif isinstance(given, list) and all(isinstance(item, Mapping) and "name" in item for item in given):
+        pairs = [(item["name"], item.get("idx")) for item in given]
+    elif isinstance(given, list) and all(isinstance(item, str) for item in given):
+        pairs = [(name, None) for name in given]
+    else:
+        raise HTTPException(422, f"{form}, got {str(given)[:200]}")
+    found: dict[str, int | None] = {}
+    for name, value in pairs:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        plain = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+        if not isinstance(name, str) or not plain:
+            raise HTTPException(422, f"{form} with whole numbers from 0 on, got {name!r}: {value!r}")
+        if found.get(name, value) != value:
+            raise HTTPException(422, f"{key}: expected one value for {name!r}, got {found[name]} and {value}")
+        found[name] = value
+    return found
+
+
+def prepare_label(
+    submitted: Path,
+    image: Path,
+    labels: Mapping[str, int],
+    described: Mapping[str, int | None],
+    options: SubmitOptions,
+    scratch: Path,
+) -> PreparedLabel:
+    """Checks a label file, and makes of it what may be stored.
+
+    Args:
+        submitted: the file as it was sent; it is not changed.
+        image: the image that it was drawn on.
+        labels: label name to the server's voxel value.
+        described: label name to the value in the file, as :func:`described_values` gives it.
+        options: what may be done.
+        scratch: an empty folder for files on the way.
+
+    Raises:
+        LabelError: if it may not be stored, with the reason.
+    """
+    changes: dict[str, Any] = {}
+    file = submitted
+    stem, suffix = split_suffix(submitted.name, LABEL_SUFFIXES)
+    if not suffix:
+        got = Path(submitted.name).suffix
+        raise LabelError(
+            f"{submitted.name}: expected a file of type {', '.join(LABEL_SUFFIXES)}, got {got!r}. Export it as NIfTI."
+        )
+    if suffix not in IMAGE_SUFFIXES:
+        file = scratch / f"{stem}.nii.gz"
+        own = as_nifti(submitted, image, file)
+        strangers = sorted(set(described) - set(own) - {_BACKGROUND}) if own else []
+        if strangers:
+            raise LabelError(f"{submitted.name}: expected segments {sorted(own)}, as it names them, got {strangers}")
+        described = own or described  # what the file itself says of its values is certain
+        changes["converted"] = {"from": suffix}
+    values, grid = read_label(file)
+    target = stored_grid(image)
+    if not same_grid(grid, target):
+        values, changes["resampled"] = _resampled(values, grid, target, submitted.name, image.name, options)
+    values, moved = _with_server_values(values, labels, described, submitted.name)
+    if moved:
+        changes["remapped"] = {str(old): new for old, new in moved.items()}
+    facts = LabelFacts.of(values)
+    _check_values(facts.counts, labels, submitted.name, options)
+    if changes:
+        file = scratch / f"stored-{stem}.nii.gz"
+        write_label(values, image, file)
+    return PreparedLabel(file, facts, changes)
+
+
+def _resampled(
+    values: np.ndarray, grid: Geometry, target: Geometry, name: str, image: str, options: SubmitOptions
+) -> tuple[np.ndarray, dict[str, Any]]:
+    if not options.resample:
+        try:
+            check_grid(grid, target, name, image)
+        except LabelError as error:
+            raise LabelError(f'{error} Or ask for it to be resampled: params {{"resample": true}}.') from error
+    before = _drawn(values)
+    result = resample_label(values, grid, target)
+    after = _drawn(result)
+    if before and not after:
+        raise LabelError(
+            f"{name}: expected a label that overlaps image {image}, got one whose structures lie outside of it. "
+            f"Was it drawn on another image?"
+        )
+    facts = {
+        "from": {"shape": list(grid.shape), "affine": np.round(grid.affine, 6).tolist()},
+        "ml_before": round(before * grid.voxel_ml, 4),
+        "ml_after": round(after * target.voxel_ml, 4),
+    }
+    return result, facts
+
+
+def _drawn(values: np.ndarray) -> int:
+    return int(np.count_nonzero(values))
+
+
+def _with_server_values(
+    values: np.ndarray, labels: Mapping[str, int], described: Mapping[str, int | None], name: str
+) -> tuple[np.ndarray, dict[int, int]]:
+    """The map with the server's values, and which values were changed, old to new."""
+    known = {**labels, _BACKGROUND: 0}
+    unknown = sorted(set(described) - set(known))
+    if unknown:
+        raise LabelError(
+            f"{name}: expected label names among {sorted(labels)}, got also {unknown}. Rename or remove these "
+            f"segments, or start the server with labels that include them."
+        )
+    meaning: dict[int, str] = {}
+    for label, value in described.items():
+        if value is None:
+            continue
+        if value in meaning:
+            raise LabelError(
+                f"{name}: expected one name for each value, got {meaning[value]!r} and {label!r} for {value}"
+            )
+        meaning[value] = label
+    change = {value: known[label] for value, label in meaning.items() if known[label] != value}
+    present = set(label_counts(values)) - {0} if change else set()
+    moved = {value: new for value, new in change.items() if value in present or value == 0}
+    if not moved:
+        return values, {}
+    if 0 in moved:
+        raise LabelError(f"{name}: expected 0 for the background, got it for {meaning[0]!r}")
+    nameless = sorted(present - set(meaning))
+    if nameless:
+        # Some values are the client's own, so these could be the client's or the server's: a guess may swap organs.
+        raise LabelError(
+            f"{name}: expected a name for each value, since some are not the server's ({dict(labels)}), got the values "
+            f"{nameless[:10]} without one. Send label_info for all segments."
+        )
+    table = np.arange(max(present) + 1, dtype=np.uint16)
+    for value, new in moved.items():
+        table[value] = new
+    return table[values], moved
+
+
+def _check_values(counts: Mapping[int, int], labels: Mapping[str, int], name: str, options: SubmitOptions) -> None:
+    check_values(counts, labels, name)
+    if not set(counts) - {0} and not options.empty:
+        raise LabelError(
+            f"{name}: expected at least one voxel of {sorted(labels)}, got background only. Did the export lose the "
+            f'segments? If the image has none of the structures, submit it with params {{"empty": true}}.'
+        )

@@ -1,0 +1,141 @@
+"""The published model: the one checkpoint file that answers requests, loaded anew whenever it was replaced.
+
+Training runs in another process and replaces the file atomically; the server notices by the file's time and size. A
+request that runs when that happens ends with the network it began with. Requests share one network: their windows are
+computed in turn, so that they neither mix, nor wait for each other's end, nor double the memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+
+from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
+from rep3d.errors import CheckpointError
+from rep3d.inference.predictor import Predictor, Segmentation
+from rep3d.inference.region import Box
+from rep3d.tasks.config import TaskConfig
+
+__all__ = ["PublishedModel", "check_labels"]
+
+
+def check_labels(path: Path, task: TaskConfig, labels: Mapping[str, int]) -> None:
+    """Refuses a checkpoint that knows none of the labels; names count, voxel values do not.
+
+    Raises:
+        CheckpointError: naming both sets of labels.
+    """
+    if not set(task.labels) & set(labels):
+        raise CheckpointError(
+            f"checkpoint of another task: expected at least one of the labels {sorted(labels)}, got "
+            f"{sorted(task.labels)} in {path}. Train a model for these labels, or start the server with the labels "
+            f"that this one was trained for."
+        )
+
+
+class PublishedModel:
+    """The model in use.
+
+    Args:
+        path: the checkpoint file; it may not exist yet.
+        labels: label name to voxel value that the server works with. They are written whatever values the checkpoint
+            was trained with; labels that only the checkpoint knows become background.
+        device: where to compute.
+    """
+
+    def __init__(self, path: Path, labels: Mapping[str, int], device: str) -> None:
+        self.path = path
+        self.labels = labels
+        self.device = device
+        self._facts_lock = threading.Lock()
+        self._facts_stamp: tuple[int, int, int] | None = None
+        self._facts: dict[str, Any] = {}
+        self._predictor_lock = threading.Lock()
+        self._predictor_stamp: tuple[int, int, int] | None = None
+        self._predictor: Predictor | None = None
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            state = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return state.st_mtime_ns, state.st_size, state.st_ino
+
+    def facts(self) -> dict[str, Any]:
+        """What the checkpoint says about its origin (``version``, ``cases``, ...); empty where none is published.
+
+        Raises:
+            CheckpointError: if the file is damaged or knows none of the labels.
+        """
+        with self._facts_lock:
+            stamp = self._stamp()
+            if stamp is None:
+                return {}
+            if stamp != self._facts_stamp:
+                task, facts = read_checkpoint_task(self.path)
+                check_labels(self.path, task, self.labels)
+                self._facts, self._facts_stamp = facts, stamp
+            return self._facts
+
+    def load(self) -> None:
+        """Makes the model ready, so that the first request does not wait for it; raises as :meth:`predictor`."""
+        self.predictor()
+
+    def predictor(self) -> Predictor:
+        """The network in use; it may be used by several threads at once.
+
+        Keep it for the time of one request only: the next one may have to use a newer version.
+
+        Raises:
+            CheckpointError: if the file is damaged or knows none of the labels.
+            HTTPException: 409, if there is no trained model yet.
+        """
+        with self._predictor_lock:
+            stamp = self._stamp()
+            if stamp is None:
+                self._predictor = None
+                raise HTTPException(
+                    409,
+                    "no trained model yet: submit at least one label, start a training, ask again when it has ended",
+                )
+            if self._predictor is None or stamp != self._predictor_stamp:
+                checkpoint = load_checkpoint(self.path)
+                check_labels(self.path, checkpoint.task, self.labels)
+                self._predictor = None  # free the old network, unless a request still runs with it
+                self._predictor = Predictor(checkpoint, self.device, values=self.labels)
+                self._predictor_stamp = stamp
+            return self._predictor
+
+    def missing_labels(self, predictor: Predictor) -> list[str]:
+        """The server's labels that a network has not learned yet; it can never find them."""
+        return [name for name in self.labels if name not in predictor.task.labels]
+
+    def segment(
+        self,
+        image: Path,
+        output: Path,
+        *,
+        views: int = 1,
+        box: Box | None = None,
+        uncertainty: Path | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> tuple[Segmentation, str]:
+        """Segments an image file, see :meth:`rep3d.inference.predictor.Predictor.segment`.
+
+        Returns:
+            The result, and the version of the model that made it.
+
+        Raises:
+            ImageError: if the file is no readable image.
+            CheckpointError: if the published file is damaged or knows none of the labels.
+            InferenceCancelled: if ``cancelled`` said True.
+            HTTPException: 409, if there is no trained model yet.
+        """
+        result = self.predictor().segment(
+            image, output, views=views, box=box, uncertainty=uncertainty, cancelled=cancelled
+        )
+        return result, result.version

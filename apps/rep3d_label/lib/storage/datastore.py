@@ -1,0 +1,360 @@
+"""The studies folder: images, labels, and every earlier label.
+
+MONAI Label's own local datastore copies whatever comes to wherever its name leads, and overwrites what was there.
+Here names are plain, files are checked before they are accepted, files appear whole or not at all, and a label that
+is replaced or removed is kept in the history first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.datastore.local import DataModel, ImageLabelModel
+from pydantic_core import from_json
+
+from lib.labels.facts import FactsCache, Stamp, file_stamp
+from lib.labels.formats import LABEL_SUFFIXES
+from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
+from lib.names import checked_name, split_suffix
+from lib.paths import Workspace, copy_whole, utc_now, write_text
+from lib.storage.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_time
+from lib.storage.predictions import Predictions
+from lib.storage.registry import FINAL, Registry
+from rep3d.errors import ImageError, LabelError, Rep3DError
+from rep3d.imaging.volumes import IMAGE_SUFFIXES, geometry, stored_grid
+
+__all__ = ["Rep3DDatastore", "Submission"]
+
+logger = logging.getLogger(__name__)
+
+# A label of fewer voxels is compared with the prediction at once, others after the answer: reading takes seconds.
+_COMPARE_AT_ONCE = 2**22
+_DEPTH = 10  # levels of the registry's file above facts, and some
+# What only the server says of a label; a client that sends such a key is not believed.
+_OURS = ("prediction", "remapped", "resampled", "converted", "original", "source", "restored", "empty")
+# What was recorded when a label came, and is not changed by facts that are added later.
+_RECORDED = ("user", "client_id", "time", "ts", "name", "made_by")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A label that was accepted.
+
+    Attributes:
+        id: its id, which is the image's.
+        duplicate: the same was there already, from the same author: nothing was changed.
+        info: what is known about it.
+    """
+
+    id: str
+    duplicate: bool
+    info: Mapping[str, Any]
+
+
+class Rep3DDatastore(Registry):
+    """A datastore over a local folder.
+
+    Args:
+        folder: the studies folder.
+        workspace: where history, predictions and removed cases go.
+        labels: label name to voxel value, the server's one map.
+        auto_reload: notice files that are put into or taken out of the folder while the server runs.
+        read_only: never write; see :class:`lib.storage.registry.Registry`.
+    """
+
+    def __init__(
+        self, folder: Path, workspace: Workspace, labels: Mapping[str, int], auto_reload: bool, read_only: bool
+    ) -> None:
+        self._workspace = workspace
+        self._label_values = labels
+        self.history = LabelHistory(workspace.history)
+        self.predictions = Predictions(workspace.predictions)
+        self.label_facts = FactsCache(workspace.label_facts)
+        super().__init__(folder, auto_reload, read_only)
+
+    # What is added ------------------------------------------------------------------------------------------
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any] | None) -> str:
+        """Accepts a new image.
+
+        Args:
+            image_id: its id; empty for the file's name.
+            image_filename: the file to copy.
+            image_info: facts to keep with it.
+
+        Raises:
+            ImageError: if the file is no readable three-dimensional image.
+            HTTPException: 422 for a name that is not plain, 409 for an id that exists.
+        """
+        stem, suffix = split_suffix(os.path.basename(image_filename), IMAGE_SUFFIXES)
+        if not suffix:
+            raise ImageError(
+                f"image: expected a file of type {' or '.join(IMAGE_SUFFIXES)}, got {Path(image_filename).suffix!r}"
+            )
+        image_id = checked_name("image id", split_suffix(image_id, IMAGE_SUFFIXES)[0] or stem)
+        info = _checked_info(image_info)
+        shown = f"image {image_id}"
+        try:
+            geometry(image_filename)
+        except ImageError as error:
+            raise ImageError(str(error).replace(Path(image_filename).name, shown)) from error
+        folder = Path(self._datastore.image_path())
+        with self._guard:
+            self._refuse_if_read_only()
+            if image_id in self._datastore.objects or any((folder / f"{image_id}{s}").exists() for s in IMAGE_SUFFIXES):
+                raise HTTPException(
+                    409, f"{shown}: there is one already. Choose another id, or remove that image first."
+                )
+            name = f"{image_id}{suffix}"
+            copy_whole(Path(image_filename), folder / name)
+            info.update(ts=int(time.time()), name=name)
+            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
+            self._update_datastore_file()
+        return image_id
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+        """As :meth:`submit_label`, with MONAI Label's arguments. Predictions may be empty, a person's label may not.
+
+        Returns:
+            The label's id, which is the image's.
+        """
+        options = SubmitOptions(empty=label_tag != FINAL)
+        return self.submit_label(image_id, Path(label_filename), label_tag, label_info, options).id
+
+    def submit_label(
+        self,
+        image_id: str,
+        file: Path,
+        tag: str,
+        label_info: dict[str, Any] | None,
+        options: SubmitOptions = SubmitOptions(),  # noqa: B008  (it cannot change)
+    ) -> Submission:
+        """Accepts a label; one of the same tag that was there before is kept in the history.
+
+        Args:
+            image_id: the image it was drawn on.
+            file: the file to copy.
+            tag: ``"final"`` for a person's label.
+            label_info: facts to keep with it, such as ``label_info`` and ``user``.
+            options: what may be done to make it fit.
+
+        Raises:
+            LabelError: if the file does not fit the image or the labels.
+            HTTPException: 404 for an unknown image, 422 for a tag that is not plain or names without sense.
+        """
+        self._refuse_if_read_only()
+        image_file = self.image_file(image_id)
+        checked_name("label tag", tag)
+        info = {key: value for key, value in _checked_info(label_info).items() if key not in _OURS}
+        described = described_values(info)
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                prepared = prepare_label(file, image_file, self._label_values, described, options, Path(scratch))
+            except LabelError as error:
+                raise LabelError(_with_shown_name(str(error), file, f"label for image {image_id}")) from error
+            info.update(prepared.changes)
+            info["source"] = self._source(image_id, info)
+            return self._store(image_id, file, tag, prepared, info)
+
+    def restore_label(self, image_id: str, entry: str, user: str | None) -> Submission:
+        """Makes an earlier label the current one again; the present one goes into the history.
+
+        Args:
+            image_id: its image.
+            entry: the name of the entry.
+            user: who asks for it; the author stays who it was.
+
+        Raises:
+            LabelError: if it does not fit the image or the labels (any more).
+            HTTPException: 404 where there is no such entry, 422 for the original of a label that was changed.
+        """
+        self._refuse_if_read_only()
+        image_file = self.image_file(image_id)
+        file, facts = self.history.find(image_id, entry)
+        if facts.get("reason") == ORIGINAL:
+            raise HTTPException(
+                422,
+                f"history: expected a label as it was stored, got {entry!r}, whose voxel values or grid are not the "
+                f"server's. Restore the label that was made of it, or submit the file again.",
+            )
+        options = SubmitOptions(empty=True)  # it was accepted before
+        with tempfile.TemporaryDirectory() as scratch:
+            prepared = prepare_label(file, image_file, self._label_values, {}, options, Path(scratch))
+            info = {key: value for key, value in facts.items() if key not in ("reason", "replaced", "file", "entry")}
+            info["restored"] = {"entry": entry, "by": user, "time": utc_now()}
+            return self._store(image_id, file, str(facts["tag"]), prepared, info)
+
+    def _store(
+        self, image_id: str, submitted: Path, tag: str, prepared: PreparedLabel, info: dict[str, Any]
+    ) -> Submission:
+        _, suffix = split_suffix(prepared.file.name, IMAGE_SUFFIXES)
+        folder = Path(self._datastore.label_path(tag))
+        with self._guard:
+            image = self._image(image_id)  # it may have been removed, or the registry read anew, since the check
+            folder.mkdir(parents=True, exist_ok=True)
+            earlier = [folder / f"{image_id}{s}" for s in IMAGE_SUFFIXES if (folder / f"{image_id}{s}").exists()]
+            known = image.labels.get(tag)
+            if tag == FINAL and known and self._is_duplicate(earlier, known.info, prepared, info):
+                return Submission(image_id, True, dict(known.info))
+            for file in earlier:
+                self._keep(file, image_id, tag, REPLACED)
+            if prepared.changes:
+                facts = {key: info.get(key) for key in ("user", "client_id", "label_info", "labels", "source")}
+                info["original"] = self.history.keep(submitted, image_id, tag, ORIGINAL, facts)
+            name = f"{image_id}{suffix}"
+            copy_whole(prepared.file, folder / name)
+            if not set(prepared.facts.counts) - {0}:
+                info["empty"] = True
+            info.update(ts=int(time.time()), time=utc_now(), name=name)
+            image.labels[tag] = DataModel(info=info, ext=suffix)
+            self._update_datastore_file()
+            for file in earlier:  # only now: a crash before leaves the registry with a file that is there
+                if file.name != name:
+                    file.unlink()
+            self.label_facts.remember(folder / name, prepared.facts)
+            self.label_facts.save()
+        if tag == FINAL:
+            self._compare(image_id, folder / name)
+        return Submission(image_id, False, dict(info))
+
+    def _is_duplicate(
+        self, earlier: list[Path], known: Mapping[str, Any], prepared: PreparedLabel, info: Mapping[str, Any]
+    ) -> bool:
+        """Whether the same author sends the same again, as a client does that did not get the answer."""
+        if len(earlier) != 1 or known.get("user") != info.get("user"):
+            return False
+        try:
+            return self.label_facts.of(earlier[0]).digest == prepared.facts.digest
+        except LabelError:
+            return False
+
+    def _source(self, image_id: str, info: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The model and version that a label began from: as the client says, else the prediction that was kept."""
+        params = info["params"] if isinstance(info.get("params"), dict) else {}
+        version = info.get("model_version") or info.get("version") or params.get("version")
+        if version:
+            return {"model": info.get("model"), "version": str(version)}
+        kept = self.predictions.facts(image_id)
+        return {"model": kept.get("model"), "version": kept.get("version")} if kept else None
+
+    def keep_prediction(self, image_id: str, file: Path, facts: Mapping[str, Any]) -> None:
+        """Keeps a prediction for an image of this folder, to compare the submission with; 404 for an unknown image.
+
+        Args:
+            image_id: the image.
+            file: the label map (``.nii.gz``, the server's voxel values); it is copied.
+            facts: ``model``, ``version`` and more.
+        """
+        with self._guard:
+            self._refuse_if_read_only()
+            self._image(image_id)
+            self.predictions.keep(image_id, file, facts)
+
+    def _compare(self, image_id: str, label: Path) -> None:
+        """Adds to a label's info how far it agrees with the prediction."""
+        if self.predictions.facts(image_id) is None:
+            return
+
+        def compare(stamp: Stamp) -> None:
+            try:
+                found = self.predictions.compare(image_id, label, self._label_values)
+                with self._guard:
+                    record = self._datastore.label(image_id, FINAL)
+                    if (
+                        found and record and label.exists() and file_stamp(label) == stamp
+                    ):  # else another came meanwhile
+                        record.info["prediction"] = found
+                        self._update_datastore_file()
+            except (Rep3DError, OSError) as error:  # the label is stored: that must not look like a failure
+                logger.warning("image %s: label and prediction were not compared: %s", image_id, error)
+
+        try:
+            stamp = file_stamp(label)
+            voxels = math.prod(stored_grid(label).shape)
+        except (Rep3DError, OSError):  # it was replaced or removed this moment
+            return
+        if voxels < _COMPARE_AT_ONCE:
+            compare(stamp)
+        else:
+            threading.Thread(target=compare, args=(stamp,), name=f"compare {image_id}", daemon=True).start()
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Adds facts to an image; 404 where there is none of that id."""
+        with self._guard:
+            self._refuse_if_read_only()
+            self._image(image_id).image.info.update(_checked_info(info))
+            self._update_datastore_file()
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Adds facts to a label; 404 where there is none. Who made it, when and from what stays as it was recorded."""
+        facts = {key: value for key, value in _checked_info(info).items() if key not in (*_OURS, *_RECORDED)}
+        with self._guard:
+            self._refuse_if_read_only()
+            self._label(label_id, label_tag).info.update(facts)
+            self._update_datastore_file()
+
+    # What is removed ----------------------------------------------------------------------------------------
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Takes a label away, into the history; 404 where there is none."""
+        with self._guard:
+            self._refuse_if_read_only()
+            self._label(label_id, label_tag)
+            file = Path(self.get_label_uri(label_id, label_tag))
+            if file.exists():
+                self._keep(file, label_id, label_tag, REMOVED)
+                file.unlink()
+            del self._datastore.objects[label_id].labels[label_tag]
+            self._update_datastore_file()
+
+    def remove_image(self, image_id: str) -> None:
+        """Takes an image and its labels away, into the folder of removed cases; 404 where there is none of that id."""
+        with self._guard:
+            self._refuse_if_read_only()
+            image = self._image(image_id)
+            target = self._workspace.removed / f"{image_id}-{file_time()}"
+            target.mkdir(parents=True)
+            write_text(target / "info.json", json.dumps(image.model_dump(), indent=2, default=str))
+            for tag in image.labels:
+                (target / tag).mkdir()
+                label = Path(self.get_label_uri(image_id, tag))
+                shutil.move(label, target / tag / label.name)
+            file = Path(self.get_image_uri(image_id))
+            shutil.move(file, target / file.name)
+            if self.history.folder(image_id).is_dir():  # another image of this id must not inherit it
+                shutil.move(self.history.folder(image_id), target / "history")
+            self.predictions.remove(image_id)
+            del self._datastore.objects[image_id]
+            self._update_datastore_file()
+
+    def _keep(self, file: Path, image_id: str, tag: str, reason: str) -> None:
+        known = self._datastore.label(image_id, tag)
+        self.history.keep(file, image_id, tag, reason, known.info if known else {})
+
+
+def _with_shown_name(message: str, file: Path, shown: str) -> str:
+    """A message without the name of a temporary file, which says nothing to the client."""
+    converted = split_suffix(file.name, LABEL_SUFFIXES)[0] + ".nii.gz"
+    return message.replace(file.name, shown).replace(converted, shown)
+
+
+def _checked_info(info: dict[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(info or {}, dict):
+        raise HTTPException(422, f"params: expected a JSON object, got {type(info).__name__}")
+    try:  # as the registry reads its own file, where it lies deeper: what it could not read would make all unreadable
+        from_json("[" * _DEPTH + json.dumps(info, default=str) + "]" * _DEPTH)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, f"params: expected facts that can be stored as JSON ({error})") from error
+    return dict(info or {})

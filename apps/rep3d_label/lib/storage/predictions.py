@@ -1,0 +1,101 @@
+"""The last prediction for each image, kept so that a submission can be compared with what its author was shown."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.labels.facts import Stamp, file_stamp
+from lib.paths import copy_whole, read_json, utc_now, write_text
+from rep3d.errors import LabelError
+from rep3d.evaluation.metrics import dice_per_label
+from rep3d.imaging.volumes import read_label, same_grid
+
+__all__ = ["Predictions"]
+
+
+class Predictions:
+    """One prediction per image: its file, and beside it what is known about it, as JSON.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._guard = threading.RLock()
+        self._read: dict[str, tuple[Stamp, dict[str, Any]]] = {}
+
+    def file(self, image_id: str) -> Path:
+        """The file of the prediction; it may not exist."""
+        return self._folder / f"{image_id}.nii.gz"
+
+    def _facts_file(self, image_id: str) -> Path:
+        return self._folder / f"{image_id}.json"
+
+    def facts(self, image_id: str) -> dict[str, Any] | None:
+        """What is known about the prediction (``model``, ``version``, ``time``, ...), or None where there is none."""
+        path = self._facts_file(image_id)
+        try:
+            stamp = file_stamp(path)
+        except FileNotFoundError:
+            return None
+        with self._guard:
+            known = self._read.get(image_id)
+            if known is None or known[0] != stamp:
+                known = self._read[image_id] = stamp, read_json(path)
+        return known[1] or None
+
+    def keep(self, image_id: str, file: Path, facts: Mapping[str, Any]) -> None:
+        """Keeps a prediction instead of the one before.
+
+        Args:
+            image_id: the image.
+            file: the label map, ``.nii.gz``, with the server's voxel values; it is copied.
+            facts: ``model``, ``version`` and more.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"time": utc_now(), **facts}, indent=2, default=str)
+        with self._guard:
+            # Without facts there is no prediction: a crash in between never pairs a file with another one's facts.
+            self._facts_file(image_id).unlink(missing_ok=True)
+            copy_whole(file, self.file(image_id))
+            write_text(self._facts_file(image_id), content)
+
+    def remove(self, image_id: str) -> None:
+        """Forgets the prediction of an image."""
+        with self._guard:
+            self._facts_file(image_id).unlink(missing_ok=True)
+            self.file(image_id).unlink(missing_ok=True)
+
+    def compare(self, image_id: str, label: Path, labels: Mapping[str, int]) -> dict[str, Any] | None:
+        """How far a label agrees with the prediction of its image.
+
+        Args:
+            image_id: the image.
+            label: the label's file.
+            labels: label name to voxel value.
+
+        Returns:
+            ``model``, ``version`` and ``time`` of the prediction, and ``dice``: label name to Dice, None for a label
+            that neither has. None where there is no prediction on this grid.
+        """
+        with self._guard:
+            facts = self.facts(image_id)
+            if facts is None:
+                return None
+            try:
+                predicted, grid = read_label(self.file(image_id))
+            except LabelError:
+                return None
+        drawn, drawn_grid = read_label(label)
+        if not same_grid(grid, drawn_grid):
+            return None
+        # One label at a time: a large volume with fifteen labels would need gigabytes at once.
+        dice = {name: dice_per_label(predicted, drawn, {name: value})[name] for name, value in labels.items()}
+        known = {key: facts.get(key) for key in ("model", "version", "time")}
+        return {**known, "dice": {name: None if math.isnan(x) else round(x, 4) for name, x in dice.items()}}

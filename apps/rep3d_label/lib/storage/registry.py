@@ -1,0 +1,267 @@
+"""What is in the studies folder, and how the list of it is read and written.
+
+MONAI Label's own local datastore writes its list in place, and from several threads at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.interfaces.datastore import DefaultLabelTag
+
+from lib.boot.checks import StartupError
+from lib.names import split_suffix
+from lib.paths import write_text
+from rep3d.data.cases import Case
+from rep3d.imaging.volumes import IMAGE_SUFFIXES
+
+__all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "check_registry", "images_folder"]
+
+logger = logging.getLogger(__name__)
+
+DATASTORE_FILE = "datastore_v2.json"
+FINAL = str(DefaultLabelTag.FINAL.value)
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """An image and what belongs to it.
+
+    Attributes:
+        id: the image's id.
+        image: its file.
+        label: the file of its final label, or None.
+        info: what is known about that label.
+        tags: the tags of all its labels.
+    """
+
+    id: str
+    image: Path
+    label: Path | None
+    info: dict[str, Any]
+    tags: tuple[str, ...]
+
+
+def images_folder(studies: Path) -> str:
+    """Where the images of a studies folder are, relative to it.
+
+    That is the folder itself, or ``imagesTr`` in a folder of the decathlon's layout without images at its top.
+    """
+    if any(split_suffix(file.name, IMAGE_SUFFIXES)[1] and not file.name.startswith(".") for file in studies.iterdir()):
+        return "."
+    return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
+
+
+def check_registry(path: Path) -> None:
+    """Refuses to start with a damaged registry of images and labels; the files themselves are not in danger.
+
+    Raises:
+        StartupError: if the file is there and cannot be read.
+    """
+    if not path.exists():
+        return
+    try:
+        LocalDatastoreModel.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise StartupError(
+            f"MONAI Label's list of images and labels in {path}",
+            f"a damaged file ({str(error).splitlines()[0]})",
+            "Move that file away: images and labels are found again by their files, only facts about them are lost.",
+        ) from error
+
+
+class Registry(LocalDatastore):
+    """The list of images and labels of a folder.
+
+    Args:
+        folder: the studies folder.
+        auto_reload: notice files that are put into or taken out of the folder while the server runs.
+        read_only: never write. For child processes, whose copy of the registry ages: writing it would erase what the
+            server registered meanwhile.
+    """
+
+    def __init__(self, folder: Path, auto_reload: bool, read_only: bool) -> None:
+        self._may_write = not read_only
+        self._images_found_in = images_folder(folder)
+        # The watcher of the folder runs in a thread of its own, and so do requests.
+        self._guard = threading.RLock()
+        super().__init__(
+            str(folder),
+            images_dir=self._images_found_in,
+            datastore_config=DATASTORE_FILE,
+            extensions=[f"*{suffix}" for suffix in IMAGE_SUFFIXES],
+            auto_reload=auto_reload,
+            read_only=read_only,
+        )
+        if auto_reload:
+            self._handler.on_moved = self._on_moved
+
+    # What is there ------------------------------------------------------------------------------------------
+
+    def list_images(self) -> list[str]:
+        """Ids of all images."""
+        with self._guard:
+            return super().list_images()
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the images with a final label."""
+        with self._guard:
+            return super().get_labeled_images(label_tag, labels)
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the images without a final label."""
+        with self._guard:
+            return super().get_unlabeled_images(label_tag, labels)
+
+    def image_file(self, image_id: str) -> Path:
+        """The file of an image; 404 where there is none of that id."""
+        with self._guard:
+            self._image(image_id)
+            return Path(self.get_image_uri(image_id))
+
+    def labelled_cases(self) -> list[Case]:
+        """The cases with a final label, by id."""
+        with self._guard:
+            return [
+                Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, FINAL)))
+                for id_ in sorted(self.get_labeled_images())
+            ]
+
+    def case_files(self) -> Iterator[CaseFiles]:
+        """All images with what belongs to them, by id."""
+        with self._guard:
+            objects = {id_: (image.image.ext, dict(image.labels)) for id_, image in self._datastore.objects.items()}
+            images, labels = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+        for id_ in sorted(objects):
+            suffix, found = objects[id_]
+            final = found.get(FINAL)
+            label = labels / f"{id_}{final.ext}" if final else None
+            yield CaseFiles(id_, images / f"{id_}{suffix}", label, dict(final.info) if final else {}, tuple(found))
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is known about an image; 404 where there is none of that id."""
+        self._image(image_id)
+        info: dict[str, Any] = super().get_image_info(image_id)
+        info.pop("id", None)  # MONAI Label puts these facts over those of a sample, and adds to "strategy"
+        if not isinstance(info.get("strategy", {}), dict):
+            del info["strategy"]
+        return info
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """What is known about a label; 404 where there is none."""
+        self._label(label_id, label_tag)
+        return super().get_label_info(label_id, label_tag)
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """A ZIP file of the labelled cases, which the caller removes; 404 where there is none.
+
+        Written without the guard (the stock method's reading of all volumes would make every other request wait).
+        """
+        with self._guard:
+            cases = self.labelled_cases()
+            facts = self._datastore.model_dump_json(exclude={"base_path"})
+        if not cases:
+            raise HTTPException(
+                404, "dataset: expected at least one image with a final label, got none. Submit one first."
+            )
+        handle, name = tempfile.mkstemp(suffix=".zip")
+        try:
+            with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+                for case in cases[:limit_cases] if limit_cases and limit_cases > 0 else cases:
+                    archive.write(case.image, f"image/{case.image.name}")
+                    archive.write(case.label, f"label/{case.label.name}")
+                archive.writestr("metadata.json", facts)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return name
+
+    def status(self) -> dict[str, Any]:
+        """Counts of images and labels."""
+        with self._guard:
+            return super().status()
+
+    def json(self) -> dict[str, Any]:
+        """The whole registry."""
+        with self._guard:
+            return super().json()
+
+    def _image(self, image_id: str) -> ImageLabelModel:
+        with self._guard:
+            found = self._datastore.objects.get(image_id)
+        if found is None:
+            raise HTTPException(
+                404, f"image: expected the id of an image in the studies folder, got {image_id[:200]!r}"
+            )
+        return found
+
+    def _label(self, label_id: str, tag: str) -> DataModel:
+        found = self._image(label_id).labels.get(tag)
+        if found is None:
+            raise HTTPException(404, f"label: image {label_id!r} has no label with the tag {tag[:200]!r}")
+        return found
+
+    # How the list is read and written -----------------------------------------------------------------------
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        """Name and suffix, split at the end only (the stock method removes the suffix wherever it occurs)."""
+        return split_suffix(file, IMAGE_SUFFIXES)
+
+    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
+        """Files that match; hidden ones, such as macOS leaves beside images, are none of ours."""
+        with self._guard:
+            return {key: file for key, file in super()._list_files(path, patterns).items() if not file.startswith(".")}
+
+    def _on_any_event(self, event: Any) -> None:
+        """Takes up what came or went; an error must not end the watcher's thread, which nobody would notice."""
+        try:
+            super()._on_any_event(event)
+        except Exception:
+            logger.exception("studies folder: a change was not taken up; the next one is")
+
+    def _on_moved(self, event: Any) -> None:
+        """Takes up a file that was renamed into place, as rsync does; our own registry is written so, too."""
+        if event.dest_path != self._datastore_config_path:
+            self._on_any_event(event)
+
+    def _on_modify_event(self, event: Any) -> None:
+        try:
+            super()._on_modify_event(event)
+        except Exception:
+            logger.exception("studies folder: a change of the registry was not taken up")
+
+    def _reconcile_datastore(self) -> None:
+        with self._guard:
+            super()._reconcile_datastore()
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        with self._guard:
+            super()._init_from_datastore_file(throw_exception)
+            if not self._datastore.objects:  # a folder that was empty when first served may have got any layout since
+                self._datastore.images_dir = self._images_found_in
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        """Writes the registry atomically (the stock method writes in place: a crash leaves half of it)."""
+        self._refuse_if_read_only()
+        path = Path(self._datastore_config_path)
+        text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
+        with self._guard, FileLock(self._lock_file) if lock else nullcontext():
+            write_text(path, text)
+            self._config_ts = path.stat().st_mtime
+
+    def _refuse_if_read_only(self) -> None:
+        if not self._may_write:
+            raise HTTPException(409, "studies folder: only the server writes to it, this process may read only")

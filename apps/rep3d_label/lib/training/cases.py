@@ -1,0 +1,121 @@
+"""The labelled cases that a model may learn from, each with its role and its weight."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.boot.setup import ModelSetup
+from lib.labels.submission import described_values
+from lib.models.served import ServedModel
+from lib.storage.datastore import Rep3DDatastore
+from lib.storage.registry import FINAL
+from rep3d.data.cases import Case
+from rep3d.errors import LabelError, Rep3DError
+from rep3d.evaluation.roles import CaseRoles, Split
+from rep3d.files import file_hash
+from rep3d.imaging.volumes import check_grid, check_values, label_counts, read_label, stored_grid
+from rep3d.training.sampling import NEW_CASE_WEIGHT
+from rep3d.versions.record import VersionRecord
+from rep3d.versions.store import VersionStore
+
+__all__ = ["LabelledCases", "case_for", "case_weights", "find_cases", "models_taught", "split_cases"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LabelledCases:
+    """Cases that count for a model.
+
+    Attributes:
+        cases: by id.
+        hashes: case id to SHA-256 of its label file.
+        skipped: ids of labelled cases that do not count or are not usable, with the reason.
+    """
+
+    cases: Mapping[str, Case] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any]) -> str | None:
+    """Checks whether a label says anything about a model's structures.
+
+    Several models may share the label files. A file says something about this one's labels if it contains one of them,
+    or if whoever submitted it named one of them. A file without a single voxel says that there is nothing to find
+    where there is no other model that it could be meant for.
+
+    Args:
+        setup: the model.
+        case: the case.
+        info: what was sent with the label.
+
+    Returns:
+        Why not, or None where it does.
+
+    Raises:
+        LabelError, ImageError: if the case is not usable: files may have been put into the folder by hand.
+    """
+    values, grid = read_label(case.label)
+    check_grid(grid, stored_grid(case.image), case.label.name, case.image.name)
+    found = set(label_counts(values)) - {0}
+    check_values(found - set(setup.other_values), setup.labels, case.label.name)
+    if found & set(setup.labels.values()) or set(described_values(info)) & set(setup.labels):
+        return None
+    if not found and not setup.other_values:
+        return None
+    return f"its label says nothing about {', '.join(setup.labels)}"
+
+
+def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
+    """The labelled cases that count for a model, and why others do not."""
+    cases, hashes, skipped = {}, {}, {}
+    for case in datastore.labelled_cases():
+        try:
+            reason = case_for(setup, case, datastore.get_label_info(case.id, FINAL))
+            if reason is None:
+                cases[case.id], hashes[case.id] = case, file_hash(case.label)
+        except Rep3DError as error:
+            reason = str(error)
+        except OSError as error:  # the file was replaced or removed meanwhile
+            reason = str(LabelError(f"{case.label.name}: it could not be read ({error.strerror})"))
+        if reason:
+            logger.warning("training: case %s left out: %s", case.id, reason)
+            skipped[case.id] = reason
+    return LabelledCases(cases, hashes, skipped)
+
+
+def models_taught(served: Mapping[str, ServedModel], datastore: Rep3DDatastore, image: str) -> list[str]:
+    """The models that the final label of an image says something to."""
+    cases = [case for case in datastore.labelled_cases() if case.id == image]
+    info = datastore.get_label_info(image, FINAL) if cases else {}
+    return [name for name, model in served.items() if cases and case_for(model.setup, cases[0], info) is None]
+
+
+def split_cases(setup: ModelSetup, versions: VersionStore, found: LabelledCases) -> Split:
+    """The cases by role; see :class:`rep3d.evaluation.roles.CaseRoles`.
+
+    Whatever any version was ever trained on, here or elsewhere, is a training case.
+    """
+    trained = {case for record in versions.records() for case in record.cases}
+    return CaseRoles(setup.workspace.roles).assign(found.cases, trained)
+
+
+def case_weights(start: VersionRecord | None, split: Split, found: LabelledCases) -> dict[str, float]:
+    """How often each training case is drawn: new ones, and those whose label was corrected, more often than old ones.
+
+    Args:
+        start: the version that training begins from; None where it begins from nothing.
+        split: cases by role.
+        found: their labels.
+    """
+    if start is None:
+        return dict.fromkeys(split.training, 1.0)
+    known = start.label_hashes or dict.fromkeys(start.cases)
+    return {
+        id_: 1.0 if id_ in known and known[id_] in (None, found.hashes[id_]) else NEW_CASE_WEIGHT
+        for id_ in split.training
+    }

@@ -1,0 +1,114 @@
+"""What a client may ask of a training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from rep3d.errors import ConfigError
+from rep3d.training.distributed import parse_gpus
+from rep3d.training.settings import TrainSettings
+
+__all__ = ["RESUME", "TrainRequest"]
+
+_SCORE_MINUTES = 5.0
+RESUME = (True, False, "auto")
+# What MONAI Label and its clients add to a request; none of it is a setting of ours.
+_FOREIGN_KEYS = frozenset({"model", "local_rank", "client_id", "bundle_path"})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRequest:
+    """A training that was asked for.
+
+    Attributes:
+        settings: how to train.
+        score_minutes: how long to score unlabelled images after publication; 0 for not at all.
+        resume: True to go on with the run that was stopped or interrupted, whatever else is asked for; False to begin
+            anew; ``"auto"`` to go on with it if it is the same training, of the same cases from the same version.
+    """
+
+    settings: TrainSettings
+    score_minutes: float
+    resume: bool | str = "auto"
+
+    @classmethod
+    def parse(
+        cls, request: Mapping[str, Any], defaults: TrainSettings, score_minutes: float = _SCORE_MINUTES
+    ) -> TrainRequest:
+        """Checks what a client asked for.
+
+        Args:
+            request: as sent.
+            defaults: settings where it gives none.
+            score_minutes: likewise.
+
+        Raises:
+            ConfigError: for an unknown setting or an impossible value.
+        """
+        values = {key: value for key, value in request.items() if key not in _FOREIGN_KEYS}
+        minutes = values.pop("score_minutes", score_minutes)
+        resume = values.pop("resume", "auto")
+        devices = _devices(values.pop("multi_gpu", False), values.pop("gpus", None))
+        known = {field.name for field in dataclasses.fields(TrainSettings)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                f"training: expected settings among {sorted(known | {'score_minutes', 'resume', 'multi_gpu'})}, "
+                f"got {unknown}"
+            )
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 <= minutes <= 1e5:
+            raise ConfigError(f"score_minutes: expected a number from 0 to 100000, got {minutes!r}")
+        if not any(resume is choice or resume == choice == "auto" for choice in RESUME):
+            raise ConfigError(f"resume: expected true, false or 'auto', got {resume!r}")
+        if values.get("preset", defaults.preset) != defaults.preset:
+            raise ConfigError(
+                f"preset: expected {defaults.preset!r}, with which this server runs, got {values['preset']!r}. "
+                f"Start the server with --conf preset, in a folder without a published model."
+            )
+        if len(devices) > 1:
+            values["gpus"] = devices
+            values.setdefault("device", None)
+        elif devices:
+            values.setdefault("device", devices[0])
+        return cls(dataclasses.replace(defaults, **values), float(minutes), resume)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        settings = dataclasses.asdict(self.settings)
+        gpus = settings["gpus"]
+        return {
+            "settings": {**settings, "gpus": list(gpus) if isinstance(gpus, tuple) else gpus},
+            "score_minutes": self.score_minutes,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainRequest:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError, KeyError, TypeError: if it was made by another release.
+        """
+        return cls(TrainSettings(**values["settings"]), float(values["score_minutes"]))
+
+
+def _devices(multi_gpu: Any, gpus: Any) -> list[str]:
+    """The GPUs that MONAI Label's two keys ask for; none where they ask for nothing particular.
+
+    ``multi_gpu`` alone means all GPUs that there are, be it one or none; ``gpus`` names some: ``"0,1"``, ``[0, 1]`` or
+    how many.
+    """
+    if not isinstance(multi_gpu, bool):
+        raise ConfigError(f"multi_gpu: expected true or false, got {multi_gpu!r}")
+    if gpus in (None, "", "all"):
+        return parse_gpus("all") if multi_gpu and torch.cuda.device_count() > 1 else []
+    if isinstance(gpus, int) and not isinstance(gpus, bool):
+        gpus = ",".join(map(str, range(gpus)))
+    elif isinstance(gpus, (list, tuple)):
+        gpus = ",".join(map(str, gpus))
+    if not isinstance(gpus, str) or not gpus:
+        raise ConfigError(f"gpus: expected 'all', numbers such as '0,1', or how many, got {gpus!r}")
+    return parse_gpus(gpus)

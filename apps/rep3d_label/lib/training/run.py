@@ -1,0 +1,315 @@
+"""One training in its own process: from labels to a version, published or not.
+
+What a run needs to be resumed after a kill is in the model's folder ``run`` until the run has ended well: what is
+trained on and how (``run.json``), the snapshots of the training (``state``), the trained model (``trained.pt``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.active.scoring import score_unlabelled
+from lib.models.served import ServedModel
+from lib.paths import read_json, utc_now, write_text
+from lib.storage.datastore import Rep3DDatastore
+from lib.training.cases import LabelledCases, case_weights, find_cases, split_cases
+from lib.training.request import TrainRequest
+from lib.training.scores import VersionScores
+from lib.training.status import TrainStatus
+from rep3d.checkpoint import Checkpoint, load_checkpoint
+from rep3d.errors import NoCasesError, TrainingError, VersionError
+from rep3d.evaluation.gate import Decision, decide, label_means, unmeasured
+from rep3d.evaluation.roles import Split
+from rep3d.files import file_hash
+from rep3d.training.head import with_labels
+from rep3d.training.train import TrainProgress, train
+from rep3d.versions.record import VersionRecord
+
+__all__ = ["TrainRun", "resumable_run"]
+
+logger = logging.getLogger(__name__)
+
+
+def resumable_run(folder: Path) -> dict[str, Any] | None:
+    """What is known about the run that was stopped or interrupted; None where there is nothing to resume.
+
+    Args:
+        folder: the model's folder ``run``.
+    """
+    known = read_json(folder / "run.json")
+    if not known or not ((folder / "trained.pt").exists() or (folder / "state" / "run.pt").exists()):
+        return None
+    return known
+
+
+class TrainRun:
+    """A training under way.
+
+    Args:
+        served: the model.
+        request: what was asked for.
+        datastore: images and labels.
+        status: where progress is told.
+        before: what the status said before this run.
+    """
+
+    def __init__(
+        self,
+        served: ServedModel,
+        request: TrainRequest,
+        datastore: Rep3DDatastore,
+        status: TrainStatus,
+        before: Mapping[str, Any],
+    ) -> None:
+        self._served = served
+        self._setup = served.setup
+        self._request = request
+        self._datastore = datastore
+        self._status = status
+        self._before = before
+        self._folder = served.setup.workspace.run
+        self._scores = VersionScores(
+            served.setup.workspace.validation_scores, served.setup.labels, request.settings.device
+        )
+
+    def __call__(self) -> dict[str, Any]:
+        """Trains, measures, decides, publishes, scores.
+
+        Returns:
+            The version made, what was decided, and the cases.
+        """
+        if self._request.resume is True:
+            self._ask_again()
+        start, record = self._start()
+        found = find_cases(self._setup, self._datastore)
+        split = split_cases(self._setup, self._served.versions, found)
+        run, split = self._resumed_or_new(start, split, found)
+        self._status.update(
+            {
+                "phase": "preparing",
+                "cases": len(split.training),
+                "validation_cases": len(split.validation),
+                "validation_kind": split.kind,
+                "skipped": dict(found.skipped),
+                "version": start.version if start else None,
+                "iterations": self._request.settings.iterations,
+            }
+        )
+        self._check(split, found)
+        made = self._made_by(run["id"])
+        if made is None:
+            trained = self._trained(run, start, record, split, found)
+            made = self._judge_and_keep(run, trained, split, found)
+        made = self._publish(made)
+        # Before the scoring, which may be stopped: what was decided must not be done again after a roll-back.
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._score()
+        self._status.update({"phase": "done", "eta_seconds": 0.0})
+        return {
+            "version": made.version,
+            "decision": made.decision,
+            "cases": len(made.cases),
+            "validation_cases": len(made.validation_cases),
+            "skipped": dict(found.skipped),
+        }
+
+    def _start(self) -> tuple[Checkpoint | None, VersionRecord | None]:
+        """The published version, made ready for this server's labels, and its record."""
+        versions = self._served.versions
+        versions.adopt()
+        name = versions.published()
+        if name is None:
+            return None, None
+        start, change = with_labels(
+            load_checkpoint(versions.checkpoint(name)), self._setup.labels, self._request.settings.seed
+        )
+        if change.changed:
+            logger.warning("training: %s", change.message)
+            self._status.update({"head": change.message})
+        return start, versions.get(name)
+
+    def _ask_again(self) -> None:
+        """Asks for what the interrupted run was asked for; a head that begins anew depends on its seed."""
+        known = resumable_run(self._folder)
+        if known is None:
+            raise TrainingError("resume: expected a training that was stopped or interrupted, got none to resume")
+        self._request = dataclasses.replace(TrainRequest.from_dict(known["request"]), resume=True)
+
+    def _resumed_or_new(
+        self, start: Checkpoint | None, split: Split, found: LabelledCases
+    ) -> tuple[Mapping[str, Any], Split]:
+        """Takes up the run that was interrupted, or begins one."""
+        known = resumable_run(self._folder)
+        if self._request.resume is True and known is not None:
+            split = Split(tuple(known["training"]), tuple(known["validation"]))
+        plan: dict[str, Any] = {
+            "request": self._request.to_dict(),
+            "training": list(split.training),
+            "validation": list(split.validation),
+            "hashes": {id_: found.hashes.get(id_) for id_ in (*split.training, *split.validation)},
+            "start": start.version if start else None,
+            "labels": dict(self._setup.labels),
+        }
+        if known is not None and self._request.resume is not False:
+            others = sorted(key for key, value in plan.items() if known.get(key) != value)
+            if not others:
+                return known, split
+            if self._request.resume is True:
+                raise TrainingError(
+                    f"resume: expected what the interrupted training began with, but its {', '.join(others)} changed "
+                    f"since. Start a training with resume false, or without resume."
+                )
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        run = {"id": uuid.uuid4().hex, "started": utc_now(), **plan}
+        write_text(self._folder / "run.json", json.dumps(run, indent=2) + "\n")
+        return run, split
+
+    def _check(self, split: Split, found: LabelledCases) -> None:
+        if split.training:
+            return
+        if split.validation:
+            raise NoCasesError(
+                f"training: expected at least one case to train on, but all {len(split.validation)} labelled cases are "
+                f"held out to validate ({', '.join(split.validation[:5])}), for ever. Submit another label."
+            )
+        reasons = dict(found.skipped)
+        raise NoCasesError(f"training: expected at least one usable labelled case, got none: {reasons or 'no labels'}")
+
+    def _made_by(self, run: str) -> VersionRecord | None:
+        """The version that this run made before it was interrupted."""
+        return next((record for record in self._served.versions.list() if record.run == run), None)
+
+    def _trained(
+        self,
+        run: Mapping[str, Any],
+        start: Checkpoint | None,
+        record: VersionRecord | None,
+        split: Split,
+        found: LabelledCases,
+    ) -> Checkpoint:
+        output = self._folder / "trained.pt"
+        if output.exists():  # the run was interrupted after its training
+            self._status.update({"phase": "validating"})
+            return load_checkpoint(output)
+        training = [found.cases[id_] for id_ in split.training]
+        validation = [found.cases[id_] for id_ in split.validation]
+        task = start.task if start else self._setup.task_for([Path(case.image) for case in training])
+        taken_up = False
+
+        def on_progress(progress: TrainProgress) -> None:
+            nonlocal taken_up
+            if progress.resumed_from is not None and not taken_up:
+                self._status.take_up(self._before, progress.resumed_from)
+                taken_up = True
+            self._status.progress(dataclasses.asdict(progress))
+
+        trained = train(
+            training,
+            task,
+            self._request.settings,
+            output,
+            start,
+            on_progress,
+            validation=validation,
+            weights=case_weights(record, split, found),
+            state=self._folder / "state",
+            other_values=self._setup.other_values,
+        )
+        logger.info("trained %s on %d cases", run["id"], len(training))
+        return trained
+
+    def _judge_and_keep(
+        self, run: Mapping[str, Any], trained: Checkpoint, split: Split, found: LabelledCases
+    ) -> VersionRecord:
+        """Measures a new model and the published one, decides, and keeps the model as a version."""
+        self._status.update({"phase": "validating", "eta_seconds": None})
+        versions = self._served.versions
+        trained = Checkpoint(trained.model, trained.task, {**trained.info, "run": run["id"]})
+        # As they are now: a label may have been corrected or removed while the training ran, and both versions must be
+        # measured on the same one.
+        validation = [found.cases[id_] for id_ in split.validation if found.cases[id_].label.is_file()]
+        hashes = {case.id: file_hash(case.label) for case in validation}
+
+        def measuring(which: str) -> Callable[[int, int], None]:
+            return lambda done, todo: self._status.update({"measuring": which, "measured": done, "to_measure": todo})
+
+        scores = self._scores.measure(lambda: trained, run["id"], validation, hashes, measuring("new version"))
+        rival = versions.published()
+        compared: dict[str, dict[str, float]] = {}
+        if rival is not None and scores:
+            record, path = versions.get(rival), versions.checkpoint(rival)
+            identity = record.run or f"{rival} {record.created}"
+            cases = [case for case in validation if case.id in scores]
+            compared = self._scores.measure(lambda: load_checkpoint(path), identity, cases, hashes, measuring(rival))
+        decision = self._decide(rival, scores, compared, len(found.cases))
+        added = versions.add(
+            trained,
+            VersionRecord(
+                run=run["id"],
+                validation_cases=list(scores),
+                validation_kind=split.kind,
+                label_hashes={id_: found.hashes[id_] for id_ in split.training},
+                skipped=dict(found.skipped),
+                scores=label_means(scores),
+                case_scores=scores,
+                compared_with=rival,
+                compared=compared,
+                decision=decision.to_dict(),
+                settings=self._request.to_dict()["settings"],
+            ),
+        )
+        logger.info("made %s: %s", added.version, decision.reason)
+        return added
+
+    def _decide(
+        self,
+        rival: str | None,
+        scores: Mapping[str, Mapping[str, float]],
+        compared: Mapping[str, Mapping[str, float]],
+        labelled: int,
+    ) -> Decision:
+        if not scores:
+            measured_before = rival is not None and self._served.versions.get(rival).measured
+            return unmeasured(labelled, measured_before)
+        both = {id_: case for id_, case in scores.items() if rival is None or id_ in compared}
+        return decide(both, compared if rival else None, self._setup.conf.publish_margin)
+
+    def _publish(self, made: VersionRecord) -> VersionRecord:
+        """Publishes a version if that was decided, in place of the one that it was compared with."""
+        versions = self._served.versions
+        decision = dict(made.decision or {})
+        self._status.update({"phase": "publishing", "version_made": made.version, "decision": decision})
+        if decision.get("published"):
+            try:
+                versions.publish(made.version, "training", decision["reason"], instead_of=made.compared_with)
+                logger.info("published %s", made.version)
+            except VersionError:
+                now = versions.published()
+                decision.update(published=False, reason=f"kept: {now} was published while this one was being measured")
+                made = versions.amend(made.version, decision=decision)
+                logger.warning("%s %s", made.version, decision["reason"])
+        self._status.update({"version": versions.published(), "decision": decision})
+        return made
+
+    def _score(self) -> None:
+        if not self._request.score_minutes:
+            return
+        self._status.update({"phase": "scoring", "eta_seconds": None})
+        try:
+            score_unlabelled(
+                self._datastore,
+                self._served.published,
+                self._setup.workspace,
+                60.0 * self._request.score_minutes,
+                lambda done, todo: self._status.update({"scored": done, "to_score": todo}),
+            )
+        except Exception as error:  # the version is made, whatever becomes of the scores: a GPU may be full by now
+            logger.warning("scoring: %s: %s", type(error).__name__, error)

@@ -1,0 +1,98 @@
+"""Dice of a version on the held-out cases, measured as a user would: files in, files out.
+
+What was measured is kept, so that the published version is not measured anew with each training: only on cases that
+are new, or whose label was corrected.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rep3d.checkpoint import Checkpoint
+from rep3d.data.cases import Case
+from rep3d.errors import ImageError
+from rep3d.evaluation.metrics import dice_of_files
+from rep3d.files import read_json, write_text
+from rep3d.inference.predictor import Predictor
+
+__all__ = ["VersionScores"]
+
+logger = logging.getLogger(__name__)
+
+_KEPT = 20  # versions; older ones are measured anew if they are published again
+
+
+class VersionScores:
+    """Scores of a model's versions.
+
+    Args:
+        path: the JSON file that keeps them; it may be removed at any time.
+        labels: label name to voxel value in the label files.
+        device: where to compute.
+    """
+
+    def __init__(self, path: Path, labels: Mapping[str, int], device: str | None) -> None:
+        self._path = path
+        self._labels = dict(labels)
+        self._device = device
+
+    def measure(
+        self,
+        checkpoint: Callable[[], Checkpoint],
+        identity: str,
+        cases: Sequence[Case],
+        hashes: Mapping[str, str],
+        on_case: Callable[[int, int], None],
+    ) -> dict[str, dict[str, float]]:
+        """Dice of a version on cases.
+
+        Args:
+            checkpoint: loads it; called only if something is to be measured.
+            identity: what tells it from all other versions.
+            cases: what to measure on.
+            hashes: case id to SHA-256 of its label file.
+            on_case: called with the numbers of cases done and to do.
+
+        Returns:
+            Case id to label name to Dice. A label that is neither in the case nor drawn has no entry; one that the
+            version does not know counts as not drawn. A case whose image cannot be read is left out.
+        """
+        known = self._read().get(identity, {})
+        scores = {
+            case.id: known[case.id]["dice"]
+            for case in cases
+            if case.id in known and known[case.id]["label"] == hashes[case.id]
+        }
+        todo = [case for case in cases if case.id not in scores]
+        on_case(len(scores), len(cases))
+        if todo:
+            predictor = Predictor(checkpoint(), self._device, values=self._labels)
+            with tempfile.TemporaryDirectory(prefix="rep3d-scores-") as folder:
+                for case in todo:
+                    file = Path(folder) / "found.nii.gz"
+                    try:
+                        predictor.segment(case.image, file)
+                    except ImageError as error:
+                        logger.warning("validation: case %s left out: %s", case.id, error)
+                        continue
+                    dice = dice_of_files(file, case.label, self._labels)
+                    scores[case.id] = {name: value for name, value in dice.items() if not math.isnan(value)}
+                    on_case(len(scores), len(cases))
+            self._keep(identity, {id_: {"label": hashes[id_], "dice": dice} for id_, dice in scores.items()})
+        return {case.id: scores[case.id] for case in cases if case.id in scores}
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        content = read_json(self._path)
+        return dict(content["versions"]) if content.get("labels") == self._labels else {}
+
+    def _keep(self, identity: str, cases: Mapping[str, Any]) -> None:
+        versions = self._read()
+        versions[identity] = {**versions.pop(identity, {}), **cases}  # the last one is the youngest
+        recent = dict(list(versions.items())[-_KEPT:])
+        write_text(self._path, json.dumps({"labels": self._labels, "versions": recent}, indent=1) + "\n")

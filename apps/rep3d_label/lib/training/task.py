@@ -1,0 +1,128 @@
+"""The train task: from the submitted labels to a new version of the model.
+
+Runs in a child process that MONAI Label starts, so that the server goes on answering and the memory is free
+afterwards. It begins from the published version, reads the studies folder but never writes to its images and labels,
+and replaces the published version only by one that was measured to be better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.async_tasks.utils import tasks
+
+from lib.models.served import ServedModel
+from lib.paths import read_json
+from lib.storage.datastore import Rep3DDatastore
+from lib.training.request import TrainRequest
+from lib.training.run import TrainRun, resumable_run
+from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status
+from lib.training.watch import watch_server
+from rep3d.errors import NoCasesError, Rep3DError, VersionError
+
+__all__ = ["Rep3DTrainTask", "TrainRequest"]
+
+
+class Rep3DTrainTask(TrainTask):
+    """Training on the final labels of one model.
+
+    Args:
+        served: the model to train.
+    """
+
+    def __init__(self, served: ServedModel) -> None:
+        super().__init__("Rep3D: trains on from the published version with every final label; publishes what is better")
+        self._served = served
+        self._workspace = served.setup.workspace
+        self._defaults = served.setup.train_settings()
+
+    def config(self) -> dict[str, Any]:
+        """The settings that a request may give, with their defaults."""
+        return {
+            **dataclasses.asdict(self._defaults),
+            "score_minutes": self._served.setup.conf.score_minutes,
+            "resume": "auto",
+            "multi_gpu": False,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """What the last training does or did; see :func:`lib.training.status.read_status`.
+
+        ``resumable`` says, where none runs, which training was stopped or interrupted and can be resumed.
+        """
+        own = [task for task in tasks("train") if task["request"].get("model") == self._served.name]
+        status = read_status(self._workspace.train_status, own)
+        if status and status.get("phase") in FINISHED_PHASES:
+            known = resumable_run(self._workspace.run)
+            status["resumable"] = known and {
+                "started": known["started"],
+                "settings": known["request"]["settings"],
+                "cases": len(known["training"]),
+                "trained": (self._workspace.run / "trained.pt").exists(),
+            }
+        return status
+
+    def parse(self, request: Mapping[str, Any]) -> TrainRequest:
+        """What a request asks for.
+
+        Raises:
+            ConfigError: for settings that are not possible.
+        """
+        return TrainRequest.parse(request, self._defaults, self._served.setup.conf.score_minutes)
+
+    def check(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> TrainRequest:
+        """What can be refused before a process is started.
+
+        Raises:
+            ConfigError: for settings that are not possible.
+            NoCasesError: without any final label.
+            VersionError: if there is nothing to resume.
+            CheckpointError: if the published model, from which training would begin, is damaged.
+        """
+        parsed = self.parse(request)
+        if not datastore.get_labeled_images():
+            raise NoCasesError(
+                "training: expected at least one labelled case, got none. Submit a label (tag 'final') first."
+            )
+        if parsed.resume is True and resumable_run(self._workspace.run) is None:
+            raise VersionError("resume: expected a training that was stopped or interrupted, got none to resume")
+        self._served.versions.published()
+        return parsed
+
+    def announce(self, request: TrainRequest, datastore: Rep3DDatastore) -> None:
+        """Records that a training is about to start, so that no client takes the record of the last one for it."""
+        before = read_json(self._workspace.train_status)
+        status = TrainStatus(self._workspace.train_status)
+        status.take_up(before, 0 if request.resume is False else int(before.get("iterations", 0)))
+        status.update(
+            {
+                "iterations": request.settings.iterations,
+                "device": request.settings.device,
+                "cases": len(datastore.get_labeled_images()),
+                "version": self._served.versions.published(),
+            }
+        )
+
+    def record_stop(self) -> None:
+        """Records that the training was stopped on request; a server that starts later knows it, too."""
+        status = read_json(self._workspace.train_status)
+        if status and status.get("phase") not in FINISHED_PHASES:
+            stopped = TrainStatus(self._workspace.train_status)
+            stopped.take_up(status, status["iterations"])
+            stopped.update({**status, "phase": "stopped", "eta_seconds": None, "error": "stopped on request"})
+
+    def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
+        """Trains, measures, publishes what is better, scores; see :class:`lib.training.run.TrainRun`."""
+        before = read_json(self._workspace.train_status)
+        status = TrainStatus(self._workspace.train_status, process=process_mark())
+        status.update({})
+        watch_server(status)
+        try:
+            return TrainRun(self._served, self.parse(request), datastore, status, before)()
+        except Exception as error:
+            words = str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"
+            status.update({"phase": "error", "eta_seconds": None, "error": words})
+            raise

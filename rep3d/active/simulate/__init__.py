@@ -1,0 +1,1 @@
+"""Which strategy needs the fewest labels? Played on labelled data."""

@@ -1,0 +1,1 @@
+"""The command ``rep3d``."""

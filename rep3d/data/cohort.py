@@ -1,0 +1,67 @@
+"""The cases that a demo plays with: those the clinician may be given, and those held out to measure on.
+
+The two sets never meet: held-out images are not even put into the server's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rep3d.data.cases import Case, decathlon_cases
+from rep3d.data.phantoms import generate_cohort
+from rep3d.errors import TaskError
+from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
+
+__all__ = ["Cohort", "decathlon_cohort", "phantom_cohort"]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Cases split into a pool (may be submitted) and a held-out set (never is)."""
+
+    name: str
+    labels: dict[str, int]
+    modality: str | None
+    pool: tuple[Case, ...]
+    held_out: tuple[Case, ...]
+
+
+def phantom_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
+    """Generates phantoms into ``folder`` and splits them; the pool holds the first ones, with every kind of
+    geometry."""
+    generate_cohort(folder, pool + held_out, seed=seed)
+    return _split(folder, pool, held_out, seed, shuffle=False)
+
+
+def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
+    """Takes cases from a folder in the decathlon's layout (``imagesTr``, ``labelsTr``, ``dataset.json``), at random.
+
+    Raises:
+        TaskError: if the layout is another one, or there are too few cases.
+    """
+    return _split(folder, pool, held_out, seed, shuffle=True)
+
+
+def _split(folder: Path, pool: int, held_out: int, seed: int, shuffle: bool) -> Cohort:
+    description = folder / "dataset.json"
+    if not description.is_file():
+        raise TaskError(
+            f"{folder}: expected dataset.json, imagesTr/ and labelsTr/ as in the decathlon, found no dataset.json"
+        )
+    labels = labels_from_dataset_json(description)
+    cases = decathlon_cases(folder)
+    if len(cases) < pool + held_out:
+        raise TaskError(
+            f"{folder}: expected at least {pool + held_out} labelled cases ({pool} to annotate, {held_out} held out), "
+            f"found {len(cases)} files with the same name in imagesTr and labelsTr. "
+            f"Ask for fewer with --submit or --held-out."
+        )
+    if shuffle:
+        np.random.default_rng(seed).shuffle(cases)  # type: ignore[arg-type]
+    name = str(json.loads(description.read_text(encoding="utf-8")).get("name") or folder.name)
+    modality = modality_from_dataset_json(description)
+    return Cohort(name, labels, modality, tuple(cases[:pool]), tuple(cases[pool : pool + held_out]))

@@ -1,0 +1,34 @@
+"""Where the app and the client are: in the checkout that holds this package.
+
+The MONAI Label app and the Slicer extension are folders of the repository, not part of the installed package; what
+starts them from the command line finds them here.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rep3d.errors import ConfigError
+
+__all__ = ["APP", "import_client_path"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+APP = _ROOT / "apps" / "rep3d_label"
+_CLIENT = _ROOT / "slicer_extension" / "Rep3DLabel"
+
+
+def import_client_path() -> None:
+    """Makes ``Rep3DLabelLib``, the Slicer extension's client, importable.
+
+    Raises:
+        ConfigError: if this package was installed without its repository.
+    """
+    for folder in (APP, _CLIENT):
+        if not folder.is_dir():
+            raise ConfigError(
+                f"expected the repository's folder {folder}, found none: this command needs a checkout. "
+                f"Clone the repository and install it with `pip install -e .`"
+            )
+    if str(_CLIENT) not in sys.path:
+        sys.path.append(str(_CLIENT))

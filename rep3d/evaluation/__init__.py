@@ -1,0 +1,1 @@
+"""What is measured, on which cases, and what it decides."""

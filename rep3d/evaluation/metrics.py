@@ -1,0 +1,70 @@
+"""How a segmentation is scored: the one definition of Dice that the demo, the command line and the tests use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.metrics import compute_dice
+
+from rep3d.errors import LabelError
+from rep3d.imaging.volumes import read_label, same_grid
+
+__all__ = ["dice_of_files", "dice_per_label", "mean_dice"]
+
+
+def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int]) -> dict[str, float]:
+    """Dice of each label between two label maps of the same shape.
+
+    Args:
+        prediction: (X, Y, Z) voxel values.
+        truth: (X, Y, Z) voxel values.
+        labels: label name to voxel value.
+
+    Returns:
+        Label name to Dice in [0, 1]; NaN where neither map has the label, 0 where only one of them has it.
+
+    Raises:
+        LabelError: if the shapes differ.
+    """
+    if prediction.shape != truth.shape:
+        raise LabelError(f"Dice: expected two label maps of one shape, got {prediction.shape} and {truth.shape}")
+    values = list(labels.values())
+    one_hot = [
+        torch.from_numpy(np.stack([volume == value for value in values])[None]) for volume in (prediction, truth)
+    ]
+    scores = compute_dice(one_hot[0], one_hot[1], ignore_empty=False)[0].tolist()
+    absent = [not bool(one_hot[0][0, i].any() or one_hot[1][0, i].any()) for i in range(len(values))]
+    return {
+        name: float("nan") if gone else float(score) for name, score, gone in zip(labels, scores, absent, strict=True)
+    }
+
+
+def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str, int]) -> dict[str, float]:
+    """As :func:`dice_per_label`, for two label files on one grid.
+
+    Raises:
+        LabelError: if a file is not a label map, or their grids differ.
+    """
+    predicted, predicted_grid = read_label(prediction)
+    true, true_grid = read_label(truth)
+    if not same_grid(predicted_grid, true_grid):
+        raise LabelError(
+            f"Dice: expected {Path(prediction).name} on the grid of {Path(truth).name}; their geometry differs"
+        )
+    return dice_per_label(predicted, true, labels)
+
+
+def mean_dice(scores: Mapping[str, Mapping[str, float]]) -> float:
+    """Mean over cases of each case's mean over its labels; labels absent in both maps (NaN) are left out.
+
+    Args:
+        scores: case id to label name to Dice.
+
+    Returns:
+        The mean, or NaN if there is nothing to average.
+    """
+    per_case = [np.nanmean(list(case.values())) for case in scores.values() if not np.isnan(list(case.values())).all()]
+    return float(np.mean(per_case)) if per_case else float("nan")

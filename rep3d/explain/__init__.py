@@ -1,0 +1,1 @@
+"""One page that shows masks, kernels and receptive fields."""

@@ -1,0 +1,1 @@
+"""Checkpoint and image to label map."""

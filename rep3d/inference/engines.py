@@ -1,0 +1,244 @@
+"""What runs the network's arithmetic in inference: PyTorch, or OpenVINO where that is faster.
+
+On a CPU nearly all of the time goes into the decoder's small convolutions, which OpenVINO computes about twice as fast
+as PyTorch. The encoder's large kernels stay with PyTorch and `rep3d.nn.fastconv`: OpenVINO would visit every tap. Both
+sides compute in float32. OpenVINO is optional; where it is missing or fails, PyTorch does all of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rep3d.errors import ConfigError
+from rep3d.nn.unetr import UnetrSegmenter
+
+__all__ = ["ENGINES", "Engine", "OpenVinoEngine", "TorchEngine", "choose_engine"]
+
+ENGINES = ("auto", "torch", "openvino")
+ENVIRONMENT_VARIABLE = "REP3D_ENGINE"
+INSTALL_OPENVINO = "pip install openvino"
+WORTH_CONVERTING = 1e11  # multiply-adds: on two cores two seconds of PyTorch, of which OpenVINO saves one
+TOLERANCE = 1e-3  # largest difference between two probabilities
+
+_logger = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """Computes logits from images.
+
+    Attributes:
+        name: One of `ENGINES`, but not ``auto``.
+    """
+
+    name: str
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+
+    def release(self) -> None:
+        """Gives back memory that is only needed during a call."""
+
+
+class TorchEngine:
+    """The network as it is, on its own device.
+
+    Args:
+        model: Maps images to logits.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+        return self._model(images)
+
+    def release(self) -> None:
+        """Does nothing: PyTorch keeps no buffers of its own for a model."""
+
+
+class OpenVinoEngine:
+    """The encoder in PyTorch, the decoder in OpenVINO, on the CPU in float32.
+
+    Compiled once, for windows of any size and number. The weights are then in memory twice: OpenVINO keeps its own copy
+    of the decoder's, rearranged. Uses as many threads as PyTorch did when the engine was made. Not for use from several
+    threads at once.
+
+    Args:
+        model: The network, on the CPU in float32; it is not changed, and must not change while the engine lives.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+        RuntimeError: If OpenVINO cannot convert or compile the decoder, or computes something else than PyTorch.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: UnetrSegmenter) -> None:
+        openvino = _import_openvino()
+        self._model = model
+        image, stages = _example(model)
+        decoder = _Decoder(model)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's, about shapes: the decoder takes no decision on a shape
+            traced = torch.jit.trace(decoder, (image, *stages), check_trace=False)
+        with _root_logger_kept():
+            converted = openvino.convert_model(traced)  # traced above, as OpenVINO would run the decoder several times
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it: off by 0.01 in probability
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # a training may run on the same cores
+        }
+        self._compiled = openvino.Core().compile_model(converted, "CPU", settings)
+        self._request = self._compiled.create_infer_request()
+        self._check(image, stages)
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+        return self._decode(images, self._model.encode(images))
+
+    def release(self) -> None:
+        """Frees the buffers for the decoder's maps; the next call makes them again."""
+        self._compiled.release_memory()
+
+    def _decode(self, image: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
+        maps = [tensor.numpy() for tensor in (image, *stages)]
+        return torch.from_numpy(self._request.infer(maps, share_inputs=True)[0])
+
+    @torch.inference_mode()
+    def _check(self, image: torch.Tensor, stages: Sequence[torch.Tensor]) -> None:
+        expected = self._model.decode(image, stages).softmax(1)
+        difference = (self._decode(image, stages).softmax(1) - expected).abs().max().item()
+        if not difference <= TOLERANCE:
+            raise RuntimeError(f"its probabilities differ from PyTorch's by {difference:.1e}, expected {TOLERANCE}")
+
+
+def choose_engine(
+    model: nn.Module, device: torch.device, name: str | None = None, voxels: float = math.inf
+) -> TorchEngine | OpenVinoEngine:
+    """The engine of that name, or the fastest at hand.
+
+    ``auto`` is OpenVINO on a CPU where it is installed, else PyTorch. Starting OpenVINO takes a second or more, so for
+    decoding less than `WORTH_CONVERTING` multiply-adds in all (one small image, say) ``auto`` stays with PyTorch.
+
+    Where ``auto`` meets an OpenVINO that fails to start, a warning is logged and PyTorch takes its place.
+
+    Args:
+        model: The folded network, on ``device``.
+        device: Where the network computes.
+        name: One of `ENGINES`; None for the environment variable ``REP3D_ENGINE``, or ``auto`` where that is not set.
+        voxels: How many voxels the engine will get to see, over all windows of all images.
+
+    Raises:
+        ConfigError: If the name is unknown, or OpenVINO is asked for and not installed or not possible.
+    """
+    origin = "engine"
+    if name is None:
+        origin, name = ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    if name not in ENGINES:
+        raise ConfigError(f"{origin}: expected one of {list(ENGINES)}, got {name!r}.")
+    obstacle = None if name == "torch" else _openvino_obstacle(model, device)
+    if name == "openvino" and obstacle is not None:
+        raise ConfigError(f"{origin} 'openvino': {obstacle}")
+    if name == "torch" or obstacle is not None:
+        return TorchEngine(model)
+    assert isinstance(model, UnetrSegmenter), "_openvino_obstacle refuses all else"
+    if name == "auto" and voxels * _decoding_work(model) < WORTH_CONVERTING:
+        return TorchEngine(model)
+    try:
+        engine = OpenVinoEngine(model)
+    except Exception as error:  # OpenVINO raises errors of many kinds; none may keep a model from being used
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if name == "openvino":
+            raise ConfigError(f"{origin} 'openvino': it cannot run this network ({reason}). Use 'auto'.") from error
+        _logger.warning("OpenVINO cannot run this network, PyTorch takes its place: %s", reason)
+        return TorchEngine(model)
+    _logger.info("OpenVINO runs the decoder")
+    return engine
+
+
+def _decoding_work(model: UnetrSegmenter) -> float:
+    """Multiply-adds that `UnetrSegmenter.decode` takes per voxel of the image, counted on a small one."""
+    image, stages = _example(model)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.decode(image, stages)
+    return counter.get_total_flops() / 2 / image[0, 0].numel()
+
+
+def _openvino_obstacle(model: nn.Module, device: torch.device) -> str | None:
+    """Says what speaks against OpenVINO and what to do; None if nothing does."""
+    if device.type != "cpu":
+        return f"expected the device 'cpu', got '{device}'. Use another engine or device."
+    if not isinstance(model, UnetrSegmenter):
+        return f"expected a network with a UNETR decoder, got {type(model).__name__}. Use the engine 'torch'."
+    if importlib.util.find_spec("openvino") is None:
+        return f"it is not installed. Say: {INSTALL_OPENVINO}"
+    return None
+
+
+def _import_openvino() -> Any:
+    """Imports OpenVINO without its telemetry.
+
+    Where the package ``openvino_telemetry`` is installed, OpenVINO reports its use to its makers without asking. A
+    hospital's server must not do that. OpenVINO works without the package, so it is made to look absent.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Undoes what OpenVINO's converter does to the root logger where it fails: it silences all below errors."""
+    root = logging.getLogger()
+    level, handlers, filters = root.level, list(root.handlers), list(root.filters)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:], root.filters[:] = handlers, filters
+
+
+def _example(model: UnetrSegmenter) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """A small random image and its stage outputs, on the model's device."""
+    weight = next(model.parameters())
+    shape = (1, model.in_channels, 2 * model.stride, model.stride, model.stride)
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight)
+    with torch.no_grad():
+        return image, list(model.encode(image))
+
+
+class _Decoder(nn.Module):
+    """`UnetrSegmenter.decode` with one argument per map, as a tracer wants it."""
+
+    def __init__(self, model: UnetrSegmenter) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        half: torch.Tensor,
+        quarter: torch.Tensor,
+        eighth: torch.Tensor,
+        sixteenth: torch.Tensor,
+    ) -> torch.Tensor:
+        return self.model.decode(image, (half, quarter, eighth, sixteenth))

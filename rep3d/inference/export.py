@@ -1,0 +1,270 @@
+"""Writes a trained network for other programs: as ONNX, or as a `torch.export` program that loads with PyTorch alone.
+
+Both hold the folded network with its large kernels as plain convolutions, so no code of ours is needed to run them, for
+any number of images of any size the network takes. Both are made from one program captured by `torch.export`; PyTorch
+2.6 and later turn it into ONNX. (Their older exporter, which traces, is deprecated, and cannot tell which sizes it has
+fixed.) A file is put in its place only after it was opened again and computed what the network computes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from rep3d.checkpoint import Checkpoint
+from rep3d.errors import ExportError
+from rep3d.inference.engines import TOLERANCE
+from rep3d.inference.sliding import fit_window
+from rep3d.nn.fold import reparameterize, replace_modules
+from rep3d.nn.lrbm import DepthwiseConv3d
+from rep3d.nn.unetr import UnetrSegmenter
+
+__all__ = ["Exported", "export_onnx", "export_program"]
+
+INSTALL_ONNX = 'pip install onnx onnxscript "ml_dtypes<0.6"'  # later ones want NumPy 2, MONAI Label wants NumPy 1
+_ONNX_NEEDS = ("onnx", "onnxscript")
+_AXES = ("batch", "channels", "depth", "height", "width")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and checked.
+
+    Attributes:
+        path: The file.
+        size: Its bytes.
+        checked_with: What opened it again: ``onnxruntime``, ``torch``, or ``onnx.checker``, which computes nothing.
+        max_error: Largest difference of a probability from the network's; None where nothing was computed.
+    """
+
+    path: Path
+    size: int
+    checked_with: str
+    max_error: float | None
+
+
+def export_onnx(
+    source: Checkpoint | UnetrSegmenter, path: Path | str, roi_size: Sequence[int] | None = None, *, opset: int = 20
+) -> Exported:
+    """Writes a network as one ONNX file, in float32, with the input ``image`` and the output ``logits``.
+
+    Both are of shape (batch, channels, depth, height, width); each side is a multiple of 16, at least 32 (sides of 16
+    in ``roi_size`` are fixed at that). The logits of channel i belong to the i-th value of the property ``values``.
+    The file's properties say in JSON what the task is: ``labels``, ``spacing``, ``orientation``, ``intensity``, ...
+
+    Args:
+        source: A trained network, with its task or without.
+        path: File to write, ``.onnx``; one that is there is replaced.
+        roi_size: Window (D, H, W) in voxels to export for; the task's own if not given.
+        opset: Version of ONNX's operators.
+
+    Raises:
+        ExportError: If packages are missing, the network cannot be exported, or the file computes something else.
+    """
+    missing = [name for name in _ONNX_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"ONNX: expected the packages {list(_ONNX_NEEDS)}, {missing} not installed. Say: {INSTALL_ONNX}"
+        )
+    job = _Job(source, path, ".onnx", roi_size)
+    program = job.capture()
+    with warnings.catch_warnings(), _failing_as_export_error("ONNX"):
+        warnings.simplefilter("ignore")  # about PyTorch's own insides
+        converted = torch.onnx.export(
+            program, (), dynamo=True, input_names=["image"], output_names=["logits"], opset_version=opset, verbose=False
+        )
+    assert converted is not None, "torch.onnx.export returns the program when it is given no file"
+    model = converted.model_proto
+    for name, value in job.facts.items():
+        model.metadata_props.add(key=name, value=json.dumps(value))
+    for tensor in (*model.graph.input, *model.graph.output):
+        for dimension, axis in zip(tensor.type.tensor_type.shape.dim, _AXES, strict=True):
+            if dimension.dim_param:
+                dimension.dim_param = axis
+    del model.graph.value_info[:]  # optional, and in terms of the axes' old names
+    return job.write(lambda file: _save_onnx(model, file), _run_onnx)
+
+
+def export_program(
+    source: Checkpoint | UnetrSegmenter, path: Path | str, roi_size: Sequence[int] | None = None
+) -> Exported:
+    """Writes a network as a `torch.export` program: ``torch.export.load(path).module()(image)`` returns the logits.
+
+    Shapes are as for `export_onnx`; the facts about the task are in the archive's extra file ``rep3d.json``.
+
+    Args:
+        source: A trained network, with its task or without.
+        path: File to write, ``.pt2``; one that is there is replaced.
+        roi_size: Window (D, H, W) in voxels to export for; the task's own if not given.
+
+    Raises:
+        ExportError: If the network cannot be exported, or the file computes something else.
+    """
+    job = _Job(source, path, ".pt2", roi_size)
+    program = job.capture()
+    extra = {"rep3d.json": json.dumps(job.facts)}
+    return job.write(lambda file: torch.export.save(program, file, extra_files=extra), _run_program)
+
+
+_Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+class _Job:
+    """What both formats share: the network to export, the checks before, and the comparison after.
+
+    Args:
+        source: See `export_onnx`.
+        path: See `export_onnx`.
+        suffix: What ``path`` must end in.
+        roi_size: See `export_onnx`.
+    """
+
+    def __init__(
+        self, source: Checkpoint | UnetrSegmenter, path: Path | str, suffix: str, roi_size: Sequence[int] | None
+    ) -> None:
+        self._path = Path(path)
+        if self._path.suffix != suffix:
+            raise ExportError(f"expected a file name that ends in {suffix!r}, got {self._path.name!r}.")
+        try:  # before the long part
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExportError(f"{self._path}: expected a folder that can be written ({error}).") from error
+        if self._path.is_dir():
+            raise ExportError(f"{self._path}: expected a file to write, got a folder of that name.")
+        self.facts: dict[str, Any] = {}
+        network: nn.Module
+        if isinstance(source, Checkpoint):
+            network, task = source.model, source.task
+            self.facts = task.to_dict() | {"values": [0, *task.label_values], "version": source.version}
+            roi_size = roi_size or task.roi_size
+        else:
+            network = source
+        if roi_size is None:
+            raise ExportError("roi_size: expected (D, H, W) in voxels, as a network without a task has none; got None.")
+        model = reparameterize(network)
+        if not isinstance(model, UnetrSegmenter):
+            raise ExportError(
+                f"expected a network with a UNETR decoder (rep3d, csla, uxnet), got {type(model).__name__}."
+            )
+        self._model = model.to("cpu", torch.float32).requires_grad_(False)
+        self._sides = _checked_sides(tuple(roi_size), model.stride)
+        self.facts["roi_size"] = list(self._sides)
+        # Before the large kernels become plain convolutions: so they are checked, too.
+        self._images = [_random_image(self._small_shape(strides, batch)) for strides, batch in ((2, 1), (3, 2))]
+        with torch.no_grad():
+            self._expected = [model(image).softmax(1) for image in self._images]
+
+    def capture(self) -> ExportedProgram:
+        """Returns the network as a program for any batch and, where a side is not of one stride only, any size."""
+        plain = replace_modules(self._model, _plain_convolution).eval()
+        shapes: dict[int, Any] = {0: Dim("batch", min=1)}
+        for axis, (name, side) in enumerate(zip(_AXES[2:], self._sides, strict=True), start=2):
+            if side > self._model.stride:
+                shapes[axis] = self._model.stride * Dim(f"{name}_strides", min=2)
+        # Two images: a dimension of one would be taken for fixed.
+        example = torch.zeros(2, self._model.in_channels, *self._sides)
+        with _failing_as_export_error("torch.export"):
+            return torch.export.export(plain, (example,), dynamic_shapes=(shapes,))
+
+    def write(self, save: Callable[[Path], None], load: Callable[[Path], tuple[str, _Run | None]]) -> Exported:
+        """Writes a file next to its place, checks it there, and moves it.
+
+        Args:
+            save: Writes the file.
+            load: Opens it; returns the name of what did, and the network (images to logits), if that can compute.
+        """
+        with tempfile.TemporaryDirectory(prefix=f".{self._path.name}.", dir=self._path.parent) as folder:
+            file = Path(folder) / self._path.name
+            with _failing_as_export_error(self._path.suffix):
+                save(file)
+                checked_with, error = self._check(*load(file))
+            if error is not None and not error <= TOLERANCE:
+                raise ExportError(
+                    f"{self._path}: expected the network's probabilities up to {TOLERANCE}, got a difference of"
+                    f" {error:.1e} with {checked_with}. The file was not written; try other versions of the packages."
+                )
+            os.replace(file, self._path)
+        return Exported(self._path, self._path.stat().st_size, checked_with, error)
+
+    def _check(self, checked_with: str, run: _Run | None) -> tuple[str, float | None]:
+        """Returns who checked, and the largest error in probability (NaN if any is) unless nothing could compute."""
+        if run is None:
+            return checked_with, None
+        errors = [
+            (run(image).softmax(1) - expected).abs().max()
+            for image, expected in zip(self._images, self._expected, strict=True)
+        ]
+        return checked_with, torch.stack(errors).max().item()
+
+    def _small_shape(self, strides: int, batch: int) -> tuple[int, ...]:
+        """The shape of a small batch whose sides are that many strides, but for those that are fixed at one."""
+        stride = self._model.stride
+        sides = (stride if side == stride else strides * stride for side in self._sides)
+        return (batch, self._model.in_channels, *sides)
+
+
+def _checked_sides(roi_size: tuple[int, ...], stride: int) -> tuple[int, ...]:
+    """The window, rounded up to multiples of the stride as inference does."""
+    if len(roi_size) != 3 or any(side < 1 for side in roi_size):
+        raise ExportError(f"roi_size: expected three positive numbers of voxels (D, H, W), got {roi_size!r}.")
+    return fit_window(roi_size, roi_size, stride)
+
+
+def _random_image(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _plain_convolution(module: nn.Module) -> nn.Module | None:
+    """Returns PyTorch's own form of our depthwise convolution, with the same weights; None for other modules."""
+    if not isinstance(module, DepthwiseConv3d):
+        return None
+    channels, side = module.weight.shape[0], module.weight.shape[-1]
+    plain = nn.Conv3d(
+        channels, channels, side, padding=side // 2, groups=channels, bias=module.bias is not None, device="meta"
+    )
+    plain.weight, plain.bias = module.weight, module.bias
+    return plain
+
+
+def _save_onnx(model: Any, file: Path) -> None:
+    import onnx
+
+    onnx.save(model, file)
+    onnx.checker.check_model(file, full_check=True)
+
+
+def _run_onnx(file: Path) -> tuple[str, _Run | None]:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnx.checker", None
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return "onnxruntime", lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
+
+
+def _run_program(file: Path) -> tuple[str, _Run | None]:
+    return "torch", torch.export.load(file).module()
+
+
+@contextmanager
+def _failing_as_export_error(what: str) -> Iterator[None]:
+    """Turns whatever an exporter raises (there is no common class) into our error, with the first one as its cause."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ExportError(
+            f"{what}: this network could not be exported with PyTorch {torch.__version__}: {reason}"
+        ) from error

@@ -1,0 +1,179 @@
+"""The sliding window: how it is laid over an image, and what happens when memory is short.
+
+Windows are computed one turn at a time, so that two requests alternate instead of waiting for each other's end, and
+each turn asks first whether the request is still wanted. Where a GPU's memory does not suffice, the batch of windows is
+made smaller, then the CPU takes over, and the result says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from rep3d.errors import ImageError, InferenceCancelled
+from rep3d.fair_lock import device_turn
+from rep3d.inference.engines import Engine
+
+__all__ = ["OVERLAP", "WindowTurns", "check_memory", "count_windows", "fit_window", "sliding_probabilities"]
+
+OVERLAP = 0.5  # of neighbouring windows, as a share of their sides
+BATCH = 2  # windows at a time
+_SOFTMAX_SLICES = 16
+
+
+def fit_window(roi_size: tuple[int, ...], shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
+    """The sliding window for an image: ``roi_size``, but no larger than the image needs at the network's stride.
+
+    Args:
+        roi_size: the task's window (D, H, W) in voxels.
+        shape: the image (D, H, W) in voxels.
+        stride: side lengths must be multiples of this.
+    """
+    window = tuple(
+        min(math.ceil(side / stride), math.ceil(length / stride)) * stride
+        for side, length in zip(roi_size, shape, strict=True)
+    )
+    # The network's deepest stage is normalised over its voxels, so it needs more than one.
+    return window if max(window) > stride else (2 * stride, *window[1:])
+
+
+def count_windows(window: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """How many sliding windows (D, H, W) cover an image (D, H, W), each overlapping the next by half."""
+    return math.prod(
+        math.ceil(max(length - side, 0) / (side * (1 - OVERLAP))) + 1
+        for side, length in zip(window, shape, strict=True)
+    )
+
+
+def check_memory(channels: int, shape: tuple[int, ...], maps: int = 1, available: int | None = None) -> None:
+    """Refuses an image whose result would not fit into memory, before any time is spent on it.
+
+    Args:
+        channels: classes of the model, background included.
+        shape: the image (D, H, W) on the task's grid, padded to the window.
+        maps: how many maps of all classes are held at a time.
+        available: free memory in bytes; None for this machine's.
+
+    Raises:
+        ImageError: saying how much is needed, how much there is, and what to do.
+    """
+    needed = 4 * math.prod(shape) * (channels * maps + 2)  # and the sum of window weights, and the image itself
+    free = psutil.virtual_memory().available if available is None else available
+    if needed > free:
+        raise ImageError(
+            f"image: expected the result for {'x'.join(map(str, shape))} voxels and {channels} classes to fit into "
+            f"memory, but it needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
+            f"Restrict it to a box, or use a machine with more memory."
+        )
+
+
+@dataclass
+class WindowTurns:
+    """What the sliding window calls for each batch of windows, for one request.
+
+    Attributes:
+        engine: what runs the network.
+        device: where it does.
+        spare: makes an engine on the CPU, for when the GPU's memory does not suffice even for one window.
+        cancelled: asked before each turn; the request ends where it says True.
+        fallback: what was done for want of memory, in words; None where nothing was.
+        computed_on: the device that computed last.
+    """
+
+    engine: Engine
+    device: torch.device
+    spare: Callable[[], Engine]
+    cancelled: Callable[[], bool] | None = None
+    fallback: str | None = None
+    computed_on: torch.device = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.computed_on = self.device
+        self._at_once = BATCH
+        self._on_spare = False
+
+    def check(self) -> None:
+        """Raises InferenceCancelled where the request is no longer wanted."""
+        if self.cancelled is not None and self.cancelled():
+            raise InferenceCancelled("inference: cancelled on request; nothing was written")
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Maps windows (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W) on the same device."""
+        done: list[torch.Tensor] = []
+        start = 0
+        while start < len(windows):
+            self.check()
+            part = windows[start : start + self._at_once]
+            try:
+                with device_turn(self.computed_on):
+                    done.append(self.engine(part.to(self.computed_on)).to(windows.device))
+            except torch.cuda.OutOfMemoryError:
+                if self._on_spare:  # what the CPU computed did not fit back onto the windows' own device
+                    raise
+                self._use_less(len(part))
+                continue
+            start += len(part)
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+    def _use_less(self, windows: int) -> None:
+        """What to do after ``windows`` at a time did not fit."""
+        _free_cached()
+        if windows > 1:
+            self._at_once = 1
+            self.fallback = f"the memory of {self.device} did not suffice for {windows} windows at a time: one by one"
+            return
+        self._on_spare = True
+        self.engine = self.spare()
+        self.computed_on = torch.device("cpu")
+        self.fallback = f"the memory of {self.device} did not suffice for one window: the CPU took over"
+
+
+def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: WindowTurns) -> torch.Tensor:
+    """Class probabilities of an image, windows blended with Gaussian weights.
+
+    Args:
+        image: (1, D, H, W), scaled as the task says, on the CPU.
+        window: the sliding window (D, H, W).
+        turns: computes the windows.
+
+    Returns:
+        (C, D, H, W) softmax output on the CPU, float32. One such map is held in memory, no second one.
+
+    Raises:
+        InferenceCancelled: if the request was cancelled.
+    """
+    # Windows go to the engine's device one batch at a time. Where all of the result fits there, it is gathered there.
+    inferer = SlidingWindowInferer(window, sw_batch_size=BATCH, overlap=OVERLAP, mode="gaussian", progress=False)
+    batch = image[None]
+    logits: Any = None
+    with suppress(torch.cuda.OutOfMemoryError):  # not of the network, whose shortage is dealt with: of what is gathered
+        logits = inferer(batch.to(turns.device), turns)
+    if logits is None:  # outside the handling of the error, which keeps what was gathered so far in memory
+        _free_cached()
+        turns.fallback = turns.fallback or f"the memory of {turns.device} did not suffice for the result: kept in RAM"
+        inferer = SlidingWindowInferer(
+            window,
+            sw_batch_size=BATCH,
+            overlap=OVERLAP,
+            mode="gaussian",
+            progress=False,
+            sw_device="cpu",  # the turns move each window, and deal with a device that has no room even for that
+            device="cpu",
+        )
+        logits = inferer(batch, turns)
+    result = logits[0].float()
+    for slab in result.split(max(1, result.shape[1] // _SOFTMAX_SLICES), dim=1):
+        slab.copy_(slab.softmax(0))  # in place: a second map of all classes might not fit
+    return result.cpu()
+
+
+def _free_cached() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

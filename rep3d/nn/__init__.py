@@ -1,0 +1,1 @@
+"""Networks: Rep3D, its spatial prior, others by name, and folding for deployment. Knows nothing above it."""

@@ -1,0 +1,1 @@
+"""The large depthwise convolution: exact, as small matrix products."""

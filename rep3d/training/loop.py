@@ -1,0 +1,393 @@
+"""One process's training: the steps, and what happens between them.
+
+The loop is MONAI's SupervisedTrainer. Between steps the learning rate is annealed, the time budget kept, the weights
+validated, and a snapshot taken from which the run can be resumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from ignite.engine import Events
+from monai.data import list_data_collate
+from monai.engines import SupervisedTrainer
+from monai.inferers import SimpleInferer
+from monai.losses import DiceCELoss
+from monai.utils import CommonKeys, set_determinism
+from torch.utils.data import DataLoader
+
+from rep3d import __version__
+from rep3d.checkpoint import Checkpoint, save_checkpoint
+from rep3d.data.cases import Case
+from rep3d.errors import CheckpointError, TrainingError
+from rep3d.imaging.transforms import augmentation, preparation
+from rep3d.imaging.volumes import check_label
+from rep3d.nn.config import preset_config
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import TaskConfig
+from rep3d.training.sampling import Patches, case_weights
+from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.snapshots import RunState, case_marks, start_mark
+from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
+from rep3d.training.worker import Worker
+
+__all__ = ["TrainPlan", "check_start", "run"]
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP = 10  # steps
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What to train, from what, into what; the fields are the arguments of :func:`rep3d.training.train.train`."""
+
+    cases: Sequence[Case]
+    task: TaskConfig
+    settings: TrainSettings
+    output: Path
+    start: Checkpoint | None = None
+    validation: Sequence[Case] = ()
+    weights: Mapping[str, float] | None = None
+    state: Path | None = None
+    other_values: tuple[int, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for an interrupted run to be resumed."""
+        settings = dataclasses.asdict(self.settings)
+        return {
+            "cases": case_marks(self.cases),
+            "validation cases": case_marks(self.validation),
+            "weights": case_weights(self.cases, self.weights),
+            "settings": {**settings, "gpus": str(settings["gpus"])},
+            "task": self.task.to_dict(),
+            "start": start_mark(self.start),
+            "other values": sorted(self.other_values),
+            "program": __version__,
+        }
+
+
+def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]) -> Checkpoint | None:
+    """Trains, and writes the checkpoint if this is the leading process.
+
+    Args:
+        plan: what to train.
+        worker: which of the processes this is.
+        report: called before, between and after the steps; may raise to stop.
+
+    Returns:
+        The trained model in the leading process, None in the others.
+    """
+    loop = _Loop(plan, worker, report)
+    with _tensor_cores(worker.device):
+        loop.train()
+        return loop.finish() if worker.leads else None
+
+
+def check_start(task: TaskConfig, start: Checkpoint | None) -> None:
+    """Makes sure that training for a task can begin from a model.
+
+    Raises:
+        CheckpointError: if the model has other labels.
+    """
+    if start is not None and start.task.labels != task.labels:
+        raise CheckpointError(
+            f"warm start: expected a checkpoint with the labels {dict(task.labels)}, got one with "
+            f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
+        )
+
+
+def _first_network(task: TaskConfig, settings: TrainSettings, start: Checkpoint | None) -> Rep3D:
+    if start is None:
+        config = preset_config(settings.preset, in_channels=1, out_channels=task.out_channels)
+        return Rep3D(dataclasses.replace(config, spatial_prior=settings.variant))
+    network = Rep3D(start.model.config)
+    network.load_state_dict(start.model.state_dict())
+    return network
+
+
+def _bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; elsewhere it would be emulated, and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and probe is not None and bool(probe())
+
+
+class _MixedPrecision(SimpleInferer):
+    """Runs the network in bfloat16 where that is fast (half the time of a step), with float32 weights and loss.
+
+    bfloat16 has float32's range, so no loss scaling is needed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device_type = device.type
+        self.enabled = _bfloat16_is_fast(device)
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.enabled):
+            return network(inputs, *args, **kwargs).float()
+
+
+@contextmanager
+def _tensor_cores(device: torch.device) -> Iterator[None]:
+    """Lets a GPU multiply float32 matrices as TF32, which the large kernels' transforms are made of.
+
+    PyTorch allows this for convolutions anyway; its precision is that of half precision, its range float32's.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Loop:
+    """A run under way."""
+
+    def __init__(self, plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]) -> None:
+        self.plan = plan
+        self.settings = plan.settings
+        self.worker = worker
+        self.report = report
+        self.iteration = 0
+        self.loss: float | None = None
+        self.done = 0.0  # share of the run that is over, by steps or by time
+        self.stopped: str | None = None
+        self.best = BestWeights()
+        self.dice: dict[str, float] | None = None
+        self.resumed_from: int | None = None
+        self.elapsed_before = 0.0
+        self.started: float | None = None
+        set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
+        self._tell("preparing")
+
+        network = _first_network(plan.task, plan.settings, plan.start)
+        self.config = network.config
+        self.network = worker.prepare(network).train()
+        self.prepare = preparation(plan.task, with_label=True, other_values=plan.other_values)
+        self.prepared = [self._prepare(case) for case in plan.cases]
+        self.validator: Validator | None = None
+        if plan.validation and worker.leads:
+            measured = measured_cases(plan.validation)
+            self.validator = Validator(measured, plan.task, self._prepare, network.stride, worker.device)
+        self.times = ValidationTimes(self.settings.val_interval)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay
+        )
+        self.inferer = _MixedPrecision(worker.device)
+        self.state = RunState(plan.state, plan.identity()) if plan.state else None
+        self._resume()
+
+    def _prepare(self, case: Case) -> dict[str, Any]:
+        self._tell("preparing")
+        check_label(case.label, case.image, self.plan.task.labels, self.plan.other_values)
+        return self.prepare({"image": str(case.image), "label": str(case.label)})
+
+    def train(self) -> None:
+        """Runs the steps that are left."""
+        steps = self.settings.iterations - self.iteration
+        self.started = time.monotonic()
+        self._take_stock()
+        try:
+            if not self.stopped:
+                self._trainer(steps).run()
+            self.worker.check_same(self.network)
+        finally:
+            if self.state is not None:
+                self.state.wait()
+
+    def _trainer(self, steps: int) -> SupervisedTrainer:
+        augment = augmentation(self.plan.task, self.settings.crops)
+        weights = case_weights(self.plan.cases, self.plan.weights)
+        first = self.iteration * self.worker.size + self.worker.rank
+        patches = Patches(self.prepared, weights, augment, self.settings.seed, first, self.worker.size)
+        trainer = SupervisedTrainer(
+            device=self.worker.device,
+            max_epochs=1,
+            train_data_loader=DataLoader(patches, batch_size=1, collate_fn=list_data_collate),
+            epoch_length=steps,
+            network=self.worker.joined(self.network),
+            optimizer=self.optimizer,
+            loss_function=DiceCELoss(include_background=False, to_onehot_y=True, softmax=True),
+            inferer=self.inferer,
+            amp=False,
+        )
+        trainer.add_event_handler(Events.ITERATION_STARTED, self._before_step)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
+        return trainer
+
+    def _before_step(self, trainer: SupervisedTrainer) -> None:
+        warm_up = min(1.0, (self.iteration + 1) / _WARM_UP)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * warm_up * max(0.01, (1.0 - self.done) ** 0.9)
+
+    def _after_step(self, trainer: SupervisedTrainer) -> None:
+        self.iteration += 1
+        loss = float(trainer.state.output[0][CommonKeys.LOSS])
+        if not math.isfinite(loss):
+            if self.state is not None:
+                self.state.remove()  # resumed, it would only fail again
+            raise TrainingError(
+                f"training: the loss became {loss} at iteration {self.iteration}; nothing was published. "
+                f"Train again with a smaller learning_rate than {self.settings.learning_rate:g}."
+            )
+        self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss
+        self._take_stock()
+        self._tell("training")
+        if self.stopped:
+            trainer.terminate()
+
+    def _take_stock(self) -> None:
+        """How much of the run is over and whether it ends here; the leader decides, validates and takes snapshots."""
+        if self.worker.leads:
+            by_steps, by_time = self.iteration / self.settings.iterations, self._elapsed() / self._time_for_steps()
+            self.done = max(self.done, min(1.0, max(by_steps, by_time)))
+            if self.done >= 1.0:
+                self.stopped = "iterations" if by_steps >= 1.0 else "max_minutes"
+            elif self._validation_is_due():
+                self._validate()
+                if 0 < self.settings.patience <= self.best.without_gain:
+                    self.stopped = "early stopping"
+            if self.state is not None and self.iteration and self.state.due():
+                self.state.write(self._snapshot())
+        self.done, ended = self.worker.agree(self.done, float(self.stopped is not None))
+        if ended and not self.worker.leads:
+            self.stopped = "by the leader"
+
+    def _elapsed(self) -> float:
+        return self.elapsed_before + (time.monotonic() - self.started if self.started is not None else 0.0)
+
+    def _validation_seconds(self) -> float:
+        assert self.validator is not None
+        return self.validator.expected_seconds(self._elapsed() / max(1, self.iteration))
+
+    def _time_for_steps(self) -> float:
+        """Seconds of the budget that training may take: the validation at its end needs the rest, up to a half."""
+        budget = 60.0 * self.settings.max_minutes
+        if self.validator is None or not self.iteration:
+            return budget
+        return max(0.5 * budget, budget - self._validation_seconds())
+
+    def _validation_is_due(self) -> bool:
+        if self.validator is None or not self.iteration:
+            return False
+        return self.times.due(self.iteration, self._elapsed(), self.done, self._validation_seconds())
+
+    def _validate(self) -> None:
+        assert self.validator is not None
+        scores = self.validator.measure(self.network, self.inferer, lambda: self._tell("validating"))
+        self.dice = self.best.offer(scores, self.iteration, self._weights)
+        self.times.validated(self._elapsed(), self.done)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.network.state_dict().items()}
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {
+            "iteration": self.iteration,
+            "elapsed": self._elapsed(),
+            "done": self.done,
+            "loss": self.loss,
+            "dice": self.dice,
+            "best": vars(self.best),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def _resume(self) -> None:
+        kept = self.state.read() if self.state is not None else None
+        if self.state is not None and self.worker.leads:
+            self.state.remove_parts()
+        if kept is None:
+            return
+        self.network.load_state_dict(kept["network"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.iteration = self.resumed_from = kept["iteration"]
+        self.elapsed_before, self.done, self.loss = kept["elapsed"], kept["done"], kept["loss"]
+        self.dice, self.best = kept["dice"], BestWeights(**kept["best"])
+        self.times.validated(self.elapsed_before, self.done)
+        logger.info("training: resumed after iteration %d", self.iteration)
+
+    def _tell(self, phase: str) -> None:
+        elapsed, device = self._elapsed(), self.worker.device
+        left = elapsed * (1.0 - self.done) / max(self.done, 1e-6) if self.iteration else None
+        if device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(device)
+        else:
+            memory = psutil.Process().memory_info().rss
+        draws, cases = self.worker.size, len(self.plan.cases)
+        self.report(
+            TrainProgress(
+                phase=phase,
+                iteration=self.iteration,
+                iterations=self.settings.iterations,
+                loss=self.loss,
+                eta_seconds=0.0 if phase == "saving" else left,
+                device=str(device),
+                epoch=math.ceil(self.iteration * draws / cases),
+                epochs=math.ceil(self.settings.iterations * draws / cases),
+                validation=self.dice,
+                best=self.best.mean,
+                memory_mb=memory / 2**20,
+                elapsed_seconds=elapsed,
+                resumed_from=self.resumed_from,
+            )
+        )
+
+    def finish(self) -> Checkpoint:
+        """Validates the end, writes the weights to keep, and clears the run's state."""
+        history = self.best.history or []
+        if self.validator is not None and (not history or history[-1]["iteration"] != self.iteration):
+            self._validate()
+        self._tell("saving")
+        model = Rep3D(self.config)
+        model.load_state_dict(self.best.weights or self._weights())
+        checkpoint = Checkpoint(model.eval(), self.plan.task, self._info(model))
+        save_checkpoint(self.plan.output, checkpoint.model, checkpoint.task, checkpoint.info)
+        if self.state is not None:
+            self.state.remove()
+        logger.info("wrote %s (%s)", self.plan.output, checkpoint.version)
+        return checkpoint
+
+    def _info(self, model: Rep3D) -> dict[str, Any]:
+        plan = self.plan
+        parent = plan.start.info if plan.start else {}
+        generation = int(parent.get("generation", 0)) + 1
+        return {
+            "version": f"v{generation}",
+            "generation": generation,
+            "parent": parent.get("version"),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "cases": [case.id for case in plan.cases],
+            "trained_on": sorted(
+                {*parent.get("trained_on", parent.get("cases", [])), *(case.id for case in plan.cases)}
+            ),
+            "validation_cases": [case.id for case in plan.validation],
+            "validation_measured": [case.id for case in measured_cases(plan.validation)],
+            "validation": self.best.dice,
+            "validation_history": self.best.history or [],
+            "preset": parent.get("preset", plan.settings.preset),
+            "head": parent.get("head"),  # what rep3d.training.head changed before this run
+            "iterations": self.iteration,
+            "kept_iteration": self.best.iteration if self.best.weights else self.iteration,
+            "resumed_from": self.resumed_from,
+            "stopped": self.stopped,
+            "minutes": self._elapsed() / 60.0,
+            "loss": self.loss,
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }

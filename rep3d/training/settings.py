@@ -1,0 +1,129 @@
+"""How to train, and where a training is: the two records that pass between a training and whoever asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rep3d.errors import ConfigError
+from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
+
+__all__ = ["TrainProgress", "TrainSettings"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Attributes:
+        iterations: optimizer steps at most.
+        max_minutes: time budget in minutes; the run ends annealed when it is used up.
+        learning_rate: of AdamW at the start.
+        weight_decay: of AdamW (the paper's 0.08).
+        crops: patches per step, all from one case. The paper takes 2; in the same minutes on a CPU, twice the steps
+            with one patch each learn more.
+        seed: of initialisation, sampling and augmentation.
+        preset: network of a run that starts from nothing: ``"tiny"`` or ``"base"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or None for the best at hand.
+        val_interval: steps between two validations; 0 for as often as costs about a tenth of the time. With validation
+            cases the weights at the end are always validated.
+        patience: end early after so many validations without a gain; 0 for never. Off unless asked for: the learning
+            rate falls to zero over the run and most of the gain comes at its end, so a pause before says little.
+        variant: spatial prior of a network that starts from nothing: ``"learned"``, ``"fixed"`` or ``"none"``.
+        gpus: train on several GPUs at once: how many, or which (``[0, 1]``, ``["cuda:0", "cuda:1"]``). None for the one
+            ``device``.
+    """
+
+    iterations: int = 300
+    max_minutes: float = 60.0
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.08
+    crops: int = 1
+    seed: int = 0
+    preset: str = "tiny"
+    device: str | None = None
+    val_interval: int = 0
+    patience: int = 0
+    variant: str = "learned"
+    gpus: int | Sequence[int | str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("iterations", 1, 10_000_000),
+            ("crops", 1, 64),
+            ("seed", 0, 2**31),
+            ("val_interval", 0, 10_000_000),
+            ("patience", 0, 10_000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ConfigError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+        for name, low_, high_ in (("max_minutes", 0.0, 1e6), ("learning_rate", 0.0, 1.0), ("weight_decay", 0.0, 10.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low_ <= value <= high_:
+                raise ConfigError(f"{name}: expected a number from {low_:g} to {high_:g}, got {value!r}")
+        if self.max_minutes == 0 or self.learning_rate == 0:
+            raise ConfigError("max_minutes and learning_rate: expected more than 0, got 0")
+        for name, choices in (("preset", sorted(PRESETS)), ("variant", list(SPATIAL_PRIORS))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
+        if self.device is not None and not isinstance(self.device, str):
+            raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
+        self._check_gpus()
+
+    def _check_gpus(self) -> None:
+        gpus: Any = self.gpus
+        if gpus is None:
+            return
+        if isinstance(gpus, int) and not isinstance(gpus, bool):
+            known = gpus >= 1
+        else:
+            known = isinstance(gpus, (list, tuple)) and len(gpus) > 0
+            known = known and all(isinstance(gpu, (int, str)) and not isinstance(gpu, bool) for gpu in gpus)
+        if not known:
+            raise ConfigError(
+                f"gpus: expected how many, or a list such as [0, 1] or ['cuda:0', 'cuda:1'], got {gpus!r}"
+            )
+        if self.device == "cpu":
+            raise ConfigError(
+                "gpus: expected no device beside it, or a GPU, got device 'cpu'. Leave out one of the two."
+            )
+        if not isinstance(gpus, int):
+            object.__setattr__(self, "gpus", tuple(gpus))
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """Where a run is.
+
+    Attributes:
+        phase: ``"preparing"``, ``"training"``, ``"validating"`` or ``"saving"``.
+        iteration: steps done, those before an interruption included.
+        iterations: steps at most.
+        loss: running mean of the training loss (with several GPUs, of the first one's).
+        eta_seconds: seconds to the end.
+        device: where it runs.
+        epoch: the pass over the training cases that is under way, from 1; 0 before the first step.
+        epochs: passes if all iterations are run.
+        validation: label name to Dice, mean over the validation cases, as last measured; a label that none of them has
+            is left out. None before the first validation.
+        best: best mean Dice of a validation so far.
+        memory_mb: MiB in use: on a GPU the most that tensors took so far, on a CPU what the process takes now.
+        elapsed_seconds: training time so far, that before an interruption included.
+        resumed_from: the step at which this run took up an interrupted one; None where it began at the beginning.
+    """
+
+    phase: str
+    iteration: int
+    iterations: int
+    loss: float | None
+    eta_seconds: float | None
+    device: str
+    epoch: int = 0
+    epochs: int = 0
+    validation: dict[str, float] | None = None
+    best: float | None = None
+    memory_mb: float | None = None
+    elapsed_seconds: float = 0.0
+    resumed_from: int | None = None

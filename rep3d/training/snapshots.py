@@ -1,0 +1,151 @@
+"""What an unfinished training keeps on disk, so that it goes on where it was after its process was killed.
+
+A snapshot is one file, replaced atomically: there is the old one or the new one, never a part. It is written by another
+thread while the training goes on, and so seldom that it costs little.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rep3d.checkpoint import Checkpoint, write_atomically
+from rep3d.data.cases import Case
+
+__all__ = ["RunState", "case_marks", "copy_to_cpu", "start_mark"]
+
+logger = logging.getLogger(__name__)
+
+_FILE = "run.pt"
+_FORMAT = "rep3d-run"
+_FORMAT_VERSION = 1
+_SECONDS = 10.0  # between two snapshots
+_COST = 20.0  # times what a snapshot takes is waited at least
+
+
+def case_marks(cases: Sequence[Case]) -> list[list[Any]]:
+    """What tells whether cases are still the same: id, and size and time of change of each file."""
+    marks: list[list[Any]] = []
+    for case in cases:
+        facts = [file.stat() for file in (Path(case.image), Path(case.label))]
+        marks.append([case.id, *[[fact.st_size, fact.st_mtime_ns] for fact in facts]])
+    return marks
+
+
+def start_mark(start: Checkpoint | None) -> list[Any] | None:
+    """What tells whether a run starts from the same model: its version and a checksum of its weights."""
+    if start is None:
+        return None
+    check = 0
+    for tensor in start.model.state_dict().values():
+        check = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), check)
+    return [start.version, check]
+
+
+def copy_to_cpu(content: Any) -> Any:
+    """A copy of nested dictionaries and lists whose tensors are copies on the CPU."""
+    if isinstance(content, torch.Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, Mapping):
+        return {key: copy_to_cpu(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(copy_to_cpu(value) for value in content)
+    return content
+
+
+class RunState:
+    """The snapshots of one run.
+
+    Args:
+        folder: where they are; made if need be. Nothing else should be in it.
+        identity: plain values that are the same if, and only if, the run is the same.
+        seconds: least time between two snapshots; None for ten seconds.
+    """
+
+    def __init__(self, folder: Path | str, identity: Mapping[str, Any], seconds: float | None = None) -> None:
+        self._folder = Path(folder)
+        self._path = self._folder / _FILE
+        self._identity = dict(identity)
+        self._seconds = _SECONDS if seconds is None else seconds
+        self._last = time.monotonic()
+        self._cost = 0.0
+        self._writer: threading.Thread | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        """What the interrupted run kept, or None where there is none, it is damaged, or it was another run."""
+        if not self._path.is_file():
+            return None
+        try:
+            with zipfile.ZipFile(self._path) as archive:  # as torch.save writes it; torch.load checks no checksum
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise OSError(f"checksum of {damaged}")
+            content = torch.load(self._path, map_location="cpu", weights_only=True)
+        except Exception as error:  # bytes that are no pickle can make the unpickler raise anything at all
+            logger.warning("%s: damaged, so the training starts anew (%s)", self._path, type(error).__name__)
+            return None
+        known = isinstance(content, dict) and content.get("format") == _FORMAT
+        if not known or content.get("format_version") != _FORMAT_VERSION:
+            logger.warning("%s: of another format, so the training starts anew", self._path)
+            return None
+        kept = content["identity"]
+        changed = sorted(key for key in {*kept, *self._identity} if kept.get(key) != self._identity.get(key))
+        if changed:
+            logger.warning("%s: of a training with other %s, so it starts anew", self._path, ", ".join(changed))
+            return None
+        return content["content"]
+
+    def due(self) -> bool:
+        """Whether a snapshot should be taken now."""
+        waited = time.monotonic() - self._last >= max(self._seconds, _COST * self._cost)
+        return waited and (self._writer is None or not self._writer.is_alive())
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Copies what is to be kept and has it written beside the training.
+
+        A disk that is full or gone does not end the training; the log says so.
+        """
+        self.wait()
+        started = time.monotonic()
+        snapshot = {
+            "format": _FORMAT,
+            "format_version": _FORMAT_VERSION,
+            "identity": self._identity,
+            "content": copy_to_cpu(content),
+        }
+
+        def save() -> None:
+            try:
+                write_atomically(self._path, snapshot)
+            except (OSError, RuntimeError) as error:
+                logger.warning("%s: the snapshot could not be written (%s); the training goes on", self._path, error)
+            self._cost = time.monotonic() - started
+
+        self._writer = threading.Thread(target=save, name="snapshot", daemon=True)
+        self._writer.start()
+        self._last = started
+
+    def wait(self) -> None:
+        """Until the snapshot under way is on disk."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    def remove_parts(self) -> None:
+        """Removes what a killed process left of a half-written snapshot."""
+        for part in self._folder.glob(f".{_FILE}.*.part"):
+            part.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Removes the folder: the run ended, there is nothing to resume."""
+        self.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)

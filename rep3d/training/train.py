@@ -1,0 +1,173 @@
+"""Training, from scratch or on from a published model, on a handful of cases or many.
+
+The recipe is the paper's (AdamW, weight decay 0.08, DiceCE, patches centred 1:1 on foreground and background) with a
+higher, annealed learning rate: a clinician waits for minutes, not for 60,000 iterations. The learning rate falls to
+zero over the iterations or over the time budget, whichever ends first, so that a run cut by its budget still ends
+annealed.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rep3d.checkpoint import Checkpoint
+from rep3d.data.cases import Case
+from rep3d.errors import NoCasesError, TaskError
+from rep3d.imaging.volumes import geometry
+from rep3d.inference.predictor import fit_window
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import Intensity, TaskConfig
+from rep3d.training.distributed import train_on, training_devices
+from rep3d.training.loop import TrainPlan, check_start, run
+from rep3d.training.sampling import case_weights
+from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.validation import refuse_overlap
+from rep3d.training.worker import Worker
+
+__all__ = ["TrainProgress", "TrainSettings", "task_for_cases", "train"]
+
+# The abdominal CT window of the paper (HU), used for CT tasks without a definition of their own.
+_CT_WINDOW = Intensity("window", -125.0, 275.0)
+
+
+def task_for_cases(
+    name: str,
+    labels: dict[str, int],
+    images: Sequence[Path | str],
+    modality: str | None = None,
+    max_side: int = 96,
+    spacing: tuple[float, float, float] | None = None,
+    roi_size: tuple[int, int, int] | None = None,
+) -> TaskConfig:
+    """A task definition for data that come without one.
+
+    Unless given, spacing is the median over the images along R, A and S, and the patch holds the median image where
+    ``max_side`` allows; intensity is the paper's CT window for CT and z-scores for all else.
+
+    Args:
+        name: name of the task.
+        labels: label name to voxel value.
+        images: image files; only their headers matter here.
+        modality: ``"CT"``, ``"MRI"``, ..., if known.
+        max_side: largest side of the patch in voxels.
+        spacing: voxel size in mm to work at.
+        roi_size: patch (D, H, W) in voxels.
+
+    Raises:
+        TaskError: if there are no images.
+        ImageError: if one of them is not readable.
+    """
+    if not images:
+        raise TaskError("task: expected at least one image to read the voxel size from, got none")
+    spacings, sizes = [], []
+    for image in images:
+        grid = geometry(image)
+        order = [next(i for i, code in enumerate(grid.axis_codes) if code in pair) for pair in ("RL", "AP", "SI")]
+        spacings.append([grid.spacing[i] for i in order])
+        sizes.append([grid.spacing[i] * grid.shape[i] for i in order])
+    if spacing is None:
+        median = np.median(spacings, axis=0).round(3)
+        spacing = (float(median[0]), float(median[1]), float(median[2]))
+    voxels = np.median(sizes, axis=0) / spacing
+    roi = roi_size or fit_window((max_side,) * 3, tuple(max(1, round(n)) for n in voxels), Rep3D.stride)
+    intensity = _CT_WINDOW if (modality or "").upper().startswith("CT") else Intensity("zscore", 0.5, 99.5)
+    return TaskConfig(
+        name=name,
+        labels=labels,
+        spacing=spacing,
+        intensity=intensity,
+        roi_size=(roi[0], roi[1], roi[2]),
+        description=f"{', '.join(labels)} ({modality or 'unknown modality'})",
+        modality=modality or "",
+    )
+
+
+def train(
+    cases: Sequence[Case],
+    task: TaskConfig,
+    settings: TrainSettings,
+    output: Path | str,
+    start: Checkpoint | None = None,
+    on_progress: Callable[[TrainProgress], None] | None = None,
+    *,
+    validation: Sequence[Case] = (),
+    weights: Mapping[str, float] | None = None,
+    state: Path | str | None = None,
+    other_values: Collection[int] = (),
+) -> Checkpoint:
+    """Trains on labelled cases and writes a checkpoint.
+
+    With validation cases, the weights that are written are those with the best mean Dice on up to 8 of them (always
+    the same ones); the last weights are always among those compared. As they chose the weights, their Dice is a little
+    kind to the model. Without validation cases the last weights are written, and no accuracy is claimed.
+
+    The checkpoint's ``info`` gains ``cases`` and ``validation_cases`` (ids), ``trained_on`` (ids of the cases of all
+    runs that led to this model), ``validation_measured`` (ids of those that were measured during the run),
+    ``validation`` (label name to Dice of the written weights, None without validation), ``validation_history``,
+    ``iterations``, ``kept_iteration`` (of the written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or
+    ``"early stopping"``), ``minutes``, ``loss`` and ``resumed_from`` (a step, or None).
+
+    Args:
+        cases: at least one labelled case; labels are checked against their images first.
+        task: the task; with ``start``, its labels must be the same.
+        settings: how to train.
+        output: checkpoint to write, atomically, after the run ended with a finite loss.
+        start: continue from this model instead of from random weights.
+        on_progress: called after each step, from this thread; may raise to stop the run.
+        validation: labelled cases that are not trained on.
+        weights: case id to how often the case is drawn, relative to others; 1 where nothing is said.
+        state: folder, of this run alone, for what is needed to resume it. If it holds an interrupted run with the same
+            cases, settings and start, that one is continued and its time counts; else the run starts anew. It is
+            removed when the run ended well or its loss was not finite; it stays after a stop.
+        other_values: voxel values that label files may have beside the task's (labels of another model, or retired
+            ones); they count as background.
+
+    Returns:
+        The trained model, as written.
+
+    Raises:
+        NoCasesError: if ``cases`` is empty.
+        ConfigError: if a case is in ``validation`` too, a weight is impossible, or a device is not there.
+        LabelError, ImageError: if a case is not usable; the message names the file.
+        CheckpointError: if ``start`` belongs to another task.
+        TrainingError: if the loss stops being finite, or a process on one of several GPUs dies; ``output`` is not
+            touched.
+    """
+    if not cases:
+        raise NoCasesError("training: expected at least one labelled case, got none. Submit a label first.")
+    refuse_overlap(cases, validation)
+    case_weights(cases, weights)
+    check_start(task, start)
+    devices = training_devices(settings)
+    report = on_progress or (lambda progress: None)
+    plan = TrainPlan(
+        cases=tuple(cases),
+        task=task,
+        settings=settings,
+        output=Path(output),
+        start=start,
+        validation=tuple(validation),
+        weights=weights,
+        state=Path(state) if state else None,
+        other_values=tuple(other_values),
+    )
+    try:
+        if len(devices) > 1:
+            return train_on(devices, plan, report)
+        trained = run(plan, Worker(torch.device(devices[0])), report)
+        assert trained is not None
+        return trained
+    except BaseException as error:
+        # The frames of an error that the caller keeps would keep the network, too.
+        traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

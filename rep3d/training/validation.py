@@ -1,0 +1,254 @@
+"""Measuring a network during its training, on cases that it is not trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from rep3d.data.cases import Case
+from rep3d.errors import ConfigError
+from rep3d.evaluation.metrics import dice_per_label, mean_dice
+from rep3d.inference.predictor import fit_window
+from rep3d.tasks.config import TaskConfig
+
+__all__ = ["BestWeights", "ValidationTimes", "Validator", "choose_validation", "measured_cases", "refuse_overlap"]
+
+_MOST_CASES = 8  # measured at a time; more would make a validation dear and its mean little steadier
+_OVERLAP = 0.25  # of windows; half of what inference takes, for a third of the time
+_STITCH_ON_GPU = 256**3  # voxels of an image; the scores of larger ones are put together in main memory
+_SHARE = 0.1  # of the time that validations may cost, the last one aside
+_LEAST_APART = 0.05  # of the run
+
+
+def refuse_overlap(cases: Sequence[Case], validation: Sequence[Case]) -> None:
+    """Makes sure that no case is both trained on and validated on.
+
+    Raises:
+        ConfigError: naming the cases that are.
+    """
+    both = sorted({case.id for case in cases} & {case.id for case in validation})
+    if both:
+        raise ConfigError(
+            f"validation: expected cases that are not trained on, got {both[:5]} ({len(both)} cases) in both lists. "
+            f"Leave them out of one."
+        )
+
+
+def _shuffled(cases: Sequence[Case]) -> list[Case]:
+    """In an order that depends on the ids alone and has nothing to do with how they are named."""
+    return sorted(cases, key=lambda case: (hashlib.sha256(case.id.encode()).hexdigest(), case.id))
+
+
+def measured_cases(validation: Sequence[Case]) -> list[Case]:
+    """The cases that are measured during a run: all up to 8, else the same 8 each time."""
+    return sorted(_shuffled(validation)[:_MOST_CASES], key=lambda case: case.id)
+
+
+def choose_validation(
+    cases: Sequence[Case], count: int, trained_on: Sequence[str] = ()
+) -> tuple[list[Case], list[Case]]:
+    """Splits labelled cases into those to train on and those to validate on, the same way each time.
+
+    Args:
+        cases: all cases.
+        count: cases to validate on.
+        trained_on: ids of cases that the model has seen, which can no longer validate it.
+
+    Returns:
+        Training cases and validation cases, each in the order given.
+
+    Raises:
+        ConfigError: if there are too few cases for that.
+    """
+    fresh = [case for case in cases if case.id not in set(trained_on)]
+    if count < 0 or count > len(fresh) or count >= len(cases):
+        raise ConfigError(
+            f"validation: expected from 0 to {max(0, min(len(fresh), len(cases) - 1))} cases ({len(cases)} are there, "
+            f"the model was trained on {len(cases) - len(fresh)} of them, one must be left to train on), got {count}"
+        )
+    chosen = {case.id for case in _shuffled(fresh)[:count]}
+    return [case for case in cases if case.id not in chosen], [case for case in cases if case.id in chosen]
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """A case on the task's grid: image (1, D, H, W), channel indices (D, H, W), and the sliding window's sides."""
+
+    case: str
+    image: torch.Tensor
+    truth: np.ndarray
+    window: tuple[int, ...]
+
+    @property
+    def windows(self) -> int:
+        """How many windows cover it."""
+        sides = zip(self.window, self.truth.shape, strict=True)
+        return math.prod(math.ceil(max(n - side, 0) / (side * (1 - _OVERLAP))) + 1 for side, n in sides)
+
+
+class Validator:
+    """Measures Dice on the task's grid with a sliding window.
+
+    Args:
+        cases: what to measure, as :func:`measured_cases` gives them.
+        task: the task.
+        prepare: from a case to its image and label on the task's grid (1, D, H, W), the label as channel indices.
+        stride: of the network.
+        device: where the network is.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        task: TaskConfig,
+        prepare: Callable[[Case], Mapping[str, Any]],
+        stride: int,
+        device: torch.device,
+    ) -> None:
+        self._channels = {name: index for index, name in enumerate(task.label_names, 1)}
+        self._device = device
+        self._volumes: list[_Volume] = []
+        self.seconds: float | None = None  # what the last measurement took
+        for case in cases:
+            ready = prepare(case)
+            truth = np.asarray(ready["label"][0]).astype(np.uint16)
+            window = fit_window(task.roi_size, truth.shape, stride)
+            self._volumes.append(_Volume(case.id, torch.as_tensor(ready["image"]), truth, window))
+
+    def measure(
+        self, network: torch.nn.Module, run: Callable[..., torch.Tensor], on_window: Callable[[], None]
+    ) -> dict[str, dict[str, float]]:
+        """Dice of each label of each case.
+
+        Args:
+            network: in train mode; it is in eval mode meanwhile.
+            run: calls the network on a window (B, 1, D, H, W), as ``run(window, network)``.
+            on_window: called after each window; may raise to stop.
+
+        Returns:
+            Case id to label name to Dice; NaN for a label that is neither in the case nor found.
+        """
+        started = time.monotonic()
+
+        def predict(window: torch.Tensor) -> torch.Tensor:
+            scores = run(window, network)
+            on_window()
+            return scores
+
+        network.eval()
+        try:
+            with torch.no_grad():
+                found = {
+                    volume.case: dice_per_label(self._segment(volume, predict), volume.truth, self._channels)
+                    for volume in self._volumes
+                }
+        finally:
+            network.train()
+        self.seconds = time.monotonic() - started
+        return found
+
+    def _segment(self, volume: _Volume, predict: Callable[..., torch.Tensor]) -> np.ndarray:
+        inferer = SlidingWindowInferer(
+            volume.window, sw_batch_size=1, overlap=_OVERLAP, mode="gaussian", cpu_thresh=_STITCH_ON_GPU
+        )
+        scores = inferer(volume.image[None].to(self._device), predict)
+        return torch.as_tensor(scores)[0].argmax(0).cpu().numpy()
+
+    def expected_seconds(self, step_seconds: float) -> float:
+        """What a measurement will take: as the last one did, or else judged by a training step on one patch."""
+        if self.seconds is not None:
+            return self.seconds
+        windows = sum(volume.windows for volume in self._volumes)
+        return windows * step_seconds / 3  # backward takes about twice as long as forward
+
+
+class ValidationTimes:
+    """When to validate.
+
+    Args:
+        interval: in steps; 0 for as often as costs a tenth of the time and at most every twentieth of the run.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self._interval = interval
+        self._last_seconds = 0.0
+        self._last_done = 0.0
+
+    def due(self, iteration: int, seconds: float, done: float, cost: float) -> bool:
+        """Whether to validate now.
+
+        Args:
+            iteration: steps done.
+            seconds: elapsed training time.
+            done: share of the run that is over.
+            cost: seconds that a validation takes.
+        """
+        if self._interval:
+            return iteration % self._interval == 0
+        # The end is validated anyway, so there is no use in doing it shortly before.
+        apart = min(done - self._last_done, 1.0 - done)
+        return apart >= _LEAST_APART and seconds - self._last_seconds >= cost / _SHARE
+
+    def validated(self, seconds: float, done: float) -> None:
+        """Takes down that a validation has just ended."""
+        self._last_seconds, self._last_done = seconds, done
+
+
+@dataclass
+class BestWeights:
+    """The weights that validated best so far.
+
+    Attributes:
+        mean: their mean Dice.
+        dice: label name to their Dice.
+        iteration: steps they had.
+        weights: state dict, on the CPU.
+        without_gain: validations since the last one with a higher mean.
+        history: of each validation: ``iteration``, ``mean`` and ``dice``.
+    """
+
+    mean: float | None = None
+    dice: dict[str, float] | None = None
+    iteration: int = 0
+    weights: dict[str, torch.Tensor] | None = None
+    without_gain: int = 0
+    history: list[dict[str, Any]] | None = None
+
+    def offer(
+        self, scores: Mapping[str, Mapping[str, float]], iteration: int, weights: Callable[[], dict[str, torch.Tensor]]
+    ) -> dict[str, float]:
+        """Takes down a validation; of equally good weights the later ones are kept, which are annealed further.
+
+        Args:
+            scores: case id to label name to Dice.
+            iteration: steps done.
+            weights: copies the state dict; called only if it is to be kept.
+
+        Returns:
+            Label name to mean Dice.
+        """
+        dice = _label_means(scores)
+        mean = mean_dice(scores)
+        mean = 0.0 if math.isnan(mean) else mean  # validation cases without any label, and none found
+        self.history = [*(self.history or []), {"iteration": iteration, "mean": mean, "dice": dice}]
+        self.without_gain = 0 if self.mean is None or mean > self.mean else self.without_gain + 1
+        if self.mean is None or mean >= self.mean:
+            self.mean, self.dice, self.iteration, self.weights = mean, dice, iteration, weights()
+        return dice
+
+
+def _label_means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for case in scores.values():
+        for name, dice in case.items():
+            if not math.isnan(dice):
+                found.setdefault(name, []).append(dice)
+    return {name: float(np.mean(values)) for name, values in found.items()}

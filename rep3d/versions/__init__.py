@@ -1,0 +1,1 @@
+"""Versions of a model on disk: kept, published, rolled back, deleted."""

@@ -1,0 +1,118 @@
+"""What is kept about one version of a model, as plain JSON beside its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rep3d.errors import UnknownVersionError, VersionError
+from rep3d.files import read_json, write_text
+
+__all__ = ["VersionRecord", "version_number"]
+
+
+def version_number(name: str) -> int | None:
+    """``3`` for ``"v3"``; None for what is no version's name."""
+    match = re.fullmatch(r"v([1-9]\d{0,8})", name)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """One version of a model.
+
+    Attributes:
+        version: its name, ``"v3"``.
+        created: ISO time, UTC.
+        origin: ``"trained"`` here, or ``"adopted"`` from a checkpoint that was put here.
+        parent: the version that its training began from.
+        run: id of the training that made it.
+        cases: ids of the cases that it was trained on; of an adopted one, by all runs that led to it.
+        validation_cases: ids of the cases that it was measured on.
+        validation_kind: ``"held-out"`` or ``"training-only"``; None if never measured here.
+        label_hashes: case id to SHA-256 of the label file that it was trained on.
+        skipped: labelled cases that could not be used, with the reason.
+        labels: label name to voxel value.
+        head: what became of its parent's head, see :class:`rep3d.training.head.HeadChange`.
+        scores: label name to mean Dice over the validation cases.
+        case_scores: case id to label name to Dice.
+        compared_with: the version that was published when this one was judged.
+        compared: that version's ``case_scores`` on the same cases.
+        decision: see :class:`rep3d.evaluation.gate.Decision`; None where nothing was decided.
+        settings: of the training.
+        preset: of the network.
+        iterations: training steps.
+        loss: training loss at the end.
+        minutes: training time.
+        stopped: what ended the training: ``"iterations"``, ``"max_minutes"`` or ``"early stopping"``.
+        adopted_as: the name that an adopted checkpoint bore, if it was another one.
+        deleted: when and by whom its weights were deleted; the record stays, as labels may name the version.
+    """
+
+    version: str = ""
+    created: str | None = None
+    origin: str = "trained"
+    parent: str | None = None
+    run: str | None = None
+    cases: list[str] = field(default_factory=list)
+    validation_cases: list[str] = field(default_factory=list)
+    validation_kind: str | None = None
+    label_hashes: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    head: dict[str, Any] | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    case_scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    compared_with: str | None = None
+    compared: dict[str, dict[str, float]] = field(default_factory=dict)
+    decision: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+    iterations: int | None = None
+    loss: float | None = None
+    minutes: float | None = None
+    stopped: str | None = None
+    adopted_as: str | None = None
+    deleted: dict[str, str] | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was measured on cases that it was not trained on."""
+        return bool(self.scores)
+
+    @property
+    def mean_score(self) -> float | None:
+        """Mean over the cases of each one's mean Dice; None where it was not measured."""
+        means = [sum(case.values()) / len(case) for case in self.case_scores.values() if case]
+        return sum(means) / len(means) if means else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def read(cls, path: Path) -> VersionRecord:
+        """The record in a file; fields that a later release added are left out.
+
+        Raises:
+            UnknownVersionError: if there is no file.
+            VersionError: if it is damaged.
+        """
+        if not path.is_file():
+            raise UnknownVersionError(f"version {path.parent.name}: expected a record at {path}, found none")
+        known = {field.name for field in dataclasses.fields(cls)}
+        record = cls(**{key: value for key, value in read_json(path).items() if key in known})
+        if record.version != path.parent.name:
+            raise VersionError(
+                f"{path}: expected the record of version {path.parent.name}, got a damaged file or that of another "
+                f"version ({record.version!r}). Put a copy back, or move the folder {path.parent.name} away."
+            )
+        return record
+
+    def write(self, path: Path) -> None:
+        """Writes the file whole or not at all."""
+        write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

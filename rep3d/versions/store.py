@@ -1,0 +1,358 @@
+"""The versions of a model: kept, published, rolled back, deleted; safe against a crash between any two steps.
+
+Each version has a folder with its weights and its record, which appears complete or not at all. The published version
+is a file of its own, a hard link to a version's weights that is replaced at once; which one it is, is read from that
+file and from nowhere else, so that no list can contradict what answers requests. Several processes (the server, its
+training, the command line) may work on the folder at a time: what changes it holds a lock that dies with its process.
+
+    published.pt            the weights that answer requests
+    publications.json       who published what, when and why
+    versions/v3/model.pt    weights, read-only
+    versions/v3/version.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
+from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
+from rep3d.files import link_whole, read_json, utc_now, write_text
+from rep3d.versions.record import VersionRecord, version_number
+
+__all__ = ["VersionStore"]
+
+logger = logging.getLogger(__name__)
+
+_LOCK_SECONDS = 60.0
+_NEW_SUFFIX = ".new"
+
+
+class VersionStore:
+    """The versions of one model.
+
+    Args:
+        root: the model's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self._folder = self.root / "versions"
+        self._published = self.root / "published.pt"
+        self._log = self.root / "publications.json"
+        self._known: tuple[tuple[int, ...], dict[str, Any]] | None = None
+
+    # What is there ------------------------------------------------------------------------------------------
+
+    def list(self) -> Sequence[VersionRecord]:
+        """All versions whose weights are kept, oldest first; records that are damaged are left out, and logged."""
+        return [record for record in self.records() if record.deleted is None]
+
+    def records(self) -> Sequence[VersionRecord]:
+        """As :meth:`list`, with those whose weights were deleted."""
+        found = []
+        for name in self._names():
+            try:
+                found.append(VersionRecord.read(self._record_file(name)))
+            except VersionError as error:
+                logger.warning("%s", error)
+        return found
+
+    def get(self, name: str) -> VersionRecord:
+        """The record of a version, also of a deleted one.
+
+        Raises:
+            UnknownVersionError: if there is none of that name.
+            VersionError: if its record is damaged.
+        """
+        if version_number(name) is None or not self._record_file(name).is_file():
+            known = ", ".join(record.version for record in self.list()) or "none"
+            raise UnknownVersionError(f"version: expected one of {known}, got {name[:100]!r}")
+        return VersionRecord.read(self._record_file(name))
+
+    def published(self) -> str | None:
+        """Name of the published version; None where none is.
+
+        Raises:
+            CheckpointError: if the published file is damaged.
+        """
+        facts = self._published_facts()
+        return None if facts is None else str(facts["version"])
+
+    def checkpoint(self, name: str) -> Path:
+        """The weights of a version, to be read only.
+
+        Raises:
+            UnknownVersionError: if there is none of that name, or its weights were deleted.
+        """
+        if (deleted := self.get(name).deleted) is not None:
+            raise UnknownVersionError(
+                f"version {name}: its weights were deleted on {deleted['time']} by {deleted['by']}; its record remains"
+            )
+        return self._folder / name / "model.pt"
+
+    def size(self, name: str) -> int:
+        """Bytes that the weights of a version take; the published file takes none besides, where links are known."""
+        file = self._folder / name / "model.pt"
+        return file.stat().st_size if file.exists() else 0
+
+    def publications(self) -> Sequence[dict[str, Any]]:
+        """What was published, oldest first: ``version``, ``by``, ``time``, ``reason``, ``rollback``."""
+        entries = _entries(self._log)
+        # An entry is written before the file is replaced: after a crash between the two it says what never came about.
+        facts = self._published_facts()
+        before = entries[-2]["version"] if len(entries) > 1 else None
+        if entries and (facts is None or self._is_version(facts["version"], facts)):
+            now = None if facts is None else facts["version"]
+            if now == before != entries[-1]["version"]:
+                entries.pop()
+        return entries
+
+    # What changes it ----------------------------------------------------------------------------------------
+
+    def add(self, checkpoint: Checkpoint, record: VersionRecord) -> VersionRecord:
+        """Keeps a trained model as the next version; nothing is published.
+
+        Args:
+            checkpoint: the model; the facts in its file will name the version that it becomes.
+            record: what is known about it; name, time and what the checkpoint itself says are filled in.
+        """
+        with self._locked():
+            return self._add(checkpoint, record, f"v{self._next_number()}")
+
+    def amend(self, name: str, decision: dict[str, Any]) -> VersionRecord:
+        """Changes what was decided about a version; raises as :meth:`get`."""
+        with self._locked():
+            record = dataclasses.replace(self.get(name), decision=decision)
+            record.write(self._record_file(name))
+            return record
+
+    def publish(self, name: str, by: str, reason: str, instead_of: str | None = None) -> VersionRecord:
+        """Makes a version the one that answers requests; where it is that already, nothing happens.
+
+        Args:
+            name: the version.
+            by: who wants it.
+            reason: why.
+            instead_of: publish only if this version is the published one now.
+
+        Raises:
+            UnknownVersionError: if there is none of that name.
+            VersionError: if another version than ``instead_of`` is published.
+            CheckpointError: if its weights are damaged.
+        """
+        with self._locked():
+            now = self._published_version()
+            if now == name:
+                return self.get(name)
+            if instead_of is not None and now != instead_of:
+                raise VersionError(f"version {name}: expected {instead_of} to be published, but {now} is by now")
+            self._publish(name, by, reason, rollback=False)
+            return self.get(name)
+
+    def rollback(self, by: str, reason: str = "") -> VersionRecord:
+        """Publishes the version that was published before the present one; again, the one before that.
+
+        Raises:
+            VersionError: if there is none whose weights are kept.
+        """
+        with self._locked():
+            now = self._published_version()
+            earlier: list[str] = []
+            for entry in self._effective_log():
+                if entry.get("rollback"):
+                    while earlier and earlier[-1] != entry["version"]:
+                        earlier.pop()
+                if not earlier or earlier[-1] != entry["version"]:
+                    earlier.append(entry["version"])
+            kept = {record.version for record in self.list()} - {now}
+            target = next((name for name in reversed(earlier) if name in kept), None)
+            if target is None:
+                raise VersionError(
+                    f"roll back: expected a version that was published before {now}, got none that is kept. "
+                    f"Publish one by its name."
+                )
+            self._publish(target, by, reason or f"rolled back from {now}", rollback=True)
+            return self.get(target)
+
+    def delete(self, name: str, by: str = "unknown") -> VersionRecord:
+        """Deletes the weights of a version; its record stays and its name is never given again.
+
+        Raises:
+            UnknownVersionError: if there is none of that name.
+            VersionError: if it is the published one.
+        """
+        with self._locked():
+            file = self.checkpoint(name)
+            if name == self._published_version():
+                raise VersionError(f"version {name}: it is the published one. Publish another one, then delete this.")
+            record = dataclasses.replace(self.get(name), deleted={"time": utc_now(), "by": by})
+            record.write(self._record_file(name))
+            file.unlink()
+            return record
+
+    def adopt(self) -> VersionRecord | None:
+        """Takes in a published checkpoint that is no version yet, and clears what a killed process left behind.
+
+        Such a checkpoint was put there by hand, or by a release without versions. It keeps its name if that is free;
+        else it gets the next one, and its file says so.
+
+        Returns:
+            The record of the new version; None where there was nothing to take in.
+
+        Raises:
+            CheckpointError: if the published file is damaged.
+        """
+        with self._locked():
+            self._clear_leftovers()
+            return self._adopt()
+
+    # How ----------------------------------------------------------------------------------------------------
+
+    def _adopt(self) -> VersionRecord | None:
+        facts = self._published_facts()
+        if facts is None:
+            return None
+        name = facts["version"]
+        if self._is_version(name, facts):
+            return None
+        checkpoint = load_checkpoint(self._published)
+        free = version_number(name) is not None and not (self._folder / name).exists()
+        record = VersionRecord(origin="adopted", adopted_as=None if free else name)
+        same = self._published if free and facts.get("created") else None
+        added = self._add(checkpoint, record, name if free else f"v{self._next_number()}", same)
+        self._publish(added.version, "server", "found as the published model and adopted", rollback=False)
+        logger.info("adopted %s as version %s", self._published, added.version)
+        return added
+
+    def _names(self) -> Sequence[str]:
+        names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        return sorted((name for name in names if version_number(name)), key=lambda name: version_number(name) or 0)
+
+    def _record_file(self, name: str) -> Path:
+        return self._folder / name / "version.json"
+
+    def _next_number(self) -> int:
+        known = [version_number(name) or 0 for name in self._names()]
+        with suppress(CheckpointError):
+            known.append(version_number(self.published() or "") or 0)
+        return max(known, default=0) + 1
+
+    def _published_facts(self) -> dict[str, Any] | None:
+        try:
+            state = self._published.stat()
+        except FileNotFoundError:
+            return None
+        stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
+        if self._known is None or self._known[0] != stamp:
+            facts = read_checkpoint_task(self._published)[1]
+            self._known = stamp, {**facts, "version": str(facts.get("version", "unversioned"))}
+        return self._known[1]
+
+    def _published_version(self) -> str | None:
+        """The published version, after taking in what was put in its place by hand; None where that is damaged."""
+        try:
+            self._adopt()
+            return self.published()
+        except CheckpointError:
+            return None
+
+    def _is_version(self, name: str, facts: dict[str, Any]) -> bool:
+        if version_number(name) is None or not self._record_file(name).is_file():
+            return False
+        record = VersionRecord.read(self._record_file(name))
+        return record.deleted is None and record.created == facts.get("created")
+
+    def _add(self, checkpoint: Checkpoint, record: VersionRecord, name: str, same: Path | None = None) -> VersionRecord:
+        """Makes a version's folder; ``same`` is a file that holds just this checkpoint already."""
+        info = {**checkpoint.info, "version": name, "generation": version_number(name)}
+        info.setdefault("created", utc_now())
+        cases = info.get("cases", [])
+        if record.origin == "adopted":  # runs before its last one left no record here: none of their cases may validate
+            cases = sorted({*cases, *info.get("trained_on", [])})
+        record = dataclasses.replace(
+            record,
+            version=name,
+            created=info["created"],
+            parent=info.get("parent"),
+            cases=[str(case) for case in cases],
+            labels=dict(checkpoint.task.labels),
+            head=info.get("head"),
+            preset=info.get("preset"),
+            iterations=info.get("iterations"),
+            loss=info.get("loss"),
+            minutes=info.get("minutes"),
+            stopped=info.get("stopped"),
+        )
+        new = self._folder / f".{name}.{uuid.uuid4().hex}{_NEW_SUFFIX}"
+        try:
+            new.mkdir(parents=True)
+            if same is None:
+                save_checkpoint(new / "model.pt", checkpoint.model, checkpoint.task, info)
+            else:
+                link_whole(same, new / "model.pt")
+            if os.name != "nt":  # there, a read-only file could not be replaced or deleted
+                # The published file is the same one: copying a checkpoint over it must not change the version.
+                (new / "model.pt").chmod(0o444)
+            record.write(new / "version.json")
+            os.rename(new, self._folder / name)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        return record
+
+    def _publish(self, name: str, by: str, reason: str, rollback: bool) -> None:
+        file = self.checkpoint(name)
+        _, facts = read_checkpoint_task(file)
+        if not self._is_version(name, facts) or facts.get("version") != name:
+            raise CheckpointError(
+                f"{file}: expected the weights of version {name}, got those of {facts.get('version')!r}. "
+                f"The file was replaced: put a copy back, or publish another version."
+            )
+        entries = self._effective_log()
+        entry = {"version": name, "by": by, "time": utc_now(), "reason": reason, "rollback": rollback}
+        write_text(self._log, json.dumps({"publications": [*entries, entry]}, indent=2, ensure_ascii=False) + "\n")
+        link_whole(file, self._published)
+
+    def _effective_log(self) -> Sequence[dict[str, Any]]:
+        """As :meth:`publications`; in full where the published file is damaged and nobody can tell."""
+        try:
+            return self.publications()
+        except CheckpointError:
+            return _entries(self._log)
+
+    def _clear_leftovers(self) -> None:
+        """What was begun and never completed: new versions, and weights whose deletion is on record."""
+        if self._folder.is_dir():
+            for leftover in self._folder.glob(f".*{_NEW_SUFFIX}"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        for record in self.records():
+            if record.deleted is not None:
+                (self._folder / record.version / "model.pt").unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / ".versions.lock", timeout=_LOCK_SECONDS)
+        try:
+            with lock:
+                yield
+        except Timeout as error:
+            raise VersionError(
+                f"{self.root}: another process has been changing the versions for {_LOCK_SECONDS:g} s. Try again."
+            ) from error
+
+
+def _entries(log: Path) -> list[dict[str, Any]]:
+    return [dict(entry) for entry in read_json(log).get("publications", [])]

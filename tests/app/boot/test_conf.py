@@ -1,0 +1,272 @@
+"""Settings and labels: what is accepted, what is refused, and which source of labels wins."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from lib.boot.checks import StartupError, host_from_arguments
+from lib.boot.conf import OPTIONS, AppConf, parse_labels
+from lib.boot.setup import Setup
+from lib.names import checked_name, split_suffix
+from lib.paths import write_text
+from lib.storage.registry import DATASTORE_FILE, check_registry, images_folder
+from lib.training.task import TrainRequest
+
+from rep3d.errors import ConfigError
+from rep3d.tasks.registry import registered_task
+from rep3d.training.train import TrainSettings
+from tests.app.data import publish_small_model, unchanged, write_image
+from tests.app.server import APP_DIR
+
+
+def test_labels_by_order_or_by_value() -> None:
+    assert parse_labels("liver, tumour") == {"liver": 1, "tumour": 2}
+    assert parse_labels("liver=2,tumour=5") == {"liver": 2, "tumour": 5}
+
+
+@pytest.mark.parametrize("text", ["", "a,", "a=1,b", "a=x", "a=0", "a,a", "a=1,b=1", "a=-1", "=1", " , "])
+def test_labels_that_are_none(text: str) -> None:
+    with pytest.raises(StartupError, match="expected .* got .*--conf labels"):
+        parse_labels(text)
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"label": "a"}, "--conf settings among"),
+        ({"preset": "huge"}, "'huge'"),
+        ({"variant": "big"}, "['learned', 'fixed', 'none'], got 'big'"),
+        ({"device": "cuda:99"}, "cuda:99"),
+        ({"device": "nonsense"}, "nonsense"),
+        ({"modality": "PET"}, "'PET'"),
+        ({"models": "liver"}, "amos_ct, amos_mri, kits, msd_pancreas, msd_hepatic_vessel, msd_hippocampus, rep3d"),
+        ({"models": "kits,"}, "'kits,'"),
+        ({"models": "kits,kits"}, "each of --conf models once"),
+        ({"models": "kits,msd_pancreas", "labels": "a"}, "add 'rep3d' to --conf models"),
+        ({"roi_size": "95"}, "multiples of 16"),
+        ({"roi_size": "16"}, "one of them 32 or more"),
+        ({"roi_size": "96,96"}, "one number or three, got '96,96'"),
+        ({"roi_size": "ninety"}, "--conf roi_size to be"),
+        ({"spacing": "0"}, "from 0.01 to 100 mm"),
+        ({"spacing": "nan"}, "from 0.01 to 100 mm"),
+        ({"iterations": "1.5"}, "a whole number from 1"),
+        ({"iterations": "0"}, "a whole number from 1"),
+        ({"max_minutes": "soon"}, "--conf max_minutes to be a number"),
+        ({"max_minutes": "inf"}, "--conf max_minutes to be a number"),
+        ({"train_every": "-1"}, "a whole number from 0"),
+        ({"publish_margin": "nan"}, "--conf publish_margin to be a number from 0 to 1"),
+        ({"score_minutes": "-1"}, "--conf score_minutes"),
+        ({"strategy": "best"}, "'hybrid'"),
+        ({"lease_minutes": "0"}, "--conf lease_minutes"),
+    ],
+)
+def test_settings_that_are_none(tmp_path: Path, conf: dict[str, str], words: str) -> None:
+    with unchanged(tmp_path), pytest.raises(StartupError) as refusal:
+        Setup.find(str(tmp_path), conf)
+    assert words in str(refusal.value)
+
+
+def test_help_lists_every_setting_with_its_default() -> None:
+    with pytest.raises(StartupError) as shown:
+        AppConf.parse({"help": "me"})
+    lines = {line.split()[1]: line for line in str(shown.value).splitlines() if line.startswith("  --conf ")}
+    assert set(lines) == set(OPTIONS) == {field.name for field in fields(AppConf)} - {"values_given"} | {"help"}
+    assert all("Default: " in line for name, line in lines.items() if name != "help")
+    # What is shown is what holds.
+    for field in fields(AppConf):
+        if field.default is not None and field.name not in ("values_given", "device"):
+            shown_default = lines[field.name].rsplit("Default: ", 1)[1].rstrip(".")
+            assert OPTIONS[field.name].parse(shown_default) == field.default
+
+
+def test_settings_are_read() -> None:
+    conf = AppConf.parse(
+        {
+            "models": "kits, rep3d",
+            "labels": "a=1",
+            "device": "cpu",
+            "modality": "mr",
+            "roi_size": "96x96x64",
+            "spacing": "1.5",
+            "train_every": "5",
+            "publish_margin": "0",
+            "lease_minutes": "0.5",
+            "variant": "fixed",
+            "strategy": "margin",
+            "iterations": "20",
+        }
+    )
+    assert (conf.models, conf.labels, conf.values_given) == (("kits", "rep3d"), {"a": 1}, True)
+    assert (conf.roi_size, conf.spacing, conf.modality) == ((96, 96, 64), (1.5, 1.5, 1.5), "MRI")
+    assert (conf.train_every, conf.publish_margin, conf.lease_minutes) == (5, 0.0, 0.5)
+    assert (conf.variant, conf.strategy, conf.iterations) == ("fixed", "margin", 20)
+    assert not AppConf.parse({"labels": "a,b"}).values_given
+
+
+def test_settings_of_monai_label_are_no_concern_of_ours() -> None:
+    assert AppConf.parse({"server_mode": "true", "device": "cpu"}).device == "cpu"
+
+
+HIPPOCAMPUS = {"labels": {"0": "background", "1": "Anterior", "2": "Posterior"}, "modality": {"0": "MRI"}}
+
+
+def _served(folder: Path, **conf: str) -> dict[str, dict[str, int]]:
+    """Model name to its labels."""
+    return {name: dict(model.labels) for name, model in Setup.find(str(folder), conf).models.items()}
+
+
+def test_labels_come_from_conf_then_data_set_then_map_then_model(tmp_path: Path) -> None:
+    publish_small_model(tmp_path, {"model": 4})
+    assert _served(tmp_path) == {"rep3d": {"model": 4}}
+    write_text(tmp_path / "rep3d" / "labels.json", '{"labels": {"m": 2}, "models": {"rep3d": ["m"]}, "served": []}')
+    assert _served(tmp_path) == {"rep3d": {"m": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "set"}}))
+    assert _served(tmp_path) == {"rep3d": {"set": 1}}
+    # "set" and "model" are values that files of this folder may contain.
+    assert _served(tmp_path, labels="conf") == {"rep3d": {"conf": 3}}
+    assert _served(tmp_path, labels="conf=9") == {"rep3d": {"conf": 9}}
+
+
+def test_nothing_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="--conf models with a registered"):
+        Setup.find(str(tmp_path), {})
+
+
+def test_default_is_the_registered_task_that_fits(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps(HIPPOCAMPUS))
+    setup = Setup.find(str(tmp_path), {"device": "cpu"})
+    model = setup.models[setup.default_model]
+    assert (setup.default_model, dict(model.labels)) == ("msd_hippocampus", {"Anterior": 1, "Posterior": 2})
+    assert model.task == registered_task("msd_hippocampus") and model.modality == "MRI"
+    assert model.facts()["terms"]["Anterior"]["type"]["meaning"] == "Hippocampus"
+    # Extended, it is still that model, so that what it has learned goes on.
+    extended = Setup.find(str(tmp_path), {"labels": "Anterior,Posterior,Cyst"})
+    assert {name: dict(model.labels) for name, model in extended.models.items()} == {
+        "msd_hippocampus": {"Anterior": 1, "Posterior": 2, "Cyst": 3}
+    }
+    assert set(extended.models["msd_hippocampus"].task.terms) == {"Anterior", "Posterior"}
+    assert list(_served(tmp_path, labels="Liver")) == ["rep3d"]
+    (tmp_path / "dataset.json").write_text(json.dumps({**HIPPOCAMPUS, "modality": {"0": "CT"}}))
+    assert list(_served(tmp_path)) == ["rep3d"]
+
+
+def test_what_was_served_last_is_served_again(tmp_path: Path) -> None:
+    Setup.find(str(tmp_path), {"models": "kits,rep3d", "labels": "a,b"}).label_map.write()
+    assert _served(tmp_path) == {"kits": {"kidney": 1, "tumor": 2, "cyst": 3}, "rep3d": {"a": 4, "b": 5}}
+
+
+def test_task_settings_can_be_overridden(tmp_path: Path) -> None:
+    given = {"models": "kits", "roi_size": "64", "spacing": "2,2,3"}
+    task = Setup.find(str(tmp_path), given).models["kits"].task
+    assert (task.roi_size, task.spacing) == ((64, 64, 64), (2.0, 2.0, 3.0))
+    assert task.intensity == registered_task("kits").intensity
+
+
+def test_first_training_follows_images_or_settings(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "case.nii.gz")
+    free = Setup.find(str(tmp_path), {"labels": "a"}).models["rep3d"]
+    assert free.task is None
+    found = free.task_for([image])
+    assert (found.labels, found.name, found.spacing[2]) == ({"a": 1}, "rep3d", 1.2)
+    given = {"labels": "a", "roi_size": "48", "spacing": "2", "modality": "CT"}
+    asked = Setup.find(str(tmp_path), given).models["rep3d"].task_for([image])
+    assert (asked.roi_size, asked.spacing, asked.modality) == ((48, 48, 48), (2.0, 2.0, 2.0), "CT")
+    coarse = Setup.find(str(tmp_path), {"labels": "a", "spacing": "1,1,20"}).models["rep3d"].task_for([image])
+    assert coarse.roi_size[2] < found.roi_size[2]
+    registered = Setup.find(str(tmp_path), {"models": "kits"}).models["kits"]
+    assert registered.task_for([image]) == registered_task("kits")
+
+
+def test_a_published_models_own_patch_wins_and_that_is_said(tmp_path: Path) -> None:
+    publish_small_model(tmp_path)
+    model = Setup.find(str(tmp_path), {"roi_size": "64", "spacing": "1"}).models["rep3d"]
+    assert model.task.roi_size == (32, 32, 32)
+    (note,) = model.notes
+    assert "roi_size 64,64,64 has no effect" in note and "32,32,32" in note and "published.pt away" in note
+
+
+def test_extending_the_labels_of_a_published_model_says_so(tmp_path: Path) -> None:
+    publish_small_model(tmp_path, {"liver": 1})
+    same = Setup.find(str(tmp_path), {"labels": "liver"}).models["rep3d"]
+    assert (same.head.changed, same.notes, same.facts()["head"]) == (False, (), None)
+    more = Setup.find(str(tmp_path), {"labels": "tumour,liver"}).models["rep3d"]
+    assert dict(more.labels) == {"liver": 1, "tumour": 2}
+    assert more.facts()["head"] == {"kept": ["liver"], "added": ["tumour"], "dropped": []}
+    assert "the model knows liver" in more.notes[0] and "rows of tumour begin anew" in more.notes[0]
+    other = Setup.find(str(tmp_path), {"labels": "spleen"}).models["rep3d"]
+    assert dict(other.labels) == {"spleen": 2} and other.head.kept == ()
+    assert "knows none of the labels spleen" in other.notes[0]
+
+
+def test_modality_comes_from_the_data_set(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"1": "a"}, "modality": {"0": "CT"}}))
+    assert Setup.find(str(tmp_path), {}).models["rep3d"].modality == "CT"
+    assert Setup.find(str(tmp_path), {"modality": "MRI"}).models["rep3d"].modality == "MRI"
+
+
+def test_what_is_damaged_is_not_started_with(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text('{"labels": [1]}')
+    with pytest.raises(StartupError, match=r"labels in dataset\.json"):
+        Setup.find(str(tmp_path), {})
+    model = publish_small_model(tmp_path)
+    model.write_bytes(model.read_bytes()[:3000])
+    with unchanged(tmp_path), pytest.raises(StartupError, match=r"can be loaded.*published\.pt away"):
+        Setup.find(str(tmp_path), {"labels": "a"})
+    (tmp_path / DATASTORE_FILE).write_text('{"name": "x", "obj')
+    with unchanged(tmp_path), pytest.raises(StartupError, match="Move that file away"):
+        check_registry(tmp_path / DATASTORE_FILE)
+
+
+def test_preset_follows_the_published_model(tmp_path: Path) -> None:
+    publish_small_model(tmp_path)
+    assert Setup.find(str(tmp_path), {}).models["rep3d"].preset == "tiny"
+    with pytest.raises(StartupError, match="preset of the published model"):
+        Setup.find(str(tmp_path), {"preset": "base"})
+
+
+def test_a_dicom_server_is_not_served() -> None:
+    with pytest.raises(StartupError, match="local folder"):
+        Setup.find("https://example.org/dicom-web", {"labels": "a"})
+
+
+def test_images_are_found_in_either_layout(tmp_path: Path) -> None:
+    assert images_folder(tmp_path) == "."
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "dataset.json").write_text("{}")
+    write_image(tmp_path / "._hidden.nii.gz")
+    assert images_folder(tmp_path) == "imagesTr"
+    write_image(tmp_path / "case.nii.gz")
+    assert images_folder(tmp_path) == "."
+
+
+def test_address_is_read_from_the_command_line() -> None:
+    assert host_from_arguments(["start_server", "--app", "x", "-p", "1", "-i", "127.0.0.1"]) == "127.0.0.1"
+    assert host_from_arguments(["start_server", "--host=::1"]) == "::1"
+    assert host_from_arguments(["start_server", "--app", "x"]) == "0.0.0.0"
+
+
+def test_names_and_suffixes() -> None:
+    assert checked_name("image id", "Müller 2.1_a-b") == "Müller 2.1_a-b"
+    assert split_suffix("a.nii.gz.b.nii.gz", (".nii.gz", ".nii")) == ("a.nii.gz.b", ".nii.gz")
+    assert split_suffix("a.nii", (".nii.gz", ".nii")) == ("a", ".nii")
+    assert split_suffix("a.png", (".nii.gz", ".nii")) == ("a.png", "")
+
+
+def test_training_request() -> None:
+    defaults = TrainSettings(device="cpu", preset="tiny")
+    request = TrainRequest.parse({"iterations": 7, "score_minutes": 0, "model": "rep3d", "gpus": "all"}, defaults)
+    assert (request.settings.iterations, request.settings.device, request.score_minutes) == (7, "cpu", 0.0)
+    with pytest.raises(ConfigError, match="max_epochs"):
+        TrainRequest.parse({"max_epochs": 5}, defaults)
+
+
+@pytest.mark.parametrize("version", [(3, 9, 18), (3, 12, 1)])
+def test_other_pythons_are_refused(monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int]) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    with pytest.raises(RuntimeError, match=r"expected Python 3\.10 or 3\.11"):
+        runpy.run_path(str(APP_DIR / "lib" / "boot" / "environment.py"))

@@ -1,0 +1,266 @@
+"""DICOM files sent to a server as a .zip file: series become images; whatever else such a file is leaves no trace."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import stat
+import struct
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from fastapi import HTTPException
+from pydicom.uid import generate_uid
+from Rep3DLabelLib.client import Rep3DClient
+from Rep3DLabelLib.errors import InvalidRequestError
+
+from tests.app.data import unchanged
+from tests.app.server import AppServer
+from tests.rep3d.imaging.test_dicom import write_series
+
+
+def pack(folder: Path, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """All files below a folder, as a .zip file."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", compression) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return packed.getvalue()
+
+
+def packed_entries(entries: dict[str, bytes], change: Callable[[zipfile.ZipInfo], object] | None = None) -> bytes:
+    """A .zip file with these entries, each changed as wanted."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name  # as it is: the constructor would change some
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            if change:
+                change(entry)
+            archive.writestr(entry, content)
+    return packed.getvalue()
+
+
+def send(server: AppServer, content: bytes) -> dict:
+    answer = server.put("/rep3d/dicom", files={"file": ("file.zip", content)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def remove(server: AppServer, studies: Path, found: dict) -> None:
+    """Takes away what a test brought in."""
+    for image in found["images"]:
+        assert server.request("DELETE", "/datastore/image", params={"id": image}).ok
+    if found["folder"]:
+        shutil.rmtree(studies / found["folder"])
+
+
+def test_a_series_becomes_an_image_once(server: AppServer, studies: Path, tmp_path: Path) -> None:
+    uid = generate_uid()
+    folder = write_series(tmp_path / "Miller^John" / "CT", uid=uid).parent
+    (folder / "viewer.exe").write_bytes(b"MZ" + bytes(1000))
+    found = send(server, pack(folder))
+    (image,) = found["images"]
+    assert (found["failed"], found["known"]) == ([], [])
+    assert "Miller" not in json.dumps(found)
+    kept = sorted(file.name for file in (studies / found["folder"]).rglob("*"))
+    assert kept == [f"{number:05}.dcm" for number in range(6)]
+    stored = server.get("/datastore/image", params={"image": image}).content
+    (tmp_path / "back.nii.gz").write_bytes(stored)
+    values = np.asanyarray(nib.load(tmp_path / "back.nii.gz").dataobj)
+    assert values.shape == (5, 4, 6) and values[3, 2, 4] == 400 + 20 + 3 - 1024
+    assert json.loads((studies / "rep3d" / "dicom.json").read_text())["imported"][uid]["image"] == image
+    assert not (studies / "rep3d" / "incoming").exists()
+
+    with unchanged(studies):
+        again = send(server, pack(folder))
+    assert again == {"images": [], "known": [{"series": uid, "image": image}], "failed": [], "folder": None}
+    remove(server, studies, found)
+    back = send(server, pack(folder))  # its image was removed: who sends it once more wants it back
+    assert len(back["images"]) == 1 and back["known"] == []
+    remove(server, studies, back)
+
+
+def test_what_cannot_be_used_does_not_stop_the_rest(server: AppServer, studies: Path, tmp_path: Path) -> None:
+    write_series(tmp_path / "good", uid=generate_uid())
+    bad = write_series(tmp_path / "bad", uid=generate_uid())
+    for file in sorted(bad.iterdir())[2:4]:
+        file.unlink()
+    with unchanged(studies):
+        only_bad = send(server, packed_entries({f"b/{file.name}": file.read_bytes() for file in bad.iterdir()}))
+    assert only_bad["images"] == [] and "are missing" in only_bad["failed"][0]["error"]
+    found = send(server, pack(tmp_path))
+    assert len(found["images"]) == 1 and [one["error"] for one in found["failed"]] == [only_bad["failed"][0]["error"]]
+    remove(server, studies, found)
+
+
+def test_a_real_series_through_the_client(server: AppServer, studies: Path, shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "dicom_mr" / "hippocampus_crop"
+    (tmp_path / "all.zip").write_bytes(pack(source))
+    client = Rep3DClient(server.url)
+    seen: list[tuple[int, int | None]] = []
+    found = client.upload_dicom(tmp_path / "all.zip", progress=lambda done, total: seen.append((done, total)))
+    (image,) = found.images
+    assert found.failed == () and found.folder
+    assert seen[-1][0] == seen[-1][1] and seen[-1][0] > (tmp_path / "all.zip").stat().st_size
+    file = client.download_image(image, tmp_path)
+    assert nib.load(file).shape[2] == len(list(source.iterdir()))
+    again = client.upload_dicom(tmp_path / "all.zip")
+    assert (again.images, again.known, again.folder) == ((), (image,), "")
+    with pytest.raises(InvalidRequestError, match="Nothing was changed"), unchanged(studies):
+        (tmp_path / "none.zip").write_bytes(packed_entries({"a.txt": b"hello"}))
+        client.upload_dicom(tmp_path / "none.zip")
+    remove(server, studies, {"images": found.images, "folder": found.folder})
+
+
+DICOM = bytes(128) + b"DICM" + bytes(2000)
+
+
+def _link(entry: zipfile.ZipInfo) -> None:
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+
+def _device(entry: zipfile.ZipInfo) -> None:
+    entry.external_attr = (stat.S_IFBLK | 0o666) << 16
+
+
+def _damaged() -> bytes:
+    content = bytearray(packed_entries({"a.dcm": DICOM + bytes(range(256)) * 20}))
+    content[60:90] = bytes(30)
+    return bytes(content)
+
+
+def _declaring(size: int, count: int = 1) -> bytes:
+    """A file whose list of contents lies about the size of its entries."""
+    content = bytearray(packed_entries({f"{number}.dcm": DICOM for number in range(count)}))
+    place = 0
+    for _ in range(count):
+        place = content.index(b"PK\x01\x02", place + 1)
+        struct.pack_into("<I", content, place + 24, size)
+    return bytes(content)
+
+
+def _encrypted() -> bytes:
+    content = bytearray(packed_entries({"a.dcm": DICOM}))
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
+def _many() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(20_001):
+            archive.writestr(f"{number}.dcm", b"")
+    return packed.getvalue()
+
+
+BAD = {
+    "no zip": (b"hello", "a .zip file"),
+    "nothing": (b"", "a .zip file"),
+    "only an end": (b"PK\x05\x06" + bytes(10), "a .zip file"),
+    "half": (packed_entries({"a.dcm": DICOM * 50})[:-30], "a .zip file"),
+    "empty": (packed_entries({}), "DICOM files in it"),
+    "no DICOM": (packed_entries({"a.dcm": b"no", "b.zip": packed_entries({"a.dcm": DICOM})}), "DICOM files in it"),
+    "absolute": (packed_entries({"/etc/a.dcm": DICOM}), "plain names"),
+    "up": (packed_entries({"good.dcm": DICOM, "a/../../b.dcm": DICOM}), "plain names"),
+    "up in the way of Windows": (packed_entries({"..\\b.dcm": DICOM}), "plain names"),
+    "a drive": (packed_entries({"C:\\b.dcm": DICOM}), "plain names"),
+    "a line break": (packed_entries({"a\nb.dcm": DICOM}), "plain names"),
+    "a long name": (packed_entries({"a/" * 2000: b""}), "plain names"),
+    "a link": (packed_entries({"a.dcm": b"/etc/passwd"}, _link), "a link or a device"),
+    "a device": (packed_entries({"a.dcm": b""}, _device), "a link or a device"),
+    "a password": (_encrypted(), "encrypted"),
+    "damaged": (_damaged(), "damaged"),
+    "too much declared": (_declaring(1 << 20), "damaged"),
+    "far too much declared": (_declaring(0xFFFFFFF0, 2), "GiB when unpacked"),
+    "DICOM in name only": (packed_entries({"a.dcm": DICOM}), "DICOM images"),
+    "too little declared": (_declaring(200), "damaged"),
+    "another way of packing": (
+        packed_entries({"a.dcm": DICOM}, lambda entry: setattr(entry, "compress_type", zipfile.ZIP_LZMA)),
+        "in the usual way",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_leaves_nothing_behind(server: AppServer, studies: Path, name: str) -> None:
+    content, words = BAD[name]
+    with unchanged(studies):
+        answer = server.put("/rep3d/dicom", files={"file": ("file.zip", content)})
+    assert answer.status_code == 422 and words in answer.json()["detail"], answer.text
+    assert not list(studies.glob("dicom-*")) and not (studies / "rep3d" / "incoming").exists()
+
+
+def test_too_many_files_and_no_file(server: AppServer, studies: Path) -> None:
+    with unchanged(studies):
+        answer = server.put("/rep3d/dicom", files={"file": ("file.zip", _many())})
+        assert answer.status_code == 422 and "at most 20000 files" in answer.json()["detail"]
+        assert server.put("/rep3d/dicom").status_code == 422
+        assert server.put("/rep3d/dicom", data={"file": "text"}).status_code == 422
+
+
+# The parts, in this process ----------------------------------------------------------------------------------
+
+
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lib.dicom import upload as dicom_upload
+    from lib.dicom.upload import Limits, unpack_dicom
+
+    content = packed_entries({f"{number}.dcm": DICOM + bytes(100_000) for number in range(4)})
+
+    def refused(limits: Limits) -> HTTPException:
+        with pytest.raises(HTTPException) as caught:
+            unpack_dicom(io.BytesIO(content), tmp_path / "out", limits)
+        assert not list(tmp_path.iterdir())
+        return caught.value
+
+    assert "at most 3 files" in refused(Limits(files=3)).detail
+    assert "GiB when unpacked" in refused(Limits(bytes=300_000)).detail
+    assert "at most 0 files" in refused(Limits(files=0)).detail  # already by the size of the list of contents
+    monkeypatch.setattr(dicom_upload, "_checked_entries", lambda archive, limits: archive.infolist())
+    assert "GiB when unpacked" in refused(Limits(bytes=300_000)).detail  # by what really comes
+    monkeypatch.undo()
+    monkeypatch.setattr(dicom_upload, "_SPARE", 1 << 60)
+    full = refused(Limits())
+    assert full.status_code == 507 and "Make room" in full.detail
+    monkeypatch.undo()
+    assert unpack_dicom(io.BytesIO(content), tmp_path / "out", Limits(files=4)) == 4
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lib.dicom import upload as dicom_upload
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dicom_upload, "_write", full)
+    with pytest.raises(HTTPException, match="No space left") as caught:
+        dicom_upload.unpack_dicom(io.BytesIO(packed_entries({"a.dcm": DICOM})), tmp_path / "out")
+    assert caught.value.status_code == 507 and not list(tmp_path.iterdir())
+
+
+def test_random_damage_never_escapes(tmp_path: Path) -> None:
+    from lib.dicom.upload import unpack_dicom
+
+    good = packed_entries({f"{number}.dcm": DICOM for number in range(3)})
+    random = np.random.default_rng(0)
+    begin = time.monotonic()
+    for attempt in range(400):
+        content = bytearray(good)
+        for place in random.integers(0, len(good), 1 + attempt % 5):
+            content[place] = random.integers(0, 256)
+        target = tmp_path / f"{attempt}"
+        try:
+            unpack_dicom(io.BytesIO(bytes(content)), target)
+        except HTTPException as error:
+            assert error.status_code in (422, 507)
+            assert not target.exists()
+        if time.monotonic() - begin > 30:
+            break

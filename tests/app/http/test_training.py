@@ -1,0 +1,128 @@
+"""Training on a real server: what becomes of a version, and what a kill at a bad moment leaves."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rep3d.evaluation.gate import decide
+from rep3d.versions.store import VersionStore
+from tests.app.data import CONF, publish_small_model, write_image, write_label
+from tests.app.server import AppServer
+
+HARDLY = {"iterations": 1, "learning_rate": 1e-9, "score_minutes": 0}
+
+
+def _store(server: AppServer) -> VersionStore:
+    return VersionStore(server.studies / "rep3d" / "models" / "rep3d")
+
+
+def _wait(what: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def _submit(server: AppServer, number: int, scratch: Path) -> None:
+    label = write_label(scratch / f"{number}.nii.gz", number).read_bytes()
+    answer = server.put("/datastore/label", params={"image": f"case_{number}"}, files={"label": ("l.nii.gz", label)})
+    assert answer.ok, answer.text
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+    """A server with an untrained published model, eight images, and labels for the first five."""
+    studies = tmp_path_factory.mktemp("training")
+    for number in range(8):
+        write_image(studies / f"case_{number}.nii.gz", number)
+    for number in range(5):
+        write_label(studies / "labels" / "final" / f"case_{number}.nii.gz", number)
+    publish_small_model(studies)
+    conf = {**CONF, "train_every": "2", "iterations": "1", "score_minutes": "0"}
+    with AppServer(studies, tmp_path_factory.mktemp("scratch"), conf) as running:
+        yield running
+
+
+def test_version_that_is_not_better_is_kept(server: AppServer) -> None:
+    assert server.post("/train/rep3d", json=HARDLY).ok
+    stats = server.wait_for_training()
+    assert (stats["phase"], stats["error"]) == ("done", None)
+    assert (stats["cases"], stats["validation_cases"], stats["validation_kind"]) == (4, 1, "held-out")
+    assert (stats["version_made"], stats["version"], stats["resumable"]) == ("v2", "v1", None)
+    store = _store(server)
+    made = store.get("v2")
+    roles = json.loads((store.root / "roles.json").read_text())
+    (held_out,) = (case for case, role in roles.items() if role == "validation")
+    assert made.validation_cases == [held_out]
+    assert sorted([*made.cases, held_out]) == [f"case_{number}" for number in range(5)]
+    assert set(made.label_hashes) == set(made.cases)
+    assert (made.parent, made.compared_with) == ("v1", "v1")
+    assert made.decision == decide(made.case_scores, made.compared, margin=0.005).to_dict()
+    assert made.decision["published"] is False
+    assert "more than +0.005 is needed" in made.decision["reason"]
+    assert stats["decision"]["reason"] == made.decision["reason"]
+    assert store.published() == "v1"
+    assert not (store.root / "run").exists()
+
+
+def test_version_that_is_better_is_published(server: AppServer) -> None:
+    assert server.post("/train/rep3d", json={"iterations": 250, "learning_rate": 0.02, "score_minutes": 0}).ok
+    stats = server.wait_for_training()
+    assert stats["phase"] == "done", stats
+    made = _store(server).get("v3")
+    assert made.parent == "v1"  # the one that was kept is no start
+    assert made.decision is not None
+    assert made.decision["published"], made.decision
+    assert made.decision["difference"] > 0.005
+    assert made.scores
+    assert made.stopped == "iterations"
+    answer = server.post("/infer/rep3d", params={"image": "case_7", "output": "json"})
+    assert answer.json()["version"] == stats["version"] == "v3"
+    assert server.get("/rep3d/models/rep3d/versions").json()["publications"][-1]["by"] == "training"
+    # Curves for the dashboard.
+    assert stats["losses"][-1][0] > 100
+    assert stats["losses"][-1][1] < stats["losses"][0][1]
+    assert len(stats["validations"]) >= 1
+    assert set(stats["validation"]) == {"head", "tail"}
+    assert stats["best"] == pytest.approx(max(dice for _, dice in stats["validations"]), abs=0.2)
+    for name in ("epoch", "epochs", "memory_mb", "elapsed_seconds"):
+        assert stats[name] > 0
+
+
+def test_stopped_at_once_even_before_it_trains(server: AppServer) -> None:
+    request = {"iterations": 100_000, "score_minutes": 0}
+    assert server.post("/train/rep3d", json=request).ok
+    started = time.monotonic()
+    assert server.request("DELETE", "/train/").json()["status"] == "STOPPED"
+    assert time.monotonic() - started < 5
+    stats = server.train_stats()
+    assert (stats["phase"], stats["error"], stats["resumable"]) == ("stopped", "stopped on request", None)
+    assert server.request("DELETE", "/train/").json() is None
+    assert _store(server).published() == "v3"
+
+
+def test_nothing_to_resume_is_409(server: AppServer) -> None:
+    answer = server.post("/train/rep3d", json={"resume": True})
+    assert (answer.status_code, "got none to resume" in answer.json()["detail"]) == (409, True)
+    answer = server.post("/train/rep3d", json={"resume": "perhaps"})
+    assert (answer.status_code, "resume: expected" in answer.json()["detail"]) == (422, True)
+
+
+def test_trains_by_itself_after_two_labels(server: AppServer, tmp_path: Path) -> None:
+    made = len(_store(server).list())
+    _submit(server, 5, tmp_path)
+    time.sleep(3)
+    assert server.get("/train/").json()["status"] == "STOPPED"
+    _submit(server, 6, tmp_path)
+    _wait(lambda: server.get("/train/").json()["status"] != "STOPPED")
+    stats = server.wait_for_training()
+    assert (stats["phase"], stats["cases"], stats["iterations"]) == ("done", 6, 1)
+    assert len(_store(server).list()) == made + 1
+    assert json.loads((server.studies / "rep3d" / "auto_train.json").read_text()) == {"rep3d": 0}

@@ -1,0 +1,361 @@
+"""The parts of a training that need no server: requests, status, which cases count and how much, scores, counting."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastapi import HTTPException
+from lib.boot.setup import Setup
+from lib.training import control as train_start
+from lib.training.auto import AutoTrain
+from lib.training.cases import LabelledCases, case_for, case_weights
+from lib.training.request import TrainRequest
+from lib.training.run import resumable_run
+from lib.training.scores import VersionScores
+from lib.training.status import TrainStatus, process_mark, read_status
+
+from rep3d.checkpoint import Checkpoint, load_checkpoint
+from rep3d.data.cases import Case
+from rep3d.errors import ConfigError, LabelError, NoCasesError
+from rep3d.evaluation.roles import Split
+from rep3d.files import file_hash
+from rep3d.training.settings import TrainSettings
+from rep3d.versions.record import VersionRecord
+from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti
+
+DEFAULTS = TrainSettings(device="cpu")
+
+
+# Requests -------------------------------------------------------------------------------------------------------------
+
+
+def test_request_goes_to_the_disk_and_back() -> None:
+    request = TrainRequest.parse({"iterations": 7, "score_minutes": 0, "model": "x"}, DEFAULTS)
+    assert TrainRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+    assert (request.settings.iterations, request.resume) == (7, "auto")
+
+
+@pytest.mark.parametrize("value", [1, 0, "true", None, "yes"])
+def test_resume_is_true_false_or_auto(value: Any) -> None:
+    with pytest.raises(ConfigError, match="resume: expected true, false or 'auto'"):
+        TrainRequest.parse({"resume": value}, DEFAULTS)
+
+
+def test_gpus_of_monai_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TrainRequest.parse({"multi_gpu": True, "gpus": "all"}, DEFAULTS).settings == DEFAULTS
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="this one has none"):
+            TrainRequest.parse({"gpus": "0,1"}, DEFAULTS)
+    with pytest.raises(ConfigError, match="multi_gpu: expected true or false"):
+        TrainRequest.parse({"multi_gpu": "yes"}, DEFAULTS)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    several = TrainRequest.parse({"multi_gpu": True}, DEFAULTS).settings
+    assert (several.gpus, several.device) == (("cuda:0", "cuda:1", "cuda:2", "cuda:3"), None)
+    for gpus in ("1,3", [1, 3], "cuda:1,cuda:3"):
+        assert TrainRequest.parse({"gpus": gpus}, DEFAULTS).settings.gpus == ("cuda:1", "cuda:3")
+    assert TrainRequest.parse({"gpus": 2}, DEFAULTS).settings.gpus == ("cuda:0", "cuda:1")
+    one = TrainRequest.parse({"gpus": "2"}, DEFAULTS).settings
+    assert (one.gpus, one.device) == (None, "cuda:2")
+    assert TrainRequest.parse({"gpus": "all"}, DEFAULTS).settings == DEFAULTS
+    with pytest.raises(ConfigError, match="gpus: expected"):
+        TrainRequest.parse({"gpus": {"a": 1}}, DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "visible", "sent"),
+    [
+        ({"multi_gpu": True, "gpus": "2"}, "", {"device": "cuda:2"}),  # one: not all that there are
+        ({"multi_gpu": True, "gpus": "1,3"}, "", {"multi_gpu": True, "gpus": "1,3"}),
+        ({"gpus": "0,1"}, "4,5,6,7", {"multi_gpu": True, "gpus": "4,5"}),
+    ],
+)
+def test_the_child_gets_the_gpus_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], visible: str, sent: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(train_start.train, "run_model", lambda model, values, enqueue: values)
+    task = SimpleNamespace(check=lambda params, _: TrainRequest.parse(params, DEFAULTS), announce=lambda *_: None)
+    app = SimpleNamespace(
+        check_trainer=lambda _: task,
+        datastore=lambda: None,
+        auto_train=SimpleNamespace(began=lambda _: None),
+        served={},
+    )
+    assert train_start.start_training(app, "rep3d", asked) == sent  # type: ignore[arg-type]
+
+
+# Status ---------------------------------------------------------------------------------------------------------------
+
+
+def _dead_process() -> dict[str, float]:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    return {"pid": float(ended.stdout), "created": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "process", "phase", "words"),
+    [
+        ([{"status": "RUNNING"}], None, "training", None),
+        ([{"status": "RUNNING"}], "own", "training", None),
+        ([{"status": "DONE"}, {"status": "SUBMITTED"}], None, "training", None),
+        ([{"status": "RUNNING"}], "dead", "interrupted", "ended without a result"),
+        ([{"status": "RUNNING"}], "later", "interrupted", "ended without a result"),
+        ([{"status": "STOPPED"}], "dead", "stopped", "on request"),
+        ([{"status": "ERROR", "details": ["one", "Killed"]}], "dead", "interrupted", "Killed"),
+        ([{"status": "ERROR"}], None, "error", "none"),
+        ([], "dead", "interrupted", "the server ended"),
+    ],
+)
+def test_a_run_without_its_process_is_not_running(
+    tmp_path: Path, tasks: list, process: str | None, phase: str, words: str | None
+) -> None:
+    own = process_mark()
+    marks = {None: None, "own": own, "dead": _dead_process(), "later": {**own, "created": own["created"] - 9}}
+    path = tmp_path / "status.json"
+    assert read_status(path, tasks) == {}
+    TrainStatus(path, process=marks[process]).update({"phase": "training", "eta_seconds": 100.0})
+    status = read_status(path, tasks)
+    assert status["phase"] == phase
+    assert (words in status["error"]) if words else status["error"] is None
+    assert (status["eta_seconds"] is None) == bool(words)
+
+
+def _progress(iteration: int, dice: float | None = None) -> dict[str, Any]:
+    return {"iteration": iteration, "loss": 1 / iteration, "validation": None if dice is None else {"a": dice}}
+
+
+def test_curves_stay_short_and_whole(tmp_path: Path) -> None:
+    status = TrainStatus(tmp_path / "status.json", interval=1e9)
+    for iteration in range(1, 5001):
+        status.progress(_progress(iteration, dice=iteration // 1000 / 10))
+    status.update({"phase": "done"})
+    content = json.loads((tmp_path / "status.json").read_text())
+    steps = [step for step, _ in content["losses"]]
+    assert 50 < len(steps) < 200
+    assert steps[0] == 1
+    assert steps[-1] > 4900
+    gaps = np.diff(steps)
+    assert gaps.max() <= 2 * gaps.min()
+    assert [dice for _, dice in content["validations"]] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+def test_curves_go_on_after_an_interruption(tmp_path: Path) -> None:
+    status = TrainStatus(tmp_path / "status.json", interval=0)
+    for iteration in range(1, 11):
+        status.progress(_progress(iteration))
+    again = TrainStatus(tmp_path / "again.json", interval=0)
+    again.take_up(json.loads((tmp_path / "status.json").read_text()), iteration=6)
+    again.progress(_progress(7))
+    assert [step for step, _ in json.loads((tmp_path / "again.json").read_text())["losses"]] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_nothing_to_resume_without_a_snapshot(tmp_path: Path) -> None:
+    assert resumable_run(tmp_path) is None
+    (tmp_path / "run.json").write_text(json.dumps({"id": "a"}))
+    assert resumable_run(tmp_path) is None
+    (tmp_path / "trained.pt").write_bytes(b"")
+    assert resumable_run(tmp_path) == {"id": "a"}
+
+
+# Cases ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case("a", write_image(tmp_path / "a.nii.gz"), write_label(tmp_path / "label.nii.gz"))
+
+
+def _setup(tmp_path: Path, other_values: tuple[int, ...] = ()) -> Any:
+    setup = Setup.find(str(tmp_path), CONF).models["rep3d"]
+    return SimpleNamespace(labels=setup.labels, other_values=other_values)
+
+
+@pytest.mark.parametrize(
+    ("values", "info", "others", "counts"),
+    [
+        ([1], {}, (), True),
+        ([1, 7], {}, (7,), True),
+        ([7], {}, (7,), False),
+        ([7], {"label_info": [{"name": "liver", "idx": 7}]}, (7,), False),
+        ([7], {"label_info": [{"name": "liver", "idx": 7}, {"name": "tail", "idx": 3}]}, (7,), True),
+        ([], {}, (), True),
+        ([], {}, (7,), False),
+        ([], {"labels": {"head": 1}}, (7,), True),
+    ],
+)
+def test_which_labels_count_for_a_model(
+    tmp_path: Path, case: Case, values: list[int], info: dict, others: tuple[int, ...], counts: bool
+) -> None:
+    volume = np.zeros(SHAPE, np.uint8)
+    volume.flat[: len(values)] = values
+    write_nifti(case.label, volume)
+    reason = case_for(_setup(tmp_path, others), case, info)
+    assert (reason is None) == counts
+    assert counts or "says nothing about head, tail" in str(reason)
+
+
+def test_values_of_no_model_are_refused(tmp_path: Path, case: Case) -> None:
+    volume = np.zeros(SHAPE, np.uint8)
+    volume.flat[:2] = 1, 9
+    write_nifti(case.label, volume)
+    with pytest.raises(LabelError, match="9"):
+        case_for(_setup(tmp_path, (7,)), case, {})
+
+
+def test_new_and_corrected_cases_weigh_more() -> None:
+    split = Split(("a", "b", "c"), ("d",))
+    found = LabelledCases(hashes={"a": "1", "b": "2-corrected", "c": "3", "d": "4"})
+    start = VersionRecord(cases=["a", "b"], label_hashes={"a": "1", "b": "2"})
+    assert case_weights(start, split, found) == {"a": 1.0, "b": 3.0, "c": 3.0}
+    adopted = VersionRecord(cases=["a", "b"])
+    assert case_weights(adopted, split, found) == {"a": 1.0, "b": 1.0, "c": 3.0}
+    assert case_weights(None, split, found) == {"a": 1.0, "b": 1.0, "c": 1.0}
+
+
+# Scores of versions ---------------------------------------------------------------------------------------------------
+
+
+def test_a_version_is_measured_once_on_each_label(tmp_path: Path, case: Case) -> None:
+    loaded: list[Path] = []
+    path = publish_small_model(tmp_path / "studies", {"head": 1})
+
+    def load() -> Checkpoint:
+        loaded.append(path)
+        checkpoint = load_checkpoint(path)
+        with torch.no_grad():
+            checkpoint.model.out.conv.conv.bias[1] = 1e4  # all is head, so that its Dice depends on the label
+        return checkpoint
+
+    def measure(identity: str = "one", labels: dict[str, int] = LABELS) -> dict[str, dict[str, float]]:
+        scores = VersionScores(tmp_path / "scores.json", labels, "cpu")
+        return scores.measure(load, identity, [case], {"a": file_hash(case.label)}, lambda done, todo: None)
+
+    first = measure()
+    # The version does not know the tail, which the case has: it drew nothing there.
+    assert first["a"]["tail"] == 0.0
+    assert 0.0 < first["a"]["head"] < 1.0
+    assert measure() == first
+    assert len(loaded) == 1
+    volume = np.zeros(SHAPE, np.uint8)
+    volume[:5] = LABELS["head"]
+    write_nifti(case.label, volume)
+    assert measure() != first
+    assert len(loaded) == 2
+    measure("two")
+    measure(labels={"head": 1, "tail": 3, "new": 4})
+    assert len(loaded) == 4
+    (tmp_path / "scores.json").write_text("{half")
+    measure()
+    assert len(loaded) == 5
+
+
+def test_case_whose_image_cannot_be_read_is_left_out(tmp_path: Path, case: Case) -> None:
+    path = publish_small_model(tmp_path / "studies")
+    bad = Case("bad", tmp_path / "bad.nii.gz", case.label)
+    bad.image.write_text("no image")
+    scores = VersionScores(tmp_path / "scores.json", LABELS, "cpu")
+    found = scores.measure(lambda: load_checkpoint(path), "x", [bad, case], {"a": "1", "bad": "2"}, lambda *_: None)
+    assert set(found) == {"a"}
+
+
+# Training by itself ---------------------------------------------------------------------------------------------------
+
+
+def _auto(tmp_path: Path, start: Callable[[str], object], runs: bool = False, every: int = 2) -> AutoTrain:
+    return AutoTrain(tmp_path / "auto.json", every, start, lambda: runs, seconds=0.01)
+
+
+def test_training_is_due_after_so_many_labels(tmp_path: Path) -> None:
+    started: list[str] = []
+    auto = _auto(tmp_path, started.append)
+    auto.submitted(["a"])
+    assert auto.start_due() is None
+    assert _auto(tmp_path, started.append).counts() == {"a": 1}  # another server goes on counting
+    auto.submitted(["a", "b"])
+    assert auto.start_due() == "a"
+    assert started == ["a"]
+    auto.began("a")
+    assert auto.counts() == {"a": 0, "b": 1}
+    assert auto.start_due() is None
+
+
+def test_training_waits_for_the_one_that_runs(tmp_path: Path) -> None:
+    started: list[str] = []
+    auto = _auto(tmp_path, started.append, runs=True, every=1)
+    auto.submitted(["a"])
+    assert auto.start_due() is None
+    assert _auto(tmp_path, started.append, every=1).start_due() == "a"
+
+
+@pytest.mark.parametrize("error", [NoCasesError("no labels"), HTTPException(409, "damaged")])
+def test_refused_training_is_tried_again_with_the_next_label(
+    tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[str] = []
+
+    def refuse(model: str) -> None:
+        tried.append(model)
+        raise error
+
+    auto = _auto(tmp_path, refuse, every=1)
+    auto.submitted(["a"])
+    for _ in range(3):
+        assert auto.start_due() is None
+    assert tried == ["a"]
+    assert ("no labels" in caplog.text) or ("damaged" in caplog.text)
+    auto.submitted(["a"])
+    auto.start_due()
+    assert tried == ["a", "a"]
+
+
+def test_off_by_default_and_on_in_a_thread(tmp_path: Path) -> None:
+    off = _auto(tmp_path, lambda model: pytest.fail("started"), every=0)
+    off.watch()
+    off.submitted(["a"])
+    assert off.start_due() is None
+    done = threading.Event()
+    auto = _auto(tmp_path / "on", lambda model: (auto.began(model), done.set()), every=2)
+    auto.watch()
+    for _ in range(2):
+        auto.submitted(["a"])
+    assert done.wait(20)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process without its parent gets another one, except on Windows")
+def test_a_process_ends_with_its_server(tmp_path: Path) -> None:
+    app = Path(__file__).resolve().parents[3] / "apps" / "rep3d_label"
+    child = (
+        f"import sys, time; sys.path[:0] = [{str(app)!r}, {str(app.parents[1])!r}]\n"
+        "from pathlib import Path\n"
+        "from lib.training.status import TrainStatus, process_mark\n"
+        "from lib.training.watch import watch_server\n"
+        f"watch_server(TrainStatus(Path({str(tmp_path / 'status.json')!r}), process=process_mark()))\n"
+        f"Path({str(tmp_path / 'ready')!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+    server = (
+        "import subprocess, sys, time, pathlib, os\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        f"while not pathlib.Path({str(tmp_path / 'ready')!r}).exists(): time.sleep(0.05)\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", server], check=True, timeout=60)
+    deadline = threading.Event()
+    for _ in range(100):
+        if read_status(tmp_path / "status.json", [{"status": "RUNNING"}]).get("phase") == "interrupted":
+            break
+        deadline.wait(0.1)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["phase"], "server is gone" in status["error"]) == ("interrupted", True)

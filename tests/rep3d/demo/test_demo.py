@@ -1,0 +1,185 @@
+"""The demo: its cases never leak, its judgement is honest, and Ctrl-C leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from Rep3DLabelLib.client import Rep3DClient
+
+from rep3d.data.cases import Case
+from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
+from rep3d.demo.play import DemoError, DemoPlan, Player
+from rep3d.demo.report import RoundResult
+from rep3d.demo.server import ServerError, ServerProcess, free_port
+from rep3d.errors import ConfigError, TaskError
+
+
+def test_phantom_cohort_splits_without_overlap_and_every_geometry_is_in_the_pool(tmp_path: Path) -> None:
+    cohort = phantom_cohort(tmp_path, 6, 2, seed=3)
+    assert [len(cohort.pool), len(cohort.held_out)] == [6, 2]
+    assert not {c.id for c in cohort.pool} & {c.id for c in cohort.held_out}
+    assert cohort.labels == {"Head": 1, "Tail": 2}
+    assert all(c.image.is_file() and c.label.is_file() for c in (*cohort.pool, *cohort.held_out))
+
+
+def _decathlon(folder: Path, count: int) -> Path:
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+        for index in range(count):
+            (folder / part / f"case_{index}.nii.gz").touch()
+    (folder / "imagesTr" / "unlabelled.nii.gz").touch()
+    (folder / "imagesTr" / "._case_0.nii.gz").touch()
+    (folder / "dataset.json").write_text(json.dumps({"name": "Toy", "labels": {"1": "A"}, "modality": {"0": "CT"}}))
+    return folder
+
+
+def test_decathlon_cohort_takes_labelled_cases_at_random_by_seed(tmp_path: Path) -> None:
+    folder = _decathlon(tmp_path, 10)
+    one, two, again = (decathlon_cohort(folder, 5, 5, seed) for seed in (1, 2, 1))
+    assert (one.name, one.modality, one.labels) == ("Toy", "CT", {"A": 1})
+    assert {c.id for c in (*one.pool, *one.held_out)} == {f"case_{i}" for i in range(10)}
+    assert one == again and one.pool != two.pool
+
+
+def test_too_few_cases_or_no_dataset_json_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="found no dataset.json"):
+        decathlon_cohort(tmp_path, 1, 1, 0)
+    with pytest.raises(TaskError, match="at least 11 labelled cases.*found 10"):
+        decathlon_cohort(_decathlon(tmp_path / "d", 10), 6, 5, 0)
+
+
+@pytest.mark.parametrize(("submit", "rounds"), [(8, 4), (16, 4), (7, 3), (5, 5), (3, 1)])
+def test_a_plan_submits_all_labels_and_spends_all_time(submit: int, rounds: int) -> None:
+    plan = DemoPlan(submit=submit, rounds=rounds)
+    new = [plan.new_labels(r) for r in range(1, rounds + 1)]
+    assert sum(new) == submit and min(new) >= 1
+    shares = [plan.share(r) for r in range(1, rounds + 1)]
+    assert sum(shares) == pytest.approx(1) and shares == sorted(shares)
+
+
+@pytest.mark.parametrize("change", [{"rounds": 0}, {"rounds": 9}, {"iterations": 1}, {"minutes": 0}])
+def test_impossible_plans_are_refused(change: dict) -> None:
+    with pytest.raises(ConfigError):
+        DemoPlan(**change)
+
+
+@pytest.mark.parametrize(
+    ("means", "rises"), [([0.2, 0.6], True), ([0.6, 0.6], False), ([0.6, 0.2], False), ([0.4], True), ([0.0], False)]
+)
+def test_accuracy_that_does_not_rise_fails(tmp_path: Path, means: list[float], rises: bool) -> None:
+    case = Case("a", tmp_path / "a", tmp_path / "a")
+    player = Player(Cohort("x", {"A": 1}, None, (case,), (case,)), DemoPlan(submit=1, rounds=1), tmp_path)
+    player.rounds = [RoundResult(0, 0, (), {}, 0.0, None)]
+    player.rounds += [RoundResult(i + 1, i + 1, (), {"h": {"A": m}}, 1.0, "v") for i, m in enumerate(means)]
+    if rises:
+        player._judge()
+    else:
+        with pytest.raises(DemoError, match="did not rise"):
+            player._judge()
+
+
+def test_a_server_that_cannot_start_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    with (
+        ServerProcess(studies, tmp_path / "log.txt") as server,
+        pytest.raises(ServerError, match="(?s)the server ended.*labels"),
+    ):
+        server.wait_until(lambda: False, timeout=120)
+    assert not (studies / "rep3d").exists()
+
+
+def test_free_port_is_free() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", free_port()))
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """An environment with a mark, by which every process that a test started can be found."""
+    mark = f"rep3d-test-{os.getpid()}-{time.time_ns()}"
+    yield {**os.environ, "REP3D_TEST_MARK": mark, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    for process in _marked(mark):
+        process.kill()
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("REP3D_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def _demo(out: Path, *arguments: str) -> list[str]:
+    sizes = ["--submit", "2", "--rounds", "1", "--held-out", "2"]
+    return [sys.executable, "-m", "rep3d.cli.main", "demo", "--out", str(out), *sizes, *arguments]
+
+
+def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        _demo(tmp_path, "--iterations", "12", "--serve"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        if "Ctrl-C stops it" in line:
+            break
+    address = re.search(r"The server goes on at (http://\S+)", output)
+    assert address, output
+    assert Rep3DClient(address[1]).info().published_version == "v1"
+    process.send_signal(signal.SIGINT)
+    output += process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert "no model yet" in output and "Dice on 2 cases never submitted" in output
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no model yet" in report and "data:image/png;base64" in report
+    (run,) = tmp_path.glob("run_*")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [r["submitted"] for r in results["rounds"]] == [0, 2] and len(results["rounds"][1]["dice"]) == 2
+    assert len(list((run / "studies" / "labels" / "final").glob("*.nii.gz"))) == 2
+    assert (run / "studies" / "rep3d" / "models" / "rep3d" / "published.pt").is_file()
+    assert not _marked(environment["REP3D_TEST_MARK"])
+
+
+def test_interrupting_a_training_stops_everything(tmp_path: Path, environment: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        _demo(tmp_path, "--iterations", "100000", "--minutes", "60"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + 200
+        while not list(tmp_path.glob("run_*/studies/rep3d/models/rep3d/train_status.json")):
+            assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+            time.sleep(0.5)
+        assert len(_marked(environment["REP3D_TEST_MARK"])) >= 2
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 130, output
+    assert not _marked(environment["REP3D_TEST_MARK"])

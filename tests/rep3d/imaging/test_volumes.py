@@ -1,0 +1,217 @@
+"""Label maps are accepted only on their image's grid and with the task's values, and are written back on that grid."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rep3d.errors import ImageError, LabelError
+from rep3d.imaging.volumes import (
+    Geometry,
+    check_label,
+    geometry,
+    label_counts,
+    read_label,
+    resample_label,
+    same_grid,
+    stored_grid,
+    write_label,
+)
+
+LABELS = {"Head": 1, "Tail": 2}
+OBLIQUE = np.array([[0.9, -0.3, 0.1, -20], [0.3, 0.9, -0.2, 5], [0.0, 0.25, 1.8, 7], [0, 0, 0, 1.0]])
+LEFT_HANDED = np.diag([-1.0, 1.0, 2.5, 1.0])
+AFFINES = [np.eye(4), OBLIQUE, LEFT_HANDED, np.array([[0, 0, 2.0, 1], [-1, 0, 0, 2], [0, 1.5, 0, 3], [0, 0, 0, 1]])]
+
+
+@pytest.fixture
+def image(write_nifti: Callable[..., Path]) -> Path:
+    return write_nifti("image.nii.gz", np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7), OBLIQUE)
+
+
+def test_geometry_of_an_oblique_image(image: Path) -> None:
+    grid = geometry(image)
+    assert grid.shape == (5, 6, 7)
+    np.testing.assert_allclose(grid.affine, OBLIQUE, atol=1e-6)
+    np.testing.assert_allclose(grid.spacing, np.linalg.norm(OBLIQUE[:3, :3], axis=0))
+    assert grid.axis_codes == ("R", "A", "S")
+    assert grid.voxel_ml == pytest.approx(abs(np.linalg.det(OBLIQUE[:3, :3])) / 1000)
+
+
+def test_a_trailing_axis_of_one_is_harmless(write_nifti: Callable[..., Path]) -> None:
+    assert geometry(write_nifti("x.nii", np.zeros((4, 5, 6, 1), np.float32))).shape == (4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("text.nii.gz", b"not an image"),
+        ("text.nii", b"not an image" * 100),
+        ("empty.nii.gz", b""),
+        ("gzip.nii.gz", gzip.compress(b"not an image either" * 50)),
+        ("picture.png", b"\x89PNG\r\n"),
+    ],
+)
+def test_files_that_are_no_images(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=name):
+        geometry(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        geometry(tmp_path / "gone.nii.gz")
+
+
+def test_a_cut_image_is_refused(image: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.nii.gz"
+    cut.write_bytes(image.read_bytes()[:400])
+    with pytest.raises(ImageError):
+        geometry(cut)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6, 2), (4, 5, 6, 1, 3)])
+def test_other_than_three_dimensions_is_refused(write_nifti: Callable[..., Path], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="three-dimensional"):
+        geometry(write_nifti("x.nii.gz", np.zeros(shape, np.float32)))
+
+
+def test_colour_and_all_nan_images_are_refused(write_nifti: Callable[..., Path]) -> None:
+    colour = np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    with pytest.raises(ImageError, match="one number per voxel"):
+        geometry(write_nifti("rgb.nii.gz", colour))
+    with pytest.raises(ImageError, match="finite"):
+        geometry(write_nifti("nan.nii.gz", np.full((3, 3, 3), np.nan, np.float32)))
+
+
+@pytest.mark.parametrize("affine", AFFINES)
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+def test_written_labels_read_back_voxel_and_grid_exact(
+    write_nifti: Callable[..., Path], tmp_path: Path, affine: np.ndarray, suffix: str
+) -> None:
+    image = write_nifti("image.nii.gz", np.zeros((5, 6, 7), np.float32), affine)
+    values = np.random.default_rng(0).integers(0, 3, (5, 6, 7))
+    write_label(values, image, tmp_path / f"label{suffix}")
+    read, grid = read_label(tmp_path / f"label{suffix}")
+    np.testing.assert_array_equal(read, values)
+    assert same_grid(grid, geometry(image), tolerance_voxels=1e-4)
+    check_label(tmp_path / f"label{suffix}", image, LABELS)
+
+
+def test_header_codes_of_the_image_are_kept(tmp_path: Path) -> None:
+    source = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), OBLIQUE)
+    source.set_qform(OBLIQUE, code=1)
+    source.set_sform(OBLIQUE, code=2)
+    nib.save(source, tmp_path / "image.nii.gz")
+    write_label(np.zeros((3, 4, 5), int), tmp_path / "image.nii.gz", tmp_path / "label.nii.gz")
+    header = nib.load(tmp_path / "label.nii.gz").header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (1, 2)
+
+
+def test_values_above_255_survive(image: Path, tmp_path: Path) -> None:
+    values = np.zeros((5, 6, 7), int)
+    values[0, 0, 0] = 40000
+    write_label(values, image, tmp_path / "label.nii.gz")
+    assert read_label(tmp_path / "label.nii.gz")[0].max() == 40000
+
+
+def test_write_refuses_another_shape(image: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="shape"):
+        write_label(np.zeros((5, 6, 8), int), image, tmp_path / "label.nii.gz")
+    assert not (tmp_path / "label.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        ((5, 6, 8), OBLIQUE),
+        ((5, 6, 7), np.eye(4)),
+        ((5, 6, 7), OBLIQUE @ np.diag([-1, 1, 1, 1])),
+        ((5, 6, 7), np.array([[1, 0, 0, 0.3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ OBLIQUE),
+    ],
+    ids=["shape", "unoriented", "flipped", "shifted by 0.3 mm"],
+)
+def test_labels_of_another_geometry_are_refused(
+    write_nifti: Callable[..., Path], image: Path, shape: tuple, affine: np.ndarray
+) -> None:
+    label = write_nifti("label.nii.gz", np.ones(shape, np.uint8), affine)
+    with pytest.raises(LabelError, match="expected the grid of image image.nii.gz"):
+        check_label(label, image, LABELS)
+
+
+def test_single_precision_headers_are_tolerated(write_nifti: Callable[..., Path], image: Path) -> None:
+    label = write_nifti("label.nii.gz", np.ones((5, 6, 7), np.uint8), OBLIQUE + 1e-4)
+    check_label(label, image, LABELS)
+
+
+def test_unknown_values_are_named(write_nifti: Callable[..., Path], image: Path) -> None:
+    values = np.zeros((5, 6, 7), np.uint8)
+    values[1, 2, 3] = 9
+    with pytest.raises(LabelError, match=r"\[9\]"):
+        check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
+
+
+def test_values_that_are_not_whole_are_refused_and_whole_floats_are_not(
+    write_nifti: Callable[..., Path], image: Path
+) -> None:
+    values = np.ones((5, 6, 7), np.float32)
+    check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
+    values[0, 0, 0] = 1.5
+    with pytest.raises(LabelError, match="whole numbers"):
+        check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
+    values[0, 0, 0] = np.nan
+    with pytest.raises(LabelError, match="whole numbers"):
+        check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
+    values[0, 0, 0] = np.inf
+    with pytest.raises(LabelError, match="whole numbers"):
+        check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
+
+
+def test_stored_grid_needs_the_header_only(image: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.nii"
+    whole = gzip.decompress(image.read_bytes())
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert same_grid(stored_grid(cut), geometry(image))
+    with pytest.raises(ImageError):
+        geometry(cut)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.int64])
+def test_label_counts(kind: type) -> None:
+    values = np.random.default_rng(0).choice([0, 1, 7, 120], (6, 5, 4)).astype(kind)
+    assert label_counts(values) == {value: int((values == value).sum()) for value in (0, 1, 7, 120)}
+
+
+def test_label_counts_of_values_that_are_no_labels() -> None:
+    assert label_counts(np.array([[[-3, 70000, 70000]]])) == {-3: 1, 70000: 2}
+
+
+def test_labels_keep_their_integer_type(write_nifti: Callable[..., Path]) -> None:
+    for kind in (np.uint8, np.int16, np.uint16):
+        assert read_label(write_nifti("label.nii.gz", np.ones((2, 3, 4), kind)))[0].dtype == kind
+    assert read_label(write_nifti("label.nii.gz", np.ones((2, 3, 4), np.float64)))[0].dtype == np.int32
+
+
+@pytest.mark.parametrize("affine", AFFINES)
+def test_resampling_back_and_forth_loses_nothing(affine: np.ndarray) -> None:
+    values = np.random.default_rng(0).integers(0, 4, (5, 6, 7)).astype(np.uint8)
+    grid = Geometry(values.shape, affine)
+    flipped = Geometry((7, 5, 6), affine @ np.array([[0, -1, 0, 4], [0, 0, 1, 0], [-1, 0, 0, 6], [0, 0, 0, 1.0]]))
+    there = resample_label(values, grid, flipped)
+    assert there.shape == (7, 5, 6)
+    assert label_counts(there) == label_counts(values)
+    np.testing.assert_array_equal(resample_label(there, flipped, grid), values)
+
+
+def test_resampling_takes_the_nearest_voxel_and_background_outside() -> None:
+    values = np.array([1, 2, 3], np.uint8).reshape(3, 1, 1)
+    shifted = np.eye(4)
+    shifted[0, 3] = -1.4  # the new voxels lie at -1.4, -0.4, 0.6, 1.6, 2.6
+    result = resample_label(values, Geometry((3, 1, 1), np.eye(4)), Geometry((5, 1, 1), shifted))
+    assert result.ravel().tolist() == [0, 1, 2, 3, 0]

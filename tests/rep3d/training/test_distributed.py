@@ -1,0 +1,145 @@
+"""Training in several processes: equal weights, averaged gradients, and no process left behind.
+
+There may be no GPU: two processes on the CPU run the same code with another backend.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import torch.distributed
+
+from rep3d.errors import ConfigError, LabelError, TrainingError
+from rep3d.evaluation.metrics import dice_of_files
+from rep3d.inference.predictor import Predictor
+from rep3d.training.distributed import parse_gpus, train_on, training_devices
+from rep3d.training.loop import TrainPlan
+from rep3d.training.train import TrainProgress, TrainSettings
+from rep3d.training.worker import Worker, leave_group
+from tests.rep3d.balls import TASK, ball_case, small_checkpoint
+
+SETTINGS = TrainSettings(iterations=20, learning_rate=5e-3, device="cpu")
+
+
+def _plan(folder: Path, **changes: object) -> TrainPlan:
+    cases = tuple(ball_case(folder, seed) for seed in (1, 2))
+    plan = TrainPlan(cases, TASK, SETTINGS, folder / "model.pt", small_checkpoint())
+    return replace(plan, **changes)  # type: ignore[arg-type]
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True) if _was_spawned(child)}
+
+
+def _was_spawned(child: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in str(child.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it has ended, as other tests' processes may have just now
+        return False
+
+
+def test_two_processes_learn_one_network_and_validate_it(tmp_path: Path) -> None:
+    seen: list[TrainProgress] = []
+    plan = _plan(tmp_path, validation=(ball_case(tmp_path, 7),), state=tmp_path / "run")
+    trained = train_on(["cpu", "cpu"], plan, seen.append)  # each run ends with a check that their weights are the same
+    steps = [p for p in seen if p.phase == "training"]
+    assert [p.iteration for p in steps] == list(range(1, 21))
+    assert steps[0].loss is not None and steps[-1].loss is not None and steps[-1].loss < 0.9 * steps[0].loss
+    assert steps[9].epoch == 10 and steps[-1].epochs == 20  # a pass over two cases is one step of two processes
+    assert trained.info["validation"]["Ball"] > 0.5 and trained.info["parent"] == "v1"
+    other = ball_case(tmp_path, 9)
+    Predictor.load(tmp_path / "model.pt", "cpu").segment(other.image, tmp_path / "found.nii.gz")
+    assert dice_of_files(tmp_path / "found.nii.gz", other.label, TASK.labels)["Ball"] > 0.5
+    assert not (tmp_path / "run").exists() and not _children()
+
+
+def _step(rank: int, folder: str) -> None:
+    """One step of two processes, each on its own input; they write their gradients."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    worker = Worker(torch.device("cpu"), rank, 2)
+    network = worker.prepare(_linear(0))
+    joined = worker.joined(network)
+    _loss(joined, rank).backward()
+    torch.save([parameter.grad for parameter in network.parameters()], f"{folder}/{rank}.pt")
+    assert worker.agree(float(rank + 5), 2.0) == [5.0, 2.0]
+    worker.check_same(network)
+    with pytest.raises(TrainingError, match="same weights in all 2 processes"):
+        worker.check_same(_linear(rank))
+    leave_group()
+
+
+def _linear(seed: int) -> torch.nn.Linear:
+    torch.manual_seed(seed)
+    return torch.nn.Linear(3, 2)
+
+
+def _loss(network: torch.nn.Module, rank: int) -> torch.Tensor:
+    torch.manual_seed(10 + rank)
+    return network(torch.randn(4, 3)).square().mean()
+
+
+def test_gradients_are_averaged_and_weights_that_differ_are_noticed(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_step, args=(str(tmp_path),), nprocs=2)
+    network = _linear(0)
+    ((_loss(network, 0) + _loss(network, 1)) / 2).backward()
+    for rank in (0, 1):
+        for got, parameter in zip(torch.load(tmp_path / f"{rank}.pt"), network.parameters(), strict=True):
+            torch.testing.assert_close(got, parameter.grad)
+
+
+def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
+    def kill_the_second(progress: TrainProgress) -> None:
+        if progress.phase == "training" and progress.iteration == 2:
+            os.kill(max(_children()), signal.SIGKILL)
+
+    plan = _plan(tmp_path, settings=replace(SETTINGS, iterations=100_000))
+    with pytest.raises(TrainingError, match="ended with code -9"):
+        train_on(["cpu", "cpu"], plan, kill_the_second)
+    assert not _children() and not (tmp_path / "model.pt").exists()
+
+
+def test_stopping_ends_all_processes_and_errors_keep_their_words(tmp_path: Path) -> None:
+    def stop(progress: TrainProgress) -> None:
+        if progress.iteration == 2:
+            raise KeyboardInterrupt
+
+    plan = _plan(tmp_path, settings=replace(SETTINGS, iterations=100_000))
+    with pytest.raises(KeyboardInterrupt):
+        train_on(["cpu", "cpu"], plan, stop)
+    assert not _children()
+    misfit = replace(plan, task=replace(TASK, labels={"Ball": 4}))
+    with pytest.raises(LabelError, match=r"case_1_label.*got also \[3\]"):
+        train_on(["cpu", "cpu"], misfit, lambda progress: None)
+    assert not _children() and not (tmp_path / "model.pt").exists()
+
+
+def test_gpus_are_named_by_all_or_by_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert parse_gpus("all") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert parse_gpus(" 0, cuda:2") == ["cuda:0", "cuda:2"]
+    assert training_devices(TrainSettings(gpus=2)) == ["cuda:0", "cuda:1"]
+    assert training_devices(TrainSettings(gpus=[2, "cuda:1"])) == ["cuda:2", "cuda:1"]
+    assert training_devices(TrainSettings(device="cuda:1")) == ["cuda:1"]
+    for text, words in (("0,0", "once"), ("1,", "numbers"), ("many", "numbers"), ("-1", "numbers"), ("3", "3 CUDA")):
+        with pytest.raises(ConfigError, match=words):
+            parse_gpus(text)
+    with pytest.raises(ConfigError, match="3 CUDA devices"):
+        training_devices(TrainSettings(gpus=4))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="this one has none"):
+        parse_gpus("all")
+
+
+def test_batch_statistics_are_shared_on_gpus_and_the_weights_fit_the_plain_network() -> None:
+    network = small_checkpoint().model
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    plain = small_checkpoint().model
+    plain.load_state_dict(converted.state_dict())
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())

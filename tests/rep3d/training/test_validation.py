@@ -1,0 +1,166 @@
+"""Validation during training: never on training cases, the best weights are kept, and it costs what it may cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rep3d.checkpoint import load_checkpoint
+from rep3d.data.cases import Case
+from rep3d.errors import ConfigError
+from rep3d.evaluation.metrics import dice_of_files
+from rep3d.imaging.transforms import preparation
+from rep3d.inference.predictor import Predictor
+from rep3d.training import loop as training_loop
+from rep3d.training.train import TrainProgress, TrainSettings, train
+from rep3d.training.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
+from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_loop, "preset_config", small_config)
+
+
+def _named(count: int) -> list[Case]:
+    return [Case(f"case_{i}", Path(), Path()) for i in range(count)]
+
+
+def test_validation_is_reported_and_agrees_with_segmenting_the_files(tmp_path: Path) -> None:
+    cases, others = [ball_case(tmp_path, 1)], [ball_case(tmp_path, seed) for seed in (7, 8)]
+    seen: list[TrainProgress] = []
+    settings = TrainSettings(iterations=30, learning_rate=5e-3, device="cpu", val_interval=10)
+    trained = train(cases, TASK, settings, tmp_path / "model.pt", None, seen.append, validation=others)
+    assert trained.info["validation_cases"] == trained.info["validation_measured"] == ["case_7", "case_8"]
+    history = trained.info["validation_history"]
+    assert [entry["iteration"] for entry in history] == [10, 20, 30]
+    best = max(history, key=lambda entry: (entry["mean"], entry["iteration"]))
+    assert trained.info["kept_iteration"] == best["iteration"] and trained.info["validation"] == best["dice"]
+    assert {p.phase for p in seen} == {"preparing", "training", "validating", "saving"}
+    at_15 = next(p for p in seen if p.iteration == 15)
+    assert at_15.validation == history[0]["dice"] and at_15.best == history[0]["mean"]
+    found = []
+    for case in others:
+        Predictor.load(tmp_path / "model.pt", "cpu").segment(case.image, tmp_path / "found.nii.gz")
+        found.append(dice_of_files(tmp_path / "found.nii.gz", case.label, TASK.labels)["Ball"])
+    assert best["dice"]["Ball"] == pytest.approx(np.mean(found), abs=0.02)  # bfloat16 or float32, one grid
+
+
+def test_the_weights_that_validated_best_are_written_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.2, 0.9, 0.4, 0.4])
+    taken: list[dict[str, torch.Tensor]] = []
+
+    def measure(self: Validator, network: torch.nn.Module, *rest: Any) -> dict[str, dict[str, float]]:
+        taken.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return {"case_7": {"Ball": next(scores)}}
+
+    monkeypatch.setattr(Validator, "measure", measure)
+    cases, others = [ball_case(tmp_path, 1)], [ball_case(tmp_path, 7)]
+    settings = replace(SETTINGS, iterations=4, val_interval=1)
+    trained = train(cases, TASK, settings, tmp_path / "model.pt", validation=others)
+    written = load_checkpoint(tmp_path / "model.pt")
+    assert trained.info["kept_iteration"] == 2 and trained.info["validation"] == {"Ball": 0.9}
+    for name, tensor in written.model.state_dict().items():
+        torch.testing.assert_close(tensor, taken[1][name], rtol=0, atol=0)
+    assert any(not torch.equal(taken[1][name], taken[3][name]) for name in taken[1])
+
+
+def test_patience_ends_a_run_without_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Validator, "measure", lambda *arguments: {"case_7": {"Ball": 0.5}})
+    cases, others = [ball_case(tmp_path, 1)], [ball_case(tmp_path, 7)]
+    settings = replace(SETTINGS, iterations=20, val_interval=2, patience=2)
+    trained = train(cases, TASK, settings, tmp_path / "model.pt", validation=others)
+    assert trained.info["stopped"] == "early stopping" and trained.info["iterations"] == 6
+    without = train(cases, TASK, replace(settings, patience=0), tmp_path / "model.pt", validation=others)
+    assert without.info["stopped"] == "iterations" and without.info["iterations"] == 20
+
+
+def test_validation_changes_nothing_in_what_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases, others = [ball_case(tmp_path, 1)], [ball_case(tmp_path, 7)]
+    plain = train(cases, TASK, SETTINGS, tmp_path / "a.pt").model.state_dict()
+    # Of equally good weights the last are kept, so these are those at the end.
+    monkeypatch.setattr("rep3d.training.validation.mean_dice", lambda scores: 0.5)
+    settings = replace(SETTINGS, val_interval=1)
+    validated = train(cases, TASK, settings, tmp_path / "b.pt", validation=others).model.state_dict()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(validated[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_a_case_in_both_lists_is_refused(tmp_path: Path) -> None:
+    case = ball_case(tmp_path, 1)
+    with pytest.raises(ConfigError, match="case_1"):
+        train([case], TASK, SETTINGS, tmp_path / "model.pt", validation=[case])
+
+
+def test_a_stop_reaches_a_validation_between_two_windows(tmp_path: Path) -> None:
+    case, task = ball_case(tmp_path, 1), replace(TASK, roi_size=(16, 16, 16))
+    prepare = preparation(task, with_label=True)
+    validator = Validator(
+        [case],
+        task,
+        lambda c: prepare({"image": str(c.image), "label": str(c.label)}),
+        16,
+        torch.device("cpu"),
+    )
+    network, calls = small_checkpoint().model.train(), []
+
+    def stop() -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        validator.measure(network, lambda window, net: net(window), stop)
+    assert len(calls) == 2 and network.training
+
+
+def test_at_most_eight_cases_are_measured_and_always_the_same() -> None:
+    cases = _named(30)
+    measured = measured_cases(cases)
+    assert len(measured) == 8 and measured == measured_cases(cases[::-1])
+    assert {case.id for case in measured} != {case.id for case in cases[:8]}
+    assert measured_cases(cases[:5]) == cases[:5]
+
+
+def test_cases_to_validate_on_are_chosen_the_same_way_each_time_and_never_from_those_seen() -> None:
+    cases = _named(10)
+    training, validation = choose_validation(cases, 3)
+    assert len(validation) == 3 and sorted(training + validation, key=cases.index) == cases
+    assert (training, validation) == choose_validation(cases, 3)
+    seen = [case.id for case in cases[:6]]
+    assert not {case.id for case in choose_validation(cases, 4, seen)[1]} & set(seen)
+    for count in (-1, 5, 10):
+        with pytest.raises(ConfigError, match=f"got {count}"):
+            choose_validation(cases, count, seen)
+    with pytest.raises(ConfigError, match="from 0 to 9"):
+        choose_validation(cases, 10)
+
+
+def test_automatic_validations_cost_a_tenth_of_the_time_at_most() -> None:
+    for step, cost in ((1.0, 1.0), (1.0, 8.0), (0.5, 500.0)):
+        times, seconds, spent, count = ValidationTimes(0), 0.0, 0.0, 0
+        for iteration in range(1, 1000):
+            seconds += step
+            if times.due(iteration, seconds, iteration / 1000, cost):
+                seconds, spent, count = seconds + cost, spent + cost, count + 1
+                times.validated(seconds, iteration / 1000)
+        assert spent <= 0.1 * seconds and count <= 20
+        assert count > 0 or cost == 500.0
+    explicit = ValidationTimes(7)
+    assert [i for i in range(1, 30) if explicit.due(i, 0.0, i / 30, 1e9)] == [7, 14, 21, 28]
+
+
+def test_a_label_that_no_case_has_is_left_out_of_the_means() -> None:
+    best = BestWeights()
+    nan = float("nan")
+    dice = best.offer({"a": {"x": 0.5, "y": nan}, "b": {"x": 0.7, "y": nan}}, 5, dict)
+    assert dice == {"x": pytest.approx(0.6)} and best.mean == pytest.approx(0.6)
+    assert best.offer({"a": {"x": nan, "y": nan}}, 6, dict) == {}
+    assert best.iteration == 5 and best.without_gain == 1

@@ -9,8 +9,8 @@ mean. The line, which ends with a line break, is an object:
   ``crc32`` of those bytes;
 - ``params``: what else goes with them.
 
-The first index runs fastest, as in a NIfTI file: ``numpy.frombuffer(part, dtype).reshape(shape, order="F")``. Values are
-what they mean; no scale is to be applied. The whole may be compressed, which HTTP's ``Content-Encoding: gzip`` says.
+The first index runs fastest, as in a NIfTI file: ``numpy.frombuffer(part, dtype).reshape(shape, order="F")``. Values
+are what they mean; no scale is to be applied. The whole may be compressed, as HTTP's ``Content-Encoding: gzip`` says.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ class Receiver:
             try:
                 self._take(self._unpacker.decompress(block, _SLAB_BYTES))
             except zlib.error as error:
-                raise ImageError(f"voxels: expected a body compressed with gzip, got a damaged one ({error})") from error
+                raise ImageError(
+                    f"voxels: expected a body compressed with gzip, got a damaged one ({error})"
+                ) from error
             if self._unpacker.unused_data:
                 raise _more()
             block = self._unpacker.unconsumed_tail
@@ -213,8 +215,8 @@ class Receiver:
             raise ImageError(f"voxels: expected {about['bytes']} bytes, got {self._came}. Send them again.")
         if self._check != about["crc32"]:
             raise ImageError(
-                f"voxels: expected bytes with the CRC-32 {about['crc32']}, got {self._check}: they were damaged on their "
-                f"way. Send them again."
+                f"voxels: expected bytes with the CRC-32 {about['crc32']}, got {self._check}: they were damaged on "
+                f"their way. Send them again."
             )
         return Received(self._file, about["dtype"], about["grid"], about["params"])
 
@@ -235,19 +237,29 @@ def _about(line: bytes) -> dict[str, Any]:
         shape, affine, params = told["shape"], told["affine"], told.get("params") or {}
         dtype, size, check = array["dtype"], array["bytes"], array["crc32"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _no_line() if not line else ImageError(
-            "voxels: expected a first line with shape, affine and one array (dtype, bytes, crc32) as JSON, got "
-            f"{line[:200]!r} ({type(error).__name__})"
+        raise (
+            _no_line()
+            if not line
+            else ImageError(
+                "voxels: expected a first line with shape, affine and one array (dtype, bytes, crc32) as JSON, got "
+                f"{line[:200]!r} ({type(error).__name__})"
+            )
         ) from error
     whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int for n in shape)
     if not whole or not all(1 <= n <= _LONGEST_AXIS for n in shape):
-        raise ImageError(f"voxels: expected a shape of three whole numbers from 1 to {_LONGEST_AXIS}, got {shape!r:.200}")
+        raise ImageError(
+            f"voxels: expected a shape of three whole numbers from 1 to {_LONGEST_AXIS}, got {shape!r:.200}"
+        )
     if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
         raise ImageError(f"voxels: expected little-endian whole numbers or floats such as '<i2', got {dtype!r:.50}")
     kind = np.dtype(dtype)
     expected = math.prod(shape) * kind.itemsize
-    if size != expected or expected > _LARGEST:
-        raise ImageError(f"voxels: expected {expected} bytes, at most {_LARGEST}, for this shape and type, got {size!r:.50}")
+    if expected > _LARGEST:
+        raise ImageError(f"voxels: expected at most {_LARGEST >> 30} GiB, got {expected / 2**30:.1f}")
+    if size != expected:
+        raise ImageError(
+            f"voxels: expected {expected} bytes, at most {_LARGEST}, for this shape and type, got {size!r:.50}"
+        )
     if type(check) is not int:
         raise ImageError(f"voxels: expected a CRC-32 as a whole number, got {check!r:.50}")
     if not isinstance(params, dict):

@@ -218,9 +218,10 @@ def _parse_model(
 def _parse_label(name: str, value: int, term: Mapping[str, object], colour: object) -> Label:
     """Read a label; a part of its term that is not usable is left out: a wrong code would be worse than none."""
     shown = term.get("colour") if colour is None else colour
-    usable = isinstance(shown, list) and len(shown) == 3 and all(type(part) is int and 0 <= part <= 255 for part in shown)
+    parts = tuple(shown) if isinstance(shown, list) else ()
+    usable = len(parts) == 3 and all(type(part) is int and 0 <= part <= 255 for part in parts)
     codes = [_parse_code(term.get(key)) for key in ("category", "type", "modifier", "region")]
-    return Label(name, value, tuple(shown) if usable else None, *codes)  # type: ignore[arg-type]
+    return Label(name, value, parts if usable else None, *codes)  # type: ignore[arg-type]
 
 
 def _parse_code(code: object) -> Code | None:

@@ -142,7 +142,7 @@ def parse_lease(answer: object) -> Lease:
     known = mapping(answer)
     parts = [known.get(key) for key in ("image", "user", "since", "until")]
     if not all(isinstance(part, str) for part in parts):
-        raise BadAnswer(f"The server did not say for whom an image is reserved: {str(answer)[:200]!r}. Look at its log.")
+        raise BadAnswer(f"The server did not say who has the image: {str(answer)[:200]!r}. Look at its log.")
     return Lease(*map(str, parts))
 
 
@@ -175,7 +175,7 @@ def parse_dicom_upload(answer: object) -> DicomUpload:
     known = mapping(answer)
     images, failed, had = known.get("images"), known.get("failed"), known.get("known")
     if not isinstance(images, list) or not isinstance(failed, list):
-        raise BadAnswer(f"The server did not say what became of the DICOM series: {str(answer)[:200]!r}. Look at its log.")
+        raise BadAnswer(f"The server did not say what came in: {str(answer)[:200]!r}. Look at its log.")
     return DicomUpload(
         images=tuple(map(str, images)),
         known=tuple(text(mapping(entry).get("image")) for entry in had) if isinstance(had, list) else (),

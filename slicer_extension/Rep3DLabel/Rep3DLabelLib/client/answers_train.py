@@ -36,6 +36,7 @@ _LOG_LINES = 40
 _GOOD_END = frozenset({"done", "finished", "completed"})
 _EXCEPTION_LINE = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*)$")
 
+
 @dataclass(frozen=True)
 class TrainStatus:
     """State of a training.

@@ -11,9 +11,7 @@ __all__ = ["BatchCalls"]
 class BatchCalls(Calls):
     """Batch segmentation. A model that is None is the server's default one."""
 
-    def batch_start(
-        self, model: str | None = None, images: str = "unlabeled", views: int = 1
-    ) -> BatchStatus:
+    def batch_start(self, model: str | None = None, images: str = "unlabeled", views: int = 1) -> BatchStatus:
         """Start segmenting many images, or go on where it was stopped.
 
         Args:

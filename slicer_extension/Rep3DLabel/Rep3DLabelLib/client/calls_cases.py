@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..errors import NotFoundError
 from .answers import SubmittedLabel, parse_submitted
 from .answers_cases import Case, HistoryEntry, Lease, parse_case, parse_cases, parse_history, parse_lease
 from .calls_base import Calls, segment_of
-from .transfers import Progress, Stop, Watch
 
 __all__ = ["CaseCalls"]
 
@@ -20,25 +17,9 @@ class CaseCalls(Calls):
         """List all cases by id, with the scores of a model (None: of the server's default one)."""
         return parse_cases(self._transport.get_json("/rep3d/cases", {} if model is None else {"model": model}))
 
-    def case(self, image_id: str) -> Case:
-        """Return what is known of one case; its label is read if it was not yet."""
-        return parse_case(self._transport.get_json(_case_path(image_id)))
-
     def history(self, image_id: str) -> tuple[HistoryEntry, ...]:
         """List the current label of an image, then the earlier ones, the latest first."""
         return parse_history(self._transport.get_json(f"{_case_path(image_id)}/history"))
-
-    def download_history(
-        self,
-        image_id: str,
-        entry: str,
-        target: str | Path,
-        progress: Progress | None = None,
-        stop: Stop | None = None,
-    ) -> Path:
-        """Write an earlier label to a file, or into an existing folder, and return its path."""
-        path = f"{_case_path(image_id)}/history/{segment_of(entry, 'label in the history')}"
-        return self._download(path, {}, target, f"{image_id}-{entry}", Watch(progress, stop))
 
     def restore(self, image_id: str, entry: str) -> SubmittedLabel:
         """Make an earlier label the current one again; the present one goes into the history.

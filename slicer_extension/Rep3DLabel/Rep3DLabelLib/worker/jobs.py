@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..connection import FAILED
+from .wire import decode
 
 __all__ = ["Job", "JobError", "Worker"]
 
@@ -213,7 +214,7 @@ class Worker:
         del self._pending[job.id]
         if "done" in event:
             if job.done is not None:
-                job.done(event["done"])
+                job.done(decode(event["done"]))
         elif job.failed is not None:
             job.failed(JobError(**event["failed"]))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["INFO", "Answer", "FakeServer", "Received"]
+__all__ = ["INFO", "STATUS", "Answer", "FakeServer", "Received"]
 
 INFO = {
     "name": "Rep3D Label",
@@ -27,9 +27,15 @@ INFO = {
     "trainers": {"rep3d": {"description": "Trains Rep3D"}},
     "strategies": {"random": {"description": "Random"}, "uncertainty": {"description": "Most uncertain first"}},
     "scoring": {"uncertainty": {"description": "Mean entropy"}},
-    "train_stats": {"rep3d": {}},
     "datastore": {"total": 12, "completed": 3, "label_tags": {"final": 3, "original": 5}},
     "rep3d": {"labels": {"Posterior": 2, "Anterior": 1}, "version": "7", "model_dir": "/models", "device": "cpu"},
+}
+
+STATUS = {
+    "server": {"version": "0.1.0"},
+    "cases": {"total": 12, "labelled": 3, "stamp": "s"},
+    "default_model": "rep3d",
+    "models": {"rep3d": {"version": "7"}},
 }
 
 
@@ -79,6 +85,7 @@ class FakeServer:
         self.received: list[Received] = []
         self.hold = 0.0  # seconds before a request's body is read
         self.on("GET", "/info/", INFO)
+        self.on("GET", "/rep3d/status", STATUS)
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -106,7 +113,7 @@ class FakeServer:
 
     def stats(self, stats: dict[str, object]) -> None:
         """Let the server report these numbers about its latest training."""
-        self.on("GET", "/info/", {**INFO, "train_stats": {"rep3d": stats}})
+        self.on("GET", "/rep3d/status", {**STATUS, "models": {"rep3d": {"version": "7", "training": stats}}})
 
     def requests_to(self, path: str) -> list[Received]:
         """Return what arrived for a path."""

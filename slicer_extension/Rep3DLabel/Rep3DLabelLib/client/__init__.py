@@ -7,6 +7,7 @@ here; worker, workflow and panel pass these on. They need no HTTP, so requests i
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,4 @@ __all__ = ["REP3D_MODEL", "Rep3DClient", "Timeouts"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import client
-
-    return getattr(client, name)
+    return getattr(import_module(".client", __name__), name)

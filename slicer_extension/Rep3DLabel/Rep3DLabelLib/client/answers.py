@@ -221,7 +221,7 @@ def _parse_label(name: str, value: int, term: Mapping[str, object], colour: obje
     parts = tuple(shown) if isinstance(shown, list) else ()
     usable = len(parts) == 3 and all(type(part) is int and 0 <= part <= 255 for part in parts)
     codes = [_parse_code(term.get(key)) for key in ("category", "type", "modifier", "region")]
-    return Label(name, value, parts if usable else None, *codes)  # type: ignore[arg-type]
+    return Label(name, value, parts if usable else None, *codes)
 
 
 def _parse_code(code: object) -> Code | None:

@@ -9,7 +9,8 @@ import requests
 
 from ..errors import LocalProblem, NotFoundError, WrongAppError
 from .answers import ServerInfo, parse_info
-from .transport import Body, Timeouts, Transport
+from .transfers import FileBody
+from .transport import Timeouts, Transport
 
 __all__ = ["REP3D_MODEL", "Calls", "segment_of"]
 
@@ -83,7 +84,7 @@ class Calls:
         with self._transport.send("DELETE", path, read=self._timeouts.action) as response:
             return self._transport.read_json(response)
 
-    def _put(self, path: str, query: Mapping[str, str], body: Body, read: float | None = None) -> object:
+    def _put(self, path: str, query: Mapping[str, str], body: FileBody, read: float | None = None) -> object:
         read = self._timeouts.transfer if read is None else read
         with self._transport.send("PUT", path, query, upload=body, read=read) as response:
             return self._transport.read_json(response)

@@ -11,7 +11,7 @@ from .answers_cases import DicomUpload, parse_dicom_upload
 from .answers_values import mapping
 from .calls_base import Calls, segment_of
 from .transfers import FileBody, Progress, Stop, Watch
-from .voxels import VoxelBody, Voxels
+from .voxels import Voxels, body_to_send
 
 __all__ = ["DataCalls"]
 
@@ -53,8 +53,9 @@ class DataCalls(Calls):
         self, image_id: str, voxels: Voxels, progress: Progress | None = None, stop: Stop | None = None
     ) -> str:
         """Add an image to the server's data store and return its id."""
-        body = VoxelBody("image", voxels, self._who(), Watch(progress, stop), self._transport.packs)
-        answer = self._put(f"/rep3d/voxels/images/{segment_of(image_id, 'image')}", {}, body)
+        path = f"/rep3d/voxels/images/{segment_of(image_id, 'image')}"
+        with body_to_send("image", voxels, self._who(), Watch(progress, stop), self._transport.packs) as body:
+            answer = self._put(path, {}, body)
         if not mapping(answer).get("image"):
             raise BadAnswer(f"The server did not confirm the image: {str(answer)[:200]!r}. Look at its log.")
         return str(mapping(answer)["image"])
@@ -74,10 +75,9 @@ class DataCalls(Calls):
             ConflictError: The image is reserved for somebody else.
             InvalidRequestError: The label does not fit the image or the task; the server kept what it had.
         """
-        told = {**(params or {}), **self._who()}
-        body = VoxelBody("label", voxels, told, Watch(progress, stop), self._transport.packs)
-        answer = self._put(f"/rep3d/voxels/labels/{segment_of(image_id, 'image')}", {"tag": tag}, body)
-        return parse_submitted(answer, image_id)
+        path, told = f"/rep3d/voxels/labels/{segment_of(image_id, 'image')}", {**(params or {}), **self._who()}
+        with body_to_send("label", voxels, told, Watch(progress, stop), self._transport.packs) as body:
+            return parse_submitted(self._put(path, {"tag": tag}, body), image_id)
 
     def upload_dicom(
         self, zip_path: str | Path, progress: Progress | None = None, stop: Stop | None = None
@@ -92,7 +92,7 @@ class DataCalls(Calls):
             InvalidRequestError: It is no .zip of DICOM files that can be unpacked safely; the server kept nothing.
         """
         read = max(self._timeouts.transfer, self._timeouts.infer)  # the series are converted before the answer
-        with FileBody(Path(zip_path), "application/zip", Watch(progress, stop)) as body:
+        with FileBody(Path(zip_path), {"Content-Type": "application/zip"}, Watch(progress, stop)) as body:
             return parse_dicom_upload(self._put("/rep3d/dicom", {}, body, read))
 
     def _voxels(self, path: str, query: Mapping[str, str], name: str, folder: str | Path, watch: Watch) -> Voxels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -49,7 +49,7 @@ class FileBody:
 
     Args:
         path: The file.
-        content_type: Its media type.
+        headers: What HTTP says of it.
         watch: Who watches the upload. It can be stopped until its last block is on the way: from then on the server
             may have carried it out.
 
@@ -57,9 +57,8 @@ class FileBody:
         LocalProblem: The file cannot be read.
     """
 
-    def __init__(self, path: Path, content_type: str, watch: Watch) -> None:
-        self._watch = watch
-        self.headers = {"Content-Type": content_type}
+    def __init__(self, path: Path, headers: Mapping[str, str], watch: Watch) -> None:
+        self._watch, self.headers = watch, headers
         try:
             self._file = path.open("rb")
             self._size = path.stat().st_size

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Union
 from urllib.parse import urlsplit
 
 import requests
@@ -24,11 +23,9 @@ from ..connection import normalise_address
 from ..errors import BadAnswer, ConnectionCut, LocalProblem
 from .failures import cut_message, describe_body, error_of_exception, error_of_status
 from .transfers import FileBody, Watch
-from .voxels import MEDIA_TYPE, VoxelBody, Voxels, receive
+from .voxels import MEDIA_TYPE, Voxels, receive
 
-__all__ = ["Body", "Timeouts", "Transport"]
-
-Body = Union[FileBody, VoxelBody]
+__all__ = ["Timeouts", "Transport"]
 
 _BLOCK = 1 << 16
 
@@ -148,7 +145,7 @@ class Transport:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, object] | None = None,
-        upload: Body | None = None,
+        upload: FileBody | None = None,
         read: float | None = None,
     ) -> Iterator[requests.Response]:
         """Send a request and give the successful answer, its body still unread.

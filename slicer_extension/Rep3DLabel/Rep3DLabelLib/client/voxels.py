@@ -6,20 +6,22 @@ of them. The server alone knows image files: what comes is on the image's own gr
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadAnswer, LocalProblem
 from .answers_values import mapping
-from .transfers import Watch
+from .transfers import FileBody, Watch
 
-__all__ = ["MEDIA_TYPE", "VoxelBody", "Voxels", "receive"]
+__all__ = ["MEDIA_TYPE", "Voxels", "body_to_send", "receive"]
 
 MEDIA_TYPE = "application/x-rep3d-voxels"
 _BLOCK = 1 << 18
@@ -128,61 +130,54 @@ def _parse(line: bytes, folder: Path) -> tuple[dict[str, Voxels], list[int], lis
     return arrays, sizes, checks, mapping(told.get("params"))
 
 
-class VoxelBody:
-    """An upload, read from its file while it is sent.
+@contextmanager
+def body_to_send(
+    name: str, voxels: Voxels, params: Mapping[str, object], watch: Watch, packed: bool
+) -> Iterator[FileBody]:
+    """Give the body of an upload, which is in a file beside that of the voxels for so long.
 
     Args:
         name: Of the array.
         voxels: The array.
         params: What else is sent with it.
-        watch: Who watches the upload. It can be stopped until its last block is on the way: from then on the server
-            may have carried it out.
+        watch: Who watches the upload.
         packed: Whether to compress it.
 
     Raises:
-        LocalProblem: The file cannot be read, or has another size than the array.
+        LocalProblem: A file cannot be read or written.
     """
+    path = voxels.path.with_name(f"{voxels.path.name}-{uuid.uuid4().hex}.body")
+    try:
+        _write_body(path, name, voxels, params, watch, packed)
+        headers = {"Content-Type": MEDIA_TYPE, **({"Content-Encoding": "gzip"} if packed else {})}
+        with FileBody(path, headers, watch) as body:
+            yield body
+    finally:
+        path.unlink(missing_ok=True)
 
-    def __init__(
-        self, name: str, voxels: Voxels, params: Mapping[str, object], watch: Watch, packed: bool = False
-    ) -> None:
-        self._path, self._watch = voxels.path, watch
-        self.headers = {"Content-Type": MEDIA_TYPE, **({"Content-Encoding": "gzip"} if packed else {})}
-        self._packer = zlib.compressobj(1, zlib.DEFLATED, 31) if packed else None
-        self._size = check = 0
-        for block in self._blocks():
-            self._size, check = self._size + len(block), zlib.crc32(block, check)
-        about = {"name": name, "dtype": voxels.dtype, "bytes": self._size, "crc32": check}
+
+def _write_body(
+    path: Path, name: str, voxels: Voxels, params: Mapping[str, object], watch: Watch, packed: bool
+) -> None:
+    try:
+        check = size = 0
+        for block in _blocks_of(voxels.path):
+            size, check = size + len(block), zlib.crc32(block, check)
+        about = {"name": name, "dtype": voxels.dtype, "bytes": size, "crc32": check}
         line = {"shape": voxels.shape, "affine": voxels.affine, "arrays": [about], "params": dict(params)}
-        self._line = json.dumps(line).encode() + b"\n"
+        with gzip.open(path, "xb", 1) if packed else path.open("xb") as out:
+            out.write(json.dumps(line).encode() + b"\n")
+            for block in _blocks_of(voxels.path):
+                watch.ask()
+                out.write(block)
+    except OSError as error:
+        raise LocalProblem(f"Cannot write '{path}': {error.strerror or error}. Check free space.") from error
 
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the body in blocks; requests takes an object with this method for a stream."""
-        done = 0
-        self._watch.ask()
-        yield from self._packed(self._line)
-        for block in self._blocks():
-            self._watch.ask()
-            done += len(block)
-            yield from self._packed(block)
-            self._watch.tell(done, self._size)
-        if done != self._size:
-            raise LocalProblem(f"'{self._path}' was changed while it was sent. Try again.")
-        if self._packer is not None:
-            yield self._packer.flush()
 
-    def _packed(self, block: bytes) -> Iterator[bytes]:
-        packed = block if self._packer is None else self._packer.compress(block)
-        if packed:  # an empty block would end the body
-            yield packed
-
-    def _blocks(self) -> Iterator[bytes]:
-        try:
-            with self._path.open("rb") as stream:
-                while True:
-                    block = stream.read(_BLOCK)
-                    if not block:
-                        return
-                    yield block
-        except OSError as error:
-            raise LocalProblem(f"Cannot read '{self._path}': {error.strerror or error}. Try again.") from error
+def _blocks_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while True:
+            block = stream.read(_BLOCK)
+            if not block:
+                return
+            yield block

@@ -36,7 +36,7 @@ class Case:
         lease: Who works on it now; None if nobody does.
         score: How unsure the published model is about it, None while not known.
         dice: Mean agreement of the final label with the model's segmentation, None where that is not known.
-        role: What it is used for, "train" or "validation"; "" if not known.
+        role: What it is used for, "training" or "validation"; "" if not known.
     """
 
     id: str

@@ -199,8 +199,7 @@ def _word(state: str) -> str:
 
 
 def _role(role: str) -> str:
-    words = {"train": tr("used for training"), "validation": tr("used for measuring"), "val": tr("used for measuring")}
-    return words.get(role, role)
+    return {"training": tr("used for training"), "validation": tr("used for measuring")}.get(role, role)
 
 
 def _row(case: CaseRow) -> Row:

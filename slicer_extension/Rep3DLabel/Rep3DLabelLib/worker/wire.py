@@ -45,10 +45,10 @@ def encode(value: Any) -> Any:
 
 def decode(value: Any) -> Any:
     """Return what was encoded; a list comes back as a tuple."""
-    if not isinstance(value, list):
+    if type(value) is not list:
         return value
-    kind, *parts = value
-    parts = [decode(part) for part in parts]
+    kind = value[0]
+    parts = [decode(part) if type(part) is list else part for part in value[1:]]
     if kind == "dict":
         return dict(zip(parts[::2], parts[1::2]))  # noqa: B905 - Python 3.9
     return _KINDS[kind](*parts) if kind else tuple(parts)

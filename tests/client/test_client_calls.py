@@ -24,7 +24,7 @@ CASE = {
     "author": "anna",
     "time": "2026-01-01T09:00:00+00:00",
     "tags": ["final", "original"],
-    "role": "train",
+    "role": "training",
     "prediction": {"dice": {"liver": 0.8, "spleen": 0.6, "cyst": None}},
 }
 
@@ -41,7 +41,7 @@ def test_cases(server, client):
     server.on("GET", "/rep3d/cases", [CASE, bare])
     one, two = client.cases()
     assert (one.id, one.state, one.author, one.score) == ("case_1", "submitted", "anna", 0.25)
-    assert (one.tags, one.role, one.dice) == (("final", "original"), "train", pytest.approx(0.7))
+    assert (one.tags, one.role, one.dice) == (("final", "original"), "training", pytest.approx(0.7))
     assert one.labels == {"liver": 1.5, "spleen": None} and one.lease.user == "anna"
     assert (two.labels, two.lease, two.score, two.author, two.time) == (None, None, None, "", "")
     assert server.received[-1].query == {}

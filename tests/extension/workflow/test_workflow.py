@@ -825,13 +825,16 @@ def test_edits_made_while_it_is_sent_stay_edits(ready: Bench) -> None:
 def test_what_is_sent_is_not_written_over_by_edits_made_meanwhile(ready: Bench) -> None:
     ready.fetch().draw(rep3d_1=5)
     ready.flow.submit()
-    draft = Path(ready.worker.job("measure").args["draft"])
+    job = ready.worker.job("measure")
+    draft = Path(job.args["draft"])
     before = draft.read_bytes()
     ready.screen.editing[0].names["mine"] = SegmentName("mine", "vessel")
     ready.draw(mine=3)
     ready.tick(3)
     assert draft.read_bytes() == before and len(ready.drafts.list()) == 2
-    ready.worker.answer("measure", ready.measured())
+    assert job.done is not None
+    job.done(ready.measured())
+    assert ready.worker.job("submit").args["draft"] == str(draft)
     ready.worker.fail("submit", "ServerUnreachable")
     assert len(ready.drafts.list()) == 2 and ready.view.edited  # neither state is lost
 

@@ -150,8 +150,10 @@ def image_to_send(voxels: str | Path, ijk_to_ras: Sequence[Sequence[float]], pat
     if array.ndim != 3 or array.dtype.kind not in "buif" or not array.size:
         raise LocalProblem(f"This is no 3D image of numbers ({array.dtype}, {array.shape}). Choose another volume.")
     kind = array.dtype.newbyteorder("<")
-    if kind.kind == "b" or (kind.kind in "iu" and kind.itemsize > 4):
-        kind = numpy.dtype(numpy.uint8 if kind.kind == "b" else "<f4")
+    if kind.kind == "b":
+        kind = numpy.dtype(numpy.uint8)
+    elif kind.itemsize == 2 and kind.kind == "f" or kind.itemsize > 4 and kind.kind in "iu":
+        kind = numpy.dtype("<f4")
     with atomic_target(path) as part, part.open("xb") as out:
         for slice_ in array:
             out.write(numpy.ascontiguousarray(slice_, kind).tobytes())

@@ -115,6 +115,10 @@ class FakeServer:
         """Let the server report these numbers about its latest training."""
         self.on("GET", "/rep3d/status", {**STATUS, "models": {"rep3d": {"version": "7", "training": stats}}})
 
+    def place(self, path: str) -> str:
+        """Return the path under which the answers to a request are."""
+        return path
+
     def requests_to(self, path: str) -> list[Received]:
         """Return what arrived for a path."""
         return [request for request in self.received if request.path == path]
@@ -127,7 +131,7 @@ class FakeServer:
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         headers = {key.lower(): value for key, value in handler.headers.items()}
         self.received.append(Received(handler.command, path, query, headers, body, handler.path))
-        queue = self.answers.get((handler.command, path)) or [Answer({"detail": "Not Found"}, 404)]
+        queue = self.answers.get((handler.command, self.place(path))) or [Answer({"detail": "Not Found"}, 404)]
         answer = queue.pop(0) if len(queue) > 1 else queue[0]
         handler.close_connection = True
         time.sleep(answer.delay)

@@ -22,7 +22,7 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from lib.boot.checks import StartupError
+from lib.errors import StartupError
 from lib.names import split_suffix
 from lib.paths import write_text
 from rep3d.data.cases import Case

@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -40,7 +39,7 @@ from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import Thumbnails
 from lib.dicom.importer import DicomImport
-from lib.errors import StartupError
+from lib.errors import RequestError, StartupError
 from lib.inference.batch import BatchRunner
 from lib.inference.running import RunningRequests
 from lib.inference.task import Rep3DInferTask
@@ -179,11 +178,11 @@ class Rep3DLabelApp(MONAILabelApp):
     # What is asked of it ------------------------------------------------------------------------------------
 
     def check_model(self, model: str) -> None:
-        """Refuses, with 404, a model that is not served."""
+        """Refuses a model that is not served (NotFoundError)."""
         known("model", model, self._infers)
 
     def check_scoring(self, method: str) -> None:
-        """Refuses a scoring that cannot run: 404 for an unknown method, 409 without a model."""
+        """Refuses a scoring that cannot run: NotFoundError for an unknown method, NoModelError without a model."""
         known("scoring method", method, self._scoring_methods).check()
 
     def has_session(self, session_id: str) -> bool:
@@ -196,13 +195,13 @@ class Rep3DLabelApp(MONAILabelApp):
         store = datastore or self.datastore()
         image = request.get("image")
         if not isinstance(image, str) or not image:
-            raise HTTPException(422, f"image: expected an image id, got {image!r}")
+            raise RequestError(f"image must be the id of an image, not {str(image)[:200]!r}.")
         upload = image not in store.list_images() and self._is_upload(image)
         path = image if upload else str(store.image_file(image))
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         save = bool(request.get("save_label")) and not upload
         if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
-            raise HTTPException(422, "label_tag: expected one for predictions, got 'final', which is a person's")
+            raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
         except ImageError as error:
@@ -229,7 +228,7 @@ class Rep3DLabelApp(MONAILabelApp):
         """Which image to annotate next.
 
         Raises:
-            HTTPException: 404 for an unknown strategy, and where every image has a label or is lent to another.
+            NotFoundError: for an unknown strategy, and where every image has a label or is lent to another.
         """
         strategy = known("strategy", request.get("strategy") or self._setup.conf.strategy, self._strategies)
         return next_sample(strategy, request, self.datastore(), self.leases)

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
-from fastapi import HTTPException
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import label_colours, render
+from lib.errors import ConflictError
 from lib.labels.facts import FactsCache
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
@@ -197,7 +197,7 @@ def test_child_processes_only_read(folder: Folder, tmp_path: Path) -> None:
             lambda: child.restore_label("case_000", entry, None),
             lambda: child.remove_image("case_000"),
         ):
-            with pytest.raises(HTTPException, match="only the server writes"):
+            with pytest.raises(ConflictError, match="Only the server writes"):
                 write()
 
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, BackgroundTasks, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import User
@@ -17,6 +17,7 @@ from starlette.background import BackgroundTask
 from lib.api.access import AS_ANNOTATOR
 from lib.api.annotators import Annotator
 from lib.api.forms import flag, json_object, upload_name
+from lib.errors import RequestError
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
@@ -41,7 +42,7 @@ def add_image(
     json_object("params", params)
     name, suffix = split_suffix(upload_name(file), IMAGE_SUFFIXES)
     if not suffix:
-        raise HTTPException(422, f"file: expected {' or '.join(IMAGE_SUFFIXES)}, got {name!r}")
+        raise RequestError(f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {name!r} is none.")
     return datastore.add_image(background_tasks, image or name, params, file, user.username)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.cases.leases import LeaseBook
+from lib.errors import NotFoundError
 from lib.storage.datastore import Rep3DDatastore
 
 __all__ = ["next_sample"]
@@ -31,7 +31,7 @@ def next_sample(
         What the strategy says, with ``path``, ``user`` and ``leased_until``.
 
     Raises:
-        HTTPException: 404 where there is nothing to give, saying why.
+        NotFoundError: where there is nothing to give, saying why.
     """
     user = str(request.get("annotator") or "unknown")
     with leases.guard:  # so that two who ask at the same time do not get the same
@@ -42,13 +42,13 @@ def next_sample(
         sample = strategy({**request, "candidates": candidates}, datastore) if candidates else None
         if not sample:
             total = len(datastore.list_images())
-            reason = "there are no images yet: upload one"
+            reason = "there are no images yet. Add one"
             if lent:
-                until = min(lease.until for lease in lent)
-                reason = f"the {len(lent)} images without a final label are all lent to others, the first until {until}"
+                first = min(lent, key=lambda lease: lease.until)
+                reason = f"the {len(lent)} without a label are all reserved for others, the first until {first.ends}"
             elif total:
-                reason = f"all {total} images have a final label"
-            raise HTTPException(404, f"no sample left: {reason}")
+                reason = f"all {total} images have a label"
+            raise NotFoundError(f"No image is left to annotate: {reason}.")
         lease = leases.take(str(sample["id"]), user)
     path = datastore.get_image_uri(lease.image)
     return {**sample, "path": path, "user": lease.user, "leased_until": lease.until}

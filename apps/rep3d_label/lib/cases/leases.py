@@ -13,8 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
+from lib.errors import ReservedError
 from lib.paths import read_json, write_text
 
 __all__ = ["Lease", "LeaseBook"]
@@ -39,6 +38,13 @@ class Lease:
     user: str
     since: str
     until: str
+
+    @property
+    def ends(self) -> str:
+        """When it ends by itself, for people: in the server's time zone, with the day where it is not today."""
+        until = datetime.fromisoformat(self.until).astimezone()
+        today = until.date() == datetime.now().astimezone().date()
+        return until.strftime("%H:%M %Z" if today else "%d %b %Y, %H:%M %Z")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -92,7 +98,7 @@ class LeaseBook:
         """Lends an image, or prolongs the lease that its holder has.
 
         Raises:
-            HTTPException: 409 if it is lent to another.
+            ReservedError: if it is lent to another.
         """
         with self.guard:
             self.check(image, {user})
@@ -112,14 +118,12 @@ class LeaseBook:
         """Makes sure that an image is free, or lent to somebody of these names.
 
         Raises:
-            HTTPException: 409 if it is lent to another.
+            ReservedError: if it is lent to another.
         """
         lease = self.holder(image)
         if lease is not None and lease.user not in names:
-            raise HTTPException(
-                409,
-                f"image {image}: expected one that is free or lent to you, got one that is lent to {lease.user!r} "
-                f"until {lease.until}. Ask for another sample, wait, or override the lease.",
+            raise ReservedError(
+                f"Image {image} is reserved for {lease.user} until {lease.ends}. Choose another one, or wait."
             )
 
     def release(self, image: str, user: str | None = None) -> Lease | None:

@@ -67,7 +67,7 @@ def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any]) -> str | No
         return None
     if not found and not setup.other_values:
         return None
-    return f"its label says nothing about {', '.join(setup.labels)}"
+    return f"Its label says nothing about {', '.join(setup.labels)}."
 
 
 def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
@@ -81,7 +81,7 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
         except Rep3DError as error:
             reason = str(error)
         except OSError as error:  # the file was replaced or removed meanwhile
-            reason = str(LabelError(f"{case.label.name}: it could not be read ({error.strerror})"))
+            reason = str(LabelError(f"{case.label.name} could not be read ({error.strerror})."))
         if reason:
             logger.warning("training: case %s left out: %s", case.id, reason)
             skipped[case.id] = reason

@@ -35,6 +35,7 @@ from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
 from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
+from lib.cases.intake import LabelIntake
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import Thumbnails
@@ -46,7 +47,7 @@ from lib.inference.task import Rep3DInferTask
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name, known
-from lib.storage.datastore import Rep3DDatastore
+from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.storage.registry import DATASTORE_FILE, check_registry
 from lib.training.auto import AutoTrain
 from lib.training.cases import models_taught
@@ -92,6 +93,7 @@ class Rep3DLabelApp(MONAILabelApp):
             lambda: self.training.runs(),
         )
         self.training = TrainingControl(self._trainers, self.datastore(), self.auto_train)
+        self.intake = LabelIntake(self.leases, reviews, self._count)
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
         self.dashboard = Dashboard(self._setup, self.served, self.datastore(), self.training, self.batch)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
@@ -233,10 +235,10 @@ class Rep3DLabelApp(MONAILabelApp):
         strategy = known("strategy", request.get("strategy") or self._setup.conf.strategy, self._strategies)
         return next_sample(strategy, request, self.datastore(), self.leases)
 
-    def on_save_label(self, image_id: str, label_id: str) -> None:
+    def _count(self, accepted: Submission) -> None:
         """Counts a person's label for the training that may start by itself."""
         if self._setup.conf.train_every:
-            self.auto_train.submitted(models_taught(self.served, self.datastore(), image_id))
+            self.auto_train.submitted(models_taught(self.served, accepted))
 
     def on_init_complete(self) -> None:
         """Completes the HTTP application, which exists by now, with our routes and errors."""

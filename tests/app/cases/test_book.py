@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -212,6 +214,42 @@ def test_strategies_get_the_candidates(folder: Folder) -> None:
     sample = next_sample(strategy, {"annotator": "anna"}, folder.store, folder.leases)  # type: ignore[arg-type]
     assert (sample["id"], sample["user"]) == ("case_001", "anna")
     assert seen == [["case_001", "case_002"]]
+
+
+def _first(request: dict, datastore: Rep3DDatastore) -> dict:
+    return {"id": request["candidates"][0]}
+
+
+def test_nobody_waits_for_a_choice_and_a_choice_that_came_too_late_is_made_again(folder: Folder) -> None:
+    seen = []
+
+    def slow(request: dict, datastore: Rep3DDatastore) -> dict:
+        seen.append(request["candidates"])
+        if len(seen) == 1:  # meanwhile another asks, in a thread of its own as the server does
+            with ThreadPoolExecutor(1) as pool:
+                other = pool.submit(next_sample, _first, {"annotator": "ben"}, folder.store, folder.leases)
+                assert other.result(10)["id"] == "case_000"
+        return _first(request, datastore)
+
+    sample = next_sample(slow, {"annotator": "anna"}, folder.store, folder.leases)  # type: ignore[arg-type]
+    assert sample["id"] == "case_001"
+    assert seen == [["case_000", "case_001", "case_002"], ["case_001", "case_002"]]
+
+
+def test_who_asks_twice_at_once_gets_two_images(folder: Folder) -> None:
+    gate = threading.Barrier(2, timeout=10)
+    tries: dict[int, int] = {}
+
+    def together(request: dict, datastore: Rep3DDatastore) -> dict:
+        me = threading.get_ident()
+        tries[me] = tries.get(me, 0) + 1
+        if tries[me] == 1:
+            gate.wait()
+        return _first(request, datastore)
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(next_sample, together, {"annotator": "anna"}, folder.store, folder.leases) for _ in "ab"]
+    assert {one.result()["id"] for one in asked} == {"case_000", "case_001"}
 
 
 # Pictures ----------------------------------------------------------------------------------------------------

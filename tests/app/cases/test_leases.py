@@ -103,8 +103,8 @@ def test_a_damaged_file_lends_nothing(path: Path, content: str) -> None:
 
 def test_release(book: LeaseBook, path: Path, clock: Clock) -> None:
     book.take("case", "anna")
-    assert book.release("case", "ben") is None
-    assert book.release("case", "anna") is not None
+    assert book.release("case", {"ben", "carl"}) is None
+    assert book.release("case", {"anna", "10.0.0.7"}) is not None
     assert book.release("case") is None
     assert book.all() == LeaseBook(path, clock=clock).all() == []
 

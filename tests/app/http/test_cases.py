@@ -247,7 +247,9 @@ def test_history_and_restore(clean: AppServer, tmp_path: Path) -> None:
     with unchanged(clean.studies):
         refused(clean.post(f"{path}/restore", json={"user": "ben"}), 409, "carl")
     clean.request("DELETE", "/rep3d/leases/case_1")
+    assert clean.post("/rep3d/leases/case_1", json={"user": "ben"}).ok
     assert clean.post(f"{path}/restore", json={"user": "ben"}).json()["duplicate"] is False
+    assert clean.get("/rep3d/leases").json() == []  # as after any other submission
     assert clean.get("/datastore/label?label=case_1&tag=final").content == first.read_bytes()
     entries = clean.get("/rep3d/cases/case_1/history").json()
     assert len(entries) == start + 3  # the current one, the second, and the first, which stays

@@ -265,7 +265,7 @@ def test_overlapping_segments_are_refused(
     text.write_text("this is no image")
     with unchanged(studies):
         refused(submit(server, case, file), "one layer")
-        refused(submit(server, case, text), f"label for image {case}", "readable")
+        refused(submit(server, case, text), f"label for image {case}", "cannot be read")
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])

@@ -111,7 +111,7 @@ def _dead_process() -> dict[str, float]:
         ([{"status": "STOPPED"}], "dead", "stopped", "on request"),
         ([{"status": "ERROR", "details": ["one", "Killed"]}], "dead", "interrupted", "Killed"),
         ([{"status": "ERROR"}], None, "error", "none"),
-        ([], "dead", "interrupted", "the server ended"),
+        ([], "dead", "interrupted", "The server ended"),
     ],
 )
 def test_a_run_without_its_process_is_not_running(

@@ -15,7 +15,6 @@ from lib.api.access import AS_ANNOTATOR, AS_USER
 from lib.api.annotators import Annotator
 from lib.api.forms import flag
 from lib.errors import ForbiddenError, NotFoundError
-from lib.storage.registry import FINAL
 from rep3d.errors import ImageError
 
 __all__ = ["router"]
@@ -136,9 +135,11 @@ def restore(
     store = app.datastore()
     store.image_file(image)
     _, facts = store.history.find(image, entry)
-    if facts.get("tag") == FINAL and not override:
-        app.leases.check(image, annotator.names)
-    accepted = store.restore_label(image, entry, annotator.name)
-    if facts.get("tag") == FINAL and not accepted.duplicate:
-        app.case_book.submitted(image)
+    accepted = app.intake.take(
+        image,
+        str(facts.get("tag")),
+        annotator.names,
+        override,
+        lambda: store.restore_label(image, entry, annotator.name),
+    )
     return {"image": image, "label": accepted.id, "duplicate": accepted.duplicate}

@@ -21,6 +21,7 @@ from lib.errors import RequestError
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
+from lib.storage.datastore import Submission
 from lib.storage.registry import FINAL
 from rep3d.imaging.volumes import IMAGE_SUFFIXES
 
@@ -68,25 +69,21 @@ def save_label(
     store = app.datastore()
     store.image_file(image)
     tag = tag or FINAL
-    if tag == FINAL and not override:
-        app.leases.check(image, annotator.names)
     if annotator.name is not None:
         values["user"] = annotator.name
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"submission{_suffix(upload_name(label))}"
-        with file.open("wb") as out:
-            shutil.copyfileobj(label.file, out)
-        accepted = store.submit_label(image, file, tag, values, options)
-    answer: dict[str, Any] = {}
-    if tag == FINAL:
-        app.leases.release(image)
-        if not accepted.duplicate:
-            app.case_book.submitted(image)
-            answer.update(app.on_save_label(image, accepted.id) or {})
+
+    def received() -> Submission:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"submission{_suffix(upload_name(label))}"
+            with file.open("wb") as out:
+                shutil.copyfileobj(label.file, out)
+            return store.submit_label(image, file, tag, values, options)
+
+    accepted = app.intake.take(image, tag, annotator.names, override, received)
     changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}
     if accepted.duplicate:
         changes["duplicate"] = True
-    return {**answer, "image": image, "label": accepted.id, **changes}
+    return {"image": image, "label": accepted.id, **changes}
 
 
 def _suffix(name: str) -> str:

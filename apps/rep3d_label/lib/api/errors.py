@@ -93,7 +93,7 @@ def answer_for(error: BaseException) -> tuple[Answer, str]:
     """The row of the table for an error, and what is to be said."""
     for cause in _causes(error):  # what fails for want of room may have been wrapped on its way up
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
-            return ANSWERS[DiskFullError], "The server's disk is full. Nothing was changed. Make room, then try again."
+            return ANSWERS[DiskFullError], "The server's disk is full. Make room there, then try again."
         if isinstance(cause, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(cause):
             return _NO_MEMORY, str(_NO_MEMORY.words)
     answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)

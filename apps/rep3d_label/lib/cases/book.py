@@ -170,10 +170,6 @@ class CaseBook:
         current = [{**files.info, "entry": None, "tag": FINAL, "reason": "current"}] if files.label else []
         return [_history_entry(entry) for entry in [*current, *self._datastore.history.entries(image_id)]]
 
-    def submitted(self, image_id: str) -> None:
-        """To be called after a submission: a review of what was there before does not count for it."""
-        self._reviews.remove(image_id)
-
     def _model(self, name: str | None) -> _Model:
         served = known("model", name or next(iter(self._served)), self._served)
         try:

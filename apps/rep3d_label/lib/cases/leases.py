@@ -68,8 +68,7 @@ class LeaseBook:
         self._minutes = minutes
         self._per_user = per_user
         self._clock = clock
-        # Also held by those who choose an image and then take it, so that no other choice comes in between.
-        self.guard = threading.RLock()
+        self._guard = threading.RLock()
         self._leases: dict[str, Lease] = {}
         for image, stored in read_json(path).items():
             try:
@@ -81,7 +80,7 @@ class LeaseBook:
 
     def all(self) -> list[Lease]:
         """The leases that have not ended, by image id."""
-        with self.guard:
+        with self._guard:
             now = self._clock()
             self._leases = {k: v for k, v in self._leases.items() if datetime.fromisoformat(v.until) > now}
             return [self._leases[image] for image in sorted(self._leases)]
@@ -100,7 +99,7 @@ class LeaseBook:
         Raises:
             ReservedError: if it is lent to another.
         """
-        with self.guard:
+        with self._guard:
             self.check(image, {user})
             held = self.holder(image)
             now = self._clock()
@@ -114,6 +113,20 @@ class LeaseBook:
             self._save()
             return lease
 
+    def take_if(self, image: str, user: str, seen: Lease | None) -> Lease | None:
+        """Lends an image, if nobody has taken, prolonged or given it back since one looked.
+
+        Args:
+            image: its id.
+            user: whom it is for.
+            seen: the lease that was there, or None.
+
+        Returns:
+            The lease, or None where something happened meanwhile.
+        """
+        with self._guard:
+            return self.take(image, user) if self.holder(image) == seen else None
+
     def check(self, image: str, names: Collection[str]) -> None:
         """Makes sure that an image is free, or lent to somebody of these names.
 
@@ -126,19 +139,19 @@ class LeaseBook:
                 f"Image {image} is reserved for {lease.user} until {lease.ends}. Choose another one, or wait."
             )
 
-    def release(self, image: str, user: str | None = None) -> Lease | None:
+    def release(self, image: str, names: Collection[str] | None = None) -> Lease | None:
         """Gives an image back.
 
         Args:
             image: its id.
-            user: only if it is lent to this one; None for whoever has it.
+            names: only if it is lent to one of these; None for whoever has it.
 
         Returns:
             The lease that ended, or None where there was none.
         """
-        with self.guard:
+        with self._guard:
             lease = self.holder(image)
-            if lease is None or (user is not None and lease.user != user):
+            if lease is None or (names is not None and lease.user not in names):
                 return None
             del self._leases[image]
             self._save()

@@ -56,11 +56,13 @@ class Submission:
         id: its id, which is the image's.
         duplicate: the same was there already, from the same author: nothing was changed.
         info: what is known about it.
+        values: the voxel values that it has.
     """
 
     id: str
     duplicate: bool
     info: Mapping[str, Any]
+    values: frozenset[int]
 
 
 class Rep3DDatastore(Registry):
@@ -207,7 +209,7 @@ class Rep3DDatastore(Registry):
             earlier = [folder / f"{image_id}{s}" for s in IMAGE_SUFFIXES if (folder / f"{image_id}{s}").exists()]
             known = image.labels.get(tag)
             if tag == FINAL and known and self._is_duplicate(earlier, known.info, prepared, info):
-                return Submission(image_id, True, dict(known.info))
+                return Submission(image_id, True, dict(known.info), frozenset(prepared.facts.counts))
             for file in earlier:
                 self._keep(file, image_id, tag, REPLACED)
             if prepared.changes:
@@ -227,7 +229,7 @@ class Rep3DDatastore(Registry):
             self.label_facts.save()
         if tag == FINAL:
             self._compare(image_id, folder / name)
-        return Submission(image_id, False, dict(info))
+        return Submission(image_id, False, dict(info), frozenset(prepared.facts.counts))
 
     def _is_duplicate(
         self, earlier: list[Path], known: Mapping[str, Any], prepared: PreparedLabel, info: Mapping[str, Any]

@@ -102,7 +102,7 @@ def demo(
     )
     measured = held_out if held_out is not None else (20 if real else 8)
     if measured < 1:
-        raise typer.BadParameter(f"expected at least one held-out case, got {measured}", param_hint="--held-out")
+        raise typer.BadParameter(f"at least 1 is needed, got {measured}", param_hint="--held-out")
     folder = _new_run_folder(out)
     pool = plan.submit + plan.submit // 2  # some choice for the strategy
     if data is not None:
@@ -135,7 +135,7 @@ def _new_run_folder(out: Path) -> Path:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise Rep3DError(f"--out: expected a folder that can be written, got {out} ({error})") from error
+        raise Rep3DError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     return folder
 
 
@@ -260,7 +260,9 @@ def evaluate(
     predictor = Predictor.load(checkpoint, device, engine)
     cases = decathlon_cases(data)[skip:]
     if not cases:
-        raise Rep3DError(f"--data: expected labelled cases in {data}/imagesTr and labelsTr, found none to measure on")
+        raise Rep3DError(
+            f"--data: {data} has no case to measure on. Needed are files of the same name in imagesTr and labelsTr."
+        )
     seen = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
     names = predictor.task.label_names
     table = Table("Case", *names, "Mean", title=f"Dice of {checkpoint.name} ({predictor.version})")
@@ -318,7 +320,7 @@ def export(
 
     exporters = {".onnx": export_onnx, ".pt2": export_program}
     if output.suffix not in exporters:
-        raise Rep3DError(f"--output: expected a file name that ends in .onnx or .pt2, got {output.name!r}")
+        raise Rep3DError(f"--output: the file name must end in .onnx or .pt2, got {output.name!r}.")
     written = exporters[output.suffix](load_checkpoint(checkpoint), output)
     error = "not compared" if written.max_error is None else f"probabilities within {written.max_error:.1e}"
     console.print(

@@ -113,7 +113,7 @@ class ServerProcess:
                 return
             time.sleep(0.25)
         raise ServerError(
-            f"the server did not answer at {self.url} within {timeout:g} s. Its log: {self.log}\n{self._log_end()}"
+            f"The server did not answer at {self.url} within {timeout:g} s. Its log: {self.log}\n{self._log_end()}"
         )
 
     def check(self) -> None:
@@ -121,7 +121,7 @@ class ServerProcess:
         if self._process is None or self._process.poll() is not None:
             code = None if self._process is None else self._process.returncode
             raise ServerError(
-                f"the server ended (exit status {code}). The end of its log {self.log}:\n{self._log_end()}"
+                f"The server ended (exit status {code}). The end of its log {self.log}:\n{self._log_end()}"
             )
 
     def wait_for_interrupt(self) -> None:

@@ -68,9 +68,9 @@ def check_memory(channels: int, shape: tuple[int, ...], maps: int = 1, available
     free = psutil.virtual_memory().available if available is None else available
     if needed > free:
         raise ImageError(
-            f"image: expected the result for {'x'.join(map(str, shape))} voxels and {channels} classes to fit into "
-            f"memory, but it needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
-            f"Restrict it to a box, or use a machine with more memory."
+            f"Not enough memory for an image of {'x'.join(map(str, shape))} voxels and {channels} classes: "
+            f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. "
+            f"Segment a box of it, or use a machine with more memory."
         )
 
 
@@ -102,7 +102,7 @@ class WindowTurns:
     def check(self) -> None:
         """Raises InferenceCancelled where the request is no longer wanted."""
         if self.cancelled is not None and self.cancelled():
-            raise InferenceCancelled("inference: cancelled on request; nothing was written")
+            raise InferenceCancelled("The segmentation was cancelled; nothing was written.")
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Maps windows (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W) on the same device."""

@@ -127,12 +127,12 @@ class WindowTurns:
         _free_cached()
         if windows > 1:
             self._at_once = 1
-            self.fallback = f"the memory of {self.device} did not suffice for {windows} windows at a time: one by one"
+            self.fallback = f"GPU out of memory at batch size {windows}; continued with 1."
             return
         self._on_spare = True
         self.engine = self.spare()
         self.computed_on = torch.device("cpu")
-        self.fallback = f"the memory of {self.device} did not suffice for one window: the CPU took over"
+        self.fallback = "GPU out of memory even at batch size 1; continued on the CPU."
 
 
 def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: WindowTurns) -> torch.Tensor:
@@ -157,7 +157,7 @@ def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: W
         logits = inferer(batch.to(turns.device), turns)
     if logits is None:  # outside the handling of the error, which keeps what was gathered so far in memory
         _free_cached()
-        turns.fallback = turns.fallback or f"the memory of {turns.device} did not suffice for the result: kept in RAM"
+        turns.fallback = turns.fallback or "GPU out of memory for the whole result; kept it in main memory."
         inferer = SlidingWindowInferer(
             window,
             sw_batch_size=BATCH,

@@ -53,7 +53,7 @@ def test_decathlon_cohort_takes_labelled_cases_at_random_by_seed(tmp_path: Path)
 
 
 def test_too_few_cases_or_no_dataset_json_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="found no dataset.json"):
+    with pytest.raises(TaskError, match="it has no dataset.json"):
         decathlon_cohort(tmp_path, 1, 1, 0)
     with pytest.raises(TaskError, match="at least 11 labelled cases.*found 10"):
         decathlon_cohort(_decathlon(tmp_path / "d", 10), 6, 5, 0)
@@ -85,7 +85,7 @@ def test_accuracy_that_does_not_rise_fails(tmp_path: Path, means: list[float], r
     if rises:
         player._judge()
     else:
-        with pytest.raises(DemoError, match="did not rise"):
+        with pytest.raises(DemoError, match="did not get better"):
             player._judge()
 
 

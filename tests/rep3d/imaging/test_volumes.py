@@ -84,7 +84,7 @@ def test_other_than_three_dimensions_is_refused(write_nifti: Callable[..., Path]
 
 def test_colour_and_all_nan_images_are_refused(write_nifti: Callable[..., Path]) -> None:
     colour = np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    with pytest.raises(ImageError, match="one number per voxel"):
+    with pytest.raises(ImageError, match="not one number each"):
         geometry(write_nifti("rgb.nii.gz", colour))
     with pytest.raises(ImageError, match="finite"):
         geometry(write_nifti("nan.nii.gz", np.full((3, 3, 3), np.nan, np.float32)))

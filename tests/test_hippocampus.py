@@ -18,7 +18,7 @@ from Rep3DLabelLib.errors import ConflictError, InvalidRequestError
 
 from rep3d.data.cases import decathlon_cases
 from rep3d.demo.server import ServerProcess
-from rep3d.imaging.volumes import check_label
+from rep3d.imaging.labels import check_label
 from rep3d.tasks.config import labels_from_dataset_json
 
 

@@ -358,7 +358,7 @@ def simulate(
     from rep3d.active.simulate.schedule import SimulationPlan
     from rep3d.active.simulate.schedule import simulate as run
     from rep3d.active.strategies import STRATEGIES
-    from rep3d.cli.simulate_table import show_strategies, show_summary
+    from rep3d.cli.tables import show_strategies, show_summary
 
     if strategies == "help":
         show_strategies(console, STRATEGIES)
@@ -390,7 +390,7 @@ def tasks(
 
     A task is what a model is for: which labels, on which kind of image, at which voxel size.
     """
-    from rep3d.cli.task_table import show_task, show_tasks, tasks_as_json
+    from rep3d.cli.tables import show_task, show_tasks, tasks_as_json
 
     if as_json:
         console.print_json(data=tasks_as_json(name))
@@ -412,18 +412,11 @@ app.command(rich_help_panel=_SERVER)(versions)
 
 def main() -> None:
     """Entry point: our own errors are shown as one clear message, not as a traceback."""
-    try:
-        from rep3d.demo.checkout import import_client_path
+    from rep3d.demo.checkout import client_errors
 
-        import_client_path()
-        from Rep3DLabelLib.errors import ClientError
-
-        expected: tuple[type[Exception], ...] = (Rep3DError, ClientError)
-    except (Rep3DError, ImportError):
-        expected = (Rep3DError,)
     try:
         app(prog_name="rep3d")
-    except expected as error:
+    except (Rep3DError, *client_errors()) as error:
         Console(stderr=True).print(f"[bold red]rep3d:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:

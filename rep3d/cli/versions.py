@@ -8,13 +8,18 @@ from __future__ import annotations
 import getpass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from rep3d.errors import Rep3DError
+from rep3d.versions.record import VersionRecord
+
+if TYPE_CHECKING:  # it brings PyTorch, for which `rep3d --help` does not wait
+    from rep3d.versions.store import VersionStore
 
 __all__ = ["Action", "versions"]
 
@@ -31,6 +36,7 @@ class Action(str, Enum):
 
 
 _WITHOUT_VERSION = (Action.list, Action.rollback)
+_HELD_OUT = "held-out cases (on which its best weights were chosen, too: a little kind)"
 
 
 def versions(
@@ -45,7 +51,6 @@ def versions(
     reason: Annotated[str, typer.Option(help="Why it is published.")] = "",
 ) -> None:
     """List the versions of a served model, show one, publish, roll back, delete or export one."""
-    from rep3d.cli.version_table import show_version, show_versions
     from rep3d.versions.store import VersionStore
 
     console = Console()
@@ -60,9 +65,9 @@ def versions(
             record = store.rollback(who, reason)
             console.print(f"Published {record.version} again.")
         else:
-            show_versions(console, store, root.name)
+            _show_all(console, store, root.name)
     elif action is Action.show:
-        show_version(console, store, store.get(version))
+        _show_one(console, store, store.get(version))
     elif action is Action.publish:
         store.publish(version, who, reason or "published by hand")
         console.print(f"Published {version}.")
@@ -113,3 +118,77 @@ def _export(console: Console, checkpoint: Path, version: str, output: Path | Non
         except OSError as error:
             raise Rep3DError(f"--output: expected a file that can be written, got {output} ({error})") from error
     console.print(f"Wrote {escape(str(output))}: {version}, {output.stat().st_size / 1e6:.1f} MB.", soft_wrap=True)
+
+
+def _show_all(console: Console, store: VersionStore, model: str) -> None:
+    """Prints all versions, oldest first, with what was decided about them."""
+    published, records = store.published(), store.list()
+    if not records:
+        console.print(f"{escape(model)} has no versions yet: each training that ends well makes one.")
+        return
+    table = Table(
+        "Version", "Made", "Cases", "Dice", "Per label", "MB", "Decision", title=f"Versions of {escape(model)}"
+    )
+    for record in records:
+        name = f"[bold green]{record.version} (published)[/]" if record.version == published else record.version
+        labels = ", ".join(f"{label} {dice:.3f}" for label, dice in record.scores.items())
+        table.add_row(
+            name,
+            (record.created or "")[:16].replace("T", " "),
+            str(len(record.cases)),
+            _dice(record),
+            escape(labels),
+            f"{store.size(record.version) / 1e6:.1f}",
+            escape(_decision(record)),
+        )
+    console.print(table)
+    total = sum(store.size(record.version) for record in records)
+    console.print(f"{len(records)} versions, {total / 1e6:.1f} MB. Dice is measured on {_HELD_OUT}.")
+
+
+def _show_one(console: Console, store: VersionStore, record: VersionRecord) -> None:
+    """Prints one version in full."""
+    published = " (published)" if record.version == store.published() else ""
+    table = Table(title=f"{record.version}{published}", show_header=False)
+    steps = f"{record.iterations} steps" if record.iterations is not None else "unknown"
+    minutes = f" in {record.minutes:.1f} minutes" if record.minutes is not None else ""
+    facts = {
+        "Made": record.created,
+        "Origin": "adopted from a checkpoint that was put there" if record.origin == "adopted" else "trained here",
+        "Began from": record.parent or "nothing",
+        "Training": f"{steps}{minutes}, ended by {record.stopped or 'unknown'}, loss {record.loss}",
+        "Network": record.preset,
+        "Labels": ", ".join(f"{name}={value}" for name, value in record.labels.items()),
+        "Head": record.head and ", ".join(f"{key}: {', '.join(names) or 'none'}" for key, names in record.head.items()),
+        "Trained on": ", ".join(record.cases) or "unknown",
+        "Measured on": ", ".join(record.validation_cases) or f"nothing ({record.validation_kind or 'never measured'})",
+        "Mean Dice": _dice(record),
+        "Decision": _decision(record),
+        "Settings": ", ".join(f"{key}={value}" for key, value in record.settings.items()),
+        "Deleted": record.deleted and f"{record.deleted['time']} by {record.deleted['by']}",
+    }
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, escape(str(value)))
+    console.print(table)
+    if record.case_scores:
+        names = sorted({name for case in record.case_scores.values() for name in case})
+        scores = Table("Case", *map(escape, names), title=f"Dice on {_HELD_OUT}")
+        for case, dice in record.case_scores.items():
+            scores.add_row(escape(case), *[f"{dice[name]:.3f}" if name in dice else "-" for name in names])
+        console.print(scores)
+    for entry in store.publications():
+        if entry["version"] == record.version:
+            how = "rolled back to" if entry["rollback"] else "published"
+            console.print(f"{entry['time']}: {how} by {escape(entry['by'])}: {escape(entry['reason'])}")
+
+
+def _dice(record: VersionRecord) -> str:
+    mean = record.mean_score
+    return "not measured" if mean is None else f"{mean:.3f}"
+
+
+def _decision(record: VersionRecord) -> str:
+    if record.decision:
+        return str(record.decision["reason"])
+    return "adopted" if record.origin == "adopted" else "none recorded"

@@ -10,7 +10,8 @@ import torch
 from monai.metrics import compute_dice
 
 from rep3d.errors import LabelError
-from rep3d.imaging.volumes import read_label, same_grid
+from rep3d.imaging.grid import same_grid
+from rep3d.imaging.nifti import read_label
 
 __all__ = ["dice_of_files", "dice_per_label", "mean_dice"]
 

@@ -24,8 +24,8 @@ from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import ConfigError, ImageError
 from rep3d.explain.fields import Explanation, Inputs, view_model
 from rep3d.explain.page import page
+from rep3d.imaging.nifti import geometry
 from rep3d.imaging.transforms import preparation
-from rep3d.imaging.volumes import geometry
 from rep3d.inference.predictor import choose_device, fit_window
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig

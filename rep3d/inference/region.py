@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rep3d.errors import ImageError
-from rep3d.imaging.volumes import Geometry
+from rep3d.imaging.grid import Geometry
 
 __all__ = ["Box"]
 

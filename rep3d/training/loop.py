@@ -31,8 +31,8 @@ from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import CheckpointError, TrainingError
+from rep3d.imaging.labels import check_label
 from rep3d.imaging.transforms import augmentation, preparation
-from rep3d.imaging.volumes import check_label
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig

@@ -19,7 +19,7 @@ import torch
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import NoCasesError, TaskError
-from rep3d.imaging.volumes import geometry
+from rep3d.imaging.nifti import geometry
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig

@@ -24,7 +24,7 @@ from lib.storage.datastore import Rep3DDatastore
 from PIL import Image
 
 from rep3d.evaluation.metrics import dice_of_files
-from rep3d.imaging.volumes import read_label
+from rep3d.imaging.nifti import read_label
 from tests.app.data import LABELS, unchanged, write_image, write_label, write_nifti
 
 FACTS = {"version": "v3", "created": "2024-05-01T00:00:00+00:00"}

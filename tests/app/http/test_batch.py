@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
-from rep3d.imaging.volumes import geometry, same_grid
+from rep3d.imaging.grid import same_grid
+from rep3d.imaging.nifti import geometry
 from tests.app.data import CONF, LABELS, publish_small_model, snapshot, write_image, write_label, write_nifti
 from tests.app.server import AppServer
 

@@ -11,17 +11,9 @@ import numpy as np
 import pytest
 
 from rep3d.errors import ImageError, LabelError
-from rep3d.imaging.volumes import (
-    Geometry,
-    check_label,
-    geometry,
-    label_counts,
-    read_label,
-    resample_label,
-    same_grid,
-    stored_grid,
-    write_label,
-)
+from rep3d.imaging.grid import Geometry, resample_label, same_grid
+from rep3d.imaging.labels import check_label, label_counts
+from rep3d.imaging.nifti import geometry, read_label, stored_grid, write_label
 
 LABELS = {"Head": 1, "Tail": 2}
 OBLIQUE = np.array([[0.9, -0.3, 0.1, -20], [0.3, 0.9, -0.2, 5], [0.0, 0.25, 1.8, 7], [0, 0, 0, 1.0]])

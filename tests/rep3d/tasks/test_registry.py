@@ -116,7 +116,7 @@ def _tasks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_tasks_do_not_load_torch() -> None:
-    code = "import sys, rep3d.cli.task_table; sys.exit('torch' in sys.modules)"
+    code = "import sys, rep3d.cli.tables; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

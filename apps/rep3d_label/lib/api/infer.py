@@ -25,7 +25,7 @@ from lib.api.access import AS_USER
 from lib.api.forms import json_object, upload_name
 from lib.inference.request import InferRequest
 from lib.names import split_suffix
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router"]
 

@@ -1,7 +1,8 @@
-"""The registered tasks as tables for the command line, and as JSON for programs."""
+"""What ``rep3d tasks`` and ``rep3d simulate`` print: tables for people, and JSON for programs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.text import Text
 from rep3d.tasks.config import Code, TaskConfig
 from rep3d.tasks.registry import TASKS, registered_task
 
-__all__ = ["show_task", "show_tasks", "tasks_as_json"]
+__all__ = ["show_strategies", "show_summary", "show_task", "show_tasks", "tasks_as_json"]
 
 
 def tasks_as_json(name: str | None = None) -> dict[str, Any]:
@@ -73,3 +74,38 @@ def _settings(task: TaskConfig) -> tuple[str, str, str]:
 
 def _code(code: Code | None) -> str:
     return f"{code.meaning} ({code.scheme} {code.value})" if code else ""
+
+
+def show_strategies(console: Console, strategies: Mapping[str, str]) -> None:
+    """Lists the strategies."""
+    table = Table("Strategy", "What it chooses")
+    for name, description in strategies.items():
+        table.add_row(name, description)
+    console.print(table)
+
+
+def show_summary(console: Console, results: Mapping[str, Any]) -> None:
+    """Dice of each strategy at each number of labels, and the labels it takes to 95 % of full-data Dice."""
+    summary, settings = results["summary"], results["settings"]
+    heads = [f"{count} labels" for count in settings["labels"]]
+    table = Table("Strategy", *heads, "Mean of curve", "Labels to 95 %", title=f"Dice on {settings['held_out']} cases")
+    for name, entry in summary["strategies"].items():
+        table.add_row(name, *map(_with_interval, entry["dice"]), _with_interval(entry["area"]), _labels_needed(entry))
+    console.print(table)
+    console.print(
+        f"Mean over {len(settings['seeds'])} seeds, with the {summary['interval']}. "
+        f"All {settings['pool']} labels of the pool: {_with_interval(summary['full'])}."
+    )
+
+
+def _with_interval(value: Mapping[str, Any]) -> str:
+    if value["low"] is None:
+        return f"{value['mean']:.3f}"
+    return f"{value['mean']:.3f} ±{value['high'] - value['mean']:.3f}"
+
+
+def _labels_needed(entry: Mapping[str, Any]) -> str:
+    reached = entry["labels_to_95"]
+    if reached["reached"] < reached["of"]:
+        return f"reached with {reached['reached']} of {reached['of']} seeds"
+    return ", ".join(f"{value:.1f}" for value in reached["seeds"].values()) + f"; mean {reached['mean']:.1f}"

@@ -1,46 +1,37 @@
-"""Reading the geometry of image files, and checking that a label map fits its image and its task.
+"""Reading and writing NIfTI files: an image, its grid, a label map, a map of shares.
 
-A label map is hours of a clinician's work, and an image may have any orientation, spacing and obliqueness. So
-everything that is accepted is checked here first, and everything that is written keeps the image's own grid.
+An image may have any orientation, spacing and obliqueness; everything that is written keeps the image's own grid.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import scipy.ndimage
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from rep3d.errors import ImageError, LabelError
+from rep3d.imaging.grid import Geometry
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "Geometry",
-    "check_grid",
-    "check_label",
-    "check_values",
+    "LARGEST_VALUE",
     "geometry",
-    "label_counts",
     "read_image",
     "read_label",
-    "resample_label",
-    "same_grid",
     "stored_grid",
     "write_label",
     "write_share",
 ]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
-_LARGEST = 65535  # voxel value of a label
+LARGEST_VALUE = 65535  # voxel value of a label
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -51,35 +42,6 @@ _UNREADABLE = (
     HeaderDataError,
     MemoryError,
 )
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The voxel grid of an image.
-
-    Attributes:
-        shape: voxels along the three stored axes.
-        affine: (4, 4) matrix from voxel indices to RAS coordinates in mm.
-    """
-
-    shape: tuple[int, ...]
-    affine: np.ndarray
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel size in mm along the stored axes."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
-
-    @property
-    def axis_codes(self) -> tuple[str, str, str]:
-        """The closest anatomical direction of each stored axis, such as ``("L", "A", "S")``."""
-        return nib.aff2axcodes(self.affine)
-
-    @property
-    def voxel_ml(self) -> float:
-        """Volume of one voxel in millilitres."""
-        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
 
 def _open(path: Path, error: type[ImageError] | type[LabelError]) -> nib.spatialimages.SpatialImage:
@@ -169,20 +131,6 @@ def _voxels(stored: Any) -> np.ndarray:
     return voxels.astype(np.float32) * np.float32(stored.slope) + np.float32(stored.inter)
 
 
-def same_grid(a: Geometry, b: Geometry, tolerance_voxels: float = 0.05) -> bool:
-    """Whether two grids put every voxel at the same place.
-
-    Compared are the world positions of the grid's corners, which is what an annotator sees, not matrix entries: allowed
-    is ``tolerance_voxels`` of the smallest voxel side, room for headers in single precision and no more.
-    """
-    if a.shape != b.shape:
-        return False
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.shape], indexing="ij")).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(8)])
-    distance = np.linalg.norm((a.affine @ corners - b.affine @ corners)[:3], axis=0).max()
-    return bool(distance <= tolerance_voxels * min(a.spacing))
-
-
 def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
     """A label map as integers.
 
@@ -201,7 +149,7 @@ def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
     except _UNREADABLE as cause:
         raise LabelError(f"The voxels of {path.name} cannot be read ({cause}). Save and submit it again.") from cause
     if values.dtype.kind == "f":
-        odd = values[(np.rint(values) != values) | (np.abs(values) > _LARGEST)]  # NaN is unequal to itself
+        odd = values[(np.rint(values) != values) | (np.abs(values) > LARGEST_VALUE)]  # NaN is unequal to itself
         if odd.size:
             raise LabelError(
                 f"{path.name} has values such as {odd.ravel()[:3].tolist()}, but each label is a whole number. "
@@ -214,101 +162,6 @@ def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
             f"Export it as a label map."
         )
     return values.astype(np.uint8) if values.dtype.kind == "b" else values, grid
-
-
-def label_counts(values: np.ndarray) -> dict[int, int]:
-    """How many voxels have each value, 0 included.
-
-    Args:
-        values: (X, Y, Z) integers. Counted slice by slice: a large map is not copied or sorted as a whole.
-    """
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > _LARGEST:
-        found, counts = np.unique(values, return_counts=True)
-        return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
-    total = np.zeros(high + 1, np.int64)
-    for index in range(values.shape[-1]):
-        total += np.bincount(values[..., index].ravel(order="K"), minlength=high + 1)
-    return {int(value): int(total[value]) for value in np.flatnonzero(total)}
-
-
-def resample_label(values: np.ndarray, grid: Geometry, target: Geometry) -> np.ndarray:
-    """A label map on another grid: each new voxel takes the value of the nearest old one, background outside.
-
-    Args:
-        values: (X, Y, Z) voxel values.
-        grid: where they lie.
-        target: the grid wanted.
-
-    Returns:
-        The (X, Y, Z) array on the target grid.
-    """
-    step = np.linalg.inv(grid.affine) @ target.affine
-    # "grid-constant": voxels reach half a step beyond the outermost centres, where "constant" would cut them off.
-    return scipy.ndimage.affine_transform(
-        values, step[:3, :3], step[:3, 3], output_shape=target.shape, order=0, mode="grid-constant", prefilter=False
-    )
-
-
-def check_label(
-    label: Path | str, image: Path | str, labels: Mapping[str, int], other_values: Collection[int] = ()
-) -> None:
-    """Makes sure that a label map lies on its image's grid and uses only the task's values.
-
-    Args:
-        label: the label map's file.
-        image: the image's file.
-        labels: label name to voxel value.
-        other_values: values that may be there as well, such as those of another model's labels.
-
-    Raises:
-        LabelError: saying which of the two does not hold, with expected, got and remedy.
-        ImageError: if the image itself cannot be read.
-    """
-    label, image = Path(label), Path(image)
-    values, grid = read_label(label)
-    check_grid(grid, stored_grid(image), label.name, image.name)
-    check_values(set(label_counts(values)) - set(other_values), labels, label.name)
-
-
-def check_grid(grid: Geometry, expected: Geometry, label: str, image: str) -> None:
-    """Refuses a label map that does not lie on its image's grid.
-
-    Args:
-        grid: the label's.
-        expected: the image's.
-        label: the label's name, for the message.
-        image: the image's name, for the message.
-
-    Raises:
-        LabelError: if the grids differ.
-    """
-    if not same_grid(grid, expected):
-        raise LabelError(
-            f"{label} does not lie on the voxels of image {image}: expected shape {expected.shape} and "
-            f"affine {np.round(expected.affine, 3).tolist()}, got shape {grid.shape} and "
-            f"affine {np.round(grid.affine, 3).tolist()}. "
-            f"Draw the label on this image, or export it with the image as reference."
-        )
-
-
-def check_values(found: Collection[int], labels: Mapping[str, int], label: str) -> None:
-    """Refuses voxel values that are no label's.
-
-    Args:
-        found: the values of a label map; 0 is always fine.
-        labels: label name to voxel value.
-        label: the label map's name, for the message.
-
-    Raises:
-        LabelError: if there are others.
-    """
-    unknown = sorted(set(found) - {0, *labels.values()})
-    if unknown:
-        raise LabelError(
-            f"{label} has unexpected values: {unknown[:10]}. Known are 0 (background) and {dict(labels)}. "
-            f"Rename or remove these segments, or start the server with labels that include them."
-        )
 
 
 def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> None:

@@ -234,7 +234,7 @@ def segment(
     for name, volume in result.volumes_ml.items():
         console.print(f"{escape(name)}: {volume:.2f} ml")
     facts = f"{sum(result.seconds.values()):.1f} s with {result.engine}, uncertainty {result.uncertainty:.3f}"
-    console.print(f"Wrote {escape(str(output))} ({facts})")
+    console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
 
 
 @app.command(rich_help_panel=_MODELS)
@@ -251,11 +251,10 @@ def evaluate(
     """
     import tempfile
 
-    from rich.table import Table
-
     from rep3d.data.cases import decathlon_cases
     from rep3d.evaluation.metrics import dice_of_files, mean_dice
     from rep3d.inference.predictor import Predictor
+    from rep3d.terminal import print_scores
 
     predictor = Predictor.load(checkpoint, device, engine)
     cases = decathlon_cases(data)[skip:]
@@ -264,17 +263,16 @@ def evaluate(
             f"--data: {data} has no case to measure on. Needed are files of the same name in imagesTr and labelsTr."
         )
     seen = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
-    names = predictor.task.label_names
-    table = Table("Case", *names, "Mean", title=f"Dice of {checkpoint.name} ({predictor.version})")
-    scores = {}
+    scores, rows = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
             found = Path(folder) / "found.nii.gz"
             predictor.segment(case.image, found)
             scores[case.id] = dice_of_files(found, case.label, predictor.task.labels)
-            row = [f"{scores[case.id][name]:.3f}" for name in names] + [f"{mean_dice({case.id: scores[case.id]}):.3f}"]
-            table.add_row(f"{case.id} (trained on)" if case.id in seen else case.id, *row)
-    console.print(table)
+            shown = f"{case.id} (trained on)" if case.id in seen else case.id
+            rows[shown, f"{mean_dice({case.id: scores[case.id]}):.3f}"] = scores[case.id]
+    title = f"Dice of {checkpoint.name} ({predictor.version})"
+    print_scores(console, title, predictor.task.label_names, ("Case", "Mean"), rows)
     fresh = {case: score for case, score in scores.items() if case not in seen}
     if fresh:
         console.print(f"Mean over {len(fresh)} cases not trained on: {mean_dice(fresh):.3f}")
@@ -323,9 +321,8 @@ def export(
         raise Rep3DError(f"--output: the file name must end in .onnx or .pt2, got {output.name!r}.")
     written = exporters[output.suffix](load_checkpoint(checkpoint), output)
     error = "not compared" if written.max_error is None else f"probabilities within {written.max_error:.1e}"
-    console.print(
-        f"Wrote {escape(str(output))} ({written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error})"
-    )
+    facts = f"{written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error}"
+    console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
 
 
 @app.command(rich_help_panel=_TRY)

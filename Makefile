@@ -9,7 +9,7 @@ PORT ?= 8000
 HOST ?= 127.0.0.1
 ARGS ?=
 
-.PHONY: help demo serve test test-slow lint venv clean
+.PHONY: help demo serve test test-slow lint pictures venv clean
 
 help:
 	@echo "make demo                 the whole loop on generated images: server, segmentation, corrections, retraining, report"
@@ -17,13 +17,14 @@ help:
 	@echo "make test                 all tests but the slow ones"
 	@echo "make test-slow            the slow tests"
 	@echo "make lint                 ruff and mypy"
+	@echo "make pictures             the pictures of README and docs, from a real session (needs chromium)"
 	@echo "make clean                remove .venv and caches"
 
 demo: $(STAMP)
 	$(VENV)/bin/rep3d demo --out $(OUT) $(ARGS)
 
 serve: $(STAMP)
-	@test -n "$(STUDIES)" || { echo "make serve: expected a folder of images, got none. Say: make serve STUDIES=/path/to/images"; exit 2; }
+	@test -n "$(STUDIES)" || { echo "make serve: name the folder of your images. Say: make serve STUDIES=/path/to/images"; exit 2; }
 	PATH="$(abspath $(VENV))/bin:$$PATH" monailabel start_server --app apps/rep3d_label --studies "$(STUDIES)" --host $(HOST) --port $(PORT) $(ARGS)
 
 test: $(STAMP)
@@ -37,6 +38,10 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+pictures: $(STAMP)
+	@sh tests/system_packages.sh
+	$(PY) -m tests.extension.pictures docs/images
 
 venv: $(STAMP)
 

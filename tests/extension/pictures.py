@@ -72,9 +72,8 @@ def _session(person: Clinician, server: AppServer, cohort: Cohort, folder: Path)
 
     def train() -> None:
         person.open("trainingSection")
-        person.wait(lambda: person.ui.trainButton.enabled, 120)  # the training before is done with publishing
         person.click("trainButton")
-        person.wait(lambda: person.view.training.is_active, 60)
+        person.wait(lambda: person.view.training.state == "running", 60)
 
     def trained() -> None:
         person.wait(lambda: not person.view.training.is_active, 300)

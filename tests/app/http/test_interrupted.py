@@ -74,5 +74,5 @@ def test_killed_training_and_killed_server_lose_nothing(tmp_path: Path) -> None:
         assert made.stopped == "max_minutes"
         assert made.minutes is not None and made.minutes == pytest.approx(0.6, abs=0.2)
         assert made.decision is not None and made.decision["published"] and not made.decision["measured"]
-        assert "fewer than 5 labelled cases" in made.decision["reason"]
+        assert "fewer than 5 annotated cases" in made.decision["reason"]
         assert (_store(server).published(), snapshot.exists()) == ("v2", False)

@@ -255,7 +255,8 @@ def _step(series: DicomSeries, slices: Sequence[_Slice], positions: np.ndarray, 
         gaps = np.rint(distances / median) - 1
         if np.allclose(distances, (gaps + 1) * median, rtol=_SPACING_TOLERANCE) and gaps.sum() > 0:
             raise ImageError(
-                f"{series} lacks {int(gaps.sum())} slices: there should be one every {median:g} mm. Export it again."
+                f"{series}: {int(gaps.sum())} of its slices are missing; there should be one every {median:g} mm. "
+                f"Export it again."
             )
         raise ImageError(
             f"{series} has slices at uneven distances, from {distances.min():g} to "

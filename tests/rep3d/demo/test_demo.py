@@ -94,7 +94,7 @@ def test_a_server_that_cannot_start_is_reported_with_the_end_of_its_log(tmp_path
     studies.mkdir()
     with (
         ServerProcess(studies, tmp_path / "log.txt") as server,
-        pytest.raises(ServerError, match="(?s)the server ended.*labels"),
+        pytest.raises(ServerError, match="(?s)The server ended.*labels"),
     ):
         server.wait_until(lambda: False, timeout=120)
     assert not (studies / "rep3d").exists()
@@ -151,7 +151,7 @@ def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str
     process.send_signal(signal.SIGINT)
     output += process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
-    assert "no model yet" in output and "Dice on 2 cases never submitted" in output
+    assert "no model yet" in output and "Dice on 2 held-out cases" in output
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no model yet" in report and "data:image/png;base64" in report
     (run,) = tmp_path.glob("run_*")

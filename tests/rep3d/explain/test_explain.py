@@ -363,9 +363,9 @@ class TestRefusals:
         assert not (tmp_path / "out").exists()
 
     def test_missing_files(self, checkpoint: Path, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match="found none"):
+        with pytest.raises(CheckpointError, match="There is no model file"):
             explain(tmp_path / "none.pt", tmp_path / "out")
-        with pytest.raises(ImageError, match="no such file"):
+        with pytest.raises(ImageError, match="does not exist"):
             explain(checkpoint, tmp_path / "out", images=[tmp_path / "none.nii.gz"])
         assert not (tmp_path / "out").exists()
 

@@ -137,7 +137,10 @@ def _without(name: str) -> Callable[[Dataset, int], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_at(lambda n: [0.0, 0.0, 2.5 * (n if n < 3 else n + 2)]), "lacks 2 slices: there should be one every 2.5 mm"),
+        (
+            _at(lambda n: [0.0, 0.0, 2.5 * (n if n < 3 else n + 2)]),
+            "2 of its slices are missing; there should be one every 2.5 mm",
+        ),
         (_at(lambda n: [0.0, 0.0, 2.5 * n + 0.4 * n * n]), "slices at uneven distances"),
         (_at(lambda n: [0.0, 0.0, 2.5 * (n // 2)]), "more than one slice at 3 positions"),
         (_at(lambda n: [0.0, 0.5 * n, 2.5 * n]), "gantry tilt"),
@@ -181,5 +184,5 @@ def test_one_slice_takes_its_thickness(tmp_path: Path) -> None:
 def test_a_missing_slice_of_a_real_series_is_noticed(shared_data: Path, tmp_path: Path) -> None:
     shutil.copytree(shared_data / "dicom_mr" / "brain_t1", tmp_path / "series")
     sorted((tmp_path / "series").iterdir())[9].unlink()
-    with pytest.raises(ImageError, match="1 are missing"):
+    with pytest.raises(ImageError, match="1 of its slices are missing"):
         convert_series(tmp_path / "series", tmp_path / "out.nii.gz")

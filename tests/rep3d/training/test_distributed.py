@@ -115,7 +115,7 @@ def test_stopping_ends_all_processes_and_errors_keep_their_words(tmp_path: Path)
         train_on(["cpu", "cpu"], plan, stop)
     assert not _children()
     misfit = replace(plan, task=replace(TASK, labels={"Ball": 4}))
-    with pytest.raises(LabelError, match=r"case_1_label.*got also \[3\]"):
+    with pytest.raises(LabelError, match=r"case_1_label.*unexpected values: \[3\]"):
         train_on(["cpu", "cpu"], misfit, lambda progress: None)
     assert not _children() and not (tmp_path / "model.pt").exists()
 

@@ -99,6 +99,7 @@ def test_good_code_is_left_alone(code: str) -> None:
     [
         "A = str | None",
         "isinstance(a, int | str)",
+        "isinstance(a, A | B)",
         "zip(a, b, strict=True)",
         "@dataclass(slots=True)\nclass A: pass",
         "@dataclass(kw_only=True)\nclass A: pass",

@@ -16,7 +16,7 @@ help:
 	@echo "make serve STUDIES=DIR    start the MONAI Label server on a folder of images (HOST=$(HOST) PORT=$(PORT) ARGS='--conf labels a,b')"
 	@echo "make test                 all tests but the slow ones"
 	@echo "make test-slow            the slow tests"
-	@echo "make lint                 ruff and mypy"
+	@echo "make lint                 ruff, mypy, and who may import whom"
 	@echo "make pictures             the pictures of README and docs, from a real session (needs chromium)"
 	@echo "make clean                remove .venv and caches"
 
@@ -38,6 +38,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	PYTHONPATH=apps/rep3d_label:slicer_extension/Rep3DLabel $(VENV)/bin/lint-imports
 
 pictures: $(STAMP)
 	@sh tests/system_packages.sh

@@ -411,9 +411,10 @@ def main() -> None:
     """Entry point: our own errors are shown as one clear message, not as a traceback."""
     from rep3d.demo.checkout import client_errors
 
+    expected: tuple[type[Exception], ...] = (Rep3DError, *client_errors())
     try:
         app(prog_name="rep3d")
-    except (Rep3DError, *client_errors()) as error:
+    except expected as error:
         Console(stderr=True).print(f"[bold red]rep3d:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:

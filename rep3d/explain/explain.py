@@ -7,7 +7,6 @@ show them, and writes the files.
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import ConfigError, ImageError
 from rep3d.explain.fields import Explanation, Inputs, view_model
 from rep3d.explain.page import page
+from rep3d.files import write_text
 from rep3d.imaging.nifti import geometry
 from rep3d.imaging.transforms import preparation
 from rep3d.inference.predictor import choose_device, fit_window
@@ -103,8 +103,11 @@ def explain(
         "Made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     explanation = Explanation(first.task, models, shown, facts)
-    _write(target, page(explanation))
-    _write(target.with_suffix(".json"), json.dumps(explanation.to_dict(), indent=1))
+    try:
+        write_text(target, page(explanation))
+        write_text(target.with_suffix(".json"), json.dumps(explanation.to_dict(), indent=1))
+    except OSError as error:
+        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     return target
 
 
@@ -170,15 +173,3 @@ def _read_patches(images: Sequence[Path | str], task: TaskConfig, model: Rep3D, 
             tensors.append(volume[(slice(None), *(slice(i, i + n) for i, n in zip(start, window, strict=True)))])
             patches.append((Path(path).name, start))
     return Inputs(torch.stack(tensors), tuple(patches))
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file so that readers see the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(f"--out: {path.parent} cannot be written ({error}). Choose another folder.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -87,7 +87,10 @@ def test_venv_is_missing(program, run: Run) -> None:
     ("programs", "words"),
     [
         ({"apt-get": "", "apt-cache": apt("python3.12-venv")}, "Install it: sudo apt-get install python3.12-venv\n"),
-        ({"apt-get": "", "apt-cache": apt()}, "Old Linux 7 offers none (unless its lists are old: sudo apt-get update)."),
+        (
+            {"apt-get": "", "apt-cache": apt()},
+            "Old Linux 7 offers none (unless its lists are old: sudo apt-get update).",
+        ),
         ({"dnf": '[ "$3" = python3.12 ]'}, "Install it: sudo dnf install python3.12\n"),
         ({"dnf": "exit 1"}, "Old Linux 7 offers none.\n"),
         ({"brew": ""}, "Install it: brew install python@3.11\n"),

@@ -57,8 +57,8 @@ class ServerProcess:
     ) -> None:
         if python is None and importlib.util.find_spec("distutils") is None:
             raise ServerError(
-                "The server cannot start: MONAI Label needs the module distutils, which Python dropped in 3.12. The package "
-                "setuptools brings it back: pip install setuptools==80.9.0"
+                "The server cannot start: MONAI Label needs the module distutils, which Python dropped in 3.12. The "
+                "package setuptools brings it back: pip install setuptools==80.9.0"
             )
         self.studies = studies
         self.log = log

@@ -12,9 +12,9 @@ from pathlib import Path
 
 __all__: list[str] = []
 
-if sys.version_info < (3, 10):
+if sys.version_info < (3, 10):  # noqa: UP036 (a server started from a checkout has passed no check of pip's)
     raise RuntimeError(
-        f"Rep3D Label needs Python 3.10 or later, but this is {sys.version.split()[0]}. Make an environment with another one."
+        f"Rep3D Label needs Python 3.10 or later, but this is {sys.version.split()[0]}. Make its environment with that."
     )
 
 _found = importlib.util.find_spec("rep3d")

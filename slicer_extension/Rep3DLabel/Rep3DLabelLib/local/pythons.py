@@ -140,8 +140,8 @@ class AppSearch:
             self.message = f"Expected a Python at '{self._python}', but it does not answer as one. Choose another file."
         elif not (3, _OLDEST) <= tuple(version) <= (3, _NEWEST):
             self.message = (
-                f"The server needs Python 3.{_OLDEST} to 3.{_NEWEST}, but '{self._python}' is {version[0]}.{version[1]}. "
-                "Choose another Python."
+                f"The server needs Python 3.{_OLDEST} to 3.{_NEWEST}, but '{self._python}' is {version[0]}."
+                f"{version[1]}. Choose another Python."
             )
         elif not answer.get("monailabel"):
             self.message = (

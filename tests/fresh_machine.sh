@@ -33,6 +33,7 @@ inside() {
       /*) path=$word ;;
       *) continue ;;
     esac
+    mountpoint --quiet "$root$path" && continue
     if [ -d "$path" ]; then
       mkdir -p "$root$path"
     elif [ -f "$path" ]; then

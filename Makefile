@@ -47,11 +47,7 @@ pictures: $(STAMP)
 venv: $(STAMP)
 
 $(STAMP): requirements.txt requirements-dev.txt constraints.txt pyproject.toml
-	@set -e; found=; for p in $(PYTHON) python3.11 python3.10 python3 python; do \
-	  if "$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null; then found="$$p"; break; fi; done; \
-	if [ -z "$$found" ]; then \
-	  echo "make: expected Python 3.10 or 3.11 (MONAI Label needs distutils, which later versions dropped), found none."; \
-	  echo "      Install one of them, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 2; fi; \
+	@set -e; found=$$(sh scripts/find_python.sh $(PYTHON)); \
 	echo "Making $(VENV) with $$("$$found" --version)"; \
 	"$$found" -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep -o '^torch==[0-9.]*' requirements.txt)"

@@ -64,6 +64,7 @@ def _copies(folder: Path, first: Path, name: str, count: int) -> None:
         shutil.copy(first, folder / f"{name}_{number:03}.nii.gz")
 
 
+@pytest.mark.timed
 def test_five_hundred_cases_are_listed_in_no_time(tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     image, label = write_image(tmp_path / "i.nii.gz", 0), write_label(tmp_path / "l.nii.gz", 0)

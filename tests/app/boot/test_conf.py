@@ -9,9 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from lib.boot.checks import StartupError, host_from_arguments
+from lib.boot.checks import host_from_arguments
 from lib.boot.conf import OPTIONS, AppConf, parse_labels
 from lib.boot.setup import Setup
+from lib.errors import StartupError
 from lib.names import checked_name, split_suffix
 from lib.paths import write_text
 from lib.storage.registry import DATASTORE_FILE, check_registry, images_folder

@@ -129,7 +129,7 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
         assert info["train_stats"] == {"rep3d": {}}
         for strategy in info["strategies"]:
             answer = server.post(f"/activelearning/{strategy}", json={})
-            assert (answer.status_code, "upload one" in answer.json()["detail"]) == (404, True)
+            assert (answer.status_code, "Add one" in answer.json()["detail"]) == (404, True)
         answer = server.post("/train/rep3d", json={})
         assert (answer.status_code, "Submit a label" in answer.json()["detail"]) == (409, True)
         answer = server.post("/scoring/uncertainty")

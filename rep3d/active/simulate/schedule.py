@@ -78,7 +78,7 @@ def simulate(
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out: expected a folder that can be written, got {out} ({error})") from error
+        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     cohorts = {seed: _cohort(data, out, plan, seed) for seed in seeds}
     _check_same(runs / "settings.json", {**plan.identity(), "data": next(iter(cohorts.values())).name})
     _Schedule(plan, cohorts, units, runs, jobs, say).run()
@@ -215,7 +215,7 @@ class _Schedule:
         job.pipe.close()
         if not self._done(job.unit):
             reason = job.error or f"its process ended with status {job.process.exitcode}"
-            raise TrainingError(f"simulation: seed {job.unit.seed}, {job.unit.name} failed: {reason}")
+            raise TrainingError(f"The simulation stopped: seed {job.unit.seed}, {job.unit.name} failed: {reason}")
         self._finished(job.unit)
 
 
@@ -229,7 +229,7 @@ def _work(plan: SimulationPlan, cohort: Cohort, unit: Unit, folder: Path, thread
 
     def report(line: str) -> None:
         if parent is not None and not parent.is_alive():  # killed: nobody would use or stop this work
-            raise TrainingError("simulation: the process that started this one is gone")
+            raise TrainingError("The simulation stopped: the process that started this one is gone.")
         if line:
             pipe.send(("line", line))
 

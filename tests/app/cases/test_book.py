@@ -26,7 +26,7 @@ from lib.storage.datastore import Rep3DDatastore
 from PIL import Image
 
 from rep3d.evaluation.metrics import dice_of_files
-from rep3d.imaging.volumes import read_label
+from rep3d.imaging.nifti import read_label
 from tests.app.data import LABELS, unchanged, write_image, write_label, write_nifti
 
 FACTS = {"version": "v3", "created": "2024-05-01T00:00:00+00:00"}
@@ -66,6 +66,7 @@ def _copies(folder: Path, first: Path, name: str, count: int) -> None:
         shutil.copy(first, folder / f"{name}_{number:03}.nii.gz")
 
 
+@pytest.mark.timed
 def test_five_hundred_cases_are_listed_in_no_time(tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     image, label = write_image(tmp_path / "i.nii.gz", 0), write_label(tmp_path / "l.nii.gz", 0)

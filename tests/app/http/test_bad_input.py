@@ -75,7 +75,7 @@ def test_files_of_the_server_are_out_of_reach(server: AppServer, studies: Path, 
 
 def test_file_that_is_no_image_is_422(server: AppServer, studies: Path, text_file: Path) -> None:
     with unchanged(studies):
-        refused(upload(server, "/infer/rep3d", "file", text_file, method="POST"), 422, "expected a readable NIfTI")
+        refused(upload(server, "/infer/rep3d", "file", text_file, method="POST"), 422, "is no NIfTI image")
         refused(upload(server, "/infer/rep3d", "file", text_file, method="POST", name="a.txt"), 422, "'a.txt'")
         refused(upload(server, "/datastore/image?image=new", "file", text_file), 422, "image new", "NIfTI")
         refused(upload(server, "/datastore/image?image=new", "file", text_file, name="a.txt"), 422, ".nii.gz")
@@ -197,7 +197,9 @@ def test_label_of_another_geometry_is_422(server: AppServer, studies: Path, tmp_
     label = write_nifti(tmp_path / "other.nii.gz", np.ones(shape, np.uint8), affine)
     with unchanged(studies):
         answer = upload(server, "/datastore/label?image=case_0&tag=final", "label", label)
-        refused(answer, 422, "he label for image case_0", "expected the grid of image", "Draw the label on this image")
+        refused(
+            answer, 422, "he label for image case_0", "does not lie on the voxels of image", "Draw the label on this image"
+        )
 
 
 @pytest.mark.parametrize("values", [np.full(SHAPE, 2, np.uint8), np.full(SHAPE, -1, np.int16), np.full(SHAPE, 1.5)])

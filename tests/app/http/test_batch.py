@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
-from rep3d.imaging.volumes import geometry, same_grid
+from rep3d.imaging.grid import same_grid
+from rep3d.imaging.nifti import geometry
 from tests.app.data import CONF, LABELS, publish_small_model, snapshot, write_image, write_label, write_nifti
 from tests.app.server import AppServer
 
@@ -165,7 +166,7 @@ def test_a_newer_version_replaces_predictions_into_the_history_and_a_killed_run_
     _publish(folder, "v2")
     old = _predictions(folder)
     _start(server)
-    _wait(server, lambda state: state["done"] >= 2)
+    _wait(server, lambda state: state["done"] >= 3)  # by now the file that outlives the server knows of two
     os.kill(server.pid, signal.SIGKILL)
     with AppServer(folder, tmp_path, CONF) as anew:
         state = anew.get(BATCH).json()

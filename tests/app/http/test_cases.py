@@ -282,6 +282,7 @@ def test_originals_are_not_restored(clean: AppServer, label: Path, tmp_path: Pat
 # Pictures ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 def test_thumbnail_shows_image_and_label(clean: AppServer, label: Path) -> None:
     def picture(size: int = 120) -> np.ndarray:
         answer = clean.get(f"/rep3d/cases/case_0/thumbnail.png?size={size}")

@@ -224,7 +224,7 @@ def test_dicom_series_below_the_studies_folder_become_images(server: AppServer, 
     sorted((server.studies / "damaged").iterdir())[5].unlink()
     found = server.post("/rep3d/dicom/import").json()
     assert list(found["imported"]) == ["patient_7_hippo_HippoCrop"]
-    assert "1 are missing" in next(iter(found["failed"].values()))["error"]
+    assert "1 of its slices are missing" in next(iter(found["failed"].values()))["error"]
     image = server.studies / "patient_7_hippo_HippoCrop.nii.gz"
     assert nib.load(image).shape == (35, 51, 32)
     assert "patient_7_hippo_HippoCrop" in server.get("/datastore/?output=all").json()["objects"]

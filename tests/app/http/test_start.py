@@ -115,7 +115,7 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
     studies, scratch = tmp_path / "empty", tmp_path / "scratch"
     studies.mkdir()
     scratch.mkdir()
-    with AppServer(studies, scratch, CONF) as server:
+    with AppServer(studies, scratch, CONF, forked=False) as server:
         info = server.get("/info/").json()
         assert info["labels"] == ["head", "tail"]
         assert info["datastore"]["total"] == 0

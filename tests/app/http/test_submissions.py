@@ -157,7 +157,7 @@ def test_flipped_label_is_put_right_only_when_asked(
     flip = AFFINE @ np.array([[-1, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     flipped = write_nifti(tmp_path / "flipped.nii.gz", truth[::-1].copy(), flip)
     with unchanged(studies):
-        refused(submit(server, case, flipped), "expected the grid", '"resample"')
+        refused(submit(server, case, flipped), "does not lie on the voxels", '"resample"')
     answer = submit(server, case, flipped, resample=True)
     assert set(answer.json()) == {"image", "label", "resampled"}
     np.testing.assert_array_equal(np.asanyarray(stored(server, case, tmp_path).dataobj), truth)

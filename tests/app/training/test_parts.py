@@ -55,7 +55,7 @@ def test_resume_is_true_false_or_auto(value: Any) -> None:
 def test_gpus_of_monai_label(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TrainRequest.parse({"multi_gpu": True, "gpus": "all"}, DEFAULTS).settings == DEFAULTS
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="this one has none"):
+        with pytest.raises(ConfigError, match="this machine has no CUDA GPU"):
             TrainRequest.parse({"gpus": "0,1"}, DEFAULTS)
     with pytest.raises(ConfigError, match="multi_gpu must be true or false"):
         TrainRequest.parse({"multi_gpu": "yes"}, DEFAULTS)

@@ -23,7 +23,7 @@ from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
 from lib.storage.datastore import Submission
 from lib.storage.registry import FINAL
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router"]
 

@@ -26,7 +26,7 @@ from lib.api.forms import json_object, upload_name
 from lib.errors import NotFoundError, RequestError
 from lib.inference.request import InferRequest
 from lib.names import split_suffix
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router"]
 

@@ -26,7 +26,7 @@ from lib.storage.registry import FINAL, CaseFiles
 from rep3d.active.strategies import ImageScore
 from rep3d.errors import CheckpointError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles
-from rep3d.imaging.volumes import stored_grid
+from rep3d.imaging.nifti import stored_grid
 
 __all__ = ["STATES", "CaseBook"]
 

@@ -18,7 +18,7 @@ from PIL import Image
 from lib.labels.facts import file_stamp
 from lib.paths import whole_file
 from rep3d.errors import ImageError, LabelError
-from rep3d.imaging.volumes import read_label, stored_grid
+from rep3d.imaging.nifti import read_label, stored_grid
 from rep3d.tasks.registry import TASKS
 
 __all__ = ["Colour", "Thumbnails", "label_colours"]

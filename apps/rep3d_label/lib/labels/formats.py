@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from rep3d.errors import LabelError
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["LABEL_SUFFIXES", "as_nifti"]
 

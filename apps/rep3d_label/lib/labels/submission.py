@@ -18,18 +18,9 @@ from lib.labels.facts import LabelFacts
 from lib.labels.formats import LABEL_SUFFIXES, as_nifti
 from lib.names import split_suffix
 from rep3d.errors import LabelError
-from rep3d.imaging.volumes import (
-    IMAGE_SUFFIXES,
-    Geometry,
-    check_grid,
-    check_values,
-    label_counts,
-    read_label,
-    resample_label,
-    same_grid,
-    stored_grid,
-    write_label,
-)
+from rep3d.imaging.grid import Geometry, resample_label, same_grid
+from rep3d.imaging.labels import check_grid, check_values, label_counts
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, read_label, stored_grid, write_label
 
 __all__ = ["PreparedLabel", "SubmitOptions", "described_values", "prepare_label"]
 

@@ -33,7 +33,7 @@ from lib.storage.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_
 from lib.storage.predictions import Predictions
 from lib.storage.registry import FINAL, Registry
 from rep3d.errors import ImageError, LabelError, Rep3DError
-from rep3d.imaging.volumes import IMAGE_SUFFIXES, geometry, stored_grid
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry, stored_grid
 
 __all__ = ["Rep3DDatastore", "Submission"]
 

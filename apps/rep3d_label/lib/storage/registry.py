@@ -25,7 +25,7 @@ from lib.errors import ConflictError, NotFoundError, StartupError
 from lib.names import split_suffix
 from lib.paths import write_text
 from rep3d.data.cases import Case
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "check_registry", "images_folder"]
 

@@ -16,7 +16,8 @@ from rep3d.data.cases import Case
 from rep3d.errors import LabelError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
-from rep3d.imaging.volumes import check_grid, check_values, label_counts, read_label, stored_grid
+from rep3d.imaging.labels import check_grid, check_values, label_counts
+from rep3d.imaging.nifti import read_label, stored_grid
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore

@@ -14,6 +14,7 @@ from typing import Any
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
 
+from lib.errors import in_words
 from lib.models.served import ServedModel
 from lib.paths import read_json
 from lib.storage.datastore import Rep3DDatastore
@@ -21,7 +22,7 @@ from lib.training.request import TrainRequest
 from lib.training.run import TrainRun, changes_since, interrupted_run, resumable_run
 from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status
 from lib.training.watch import watch_server
-from rep3d.errors import NoCasesError, Rep3DError, VersionError
+from rep3d.errors import NoCasesError, VersionError
 
 __all__ = ["Rep3DTrainTask", "TrainRequest"]
 
@@ -127,6 +128,5 @@ class Rep3DTrainTask(TrainTask):
         try:
             return TrainRun(self._served, self.parse(request), datastore, status, before)()
         except Exception as error:
-            words = str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"
-            status.update({"phase": "error", "eta_seconds": None, "error": words})
+            status.update({"phase": "error", "eta_seconds": None, "error": in_words(error)})
             raise

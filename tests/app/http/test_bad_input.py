@@ -197,9 +197,7 @@ def test_label_of_another_geometry_is_422(server: AppServer, studies: Path, tmp_
     label = write_nifti(tmp_path / "other.nii.gz", np.ones(shape, np.uint8), affine)
     with unchanged(studies):
         answer = upload(server, "/datastore/label?image=case_0&tag=final", "label", label)
-        refused(
-            answer, 422, "he label for image case_0", "does not lie on the voxels of image", "Draw the label on this image"
-        )
+        refused(answer, 422, "he label for image case_0", "does not lie on the voxels of image", "Draw the label")
 
 
 @pytest.mark.parametrize("values", [np.full(SHAPE, 2, np.uint8), np.full(SHAPE, -1, np.int16), np.full(SHAPE, 1.5)])

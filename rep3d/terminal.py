@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,13 +18,15 @@ __all__ = ["print_scores"]
 _NUMBER = 5  # characters of a Dice
 _BORDER = 3  # characters around a cell
 
+Cells = TypeVar("Cells", bound=tuple[str, ...])
+
 
 def print_scores(
     console: Console,
     title: str,
     names: Sequence[str],
     heads: Sequence[str],
-    rows: Mapping[tuple[str, ...], Mapping[str, float]],
+    rows: Mapping[Cells, Mapping[str, float]],
 ) -> None:
     """Print a row of Dice per case or round, with a column for each label; in several tables where one is too wide.
 

@@ -128,7 +128,7 @@ def test_onnx_download_computes(server: AppServer) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("GET", "/rep3d/models/liver/versions", 404, "model: expected one of"),
+        ("GET", "/rep3d/models/liver/versions", 404, "There is no model 'liver'"),
         ("GET", f"{MODEL}/versions/v9", 404, "There is no version 'v9'. There are: v1, v2, v3"),
         ("GET", f"{MODEL}/versions/v9/checkpoint", 404, "no version 'v9'"),
         ("GET", f"{MODEL}/versions/..%2F..%2Froles.json/onnx", 404, ""),

@@ -100,6 +100,15 @@ def test_a_server_that_cannot_start_is_reported_with_the_end_of_its_log(tmp_path
     assert not (studies / "rep3d").exists()
 
 
+def test_without_distutils_the_server_is_not_started_and_the_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ServerError, match="distutils.*pip install setuptools"):
+        ServerProcess(tmp_path, tmp_path / "log.txt")
+    ServerProcess(tmp_path, tmp_path / "log.txt", python=Path("/another/environment/python"))
+
+
 def test_free_port_is_free() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port()))

@@ -48,7 +48,7 @@ def test_one_round_through_a_real_server(shared_data: Path, tmp_path: Path) -> N
         with pytest.raises(ConflictError, match="no trained model yet"):
             client.infer(sample.id, tmp_path / "early.nii.gz")
         other = next(case for case in cases.values() if case.id != sample.id)
-        with pytest.raises(InvalidRequestError, match="expected the grid of image"):
+        with pytest.raises(InvalidRequestError, match="does not lie on the voxels of image"):
             client.submit_label(sample.id, other.label)
         client.submit_label(sample.id, cases[sample.id].label)
         client.train_start(settings={"iterations": 3})

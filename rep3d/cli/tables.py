@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.table import Column, Table
 from rich.text import Text
 
-from rep3d.tasks.config import Code, TaskConfig
+from rep3d.tasks.config import TaskConfig
 from rep3d.tasks.registry import TASKS, registered_task
 
 __all__ = ["show_strategies", "show_summary", "show_task", "show_tasks", "tasks_as_json"]
@@ -26,54 +28,49 @@ def tasks_as_json(name: str | None = None) -> dict[str, Any]:
 
 
 def show_tasks(console: Console) -> None:
-    """Prints all tasks, one row each."""
-    table = Table("Task", "Modality", "Labels", "Spacing (mm)", "Intensity", "Patch", title="Registered tasks")
+    """Print all tasks: what each is for, and its labels with their values."""
     for task in TASKS.values():
-        labels = Text(", ").join(_label(task, name) for name in task.label_names)
-        table.add_row(task.name, task.modality, labels, *_settings(task))
-        table.add_section()
-    console.print(table)
+        console.print(Text(task.name, style="bold"))
+        console.print(Padding(Text(task.description), (0, 0, 0, 2)))
+        console.print(Padding(Text(_settings(task)), (0, 0, 0, 2)))
+        labels = [_label(console, task, name).append(f"={task.labels[name]}") for name in task.label_names]
+        console.print(Padding(Columns(labels, padding=(0, 3)), (0, 0, 1, 2)))
+    console.print("rep3d tasks NAME shows one with the codes of its labels.", highlight=False)
 
 
 def show_task(console: Console, name: str) -> None:
-    """Prints one task: each label with its voxel value, colour and codes.
+    """Print one task: each label with its voxel value, colour and codes.
 
     Raises:
         TaskError: if there is no task of that name.
     """
     task = registered_task(name)
-    table = Table("Value", "Label", "Colour", "Category", "Type", "Modifier", "Region")
+    console.print(Text(task.name, style="bold"))
+    console.print(Text(task.description))
+    console.print(Text(_settings(task)))
     for label in task.label_names:
         term = task.terms.get(label)
-        colour = "#{:02x}{:02x}{:02x}".format(*term.colour) if term else ""
-        codes = [_code(getattr(term, part, None)) for part in ("category", "type", "modifier", "region")]
-        table.add_row(str(task.labels[label]), _label(task, label, value=False), colour, *codes)
-    spacing, intensity, patch = _settings(task)
-    console.print(f"{task.name}: {task.description}", highlight=False)
-    console.print(
-        f"{task.modality}, {task.orientation}, spacing {spacing} mm, {intensity}, patch {patch}", highlight=False
-    )
-    console.print(table)
+        line = Text(f"\n{task.labels[label]:>3}  ").append_text(_label(console, task, label))
+        console.print(line.append("  #{:02x}{:02x}{:02x}".format(*term.colour) if term else "", style="dim"))
+        for part in ("category", "type", "modifier", "region"):
+            if code := getattr(term, part, None):
+                console.print(Text(f"     {part:<10}{code.meaning} ({code.scheme} {code.value})"))
 
 
-def _label(task: TaskConfig, name: str, value: bool = True) -> Text:
+def _label(console: Console, task: TaskConfig, name: str) -> Text:
+    """A label's name, after a square of its colour where the terminal shows colours."""
     term = task.terms.get(name)
-    shown = Text("■ ", style="rgb({},{},{})".format(*term.colour)) if term else Text()
-    return shown.append(f"{name}={task.labels[name]}" if value else name, style="default")
+    if term is None or console.no_color or not console.color_system:
+        return Text(name)
+    return Text("■ ", style="rgb({},{},{})".format(*term.colour)).append(name, style="default")
 
 
-def _settings(task: TaskConfig) -> tuple[str, str, str]:
+def _settings(task: TaskConfig) -> str:
     scale = task.intensity
     units = " to 0..1" if scale.mode == "window" else " percentiles, z-score"
-    return (
-        " x ".join(f"{side:g}" for side in task.spacing),
-        f"{scale.low:g} .. {scale.high:g}{units}",
-        " x ".join(str(side) for side in task.roi_size),
-    )
-
-
-def _code(code: Code | None) -> str:
-    return f"{code.meaning} ({code.scheme} {code.value})" if code else ""
+    spacing = " x ".join(f"{side:g}" for side in task.spacing)
+    patch = " x ".join(str(side) for side in task.roi_size)
+    return f"{task.modality}, {spacing} mm, intensity {scale.low:g} .. {scale.high:g}{units}, patch {patch}"
 
 
 def show_strategies(console: Console, strategies: Mapping[str, str]) -> None:
@@ -85,16 +82,20 @@ def show_strategies(console: Console, strategies: Mapping[str, str]) -> None:
 
 
 def show_summary(console: Console, results: Mapping[str, Any]) -> None:
-    """Dice of each strategy at each number of labels, and the labels it takes to 95 % of full-data Dice."""
+    """Print Dice of each strategy at each number of labels, and the labels it takes to 95 % of full-data Dice."""
     summary, settings = results["summary"], results["settings"]
-    heads = [f"{count} labels" for count in settings["labels"]]
-    table = Table("Strategy", *heads, "Mean of curve", "Labels to 95 %", title=f"Dice on {settings['held_out']} cases")
-    for name, entry in summary["strategies"].items():
-        table.add_row(name, *map(_with_interval, entry["dice"]), _with_interval(entry["area"]), _labels_needed(entry))
+    strategies = summary["strategies"]
+    columns = [Column(name, min_width=len(name)) for name in strategies]
+    table = Table("Labels", *columns, title=f"Dice on {settings['held_out']} held-out cases", title_justify="left")
+    for index, count in enumerate(settings["labels"]):
+        table.add_row(str(count), *[_with_interval(entry["dice"][index]) for entry in strategies.values()])
+    table.add_section()
+    table.add_row("mean of curve", *[_with_interval(entry["area"]) for entry in strategies.values()])
+    table.add_row("labels to 95 %", *map(_labels_needed, strategies.values()))
     console.print(table)
     console.print(
         f"Mean over {len(settings['seeds'])} seeds, with the {summary['interval']}. "
-        f"All {settings['pool']} labels of the pool: {_with_interval(summary['full'])}."
+        f"Trained on all {settings['pool']} labels: {_with_interval(summary['full'])}."
     )
 
 

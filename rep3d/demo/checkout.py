@@ -27,7 +27,7 @@ def import_client_path() -> None:
     for folder in (APP, _CLIENT):
         if not folder.is_dir():
             raise ConfigError(
-                f"expected the repository's folder {folder}, found none: this command needs a checkout. "
+                f"This command needs the whole repository, and the folder {folder} is missing. "
                 f"Clone the repository and install it with `pip install -e .`"
             )
     if str(_CLIENT) not in sys.path:

@@ -65,9 +65,9 @@ class DemoReport:
 
     def __post_init__(self) -> None:
         if not self.labels:
-            raise ConfigError("A report needs at least one label, got none. Pass the labels of the task.")
+            raise ConfigError("A report needs at least one label, got none.")
         if not self.rounds:
-            raise ConfigError("A report needs at least one round, got none. Run the loop first.")
+            raise ConfigError("A report needs at least one round, got none.")
         leaked = sorted({case for r in self.rounds for case in r.new_cases} & set(_held_out(self.rounds)))
         if leaked:
             raise ConfigError(f"Held-out cases must never be submitted, got {leaked} in both. Keep them apart.")

@@ -94,7 +94,7 @@ def explain(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)  # before the long part
     except OSError as error:
-        raise ConfigError(f"out: expected a folder that can be written, got {out} ({error})") from error
+        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     models = tuple(view_model(*subject, shown.tensor.to(chosen), logits) for subject in subjects)
     facts = {
         "Seed": str(seed),
@@ -107,7 +107,7 @@ def explain(
         write_text(target, page(explanation))
         write_text(target.with_suffix(".json"), json.dumps(explanation.to_dict(), indent=1))
     except OSError as error:
-        raise ConfigError(f"out: expected a folder that can be written, got {out} ({error})") from error
+        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     return target
 
 
@@ -152,16 +152,14 @@ def _read_patches(images: Sequence[Path | str], task: TaskConfig, model: Rep3D, 
         geometry(path)  # refuses what is no three-dimensional image
         volume = preparation(task)({"image": str(path)})["image"].as_tensor()
         if volume.ndim != 4 or volume.shape[0] != 1:
-            raise ImageError(
-                f"{Path(path).name}: expected a three-dimensional image, got shape {tuple(volume.shape[1:])}"
-            )
+            raise ImageError(f"{Path(path).name} is not three-dimensional: its shape is {tuple(volume.shape[1:])}.")
         prepared.append(volume)
     shapes = [tuple(volume.shape[1:]) for volume in prepared]
     room = tuple(min(sides) // model.stride * model.stride for sides in zip(*shapes, strict=True))
     if min(room) < model.stride or max(room) < 2 * model.stride:
         raise ImageError(
-            f"images: expected room for one and the same patch in all, of at least {model.stride} voxels along each"
-            f" axis and {2 * model.stride} along one, got {shapes} at the task's spacing of {task.spacing} mm. Give"
+            f"The images are too small: all need room for one patch of at least {model.stride} voxels along each axis"
+            f" and {2 * model.stride} along one; they have {shapes} at the task's spacing of {task.spacing} mm. Give"
             " larger images."
         )
     window = fit_window(task.roi_size, room, model.stride)

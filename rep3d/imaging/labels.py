@@ -68,8 +68,8 @@ def check_grid(grid: Geometry, expected: Geometry, label: str, image: str) -> No
     """
     if not same_grid(grid, expected):
         raise LabelError(
-            f"{label}: expected the grid of image {image} (shape {expected.shape}, "
-            f"affine {np.round(expected.affine, 3).tolist()}), got shape {grid.shape}, "
+            f"{label} does not lie on the voxels of image {image}: expected shape {expected.shape} and "
+            f"affine {np.round(expected.affine, 3).tolist()}, got shape {grid.shape} and "
             f"affine {np.round(grid.affine, 3).tolist()}. "
             f"Draw the label on this image, or export it with the image as reference."
         )
@@ -89,6 +89,6 @@ def check_values(found: Collection[int], labels: Mapping[str, int], label: str) 
     unknown = sorted(set(found) - {0, *labels.values()})
     if unknown:
         raise LabelError(
-            f"{label}: expected only the values 0 (background) and {dict(labels)}, got also {unknown[:10]}. "
+            f"{label} has unexpected values: {unknown[:10]}. Known are 0 (background) and {dict(labels)}. "
             f"Rename or remove these segments, or start the server with labels that include them."
         )

@@ -48,14 +48,14 @@ def _open(path: Path, error: type[ImageError] | type[LabelError]) -> nib.spatial
     try:
         image = nib.load(path)
     except FileNotFoundError as cause:
-        raise error(f"{path.name}: expected an image file, found no such file") from cause
+        raise error(f"{path.name} does not exist. Is the name right?") from cause
     except _UNREADABLE as cause:
         raise error(
-            f"{path.name}: expected a readable NIfTI image ({', '.join(IMAGE_SUFFIXES)}), "
-            f"got a file that is none or is damaged ({cause}). Export it again as NIfTI."
+            f"{path.name} is damaged, or is no NIfTI image ({cause}). "
+            f"Export it again as NIfTI ({' or '.join(IMAGE_SUFFIXES)})."
         ) from cause
     if not isinstance(image, nib.spatialimages.SpatialImage):
-        raise error(f"{path.name}: expected a NIfTI image, got {type(image).__name__}")
+        raise error(f"{path.name} is no NIfTI image, but a {type(image).__name__}. Export it again as NIfTI.")
     return image
 
 
@@ -64,10 +64,15 @@ def _grid(image: nib.spatialimages.SpatialImage, path: Path, error: type[ImageEr
     while len(shape) > 3 and shape[-1] == 1:  # a trailing axis of one "time point" is common and harmless
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1:
-        raise error(f"{path.name}: expected a three-dimensional image, got shape {tuple(image.shape)}")
+        raise error(
+            f"{path.name} is not three-dimensional: its shape is {tuple(image.shape)}. Export one volume of it."
+        )
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise error(f"{path.name}: expected an invertible affine in its header, got {affine.tolist()}")
+        raise error(
+            f"{path.name} does not say where its voxels lie in space: the affine {affine.tolist()} in its header "
+            f"cannot be inverted. Export it again."
+        )
     return Geometry(shape, affine)
 
 
@@ -105,12 +110,14 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
         voxels = _voxels(image.dataobj)
     except _UNREADABLE as cause:
         raise ImageError(
-            f"{path.name}: its header is fine but its voxels cannot be read ({cause}). Copy it again."
+            f"The voxels of {path.name} cannot be read, though its header can ({cause}). Copy the file again."
         ) from cause
     if voxels.dtype.kind not in "iufb":
-        raise ImageError(f"{path.name}: expected one number per voxel, got voxels of type {voxels.dtype}")
+        raise ImageError(
+            f"{path.name} has voxels of type {voxels.dtype}, not one number each. Export it as a grey image."
+        )
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).any():
-        raise ImageError(f"{path.name}: expected finite voxel values, got none")
+        raise ImageError(f"{path.name} holds no finite value at all. Export it again.")
     return voxels.reshape(grid.shape), grid
 
 
@@ -140,17 +147,20 @@ def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
     try:
         values = np.asanyarray(image.dataobj).reshape(grid.shape)
     except _UNREADABLE as cause:
-        raise LabelError(f"{path.name}: its voxels cannot be read ({cause}). Save and submit it again.") from cause
+        raise LabelError(f"The voxels of {path.name} cannot be read ({cause}). Save and submit it again.") from cause
     if values.dtype.kind == "f":
         odd = values[(np.rint(values) != values) | (np.abs(values) > LARGEST_VALUE)]  # NaN is unequal to itself
         if odd.size:
             raise LabelError(
-                f"{path.name}: expected whole numbers, one per label, got values such as {odd.ravel()[:3].tolist()}. "
+                f"{path.name} has values such as {odd.ravel()[:3].tolist()}, but each label is a whole number. "
                 f"Export it as a label map, not as a probability map or a grey image."
             )
         values = values.astype(np.int32)
     elif values.dtype.kind not in "iub":
-        raise LabelError(f"{path.name}: expected whole numbers, got voxels of type {values.dtype}")
+        raise LabelError(
+            f"{path.name} has voxels of type {values.dtype}, but each label is a whole number. "
+            f"Export it as a label map."
+        )
     return values.astype(np.uint8) if values.dtype.kind == "b" else values, grid
 
 

@@ -82,7 +82,8 @@ def choose_device(name: str | None = None) -> torch.device:
         raise ConfigError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices. Use 'auto' or 'cpu'."
+            f"There is no {name!r} here: this machine has {torch.cuda.device_count()} CUDA devices. "
+            f"Use 'auto' or 'cpu'."
         )
     return device
 

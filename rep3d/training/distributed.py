@@ -42,7 +42,7 @@ def parse_gpus(text: str) -> list[str]:
     """
     present = torch.cuda.device_count()
     if not present:
-        raise ConfigError(f"gpus: expected a machine with CUDA GPUs for {text!r}, this one has none. Leave gpus out.")
+        raise ConfigError(f"gpus {text!r}: this machine has no CUDA GPU. Leave gpus out.")
     if text.strip().lower() == "all":
         return [f"cuda:{index}" for index in range(present)]
     found = []
@@ -52,7 +52,7 @@ def parse_gpus(text: str) -> list[str]:
             raise ConfigError(f"gpus: expected 'all' or numbers such as '0,1', got {text!r}")
         found.append(f"cuda:{int(number)}")
     if len(set(found)) != len(found):
-        raise ConfigError(f"gpus: expected each GPU once, got {text!r}")
+        raise ConfigError(f"gpus {text!r}: name each GPU once.")
     for name in found:
         choose_device(name)
     return found

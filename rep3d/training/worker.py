@@ -70,8 +70,8 @@ class Worker:
         torch.distributed.all_gather(totals, total)
         if len({float(value) for value in totals}) > 1:
             raise TrainingError(
-                f"training: expected the same weights in all {self.size} processes, got sums {totals}; nothing was "
-                f"saved. Train again on one device."
+                f"The training failed: its {self.size} processes came to different weights (sums {totals}). Nothing "
+                f"was saved. Train again on one device."
             )
 
 

@@ -5,7 +5,7 @@ import { $, bars, dice, duration, facts, failures, fill, h, number } from "./dom
 
 const PHASES = {
   starting: "Starting", waiting: "Waiting", preparing: "Preparing the cases", training: "Training", validating: "Measuring",
-  saving: "Saving", comparing: "Comparing with the published version", publishing: "Publishing", scoring: "Scoring the unlabelled cases",
+  saving: "Saving", comparing: "Comparing with the published version", publishing: "Publishing", scoring: "Scoring the cases without a label",
   done: "Done", error: "Failed", stopped: "Stopped", interrupted: "Interrupted",
 };
 const ENDED = new Set(["done", "error", "stopped", "interrupted"]);
@@ -37,7 +37,7 @@ export function showTraining(model, state) {
 function progress(training, running, state) {
   if (!training.phase) {
     return h("p", { class: "empty" }, state.cases.labelled
-      ? "There are labels to learn from. Start a training: it works from one labelled case on."
+      ? "There are labels to learn from. Start a training: it works from one annotated case on."
       : "Nothing to learn from yet: submit at least one label, then start a training.");
   }
   const share = training.iterations ? training.iteration / training.iterations : null;

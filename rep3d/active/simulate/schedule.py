@@ -79,7 +79,7 @@ def simulate(
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out: expected a folder that can be written, got {out} ({error})") from error
+        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     cohorts = {seed: _cohort(data, out, plan, seed) for seed in seeds}
     _check_same(runs / "settings.json", {**plan.identity(), "data": next(iter(cohorts.values())).name})
     _Schedule(plan, cohorts, units, runs, jobs, say).run()
@@ -181,7 +181,7 @@ class _Schedule:
 
     def _end(self, unit: Unit, error: BaseException | None) -> None:
         if error is not None:
-            raise TrainingError(f"simulation: seed {unit.seed}, {unit.name} failed: {error}") from error
+            raise TrainingError(f"The simulation stopped: seed {unit.seed}, {unit.name} failed: {error}") from error
         self._finished(unit)
 
 

@@ -112,6 +112,7 @@ def test_the_files_are_small_cached_by_tag_and_closed_to_foreign_code(server: Ap
     assert server.get("/rep3d/../main.py").status_code == 404
 
 
+@pytest.mark.timed
 def test_the_state_is_given_fast(server: AppServer) -> None:
     server.get("/rep3d/status")
     seconds = []

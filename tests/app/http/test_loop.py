@@ -159,7 +159,7 @@ def test_stopped_training_publishes_nothing(running: AppServer) -> None:
     assert stats["device"] == "cpu"
     assert running.request("DELETE", "/train/").json()["status"] == "STOPPED"
     stats = running.train_stats()
-    assert (stats["phase"], stats["error"]) == ("stopped", "stopped on request")
+    assert (stats["phase"], stats["error"]) == ("stopped", "Stopped on request.")
     assert published.read_bytes() == before
 
 

@@ -15,6 +15,7 @@ from Rep3DLabelLib.scene import Scene
 from tests.extension import scene_samples as samples
 from tests.extension.scene_samples import add_own, entry, label_file
 
+pytestmark = pytest.mark.timed
 SHAPE = (300, 512, 512)
 ENTRIES = [entry(f"Organ {value}", value) for value in range(1, 11)]
 BOUND = 0.5  # seconds

@@ -187,6 +187,7 @@ def test_six_at_once_and_the_seventh_waits(desk: Desk, server: FakeServer) -> No
     assert [name for name, how, _ in desk.finish() if how == "done"][6] == "6"
 
 
+@pytest.mark.timed
 def test_neither_submit_nor_poll_waits(desk: Desk, server: FakeServer) -> None:
     """The child is busy, its answers are many, and jobs are as large as they get."""
     server.on("GET", "/rep3d/cases", [{"id": str(n), "state": "new", "x": "y" * 500} for n in range(200)])
@@ -200,6 +201,7 @@ def test_neither_submit_nor_poll_waits(desk: Desk, server: FakeServer) -> None:
     assert longest < 0.02 and desk.longest < 0.05, (longest, desk.longest)
 
 
+@pytest.mark.timed
 def test_a_poll_without_news_takes_no_time(desk: Desk, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [], delay=1.0)
     desk.ask("cases")
@@ -341,6 +343,7 @@ def test_answers_that_cannot_be_written_end_the_child_with_a_word(tmp_path: Path
     assert child.returncode == 3 and b"No space left" in child.stderr
 
 
+@pytest.mark.timed
 def test_closing_waits_for_nothing_and_leaves_no_process(desk: Desk, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [], delay=20)
     desk.ask("cases")

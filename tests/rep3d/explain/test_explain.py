@@ -108,7 +108,7 @@ class TestCentredCubes:
 
     @pytest.mark.parametrize("value", [0.0, np.nan])
     def test_a_volume_without_contribution_is_refused(self, value: float) -> None:
-        with pytest.raises(Rep3DError, match="expected some contribution"):
+        with pytest.raises(Rep3DError, match="receptive field cannot be measured"):
             centred_cubes(np.full((3, 3, 3), value), (1, 1, 1))
 
 
@@ -361,9 +361,9 @@ class TestRefusals:
         assert not (tmp_path / "out").exists()
 
     def test_missing_files(self, checkpoint: Path, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match="found none"):
+        with pytest.raises(CheckpointError, match="There is no model file"):
             explain(tmp_path / "none.pt", tmp_path / "out")
-        with pytest.raises(ImageError, match="no such file"):
+        with pytest.raises(ImageError, match="does not exist"):
             explain(checkpoint, tmp_path / "out", images=[tmp_path / "none.nii.gz"])
         assert not (tmp_path / "out").exists()
 
@@ -378,7 +378,7 @@ class TestRefusals:
 
     def test_a_file_in_place_of_the_folder(self, checkpoint: Path, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("mine")
-        with pytest.raises(ConfigError, match="a folder that can be written"):
+        with pytest.raises(ConfigError, match="cannot be written"):
             explain(checkpoint, tmp_path / "out")
         assert (tmp_path / "out").read_text() == "mine"
 

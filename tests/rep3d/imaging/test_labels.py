@@ -29,7 +29,7 @@ def test_labels_of_another_geometry_are_refused(
     write_nifti: Callable[..., Path], image: Path, shape: tuple, affine: np.ndarray
 ) -> None:
     label = write_nifti("label.nii.gz", np.ones(shape, np.uint8), affine)
-    with pytest.raises(LabelError, match="expected the grid of image image.nii.gz"):
+    with pytest.raises(LabelError, match="does not lie on the voxels of image image.nii.gz"):
         check_label(label, image, LABELS)
 
 
@@ -51,13 +51,13 @@ def test_values_that_are_not_whole_are_refused_and_whole_floats_are_not(
     values = np.ones((5, 6, 7), np.float32)
     check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
     values[0, 0, 0] = 1.5
-    with pytest.raises(LabelError, match="whole numbers"):
+    with pytest.raises(LabelError, match="a whole number"):
         check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
     values[0, 0, 0] = np.nan
-    with pytest.raises(LabelError, match="whole numbers"):
+    with pytest.raises(LabelError, match="a whole number"):
         check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
     values[0, 0, 0] = np.inf
-    with pytest.raises(LabelError, match="whole numbers"):
+    with pytest.raises(LabelError, match="a whole number"):
         check_label(write_nifti("label.nii.gz", values, OBLIQUE), image, LABELS)
 
 

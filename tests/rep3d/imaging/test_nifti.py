@@ -38,7 +38,7 @@ def test_a_trailing_axis_of_one_is_harmless(write_nifti: Callable[..., Path]) ->
         ("text.nii.gz", b"not an image"),
         ("text.nii", b"not an image" * 100),
         ("empty.nii.gz", b""),
-        ("gzip.nii.gz", gzip.compress(b"not an image either" * 50)),
+        ("gzip.nii.gz", gzip.compress(b"not an image either" * 50, mtime=0)),
         ("picture.png", b"\x89PNG\r\n"),
     ],
 )
@@ -50,7 +50,7 @@ def test_files_that_are_no_images(tmp_path: Path, name: str, content: bytes) -> 
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no such file"):
+    with pytest.raises(ImageError, match="does not exist"):
         geometry(tmp_path / "gone.nii.gz")
 
 
@@ -69,7 +69,7 @@ def test_other_than_three_dimensions_is_refused(write_nifti: Callable[..., Path]
 
 def test_colour_and_all_nan_images_are_refused(write_nifti: Callable[..., Path]) -> None:
     colour = np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    with pytest.raises(ImageError, match="one number per voxel"):
+    with pytest.raises(ImageError, match="not one number each"):
         geometry(write_nifti("rgb.nii.gz", colour))
     with pytest.raises(ImageError, match="finite"):
         geometry(write_nifti("nan.nii.gz", np.full((3, 3, 3), np.nan, np.float32)))

@@ -142,4 +142,4 @@ def test_command_gives_json() -> None:
 def test_command_refuses_an_unknown_task() -> None:
     refused = _tasks("liver")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert "unknown task 'liver'" in refused.stderr and "msd_pancreas" in refused.stderr
+    assert "There is no task 'liver'" in refused.stderr and "msd_pancreas" in refused.stderr

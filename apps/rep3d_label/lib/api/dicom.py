@@ -8,12 +8,13 @@ import uuid
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, HTTPException, UploadFile
+from fastapi import APIRouter, File, UploadFile
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api.access import AS_ANNOTATOR
 from lib.dicom.upload import unpack_dicom
+from lib.errors import RequestError
 
 __all__ = ["router"]
 
@@ -51,6 +52,6 @@ def add_dicom(file: Annotated[UploadFile, File()], user: User = AS_ANNOTATOR) ->
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
     if not (taken.images or taken.known or taken.failed):
-        raise HTTPException(422, "file: expected DICOM images, got DICOM files without any. Nothing was changed.")
+        raise RequestError("The .zip file holds DICOM files, but no images among them. Nothing was changed.")
     app.datastore().refresh()
     return {"images": taken.images, "known": taken.known, "failed": taken.failed, "folder": taken.folder}

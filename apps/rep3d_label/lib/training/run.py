@@ -139,7 +139,7 @@ class TrainRun:
         """Asks for what the interrupted run was asked for; a head that begins anew depends on its seed."""
         known = resumable_run(self._folder)
         if known is None:
-            raise TrainingError("resume: expected a training that was stopped or interrupted, got none to resume")
+            raise TrainingError("There is no stopped or interrupted training to resume.")
         self._request = dataclasses.replace(TrainRequest.from_dict(known["request"]), resume=True)
 
     def _resumed_or_new(
@@ -177,11 +177,11 @@ class TrainRun:
             return
         if split.validation:
             raise NoCasesError(
-                f"training: expected at least one case to train on, but all {len(split.validation)} labelled cases are "
-                f"held out to validate ({', '.join(split.validation[:5])}), for ever. Submit another label."
+                f"No case is left to train on: all {len(split.validation)} labelled cases are held out for validation "
+                f"({', '.join(split.validation[:5])}), for ever. Submit another label."
             )
-        reasons = dict(found.skipped)
-        raise NoCasesError(f"training: expected at least one usable labelled case, got none: {reasons or 'no labels'}")
+        reasons = "; ".join(f"{id_}: {reason}" for id_, reason in found.skipped.items()) or "there are no labels"
+        raise NoCasesError(f"No labelled case can be trained on: {reasons}")
 
     def _made_by(self, run: str) -> VersionRecord | None:
         """The version that this run made before it was interrupted."""

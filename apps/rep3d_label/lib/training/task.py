@@ -84,11 +84,9 @@ class Rep3DTrainTask(TrainTask):
         """
         parsed = self.parse(request)
         if not datastore.get_labeled_images():
-            raise NoCasesError(
-                "training: expected at least one labelled case, got none. Submit a label (tag 'final') first."
-            )
+            raise NoCasesError("There is no label to learn from yet. Submit a label (tag 'final') first.")
         if parsed.resume is True and resumable_run(self._workspace.run) is None:
-            raise VersionError("resume: expected a training that was stopped or interrupted, got none to resume")
+            raise VersionError("There is no stopped or interrupted training to resume. Start one.")
         self._served.versions.published()
         return parsed
 
@@ -112,7 +110,7 @@ class Rep3DTrainTask(TrainTask):
         if status and status.get("phase") not in FINISHED_PHASES:
             stopped = TrainStatus(self._workspace.train_status)
             stopped.take_up(status, status["iterations"])
-            stopped.update({**status, "phase": "stopped", "eta_seconds": None, "error": "stopped on request"})
+            stopped.update({**status, "phase": "stopped", "eta_seconds": None, "error": "Stopped on request."})
 
     def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
         """Trains, measures, publishes what is better, scores; see :class:`lib.training.run.TrainRun`."""

@@ -13,7 +13,9 @@ __all__ = [
     "ImageError",
     "InferenceCancelled",
     "LabelError",
+    "MissingComponentError",
     "NoCasesError",
+    "OutOfMemoryError",
     "Rep3DError",
     "TaskError",
     "TrainingError",
@@ -54,8 +56,16 @@ class LabelError(Rep3DError):
     """A label map does not fit its image or its task."""
 
 
+class MissingComponentError(Rep3DError):
+    """A package that this needs is not installed here."""
+
+
 class NoCasesError(Rep3DError):
     """Training was asked for without a single labelled case."""
+
+
+class OutOfMemoryError(Rep3DError):
+    """This machine has not enough memory for it; nothing was written."""
 
 
 class TrainingError(Rep3DError):

@@ -19,7 +19,7 @@ from Rep3DLabelLib.errors import ConflictError, InvalidRequestError
 from rep3d.data.cases import decathlon_cases
 from rep3d.demo.server import ServerProcess
 from rep3d.demo.voxels import as_nifti, as_voxels
-from rep3d.imaging.volumes import check_label
+from rep3d.imaging.labels import check_label
 from rep3d.tasks.config import labels_from_dataset_json
 
 
@@ -49,7 +49,7 @@ def test_one_round_through_a_real_server(shared_data: Path, tmp_path: Path) -> N
         with pytest.raises(ConflictError, match="no trained model yet"):
             client.infer(sample.id, tmp_path)
         other = next(case for case in cases.values() if case.id != sample.id)
-        with pytest.raises(InvalidRequestError, match="expected the grid of image"):
+        with pytest.raises(InvalidRequestError, match="does not lie on the voxels of image"):
             client.submit_label(sample.id, as_voxels(other.label, tmp_path / "other.raw"))
         client.submit_label(sample.id, as_voxels(cases[sample.id].label, tmp_path / "label.raw"))
         client.train_start(settings={"iterations": 3})

@@ -112,7 +112,7 @@ class Player:
     def __init__(self, cohort: Cohort, plan: DemoPlan, folder: Path, listener: Listener | None = None) -> None:
         if plan.submit > len(cohort.pool):
             raise ConfigError(
-                f"expected at least {plan.submit} cases to submit, the cohort's pool has {len(cohort.pool)}"
+                f"There are too few cases: {plan.submit} are to be submitted, and {len(cohort.pool)} are there."
             )
         self.cohort = cohort
         self.plan = plan
@@ -143,7 +143,7 @@ class Player:
         server.wait_until(client.is_alive)
         info = client.info()
         if dict(info.labels) != self.cohort.labels:
-            raise DemoError(f"the server serves the labels {dict(info.labels)}, expected {self.cohort.labels}")
+            raise DemoError(f"The server has other labels: expected {self.cohort.labels}, got {dict(info.labels)}.")
         self.listener.say(
             f"Server ready after {time.monotonic() - self._started:.0f} s at {server.url} ({info.device})"
         )
@@ -194,7 +194,7 @@ class Player:
         if status.state != DONE:
             log = "\n".join(status.log[-10:])
             raise DemoError(
-                f"the training of round {round_} ended as {status.state!r}: {status.error or 'no reason given'}\n{log}"
+                f"The training of round {round_} ended as {status.state!r}: {status.error or 'no reason given'}\n{log}"
             )
         return time.monotonic() - started, client.info().published_version
 
@@ -218,8 +218,8 @@ class Player:
         first, last = mean_dice(self.rounds[1].dice), mean_dice(self.rounds[-1].dice)
         if not last > (first if len(self.rounds) > 2 else 0.0):
             raise DemoError(
-                f"the loop ran, but accuracy did not rise: "
-                f"held-out Dice {first:.3f} after the first round, {last:.3f} after the last"
+                f"The loop ran, but the model did not get better: "
+                f"Dice on held-out cases is {first:.3f} after the first round and {last:.3f} after the last."
             )
 
     def write_report(self, path: Path) -> None:

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.demo.checkout import import_client_path
-from rep3d.imaging.volumes import read_label
+from rep3d.imaging.nifti import read_label
 
 import_client_path()
 from Rep3DLabelLib.client.voxels import Voxels  # noqa: E402

@@ -6,10 +6,14 @@ They arrive over HTTP and become paths, so a name is accepted only if it cannot 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from fastapi import HTTPException
+from lib.errors import NotFoundError, RequestError
 
-__all__ = ["checked_name", "split_suffix"]
+__all__ = ["checked_name", "known", "split_suffix"]
+
+_Found = TypeVar("_Found")
 
 _PLAIN = re.compile(r"\w[\w .,+=()@-]{0,126}")
 
@@ -22,13 +26,12 @@ def checked_name(kind: str, name: str) -> str:
         name: the name.
 
     Raises:
-        HTTPException: 422, if it has separators, leading dots, "..", or other characters that are not plain.
+        RequestError: if it has separators, leading dots, "..", or other characters that are not plain.
     """
     if not _PLAIN.fullmatch(name) or ".." in name or name.endswith((".", " ")):
-        raise HTTPException(
-            422,
-            f"{kind}: expected a plain name (letters, digits, space and . , _ + = ( ) @ -, beginning with a letter "
-            f"or digit, at most 127 characters), got {name[:200]!r}. Choose another name.",
+        raise RequestError(
+            f"{name[:200]!r} cannot be used as {kind}. Use letters, digits, spaces and . , _ + = ( ) @ -, beginning "
+            f"with a letter or digit, at most 127 characters."
         )
     return name
 
@@ -47,3 +50,19 @@ def split_suffix(file_name: str, suffixes: tuple[str, ...]) -> tuple[str, str]:
         if file_name.endswith(suffix):
             return file_name[: -len(suffix)], suffix
     return file_name, ""
+
+
+def known(kind: str, name: Any, found: Mapping[str, _Found]) -> _Found:
+    """What has a name that a client sent.
+
+    Args:
+        kind: what it names, for the message.
+        name: the name, whatever came.
+        found: what there is, by name.
+
+    Raises:
+        NotFoundError: where there is none of that name.
+    """
+    if not isinstance(name, str) or name not in found:
+        raise NotFoundError(f"There is no {kind} {str(name)[:200]!r}. Choose one of: {', '.join(sorted(found))}.")
+    return found[name]

@@ -141,6 +141,7 @@ def test_dead_during_training_and_batch(person: TroubledClinician, server: Fault
 # ---- it is slow
 
 
+@pytest.mark.timed
 def test_slow_answers_leave_the_panel_alive_and_can_be_cancelled(
     person: TroubledClinician, server: FaultServer
 ) -> None:

@@ -135,6 +135,7 @@ def test_the_same_voxels_in_another_order() -> None:
         on_grid(data, np.eye(4), (5, 3, 4), "image")
 
 
+@pytest.mark.timed
 def test_a_large_segmentation_is_quick() -> None:
     layers = tuple(np.zeros((300, 512, 512), np.uint8) for _ in range(3))
     for number, layer in enumerate(layers):

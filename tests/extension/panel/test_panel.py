@@ -455,6 +455,7 @@ def test_an_exception_in_a_tick_does_not_keep_the_panel_from_drawing(opened: Ope
     assert opened.ui.messageLabel.text == "It broke."
 
 
+@pytest.mark.timed
 def test_five_hundred_cases_do_not_hold_up_the_panel(opened: OpenPanel) -> None:
     import time
 

@@ -16,6 +16,7 @@ from Rep3DLabelLib.scene import Scene
 from tests.extension import scene_samples as samples
 from tests.extension.scene_samples import add_own, label_file, loaded
 
+pytestmark = pytest.mark.timed
 SHAPE = (300, 512, 512)
 ENTRIES = [Label(f"Organ {value}", value) for value in range(1, 11)]
 BOUND = 0.5  # seconds

@@ -219,6 +219,7 @@ def test_six_at_once_and_the_seventh_waits(bench: Bench, server: FakeServer) -> 
     assert [name for name, how, _ in bench.finish() if how == "done"][6] == "6"
 
 
+@pytest.mark.timed
 def test_neither_submit_nor_poll_waits(bench: Bench, server: FakeServer) -> None:
     """The child is busy, its answers are many, and jobs are as large as they get."""
     server.on("GET", "/rep3d/cases", [{"id": str(n), "state": "new", "author": "y" * 500} for n in range(200)])
@@ -232,6 +233,7 @@ def test_neither_submit_nor_poll_waits(bench: Bench, server: FakeServer) -> None
     assert longest < 0.02 and bench.longest < 0.05, (longest, bench.longest)
 
 
+@pytest.mark.timed
 def test_a_poll_without_news_takes_no_time(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [], delay=1.0)
     bench.ask("cases")
@@ -375,6 +377,7 @@ def test_answers_that_cannot_be_written_end_the_child_with_a_word(tmp_path: Path
     assert child.returncode == 3 and b"No space left" in child.stderr
 
 
+@pytest.mark.timed
 def test_closing_waits_for_nothing_and_leaves_no_process(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [], delay=20)
     bench.ask("cases")

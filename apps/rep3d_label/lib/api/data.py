@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, BackgroundTasks, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import User
@@ -18,11 +18,13 @@ from starlette.background import BackgroundTask
 from lib.api.access import AS_ANNOTATOR
 from lib.api.annotators import Annotator
 from lib.api.forms import flag, json_object, upload_name
+from lib.errors import RequestError
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
+from lib.storage.datastore import Submission
 from lib.storage.registry import FINAL
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router", "take_label"]
 
@@ -42,7 +44,7 @@ def add_image(
     json_object("params", params)
     name, suffix = split_suffix(upload_name(file), IMAGE_SUFFIXES)
     if not suffix:
-        raise HTTPException(422, f"file: expected {' or '.join(IMAGE_SUFFIXES)}, got {name!r}")
+        raise RequestError(f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {name!r} is none.")
     return datastore.add_image(background_tasks, image or name, params, file, user.username)
 
 
@@ -88,22 +90,18 @@ def take_label(
     store = app.datastore()
     store.image_file(image)
     tag = tag or FINAL
-    if tag == FINAL and not override:
-        app.leases.check(image, annotator.names)
     if annotator.name is not None:
         values["user"] = annotator.name
-    with tempfile.TemporaryDirectory() as folder:
-        accepted = store.submit_label(image, write(Path(folder)), tag, values, options)
-    answer: dict[str, Any] = {}
-    if tag == FINAL:
-        app.leases.release(image)
-        if not accepted.duplicate:
-            app.case_book.submitted(image)
-            answer.update(app.on_save_label(image, accepted.id) or {})
+
+    def received() -> Submission:
+        with tempfile.TemporaryDirectory() as folder:
+            return store.submit_label(image, write(Path(folder)), tag, values, options)
+
+    accepted = app.intake.take(image, tag, annotator.names, override, received)
     changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}
     if accepted.duplicate:
         changes["duplicate"] = True
-    return {**answer, "image": image, "label": accepted.id, **changes}
+    return {"image": image, "label": accepted.id, **changes}
 
 
 def _suffix(name: str) -> str:

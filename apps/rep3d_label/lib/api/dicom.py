@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, Request
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +18,7 @@ from starlette.datastructures import UploadFile
 
 from lib.api.access import AS_ANNOTATOR
 from lib.dicom.upload import unpack_dicom
+from lib.errors import RequestError
 
 __all__ = ["router"]
 
@@ -41,7 +42,7 @@ async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
         async with request.form() as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
-                raise HTTPException(422, "file: expected a .zip file of DICOM files, got none")
+                raise RequestError("Send the DICOM files as one .zip file, in the part named file.")
             yield file.file
         return
     with tempfile.TemporaryFile() as packed:
@@ -70,6 +71,6 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
     if not (taken.images or taken.known or taken.failed):
-        raise HTTPException(422, "file: expected DICOM images, got DICOM files without any. Nothing was changed.")
+        raise RequestError("The .zip file holds DICOM files, but no images among them. Nothing was changed.")
     app.datastore().refresh()
     return {"images": taken.images, "known": taken.known, "failed": taken.failed, "folder": taken.folder}

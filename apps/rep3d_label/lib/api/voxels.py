@@ -27,7 +27,7 @@ from lib.inference.request import InferRequest
 from lib.storage.registry import FINAL
 from lib.storage.voxels import MEDIA_TYPE, Received, Receiver, gzipped, image_voxels, label_voxels, pack
 from rep3d.errors import ImageError
-from rep3d.imaging.volumes import Geometry
+from rep3d.imaging.grid import Geometry
 
 __all__ = ["router"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lib.boot.checks import StartupError
 from lib.boot.conf import OWN_LABELS, AppConf
+from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
 from lib.paths import ModelWorkspace, Workspace
 from rep3d.checkpoint import read_checkpoint_task

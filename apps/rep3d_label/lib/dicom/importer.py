@@ -21,7 +21,7 @@ from typing import Any
 from lib.paths import read_json, utc_now, write_text
 from lib.storage.registry import images_folder
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["DicomImport", "Taken"]
 

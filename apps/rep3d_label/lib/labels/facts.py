@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from lib.paths import read_json, write_text
-from rep3d.imaging.volumes import label_counts, read_label
+from rep3d.imaging.labels import label_counts
+from rep3d.imaging.nifti import read_label
 
 __all__ = ["FactsCache", "LabelFacts", "Stamp", "file_stamp"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.boot.checks import StartupError
+from lib.errors import StartupError
 from lib.paths import write_text
 from rep3d.errors import TaskError
 from rep3d.tasks.config import TaskConfig

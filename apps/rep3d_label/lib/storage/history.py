@@ -11,8 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
+from lib.errors import NotFoundError
 from lib.paths import copy_whole, read_json, utc_now, write_text
 
 __all__ = ["ORIGINAL", "REMOVED", "REPLACED", "LabelHistory", "file_time"]
@@ -77,17 +76,14 @@ class LabelHistory:
         """The file of an entry, and what is known about it.
 
         Raises:
-            HTTPException: 404 where there is none of that name.
+            NotFoundError: where there is none of that name.
         """
         folder = self.folder(image_id)
         facts = next((known for known in self.entries(image_id) if known["entry"] == entry), None)
         # The name is looked for among those that are there, so it cannot lead anywhere else.
         files = [] if facts is None else [file for file in folder.iterdir() if _is_label_of(file, entry)]
         if facts is None or not files:
-            raise HTTPException(
-                404,
-                f"history: image {image_id!r} has no earlier label {entry[:200]!r}. See /rep3d/cases/{{id}}/history.",
-            )
+            raise NotFoundError(f"Image {image_id} has no earlier label {entry[:200]!r}.")
         return files[0], facts
 
 

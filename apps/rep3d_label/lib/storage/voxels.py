@@ -28,7 +28,9 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.errors import ImageError, LabelError
-from rep3d.imaging.volumes import Geometry, check_grid, read_image, read_label, stored_grid, write_label
+from rep3d.imaging.grid import Geometry
+from rep3d.imaging.labels import check_grid
+from rep3d.imaging.nifti import read_image, read_label, stored_grid, write_label
 
 __all__ = ["MEDIA_TYPE", "Received", "Receiver", "gzipped", "image_voxels", "label_voxels", "pack"]
 
@@ -41,7 +43,7 @@ _DTYPE = re.compile(r"[|<](?:[iu][124]|f[48])")
 
 
 def image_voxels(file: Path) -> tuple[np.ndarray, Geometry]:
-    """An image's voxels and their grid; see :func:`rep3d.imaging.volumes.read_image`."""
+    """An image's voxels and their grid; see :func:`rep3d.imaging.nifti.read_image`."""
     return read_image(file)
 
 

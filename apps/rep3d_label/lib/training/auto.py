@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from fastapi import HTTPException
-
 from lib.paths import read_json, write_text
 from rep3d.errors import Rep3DError
 
@@ -91,9 +89,8 @@ class AutoTrain:
         model = max(due, key=lambda name: due[name])
         try:
             self._start(model)
-        except (HTTPException, Rep3DError) as error:
-            words = error.detail if isinstance(error, HTTPException) else error
-            logger.warning("training of %s was due after %d labels, but was refused: %s", model, due[model], words)
+        except Rep3DError as error:
+            logger.warning("training of %s was due after %d labels, but was refused: %s", model, due[model], error)
             if not self._runs():
                 self._refused[model] = due[model]  # until the next label: it may be what was missing
             return None

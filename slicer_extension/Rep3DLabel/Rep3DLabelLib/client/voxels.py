@@ -66,7 +66,7 @@ def receive(blocks: Iterator[bytes], folder: Path, watch: Watch) -> tuple[dict[s
     arrays, sizes, checks, params = _parse(line, folder)
     done, total = 0, sum(sizes)
     try:
-        for voxels, size, check in zip(arrays.values(), sizes, checks):  # noqa: B905 - Python 3.9
+        for voxels, size, check in zip(arrays.values(), sizes, checks):
             left, found = size, 0
             with voxels.path.open("xb") as out:
                 while left:

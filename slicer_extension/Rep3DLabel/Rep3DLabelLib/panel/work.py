@@ -91,7 +91,7 @@ class ChoiceSection(Section):
         ]
         tips = [model.error or model.description for model in view.models]
         chosen = self._models.index(view.model) if view.model in self._models else -1
-        fill_combo(ui.modelComboBox, list(zip(names, tips)), chosen)  # noqa: B905 - Python 3.9
+        fill_combo(ui.modelComboBox, list(zip(names, tips)), chosen)
         chosen = self._strategies.index(view.strategy) if view.strategy in self._strategies else -1
         fill_combo(ui.strategyComboBox, list(view.strategies), chosen)
         ui.modelComboBox.setEnabled(bool(self._models))

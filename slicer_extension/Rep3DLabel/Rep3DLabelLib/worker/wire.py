@@ -50,5 +50,5 @@ def decode(value: Any) -> Any:
     kind = value[0]
     parts = [decode(part) if type(part) is list else part for part in value[1:]]
     if kind == "dict":
-        return dict(zip(parts[::2], parts[1::2]))  # noqa: B905 - Python 3.9
+        return dict(zip(parts[::2], parts[1::2]))
     return _KINDS[kind](*parts) if kind else tuple(parts)

@@ -55,7 +55,7 @@ from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, ImageError
+from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError
 from rep3d.versions.store import VersionStore
 
 __all__ = ["Rep3DLabelApp"]
@@ -206,9 +206,9 @@ class Rep3DLabelApp(MONAILabelApp):
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
-        except ImageError as error:
-            shown = "image" if upload else f"image {image}"
-            raise ImageError(str(error).replace(os.path.basename(path), shown)) from error
+        except (ImageError, OutOfMemoryError) as error:
+            shown = "the image" if upload else f"image {image}"
+            raise type(error)(str(error).replace(os.path.basename(path), shown)) from error
         try:
             if not upload and not request.get("box"):  # with a part of it, no submission could be compared
                 store.keep_prediction(image, Path(file), params)
@@ -288,7 +288,7 @@ def _load(model: ServedModel) -> None:
             if head and not head.kept:
                 load_checkpoint(model.published.path)  # it answers nothing, but the next training begins from it
             else:
-                model.published.load()
+                model.published.predictor()
     except CheckpointError as error:
         raise damaged_checkpoint(model.published.path, error) from error
 

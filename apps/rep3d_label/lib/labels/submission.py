@@ -118,7 +118,8 @@ def prepare_label(
     stem, suffix = split_suffix(submitted.name, LABEL_SUFFIXES)
     if not suffix:
         raise LabelError(
-            f"{submitted.name} is no file of a known type ({', '.join(LABEL_SUFFIXES)}). Export it as NIfTI."
+            f"{submitted.name} has the type {Path(submitted.name).suffix!r}, which is none of "
+            f"{', '.join(LABEL_SUFFIXES)}. Export it as NIfTI."
         )
     if suffix not in IMAGE_SUFFIXES:
         file = scratch / f"{stem}.nii.gz"

@@ -17,7 +17,7 @@ from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
 from lib.api.app_routes import add_routes
-from lib.api.dashboard_status import Dashboard
+from lib.api.dashboard_status import Dashboard, device_name
 from lib.api.errors import register_error_handlers
 from lib.api.sessions import SafeSessions
 from lib.boot.checks import (
@@ -38,7 +38,7 @@ from lib.cases.book import CaseBook
 from lib.cases.intake import LabelIntake
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
-from lib.cases.thumbnails import Thumbnails
+from lib.cases.thumbnails import Thumbnails, label_colours
 from lib.dicom.importer import DicomImport
 from lib.errors import RequestError, StartupError
 from lib.inference.batch import BatchRunner
@@ -173,6 +173,7 @@ class Rep3DLabelApp(MONAILabelApp):
             "preset": default["preset"],
             "error": default["error"],
             "device": setup.device,
+            "device_name": device_name(setup.device),
             "model_dir": str(setup.workspace.root),
         }
         return {**super().info(), "rep3d": ours}
@@ -295,7 +296,7 @@ def _load(model: ServedModel) -> None:
 
 def _facts(model: ServedModel) -> dict[str, Any]:
     """What clients are told about a model."""
-    known = model.setup.facts()
+    known = {**model.setup.facts(), "colours": label_colours(model.setup.labels)}
     try:
         return {**known, "version": model.published.facts().get("version"), "error": None}
     except CheckpointError as error:

@@ -35,7 +35,7 @@ from tests.slicerbench import driver, install  # noqa: E402
 
 WIDTH = 380
 CASES = 14
-CONF = {"iterations": "150", "max_minutes": "2", "preset": "tiny", "device": "cpu", "score_minutes": "0.5"}
+CONF = {"iterations": "120", "max_minutes": "2", "preset": "tiny", "device": "cpu", "score_minutes": "0.5"}
 
 
 def main(folder: Path) -> None:
@@ -73,16 +73,16 @@ def _session(person: Clinician, server: AppServer, cohort: Cohort, folder: Path)
     def train() -> None:
         person.open("trainingSection")
         person.click("trainButton")
-        person.wait(lambda: person.view.training.state == "running", 60)
+        person.wait(lambda: person.view.training.state == "running", 120)
 
     def trained() -> None:
-        person.wait(lambda: not person.view.training.is_active, 300)
+        person.wait(lambda: not person.view.training.is_active, 900)
         person.wait(person.idle)
 
     annotate(6)
     camera.take("submitted", "labels")
     train()
-    person.wait(lambda: person.view.training.progress > 0.4 and person.view.training.losses, 300)
+    person.wait(lambda: person.view.training.progress > 0.4 and person.view.training.losses, 900)
     camera.take("training", "training")
     trained()
     for _ in range(2):

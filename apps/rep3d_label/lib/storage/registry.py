@@ -131,6 +131,12 @@ class Registry(LocalDatastore):
             self._image(image_id)
             return Path(self.get_image_uri(image_id))
 
+    def label_file(self, image_id: str, tag: str) -> Path:
+        """The file of an image's label; 404 where there is no such image or label."""
+        with self._guard:
+            self._label(image_id, tag)
+            return Path(self.get_label_uri(image_id, tag))
+
     def labelled_cases(self) -> list[Case]:
         """The cases with a final label, by id."""
         with self._guard:

@@ -27,8 +27,9 @@ class TrainRequest:
     Attributes:
         settings: how to train.
         score_minutes: how long to score unlabelled images after publication; 0 for not at all.
-        resume: True to go on with the run that was stopped or interrupted, whatever else is asked for; False to begin
-            anew; ``"auto"`` to go on with it if it is the same training, of the same cases from the same version.
+        resume: what becomes of a run that was stopped or interrupted. True: go on with it, whatever else is asked for.
+            False: begin anew and discard it. ``"auto"``: go on with it if it is the same training, of the same cases
+            from the same version; else begin anew and set it aside, from where True still finds it.
     """
 
     settings: TrainSettings

@@ -61,6 +61,11 @@ inside() {
   done
 }
 
+clean() {
+  pkill -KILL -P "$!" && wait "$!" || true  # the first process of the namespaces takes all others with it
+  rm -rf --one-file-system "$root" "$root.log"
+} 2>/dev/null
+
 main() {
   if [ "${1:-}" = --inside ]; then
     shift
@@ -75,8 +80,11 @@ main() {
   command -v debootstrap >/dev/null || { echo "Not installed: debootstrap. Say: apt-get install debootstrap" >&2; exit 2; }
   here=$(cd "$(dirname "$0")/.." && pwd)
   root=$(mktemp -d "${TMPDIR:-/var/tmp}/rep3d-$suite-XXXXXX")
-  trap 'rm -rf --one-file-system "$root" "$root.log"' EXIT
-  unshare --mount --pid --fork --kill-child --mount-proc bash "$0" --inside "$here" "$root" "$suite" "$*" "${commands[@]}"
+  trap clean EXIT
+  set -m  # else what runs in the background could not be stopped with Ctrl+C
+  unshare --mount --pid --fork --kill-child --mount-proc \
+    bash "$0" --inside "$here" "$root" "$suite" "$*" "${commands[@]}" &
+  wait "$!"
 }
 
 main "$@"

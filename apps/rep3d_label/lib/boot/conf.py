@@ -267,8 +267,8 @@ OPTIONS: Mapping[str, Option] = {
     "iterations": Option("steps of a training that asks for no number", "300", _number("iterations", 1, 1e7, True)),
     "max_minutes": Option("minutes of a training that asks for no limit", "60", _number("max_minutes", 0.01, 1e6)),
     "score_minutes": Option(
-        "minutes spent on scoring images that are not annotated at the end of a training (the rest is scored in the background); 0 "
-        "for no scoring by itself",
+        "minutes spent on scoring images that are not annotated at the end of a training (the rest is scored in the "
+        "background); 0 for no scoring by itself",
         "5",
         _number("score_minutes", 0, 1e5),
     ),

@@ -19,7 +19,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from rep3d.errors import ImageError
+from rep3d.errors import ImageError, MissingComponentError
 
 __all__ = ["DicomSeries", "as_nifti", "convert_series", "find_series", "only_series"]
 
@@ -83,7 +83,7 @@ def find_series(folder: Path | str) -> list[DicomSeries]:
     """All series in a folder and its subfolders, by description and UID; other files are passed over.
 
     Raises:
-        ImageError: if SimpleITK is not installed.
+        MissingComponentError: if SimpleITK is not installed.
     """
     folder = Path(folder)
     found: dict[str, list[_Slice]] = {}
@@ -168,7 +168,7 @@ def _simple_itk() -> Any:
     try:
         import SimpleITK
     except ImportError as error:
-        raise ImageError(
+        raise MissingComponentError(
             "Reading DICOM needs the package SimpleITK, which is not installed. Run: pip install SimpleITK"
         ) from error
     return SimpleITK

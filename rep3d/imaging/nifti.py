@@ -6,6 +6,7 @@ An image may have any orientation, spacing and obliqueness; everything that is w
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from rep3d.errors import ImageError, LabelError
+from rep3d.errors import ImageError, LabelError, OutOfMemoryError, Rep3DError
 from rep3d.imaging.grid import Geometry
 
 __all__ = [
@@ -40,8 +41,8 @@ _UNREADABLE = (
     gzip.BadGzipFile,
     ImageFileError,
     HeaderDataError,
-    MemoryError,
 )
+_DEFLATE = 1040  # so many times larger, at most, is what a compressed file unpacks to
 
 
 def _open(path: Path, error: type[ImageError] | type[LabelError]) -> nib.spatialimages.SpatialImage:
@@ -76,6 +77,22 @@ def _grid(image: nib.spatialimages.SpatialImage, path: Path, error: type[ImageEr
     return Geometry(shape, affine)
 
 
+def _too_large(
+    image: nib.spatialimages.SpatialImage, path: Path, error: type[ImageError] | type[LabelError]
+) -> Rep3DError:
+    """What is wrong where the voxels did not fit into memory: the header, or the machine."""
+    size = math.prod(image.shape) * image.get_data_dtype().itemsize
+    if size > _DEFLATE * path.stat().st_size:
+        return error(
+            f"{path.name} is damaged: its header announces {size / 1e9:.1f} GB of voxels, and so small a file cannot "
+            f"hold them. Export it again."
+        )
+    return OutOfMemoryError(
+        f"Not enough memory to read the {size / 1e9:.1f} GB of voxels in {path.name}. Try again when less is running, "
+        f"or use a machine with more memory."
+    )
+
+
 def stored_grid(path: Path | str) -> Geometry:
     """The voxel grid of an image file by its header alone: quick, but no proof that its voxels can be read.
 
@@ -102,12 +119,15 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
 
     Raises:
         ImageError: if the file is no readable three-dimensional image with finite real values.
+        OutOfMemoryError: if there is not enough memory for it.
     """
     path = Path(path)
     image = _open(path, ImageError)
     grid = _grid(image, path, ImageError)
     try:
         voxels = _voxels(image.dataobj)
+    except MemoryError:
+        raise _too_large(image, path, ImageError) from None
     except _UNREADABLE as cause:
         raise ImageError(
             f"The voxels of {path.name} cannot be read, though its header can ({cause}). Copy the file again."
@@ -140,12 +160,15 @@ def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
 
     Raises:
         LabelError: if the file is no readable three-dimensional image or has values that are not whole numbers.
+        OutOfMemoryError: if there is not enough memory for it.
     """
     path = Path(path)
     image = _open(path, LabelError)
     grid = _grid(image, path, LabelError)
     try:
         values = np.asanyarray(image.dataobj).reshape(grid.shape)
+    except MemoryError:
+        raise _too_large(image, path, LabelError) from None
     except _UNREADABLE as cause:
         raise LabelError(f"The voxels of {path.name} cannot be read ({cause}). Save and submit it again.") from cause
     if values.dtype.kind == "f":

@@ -24,7 +24,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.errors import ExportError
+from rep3d.errors import ExportError, MissingComponentError
 from rep3d.inference.engines import TOLERANCE
 from rep3d.inference.sliding import fit_window
 from rep3d.nn.fold import reparameterize, replace_modules
@@ -71,11 +71,12 @@ def export_onnx(
         opset: Version of ONNX's operators.
 
     Raises:
-        ExportError: If packages are missing, the network cannot be exported, or the file computes something else.
+        MissingComponentError: If packages are missing.
+        ExportError: If the network cannot be exported, or the file computes something else.
     """
     missing = [name for name in _ONNX_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExportError(
+        raise MissingComponentError(
             f"Writing ONNX needs packages that are not installed: {', '.join(missing)}. Run: {INSTALL_ONNX}"
         )
     job = _Job(source, path, ".onnx", roi_size)

@@ -22,7 +22,7 @@ from monai.data import MetaTensor
 from monai.inferers.utils import dense_patch_slices
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.errors import ConfigError, ImageError
+from rep3d.errors import ConfigError, Rep3DError
 from rep3d.fair_lock import device_turn
 from rep3d.imaging.dicom import as_nifti
 from rep3d.imaging.grid import Geometry
@@ -246,8 +246,8 @@ class Predictor:
             cancelled: asked before each window.
 
         Raises:
-            ImageError: if it is no readable three-dimensional image, if the box holds none of its voxels, or if the
-                result would not fit into memory.
+            ImageError: if it is no readable three-dimensional image, or if the box holds none of its voxels.
+            OutOfMemoryError: if the image or the result does not fit into memory.
             ConfigError: if there are not so many views.
             InferenceCancelled: if ``cancelled`` said True; nothing was written.
         """
@@ -294,7 +294,7 @@ class Predictor:
             try:
                 tensor = self._prepare({"image": str(file)})["image"]
             except RuntimeError as error:  # MONAI wraps what a transform raises
-                if isinstance(error.__cause__, ImageError):
+                if isinstance(error.__cause__, Rep3DError):
                     raise error.__cause__ from None
                 raise
             grid = Geometry(tuple(tensor.meta["stored_shape"]), np.asarray(tensor.meta["stored_affine"]))

@@ -17,7 +17,7 @@ import psutil
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from rep3d.errors import ImageError, InferenceCancelled
+from rep3d.errors import InferenceCancelled, OutOfMemoryError
 from rep3d.fair_lock import device_turn
 from rep3d.inference.engines import Engine
 
@@ -62,12 +62,12 @@ def check_memory(channels: int, shape: tuple[int, ...], maps: int = 1, available
         available: free memory in bytes; None for this machine's.
 
     Raises:
-        ImageError: saying how much is needed, how much there is, and what to do.
+        OutOfMemoryError: saying how much is needed, how much there is, and what to do.
     """
     needed = 4 * math.prod(shape) * (channels * maps + 2)  # and the sum of window weights, and the image itself
     free = psutil.virtual_memory().available if available is None else available
     if needed > free:
-        raise ImageError(
+        raise OutOfMemoryError(
             f"Not enough memory for an image of {'x'.join(map(str, shape))} voxels and {channels} classes: "
             f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. "
             f"Segment a box of it, or use a machine with more memory."

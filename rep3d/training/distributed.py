@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -27,7 +25,7 @@ from rep3d.errors import ConfigError, Rep3DError, TrainingError
 from rep3d.inference.predictor import choose_device
 from rep3d.training.loop import TrainPlan, run
 from rep3d.training.settings import TrainProgress, TrainSettings
-from rep3d.training.worker import Worker, leave_group
+from rep3d.training.worker import Worker, end_with_parent, leave_group
 
 __all__ = ["parse_gpus", "train_on", "training_devices"]
 
@@ -148,7 +146,7 @@ def _work(
     sender: Connection,
 ) -> None:
     """One process. A failure is sent with its rank among causes: 0 our own words, 1 a death, 2 anything else."""
-    _end_with_parent()
+    end_with_parent()
     try:
         if start is not None:
             plan = dataclasses.replace(plan, start=load_checkpoint(start))
@@ -172,15 +170,3 @@ def _work(
     except Exception as error:
         sender.send((2, TrainingError(f"training on {devices[rank]}: {type(error).__name__}: {error}")))
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, even while it waits for another one's gradients."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,7 @@ import torch.distributed
 
 from rep3d.errors import TrainingError
 
-__all__ = ["Worker", "leave_group"]
+__all__ = ["Worker", "end_with_parent", "leave_group"]
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,15 @@ def leave_group() -> None:
         sys.stderr.flush()
         os._exit(0)
     torch.distributed.destroy_process_group()
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, even while it waits for another one's gradients."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

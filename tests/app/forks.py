@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 APP_DIR = ROOT / "apps" / "rep3d_label"
 _CAN_FORK = sys.platform == "linux" and hasattr(os, "pidfd_open")
 _LARGEST = 1 << 20  # bytes of a request: an environment and a command line
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _ROOM = 4096  # bytes for the command line that a forked process shows
 
 
@@ -259,6 +260,8 @@ def _main() -> None:
     words = _be_forked(way)
     if words[0] == "monailabel.main":
         words = _let_trainings_be_forked() or words
+    if words[0] == "monailabel.main":  # it ends with the tests, even if they are killed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     sys.modules.pop(words[0], None)
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 

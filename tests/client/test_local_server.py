@@ -120,16 +120,6 @@ def test_from_start_to_stop(place):
     assert reached(server, RUNNING, FAILED) == RUNNING
 
 
-def test_the_caller_may_say_that_it_answers(place):
-    server = place.server(FOREVER)
-    server.mark_ready()
-    assert server.state == STOPPED
-    server.start()
-    assert server.poll() == STARTING
-    server.mark_ready()
-    assert server.poll() == RUNNING
-
-
 def test_one_that_does_not_end_in_order_is_killed_with_its_children(place):
     child = (
         f"subprocess.Popen([{sys.executable!r}, '-c', 'import signal, time; signal.signal(15, 1); time.sleep(600)'])\n"

@@ -24,10 +24,10 @@ sys.path[:0] = [str(ROOT / "slicer_extension" / "Rep3DLabel")]
 
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
 
 from rep3d.data.cohort import Cohort, phantom_cohort  # noqa: E402
 from rep3d.demo.figures import CurvePoint, curve_png  # noqa: E402
+from tests.app.browser import chromium  # noqa: E402
 from tests.app.server import AppServer  # noqa: E402
 from tests.extension.clinician import Clinician  # noqa: E402
 from tests.extension.slice_drawing import draw_beside  # noqa: E402
@@ -129,14 +129,12 @@ class Photographer:
 
 def photograph_dashboard(url: str, picture: Path) -> None:
     """Write a picture of the dashboard, down to the first cases."""
-    with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=shutil.which("chromium"))
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1150})
         page.goto(url)
         page.wait_for_function("[...document.querySelectorAll('#case-list img')].some(picture => picture.complete)")
         page.wait_for_timeout(1500)  # pictures of cases come one by one
         page.screenshot(path=picture)
-        browser.close()
 
 
 def draw_curve(results: Path, picture: Path) -> None:

@@ -55,6 +55,7 @@ function progress(training, running, state) {
       training.device && ["Device", training.device],
       training.phase === "scoring" && training.to_score && ["Scored", `${number(training.scored)} of ${number(training.to_score)}`],
       training.resumed_from && ["Resumed", `at iteration ${number(training.resumed_from)}`],
+      training.set_aside && ["Set aside", training.set_aside, true],
       training.error && ["Reason", String(training.error), true],
       training.decision?.reason && ["Result", `${training.version_made || "The new version"}: ${training.decision.reason}`, true],
     ),

@@ -17,7 +17,7 @@ from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
 from lib.api.app_routes import add_routes
-from lib.api.dashboard_status import Dashboard
+from lib.api.dashboard_status import Dashboard, device_name
 from lib.api.errors import register_error_handlers
 from lib.api.sessions import SafeSessions
 from lib.boot.checks import (
@@ -38,7 +38,7 @@ from lib.cases.book import CaseBook
 from lib.cases.intake import LabelIntake
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
-from lib.cases.thumbnails import Thumbnails
+from lib.cases.thumbnails import Thumbnails, label_colours
 from lib.dicom.importer import DicomImport
 from lib.errors import RequestError, StartupError
 from lib.inference.batch import BatchRunner
@@ -55,7 +55,7 @@ from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, ImageError
+from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError
 from rep3d.versions.store import VersionStore
 
 __all__ = ["Rep3DLabelApp"]
@@ -173,6 +173,7 @@ class Rep3DLabelApp(MONAILabelApp):
             "preset": default["preset"],
             "error": default["error"],
             "device": setup.device,
+            "device_name": device_name(setup.device),
             "model_dir": str(setup.workspace.root),
         }
         return {**super().info(), "rep3d": ours}
@@ -206,9 +207,9 @@ class Rep3DLabelApp(MONAILabelApp):
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
-        except ImageError as error:
-            shown = "image" if upload else f"image {image}"
-            raise ImageError(str(error).replace(os.path.basename(path), shown)) from error
+        except (ImageError, OutOfMemoryError) as error:
+            shown = "the image" if upload else f"image {image}"
+            raise type(error)(str(error).replace(os.path.basename(path), shown)) from error
         try:
             if not upload and not request.get("box"):  # with a part of it, no submission could be compared
                 store.keep_prediction(image, Path(file), params)
@@ -288,14 +289,14 @@ def _load(model: ServedModel) -> None:
             if head and not head.kept:
                 load_checkpoint(model.published.path)  # it answers nothing, but the next training begins from it
             else:
-                model.published.load()
+                model.published.predictor()
     except CheckpointError as error:
         raise damaged_checkpoint(model.published.path, error) from error
 
 
 def _facts(model: ServedModel) -> dict[str, Any]:
     """What clients are told about a model."""
-    known = model.setup.facts()
+    known = {**model.setup.facts(), "colours": label_colours(model.setup.labels)}
     try:
         return {**known, "version": model.published.facts().get("version"), "error": None}
     except CheckpointError as error:

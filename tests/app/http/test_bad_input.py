@@ -159,8 +159,8 @@ def test_label_tags_lead_nowhere_else(server: AppServer, studies: Path, good_lab
 
 def test_image_is_never_overwritten(server: AppServer, studies: Path, good_image: Path) -> None:
     with unchanged(studies):
-        refused(upload(server, "/datastore/image?image=case_0", "file", good_image), 409, "there is one already")
-        refused(upload(server, "/datastore/image?image=case_0.nii.gz", "file", good_image), 409, "there is one already")
+        refused(upload(server, "/datastore/image?image=case_0", "file", good_image), 409, "image case_0 already")
+        refused(upload(server, "/datastore/image?image=case_0.nii.gz", "file", good_image), 409, "image case_0 already")
         refused(upload(server, "/datastore/image", "file", good_image, name="case_0.nii.gz"), 409, "case_0")
 
 

@@ -123,7 +123,7 @@ def test_progress_stop_resume_and_what_stays_as_it_was(server: AppServer, folder
     asked = time.monotonic()
     stopped = server.request("DELETE", BATCH).json()
     assert stopped["phase"] == "stopped" and time.monotonic() - asked < 5
-    assert "start it again to go on" in stopped["error"]
+    assert "Start it again to go on" in stopped["error"]
     assert 2 <= stopped["done"] < LARGE + 1
     assert server.post("/infer/rep3d", params={"image": "a_small_2", "output": "json"}).status_code == 200
     before = _predictions(folder)
@@ -170,7 +170,7 @@ def test_a_newer_version_replaces_predictions_into_the_history_and_a_killed_run_
     os.kill(server.pid, signal.SIGKILL)
     with AppServer(folder, tmp_path, CONF) as anew:
         state = anew.get(BATCH).json()
-        assert state["phase"] == "stopped" and "the server ended" in state["error"] and state["done"] >= 2
+        assert state["phase"] == "stopped" and "The server ended" in state["error"] and state["done"] >= 2
         _start(anew)
         done = _wait(anew, _ended)
         assert done["phase"] == "done" and done["version"] == "v2"

@@ -19,6 +19,7 @@ from pydicom.uid import generate_uid
 from Rep3DLabelLib.client import Rep3DClient
 from Rep3DLabelLib.errors import InvalidRequestError
 
+from rep3d.demo.voxels import as_nifti
 from tests.app.data import unchanged
 from tests.app.server import AppServer
 from tests.rep3d.imaging.test_dicom import write_series
@@ -107,16 +108,16 @@ def test_a_real_series_through_the_client(server: AppServer, studies: Path, shar
     seen: list[tuple[int, int | None]] = []
     found = client.upload_dicom(tmp_path / "all.zip", progress=lambda done, total: seen.append((done, total)))
     (image,) = found.images
-    assert found.failed == () and found.folder
-    assert seen[-1][0] == seen[-1][1] and seen[-1][0] > (tmp_path / "all.zip").stat().st_size
-    file = client.download_image(image, tmp_path)
+    (folder,) = studies.glob("dicom-*")
+    assert found.failed == () and seen[-1] == ((tmp_path / "all.zip").stat().st_size,) * 2
+    file = as_nifti(client.image(image, tmp_path), tmp_path / "image.nii.gz")
     assert nib.load(file).shape[2] == len(list(source.iterdir()))
     again = client.upload_dicom(tmp_path / "all.zip")
-    assert (again.images, again.known, again.folder) == ((), (image,), "")
+    assert (again.images, again.known) == ((), (image,)) and [folder] == list(studies.glob("dicom-*"))
     with pytest.raises(InvalidRequestError, match="Nothing was changed"), unchanged(studies):
         (tmp_path / "none.zip").write_bytes(packed_entries({"a.txt": b"hello"}))
         client.upload_dicom(tmp_path / "none.zip")
-    remove(server, studies, {"images": found.images, "folder": found.folder})
+    remove(server, studies, {"images": found.images, "folder": folder.name})
 
 
 DICOM = bytes(128) + b"DICM" + bytes(2000)

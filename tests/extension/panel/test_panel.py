@@ -283,7 +283,7 @@ def test_a_message_is_shown_and_copied_as_it_is(opened: OpenPanel, click, bench)
 def test_the_case_is_shown(opened: OpenPanel) -> None:
     ui = opened.ui
     assert ui.caseName.text == "hippocampus_017" and ui.caseState.text == "Edited, kept at 14:04"
-    assert "Lent to you until 14:35" in ui.caseText.text and "model v3" in ui.caseText.text
+    assert "Reserved for you until 14:35" in ui.caseText.text and "model v3" in ui.caseText.text
     opened.show(edited=False, sample=SampleView("a", "a", submitted="15:01"))
     assert ui.caseState.text == "Submitted at 15:01"
     opened.show(sample=None)
@@ -316,7 +316,7 @@ def test_labels_and_uncertainty(opened: OpenPanel, click) -> None:
     assert not opened.ui.showUncertaintyCheckBox.checked and opened.ui.uncertaintyText.isHidden()
 
 
-def test_training_never_looks_done_before_it_is(opened: OpenPanel) -> None:
+def test_training_never_looks_done_before_it_is(opened: OpenPanel, click) -> None:
     ui = opened.ui
     state = TrainingView("running", "step 999 of 1000", 0.999, 30.0, 0.2, 0.9, {"a": 0.91, "b": 0.89})
     opened.show(training=state)
@@ -326,6 +326,9 @@ def test_training_never_looks_done_before_it_is(opened: OpenPanel) -> None:
     opened.show(training=TrainingView("error", "Ended with an error.", 0.5, error="Out of memory.", resumable=True))
     assert ui.trainingError.text == "Out of memory." and ui.trainingErrorFrame.isVisible()
     assert ui.trainButton.text == "Resume" and ui.trainingBar.value == 500
+    assert ui.trainAnewButton.isVisible() and ui.trainAnewButton.enabled
+    click(ui.trainAnewButton)
+    assert opened.commands == [("train_anew",)]
 
 
 def test_versions_publish_the_selected_one(opened: OpenPanel, click) -> None:

@@ -10,10 +10,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rep3d.errors import ImageError, LabelError
+from rep3d.errors import ImageError, LabelError, OutOfMemoryError
 from rep3d.imaging.grid import same_grid
 from rep3d.imaging.labels import check_label
-from rep3d.imaging.nifti import geometry, read_label, stored_grid, write_label
+from rep3d.imaging.nifti import geometry, read_image, read_label, stored_grid, write_label
 from tests.rep3d.imaging.grids import AFFINES, OBLIQUE
 
 LABELS = {"Head": 1, "Tail": 2}
@@ -125,3 +125,21 @@ def test_labels_keep_their_integer_type(write_nifti: Callable[..., Path]) -> Non
     for kind in (np.uint8, np.int16, np.uint16):
         assert read_label(write_nifti("label.nii.gz", np.ones((2, 3, 4), kind)))[0].dtype == kind
     assert read_label(write_nifti("label.nii.gz", np.ones((2, 3, 4), np.float64)))[0].dtype == np.int32
+
+
+def test_want_of_memory_is_told_from_a_damaged_header(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    large = tmp_path / "large.nii.gz"  # the header alone, as of a file of 70 TB
+    header = bytearray(gzip.decompress(image.read_bytes())[:352])
+    header[42:48] = np.array([32767, 32767, 32767], "<i2").tobytes()
+    large.write_bytes(gzip.compress(bytes(header)))
+    monkeypatch.setattr("nibabel.arrayproxy.ArrayProxy._get_unscaled", no_memory)
+    for read, error in ((read_image, ImageError), (read_label, LabelError)):
+        with pytest.raises(OutOfMemoryError, match=f"Not enough memory to read .* in {image.name}"):
+            read(image)
+        with pytest.raises(error, match="large.nii.gz is damaged: its header announces"):
+            read(large)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.errors import ConfigError, ImageError, InferenceCancelled
+from rep3d.errors import ConfigError, ImageError, InferenceCancelled, OutOfMemoryError
 from rep3d.fair_lock import FairLock
 from rep3d.imaging.dicom import convert_series
 from rep3d.inference.engines import TorchEngine
@@ -371,7 +371,7 @@ def test_result_that_does_not_fit_where_it_is_gathered_is_kept_in_ram() -> None:
 
 def test_results_that_do_not_fit_are_refused_before_any_work() -> None:
     check_memory(16, (100, 100, 100), available=100_000_000)
-    with pytest.raises(ImageError, match=r"0.7 GB are needed, 0.1 GB are free"):
+    with pytest.raises(OutOfMemoryError, match=r"0.7 GB are needed, 0.1 GB are free"):
         check_memory(16, (200, 200, 240), available=100_000_000)
 
 

@@ -27,7 +27,7 @@ from lib.names import known
 from lib.paths import ModelWorkspace
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.active.strategies import assess
-from rep3d.errors import CheckpointError, ImageError
+from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError
 from rep3d.inference.predictor import Predictor
 
 __all__ = ["UncertaintyScoring", "missing_work", "score_unlabelled"]
@@ -128,7 +128,7 @@ def _score_with_one_model(
             break
         try:
             _do(kind, image_id, datastore, predictor, known)
-        except ImageError as error:
+        except (ImageError, OutOfMemoryError) as error:
             known.failed[image_id] = str(error)
             logger.warning("scoring: image %s left out: %s", image_id, error)
         else:

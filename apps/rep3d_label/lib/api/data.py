@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from lib.storage.datastore import Submission
 from lib.storage.registry import FINAL
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
-__all__ = ["router"]
+__all__ = ["router", "take_label"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -61,8 +62,28 @@ def save_label(
     ``params`` may have, besides facts to keep with it: ``label_info`` (see ``described_values``), ``model_version``,
     ``empty`` and ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``.
     """
+
+    def write(folder: Path) -> Path:
+        file = folder / f"submission{_suffix(upload_name(label))}"
+        with file.open("wb") as out:
+            shutil.copyfileobj(label.file, out)
+        return file
+
+    return take_label(request, user, image, tag, json_object("params", params), write)
+
+
+def take_label(
+    request: Request, user: User, image: str, tag: str, values: dict[str, Any], write: Callable[[Path], Path]
+) -> dict[str, Any]:
+    """Submits a label, in whatever form it came.
+
+    Args:
+        request, user: who sends it.
+        image, tag: what it is a label of, and its tag.
+        values: what came with it, see :func:`save_label`.
+        write: makes the file of the label in a folder; called when everything else is in order.
+    """
     app = app_instance()
-    values = json_object("params", params)
     options = SubmitOptions(flag(values, "empty"), flag(values, "resample"))
     override = flag(values, "override_lease")
     annotator = Annotator.of(user, values, request)
@@ -74,10 +95,7 @@ def save_label(
 
     def received() -> Submission:
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"submission{_suffix(upload_name(label))}"
-            with file.open("wb") as out:
-                shutil.copyfileobj(label.file, out)
-            return store.submit_label(image, file, tag, values, options)
+            return store.submit_label(image, write(Path(folder)), tag, values, options)
 
     accepted = app.intake.take(image, tag, annotator.names, override, received)
     changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}

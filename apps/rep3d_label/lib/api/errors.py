@@ -5,10 +5,9 @@ Nothing below ``lib.api`` knows HTTP: it raises errors of :mod:`lib.errors` and 
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 
-from lib.errors import BusyError, ConflictError, DiskFullError, ForbiddenError, NotFoundError
+from lib.errors import (
+    OUT_OF_MEMORY,
+    BusyError,
+    ConflictError,
+    DiskFullError,
+    ForbiddenError,
+    NotFoundError,
+    is_disk_full,
+    is_out_of_memory,
+)
 from rep3d.errors import (
     CheckpointError,
     ExportError,
@@ -35,8 +43,6 @@ __all__ = ["ANSWERS", "Answer", "answer_for", "register_error_handlers"]
 
 logger = logging.getLogger(__name__)
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -53,9 +59,8 @@ class Answer:
     retry_after: int | None = None
 
 
-_NO_MEMORY = Answer(
-    503, "The server has not enough memory for this now. Try again when less is running, or segment a box.", 60
-)
+_NO_MEMORY = Answer(503, OUT_OF_MEMORY, 60)
+_DISK_FULL = Answer(507, "The server's disk is full. Make room there, then try again.")
 
 # The closest base class counts.
 ANSWERS: Mapping[type[BaseException], Answer] = {
@@ -91,22 +96,15 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
 
 def answer_for(error: BaseException) -> tuple[Answer, str]:
     """The row of the table for an error, and what is to be said."""
-    for cause in _causes(error):  # what fails for want of room may have been wrapped on its way up
-        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
-            return ANSWERS[DiskFullError], "The server's disk is full. Make room there, then try again."
-        if isinstance(cause, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(cause):
-            return _NO_MEMORY, str(_NO_MEMORY.words)
-    answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+    if is_out_of_memory(error):
+        answer = _NO_MEMORY
+    elif is_disk_full(error) and not isinstance(error, DiskFullError):
+        answer = _DISK_FULL
+    else:
+        answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     if answer == ANSWERS[Exception]:
         return answer, f"{answer.words} ({type(error).__name__}: {error})"
     return answer, answer.words or str(getattr(error, "msg", error))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
 
 
 def _error(request: Request, error: Exception) -> JSONResponse:

@@ -22,7 +22,6 @@ def run_training(
     model: str = "",
     params: dict | None = None,
     run_sync: bool = False,
-    enqueue: bool = False,
     user: User = AS_ADMIN,
 ) -> Any:
     """Starts a training in a child process."""

@@ -25,7 +25,7 @@ OWN_LABELS = "rep3d"  # the name of a model whose labels are no registered task'
 # A GPU of this many bytes holds the base network, its gradients and two patches.
 _BASE_NEEDS_BYTES = 12 * 10**9
 # Keys that MONAI Label's own apps and clients pass to every app; they mean nothing here.
-_FOREIGN_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
+_IGNORED_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,9 @@ class AppConf:
             StartupError: for an unknown key, an impossible value, or ``help``.
         """
         if "help" in conf:
-            raise StartupError(
-                "no 'help' among --conf when the server is to run", "it", f"The settings are:\n{options_text()}"
-            )
+            raise StartupError("settings to start with after --conf", "'help'", f"The settings are:\n{options_text()}")
         for key in conf:
-            if key not in OPTIONS and key not in _FOREIGN_KEYS:
+            if key not in OPTIONS and key not in _IGNORED_KEYS:
                 raise StartupError(
                     f"--conf settings among {sorted(OPTIONS)}", repr(key), f"They are:\n{options_text()}"
                 )
@@ -229,7 +227,7 @@ def _spacing(text: str) -> tuple[float, float, float]:
 
 OPTIONS: Mapping[str, Option] = {
     "models": Option(
-        f"what to serve, one or several by comma: {', '.join(TASKS)} (see `rep3d tasks`), or {OWN_LABELS} for labels "
+        f"models to serve, one or several by comma: {', '.join(TASKS)} (see `rep3d tasks`), or {OWN_LABELS} for labels "
         "of your own",
         "the registered task with dataset.json's labels, else what was served last, else rep3d",
         _models,
@@ -269,8 +267,8 @@ OPTIONS: Mapping[str, Option] = {
     "iterations": Option("steps of a training that asks for no number", "300", _number("iterations", 1, 1e7, True)),
     "max_minutes": Option("minutes of a training that asks for no limit", "60", _number("max_minutes", 0.01, 1e6)),
     "score_minutes": Option(
-        "minutes spent on scoring unlabelled images at the end of a training (the rest is scored in the background); 0 "
-        "for no scoring by itself",
+        "minutes spent on scoring images that are not annotated at the end of a training (the rest is scored in the "
+        "background); 0 for no scoring by itself",
         "5",
         _number("score_minutes", 0, 1e5),
     ),
@@ -280,7 +278,7 @@ OPTIONS: Mapping[str, Option] = {
         _number("train_every", 0, 1e6, True),
     ),
     "publish_margin": Option(
-        "mean Dice by which a new version must beat the published one on the same validation cases to replace it",
+        "mean Dice by which a new version must beat the published one on the same held-out cases to replace it",
         "0.005",
         _number("publish_margin", 0, 1),
     ),
@@ -290,7 +288,7 @@ OPTIONS: Mapping[str, Option] = {
         _one_of("strategy", list(STRATEGIES)),
     ),
     "lease_minutes": Option(
-        "how long an image stays with the annotator who asked for it",
+        "how long a case stays reserved for the person who asked for it",
         "60",
         _number("lease_minutes", 0.01, 1e5),
     ),

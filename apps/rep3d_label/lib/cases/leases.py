@@ -89,10 +89,6 @@ class LeaseBook:
         """The lease of an image, or None where it is free."""
         return next((lease for lease in self.all() if lease.image == image), None)
 
-    def others(self, user: str) -> set[str]:
-        """The images that are lent to others."""
-        return {lease.image for lease in self.all() if lease.user != user}
-
     def take(self, image: str, user: str) -> Lease:
         """Lends an image, or prolongs the lease that its holder has.
 

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from lib.cases.leases import LeaseBook
-from lib.errors import ConflictError, RequestError
+from lib.errors import ConflictError, RequestError, in_words
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.paths import read_json, utc_now, write_text
 from lib.storage.datastore import Rep3DDatastore
-from rep3d.errors import InferenceCancelled, Rep3DError
+from rep3d.errors import InferenceCancelled
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.views import check_views
 
@@ -227,7 +227,7 @@ class BatchRunner:
             self._segment_all(run, predictor, images, stop)
         except Exception as error:  # a thread has nobody to raise to: the record says it
             logger.exception("batch inference of %s ended", run.model)
-            run.phase, run.error = "error", f"{type(error).__name__}: {error}"
+            run.phase, run.error = "error", in_words(error)
         run.current, run.eta_seconds = None, None
         self._write(run)
         logger.info("batch inference of %s %s: %d done, %d failed", run.model, run.phase, run.done, len(run.failed))
@@ -256,7 +256,7 @@ class BatchRunner:
                 run.phase, run.error = "stopped", "Stopped on request. Start it again to go on."
                 return
             except Exception as error:  # one image must not end the run
-                run.failed[image] = _words(error)
+                run.failed[image] = in_words(error)
                 logger.warning("batch inference: image %s failed: %s", image, run.failed[image])
             else:
                 run.done += 1
@@ -318,7 +318,3 @@ class BatchRunner:
         path = self._served[run.model].setup.workspace.batch
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(asdict(run), indent=2))
-
-
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import threading
 import time
@@ -132,14 +131,6 @@ class RunningRequests:
                     f"for, and kept for {KEPT_SECONDS / 60:g} minutes: segment the image again."
                 )
             return self._maps[request_id][1]
-
-    def close(self) -> None:
-        """Removes all second volumes."""
-        with self._guard:
-            self._maps.clear()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
 
     def _drop_old(self) -> None:
         while self._maps:

@@ -47,7 +47,8 @@ class PreparedLabel:
     Attributes:
         file: the NIfTI file to store.
         facts: what it contains.
-        changes: what was changed of the file as it was sent; if nothing, ``file`` is that file.
+        changes: what was changed of the file as it was sent. If nothing, ``file`` is that file, or has its voxels where
+            the image has them, if the two headers differed by less than can be seen.
     """
 
     file: Path
@@ -118,7 +119,8 @@ def prepare_label(
     stem, suffix = split_suffix(submitted.name, LABEL_SUFFIXES)
     if not suffix:
         raise LabelError(
-            f"{submitted.name} is no file of a known type ({', '.join(LABEL_SUFFIXES)}). Export it as NIfTI."
+            f"{submitted.name} has the type {Path(submitted.name).suffix!r}, which is none of "
+            f"{', '.join(LABEL_SUFFIXES)}. Export it as NIfTI."
         )
     if suffix not in IMAGE_SUFFIXES:
         file = scratch / f"{stem}.nii.gz"
@@ -140,7 +142,7 @@ def prepare_label(
         changes["remapped"] = {str(old): new for old, new in moved.items()}
     facts = LabelFacts.of(values)
     _check_values(facts.counts, labels, submitted.name, options)
-    if changes:
+    if changes or not np.array_equal(grid.affine, target.affine):  # every label lies where its image does, to the bit
         file = scratch / f"stored-{stem}.nii.gz"
         write_label(values, image, file)
     return PreparedLabel(file, facts, changes)

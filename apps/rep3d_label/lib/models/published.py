@@ -78,10 +78,6 @@ class PublishedModel:
                 self._facts, self._facts_stamp = facts, stamp
             return self._facts
 
-    def load(self) -> None:
-        """Makes the model ready, so that the first request does not wait for it; raises as :meth:`predictor`."""
-        self.predictor()
-
     def predictor(self) -> Predictor:
         """The network in use; it may be used by several threads at once.
 

@@ -131,6 +131,12 @@ class Registry(LocalDatastore):
             self._image(image_id)
             return Path(self.get_image_uri(image_id))
 
+    def label_file(self, image_id: str, tag: str) -> Path:
+        """The file of an image's label; 404 where there is no such image or label."""
+        with self._guard:
+            self._label(image_id, tag)
+            return Path(self.get_label_uri(image_id, tag))
+
     def labelled_cases(self) -> list[Case]:
         """The cases with a final label, by id."""
         with self._guard:
@@ -173,7 +179,7 @@ class Registry(LocalDatastore):
             cases = self.labelled_cases()
             facts = self._datastore.model_dump_json(exclude={"base_path"})
         if not cases:
-            raise NotFoundError("No image has a label yet, so there is no data set to download. Submit one first.")
+            raise NotFoundError("No image is annotated yet, so there is no data set to download. Submit a label first.")
         handle, name = tempfile.mkstemp(suffix=".zip")
         try:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:

@@ -71,6 +71,7 @@ class TrainStatus:
             "validation_cases": 0,
             "validation_kind": None,
             "head": None,
+            "set_aside": None,
             "skipped": {},
             "process": dict(process) if process else None,
             "error": None,

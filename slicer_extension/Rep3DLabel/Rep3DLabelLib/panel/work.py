@@ -201,7 +201,7 @@ class CaseSection(Section):
         lines = [
             tr("Segmentation: {source}").format(source=sample.source) if sample.source else "",
             tr("Chosen because: {reason}").format(reason=sample.reason) if sample.reason else "",
-            tr("Lent to you until {time}").format(time=sample.leased_until) if sample.leased_until else "",
+            tr("Reserved for you until {time}").format(time=sample.leased_until) if sample.leased_until else "",
         ]
         set_text(ui.caseText, "\n".join(line for line in lines if line))
 

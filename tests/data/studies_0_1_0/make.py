@@ -142,6 +142,10 @@ class Folder:
             one.kill()
 
 
+def _compact(answer: Any) -> str:
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+
+
 def main(out: Path) -> None:
     """Makes the folder."""
     assert rep3d.__version__ == "0.1.0", rep3d.__version__
@@ -161,7 +165,8 @@ def main(out: Path) -> None:
         answers = folder.answers()
         folder.interrupt()
     times = {str(file.relative_to(studies)): file.stat().st_mtime_ns for file in sorted(studies.rglob("*.nii.gz"))}
-    (out / "answers.json").write_text(json.dumps(answers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    lines = ",\n".join(f"{json.dumps(address)}:{_compact(answer)}" for address, answer in answers.items())
+    (out / "answers.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     (out / "times.json").write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
     # Locks of the dead; and what is one file with the second version, which a repository would keep twice.
     for leftover in (*studies.rglob("*.lock"), studies / ".lock", studies / "rep3d/models/rep3d/published.pt"):

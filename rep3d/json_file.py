@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -124,11 +124,14 @@ class JsonFile(Generic[T]):
         """Renames the file if it is damaged; with the next reading its content begins anew.
 
         Returns:
-            Where it is kept; None where it is not damaged (any more).
+            Where it is kept; None where it is not damaged.
         """
+        with suppress(DamagedFileError):
+            self._read()
+            return None
         with self.locked():
             try:
-                self._read()
+                self._read()  # another process may have been quicker
             except DamagedFileError as error:
                 time = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
                 kept = self._aside / f"{self.path.name}{DAMAGED}{time}"
@@ -167,7 +170,7 @@ class JsonFile(Generic[T]):
         except _UNEXPECTED as error:
             words = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise DamagedFileError(
-                f"{self.path}: the file is damaged ({words}). Lost: {self._lost}. Put a copy of it back.", words
+                f"{self.path}: the file is damaged ({words}). Lost: {self._lost}. Put a copy back.", words
             ) from error
         damage = _found.get(self.path)
         if damage is not None and damage.kept is None:

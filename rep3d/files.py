@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -12,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "link_whole", "read_json", "utc_now", "whole_file", "write_text"]
+__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "link_whole", "utc_now", "whole_file", "write_text"]
 
 PART_SUFFIX = ".part"
 
@@ -82,15 +81,6 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file by way of :func:`whole_file`."""
     with whole_file(path) as file:
         file.write(text.encode("utf-8"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of ours; empty where there is no file yet, or one that is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def file_hash(path: Path) -> str:

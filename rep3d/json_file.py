@@ -63,10 +63,13 @@ def found_damage(folder: Path) -> list[Damage]:
     return [damage for file, damage in sorted(_found.items()) if folder in file.parents]
 
 
-def json_object(content: Any) -> dict[str, Any]:
-    """The content, if it is a JSON object; ``ValueError`` otherwise."""
+def json_object(content: Any, **kinds: type) -> dict[str, Any]:
+    """The content, if it is a JSON object with values of these types under these keys; ``ValueError`` otherwise."""
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, got {type(content).__name__}")
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise ValueError(f"{key}: expected {kind.__name__}, got {type(content.get(key)).__name__}")
     return content
 
 

@@ -312,7 +312,7 @@ class VersionStore:
                 logger.error("version %s: neither its record nor its weights can be read: %s", name, error)
                 continue
             if info.get("version") == name:
-                record = VersionRecord(origin="trained" if info.get("run") else "adopted", run=info.get("run"))
+                record = VersionRecord(origin="adopted")  # nobody can tell any more whether it was trained here
                 _completed(record, name, task, info).write(self._record_file(name))
 
     def _publish(self, name: str, by: str, reason: str, rollback: bool) -> None:
@@ -379,7 +379,4 @@ def _completed(record: VersionRecord, name: str, task: TaskConfig, info: Mapping
 
 
 def _entries(content: Any) -> list[dict[str, Any]]:
-    entries = [json_object(entry) for entry in json_object(content)["publications"]]
-    if not all(isinstance(entry["version"], str) for entry in entries):
-        raise ValueError("publications: expected the name of a version in each")
-    return entries
+    return [json_object(entry, version=str) for entry in json_object(content, publications=list)["publications"]]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from monailabel.utils.async_tasks.utils import processes
 
-from lib.active.knowledge import identity
+from lib.active.knowledge import identity, scores_file
 from lib.cases.thumbnails import label_colours
 from lib.models.served import ServedModel
-from lib.paths import read_json, utc_now
+from lib.paths import utc_now
 from lib.storage.registry import DATASTORE_FILE
 from rep3d import __version__
 from rep3d.errors import CheckpointError
@@ -107,8 +107,8 @@ def _stamp(paths: Iterable[Path]) -> str:
 
 
 def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> dict[str, Any]:
-    path = model.setup.workspace.scores
-    content = read_json(path)
+    file = scores_file(model.setup.workspace)
+    content = file.read()
     current = bool(facts) and all(content.get(key) == value for key, value in identity(facts).items())
     entropy = {
         id_: values["entropy"]
@@ -117,7 +117,7 @@ def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> 
     }
     return {
         "version": content.get("version"),
-        "updated": _utc(path.stat().st_mtime) if content else None,
+        "updated": _utc(file.path.stat().st_mtime) if content else None,
         "scored": len(entropy),
         "unlabelled": len(unlabelled),
         "failed": content.get("failed", {}),

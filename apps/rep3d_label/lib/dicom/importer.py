@@ -7,7 +7,6 @@ written over, and a series that cannot be used keeps nobody from working: it is 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -18,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.paths import read_json, utc_now, write_text
+from lib.paths import utc_now
 from lib.storage.registry import images_folder
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
 from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["DicomImport", "Taken"]
 
@@ -61,6 +61,8 @@ class DicomImport:
     def __init__(self, studies: Path, record: Path) -> None:
         self._studies = studies
         self._record = record
+        lost = "which DICOM series were taken in: those whose image is there are found again, the others come in anew"
+        self._file = JsonFile(record, _parsed, lost, dict, begins_anew=True)
         self._guard = threading.Lock()
 
     def run(self) -> dict[str, Any]:
@@ -155,7 +157,7 @@ class DicomImport:
         return any((images / f"{image}{suffix}").exists() for suffix in IMAGE_SUFFIXES)
 
     def _recorded(self, what: str) -> dict[str, Any]:
-        return dict(read_json(self._record).get(what, {}))
+        return dict(self._file.read().get(what, {}))
 
     def _free_folder(self, name: str) -> Path:
         number = 1
@@ -198,7 +200,13 @@ class DicomImport:
         return candidate
 
     def _remember(self, known: dict[str, Any], failed: dict[str, Any]) -> None:
-        write_text(self._record, json.dumps({"imported": known, "failed": failed}, indent=2))
+        self._file.write({"imported": known, "failed": failed})
+
+
+def _parsed(content: Any) -> dict[str, dict[str, Any]]:
+    for series in json_object(content, imported=dict, failed=dict)["imported"].values():
+        json_object(series, image=str)
+    return dict(content)
 
 
 def _may_hold_series(folder: Path) -> bool:

@@ -9,7 +9,6 @@ resumed by starting it again.
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import tempfile
 import threading
@@ -24,11 +23,12 @@ from fastapi import HTTPException
 
 from lib.cases.leases import LeaseBook
 from lib.models.served import ServedModel
-from lib.paths import read_json, utc_now, write_text
+from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.errors import InferenceCancelled, Rep3DError
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.views import check_views
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["IMAGES", "BatchRequest", "BatchRunner", "batch_tag"]
 
@@ -204,7 +204,7 @@ class BatchRunner:
         run = self._run
         if run and run.model == model:
             return asdict(run)
-        known = read_json(served.setup.workspace.batch)
+        known = _file(served).read()
         if not known:
             return {"model": model, "phase": "never", "tag": batch_tag(model)}
         if known.get("phase") in ("running", "stopping"):
@@ -326,9 +326,16 @@ class BatchRunner:
 
     def _write(self, run: _Run) -> None:
         run.updated = utc_now()
-        path = self._served[run.model].setup.workspace.batch
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(asdict(run), indent=2))
+        _file(self._served[run.model]).write(asdict(run))
+
+
+def _file(served: ServedModel) -> JsonFile[dict[str, Any]]:
+    lost = "what the last batch inference did; its predictions are there"
+    return JsonFile(served.setup.workspace.batch, _parsed, lost, dict, begins_anew=True)
+
+
+def _parsed(content: Any) -> dict[str, Any]:
+    return json_object(content, model=str, phase=str, tag=str, total=int, done=int, failed=dict)
 
 
 def _words(error: Exception) -> str:

@@ -117,10 +117,16 @@ class JsonFile(Generic[T]):
         self.set_aside()
         return self._read()
 
-    def write(self, content: Any, *, allow_nan: bool = True) -> None:
-        """Writes JSON content, whole or not at all; hold :meth:`locked` where it depends on what was read before."""
+    def write(self, content: Any, *, allow_nan: bool = True, ensure_ascii: bool = False) -> None:
+        """Writes JSON content, whole or not at all; hold :meth:`locked` where it depends on what was read before.
+
+        Args:
+            content: plain JSON types; what is none is written as ``str`` shows it.
+            allow_nan: see :func:`json.dumps`.
+            ensure_ascii: see :func:`json.dumps`.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan, default=str)
+        text = json.dumps(content, indent=2, ensure_ascii=ensure_ascii, allow_nan=allow_nan, default=str)
         write_text(self.path, text + "\n")
 
     def set_aside(self) -> Path | None:

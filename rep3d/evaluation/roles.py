@@ -51,7 +51,8 @@ class CaseRoles:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = JsonFile(path, _parsed, "which cases trained and which only measured", dict, begins_anew=False)
+        lost = "which cases trained and which only measured"
+        self._file: JsonFile[dict[str, str]] = JsonFile(path, _parsed, lost, dict, begins_anew=False)
 
     def read(self) -> dict[str, str]:
         """Case id to ``"training"`` or ``"validation"``, of every case that ever got a role.

@@ -52,7 +52,8 @@ class VersionStore:
         self._folder = self.root / "versions"
         self._published = self.root / "published.pt"
         lost = "who published which version, when and why, and so what a roll-back goes back to"
-        self._log = JsonFile(self.root / "publications.json", _entries, lost, list, begins_anew=True)
+        log = self.root / "publications.json"
+        self._log: JsonFile[list[dict[str, Any]]] = JsonFile(log, _entries, lost, list, begins_anew=True)
         self._known: tuple[tuple[int, ...], dict[str, Any]] | None = None
 
     # What is there ------------------------------------------------------------------------------------------

@@ -6,10 +6,14 @@ They arrive over HTTP and become paths, so a name is accepted only if it cannot 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from fastapi import HTTPException
 
-__all__ = ["checked_name", "split_suffix"]
+__all__ = ["checked_name", "known", "split_suffix"]
+
+_Found = TypeVar("_Found")
 
 _PLAIN = re.compile(r"\w[\w .,+=()@-]{0,126}")
 
@@ -47,3 +51,19 @@ def split_suffix(file_name: str, suffixes: tuple[str, ...]) -> tuple[str, str]:
         if file_name.endswith(suffix):
             return file_name[: -len(suffix)], suffix
     return file_name, ""
+
+
+def known(kind: str, name: Any, found: Mapping[str, _Found]) -> _Found:
+    """What has a name that a client sent.
+
+    Args:
+        kind: what it names, for the message.
+        name: the name, whatever came.
+        found: what there is, by name.
+
+    Raises:
+        HTTPException: 404 where there is none of that name.
+    """
+    if not isinstance(name, str) or name not in found:
+        raise HTTPException(404, f"{kind}: expected one of {sorted(found)}, got {str(name)[:200]!r}")
+    return found[name]

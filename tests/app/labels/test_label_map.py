@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from lib.boot.checks import StartupError
 from lib.boot.setup import Setup
+from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
 
 from tests.app.data import publish_small_model, unchanged

@@ -17,7 +17,7 @@ import pytest
 import torch
 from fastapi import HTTPException
 from lib.boot.setup import Setup
-from lib.training import control as train_start
+from lib.training import control
 from lib.training.auto import AutoTrain
 from lib.training.cases import LabelledCases, case_for, case_weights
 from lib.training.request import TrainRequest
@@ -85,15 +85,11 @@ def test_the_child_gets_the_gpus_that_were_asked_for(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(train_start.train, "run_model", lambda model, values, enqueue: values)
+    monkeypatch.setattr(control.train, "run_model", lambda model, values, enqueue: values)
     task = SimpleNamespace(check=lambda params, _: TrainRequest.parse(params, DEFAULTS), announce=lambda *_: None)
-    app = SimpleNamespace(
-        check_trainer=lambda _: task,
-        datastore=lambda: None,
-        auto_train=SimpleNamespace(began=lambda _: None),
-        served={},
-    )
-    assert train_start.start_training(app, "rep3d", asked) == sent  # type: ignore[arg-type]
+    counts = SimpleNamespace(began=lambda _: None)
+    training = control.TrainingControl({"rep3d": task}, None, counts)  # type: ignore[dict-item, arg-type]
+    assert training.start("rep3d", asked) == sent
 
 
 # Status ---------------------------------------------------------------------------------------------------------------
@@ -163,10 +159,13 @@ def test_curves_go_on_after_an_interruption(tmp_path: Path) -> None:
 
 def test_nothing_to_resume_without_a_snapshot(tmp_path: Path) -> None:
     assert resumable_run(tmp_path) is None
-    (tmp_path / "run.json").write_text(json.dumps({"id": "a"}))
+    request = TrainRequest.parse({}, DEFAULTS).to_dict()
+    known = {"id": "a", "started": "2024-05-01", "request": request, "training": [], "validation": [], "hashes": {}}
+    known["labels"] = LABELS
+    (tmp_path / "run.json").write_text(json.dumps(known))
     assert resumable_run(tmp_path) is None
     (tmp_path / "trained.pt").write_bytes(b"")
-    assert resumable_run(tmp_path) == {"id": "a"}
+    assert resumable_run(tmp_path) == known
 
 
 # Cases ----------------------------------------------------------------------------------------------------------------

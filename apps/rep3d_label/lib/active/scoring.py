@@ -23,6 +23,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from lib.active.knowledge import Knowledge, current_scores, identity, read_knowledge, write_knowledge
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
+from lib.names import known
 from lib.paths import ModelWorkspace
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.active.strategies import assess
@@ -180,13 +181,12 @@ class UncertaintyScoring(ScoringMethod):
             datastore: where the images are.
         """
         name = request.get("model")
-        if name and name not in self._served:
-            raise HTTPException(404, f"model: expected one of {sorted(self._served)}, got {str(name)[:200]!r}")
+        models = [known("model", name, self._served)] if name else list(self._served.values())
         self.check()
         if request.get("background"):
             psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else 10)
         result: dict[str, Any] = {}
-        for model in [self._served[name]] if name else self._served.values():
+        for model in models:
             try:
                 version = model.published.facts().get("version")
                 if version is None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.active.knowledge import Knowledge, read_knowledge
 from lib.models.served import ServedModel
+from lib.names import known
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.active.strategies import NEEDS, STRATEGIES, select
 from rep3d.errors import CheckpointError
@@ -58,10 +58,10 @@ class Acquisition(Strategy):
         unlabelled = set(datastore.get_unlabeled_images())
         asked = request.get("candidates")
         candidates = sorted(unlabelled if asked is None else unlabelled & set(asked))
-        facts, known, missing = self._known(request.get("model") or self._default)
+        facts, knowledge, missing = self._known(request.get("model") or self._default)
         images = set(datastore.list_images()) - set(candidates)
-        taken = [known.features[id_] for id_ in sorted(images) if id_ in known.features]
-        choice = select(self._name, candidates, known.scores, known.features, taken, self._random)
+        taken = [knowledge.features[id_] for id_ in sorted(images) if id_ in knowledge.features]
+        choice = select(self._name, candidates, knowledge.scores, knowledge.features, taken, self._random)
         if choice is None:
             return None
         answer: dict[str, Any] = {"id": choice.id, "used_strategy": choice.strategy}
@@ -75,11 +75,9 @@ class Acquisition(Strategy):
 
     def _known(self, model: Any) -> tuple[Mapping[str, Any], Knowledge, str | None]:
         """Facts of the model, what it says about the images, and why there is nothing of that."""
-        if not isinstance(model, str) or model not in self._served:
-            raise HTTPException(404, f"model: expected one of {sorted(self._served)}, got {str(model)[:200]!r}")
+        served = known("model", model, self._served)
         if not NEEDS[self._name]:
             return {}, Knowledge(), None
-        served = self._served[model]
         try:
             facts = served.published.facts()
         except CheckpointError as error:

@@ -16,7 +16,6 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api.access import AS_USER
-from lib.api.dashboard_status import dashboard_status
 
 __all__ = ["router"]
 
@@ -42,9 +41,9 @@ def redirect_to_page() -> RedirectResponse:
 
 
 @router.get("/rep3d/status")
-def status(user: User = AS_USER) -> dict[str, Any]:
-    """All that is live on the page, see :func:`lib.api.dashboard_status.dashboard_status`."""
-    return dashboard_status(app_instance())
+def status(user: User = AS_USER) -> Any:
+    """All that is live on the page, see :meth:`lib.api.dashboard_status.Dashboard.status`."""
+    return app_instance().dashboard.status()
 
 
 def _file_route(file: Path) -> Callable[[Request], Response]:

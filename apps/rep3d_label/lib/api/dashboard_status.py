@@ -6,78 +6,102 @@ list when it has changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from monailabel.utils.async_tasks.utils import processes
 
 from lib.active.knowledge import identity, scores_file
+from lib.boot.setup import Setup
 from lib.cases.thumbnails import label_colours
+from lib.inference.batch import BatchRunner
 from lib.models.served import ServedModel
 from lib.paths import utc_now
+from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import DATASTORE_FILE
+from lib.training.control import TrainingControl
 from rep3d import __version__
 from rep3d.errors import CheckpointError
 from rep3d.inference.predictor import choose_device
 
-if TYPE_CHECKING:
-    from main import Rep3DLabelApp
-
-__all__ = ["dashboard_status"]
+__all__ = ["Dashboard"]
 
 _TOP = 5  # of the images that would teach the model most
 
 
-def dashboard_status(app: Rep3DLabelApp) -> dict[str, Any]:
-    """The state of the server.
+class Dashboard:
+    """What the page shows of a server.
 
-    Returns:
-        ``server`` (folder, device), ``cases`` (counts and a stamp), ``default_model``, and ``models``: for each its
-        labels with colours, published version, training, batch inference and scores.
+    Args:
+        setup: what the server works with.
+        served: the models, by name; the first is the default.
+        datastore: images and labels.
+        training: knows what the trainings do.
+        batch: knows what the batch inferences do.
     """
-    setup = app.setup
-    store = app.datastore()
-    unlabelled = store.get_unlabeled_images()
-    total = len(store.list_images())
-    space = setup.workspace
-    return {
-        "server": {
-            "version": __version__,
-            "folder": setup.folder.name,
-            "device": setup.device,
-            "device_name": _device_name(setup.device),
-            "time": utc_now(),
-        },
-        "cases": {
-            "total": total,
-            "labelled": total - len(unlabelled),
-            "stamp": _stamp([setup.folder / DATASTORE_FILE, space.leases, space.reviews, space.predictions]),
-        },
-        "default_model": app.default_model,
-        "models": {name: _model(app, model, set(unlabelled)) for name, model in app.served.items()},
-    }
 
+    def __init__(
+        self,
+        setup: Setup,
+        served: Mapping[str, ServedModel],
+        datastore: Rep3DDatastore,
+        training: TrainingControl,
+        batch: BatchRunner,
+    ) -> None:
+        self._setup = setup
+        self._served = served
+        self._datastore = datastore
+        self._training = training
+        self._batch = batch
 
-def _model(app: Rep3DLabelApp, model: ServedModel, unlabelled: set[str]) -> dict[str, Any]:
-    facts, error = {}, None
-    try:
-        facts = model.published.facts()
-    except CheckpointError as damage:
-        error = str(damage)
-    return {
-        "labels": _labels(model),
-        "preset": model.setup.preset,
-        "version": facts.get("version"),
-        "created": facts.get("created"),
-        "error": error,
-        "versions_stamp": _stamp(_version_files(model.setup.workspace.root)),
-        "training": app.check_trainer(model.name).stats(),
-        "batch": app.batch.status(model.name),
-        "scores": _scores(model, facts, unlabelled),
-    }
+    def status(self) -> dict[str, Any]:
+        """The state of the server.
+
+        Returns:
+            ``server`` (folder, device), ``cases`` (counts and a stamp), ``default_model``, and ``models``: for each its
+            labels with colours, published version, training, batch inference and scores.
+        """
+        setup = self._setup
+        unlabelled = self._datastore.get_unlabeled_images()
+        total = len(self._datastore.list_images())
+        space = setup.workspace
+        return {
+            "server": {
+                "version": __version__,
+                "folder": setup.folder.name,
+                "device": setup.device,
+                "device_name": _device_name(setup.device),
+                "time": utc_now(),
+            },
+            "cases": {
+                "total": total,
+                "labelled": total - len(unlabelled),
+                "stamp": _stamp([setup.folder / DATASTORE_FILE, space.leases, space.reviews, space.predictions]),
+            },
+            "default_model": setup.default_model,
+            "models": {name: self._model(model, set(unlabelled)) for name, model in self._served.items()},
+        }
+
+    def _model(self, model: ServedModel, unlabelled: set[str]) -> dict[str, Any]:
+        facts, error = {}, None
+        try:
+            facts = model.published.facts()
+        except CheckpointError as damage:
+            error = str(damage)
+        return {
+            "labels": _labels(model),
+            "preset": model.setup.preset,
+            "version": facts.get("version"),
+            "created": facts.get("created"),
+            "error": error,
+            "versions_stamp": _stamp(_version_files(model.setup.workspace.root)),
+            "training": self._training.task(model.name).stats(),
+            "batch": self._batch.status(model.name),
+            "scores": _scores(model, facts, unlabelled),
+        }
 
 
 def _labels(model: ServedModel) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api.access import AS_ADMIN
-from lib.training.control import start_training, stop_training
 
 __all__ = ["router"]
 
@@ -31,13 +30,13 @@ def run_training(
             422, "run_sync: expected false, got true: training inside the server would stop it answering"
         )
     app = app_instance()
-    return start_training(app, model or app.default_model, params or {})
+    return app.training.start(model or app.default_model, params or {})
 
 
 @router.delete("/train/")
 def end_training(user: User = AS_ADMIN) -> Any:
     """Stops the training that runs, at once; it can be resumed. Answers null where none runs."""
-    return stop_training(app_instance())
+    return app_instance().training.stop()
 
 
 @router.put("/model/{model}")

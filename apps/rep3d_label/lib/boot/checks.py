@@ -18,8 +18,9 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from lib.errors import StartupError
+
 __all__ = [
-    "StartupError",
     "check_port",
     "check_writable",
     "hold_folder",
@@ -35,13 +36,6 @@ _CHILD_MODULE = "monailabel.interfaces.utils.app"
 _SERVER_MODULE = "monailabel.app"
 _STARTED = "rep3d_label_started"
 _held: list[BaseFileLock] = []  # for the life of the process
-
-
-class StartupError(Exception):
-    """The server cannot start; the message says what was expected, what came, and what to do."""
-
-    def __init__(self, expected: str, got: str, remedy: str) -> None:
-        super().__init__(f"Rep3D Label cannot start: expected {expected}, got {got}. {remedy}")
 
 
 def in_child_process() -> bool:

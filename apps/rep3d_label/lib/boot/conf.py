@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lib.boot.checks import StartupError
+from lib.errors import StartupError
 from rep3d.active.strategies import STRATEGIES
 from rep3d.errors import Rep3DError
 from rep3d.inference.predictor import choose_device

@@ -19,9 +19,10 @@ from lib.active.knowledge import read_knowledge
 from lib.cases.leases import Lease, LeaseBook
 from lib.cases.reviews import Reviews
 from lib.labels.facts import LabelFacts, Stamp, file_stamp
+from lib.labels.reasons import REPLACED
 from lib.models.served import ServedModel
+from lib.names import known
 from lib.storage.datastore import Rep3DDatastore
-from lib.storage.history import REPLACED
 from lib.storage.registry import FINAL, CaseFiles
 from rep3d.active.strategies import ImageScore
 from rep3d.errors import CheckpointError, Rep3DError
@@ -102,9 +103,9 @@ class CaseBook:
         """
         if state is not None and state not in STATES:
             raise HTTPException(422, f"state: expected one of {list(STATES)}, got {state[:200]!r}")
-        known = self._model(model)
+        chosen = self._model(model)
         leases = {lease.image: lease for lease in self._leases.all()}
-        found = [self._case(files, known, leases.get(files.id)) for files in self._datastore.case_files()]
+        found = [self._case(files, chosen, leases.get(files.id)) for files in self._datastore.case_files()]
         self._read_in_background()
         return [case for case in found if state is None or case["state"] == state]
 
@@ -120,11 +121,11 @@ class CaseBook:
         Raises:
             HTTPException: 404 for an unknown image or model.
         """
-        known = self._model(model)
+        chosen = self._model(model)
         files = self.files(image_id)
         if files.label:
             self._read(files.label)
-        return self._case(files, known, self._leases.holder(image_id))
+        return self._case(files, chosen, self._leases.holder(image_id))
 
     def files(self, image_id: str) -> CaseFiles:
         """The files of a case; 404 where there is none of that id."""
@@ -165,17 +166,14 @@ class CaseBook:
         """
         files = self.files(image_id)
         current = [{**files.info, "entry": None, "tag": FINAL, "reason": "current"}] if files.label else []
-        return [_history_entry(known) for known in [*current, *self._datastore.history.entries(image_id)]]
+        return [_history_entry(entry) for entry in [*current, *self._datastore.history.entries(image_id)]]
 
     def submitted(self, image_id: str) -> None:
         """To be called after a submission: a review of what was there before does not count for it."""
         self._reviews.remove(image_id)
 
     def _model(self, name: str | None) -> _Model:
-        chosen = name or next(iter(self._served))
-        if chosen not in self._served:
-            raise HTTPException(404, f"model: expected one of {sorted(self._served)}, got {chosen[:200]!r}")
-        served = self._served[chosen]
+        served = known("model", name or next(iter(self._served)), self._served)
         try:
             scores = read_knowledge(served.setup.workspace, served.published.facts()).scores
         except CheckpointError:
@@ -229,10 +227,10 @@ class CaseBook:
             stamp = file_stamp(image)
         except FileNotFoundError:  # it was removed this moment
             return _Grid({"error": f"{image.name}: expected an image file, found none"}, None)
-        known = self._grids.get(image)
-        if known is None or known[0] != stamp:
-            known = self._grids[image] = stamp, _Grid.of(image)
-        return known[1]
+        read = self._grids.get(image)
+        if read is None or read[0] != stamp:
+            read = self._grids[image] = stamp, _Grid.of(image)
+        return read[1]
 
     # Facts about label files that nobody has read yet -------------------------------------------------------
 

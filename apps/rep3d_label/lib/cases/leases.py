@@ -57,7 +57,8 @@ class LeaseBook:
     def __init__(
         self, path: Path, minutes: float = 60.0, per_user: int = 3, clock: Callable[[], datetime] = _now
     ) -> None:
-        self._file = JsonFile(path, _parsed, "who works on which image: all are free", dict, begins_anew=True)
+        lost = "who works on which image: all are free"
+        self._file: JsonFile[dict[str, Lease]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._minutes = minutes
         self._per_user = per_user
         self._clock = clock

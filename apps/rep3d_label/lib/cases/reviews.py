@@ -24,7 +24,7 @@ class Reviews:
 
     def __init__(self, path: Path) -> None:
         lost = "which labels were reviewed, and by whom: all count as not reviewed"
-        self._file = JsonFile(path, _parsed, lost, dict, begins_anew=True)
+        self._file: JsonFile[dict[str, dict[str, Any]]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._guard = threading.RLock()
         self._reviews = self._file.read()
 

@@ -62,7 +62,7 @@ class DicomImport:
         self._studies = studies
         self._record = record
         lost = "which DICOM series were taken in: those whose image is there are found again, the others come in anew"
-        self._file = JsonFile(record, _parsed, lost, dict, begins_anew=True)
+        self._file: JsonFile[dict[str, Any]] = JsonFile(record, _parsed, lost, dict, begins_anew=True)
         self._guard = threading.Lock()
 
     def run(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fastapi import HTTPException
 
 from lib.cases.leases import LeaseBook
 from lib.models.served import ServedModel
+from lib.names import known
 from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.errors import InferenceCancelled, Rep3DError
@@ -144,7 +145,7 @@ class BatchRunner:
                 there is no image to segment.
             CheckpointError: if the published model is damaged or knows none of the labels.
         """
-        served = self._model(model)
+        served = known("model", model, self._served)
         with self._guard:
             if self._running():
                 assert self._run is not None
@@ -200,17 +201,17 @@ class BatchRunner:
         Raises:
             HTTPException: 404 for an unknown model.
         """
-        served = self._model(model)
+        served = known("model", model, self._served)
         run = self._run
         if run and run.model == model:
             return asdict(run)
-        known = _file(served).read()
-        if not known:
+        record = _file(served).read()
+        if not record:
             return {"model": model, "phase": "never", "tag": batch_tag(model)}
-        if known.get("phase") in ("running", "stopping"):
+        if record.get("phase") in ("running", "stopping"):
             words = "the server ended while this batch inference ran: start it again to go on"
-            known.update(phase="stopped", current=None, eta_seconds=None, error=words)
-        return known
+            record.update(phase="stopped", current=None, eta_seconds=None, error=words)
+        return record
 
     @property
     def running(self) -> str | None:
@@ -305,8 +306,8 @@ class BatchRunner:
             )
 
     def _tag_info(self, image: str, tag: str) -> dict[str, Any] | None:
-        known = self._datastore.get_labels_by_image_id(image)
-        return self._datastore.get_label_info(image, tag) if tag in known else None
+        tags = self._datastore.get_labels_by_image_id(image)
+        return self._datastore.get_label_info(image, tag) if tag in tags else None
 
     def _images(self, which: str) -> list[str]:
         if which == "unlabeled":
@@ -314,12 +315,6 @@ class BatchRunner:
         return sorted(self._datastore.get_labeled_images() if which == "labeled" else self._datastore.list_images())
 
     # Bookkeeping --------------------------------------------------------------------------------------------
-
-    def _model(self, name: str) -> ServedModel:
-        found = self._served.get(name)
-        if found is None:
-            raise HTTPException(404, f"model: expected one of {sorted(self._served)}, got {name[:200]!r}")
-        return found
 
     def _running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

@@ -50,6 +50,9 @@ class LabelFacts:
         return cls(digest.hexdigest(), label_counts(values))
 
 
+_Known = dict[str, tuple[Stamp, LabelFacts]]
+
+
 class FactsCache:
     """Facts about label files, kept in a file of their own so that a restart does not read all volumes again.
 
@@ -59,7 +62,7 @@ class FactsCache:
 
     def __init__(self, path: Path) -> None:
         lost = "nothing: what the label files contain is read again from them"
-        self._file = JsonFile(path, _parsed, lost, dict, begins_anew=True)
+        self._file: JsonFile[_Known] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._guard = threading.RLock()
         self._known = self._file.read()
 
@@ -101,7 +104,7 @@ class FactsCache:
             self._file.write(stored)
 
 
-def _parsed(content: Any) -> dict[str, tuple[Stamp, LabelFacts]]:
+def _parsed(content: Any) -> _Known:
     found = {}
     for file, stored in json_object(content).items():
         json_object(stored, digest=str, counts=dict, stamp=list)

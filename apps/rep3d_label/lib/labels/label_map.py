@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.boot.checks import StartupError
+from lib.errors import StartupError
 from rep3d.errors import DamagedFileError, TaskError
 from rep3d.json_file import JsonFile, json_object
 from rep3d.tasks.config import TaskConfig

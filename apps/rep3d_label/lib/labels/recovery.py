@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
+from lib.labels.reasons import ORIGINAL
 from lib.paths import Workspace
-from lib.storage.history import ORIGINAL
 from rep3d.errors import LabelError
 from rep3d.imaging.volumes import IMAGE_SUFFIXES, label_counts, read_label
 from rep3d.versions.store import VersionStore
@@ -47,23 +47,22 @@ def recovered_map(workspace: Workspace, damage: StartupError) -> LabelMap:
     return LabelMap(workspace.labels, values, models, served, recovered=True)
 
 
-def check_recovered(stored: LabelMap, label_map: LabelMap, stated: Mapping[str, int], damage: StartupError) -> None:
+def check_recovered(stored: LabelMap, wanted: Collection[str], stated: Mapping[str, int], damage: StartupError) -> None:
     """Refuses a map made anew that could give a value in the label files another meaning.
 
     Args:
         stored: as :func:`recovered_map` made it.
-        label_map: the one that is to be served.
+        wanted: the labels that are to be served.
         stated: label name to value as the user or the data set says.
         damage: what is raised then.
     """
-    if set(label_map.values) - set(stored.values) - set(stated):
+    known = {**stated, **stored.values}
+    unsure = sorted(set(wanted) - set(known))
+    nameless = sorted(_values_in_use(Workspace(stored.path.parent)) - {0, *known.values()})
+    if unsure or nameless:
+        logger.error("labels whose value is on no record: %s; values without a name: %s", unsure, nameless)
         raise damage
-    workspace = Workspace(label_map.path.parent)
-    nameless = _values_in_use(workspace) - {0, *label_map.values.values()}
-    if nameless:
-        logger.error("label files have the values %s, whose names nobody knows any more", sorted(nameless))
-        raise damage
-    logger.error("%s is damaged; made anew from versions and predictions: %s", label_map.path, dict(label_map.values))
+    logger.error("%s: made anew from what versions, predictions and settings say: %s", stored.path, known)
 
 
 def _recorded(workspace: Workspace) -> Iterator[tuple[str, dict[str, int]]]:

@@ -15,18 +15,14 @@ from typing import Any
 from fastapi import HTTPException
 
 from lib.labels.formats import LABEL_SUFFIXES
+from lib.labels.reasons import UNKNOWN
 from lib.names import split_suffix
 from lib.paths import copy_whole, utc_now
 from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["ORIGINAL", "REMOVED", "REPLACED", "UNKNOWN", "LabelHistory", "file_time"]
+__all__ = ["LabelHistory", "file_time"]
 
-REPLACED = "replaced"  # another label took its place
-REMOVED = "removed"  # it was taken away
-UNKNOWN = "unknown"  # the record of why it was kept is damaged
-ORIGINAL = "original"  # it is what was submitted for a label that was stored with other voxel values or another grid
-
-
+_SUFFIXES = (*LABEL_SUFFIXES, ".json")
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -56,7 +52,7 @@ class LabelHistory:
             file: the label; it stays where it is.
             image_id: its image.
             tag: its tag.
-            reason: why it is kept, one of this module's constants.
+            reason: why it is kept, see :mod:`lib.labels.reasons`.
             facts: what is known about it.
 
         Returns:
@@ -65,7 +61,8 @@ class LabelHistory:
         folder = self.folder(image_id)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{tag}-{file_time()}"
-        while (folder / f"{name}.json").exists():  # clocks may be coarse, or set back: no entry replaces another
+        # Clocks may be coarse, or set back: no entry replaces another.
+        while any((folder / f"{name}{suffix}").exists() for suffix in _SUFFIXES):
             name = f"{tag}-{file_time()}"
         target = folder / f"{name}{split_suffix(file.name, LABEL_SUFFIXES)[1]}"
         copy_whole(file, target)
@@ -100,9 +97,6 @@ class LabelHistory:
                 f"history: image {image_id!r} has no earlier label {entry[:200]!r}. See /rep3d/cases/{{id}}/history.",
             )
         return files[0], facts
-
-
-_SUFFIXES = (*LABEL_SUFFIXES, ".json")
 
 
 def _file(folder: Path, name: str) -> JsonFile[dict[str, Any]]:

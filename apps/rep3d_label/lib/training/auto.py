@@ -41,7 +41,7 @@ class AutoTrain:
         seconds: float = 1.0,
     ) -> None:
         lost = "how many labels came since the last training: counted from 0 again"
-        self._file = JsonFile(path, _parsed, lost, dict, begins_anew=True)
+        self._file: JsonFile[dict[str, int]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._every = every
         self._start = start
         self._runs = runs

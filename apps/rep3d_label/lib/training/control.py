@@ -7,61 +7,105 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 from fastapi import HTTPException
 from monailabel.endpoints import train
 from monailabel.utils.async_tasks.utils import processes, stop_background_task, tasks
 
+from lib.names import known
+from lib.storage.datastore import Rep3DDatastore
+from lib.training.auto import AutoTrain
 from lib.training.status import ALIVE, FINISHED_PHASES
+from lib.training.task import Rep3DTrainTask
 
-if TYPE_CHECKING:
-    from main import Rep3DLabelApp
+__all__ = ["TrainingControl"]
 
-__all__ = ["start_training", "stop_training", "training_runs"]
-
-_START = threading.Lock()
 _STOP_SECONDS = 10.0
 
 
-def training_runs(app: Rep3DLabelApp) -> bool:
-    """Whether a training of any model waits or runs."""
-    if not any(task["status"] in ALIVE for task in tasks("train")):
-        return False
-    # The process of a training that is done takes a moment to go.
-    return any(app.check_trainer(name).stats().get("phase", "done") not in FINISHED_PHASES for name in app.served)
+class TrainingControl:
+    """Starts and stops trainings.
 
-
-def start_training(app: Rep3DLabelApp, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Starts a training in a child process, after everything that can be refused at once has been.
-
-    Returns:
-        MONAI Label's description of the task.
-
-    Raises:
-        HTTPException: 404 for an unknown model, 409 while a training runs.
-        Rep3DError: see :meth:`lib.training.task.Rep3DTrainTask.check`.
+    Args:
+        trainers: the train task of each model.
+        datastore: images and labels.
+        auto_train: what counts the labels since a model's last training.
     """
-    task = app.check_trainer(model)
-    with _START:
-        if training_runs(app):
-            raise HTTPException(409, "a training is running already: wait for its end, or stop it with DELETE /train/")
-        request = task.check(params, app.datastore())
-        task.announce(request, app.datastore())
-        app.auto_train.began(model)
-        values = dict(params)
-        gpus = request.settings.gpus
-        if isinstance(gpus, tuple):
-            # MONAI Label shows the child just these, and tells it to take all that it sees.
-            values["gpus"] = _as_the_driver_counts(gpus)
-            values["multi_gpu"] = True
-        else:
-            for key in ("gpus", "multi_gpu"):  # the child would take all GPUs for these, where one was asked for
-                values.pop(key, None)
-            values["device"] = request.settings.device
-        started: dict[str, Any] = train.run_model(model, values, enqueue=True)
-        return started
+
+    def __init__(
+        self, trainers: Mapping[str, Rep3DTrainTask], datastore: Rep3DDatastore, auto_train: AutoTrain
+    ) -> None:
+        self._trainers = trainers
+        self._datastore = datastore
+        self._auto_train = auto_train
+        self._starting = threading.Lock()
+
+    def task(self, model: str) -> Rep3DTrainTask:
+        """The train task of a model; 404 where there is none."""
+        return known("model", model, self._trainers)
+
+    def runs(self) -> bool:
+        """Whether a training of any model waits or runs."""
+        if not any(task["status"] in ALIVE for task in tasks("train")):
+            return False
+        # The process of a training that is done takes a moment to go.
+        return any(task.stats().get("phase", "done") not in FINISHED_PHASES for task in self._trainers.values())
+
+    def start(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Starts a training in a child process, after everything that can be refused at once has been.
+
+        Returns:
+            MONAI Label's description of the task.
+
+        Raises:
+            HTTPException: 404 for an unknown model, 409 while a training runs.
+            Rep3DError: see :meth:`lib.training.task.Rep3DTrainTask.check`.
+        """
+        task = self.task(model)
+        with self._starting:
+            if self.runs():
+                raise HTTPException(
+                    409, "a training is running already: wait for its end, or stop it with DELETE /train/"
+                )
+            request = task.check(params, self._datastore)
+            task.announce(request, self._datastore)
+            self._auto_train.began(model)
+            values = dict(params)
+            gpus = request.settings.gpus
+            if isinstance(gpus, tuple):
+                # MONAI Label shows the child just these, and tells it to take all that it sees.
+                values["gpus"] = _as_the_driver_counts(gpus)
+                values["multi_gpu"] = True
+            else:
+                for key in ("gpus", "multi_gpu"):  # the child would take all GPUs for these, where one was asked for
+                    values.pop(key, None)
+                values["device"] = request.settings.device
+            started: dict[str, Any] = train.run_model(model, values, enqueue=True)
+            return started
+
+    def stop(self) -> dict[str, Any] | None:
+        """Kills the training that runs, with its children, and waits until they are gone.
+
+        Returns:
+            MONAI Label's description of the task; None where none runs.
+        """
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline:
+            waiting = [task for task in tasks("train") if task["status"] in ALIVE]
+            if not waiting:
+                return None
+            if any(task["status"] == "RUNNING" for task in waiting) and processes("train"):
+                process = next(iter(processes("train").values()))
+                with contextlib.suppress(psutil.NoSuchProcess, StopIteration):  # it ended by itself meanwhile
+                    stopped = stop_background_task("train")
+                    if stopped is not None:
+                        process.wait(_STOP_SECONDS)
+                        self.task(stopped["request"]["model"]).record_stop()
+                        return dict(stopped)
+            time.sleep(0.05)
+        raise HTTPException(503, "the training neither began nor ended: ask again in a moment")
 
 
 def _as_the_driver_counts(gpus: tuple[int | str, ...]) -> str:
@@ -69,26 +113,3 @@ def _as_the_driver_counts(gpus: tuple[int | str, ...]) -> str:
     visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     numbers = [int(str(gpu).removeprefix("cuda:")) for gpu in gpus]
     return ",".join(visible[number] if visible else str(number) for number in numbers)
-
-
-def stop_training(app: Rep3DLabelApp) -> dict[str, Any] | None:
-    """Kills the training that runs, with its children, and waits until they are gone.
-
-    Returns:
-        MONAI Label's description of the task; None where none runs.
-    """
-    deadline = time.monotonic() + _STOP_SECONDS
-    while time.monotonic() < deadline:
-        waiting = [task for task in tasks("train") if task["status"] in ALIVE]
-        if not waiting:
-            return None
-        if any(task["status"] == "RUNNING" for task in waiting) and processes("train"):
-            process = next(iter(processes("train").values()))
-            with contextlib.suppress(psutil.NoSuchProcess, StopIteration):  # it ended by itself meanwhile
-                stopped = stop_background_task("train")
-                if stopped is not None:
-                    process.wait(_STOP_SECONDS)
-                    app.check_trainer(stopped["request"]["model"]).record_stop()
-                    return dict(stopped)
-        time.sleep(0.05)
-    raise HTTPException(503, "the training neither began nor ended: ask again in a moment")

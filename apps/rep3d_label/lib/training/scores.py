@@ -38,7 +38,7 @@ class VersionScores:
 
     def __init__(self, path: Path, labels: Mapping[str, int], device: str | None) -> None:
         lost = "what versions scored on single cases: measured again when it is needed"
-        self._file = JsonFile(path, _parsed, lost, dict, begins_anew=True)
+        self._file: JsonFile[dict[str, Any]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._labels = dict(labels)
         self._device = device
 

@@ -1,0 +1,299 @@
+"""The app: the one class that MONAI Label looks for, and the place where all parts are put together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import DefaultLabelTag
+
+from lib.active.scoring import UncertaintyScoring
+from lib.active.strategies import all_strategies
+from lib.active.watch import ScoringWatch
+from lib.api.app_routes import add_routes
+from lib.api.dashboard_status import Dashboard
+from lib.api.errors import register_error_handlers
+from lib.api.sessions import SafeSessions
+from lib.boot.checks import (
+    check_port,
+    check_writable,
+    hold_folder,
+    host_from_arguments,
+    in_child_process,
+    in_server_process,
+    mark_started,
+    say_once,
+    server_is_starting,
+)
+from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
+from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
+from lib.cases.assignment import next_sample
+from lib.cases.book import CaseBook
+from lib.cases.leases import LeaseBook
+from lib.cases.reviews import Reviews
+from lib.cases.thumbnails import Thumbnails
+from lib.dicom.importer import DicomImport
+from lib.errors import StartupError
+from lib.inference.batch import BatchRunner
+from lib.inference.running import RunningRequests
+from lib.inference.task import Rep3DInferTask
+from lib.models.published import PublishedModel
+from lib.models.served import ServedModel
+from lib.names import checked_name, known
+from lib.storage.datastore import Rep3DDatastore
+from lib.training.auto import AutoTrain
+from lib.training.cases import models_taught
+from lib.training.control import TrainingControl
+from lib.training.task import Rep3DTrainTask
+from rep3d import __version__
+from rep3d.checkpoint import load_checkpoint
+from rep3d.errors import CheckpointError, ImageError
+from rep3d.versions.store import VersionStore
+
+__all__ = ["Rep3DLabelApp"]
+
+logger = logging.getLogger(__name__)
+
+
+class Rep3DLabelApp(MONAILabelApp):
+    """Segmentation, active learning and training with Rep3D over one studies folder."""
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        try:
+            self._setup = self._prepare(studies, conf or {})
+        except StartupError as error:
+            say_once(error, logger)
+            raise
+        super().__init__(
+            app_dir=app_dir,
+            studies=str(self._setup.folder),
+            conf=conf or {},
+            name="Rep3D Label",
+            description="3D segmentation with large re-parameterised kernels that learns from each submitted label",
+            version=__version__,
+            labels=sorted(self._setup.labels, key=lambda name: self._setup.labels[name]),
+        )
+        workspace = self._setup.workspace
+        self.leases = LeaseBook(workspace.leases, self._setup.conf.lease_minutes)
+        reviews = Reviews(workspace.reviews)
+        self.case_book = CaseBook(self.datastore(), self._setup.labels, self.leases, reviews, self.served)
+        self.thumbnails = Thumbnails(workspace.thumbnails, self._setup.labels)
+        self.auto_train = AutoTrain(
+            workspace.auto_train,
+            self._setup.conf.train_every,
+            lambda model: self.training.start(model, {}),
+            lambda: self.training.runs(),
+        )
+        self.training = TrainingControl(self._trainers, self.datastore(), self.auto_train)
+        self.batch = BatchRunner(self.served, self.datastore(), self.leases)
+        self.dashboard = Dashboard(self._setup, self.served, self.datastore(), self.training, self.batch)
+        # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
+        self._auto_update_scoring = False
+
+    def _prepare(self, studies: str, conf: dict[str, str]) -> Setup:
+        """Checks all that can be checked before anything is written, then makes the app's own folder."""
+        starting = server_is_starting()
+        if starting:
+            check_port(host_from_arguments(sys.argv[1:]), settings.MONAI_LABEL_SERVER_PORT)
+        setup = Setup.find(studies, conf)
+        if starting:
+            check_writable(setup.folder)
+            _check_adopted(setup.workspace.adopted)
+        self.served = {name: _served(model) for name, model in setup.models.items()}
+        self.requests = RunningRequests()
+        self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json")
+        if starting:
+            for model in self.served.values():
+                _load(model)
+            hold_folder(setup.folder)
+            setup.workspace.prepare(setup.default_model)
+            for model in self.served.values():
+                model.versions.adopt()
+            setup.label_map.write()
+            make_incoming_folder()
+            self.dicom.run()
+        return setup
+
+    @property
+    def setup(self) -> Setup:
+        """What the server works with."""
+        return self._setup
+
+    @property
+    def default_model(self) -> str:
+        """The model that requests without a model's name mean."""
+        return self._setup.default_model
+
+    # What the app offers ------------------------------------------------------------------------------------
+
+    def init_datastore(self) -> Rep3DDatastore:
+        child = in_child_process()
+        watch = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and not child
+        return Rep3DDatastore(self._setup.folder, self._setup.workspace, self._setup.labels, watch, read_only=child)
+
+    def init_infers(self) -> dict[str, Any]:
+        return {
+            name: Rep3DInferTask(model.published, model.setup.labels, self.requests, name)
+            for name, model in self.served.items()
+        }
+
+    def init_trainers(self) -> dict[str, Any]:
+        return {name: Rep3DTrainTask(model) for name, model in self.served.items()}
+
+    def init_strategies(self) -> dict[str, Any]:
+        return dict(all_strategies(self.served, self.default_model))
+
+    def init_scoring_methods(self) -> dict[str, Any]:
+        return {"uncertainty": UncertaintyScoring(self.served)}
+
+    def _load_sessions(self, load: bool = False) -> SafeSessions | None:
+        return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
+
+    def info(self) -> dict[str, Any]:
+        """MONAI Label's description of the app, and ours under ``"rep3d"``."""
+        setup = self._setup
+        models = {name: _facts(model) for name, model in self.served.items()}
+        default = models[self.default_model]
+        ours = {
+            "labels": dict(setup.labels),
+            "default_model": self.default_model,
+            "default_strategy": setup.conf.strategy,
+            "models": models,
+            "version": default["version"],
+            "preset": default["preset"],
+            "error": default["error"],
+            "device": setup.device,
+            "model_dir": str(setup.workspace.root),
+        }
+        return {**super().info(), "rep3d": ours}
+
+    # What is asked of it ------------------------------------------------------------------------------------
+
+    def check_model(self, model: str) -> None:
+        """Refuses, with 404, a model that is not served."""
+        known("model", model, self._infers)
+
+    def check_scoring(self, method: str) -> None:
+        """Refuses a scoring that cannot run: 404 for an unknown method, 409 without a model."""
+        known("scoring method", method, self._scoring_methods).check()
+
+    def has_session(self, session_id: str) -> bool:
+        """Whether a session of that id is open."""
+        return bool(self._sessions and self._sessions.get_session(session_id))
+
+    def infer(self, request: dict[str, Any], datastore: Rep3DDatastore | None = None) -> dict[str, Any]:
+        """Segments an image; see MONAI Label. Only this server's own images and uploads are in reach."""
+        task = known("model", request.get("model"), self._infers)
+        store = datastore or self.datastore()
+        image = request.get("image")
+        if not isinstance(image, str) or not image:
+            raise HTTPException(422, f"image: expected an image id, got {image!r}")
+        upload = image not in store.list_images() and self._is_upload(image)
+        path = image if upload else str(store.image_file(image))
+        tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
+        save = bool(request.get("save_label")) and not upload
+        if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
+            raise HTTPException(422, "label_tag: expected one for predictions, got 'final', which is a person's")
+        try:
+            file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
+        except ImageError as error:
+            shown = "image" if upload else f"image {image}"
+            raise ImageError(str(error).replace(os.path.basename(path), shown)) from error
+        try:
+            if not upload and not request.get("box"):  # with a part of it, no submission could be compared
+                store.keep_prediction(image, Path(file), params)
+            label = store.save_label(image, file, tag, {"model": request["model"], "params": params}) if save else file
+        except BaseException:
+            Path(file).unlink(missing_ok=True)
+            raise
+        return {"label": label, "tag": tag, "file": file, "params": params}
+
+    def _is_upload(self, path: str) -> bool:
+        """Whether a path is a file that came with this request, or the image of a session."""
+        if not os.path.isabs(path) or not os.path.isfile(path):
+            return False
+        folder = os.path.dirname(os.path.realpath(path))
+        incoming = in_server_process() and folder == os.path.realpath(tempfile.gettempdir())
+        return incoming or (self._sessions is not None and self._sessions.owns(path))
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Which image to annotate next.
+
+        Raises:
+            HTTPException: 404 for an unknown strategy, and where every image has a label or is lent to another.
+        """
+        strategy = known("strategy", request.get("strategy") or self._setup.conf.strategy, self._strategies)
+        return next_sample(strategy, request, self.datastore(), self.leases)
+
+    def on_save_label(self, image_id: str, label_id: str) -> None:
+        """Counts a person's label for the training that may start by itself."""
+        if self._setup.conf.train_every:
+            self.auto_train.submitted(models_taught(self.served, self.datastore(), image_id))
+
+    def on_init_complete(self) -> None:
+        """Completes the HTTP application, which exists by now, with our routes and errors."""
+        from monailabel.app import app  # only the server has one, and it is being built while this file is loaded
+
+        add_routes(app)
+        register_error_handlers(app)
+        stop_children_with_server()
+        mark_started()
+        super().on_init_complete()
+        self.auto_train.watch()
+        if settings.MONAI_LABEL_AUTO_UPDATE_SCORING:
+            ScoringWatch(self.served, self.datastore()).start()
+        for name, model in self.served.items():
+            logger.info(
+                "Rep3D Label serves %s of %s: labels %s, device %s, preset %s, version %s",
+                name,
+                self._setup.folder,
+                dict(model.setup.labels),
+                model.setup.device,
+                model.setup.preset,
+                _facts(model)["version"] or "none yet",
+            )
+            for note in model.setup.notes:
+                logger.warning("%s", note)
+
+
+def _served(setup: ModelSetup) -> ServedModel:
+    published = PublishedModel(setup.workspace.published, setup.labels, setup.device)
+    return ServedModel(setup, published, VersionStore(setup.workspace.root))
+
+
+def _check_adopted(path: Path) -> None:
+    """Refuses a checkpoint that was put into the folder and cannot be used."""
+    try:
+        if path.exists():
+            load_checkpoint(path)
+    except CheckpointError as error:
+        raise damaged_checkpoint(path, error) from error
+
+
+def _load(model: ServedModel) -> None:
+    """Makes the model ready, so that the first request does not wait for it."""
+    try:
+        if model.published.path.exists():
+            head = model.setup.head
+            if head and not head.kept:
+                load_checkpoint(model.published.path)  # it answers nothing, but the next training begins from it
+            else:
+                model.published.load()
+    except CheckpointError as error:
+        raise damaged_checkpoint(model.published.path, error) from error
+
+
+def _facts(model: ServedModel) -> dict[str, Any]:
+    """What clients are told about a model."""
+    known = model.setup.facts()
+    try:
+        return {**known, "version": model.published.facts().get("version"), "error": None}
+    except CheckpointError as error:
+        return {**known, "version": None, "error": str(error)}

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from rep3d.errors import DamagedFileError, Rep3DError
 from rep3d.files import utc_now, write_text
 
-__all__ = ["DAMAGED", "Damage", "JsonFile", "found_damage", "json_object"]
+__all__ = ["DAMAGED", "Damage", "JsonFile", "found_damage", "json_object", "note_kept"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ DAMAGED = ".damaged-"
 _LOCK_SECONDS = 60.0
 _UNEXPECTED = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
 _threads = threading.RLock()  # also where a file system knows no locks
-_found: dict[Path, Damage] = {}
+_found: dict[Path, Damage] = {}  # by where it is now
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,13 @@ class Damage:
 def found_damage(folder: Path) -> list[Damage]:
     """The damaged files below a folder that this process found, in the order of their paths."""
     return [damage for file, damage in sorted(_found.items()) if folder in file.parents]
+
+
+def note_kept(kept: Path) -> None:
+    """Counts a file as found that an earlier process kept aside."""
+    name, _, time = kept.name.partition(DAMAGED)
+    lost = "what it held; it was kept aside at an earlier start"
+    _found.setdefault(kept, Damage(kept.with_name(name), kept, lost, "kept aside", time))
 
 
 def json_object(content: Any, **kinds: type) -> dict[str, Any]:
@@ -181,14 +188,12 @@ class JsonFile(Generic[T]):
             raise DamagedFileError(
                 f"{self.path}: the file is damaged ({words}). Lost: {self._lost}. Put a copy back.", words
             ) from error
-        damage = _found.get(self.path)
-        if damage is not None and damage.kept is None:
-            del _found[self.path]  # a copy was put back
+        _found.pop(self.path, None)  # if it was damaged, a copy was put back
         return found
 
     def _note(self, error: DamagedFileError, kept: Path | None) -> None:
-        known = _found.get(self.path)
-        if known is not None and (known.kept, known.reason) == (kept, error.reason):
+        known = _found.get(kept or self.path)
+        if known is not None and known.reason == error.reason:
             return  # said already
-        _found[self.path] = Damage(self.path, kept, self._lost, error.reason, utc_now())
+        _found[kept or self.path] = Damage(self.path, kept, self._lost, error.reason, utc_now())
         logger.error("%s%s", error, f" The damaged file is kept as {kept}." if kept else "")

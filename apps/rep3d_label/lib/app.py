@@ -47,6 +47,7 @@ from lib.inference.task import Rep3DInferTask
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name, known
+from lib.state import check_state
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.auto import AutoTrain
 from lib.training.cases import models_taught
@@ -93,6 +94,8 @@ class Rep3DLabelApp(MONAILabelApp):
         )
         self.training = TrainingControl(self._trainers, self.datastore(), self.auto_train)
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
+        if server_is_starting():
+            check_state(self._setup.folder, self.served.values(), self.datastore())
         self.dashboard = Dashboard(self._setup, self.served, self.datastore(), self.training, self.batch)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False

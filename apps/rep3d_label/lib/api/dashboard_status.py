@@ -26,6 +26,7 @@ from lib.training.control import TrainingControl
 from rep3d import __version__
 from rep3d.errors import CheckpointError
 from rep3d.inference.predictor import choose_device
+from rep3d.json_file import Damage, found_damage
 
 __all__ = ["Dashboard"]
 
@@ -61,8 +62,9 @@ class Dashboard:
         """The state of the server.
 
         Returns:
-            ``server`` (folder, device), ``cases`` (counts and a stamp), ``default_model``, and ``models``: for each its
-            labels with colours, published version, training, batch inference and scores.
+            ``server`` (folder, device), ``cases`` (counts and a stamp), ``damaged`` (state files: where each was found
+            and is now, what is lost), ``default_model``, and ``models``: for each its labels with colours, published
+            version, training, batch inference and scores.
         """
         setup = self._setup
         unlabelled = self._datastore.get_unlabeled_images()
@@ -81,8 +83,19 @@ class Dashboard:
                 "labelled": total - len(unlabelled),
                 "stamp": _stamp([setup.folder / DATASTORE_FILE, space.leases, space.reviews, space.predictions]),
             },
+            "damaged": [self._shown(damage) for damage in found_damage(setup.folder)],
             "default_model": setup.default_model,
             "models": {name: self._model(model, set(unlabelled)) for name, model in self._served.items()},
+        }
+
+    def _shown(self, damage: Damage) -> dict[str, str | None]:
+        folder = self._setup.folder
+        return {
+            "file": damage.file.relative_to(folder).as_posix(),
+            "kept": damage.kept.relative_to(folder).as_posix() if damage.kept else None,
+            "lost": damage.lost,
+            "reason": damage.reason,
+            "time": damage.time,
         }
 
     def _model(self, model: ServedModel, unlabelled: set[str]) -> dict[str, Any]:

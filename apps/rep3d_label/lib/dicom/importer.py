@@ -7,13 +7,15 @@ written over, and a series that cannot be used keeps nobody from working: it is 
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +134,17 @@ class DicomImport:
                 continue
             source = str(series.folder.relative_to(self._studies))
             try:
-                image = self._convert(series)
+                image, is_new = self._convert(series)
             except Exception as error:  # whatever it is, the server must start
                 logger.warning("DICOM series in %s left out: %s", source, error)
                 failed[series.uid] = {"source": source, "error": str(error)}
                 continue
-            logger.info("DICOM series in %s is image %s now", source, image)
             known[series.uid] = {"image": image, "source": source, "time": utc_now(), "series": str(series)}
-            imported[image] = known[series.uid]
+            if is_new:
+                logger.info("DICOM series in %s is image %s now", source, image)
+                imported[image] = known[series.uid]
+            else:
+                again[series.uid] = image
             self._remember(known, {**self._recorded("failed"), **failed})
         return imported, failed, again
 
@@ -167,14 +172,28 @@ class DicomImport:
             folder = self._studies / f"{name}-{number}"
         return folder
 
-    def _convert(self, series: DicomSeries) -> str:
-        """Writes the image, whole or not at all, under a name that is free."""
+    def _convert(self, series: DicomSeries) -> tuple[str, bool]:
+        """Writes the image, whole or not at all, under a name that is free.
+
+        Where the record was lost the image may be there already: under a name of the series, voxel for voxel.
+
+        Returns:
+            The image's id, and whether it is new.
+        """
         images = self._studies / images_folder(self._studies)
-        image = self._free_name(series, images)
+        taken = {file.name for file in images.iterdir()}
+        earlier = []
+        for image in self._names(series):
+            if not any(f"{image}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
+                break
+            earlier.append(image)
         part = self._record.parent / f".{image}{_PART}"  # where no watcher takes half a file for an image
         target = images / f"{image}.nii.gz"
         try:
             convert_series(series, part)
+            for other in earlier:
+                if _same_content(images / f"{other}.nii.gz", part):
+                    return other, False
             try:
                 os.link(part, target)  # fails where there is a file, which a renaming would replace
             except FileExistsError:
@@ -185,19 +204,16 @@ class DicomImport:
                 os.rename(part, target)
         finally:
             part.unlink(missing_ok=True)
-        return image
+        return image, True
 
-    def _free_name(self, series: DicomSeries, images: Path) -> str:
+    def _names(self, series: DicomSeries) -> Iterator[str]:
+        """Names for the image of a series, the best one first."""
         relative = series.folder.relative_to(self._studies)
         words = re.sub(r"[^\w-]+", "_", "_".join((*relative.parts, series.description))).strip("_-")
         name = words[:_LONGEST_NAME].rstrip("_-") or "series"
-        taken = {file.name for file in images.iterdir()}
-        number = 1
-        candidate = name
-        while any(f"{candidate}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
-            number += 1
-            candidate = f"{name}_{number}"
-        return candidate
+        yield name
+        for number in count(2):
+            yield f"{name}_{number}"
 
     def _remember(self, known: dict[str, Any], failed: dict[str, Any]) -> None:
         self._file.write({"imported": known, "failed": failed})
@@ -207,6 +223,17 @@ def _parsed(content: Any) -> dict[str, dict[str, Any]]:
     for series in json_object(content, imported=dict, failed=dict)["imported"].values():
         json_object(series, image=str)
     return dict(content)
+
+
+def _same_content(file: Path, other: Path) -> bool:
+    """Whether two compressed files say the same; how they are compressed does not matter."""
+    if not file.is_file():
+        return False
+    with gzip.open(file) as one, gzip.open(other) as two:
+        while (block := one.read(1 << 20)) == two.read(1 << 20):
+            if not block:
+                return True
+    return False
 
 
 def _may_hold_series(folder: Path) -> bool:

@@ -31,7 +31,7 @@ from rep3d.inference.predictor import Predictor
 from rep3d.inference.views import check_views
 from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["IMAGES", "BatchRequest", "BatchRunner", "batch_tag"]
+__all__ = ["IMAGES", "BatchRequest", "BatchRunner", "batch_file", "batch_tag"]
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class BatchRunner:
         run = self._run
         if run and run.model == model:
             return asdict(run)
-        record = _file(served).read()
+        record = batch_file(served).read()
         if not record:
             return {"model": model, "phase": "never", "tag": batch_tag(model)}
         if record.get("phase") in ("running", "stopping"):
@@ -321,10 +321,11 @@ class BatchRunner:
 
     def _write(self, run: _Run) -> None:
         run.updated = utc_now()
-        _file(self._served[run.model]).write(asdict(run))
+        batch_file(self._served[run.model]).write(asdict(run))
 
 
-def _file(served: ServedModel) -> JsonFile[dict[str, Any]]:
+def batch_file(served: ServedModel) -> JsonFile[dict[str, Any]]:
+    """What a model's batch inference does or did last; empty where there was none."""
     lost = "what the last batch inference did; its predictions are there"
     return JsonFile(served.setup.workspace.batch, _parsed, lost, dict, begins_anew=True)
 

@@ -80,6 +80,11 @@ class LabelHistory:
         found = [{"entry": name, **(_file(folder, name).read() or _by_name(name))} for name in names]
         return sorted(found, key=lambda entry: (str(entry.get("replaced")), entry["entry"]), reverse=True)
 
+    def check(self) -> None:
+        """Reads all entries, so that damaged ones are told."""
+        for folder in sorted(self._root.glob("*")):
+            self.entries(folder.name)
+
     def find(self, image_id: str, entry: str) -> tuple[Path, dict[str, Any]]:
         """The file of an entry, and what is known about it.
 

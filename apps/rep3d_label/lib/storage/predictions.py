@@ -51,6 +51,11 @@ class Predictions:
                 known = self._read[image_id] = stamp, file.read()
         return known[1] or None
 
+    def check(self) -> None:
+        """Reads all facts, so that damaged ones are told."""
+        for file in sorted(self._folder.glob("*.json")):
+            self.facts(file.stem)
+
     def keep(self, image_id: str, file: Path, facts: Mapping[str, Any]) -> None:
         """Keeps a prediction instead of the one before.
 

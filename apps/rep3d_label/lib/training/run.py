@@ -32,7 +32,7 @@ from rep3d.training.head import with_labels
 from rep3d.training.train import TrainProgress, train
 from rep3d.versions.record import VersionRecord
 
-__all__ = ["TrainRun", "resumable_run"]
+__all__ = ["TrainRun", "resumable_run", "run_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +43,18 @@ def resumable_run(folder: Path) -> dict[str, Any] | None:
     Args:
         folder: the model's folder ``run``.
     """
-    known = _file(folder).read()
+    known = run_file(folder).read()
     if not known or not ((folder / "trained.pt").exists() or (folder / "state" / "run.pt").exists()):
         return None
     return known
 
 
-def _file(folder: Path) -> JsonFile[dict[str, Any]]:
+def run_file(folder: Path) -> JsonFile[dict[str, Any]]:
+    """What a training that has not ended trains on, and how; empty where there is none.
+
+    Args:
+        folder: the model's folder ``run``.
+    """
     lost = "what the interrupted training was doing: it cannot be resumed, and the next one begins anew"
     # Beside the folder, which the next training empties.
     return JsonFile(folder / "run.json", _parsed, lost, dict, begins_anew=True, aside=folder.parent)
@@ -183,7 +188,7 @@ class TrainRun:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         run = {"id": uuid.uuid4().hex, "started": utc_now(), **plan}
-        _file(self._folder).write(run)
+        run_file(self._folder).write(run)
         return run, split
 
     def _check(self, split: Split, found: LabelledCases) -> None:

@@ -20,7 +20,7 @@ from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
 from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["VersionScores"]
+__all__ = ["VersionScores", "scores_of_versions"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ class VersionScores:
     """
 
     def __init__(self, path: Path, labels: Mapping[str, int], device: str | None) -> None:
-        lost = "what versions scored on single cases: measured again when it is needed"
-        self._file: JsonFile[dict[str, Any]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
+        self._file = scores_of_versions(path)
         self._labels = dict(labels)
         self._device = device
 
@@ -96,6 +95,12 @@ class VersionScores:
         versions[identity] = {**versions.pop(identity, {}), **cases}  # the last one is the youngest
         recent = dict(list(versions.items())[-_KEPT:])
         self._file.write({"labels": self._labels, "versions": recent}, allow_nan=False)
+
+
+def scores_of_versions(path: Path) -> JsonFile[dict[str, Any]]:
+    """The file that keeps them: ``labels``, and ``versions`` with the scores of each case; empty where none is."""
+    lost = "what versions scored on single cases: measured again when it is needed"
+    return JsonFile(path, _parsed, lost, dict, begins_anew=True)
 
 
 def _parsed(content: Any) -> dict[str, Any]:

@@ -195,5 +195,6 @@ class JsonFile(Generic[T]):
         known = _found.get(kept or self.path)
         if known is not None and known.reason == error.reason:
             return  # said already
+        _found.pop(self.path, None)
         _found[kept or self.path] = Damage(self.path, kept, self._lost, error.reason, utc_now())
         logger.error("%s%s", error, f" The damaged file is kept as {kept}." if kept else "")

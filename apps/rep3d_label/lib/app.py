@@ -95,7 +95,7 @@ class Rep3DLabelApp(MONAILabelApp):
         self.training = TrainingControl(self._trainers, self.datastore(), self.auto_train)
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
         if server_is_starting():
-            check_state(self._setup.folder, self.served.values(), self.datastore())
+            check_state(self._setup.folder, self.served.values(), self.datastore(), self.auto_train)
         self.dashboard = Dashboard(self._setup, self.served, self.datastore(), self.training, self.batch)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False

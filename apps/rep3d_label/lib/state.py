@@ -15,6 +15,7 @@ from lib.active.knowledge import scores_file
 from lib.inference.batch import batch_file
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore
+from lib.training.auto import AutoTrain
 from lib.training.run import run_file
 from lib.training.scores import scores_of_versions
 from lib.training.status import status_file
@@ -26,17 +27,19 @@ __all__ = ["check_state"]
 logger = logging.getLogger(__name__)
 
 
-def check_state(folder: Path, served: Iterable[ServedModel], datastore: Rep3DDatastore) -> None:
+def check_state(folder: Path, served: Iterable[ServedModel], datastore: Rep3DDatastore, auto_train: AutoTrain) -> None:
     """Reads the state files of all models at once, and the many small ones of single images in the background.
 
     Args:
         folder: the studies folder.
         served: the models.
         datastore: images and labels.
+        auto_train: counts labels.
     """
     for place in (folder.glob(f"*{DAMAGED}*"), (folder / "rep3d").rglob(f"*{DAMAGED}*")):
         for kept in place:
             note_kept(kept)
+    auto_train.counts()
     for model in served:
         _check_model(model)
     threading.Thread(target=_check_images, args=(datastore,), name="check-state", daemon=True).start()

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rep3d.checkpoint import load_checkpoint
 from tests.app.data import snapshot
+from tests.app.old_studies import ANSWERS, OLD, old_studies
 from tests.app.server import AppServer
 
-OLD = Path(__file__).resolve().parents[2] / "data" / "studies_0_1_0"
-ANSWERS = json.loads((OLD / "answers.json").read_text(encoding="utf-8"))
 MODEL = "/rep3d/models/rep3d"
-
-
-def old_studies(target: Path) -> Path:
-    """A copy of the folder, as the old server left it: its times, one file under two names, a lease that lasts."""
-    shutil.copytree(OLD / "studies", target)
-    for file, stamp in json.loads((OLD / "times.json").read_text(encoding="utf-8")).items():
-        os.utime(target / file, ns=(stamp, stamp))
-    model = target / "rep3d" / "models" / "rep3d"
-    (model / "versions" / "v2" / "model.pt").chmod(0o444)
-    os.link(model / "versions" / "v2" / "model.pt", model / "published.pt")
-    leases = target / "rep3d" / "leases.json"
-    text = leases.read_text(encoding="utf-8")
-    leases.write_text(text.replace(_UNTIL, "2999-01-01T00:00:00.000+00:00"), encoding="utf-8")
-    return target
-
-
-_UNTIL = ANSWERS["/rep3d/leases"][0]["until"]
-EXPECTED = json.loads(json.dumps(ANSWERS).replace(_UNTIL, "2999-01-01T00:00:00.000+00:00"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +43,7 @@ def test_every_label_is_there(server: AppServer) -> None:
 
 def test_all_is_known_as_before(server: AppServer) -> None:
     _wait(lambda: all(case["labels"] or "final" not in case["tags"] for case in server.get("/rep3d/cases").json()))
-    for address, before in EXPECTED.items():
+    for address, before in ANSWERS.items():
         assert server.get(address).json() == before, address
     info = server.get("/info/").json()["rep3d"]
     assert (info["labels"], info["version"]) == ({"head": 1, "tail": 3}, "v2")

@@ -13,7 +13,9 @@ import os
 import re
 import shutil
 import threading
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -227,9 +229,7 @@ def _parsed(content: Any) -> dict[str, dict[str, Any]]:
 
 def _same_content(file: Path, other: Path) -> bool:
     """Whether two compressed files say the same; how they are compressed does not matter."""
-    if not file.is_file():
-        return False
-    with gzip.open(file) as one, gzip.open(other) as two:
+    with suppress(OSError, EOFError, zlib.error), gzip.open(file) as one, gzip.open(other) as two:  # none, or damaged
         while (block := one.read(1 << 20)) == two.read(1 << 20):
             if not block:
                 return True

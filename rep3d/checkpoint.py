@@ -101,21 +101,20 @@ def save_checkpoint(path: Path | str, model: Rep3D, task: TaskConfig, info: Mapp
 
 def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(f"{path}: expected a checkpoint file, found none")
+        raise CheckpointError(f"There is no model file {path}. Is the name right?")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # bytes that are no pickle can make the unpickler raise anything at all
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path}: expected a Rep3D checkpoint, got a file that is none or is damaged ({reason}). "
-            f"Move it away, or put a good copy in its place."
+            f"{path} is damaged, or is no Rep3D model file ({reason}). Move it away, or put a good copy in its place."
         ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise CheckpointError(f"{path}: expected a Rep3D checkpoint, got another kind of PyTorch file")
+        raise CheckpointError(f"{path} is no Rep3D model file, but another kind of PyTorch file.")
     if content.get("format_version") != _FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: expected checkpoint format {_FORMAT_VERSION}, "
-            f"got {content.get('format_version')!r}. Update rep3d."
+            f"{path} has the format {content.get('format_version')!r}; this rep3d reads {_FORMAT_VERSION}. "
+            f"Update rep3d."
         )
     return content
 
@@ -123,7 +122,7 @@ def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
 def _refuse_not_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
     bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if bad:
-        raise CheckpointError(f"{path}: expected finite weights, got NaN or infinity in {bad[:3]} ({len(bad)} tensors)")
+        raise CheckpointError(f"{path} cannot be used: NaN or infinity in the weights {bad[:3]} ({len(bad)} tensors).")
 
 
 def read_checkpoint_task(path: Path | str) -> tuple[TaskConfig, dict[str, Any]]:
@@ -137,7 +136,7 @@ def read_checkpoint_task(path: Path | str) -> tuple[TaskConfig, dict[str, Any]]:
     try:
         return TaskConfig.from_dict(content["task"]), dict(content["info"])
     except (KeyError, TypeError, Rep3DError) as error:
-        raise CheckpointError(f"{path}: its task definition is not usable ({error})") from error
+        raise CheckpointError(f"{path} cannot be used: its task is not possible ({error}).") from error
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -154,16 +153,18 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         task = TaskConfig.from_dict(content["task"])
         state, info = content["state_dict"], dict(content["info"])
     except (KeyError, TypeError, Rep3DError) as error:
-        raise CheckpointError(f"{path}: its settings are not usable ({error})") from error
+        raise CheckpointError(f"{path} cannot be used: its settings are not possible ({error}).") from error
     if config.out_channels != task.out_channels:
         raise CheckpointError(
-            f"{path}: expected {task.out_channels} output channels for its labels, "
-            f"its network has {config.out_channels}"
+            f"{path} cannot be used: its labels need {task.out_channels} output channels, "
+            f"its network has {config.out_channels}."
         )
     _refuse_not_finite(state, path)
     model = Rep3D(config)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit its settings ({str(error).splitlines()[0]})") from error
+        raise CheckpointError(
+            f"{path} cannot be used: its weights do not fit its settings ({str(error).splitlines()[0]})."
+        ) from error
     return Checkpoint(model.eval(), task, info)

@@ -14,7 +14,9 @@ __all__ = [
     "ImageError",
     "InferenceCancelled",
     "LabelError",
+    "MissingComponentError",
     "NoCasesError",
+    "OutOfMemoryError",
     "Rep3DError",
     "TaskError",
     "TrainingError",
@@ -47,7 +49,7 @@ class DamagedFileError(Rep3DError):
         reason: what is wrong with it.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -68,8 +70,16 @@ class LabelError(Rep3DError):
     """A label map does not fit its image or its task."""
 
 
+class MissingComponentError(Rep3DError):
+    """A package that this needs is not installed here."""
+
+
 class NoCasesError(Rep3DError):
     """Training was asked for without a single labelled case."""
+
+
+class OutOfMemoryError(Rep3DError):
+    """This machine has not enough memory for it; nothing was written."""
 
 
 class TrainingError(Rep3DError):

@@ -7,7 +7,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-# Idle OpenMP threads must sleep, not spin: tests run servers beside themselves. Read when PyTorch is first imported.
+# One thread for each process of computing, in the servers that tests start as well: two workers share the cores, and on
+# small volumes threads cost more than they bring. Idle ones must sleep, not spin. Read when PyTorch is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import nibabel as nib
@@ -18,6 +20,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+# Files that take longest: a worker begins with them, so that all workers end at about the same time.
+LONGEST_FIRST: tuple[str, ...] = ()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the longest files first where several workers share the tests, a file a worker (`--dist loadfile`)."""
+    if hasattr(config, "workerinput"):
+        places = {file: place for place, file in enumerate(LONGEST_FIRST)}
+        items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 @pytest.fixture(scope="session")

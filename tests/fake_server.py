@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["INFO", "Answer", "FakeServer", "Received"]
+__all__ = ["INFO", "STATUS", "Answer", "FakeServer", "Received"]
 
 INFO = {
     "name": "Rep3D Label",
@@ -27,9 +27,15 @@ INFO = {
     "trainers": {"rep3d": {"description": "Trains Rep3D"}},
     "strategies": {"random": {"description": "Random"}, "uncertainty": {"description": "Most uncertain first"}},
     "scoring": {"uncertainty": {"description": "Mean entropy"}},
-    "train_stats": {"rep3d": {}},
     "datastore": {"total": 12, "completed": 3, "label_tags": {"final": 3, "original": 5}},
     "rep3d": {"labels": {"Posterior": 2, "Anterior": 1}, "version": "7", "model_dir": "/models", "device": "cpu"},
+}
+
+STATUS = {
+    "server": {"version": "0.1.0"},
+    "cases": {"total": 12, "labelled": 3, "stamp": "s"},
+    "default_model": "rep3d",
+    "models": {"rep3d": {"version": "7"}},
 }
 
 
@@ -79,6 +85,7 @@ class FakeServer:
         self.received: list[Received] = []
         self.hold = 0.0  # seconds before a request's body is read
         self.on("GET", "/info/", INFO)
+        self.on("GET", "/rep3d/status", STATUS)
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -106,7 +113,11 @@ class FakeServer:
 
     def stats(self, stats: dict[str, object]) -> None:
         """Let the server report these numbers about its latest training."""
-        self.on("GET", "/info/", {**INFO, "train_stats": {"rep3d": stats}})
+        self.on("GET", "/rep3d/status", {**STATUS, "models": {"rep3d": {"version": "7", "training": stats}}})
+
+    def place(self, path: str) -> str:
+        """Return the path under which the answers to a request are."""
+        return path
 
     def requests_to(self, path: str) -> list[Received]:
         """Return what arrived for a path."""
@@ -120,7 +131,7 @@ class FakeServer:
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         headers = {key.lower(): value for key, value in handler.headers.items()}
         self.received.append(Received(handler.command, path, query, headers, body, handler.path))
-        queue = self.answers.get((handler.command, path)) or [Answer({"detail": "Not Found"}, 404)]
+        queue = self.answers.get((handler.command, self.place(path))) or [Answer({"detail": "Not Found"}, 404)]
         answer = queue.pop(0) if len(queue) > 1 else queue[0]
         handler.close_connection = True
         time.sleep(answer.delay)

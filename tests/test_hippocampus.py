@@ -13,12 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from Rep3DLabelLib.client import Rep3DClient
-from Rep3DLabelLib.client.answers import DONE
+from Rep3DLabelLib.client.answers_train import DONE
 from Rep3DLabelLib.errors import ConflictError, InvalidRequestError
 
 from rep3d.data.cases import decathlon_cases
 from rep3d.demo.server import ServerProcess
-from rep3d.imaging.volumes import check_label
+from rep3d.demo.voxels import as_nifti, as_voxels
+from rep3d.imaging.labels import check_label
 from rep3d.tasks.config import labels_from_dataset_json
 
 
@@ -43,22 +44,22 @@ def test_one_round_through_a_real_server(shared_data: Path, tmp_path: Path) -> N
         client = Rep3DClient(server.url)
         server.wait_until(client.is_alive)
         sample = client.next_sample("uncertainty")
-        image = client.download_image(sample.id, tmp_path / "image.nii.gz")
-        np.testing.assert_array_equal(nib.load(image).dataobj, nib.load(cases[sample.id].image).dataobj)
+        image = nib.load(as_nifti(client.image(sample.id, tmp_path), tmp_path / "image.nii.gz"))
+        np.testing.assert_array_equal(image.dataobj, nib.load(cases[sample.id].image).dataobj)
         with pytest.raises(ConflictError, match="no trained model yet"):
-            client.infer(sample.id, tmp_path / "early.nii.gz")
+            client.infer(sample.id, tmp_path)
         other = next(case for case in cases.values() if case.id != sample.id)
-        with pytest.raises(InvalidRequestError, match="expected the grid of image"):
-            client.submit_label(sample.id, other.label)
-        client.submit_label(sample.id, cases[sample.id].label)
+        with pytest.raises(InvalidRequestError, match="does not lie on the voxels of image"):
+            client.submit_label(sample.id, as_voxels(other.label, tmp_path / "other.raw"))
+        client.submit_label(sample.id, as_voxels(cases[sample.id].label, tmp_path / "label.raw"))
         client.train_start(settings={"iterations": 3})
         status = client.wait_for_training(poll_seconds=0.5, timeout=300)
         assert status.state == DONE, status.error or status.log
-        found = client.infer(other.id, tmp_path / "found.nii.gz")
-        segmentation, source = nib.load(found.label_path), nib.load(other.image)
-        assert segmentation.shape == source.shape and found.params["version"] == "v1"
+        found = client.infer(other.id, tmp_path)
+        segmentation, source = nib.load(as_nifti(found.label, tmp_path / "found.nii.gz")), nib.load(other.image)
+        assert segmentation.shape == source.shape and found.facts.version == "v1"
         np.testing.assert_allclose(segmentation.affine, source.affine, atol=1e-5)
-        assert client.next_sample("uncertainty").info["used_strategy"] == "uncertainty"
+        assert client.next_sample("uncertainty").strategy == "uncertainty"
 
 
 @pytest.mark.slow

@@ -32,9 +32,9 @@ STRATEGIES: Mapping[str, str] = MappingProxyType(
         "entropy": "The image that the model is least sure about (mean entropy in and around what it finds)",
         "uncertainty": "The same as entropy, by its old name",
         "margin": "The image where the two likeliest labels of a voxel are closest (mean over what it finds)",
-        "tta": "The image whose prediction changes most with contrast, brightness and pose (test-time augmentation)",
-        "coreset": "The image that looks least like those labelled or in work (k-center on encoder features)",
-        "hybrid": "Among the third that the model is least sure about, the one that looks least like those labelled",
+        "tta": "The image whose prediction changes most with contrast, brightness and pose (test-time views)",
+        "coreset": "The image that looks least like those annotated or in work (k-center on encoder features)",
+        "hybrid": "Among the third that the model is least sure about, the one that looks least like those annotated",
     }
 )
 # What a strategy reads: "entropy", "margin", "variance" of the scores, and "features".

@@ -27,10 +27,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
 console = Console()
+_TRY, _MODELS, _SERVER = "Try it out", "Train and use a model", "Look after a server"
+_DECATHLON = "Data set: a folder with imagesTr, labelsTr and dataset.json, as in the Medical Segmentation Decathlon."
 _Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
+_Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; if not given, the best there is.")]
+_Engine = Annotated[str | None, typer.Option(help="auto, torch or openvino; if not given, auto.")]
+_Preset = Annotated[str, typer.Option(help="Size of the network: tiny or base.")]
 
 
 def _version(show: bool) -> None:
@@ -45,26 +50,41 @@ def _top(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Rep3D: 3D segmentation with large re-parameterised kernels, learning online from a clinician's corrections."""
+    """Segment 3D medical images, and learn from each correction.
+
+    See the whole loop at work with `rep3d demo`; `rep3d COMMAND --help` says what a command takes.
+    """
 
 
-@app.command()
+@app.command(rich_help_panel=_TRY)
 def demo(
     out: _Folder = Path("demo_output"),
-    data: Annotated[
-        Path | None, typer.Option(help="Decathlon folder (imagesTr, labelsTr, dataset.json) instead of phantoms.")
+    data: Annotated[Path | None, typer.Option(help=f"{_DECATHLON} If not given, images are generated.")] = None,
+    submit: Annotated[
+        int | None, typer.Option(help="Labels to submit in all.", show_default="8; 16 with --data")
     ] = None,
-    submit: Annotated[int | None, typer.Option(help="Labels to submit in all. [default: 8; 16 with --data]")] = None,
-    rounds: Annotated[int, typer.Option(help="Trainings to spread them over.")] = 4,
-    held_out: Annotated[int | None, typer.Option(help="Cases to measure on. [default: 8; 20 with --data]")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Training steps in all.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Training time in all. [default: 6; 22 with --data]")] = None,
-    strategy: Annotated[str, typer.Option(help="How the server picks the next case.")] = "uncertainty",
-    seed: Annotated[int, typer.Option(help="Of phantoms, split and training.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Trainings, spread evenly over the submitted labels.")] = 4,
+    held_out: Annotated[
+        int | None,
+        typer.Option(help="Cases to measure on, which the server never sees.", show_default="8; 20 with --data"),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Training steps in all.", show_default="400; 1200 with --data")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of training in all.", show_default="6; 22 with --data")
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="How the server chooses the next case.")] = "uncertainty",
+    seed: Annotated[int, typer.Option(help="Seed of the generated images, the split and the training.")] = 0,
     serve: Annotated[bool, typer.Option("--serve", help="Leave the server running at the end.")] = False,
     port: Annotated[int, typer.Option(help="Port of the server; 0 for a free one.")] = 0,
 ) -> None:
-    """Play the whole loop against a real server: segment, correct, submit, retrain, and measure on held-out cases."""
+    """Play the whole loop with a real server, and measure it.
+
+    An automatic clinician fetches cases, has them segmented, corrects and submits them, and lets the model train again.
+    Each new model is measured on cases that the server never sees. Without options this takes 6 to 10 minutes on
+    generated images.
+    """
     from rep3d.data.cohort import decathlon_cohort, phantom_cohort
     from rep3d.demo.play import DemoPlan, Player
     from rep3d.demo.screen import Screen
@@ -82,7 +102,7 @@ def demo(
     )
     measured = held_out if held_out is not None else (20 if real else 8)
     if measured < 1:
-        raise typer.BadParameter(f"expected at least one held-out case, got {measured}", param_hint="--held-out")
+        raise typer.BadParameter(f"at least 1 is needed, got {measured}", param_hint="--held-out")
     folder = _new_run_folder(out)
     pool = plan.submit + plan.submit // 2  # some choice for the strategy
     if data is not None:
@@ -115,7 +135,7 @@ def _new_run_folder(out: Path) -> Path:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise Rep3DError(f"--out: expected a folder that can be written, got {out} ({error})") from error
+        raise Rep3DError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     return folder
 
 
@@ -128,43 +148,35 @@ def _stop_on_terminate() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-@app.command()
-def tasks(
-    name: Annotated[str | None, typer.Argument(help="Show this one, with the codes of its labels.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-) -> None:
-    """List the tasks known by name: labels, values, colours, terminology, spacing, intensity, patch."""
-    from rep3d.cli.task_table import show_task, show_tasks, tasks_as_json
-
-    if as_json:
-        console.print_json(data=tasks_as_json(name))
-    elif name is not None:
-        show_task(console, name)
-    else:
-        show_tasks(console)
-
-
-@app.command()
+@app.command(rich_help_panel=_MODELS)
 def train(
-    data: Annotated[Path, typer.Option(help="Decathlon folder: imagesTr, labelsTr, dataset.json.")],
-    output: Annotated[Path, typer.Option(help="Checkpoint to write.")],
-    start: Annotated[Path | None, typer.Option(help="Checkpoint to continue from.")] = None,
-    preset: Annotated[str, typer.Option(help="Network: tiny or base.")] = "tiny",
-    variant: Annotated[str, typer.Option(help="Prior of a first network's kernels: learned, fixed, none.")] = "learned",
+    data: Annotated[Path, typer.Option(help=_DECATHLON)],
+    output: Annotated[Path, typer.Option(help="Model file to write, such as model.pt.")],
+    start: Annotated[Path | None, typer.Option(help="Model file to go on from.")] = None,
+    preset: _Preset = "tiny",
+    variant: Annotated[
+        str, typer.Option(help="Spatial prior of a new network's kernels: learned, fixed or none.")
+    ] = "learned",
     iterations: Annotated[int, typer.Option(help="Training steps.")] = 1000,
-    max_minutes: Annotated[float, typer.Option(help="Time budget in minutes.")] = 60.0,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW at the start.")] = 2e-3,
+    max_minutes: Annotated[float, typer.Option(help="Stop after so many minutes.")] = 60.0,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 2e-3,
     cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
-    validation: Annotated[int, typer.Option(help="Cases to leave out of training; they choose the weights.")] = 0,
-    patience: Annotated[int, typer.Option(help="End after so many validations without a gain; 0: never.")] = 0,
+    validation: Annotated[
+        int, typer.Option(help="Hold out so many cases; the weights that do best on them are kept.")
+    ] = 0,
+    patience: Annotated[int, typer.Option(help="Stop after so many validations without a gain; 0 for never.")] = 0,
     resume: Annotated[
-        Path | None, typer.Option(help="Folder of this run alone; run again with it, a killed training goes on.")
+        Path | None,
+        typer.Option(help="Folder for this run alone. If the run is killed, the same command goes on from there."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of initialisation, sampling and augmentation.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of first weights, sampling and augmentation.")] = 0,
+    device: _Device = None,
     gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
 ) -> None:
-    """Train on a labelled data set. To know how accurate the model is, run `rep3d evaluate` on other cases."""
+    """Train a model on a data set.
+
+    To know how good it is, run `rep3d evaluate` on other cases.
+    """
     from rep3d.checkpoint import load_checkpoint
     from rep3d.data.cases import decathlon_cases
     from rep3d.demo.screen import train_progress
@@ -207,57 +219,60 @@ def train(
         console.print(f"Validation Dice {words}: {dice or 'no label in these cases'}", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=_MODELS)
 def segment(
-    checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
     image: Annotated[Path, typer.Argument(help="NIfTI image, or a folder with one DICOM series.")],
     output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz), on the image's own grid.")],
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, torch or openvino; auto if not given.")] = None,
+    device: _Device = None,
+    engine: _Engine = None,
 ) -> None:
-    """Segment an image file."""
+    """Segment an image with a model."""
     from rep3d.inference.predictor import Predictor
 
     result = Predictor.load(checkpoint, device, engine, single_image=True).segment(image, output)
     for name, volume in result.volumes_ml.items():
         console.print(f"{escape(name)}: {volume:.2f} ml")
     facts = f"{sum(result.seconds.values()):.1f} s with {result.engine}, uncertainty {result.uncertainty:.3f}"
-    console.print(f"Wrote {escape(str(output))} ({facts})")
+    console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=_MODELS)
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Trained model.")],
-    data: Annotated[Path, typer.Option(help="Decathlon folder: imagesTr, labelsTr.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
+    data: Annotated[Path, typer.Option(help="Data set to measure on: a folder with imagesTr and labelsTr.")],
     skip: Annotated[int, typer.Option(help="Leave out so many cases, the first by name.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, torch or openvino; auto if not given.")] = None,
+    device: _Device = None,
+    engine: _Engine = None,
 ) -> None:
-    """Measure Dice on labelled cases; says so where cases were trained on."""
-    import tempfile
+    """Measure a model's Dice on annotated cases.
 
-    from rich.table import Table
+    Cases that the model was trained on are marked and left out of the mean.
+    """
+    import tempfile
 
     from rep3d.data.cases import decathlon_cases
     from rep3d.evaluation.metrics import dice_of_files, mean_dice
     from rep3d.inference.predictor import Predictor
+    from rep3d.terminal import print_scores
 
     predictor = Predictor.load(checkpoint, device, engine)
     cases = decathlon_cases(data)[skip:]
     if not cases:
-        raise Rep3DError(f"--data: expected labelled cases in {data}/imagesTr and labelsTr, found none to measure on")
+        raise Rep3DError(
+            f"--data: {data} has no case to measure on. Needed are files of the same name in imagesTr and labelsTr."
+        )
     seen = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
-    names = predictor.task.label_names
-    table = Table("Case", *names, "Mean", title=f"Dice of {checkpoint.name} ({predictor.version})")
-    scores = {}
+    scores, rows = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
             found = Path(folder) / "found.nii.gz"
             predictor.segment(case.image, found)
             scores[case.id] = dice_of_files(found, case.label, predictor.task.labels)
-            row = [f"{scores[case.id][name]:.3f}" for name in names] + [f"{mean_dice({case.id: scores[case.id]}):.3f}"]
-            table.add_row(f"{case.id} (trained on)" if case.id in seen else case.id, *row)
-    console.print(table)
+            shown = f"{case.id} (trained on)" if case.id in seen else case.id
+            rows[shown, f"{mean_dice({case.id: scores[case.id]}):.3f}"] = scores[case.id]
+    title = f"Dice of {checkpoint.name} ({predictor.version})"
+    print_scores(console, title, predictor.task.label_names, ("Case", "Mean"), rows)
     fresh = {case: score for case, score in scores.items() if case not in seen}
     if fresh:
         console.print(f"Mean over {len(fresh)} cases not trained on: {mean_dice(fresh):.3f}")
@@ -265,72 +280,82 @@ def evaluate(
         console.print(f"{len(scores) - len(fresh)} cases were trained on: their Dice says nothing about new images.")
 
 
-@app.command()
+@app.command(rich_help_panel=_MODELS)
 def explain(
-    checkpoint: Annotated[Path, typer.Option(help="Trained model.")],
+    checkpoint: Annotated[Path, typer.Option(help="Model file.")],
     out: _Folder = Path("explained"),
     compare: Annotated[
-        str | None, typer.Option(help="Another checkpoint, or fresh weights: untrained, prior, plain.")
+        str | None,
+        typer.Option(help="Model to show beside it: a file, or untrained, prior or plain for a new network."),
     ] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="NIfTI image to take inputs from; repeatable.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="NIfTI image to take inputs from; may be repeated.")] = None,
     inputs: Annotated[int, typer.Option(help="Inputs to average over.")] = 8,
-    logits: Annotated[bool, typer.Option("--logits", help="Measure the logits too (slow).")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
-    seed: Annotated[int, typer.Option(help="Of patches, noise and fresh weights.")] = 0,
+    logits: Annotated[bool, typer.Option("--logits", help="Measure the network's outputs too (slow).")] = False,
+    device: _Device = None,
+    seed: Annotated[int, typer.Option(help="Seed of patches, noise and new weights.")] = 0,
 ) -> None:
-    """Show a model's masks, kernels and receptive fields on one page, alone or beside another one."""
+    """Show what a model looks at, on one page.
+
+    The page has the masks, kernels and receptive fields of the network, alone or beside those of another one.
+    """
     from rep3d.explain.explain import explain as run
 
     page = run(checkpoint, out, compare, image or (), inputs, device, seed, logits=logits)
     console.print(f"Wrote {escape(str(page))} and {page.with_suffix('.json').name}", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=_MODELS)
 def export(
-    checkpoint: Annotated[Path, typer.Option(help="Trained model.")],
-    output: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for a torch.export program.")],
+    checkpoint: Annotated[Path, typer.Option(help="Model file.")],
+    output: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for torch.export.")],
 ) -> None:
-    """Write the folded network for other programs, with plain convolutions, and check that it computes the same."""
+    """Write a model for other programs (ONNX, torch.export).
+
+    The network is written with plain convolutions, and checked to compute the same.
+    """
     from rep3d.checkpoint import load_checkpoint
     from rep3d.inference.export import export_onnx, export_program
 
     exporters = {".onnx": export_onnx, ".pt2": export_program}
     if output.suffix not in exporters:
-        raise Rep3DError(f"--output: expected a file name that ends in .onnx or .pt2, got {output.name!r}")
+        raise Rep3DError(f"--output: the file name must end in .onnx or .pt2, got {output.name!r}.")
     written = exporters[output.suffix](load_checkpoint(checkpoint), output)
     error = "not compared" if written.max_error is None else f"probabilities within {written.max_error:.1e}"
-    console.print(
-        f"Wrote {escape(str(output))} ({written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error})"
-    )
+    facts = f"{written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error}"
+    console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=_TRY)
 def simulate(
     data: Annotated[
-        Path | None, typer.Argument(help="Decathlon folder (imagesTr, labelsTr, dataset.json); phantoms if not given.")
+        Path | None, typer.Argument(help=f"{_DECATHLON} If not given, images are generated.", show_default=False)
     ] = None,
     out: _Folder = Path("simulation"),
-    strategies: Annotated[str, typer.Option(help="Names with commas; `--strategies help` lists them.")] = (
+    strategies: Annotated[str, typer.Option(help="Strategies, by comma. The word help lists them.")] = (
         "random,entropy,hybrid"
     ),
-    seeds: Annotated[str, typer.Option(help="Whole numbers with commas: splits, first batches, trainings.")] = "0,1,2",
-    labels: Annotated[str, typer.Option(help="How many labels there are after each round.")] = "2,4,8,12,20",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds, by comma. Each has its own split, first cases and trainings.")
+    ] = "0,1,2",
+    labels: Annotated[str, typer.Option(help="Labels there are after each round, by comma.")] = "2,4,8,12,20",
     pool: Annotated[int, typer.Option(help="Cases that may be annotated.")] = 60,
     held_out: Annotated[int, typer.Option(help="Other cases, to measure on.")] = 20,
     iterations: Annotated[int, typer.Option(help="Training steps per round.")] = 100,
-    new_weight: Annotated[float, typer.Option(help="How often a new case is drawn for each time of an old one.")] = 3.0,
-    preset: Annotated[str, typer.Option(help="Network: tiny or base.")] = "tiny",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the best at hand if not given.")] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at the same time, each with its share of the cores.")] = 1,
+    new_weight: Annotated[float, typer.Option(help="Draw a new case so many times as often as an old one.")] = 3.0,
+    preset: _Preset = "tiny",
+    device: _Device = None,
+    jobs: Annotated[int, typer.Option(help="Runs at the same time; they share the cores.")] = 1,
 ) -> None:
-    """Replay annotation with several strategies: Dice against labels, and how many labels give 95 % of full data.
+    """Find out which strategy needs the fewest labels.
 
-    Given again, the command goes on where it was.
+    Annotation is replayed on a data set whose labels are known, with several strategies. The result is Dice at each
+    number of labels, and how many labels give 95 % of what all of them give. The same command goes on with an
+    interrupted simulation.
     """
     from rep3d.active.simulate.schedule import SimulationPlan
     from rep3d.active.simulate.schedule import simulate as run
     from rep3d.active.strategies import STRATEGIES
-    from rep3d.cli.simulate_table import show_strategies, show_summary
+    from rep3d.cli.tables import show_strategies, show_summary
 
     if strategies == "help":
         show_strategies(console, STRATEGIES)
@@ -353,6 +378,25 @@ def simulate(
     console.print(f"Wrote {escape(str(out / 'results.json'))} and curves.png", soft_wrap=True)
 
 
+@app.command(rich_help_panel=_SERVER)
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Show only this one, with its label values and codes.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """List the tasks known by name, with their labels.
+
+    A task is what a model is for: which labels, on which kind of image, at which voxel size.
+    """
+    from rep3d.cli.tables import show_task, show_tasks, tasks_as_json
+
+    if as_json:
+        console.print_json(data=tasks_as_json(name))
+    elif name is not None:
+        show_task(console, name)
+    else:
+        show_tasks(console)
+
+
 def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
@@ -360,22 +404,16 @@ def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
         raise Rep3DError(f"{option}: expected whole numbers with commas between them, got {text!r}") from error
 
 
-app.command()(versions)
+app.command(rich_help_panel=_SERVER)(versions)
 
 
 def main() -> None:
     """Entry point: our own errors are shown as one clear message, not as a traceback."""
-    try:
-        from rep3d.demo.checkout import import_client_path
+    from rep3d.demo.checkout import client_errors
 
-        import_client_path()
-        from Rep3DLabelLib.errors import ClientError
-
-        expected: tuple[type[Exception], ...] = (Rep3DError, ClientError)
-    except (Rep3DError, ImportError):
-        expected = (Rep3DError,)
+    expected: tuple[type[Exception], ...] = (Rep3DError, *client_errors())
     try:
-        app()
+        app(prog_name="rep3d")
     except expected as error:
         Console(stderr=True).print(f"[bold red]rep3d:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(1)

@@ -50,14 +50,15 @@ def _split(folder: Path, pool: int, held_out: int, seed: int, shuffle: bool) -> 
     description = folder / "dataset.json"
     if not description.is_file():
         raise TaskError(
-            f"{folder}: expected dataset.json, imagesTr/ and labelsTr/ as in the decathlon, found no dataset.json"
+            f"{folder} is no data set: it has no dataset.json. Needed are dataset.json, imagesTr and labelsTr, as in "
+            f"the Medical Segmentation Decathlon."
         )
     labels = labels_from_dataset_json(description)
     cases = decathlon_cases(folder)
     if len(cases) < pool + held_out:
         raise TaskError(
-            f"{folder}: expected at least {pool + held_out} labelled cases ({pool} to annotate, {held_out} held out), "
-            f"found {len(cases)} files with the same name in imagesTr and labelsTr. "
+            f"{folder} has too few cases: {pool + held_out} are needed ({pool} to annotate, {held_out} to hold out), "
+            f"and {len(cases)} have a file of the same name in imagesTr and labelsTr. "
             f"Ask for fewer with --submit or --held-out."
         )
     if shuffle:

@@ -69,9 +69,9 @@ def generate_cohort(folder: Path | str, count: int, seed: int = 0, prefix: str =
         ConfigError: a count, seed or prefix that cannot be used.
     """
     if count < 1:
-        raise ConfigError(f"A cohort needs at least 1 case, got count={count}. Ask for 1 or more.")
+        raise ConfigError(f"A cohort needs at least 1 case, got {count}.")
     if seed < 0:
-        raise ConfigError(f"The seed must not be negative, got seed={seed}. Use 0 or a positive number.")
+        raise ConfigError(f"The seed must be 0 or more, got {seed}.")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", prefix):
         raise ConfigError(f"The prefix becomes part of file names: use letters, digits, '-' and '_', got {prefix!r}.")
     folder = Path(folder)

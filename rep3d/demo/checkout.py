@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rep3d.errors import ConfigError
 
-__all__ = ["APP", "import_client_path"]
+__all__ = ["APP", "client_errors", "import_client_path"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 APP = _ROOT / "apps" / "rep3d_label"
@@ -27,8 +27,18 @@ def import_client_path() -> None:
     for folder in (APP, _CLIENT):
         if not folder.is_dir():
             raise ConfigError(
-                f"expected the repository's folder {folder}, found none: this command needs a checkout. "
+                f"This command needs the whole repository, and the folder {folder} is missing. "
                 f"Clone the repository and install it with `pip install -e .`"
             )
     if str(_CLIENT) not in sys.path:
         sys.path.append(str(_CLIENT))
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """The errors that the client raises, for whoever shows them; none where the package is without its repository."""
+    try:
+        import_client_path()
+        from Rep3DLabelLib.errors import ClientError
+    except (ConfigError, ImportError):
+        return ()
+    return (ClientError,)

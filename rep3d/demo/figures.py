@@ -101,11 +101,9 @@ def slice_pngs(image: Path, label: Path, prediction: Path, labels: Mapping[str, 
     for path in (label, prediction):
         voxels, place = _load(path)
         if voxels.shape != grey.shape:
-            raise ImageError(f"Expected {path} on the grid {grey.shape} of its image, got {voxels.shape}. Resample it.")
+            raise ImageError(f"{path} has the shape {voxels.shape}, its image {grey.shape}. Resample it.")
         if not np.allclose(place, affine, atol=1e-2):
-            raise ImageError(
-                f"Expected {path} with its image's affine {affine.tolist()}, got {place.tolist()}. Resample it."
-            )
+            raise ImageError(f"{path} has the affine {place.tolist()}, its image {affine.tolist()}. Resample it.")
         masks.append(np.round(voxels).astype(int))
     truth, predicted = masks
     shown = (truth > 0) | (predicted > 0)
@@ -147,12 +145,12 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = nib.as_closest_canonical(nib.load(path))
     except (OSError, nib.filebasedimages.ImageFileError) as error:
-        raise ImageError(f"Expected a 3D image in {path}, got a file that cannot be read: {error}") from error
+        raise ImageError(f"{path} cannot be read as an image: {error}") from error
     voxels = np.asarray(image.dataobj)
     if voxels.ndim == 4 and voxels.shape[3] == 1:
         voxels = voxels[..., 0]
     if voxels.ndim != 3:
-        raise ImageError(f"Expected a 3D image in {path}, got the shape {voxels.shape}. Give one channel only.")
+        raise ImageError(f"{path} is not three-dimensional: its shape is {voxels.shape}. Give one channel only.")
     return voxels.astype(np.float32), np.asarray(image.affine)
 
 

@@ -19,21 +19,25 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import requests
 
 from rep3d.data.cases import Case
 from rep3d.data.cohort import Cohort
 from rep3d.demo.checkout import import_client_path
 from rep3d.demo.report import CasePicture, DemoReport, RoundResult, pick_cases, write_report
 from rep3d.demo.server import ServerProcess
+from rep3d.demo.voxels import as_nifti, as_voxels
 from rep3d.errors import ConfigError, Rep3DError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 
 import_client_path()
 from Rep3DLabelLib.client import Rep3DClient  # noqa: E402
-from Rep3DLabelLib.client.answers import DONE, TrainStatus  # noqa: E402
+from Rep3DLabelLib.client.answers_train import DONE, TrainStatus  # noqa: E402
 from Rep3DLabelLib.errors import ConflictError  # noqa: E402
 
 __all__ = ["DemoError", "DemoPlan", "Listener", "Player"]
+
+_INFER_SECONDS = 600
 
 
 class DemoError(Rep3DError):
@@ -108,7 +112,7 @@ class Player:
     def __init__(self, cohort: Cohort, plan: DemoPlan, folder: Path, listener: Listener | None = None) -> None:
         if plan.submit > len(cohort.pool):
             raise ConfigError(
-                f"expected at least {plan.submit} cases to submit, the cohort's pool has {len(cohort.pool)}"
+                f"There are too few cases: {plan.submit} are to be submitted, and {len(cohort.pool)} are there."
             )
         self.cohort = cohort
         self.plan = plan
@@ -139,7 +143,7 @@ class Player:
         server.wait_until(client.is_alive)
         info = client.info()
         if dict(info.labels) != self.cohort.labels:
-            raise DemoError(f"the server serves the labels {dict(info.labels)}, expected {self.cohort.labels}")
+            raise DemoError(f"The server has other labels: expected {self.cohort.labels}, got {dict(info.labels)}.")
         self.listener.say(
             f"Server ready after {time.monotonic() - self._started:.0f} s at {server.url} ({info.device})"
         )
@@ -164,17 +168,16 @@ class Player:
         sample = client.next_sample(self.plan.strategy)
         work = self.folder / "annotation" / sample.id
         work.mkdir(parents=True)
-        image = client.download_image(sample.id, work / "image.nii.gz")
         truth = pool[sample.id].label
         try:
-            found = client.infer(sample.id, work / "auto.nii.gz").label_path
+            found = as_nifti(client.infer(sample.id, work).label, work / "auto.nii.gz")
             before = mean_dice({sample.id: dice_of_files(found, truth, self.cohort.labels)})
             self.listener.say(
                 f"  {sample.id}: auto-segmented (Dice {before:.2f} before correction), corrected, submitted"
             )
         except ConflictError:
             self.listener.say(f"  {sample.id}: no model yet, drawn from nothing, submitted")
-        client.submit_label(sample.id, truth, params={"image": image.name})
+        client.submit_label(sample.id, as_voxels(truth, work / "truth.raw"))
         return sample.id
 
     def _train(self, client: Rep3DClient, round_: int) -> tuple[float, str | None]:
@@ -191,12 +194,18 @@ class Player:
         if status.state != DONE:
             log = "\n".join(status.log[-10:])
             raise DemoError(
-                f"the training of round {round_} ended as {status.state!r}: {status.error or 'no reason given'}\n{log}"
+                f"The training of round {round_} ended as {status.state!r}: {status.error or 'no reason given'}\n{log}"
             )
         return time.monotonic() - started, client.info().published_version
 
     def _measure(self, client: Rep3DClient, case: Case, round_: int) -> dict[str, float]:
-        found = client.infer_file(case.image, self.prediction(case, round_)).label_path
+        """Has the server segment an image that it does not keep, as other clients of MONAI Label do."""
+        url, found = f"{client.url}/infer/{client.info().default_model}", self.prediction(case, round_)
+        with case.image.open("rb") as image:
+            answer = requests.post(url, params={"output": "image"}, files={"file": image}, timeout=_INFER_SECONDS)
+        if not answer.ok:
+            raise DemoError(f"the server did not segment {case.id}: {answer.text[:500]}")
+        found.write_bytes(answer.content)
         return dice_of_files(found, case.label, self.cohort.labels)
 
     def prediction(self, case: Case, round_: int) -> Path:
@@ -209,8 +218,8 @@ class Player:
         first, last = mean_dice(self.rounds[1].dice), mean_dice(self.rounds[-1].dice)
         if not last > (first if len(self.rounds) > 2 else 0.0):
             raise DemoError(
-                f"the loop ran, but accuracy did not rise: "
-                f"held-out Dice {first:.3f} after the first round, {last:.3f} after the last"
+                f"The loop ran, but the model did not get better: "
+                f"Dice on held-out cases is {first:.3f} after the first round and {last:.3f} after the last."
             )
 
     def write_report(self, path: Path) -> None:

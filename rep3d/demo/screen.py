@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from rep3d.data.cohort import Cohort
 from rep3d.demo.play import DemoPlan, Listener, TrainStatus
 from rep3d.demo.report import RoundResult
 from rep3d.evaluation.metrics import mean_dice
+from rep3d.terminal import print_scores
 
 if TYPE_CHECKING:
     from rep3d.training.train import TrainProgress
@@ -66,8 +67,8 @@ class Screen(Listener):
     def __enter__(self) -> Screen:
         self.progress.start()
         self.say(
-            f"[bold]{self.cohort.name}[/]: {len(self.cohort.pool)} images, {self.plan.submit} labels to submit in "
-            f"{self.plan.rounds} rounds, {len(self.cohort.held_out)} cases held out. Starting the server ..."
+            f"[bold]{escape(self.cohort.name)}[/]: {len(self.cohort.pool)} images, {self.plan.submit} labels to submit "
+            f"in {self.plan.rounds} rounds, {len(self.cohort.held_out)} held out. Starting the server ..."
         )
         return self
 
@@ -89,27 +90,32 @@ class Screen(Listener):
 
     def measured(self, result: RoundResult) -> None:
         if result.dice:
-            means = ", ".join(f"{name} {self._label_mean(result, name)}" for name in self.cohort.labels)
+            means = ", ".join(f"{escape(name)} {value:.3f}" for name, value in self._means(result).items())
             self.say(
                 f"[bold]Round {result.round}[/]: {result.submitted} labels, {result.version}; held-out Dice {means}"
             )
 
-    def _label_mean(self, result: RoundResult, name: str) -> str:
-        values = [case[name] for case in result.dice.values() if not math.isnan(case[name])]
-        return f"{sum(values) / len(values):.3f}" if values else "-"
+    def _means(self, result: RoundResult) -> dict[str, float]:
+        """Mean Dice of each label over the cases that have it."""
+        means = {}
+        for name in self.cohort.labels:
+            values = [case[name] for case in result.dice.values() if not math.isnan(case[name])]
+            if values:
+                means[name] = sum(values) / len(values)
+        return means
 
     def finish(self, rounds: Sequence[RoundResult], report: Path) -> None:
         """Prints the table of Dice and where the report is."""
         self.progress.stop()
         held_out = len(self.cohort.held_out)
-        title = f"Dice on {held_out} cases never submitted"
-        table = Table("Round", "Labels", "Model", *self.cohort.labels, "Mean", "Training", title=title)
+        title = f"Dice on {held_out} held-out cases"
+        rows = {}
         for result in rounds:
-            scores = [self._label_mean(result, name) for name in self.cohort.labels]
             mean = f"{mean_dice(result.dice):.3f}" if result.dice else "no model yet"
             seconds = f"{result.train_seconds:.0f} s" if result.train_seconds else "-"
-            table.add_row(str(result.round), str(result.submitted), result.version or "-", *scores, mean, seconds)
-        self.console.print(table)
+            rows[str(result.round), str(result.submitted), result.version or "-", seconds, mean] = self._means(result)
+        heads = ("Round", "Labels", "Version", "Training", "Mean")
+        print_scores(self.console, title, list(self.cohort.labels), heads, rows)
         self.console.print(f"Report: {report.resolve()}", soft_wrap=True)
 
     def serving(self, url: str, studies: Path) -> None:

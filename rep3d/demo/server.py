@@ -4,6 +4,7 @@ started.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
@@ -54,10 +55,10 @@ class ServerProcess:
         app: Path = APP,
         python: Path | None = None,
     ) -> None:
-        if not (3, 10) <= sys.version_info[:2] <= (3, 11):
+        if python is None and importlib.util.find_spec("distutils") is None:
             raise ServerError(
-                f"the server: expected Python 3.10 or 3.11, got {sys.version.split()[0]} (MONAI Label needs distutils, "
-                f"which later versions dropped). Make the environment with one of them."
+                "The server cannot start: MONAI Label needs the module distutils, which Python dropped in 3.12. The "
+                "package setuptools brings it back: pip install setuptools==80.9.0"
             )
         self.studies = studies
         self.log = log
@@ -113,7 +114,7 @@ class ServerProcess:
                 return
             time.sleep(0.25)
         raise ServerError(
-            f"the server did not answer at {self.url} within {timeout:g} s. Its log: {self.log}\n{self._log_end()}"
+            f"The server did not answer at {self.url} within {timeout:g} s. Its log: {self.log}\n{self._log_end()}"
         )
 
     def check(self) -> None:
@@ -121,7 +122,7 @@ class ServerProcess:
         if self._process is None or self._process.poll() is not None:
             code = None if self._process is None else self._process.returncode
             raise ServerError(
-                f"the server ended (exit status {code}). The end of its log {self.log}:\n{self._log_end()}"
+                f"The server ended (exit status {code}). The end of its log {self.log}:\n{self._log_end()}"
             )
 
     def wait_for_interrupt(self) -> None:

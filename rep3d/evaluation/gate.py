@@ -60,9 +60,9 @@ def unmeasured(labelled: int, measured_before: bool) -> Decision:
         measured_before: whether the published version was measured; an unmeasured one does not replace it.
     """
     if labelled < LEAST_CASES:
-        why = f"not measured: fewer than {LEAST_CASES} labelled cases ({labelled})"
+        why = f"not measured: fewer than {LEAST_CASES} annotated cases ({labelled})"
     else:
-        why = f"not measured: all {labelled} labelled cases have been trained on; the next one submitted is held out"
+        why = f"not measured: all {labelled} annotated cases have been trained on; the next one submitted is held out"
     if measured_before:
         return Decision(False, False, f"{why}; kept, as the published version was measured")
     return Decision(True, False, f"{why}; published without a claim of accuracy")

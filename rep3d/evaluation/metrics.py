@@ -10,7 +10,8 @@ import torch
 from monai.metrics import compute_dice
 
 from rep3d.errors import LabelError
-from rep3d.imaging.volumes import read_label, same_grid
+from rep3d.imaging.grid import same_grid
+from rep3d.imaging.nifti import read_label
 
 __all__ = ["dice_of_files", "dice_per_label", "mean_dice"]
 
@@ -30,7 +31,7 @@ def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[st
         LabelError: if the shapes differ.
     """
     if prediction.shape != truth.shape:
-        raise LabelError(f"Dice: expected two label maps of one shape, got {prediction.shape} and {truth.shape}")
+        raise LabelError(f"Dice needs two label maps of one shape, got {prediction.shape} and {truth.shape}.")
     values = list(labels.values())
     one_hot = [
         torch.from_numpy(np.stack([volume == value for value in values])[None]) for volume in (prediction, truth)
@@ -52,7 +53,7 @@ def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str
     true, true_grid = read_label(truth)
     if not same_grid(predicted_grid, true_grid):
         raise LabelError(
-            f"Dice: expected {Path(prediction).name} on the grid of {Path(truth).name}; their geometry differs"
+            f"Dice cannot be measured: {Path(prediction).name} does not lie on the voxels of {Path(truth).name}."
         )
     return dice_per_label(predicted, true, labels)
 

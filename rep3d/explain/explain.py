@@ -7,7 +7,6 @@ show them, and writes the files.
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,8 +23,9 @@ from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import ConfigError, ImageError
 from rep3d.explain.fields import Explanation, Inputs, view_model
 from rep3d.explain.page import page
+from rep3d.files import write_text
+from rep3d.imaging.nifti import geometry
 from rep3d.imaging.transforms import preparation
-from rep3d.imaging.volumes import geometry
 from rep3d.inference.predictor import choose_device, fit_window
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig
@@ -94,7 +94,7 @@ def explain(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)  # before the long part
     except OSError as error:
-        raise ConfigError(f"out: expected a folder that can be written, got {out} ({error})") from error
+        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     models = tuple(view_model(*subject, shown.tensor.to(chosen), logits) for subject in subjects)
     facts = {
         "Seed": str(seed),
@@ -103,8 +103,11 @@ def explain(
         "Made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     explanation = Explanation(first.task, models, shown, facts)
-    _write(target, page(explanation))
-    _write(target.with_suffix(".json"), json.dumps(explanation.to_dict(), indent=1))
+    try:
+        write_text(target, page(explanation))
+        write_text(target.with_suffix(".json"), json.dumps(explanation.to_dict(), indent=1))
+    except OSError as error:
+        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     return target
 
 
@@ -149,16 +152,14 @@ def _read_patches(images: Sequence[Path | str], task: TaskConfig, model: Rep3D, 
         geometry(path)  # refuses what is no three-dimensional image
         volume = preparation(task)({"image": str(path)})["image"].as_tensor()
         if volume.ndim != 4 or volume.shape[0] != 1:
-            raise ImageError(
-                f"{Path(path).name}: expected a three-dimensional image, got shape {tuple(volume.shape[1:])}"
-            )
+            raise ImageError(f"{Path(path).name} is not three-dimensional: its shape is {tuple(volume.shape[1:])}.")
         prepared.append(volume)
     shapes = [tuple(volume.shape[1:]) for volume in prepared]
     room = tuple(min(sides) // model.stride * model.stride for sides in zip(*shapes, strict=True))
     if min(room) < model.stride or max(room) < 2 * model.stride:
         raise ImageError(
-            f"images: expected room for one and the same patch in all, of at least {model.stride} voxels along each"
-            f" axis and {2 * model.stride} along one, got {shapes} at the task's spacing of {task.spacing} mm. Give"
+            f"The images are too small: all need room for one patch of at least {model.stride} voxels along each axis"
+            f" and {2 * model.stride} along one; they have {shapes} at the task's spacing of {task.spacing} mm. Give"
             " larger images."
         )
     window = fit_window(task.roi_size, room, model.stride)
@@ -172,15 +173,3 @@ def _read_patches(images: Sequence[Path | str], task: TaskConfig, model: Rep3D, 
             tensors.append(volume[(slice(None), *(slice(i, i + n) for i, n in zip(start, window, strict=True)))])
             patches.append((Path(path).name, start))
     return Inputs(torch.stack(tensors), tuple(patches))
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file so that readers see the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(f"out: expected a folder that can be written, got {path.parent} ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

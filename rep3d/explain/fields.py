@@ -122,8 +122,8 @@ def centred_cubes(volume: np.ndarray, centre: Sequence[int]) -> Cubes:
     total = volume.sum(dtype=np.float64)
     if not (np.isfinite(total) and total > 0):
         raise Rep3DError(
-            f"effective receptive field: expected some contribution of the input, got a sum of {total}; the central"
-            " output is not active for any input. Give other images or more inputs."
+            f"The receptive field cannot be measured: the middle of the output is not active for any input (sum"
+            f" {total}). Give other images or more inputs."
         )
     offsets = [np.abs(np.arange(side) - middle) for side, middle in zip(volume.shape, centre, strict=True)]
     reach = np.maximum(np.maximum(offsets[0][:, None, None], offsets[1][:, None]), offsets[2]).ravel()

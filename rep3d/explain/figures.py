@@ -15,6 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from rep3d.html import GREY, LINE_COLOURS
 
@@ -79,18 +80,18 @@ class Curve:
     marks: Sequence[tuple[float, float]] = ()
 
 
-def log_slice_svg(values: np.ndarray, lowest: float, highest: float, label: str, boxes: Sequence[Box] = ()) -> str:
+def log_slice_svg(values: np.ndarray, lowest: float, highest: float, label: str, boxes: Sequence[Box] = ()) -> Markup:
     """A slice (first axis to the right, second upwards) of positive values, on a logarithmic scale with two ends."""
     shown = np.log(np.clip(values, lowest, highest) / lowest) / np.log(highest / lowest)
     return _slice_svg(_log_colours()(shown), label, boxes)
 
 
-def signed_slice_svg(values: np.ndarray, limit: float, label: str) -> str:
+def signed_slice_svg(values: np.ndarray, limit: float, label: str) -> Markup:
     """A slice of values from ``-limit`` to ``limit``, on a linear scale with zero in its middle."""
     return _slice_svg(_signed_colours()(0.5 + 0.5 * np.clip(values / limit, -1, 1)), label, ())
 
 
-def bar_svg(signed: bool, label: str) -> str:
+def bar_svg(signed: bool, label: str) -> Markup:
     """The colours of one of the two scales, from left to right."""
     colours = _signed_colours() if signed else _log_colours()
     return _slice_svg(colours(np.linspace(0, 1, 128))[:, None], label, (), stretch=True)
@@ -104,7 +105,7 @@ def curves_svg(
     *,
     log: bool = False,
     levels: Sequence[float] = (),
-) -> str:
+) -> Markup:
     """A line chart.
 
     Args:
@@ -158,7 +159,7 @@ def _dress(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _inline(figure: Figure, name: str, label: str) -> str:
+def _inline(figure: Figure, name: str, label: str) -> Markup:
     """The figure as SVG for a page: sized by its place, with ids of its own, in the page's font and text colour."""
     from matplotlib import rc_context
 
@@ -170,7 +171,8 @@ def _inline(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r' (?:width|height)="[\d.]+pt"| xmlns(?::\w+)?="[^"]*"', "", text, count=4)
     text = re.sub(r' id="[\w.]+_\d+"', "", text)  # matplotlib numbers the parts of every figure alike
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
-    return text.replace(_INK, "currentColor").replace("<svg", f'<svg class="chart" role="img" aria-label="{label}"', 1)
+    text = text.replace(_INK, "currentColor")
+    return Markup(text.replace("<svg", f'<svg class="chart" role="img" aria-label="{label}"', 1))
 
 
 def _log_colours() -> Colormap:
@@ -185,7 +187,7 @@ def _signed_colours() -> Colormap:
     return LinearSegmentedColormap.from_list("signed", _SIGNED)
 
 
-def _slice_svg(colours: np.ndarray, label: str, boxes: Sequence[Box], stretch: bool = False) -> str:
+def _slice_svg(colours: np.ndarray, label: str, boxes: Sequence[Box], stretch: bool = False) -> Markup:
     """An image of one pixel per voxel, from colours (first axis, second axis, RGBA); the second axis points upwards."""
     from matplotlib.image import imsave
 
@@ -201,7 +203,7 @@ def _slice_svg(colours: np.ndarray, label: str, boxes: Sequence[Box], stretch: b
         for style in ("under", box.style)  # a dark line below, to be seen on bright ground
     )
     style = ' preserveAspectRatio="none"' if stretch else ""
-    return (
+    return Markup(
         f'<svg class="slice" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"{style}>'
         f'<image href="{uri}" width="{width}" height="{height}"{style}/>{shapes}</svg>'
     )

@@ -19,7 +19,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from rep3d.errors import ImageError
+from rep3d.errors import ImageError, MissingComponentError
 
 __all__ = ["DicomSeries", "as_nifti", "convert_series", "find_series", "only_series"]
 
@@ -83,7 +83,7 @@ def find_series(folder: Path | str) -> list[DicomSeries]:
     """All series in a folder and its subfolders, by description and UID; other files are passed over.
 
     Raises:
-        ImageError: if SimpleITK is not installed.
+        MissingComponentError: if SimpleITK is not installed.
     """
     folder = Path(folder)
     found: dict[str, list[_Slice]] = {}
@@ -115,12 +115,11 @@ def only_series(folder: Path | str) -> DicomSeries:
     folder = Path(folder)
     series = find_series(folder)
     if not series:
-        raise ImageError(f"{folder.name}: expected a folder with one DICOM series, found no DICOM images in it")
+        raise ImageError(f"{folder.name} holds no DICOM images. Choose the folder of one DICOM series.")
     if len(series) > 1:
         listed = "; ".join(str(one) for one in series[:10])
         raise ImageError(
-            f"{folder.name}: expected one DICOM series, found {len(series)}: {listed}. "
-            f"Put each into a folder of its own."
+            f"{folder.name} holds {len(series)} DICOM series: {listed}. Put each into a folder of its own."
         )
     return series[0]
 
@@ -169,8 +168,8 @@ def _simple_itk() -> Any:
     try:
         import SimpleITK
     except ImportError as error:
-        raise ImageError(
-            "DICOM: expected the package SimpleITK, which is missing. Say: pip install SimpleITK"
+        raise MissingComponentError(
+            "Reading DICOM needs the package SimpleITK, which is not installed. Run: pip install SimpleITK"
         ) from error
     return SimpleITK
 
@@ -205,16 +204,16 @@ def _stack(series: DicomSeries) -> tuple[list[_Slice], np.ndarray]:
     slices = list(series.slices)
     if any(part.tags.get("frames", "1") not in ("1", "0", "") for part in slices):
         raise ImageError(
-            f"{series}: expected one file per slice, got a multi-frame (enhanced) series. "
+            f"{series} is a multi-frame (enhanced) series, which cannot be read here. "
             f"Convert it to NIfTI first, with dcm2niix for example."
         )
     if any(part.tags.get("samples", "1") != "1" for part in slices):
-        raise ImageError(f"{series}: expected one number per voxel, got a colour image")
+        raise ImageError(f"{series} is a colour image, and cannot be segmented. Leave it out.")
     if len({(part.tags.get("rows"), part.tags.get("columns")) for part in slices}) > 1:
-        raise ImageError(f"{series}: expected slices of one size, got several. Is it a localizer? Leave it out.")
+        raise ImageError(f"{series} has slices of several sizes. Is it a localizer? Leave it out.")
     orientations = [_needed(series, part, "orientation", 6) for part in slices]
     if max(np.abs(one - orientations[0]).max() for one in orientations) > _ANGLE_TOLERANCE:
-        raise ImageError(f"{series}: expected parallel slices, got several orientations. Is it a localizer?")
+        raise ImageError(f"{series} has slices that are not parallel. Is it a localizer? Leave it out.")
     along_row, along_column = orientations[0][:3], orientations[0][3:]
     normal = np.cross(along_row, along_column)
     positions = np.array([_needed(series, part, "position", 3) for part in slices])
@@ -232,8 +231,8 @@ def _needed(series: DicomSeries, part: _Slice, name: str, count: int) -> np.ndar
     values = part.numbers(name, count)
     if values is None:
         raise ImageError(
-            f"{series}: expected the {name} of each slice, got {part.tags.get(name)!r} in {part.file.name}. "
-            f"It is no stack of slices in space."
+            f"{series} is no stack of slices in space: {part.file.name} has {part.tags.get(name)!r} as its {name}. "
+            f"Leave it out."
         )
     return values
 
@@ -248,7 +247,7 @@ def _step(series: DicomSeries, slices: Sequence[_Slice], positions: np.ndarray, 
     if distances.min() < 1e-3:
         count = int((distances < 1e-3).sum())
         raise ImageError(
-            f"{series}: expected one slice per position, got {count} positions twice or more. Are there several time "
+            f"{series} has more than one slice at {count} positions. Are there several time "
             f"points or echoes, or copies of files? Put each into a folder of its own."
         )
     uneven = np.abs(distances - median) > _SPACING_TOLERANCE * median
@@ -256,16 +255,17 @@ def _step(series: DicomSeries, slices: Sequence[_Slice], positions: np.ndarray, 
         gaps = np.rint(distances / median) - 1
         if np.allclose(distances, (gaps + 1) * median, rtol=_SPACING_TOLERANCE) and gaps.sum() > 0:
             raise ImageError(
-                f"{series}: expected a slice every {median:g} mm, {int(gaps.sum())} are missing. Export it again."
+                f"{series}: {int(gaps.sum())} of its slices are missing; there should be one every {median:g} mm. "
+                f"Export it again."
             )
         raise ImageError(
-            f"{series}: expected evenly spaced slices, got distances from {distances.min():g} to "
+            f"{series} has slices at uneven distances, from {distances.min():g} to "
             f"{distances.max():g} mm. Convert it to NIfTI first, with dcm2niix for example."
         )
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     if np.linalg.norm(step / np.linalg.norm(step) - normal) > 1e-2:
         raise ImageError(
-            f"{series}: expected slices one above the other, got a tilted stack (gantry tilt). "
+            f"{series} is tilted: its slices do not lie straight above each other (gantry tilt). "
             f"Convert it to NIfTI first, with dcm2niix for example."
         )
     return step
@@ -284,7 +284,7 @@ def _pixels(series: DicomSeries, slices: Sequence[_Slice]) -> np.ndarray:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ImageError(
-            f"{series}: expected pixels that can be read, got files that are damaged, or compressed in a way that is "
+            f"{series} cannot be read: its files are damaged, or compressed in a way that is "
             f"not known here ({reason}). Export it again, without compression."
         ) from error
     if voxels.dtype == np.float64:

@@ -32,8 +32,8 @@ from monai.transforms import (
 )
 from monai.utils import convert_to_tensor
 
+from rep3d.imaging.nifti import read_image
 from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
-from rep3d.imaging.volumes import read_image
 from rep3d.tasks.config import Intensity, TaskConfig
 
 __all__ = ["augmentation", "preparation"]

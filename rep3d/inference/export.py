@@ -24,7 +24,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.errors import ExportError
+from rep3d.errors import ExportError, MissingComponentError
 from rep3d.inference.engines import TOLERANCE
 from rep3d.inference.sliding import fit_window
 from rep3d.nn.fold import reparameterize, replace_modules
@@ -71,12 +71,13 @@ def export_onnx(
         opset: Version of ONNX's operators.
 
     Raises:
-        ExportError: If packages are missing, the network cannot be exported, or the file computes something else.
+        MissingComponentError: If packages are missing.
+        ExportError: If the network cannot be exported, or the file computes something else.
     """
     missing = [name for name in _ONNX_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExportError(
-            f"ONNX: expected the packages {list(_ONNX_NEEDS)}, {missing} not installed. Say: {INSTALL_ONNX}"
+        raise MissingComponentError(
+            f"Writing ONNX needs packages that are not installed: {', '.join(missing)}. Run: {INSTALL_ONNX}"
         )
     job = _Job(source, path, ".onnx", roi_size)
     program = job.capture()
@@ -136,13 +137,13 @@ class _Job:
     ) -> None:
         self._path = Path(path)
         if self._path.suffix != suffix:
-            raise ExportError(f"expected a file name that ends in {suffix!r}, got {self._path.name!r}.")
+            raise ExportError(f"The file name must end in {suffix!r}, got {self._path.name!r}.")
         try:  # before the long part
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ExportError(f"{self._path}: expected a folder that can be written ({error}).") from error
+            raise ExportError(f"{self._path} cannot be written ({error}). Choose another folder.") from error
         if self._path.is_dir():
-            raise ExportError(f"{self._path}: expected a file to write, got a folder of that name.")
+            raise ExportError(f"{self._path} is a folder. Give the name of a file to write.")
         self.facts: dict[str, Any] = {}
         network: nn.Module
         if isinstance(source, Checkpoint):
@@ -192,8 +193,8 @@ class _Job:
                 checked_with, error = self._check(*load(file))
             if error is not None and not error <= TOLERANCE:
                 raise ExportError(
-                    f"{self._path}: expected the network's probabilities up to {TOLERANCE}, got a difference of"
-                    f" {error:.1e} with {checked_with}. The file was not written; try other versions of the packages."
+                    f"{self._path} was not written: with {checked_with} its probabilities would differ by {error:.1e}"
+                    f" from the network's, more than {TOLERANCE}. Try other versions of the packages."
                 )
             os.replace(file, self._path)
         return Exported(self._path, self._path.stat().st_size, checked_with, error)

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from rep3d.imaging.grid import Geometry
 from rep3d.imaging.resampling import AxisMap, axis_maps
-from rep3d.imaging.volumes import Geometry
 
 __all__ = ["Decision", "decide", "interpolated_map"]
 

@@ -22,17 +22,17 @@ from monai.data import MetaTensor
 from monai.inferers.utils import dense_patch_slices
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.errors import ConfigError, ImageError
+from rep3d.errors import ConfigError, Rep3DError
 from rep3d.fair_lock import device_turn
 from rep3d.imaging.dicom import as_nifti
+from rep3d.imaging.grid import Geometry
+from rep3d.imaging.nifti import write_label, write_share
 from rep3d.imaging.transforms import preparation
-from rep3d.imaging.volumes import Geometry, write_label, write_share
-from rep3d.inference.confidence import label_confidence
 from rep3d.inference.engines import Engine, choose_engine
 from rep3d.inference.label_resampling import decide, interpolated_map
 from rep3d.inference.region import Box
 from rep3d.inference.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
-from rep3d.inference.uncertainty import mean_entropy, regional_mean, voxel_entropy
+from rep3d.inference.uncertainty import label_confidence, mean_entropy, regional_mean, voxel_entropy
 from rep3d.inference.views import VIEWS, check_views
 from rep3d.nn.fold import reparameterize
 
@@ -82,7 +82,8 @@ def choose_device(name: str | None = None) -> torch.device:
         raise ConfigError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices. Use 'auto' or 'cpu'."
+            f"There is no {name!r} here: this machine has {torch.cuda.device_count()} CUDA devices. "
+            f"Use 'auto' or 'cpu'."
         )
     return device
 
@@ -245,8 +246,8 @@ class Predictor:
             cancelled: asked before each window.
 
         Raises:
-            ImageError: if it is no readable three-dimensional image, if the box holds none of its voxels, or if the
-                result would not fit into memory.
+            ImageError: if it is no readable three-dimensional image, or if the box holds none of its voxels.
+            OutOfMemoryError: if the image or the result does not fit into memory.
             ConfigError: if there are not so many views.
             InferenceCancelled: if ``cancelled`` said True; nothing was written.
         """
@@ -293,7 +294,7 @@ class Predictor:
             try:
                 tensor = self._prepare({"image": str(file)})["image"]
             except RuntimeError as error:  # MONAI wraps what a transform raises
-                if isinstance(error.__cause__, ImageError):
+                if isinstance(error.__cause__, Rep3DError):
                     raise error.__cause__ from None
                 raise
             grid = Geometry(tuple(tensor.meta["stored_shape"]), np.asarray(tensor.meta["stored_affine"]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rep3d.errors import ImageError
-from rep3d.imaging.volumes import Geometry
+from rep3d.imaging.grid import Geometry
 
 __all__ = ["Box"]
 
@@ -67,7 +67,7 @@ class Box:
         if self.unit == "voxels":
             low, high = (np.array(corner, dtype=int) for corner in self.corners)
             if (low < 0).any() or (high > np.array(grid.shape)).any():
-                raise ImageError(f"box: expected voxels within {grid.shape}, got {self.corners}")
+                raise ImageError(f"box: {self.corners} reaches outside the image, which has {grid.shape} voxels.")
         else:
             corners = np.array(list(product(*zip(*self.corners, strict=True))))
             inverse = np.linalg.inv(grid.affine)
@@ -76,8 +76,8 @@ class Box:
             high = np.minimum(np.floor(index.max(0) + 1e-3) + 1, grid.shape).astype(int)
         if (low >= high).any():
             raise ImageError(
-                f"box: expected at least one voxel of the image in it, got none: {self.unit} {self.corners} for an "
-                f"image of {grid.shape} voxels"
+                f"box: no voxel of the image is in it. It is {self.unit} {self.corners}, and the image has "
+                f"{grid.shape} voxels."
             )
         x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         return x, y, z

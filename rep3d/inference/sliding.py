@@ -17,7 +17,7 @@ import psutil
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from rep3d.errors import ImageError, InferenceCancelled
+from rep3d.errors import InferenceCancelled, OutOfMemoryError
 from rep3d.fair_lock import device_turn
 from rep3d.inference.engines import Engine
 
@@ -62,15 +62,15 @@ def check_memory(channels: int, shape: tuple[int, ...], maps: int = 1, available
         available: free memory in bytes; None for this machine's.
 
     Raises:
-        ImageError: saying how much is needed, how much there is, and what to do.
+        OutOfMemoryError: saying how much is needed, how much there is, and what to do.
     """
     needed = 4 * math.prod(shape) * (channels * maps + 2)  # and the sum of window weights, and the image itself
     free = psutil.virtual_memory().available if available is None else available
     if needed > free:
-        raise ImageError(
-            f"image: expected the result for {'x'.join(map(str, shape))} voxels and {channels} classes to fit into "
-            f"memory, but it needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
-            f"Restrict it to a box, or use a machine with more memory."
+        raise OutOfMemoryError(
+            f"Not enough memory for an image of {'x'.join(map(str, shape))} voxels and {channels} classes: "
+            f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. "
+            f"Segment a box of it, or use a machine with more memory."
         )
 
 
@@ -102,7 +102,7 @@ class WindowTurns:
     def check(self) -> None:
         """Raises InferenceCancelled where the request is no longer wanted."""
         if self.cancelled is not None and self.cancelled():
-            raise InferenceCancelled("inference: cancelled on request; nothing was written")
+            raise InferenceCancelled("The segmentation was cancelled; nothing was written.")
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Maps windows (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W) on the same device."""
@@ -127,12 +127,12 @@ class WindowTurns:
         _free_cached()
         if windows > 1:
             self._at_once = 1
-            self.fallback = f"the memory of {self.device} did not suffice for {windows} windows at a time: one by one"
+            self.fallback = f"GPU out of memory at batch size {windows}; continued with 1."
             return
         self._on_spare = True
         self.engine = self.spare()
         self.computed_on = torch.device("cpu")
-        self.fallback = f"the memory of {self.device} did not suffice for one window: the CPU took over"
+        self.fallback = "GPU out of memory even at batch size 1; continued on the CPU."
 
 
 def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: WindowTurns) -> torch.Tensor:
@@ -157,7 +157,7 @@ def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: W
         logits = inferer(batch.to(turns.device), turns)
     if logits is None:  # outside the handling of the error, which keeps what was gathered so far in memory
         _free_cached()
-        turns.fallback = turns.fallback or f"the memory of {turns.device} did not suffice for the result: kept in RAM"
+        turns.fallback = turns.fallback or "GPU out of memory for the whole result; kept it in main memory."
         inferer = SlidingWindowInferer(
             window,
             sw_batch_size=BATCH,

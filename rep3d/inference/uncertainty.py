@@ -1,4 +1,4 @@
-"""How unsure a prediction is, in one number that does not grow with the image.
+"""How unsure a prediction is, in one number that does not grow with the image; and how sure it is of each label.
 
 A sum over voxels prefers large images, and a mean over all voxels prefers tight crops: most voxels are background that
 no model doubts. Here each measure is a mean over the same region, the predicted foreground and what is next to it.
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 
 __all__ = [
+    "label_confidence",
     "mean_entropy",
     "mean_margin",
     "mean_variance",
@@ -110,3 +111,23 @@ def regional_mean(amount: torch.Tensor, probabilities: torch.Tensor) -> float:
         return float(amount[region].mean())
     total = float(amount.double().sum())
     return float(amount.double().square().sum()) / total if total > 0 else 0.0
+
+
+def label_confidence(probabilities: torch.Tensor) -> list[float | None]:
+    """Mean probability of each class over the voxels where it is the most probable, on the grid of the probabilities.
+
+    Args:
+        probabilities: (C, D, H, W) softmax output.
+
+    Returns:
+        One number per class, background first; None for a class that is the most probable nowhere.
+    """
+    channels = probabilities.shape[0]
+    counts = torch.zeros(channels, dtype=torch.float64)
+    sums = torch.zeros(channels, dtype=torch.float64)
+    for slab in probabilities.split(_SLICES_AT_ONCE, dim=1):
+        highest, channel = slab.max(0)
+        flat = channel.flatten()
+        counts += torch.bincount(flat, minlength=channels)
+        sums += torch.bincount(flat, weights=highest.flatten().double(), minlength=channels)
+    return [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]

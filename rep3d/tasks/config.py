@@ -216,7 +216,7 @@ class TaskConfig:
 
 def _checked_labels(labels: Mapping[str, int]) -> dict[str, int]:
     if not labels:
-        raise TaskError("task labels: expected at least one foreground label, got none")
+        raise TaskError("A task needs at least one label beside the background.")
     for name, value in labels.items():
         if not isinstance(name, str) or not name.strip():
             raise TaskError(f"task labels: expected non-empty names, got {name!r}")
@@ -231,9 +231,9 @@ def _read_dataset_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TaskError(f"{path}: expected a decathlon dataset.json, could not read it ({error})") from error
+        raise TaskError(f"{path} cannot be read as the dataset.json of a data set ({error}).") from error
     if not isinstance(content, dict):
-        raise TaskError(f"{path}: expected a JSON object, got {type(content).__name__}")
+        raise TaskError(f"{path} must hold a JSON object, got {type(content).__name__}.")
     return content
 
 

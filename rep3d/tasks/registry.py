@@ -149,7 +149,7 @@ def registered_task(name: str) -> TaskConfig:
         TaskError: if there is none.
     """
     if name not in TASKS:
-        raise TaskError(f"unknown task {name!r}: expected one of {', '.join(TASKS)}")
+        raise TaskError(f"There is no task {name!r}. There are: {', '.join(TASKS)}.")
     return TASKS[name]
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -27,7 +25,7 @@ from rep3d.errors import ConfigError, Rep3DError, TrainingError
 from rep3d.inference.predictor import choose_device
 from rep3d.training.loop import TrainPlan, run
 from rep3d.training.settings import TrainProgress, TrainSettings
-from rep3d.training.worker import Worker, leave_group
+from rep3d.training.worker import Worker, end_with_parent, leave_group
 
 __all__ = ["parse_gpus", "train_on", "training_devices"]
 
@@ -44,7 +42,7 @@ def parse_gpus(text: str) -> list[str]:
     """
     present = torch.cuda.device_count()
     if not present:
-        raise ConfigError(f"gpus: expected a machine with CUDA GPUs for {text!r}, this one has none. Leave gpus out.")
+        raise ConfigError(f"gpus {text!r}: this machine has no CUDA GPU. Leave gpus out.")
     if text.strip().lower() == "all":
         return [f"cuda:{index}" for index in range(present)]
     found = []
@@ -54,7 +52,7 @@ def parse_gpus(text: str) -> list[str]:
             raise ConfigError(f"gpus: expected 'all' or numbers such as '0,1', got {text!r}")
         found.append(f"cuda:{int(number)}")
     if len(set(found)) != len(found):
-        raise ConfigError(f"gpus: expected each GPU once, got {text!r}")
+        raise ConfigError(f"gpus {text!r}: name each GPU once.")
     for name in found:
         choose_device(name)
     return found
@@ -148,7 +146,7 @@ def _work(
     sender: Connection,
 ) -> None:
     """One process. A failure is sent with its rank among causes: 0 our own words, 1 a death, 2 anything else."""
-    _end_with_parent()
+    end_with_parent()
     try:
         if start is not None:
             plan = dataclasses.replace(plan, start=load_checkpoint(start))
@@ -172,15 +170,3 @@ def _work(
     except Exception as error:
         sender.send((2, TrainingError(f"training on {devices[rank]}: {type(error).__name__}: {error}")))
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, even while it waits for another one's gradients."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

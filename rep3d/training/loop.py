@@ -31,8 +31,8 @@ from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import CheckpointError, TrainingError
+from rep3d.imaging.labels import check_label
 from rep3d.imaging.transforms import augmentation, preparation
-from rep3d.imaging.volumes import check_label
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig
@@ -103,7 +103,7 @@ def check_start(task: TaskConfig, start: Checkpoint | None) -> None:
     """
     if start is not None and start.task.labels != task.labels:
         raise CheckpointError(
-            f"warm start: expected a checkpoint with the labels {dict(task.labels)}, got one with "
+            f"The model to go on from has other labels: expected {dict(task.labels)}, got "
             f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
         )
 
@@ -243,7 +243,7 @@ class _Loop:
             if self.state is not None:
                 self.state.remove()  # resumed, it would only fail again
             raise TrainingError(
-                f"training: the loss became {loss} at iteration {self.iteration}; nothing was published. "
+                f"The training failed: its loss became {loss} at iteration {self.iteration}. Nothing was published. "
                 f"Train again with a smaller learning_rate than {self.settings.learning_rate:g}."
             )
         self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss

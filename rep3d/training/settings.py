@@ -64,7 +64,7 @@ class TrainSettings:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low_ <= value <= high_:
                 raise ConfigError(f"{name}: expected a number from {low_:g} to {high_:g}, got {value!r}")
         if self.max_minutes == 0 or self.learning_rate == 0:
-            raise ConfigError("max_minutes and learning_rate: expected more than 0, got 0")
+            raise ConfigError("max_minutes and learning_rate must be more than 0.")
         for name, choices in (("preset", sorted(PRESETS)), ("variant", list(SPATIAL_PRIORS))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
@@ -86,9 +86,7 @@ class TrainSettings:
                 f"gpus: expected how many, or a list such as [0, 1] or ['cuda:0', 'cuda:1'], got {gpus!r}"
             )
         if self.device == "cpu":
-            raise ConfigError(
-                "gpus: expected no device beside it, or a GPU, got device 'cpu'. Leave out one of the two."
-            )
+            raise ConfigError("gpus and device 'cpu' contradict each other. Leave out one of the two.")
         if not isinstance(gpus, int):
             object.__setattr__(self, "gpus", tuple(gpus))
 

@@ -19,7 +19,7 @@ import torch
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import NoCasesError, TaskError
-from rep3d.imaging.volumes import geometry
+from rep3d.imaging.nifti import geometry
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig
@@ -64,7 +64,7 @@ def task_for_cases(
         ImageError: if one of them is not readable.
     """
     if not images:
-        raise TaskError("task: expected at least one image to read the voxel size from, got none")
+        raise TaskError("There is no image to read the voxel size from. Add an image first.")
     spacings, sizes = [], []
     for image in images:
         grid = geometry(image)
@@ -140,7 +140,7 @@ def train(
             touched.
     """
     if not cases:
-        raise NoCasesError("training: expected at least one labelled case, got none. Submit a label first.")
+        raise NoCasesError("There is nothing to train on: no case has a label. Submit a label first.")
     refuse_overlap(cases, validation)
     case_weights(cases, weights)
     check_start(task, start)

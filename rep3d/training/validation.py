@@ -37,7 +37,7 @@ def refuse_overlap(cases: Sequence[Case], validation: Sequence[Case]) -> None:
     both = sorted({case.id for case in cases} & {case.id for case in validation})
     if both:
         raise ConfigError(
-            f"validation: expected cases that are not trained on, got {both[:5]} ({len(both)} cases) in both lists. "
+            f"Cases to measure on must not be trained on, but {both[:5]} ({len(both)} cases) are in both lists. "
             f"Leave them out of one."
         )
 
@@ -71,8 +71,9 @@ def choose_validation(
     fresh = [case for case in cases if case.id not in set(trained_on)]
     if count < 0 or count > len(fresh) or count >= len(cases):
         raise ConfigError(
-            f"validation: expected from 0 to {max(0, min(len(fresh), len(cases) - 1))} cases ({len(cases)} are there, "
-            f"the model was trained on {len(cases) - len(fresh)} of them, one must be left to train on), got {count}"
+            f"Cannot hold out {count} cases: expected from 0 to {max(0, min(len(fresh), len(cases) - 1))}. "
+            f"{len(cases)} are there, the model was trained on {len(cases) - len(fresh)} of them, and one must be left "
+            f"to train on."
         )
     chosen = {case.id for case in _shuffled(fresh)[:count]}
     return [case for case in cases if case.id not in chosen], [case for case in cases if case.id in chosen]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,7 @@ import torch.distributed
 
 from rep3d.errors import TrainingError
 
-__all__ = ["Worker", "leave_group"]
+__all__ = ["Worker", "end_with_parent", "leave_group"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Worker:
         torch.distributed.all_gather(totals, total)
         if len({float(value) for value in totals}) > 1:
             raise TrainingError(
-                f"training: expected the same weights in all {self.size} processes, got sums {totals}; nothing was "
-                f"saved. Train again on one device."
+                f"The training failed: its {self.size} processes came to different weights (sums {totals}). Nothing "
+                f"was saved. Train again on one device."
             )
 
 
@@ -84,3 +86,15 @@ def leave_group() -> None:
         sys.stderr.flush()
         os._exit(0)
     torch.distributed.destroy_process_group()
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, even while it waits for another one's gradients."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -81,7 +81,7 @@ class VersionStore:
         """
         if version_number(name) is None or not self._record_file(name).is_file():
             known = ", ".join(record.version for record in self.list()) or "none"
-            raise UnknownVersionError(f"version: expected one of {known}, got {name[:100]!r}")
+            raise UnknownVersionError(f"There is no version {name[:100]!r}. There are: {known}.")
         return VersionRecord.read(self._record_file(name))
 
     def published(self) -> str | None:
@@ -101,7 +101,8 @@ class VersionStore:
         """
         if (deleted := self.get(name).deleted) is not None:
             raise UnknownVersionError(
-                f"version {name}: its weights were deleted on {deleted['time']} by {deleted['by']}; its record remains"
+                f"The weights of version {name} were deleted on {deleted['time']} by {deleted['by']}; "
+                f"its record remains."
             )
         return self._folder / name / "model.pt"
 
@@ -160,7 +161,9 @@ class VersionStore:
             if now == name:
                 return self.get(name)
             if instead_of is not None and now != instead_of:
-                raise VersionError(f"version {name}: expected {instead_of} to be published, but {now} is by now")
+                raise VersionError(
+                    f"Version {name} was not published: it was to replace {instead_of}, but {now} is published by now."
+                )
             self._publish(name, by, reason, rollback=False)
             return self.get(name)
 
@@ -183,8 +186,7 @@ class VersionStore:
             target = next((name for name in reversed(earlier) if name in kept), None)
             if target is None:
                 raise VersionError(
-                    f"roll back: expected a version that was published before {now}, got none that is kept. "
-                    f"Publish one by its name."
+                    f"Cannot roll back: no version that was published before {now} is kept. Publish one by its name."
                 )
             self._publish(target, by, reason or f"rolled back from {now}", rollback=True)
             return self.get(target)
@@ -199,7 +201,7 @@ class VersionStore:
         with self._locked():
             file = self.checkpoint(name)
             if name == self._published_version():
-                raise VersionError(f"version {name}: it is the published one. Publish another one, then delete this.")
+                raise VersionError(f"Version {name} is published, so it cannot be deleted. Publish another one first.")
             record = dataclasses.replace(self.get(name), deleted={"time": utc_now(), "by": by})
             record.write(self._record_file(name))
             file.unlink()
@@ -321,8 +323,8 @@ class VersionStore:
         _, facts = read_checkpoint_task(file)
         if not self._is_version(name, facts) or facts.get("version") != name:
             raise CheckpointError(
-                f"{file}: expected the weights of version {name}, got those of {facts.get('version')!r}. "
-                f"The file was replaced: put a copy back, or publish another version."
+                f"{file} was replaced: it holds the weights of {facts.get('version')!r}, not of {name}. "
+                f"To go on, put a copy back, or publish another version."
             )
         entries = self._effective_log()
         entry = {"version": name, "by": by, "time": utc_now(), "reason": reason, "rollback": rollback}
@@ -354,7 +356,7 @@ class VersionStore:
                 yield
         except Timeout as error:
             raise VersionError(
-                f"{self.root}: another process has been changing the versions for {_LOCK_SECONDS:g} s. Try again."
+                f"Another process has been changing the versions in {self.root} for {_LOCK_SECONDS:g} s. Try again."
             ) from error
 
 

@@ -1,4 +1,7 @@
-"""A real MONAI Label server process for tests: started on a free port of this machine only, stopped by its own id.
+"""A real MONAI Label server process for tests: on a free port of this machine only, stopped by its own id.
+
+Most are forked from a process that has imported MONAI Label already (:mod:`tests.app.forks`); tests of the start itself
+and of kills start theirs as users do.
 
 Tests talk to it over HTTP, as clients do; what it logs is kept in a file, so that refusals to start can be read.
 """
@@ -19,10 +22,10 @@ from typing import Any
 import psutil
 import requests
 
+from tests.app.forks import APP_DIR, ROOT, Forked, popen
+
 __all__ = ["APP_DIR", "ROOT", "AppServer", "free_port"]
 
-ROOT = Path(__file__).resolve().parents[2]
-APP_DIR = ROOT / "apps" / "rep3d_label"
 HOST = "127.0.0.1"
 _START_SECONDS = 180.0
 _STOP_SECONDS = 30.0
@@ -46,6 +49,7 @@ class AppServer:
         port: port to listen on, or None for a free one.
         prefix: a command to run the server by, such as one that takes rights away.
         scores_by_itself: whether it computes scores that are missing in the background, which takes a core for a while.
+        forked: whether it may be forked, or must be started by its command.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class AppServer:
         port: int | None = None,
         prefix: Sequence[str] = (),
         scores_by_itself: bool = False,
+        forked: bool = True,
     ) -> None:
         self.studies = studies
         self.port = port or free_port()
@@ -67,7 +72,8 @@ class AppServer:
         settings: Sequence[str] = [part for pair in (conf or {}).items() for part in ("--conf", *pair)]
         self._command = [*prefix, sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
         self._command += ["--studies", str(studies), "--host", HOST, "--port", str(self.port), *settings]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._popen: Any = popen if forked and app == APP_DIR else subprocess.Popen
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def orderly(self) -> bool:
@@ -93,7 +99,7 @@ class AppServer:
         watch = {"MONAI_LABEL_AUTO_UPDATE_SCORING": str(self._scores_by_itself).lower()}
         environment = {**os.environ, **folders, **watch}
         with self.log_file.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = self._popen(
                 self._command,
                 stdout=log,
                 stderr=subprocess.STDOUT,

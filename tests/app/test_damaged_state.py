@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 from lib import app as app_module
 from lib.app import Rep3DLabelApp
-from lib.errors import StartupError
+from lib.errors import RequestError, StartupError
+from lib.training.cases import find_cases, split_cases
 from monailabel.config import settings
 
 from rep3d.errors import DamagedFileError
@@ -149,7 +152,7 @@ def test_an_earlier_label_whose_record_is_damaged_is_there_but_not_restored(stud
     assert entry["replaced"] == before["replaced"]
     file, _ = app.datastore().history.find("case_1", REPLACED)
     assert file.is_file()
-    with pytest.raises(Exception, match="may not be the server's"):  # its voxel values may be a client's
+    with pytest.raises(RequestError, match="may be a client's own"):
         app.datastore().restore_label("case_1", REPLACED, "anna")
 
 
@@ -165,10 +168,7 @@ def test_a_map_that_is_not_certain_is_not_made_up(studies: Path, start: Start) -
     assert (studies / "rep3d" / "labels.json").read_bytes() == content
 
 
-def _five(studies: Path) -> Any:
-    import nibabel as nib
-    import numpy as np
-
+def _five(studies: Path) -> np.ndarray:
     values = np.asanyarray(nib.load(studies / "labels" / "final" / "case_0.nii.gz").dataobj)
     return np.where(values == 1, 5, values).astype(np.uint8)
 
@@ -178,8 +178,6 @@ def test_roles_that_are_damaged_later_stop_the_training_only(studies: Path, star
     content = _damage(studies, f"{MODEL}/roles.json", "cut")
     assert {case["role"] for case in app.case_book.cases()} == {None}
     assert _told(app, f"{MODEL}/roles.json")["kept"] is None
-    from lib.training.cases import find_cases, split_cases
-
     served = app.served["rep3d"]
     with pytest.raises(DamagedFileError, match=r"roles\.json"):
         split_cases(served.setup, served.versions, find_cases(served.setup, app.datastore()))

@@ -9,11 +9,11 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import Rep3DLabelLib
 from Rep3DLabelLib import connection
 from Rep3DLabelLib.client import Rep3DClient
-from Rep3DLabelLib.client.multipart import parse_multipart
 from Rep3DLabelLib.errors import (
     BadAnswer,
     ConflictError,
@@ -27,24 +27,15 @@ from Rep3DLabelLib.errors import (
     ServerUnreachable,
     WrongAppError,
 )
-from requests_toolbelt import MultipartEncoder
+
+from tests.voxel_bodies import VOXELS, array_of, packed, unpacked, voxels_of
 
 ODD_ID = "Jürgen #1 50%&tag=x/ä +.nii"
-IMAGE = gzip.compress(os.urandom(200_000))
-LABEL = gzip.compress(bytes(range(256)) * 300)
-
-
-def infer_answer(label=LABEL, params=None, filename="tmpx.nii.gz"):
-    """Build an answer as the real server does."""
-    fields = {"params": (None, json.dumps({} if params is None else params), "application/json")}
-    if label is not None:
-        fields["image"] = (filename, label, "application/octet-stream")
-    encoder = MultipartEncoder(fields=fields)
-    return encoder.to_string(), {"Content-Type": encoder.content_type}
-
-
-def sent_form(request):
-    return parse_multipart(request.body, request.headers["content-type"])
+QUOTED = "J%C3%BCrgen%20%231%2050%25%26tag%3Dx%2F%C3%A4%20%2B.nii"
+AFFINE = np.array([[-0.7, 0.1, 0, 12.5], [0.1, 0.7, 0, -9], [0, 0, 3.1, 1 / 3], [0, 0, 0, 1]])
+IMAGE = np.random.default_rng(0).integers(-1000, 2000, (40, 50, 60)).astype(np.int16)
+LABEL = (IMAGE > 1500).astype(np.uint8)
+FACTS = {"label_names": {"a": 1}, "version": "v1"}
 
 
 def test_the_client_imports_only_the_standard_library_and_requests():
@@ -68,7 +59,7 @@ def test_the_client_imports_only_the_standard_library_and_requests():
                 pending += [found] if found not in seen else []
             for root in roots:
                 assert root == "requests" or root in sys.stdlib_module_names, f"{module} imports {root}"
-    assert {"client", "transport", "errors", "multipart"} <= {module.stem for module in seen}
+    assert {"client", "transport", "errors", "voxels"} <= {module.stem for module in seen}
 
 
 # ---- the server
@@ -80,9 +71,9 @@ def test_info_is_typed(client):
     assert list(info.labels.items()) == [("Anterior", 1), ("Posterior", 2)]
     assert info.models["rep3d"].description == "Rep3D"
     assert info.strategies == {"random": "Random", "uncertainty": "Most uncertain first"}
-    assert info.trainers == {"rep3d": "Trains Rep3D"} and info.scoring == {"uncertainty": "Mean entropy"}
+    assert info.models["rep3d"].trainable and not info.models["rep3d"].error
     assert (info.published_version, info.device) == ("7", "cpu")
-    assert (info.total, info.completed, info.label_tags) == (12, 3, {"final": 3, "original": 5})
+    assert (info.total, info.completed) == (12, 3)
 
 
 def test_connection_is_ready(client):
@@ -100,7 +91,7 @@ def test_connection_is_ready(client):
         ({"status": 429, "content": {"detail": "later"}}, connection.BUSY, "later"),
         ({"content": {}, "delay": 0.6}, connection.BUSY, "0.2 s"),
         ({"status": 500, "content": b"Internal Server Error"}, connection.FAILED, "Internal Server Error"),
-        ({"status": 404, "content": b"nothing here"}, connection.WRONG_APP, "another program"),
+        ({"status": 404, "content": b"nothing here"}, connection.WRONG_APP, "Another program"),
         ({"content": b"<!DOCTYPE html><html><title>PACS</title></html>"}, connection.WRONG_APP, "PACS"),
         ({"content": {"models": {"spleen": {}}, "name": "Radiology"}}, connection.WRONG_APP, "Radiology"),
         ({"content": [1, 2]}, connection.WRONG_APP, "MONAI Label"),
@@ -138,9 +129,10 @@ def test_info_refuses_another_app(server, client):
 
 
 def test_next_sample(server, connect):
-    server.on("POST", "/activelearning/random", {"id": ODD_ID, "name": "Case 1", "ts": 5})
+    server.on("POST", "/activelearning/random", {"id": ODD_ID, "name": "Case 1", "reason": "r", "leased_until": None})
     sample = connect(client_id="anna").next_sample("random")
-    assert (sample.id, sample.name, sample.info["ts"]) == (ODD_ID, "Case 1", 5)
+    assert (sample.id, sample.name, sample.strategy) == (ODD_ID, "Case 1", "random")
+    assert (sample.reason, sample.leased_until) == ("r", "")
     assert json.loads(server.received[-1].body) == {"client_id": "anna"}
 
 
@@ -164,124 +156,115 @@ def test_a_name_that_leads_elsewhere_is_not_sent(server, client, name):
     assert not server.received
 
 
-def test_download_image_with_an_odd_id(server, client, tmp_path):
-    server.on("GET", "/datastore/image", IMAGE)
-    path = client.download_image(ODD_ID, tmp_path / "a.nii.gz")
-    assert path.read_bytes() == IMAGE
-    assert server.received[-1].query == {"image": ODD_ID}
-    assert os.listdir(tmp_path) == ["a.nii.gz"]
+@pytest.mark.parametrize("encoding", ["gzip", ""])
+def test_an_images_voxels(server, client, tmp_path, encoding):
+    content = packed({"image": IMAGE}, AFFINE)
+    headers = {**VOXELS, "Content-Encoding": encoding} if encoding else VOXELS
+    server.on("GET", f"/rep3d/voxels/images/{ODD_ID}", gzip.compress(content) if encoding else content, headers=headers)
+    voxels = client.image(ODD_ID, tmp_path)
+    assert np.array_equal(array_of(voxels), IMAGE) and np.array_equal(voxels.affine, AFFINE)
+    assert (voxels.shape, voxels.dtype) == (IMAGE.shape, "<i2")
+    assert server.received[-1].target == f"/rep3d/voxels/images/{QUOTED}"
+    assert server.received[-1].headers["accept-encoding"] == "identity"  # on this computer
+    assert os.listdir(tmp_path) == [voxels.path.name]
 
 
-@pytest.mark.parametrize(
-    ("name", "stored"),
-    [
-        ('attachment; filename="scan.nii.gz"', "scan.nii.gz"),
-        ("attachment; filename*=utf-8''J%C3%BCrgen%201.nii.gz", "Jürgen 1.nii.gz"),
-        ('attachment; filename="../../evil.nii.gz"', "evil.nii.gz"),
-        ('attachment; filename=".."', "a_b.nii.gz"),
-        ("", "a_b.nii.gz"),
-    ],
-)
-def test_download_into_a_folder_keeps_a_safe_name(server, client, tmp_path, name, stored):
-    server.on("GET", "/datastore/image", IMAGE, headers={"Content-Disposition": name} if name else {})
-    folder = tmp_path / "in" / "here"
-    folder.mkdir(parents=True)
-    assert client.download_image("a/b", folder) == folder / stored
-    assert os.listdir(folder) == [stored]
+def test_a_labels_voxels(server, client, tmp_path):
+    server.on("GET", "/rep3d/voxels/labels/a", packed({"label": LABEL}, AFFINE), headers=VOXELS)
+    assert np.array_equal(array_of(client.label("a", "final", tmp_path)), LABEL)
+    assert server.received[-1].query == {"tag": "final"}
+
+
+GOOD = packed({"image": IMAGE})
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        {"content": IMAGE, "cut_after": 5000},
-        {"content": IMAGE[:-9], "announce": False},
-        {"content": IMAGE[:5000]},
+        {"content": GOOD, "cut_after": 5000},
+        {"content": GOOD[:5000], "announce": False},
+        {"content": GOOD[:20], "announce": False},
+        {"content": GOOD + b"x"},
+        {"content": GOOD[:-1] + b"x"},
+        {"content": gzip.compress(GOOD)[:-5000], "announce": False, "headers": {**VOXELS, "Content-Encoding": "gzip"}},
+        {"content": packed({"image": IMAGE}, dtype="<f4")},
+        {"content": packed({"image": IMAGE}, dtype="O")},
+        {"content": packed({"image": IMAGE}, dtype=None)},
+        {"content": packed({"image": IMAGE}, shape=[40, 50])},
+        {"content": packed({"image": IMAGE}, shape="big")},
+        {"content": packed({"image": IMAGE}, affine=[[1, 0], [0, 1]])},
+        {"content": packed({"image": IMAGE}, crc32=1)},
+        {"content": packed({"image": IMAGE}, bytes=7)},
+        {"content": packed({"other": IMAGE})},
         {"content": b""},
-        {"content": b"not compressed"},
+        {"content": b"[]\n"},
+        {"content": b"\n"},
+        {"content": b"x" * 3_000_000},
         {"content": b"<html><title>Login</title></html>", "headers": {"Content-Type": "text/html"}},
-        {"content": {}},
-        {"content": IMAGE, "headers": {"Content-Disposition": 'attachment; filename="a.nrrd"'}},
+        {"content": {}, "headers": {"Content-Type": "application/json"}},
     ],
 )
-def test_a_bad_download_leaves_the_old_file_alone(server, client, tmp_path, answer):
-    server.on("GET", "/datastore/image", **answer)
-    target = tmp_path / "a.nii.gz"
-    target.write_bytes(b"old")
+def test_bad_voxels_leave_no_file(server, client, tmp_path, answer):
+    server.on("GET", "/rep3d/voxels/images/a", **{"headers": VOXELS, **answer})
     with pytest.raises(BadAnswer):
-        client.download_image("a", target)
-    assert target.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.nii.gz"]
-
-
-@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/json"])
-def test_a_web_page_is_not_stored_as_an_image(server, client, tmp_path, kind):
-    server.on("GET", "/datastore/image", b"not an image", headers={"Content-Type": kind})
-    with pytest.raises(BadAnswer, match="Expected an image file"):
-        client.download_image("a", tmp_path / "a.nii")
-    assert os.listdir(tmp_path) == []
+        client.image("a", tmp_path)
+    assert os.listdir(tmp_path) == [] or answer["content"] == packed({"other": IMAGE})
 
 
 def test_a_download_that_stalls_times_out(server, connect, tmp_path):
-    server.on("GET", "/datastore/image", IMAGE, pause=0.8)
+    server.on("GET", "/rep3d/voxels/images/a", GOOD, headers=VOXELS, pause=0.8)
     with pytest.raises(ServerTimeout):
-        connect(timeouts={"transfer": 0.2}).download_image("a", tmp_path / "a.nii.gz")
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_uncompressed_download_that_is_cut(server, client, tmp_path):
-    """Slicer's urllib3 may be older than 2.0, which does not compare the length with what came."""
-    server.on("GET", "/datastore/image", bytes(100_000), cut_after=90_000)
-    with pytest.raises(BadAnswer, match="cut"):
-        client.download_image("a", tmp_path / "a.nii")
+        connect(timeouts={"transfer": 0.2}).image("a", tmp_path)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_download_needs_its_folder(server, client, tmp_path):
-    server.on("GET", "/datastore/image", IMAGE)
-    with pytest.raises(LocalProblem, match="folder"):
-        client.download_image("a", tmp_path / "missing" / "a.nii.gz")
-
-
-def test_an_uncompressed_image_is_not_checked_as_compressed(server, client, tmp_path):
-    server.on("GET", "/datastore/image", b"n+1 data")
-    assert client.download_image("a", tmp_path / "a.nii").read_bytes() == b"n+1 data"
+    server.on("GET", "/rep3d/voxels/images/a", GOOD, headers=VOXELS)
+    with pytest.raises(LocalProblem, match="Cannot write"):
+        client.image("a", tmp_path / "missing")
 
 
 def test_unknown_image(server, client, tmp_path):
-    server.on("GET", "/datastore/image", {"detail": "There is no image 'a'"}, status=404)
+    server.on("GET", "/rep3d/voxels/images/a", {"detail": "There is no image 'a'"}, status=404)
     with pytest.raises(NotFoundError, match="no image 'a'") as caught:
-        client.download_image("a", tmp_path / "a.nii.gz")
+        client.image("a", tmp_path)
     assert (caught.value.status, caught.value.detail) == (404, "There is no image 'a'")
 
 
-def test_download_label(server, client, tmp_path):
-    server.on("GET", "/datastore/label", LABEL)
-    assert client.download_label(ODD_ID, "final", tmp_path / "l.nii.gz").read_bytes() == LABEL
-    assert server.received[-1].query == {"label": ODD_ID, "tag": "final"}
-
-
-def test_upload_image(server, connect, tmp_path):
-    server.on("PUT", "/datastore/image", {"image": "p.1.final"})
-    source = tmp_path / "p.1.final.nii.gz"
-    source.write_bytes(IMAGE)
-    assert connect(client_id="anna").upload_image(source) == "p.1.final"
+def test_add_image(server, connect, tmp_path):
+    server.on("PUT", "/rep3d/voxels/images/p.1.final", {"image": "p.1.final"})
+    assert connect(client_id="anna").add_image("p.1.final", voxels_of(IMAGE, tmp_path / "v.raw", AFFINE)) == "p.1.final"
     request = server.received[-1]
-    assert request.query == {"image": "p.1.final"}
     assert request.headers["content-length"] == str(len(request.body)) and "transfer-encoding" not in request.headers
-    form = sent_form(request)
-    assert form["file"].content == IMAGE and json.loads(form["params"].content) == {"client_id": "anna"}
-    assert form["file"].filename == "file.nii.gz"  # the server takes all after the first dot for the suffix
+    about, arrays = unpacked(request.body)
+    assert np.array_equal(arrays["image"], IMAGE) and np.array_equal(about["affine"], AFFINE)
+    assert about["params"] == {"client_id": "anna"} and os.listdir(tmp_path) == ["v.raw"]
+    server.on("PUT", "/rep3d/voxels/images/a", {})
+    with pytest.raises(BadAnswer, match="did not confirm"):
+        connect().add_image("a", voxels_of(IMAGE, tmp_path / "v.raw"))
 
 
 def test_submit_label(server, client, tmp_path):
-    server.on("PUT", "/datastore/label", {"image": ODD_ID, "label": "l7", "note": "kept"})
-    source = tmp_path / "l.nii.gz"
-    source.write_bytes(LABEL)
-    done = client.submit_label(ODD_ID, source, params={"minutes": 3})
-    assert (done.image_id, done.label_id, done.tag, done.answer["note"]) == (ODD_ID, "l7", "final", "kept")
+    server.on("PUT", f"/rep3d/voxels/labels/{ODD_ID}", {"image": ODD_ID, "label": "l7", "duplicate": True})
+    done = client.submit_label(ODD_ID, voxels_of(LABEL, tmp_path / "v.raw", AFFINE), params={"minutes": 3})
+    assert (done.image_id, done.duplicate, done.remapped, done.resampled) == (ODD_ID, True, False, False)
     request = server.received[-1]
-    assert request.query == {"image": ODD_ID, "tag": "final"}
-    assert sent_form(request)["label"].content == LABEL
-    assert json.loads(sent_form(request)["params"].content) == {"minutes": 3}
+    assert request.query == {"tag": "final"} and request.headers["content-type"] == VOXELS["Content-Type"]
+    about, arrays = unpacked(request.body)
+    assert np.array_equal(arrays["label"], LABEL) and about["params"] == {"minutes": 3}
+    server.on("PUT", "/rep3d/voxels/labels/a", ["stored"])
+    with pytest.raises(BadAnswer, match="did not confirm"):
+        client.submit_label("a", voxels_of(LABEL, tmp_path / "v.raw"))
+
+
+def test_voxels_are_compressed_on_their_way_to_another_computer(server, client, tmp_path):
+    client._transport.packs = True
+    server.on("PUT", "/rep3d/voxels/labels/a", {"label": "a"})
+    client.submit_label("a", voxels_of(LABEL, tmp_path / "v.raw"))
+    request = server.received[-1]
+    assert request.headers["content-encoding"] == "gzip" and len(request.body) < LABEL.size / 2
+    assert np.array_equal(unpacked(gzip.decompress(request.body))[1]["label"], LABEL)
+    assert not Rep3DClient("127.0.0.1:1")._transport.packs and Rep3DClient("server.example:1")._transport.packs
 
 
 def test_a_refused_label_says_why(server, client, tmp_path):
@@ -289,112 +272,76 @@ def test_a_refused_label_says_why(server, client, tmp_path):
         {"loc": ["query", "image"], "msg": "Field required", "type": "missing"},
         {"loc": ["body", "label"], "msg": "Value error", "type": "value_error"},
     ]
-    server.on("PUT", "/datastore/label", {"detail": detail}, status=422)
-    source = tmp_path / "l.nii.gz"
-    source.write_bytes(LABEL)
+    server.on("PUT", "/rep3d/voxels/labels/a", {"detail": detail}, status=422)
     with pytest.raises(InvalidRequestError, match="query image: Field required; body label: Value error"):
-        client.submit_label("a", source)
+        client.submit_label("a", voxels_of(LABEL, tmp_path / "v.raw"))
 
 
 @pytest.mark.parametrize("trouble", [{"reset": True}, {"status": 503}, {"content": {}, "delay": 0.6}])
 def test_an_upload_is_never_sent_twice(server, connect, tmp_path, trouble):
-    server.on("PUT", "/datastore/label", **trouble)
-    source = tmp_path / "l.nii.gz"
-    source.write_bytes(LABEL)
+    server.on("PUT", "/rep3d/voxels/labels/a", **trouble)
     with pytest.raises((ServerUnreachable, ServerBusy, ServerTimeout)):
-        connect(timeouts={"transfer": 0.2}).submit_label("a", source)
-    assert len(server.received) == 1
+        connect(timeouts={"transfer": 0.2}).submit_label("a", voxels_of(LABEL, tmp_path / "v.raw"))
+    assert len(server.received) == 1 and os.listdir(tmp_path) == ["v.raw"]
 
 
-@pytest.mark.parametrize("content", [None, b""])
-def test_a_missing_or_empty_file_is_not_sent(server, client, tmp_path, content):
-    source = tmp_path / "l.nii.gz"
-    if content is not None:
-        source.write_bytes(content)
+def test_a_missing_file_is_not_sent(server, client, tmp_path):
+    source = voxels_of(LABEL, tmp_path / "v.raw")
+    source.path.unlink()
     with pytest.raises(LocalProblem):
         client.submit_label("a", source)
     assert not server.received
-
-
-def test_datastore(server, client):
-    objects = {
-        "b": {"image": {"ext": ".nii.gz", "info": {"ts": 1}}, "labels": {"original": {}, "final": {}}},
-        "a": {"image": {"ext": ".nii.gz", "info": {}}, "labels": {}},
-    }
-    server.on("GET", "/datastore/", {"name": "store", "objects": objects})
-    store = client.datastore()
-    assert [(case.id, case.tags) for case in store.cases] == [("a", ()), ("b", ("final", "original"))]
-    assert [case.id for case in store.with_tag("final")] == ["b"] and store.cases[1].info == {"ts": 1}
-    assert server.received[-1].query == {"output": "all"}
 
 
 # ---- segmentation
 
 
 def test_infer(server, client, tmp_path):
-    content, headers = infer_answer(params={"uncertainty": 0.25, "name": "ä"})
-    server.on("POST", "/infer/rep3d", content, headers=headers)
-    result = client.infer(ODD_ID, tmp_path / "l.nii.gz", params={"device": "cpu"})
-    assert result.label_path.read_bytes() == LABEL and result.params == {"uncertainty": 0.25, "name": "ä"}
+    told = {**FACTS, "uncertainty": 0.25, "device": "cpu", "latencies": {"total": 1.5}, "missing_labels": ["b"]}
+    told.update(confidence={"a": 0.9, "b": None}, fallback="on the CPU")
+    shares = np.linspace(0, 1, LABEL.size, dtype=np.float32).reshape(LABEL.shape)
+    content = packed({"label": LABEL, "uncertainty": shares}, AFFINE, told)
+    server.on("POST", "/rep3d/voxels/infer/rep3d", content, headers=VOXELS)
+    result = client.infer(ODD_ID, tmp_path, params={"views": 2})
+    assert np.array_equal(array_of(result.label), LABEL) and np.array_equal(array_of(result.uncertainty), shares)
+    facts = result.facts
+    assert (facts.labels, facts.version, facts.device, facts.seconds) == ({"a": 1}, "v1", "cpu", 1.5)
+    assert (facts.uncertainty, facts.confidence, facts.missing, facts.note) == (0.25, {"a": 0.9}, ("b",), "on the CPU")
     request = server.received[-1]
-    assert request.query == {"image": ODD_ID, "output": "all"}
-    assert request.body == b"params=%7B%22device%22%3A+%22cpu%22%7D"
+    assert request.query == {"image": ODD_ID} and json.loads(request.body) == {"views": 2}
 
 
-def test_infer_file(server, client, tmp_path):
-    content, headers = infer_answer()
-    server.on("POST", "/infer/rep3d", content, headers=headers)
-    source = tmp_path / "Müller.nii.gz"
-    source.write_bytes(IMAGE)
-    result = client.infer_file(source, tmp_path, params={"device": "cpu"})
-    assert result.label_path == tmp_path / "tmpx.nii.gz" and result.label_path.read_bytes() == LABEL
-    request = server.received[-1]
-    assert request.query == {"output": "all"}
-    form = sent_form(request)
-    assert form["file"].content == IMAGE and json.loads(form["params"].content) == {"device": "cpu"}
-    assert b"ller" not in request.body.replace(IMAGE, b"")  # file names often are patients' names
-
-
-@pytest.mark.parametrize("cut", [100, 40_000])
-def test_a_cut_segmentation_is_not_kept(server, client, tmp_path, cut):
-    content, headers = infer_answer(os.urandom(80_000), filename="l.nii")
-    target = tmp_path / "l.nii"
-    server.on("POST", "/infer/rep3d", content, headers=headers, cut_after=cut)
-    with pytest.raises(BadAnswer):
-        client.infer("a", target)
-    server.on("POST", "/infer/rep3d", content[:cut], headers=headers)
-    with pytest.raises(BadAnswer):
-        client.infer("a", target)
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("answer", [{"content": {"note": "no label"}}, {"content": None}, {"content": b"\x00\xff"}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": {"note": "no label"}},
+        {"content": None},
+        {"content": packed({"image": LABEL}, None, FACTS), "headers": VOXELS},
+        {"content": packed({"label": LABEL}), "headers": VOXELS},
+        {"content": packed({"label": LABEL}, None, {"label_names": {"a": "1"}}), "headers": VOXELS},
+    ],
+)
 def test_an_answer_without_a_label_is_bad(server, client, tmp_path, answer):
-    server.on("POST", "/infer/rep3d", **answer)
+    server.on("POST", "/rep3d/voxels/infer/rep3d", **answer)
     with pytest.raises(BadAnswer):
-        client.infer("a", tmp_path / "l.nii.gz")
-    content, headers = infer_answer(label=None)
-    server.on("POST", "/infer/rep3d", content, headers=headers)
-    with pytest.raises(BadAnswer, match="image"):
-        client.infer("a", tmp_path / "l.nii.gz")
+        client.infer("a", tmp_path)
 
 
 def test_no_model_yet(server, client, tmp_path):
-    server.on("POST", "/infer/rep3d", {"detail": "Train first"}, status=409)
+    server.on("POST", "/rep3d/voxels/infer/rep3d", {"detail": "Train first"}, status=409)
     with pytest.raises(ConflictError, match="Train first"):
-        client.infer("a", tmp_path / "l.nii.gz")
+        client.infer("a", tmp_path)
 
 
 def test_inference_has_its_own_time_limit(server, connect, tmp_path):
-    content, headers = infer_answer()
-    server.on("POST", "/infer/rep3d", content, headers=headers, delay=0.5)
-    assert connect(timeouts={"read": 0.1, "infer": 5.0}).infer("a", tmp_path / "l.nii.gz").params == {}
+    server.on("POST", "/rep3d/voxels/infer/rep3d", packed({"label": LABEL}, None, FACTS), headers=VOXELS, delay=0.5)
+    assert connect(timeouts={"read": 0.1, "infer": 5.0}).infer("a", tmp_path).facts.version == "v1"
     with pytest.raises(ServerTimeout, match="0.1 s"):
-        connect(timeouts={"read": 5.0, "infer": 0.1}).infer("a", tmp_path / "l.nii.gz")
+        connect(timeouts={"read": 5.0, "infer": 0.1}).infer("a", tmp_path)
 
 
 def test_server_failure(server, client, tmp_path):
-    server.on("POST", "/infer/rep3d", b"Internal Server Error", status=500)
+    server.on("POST", "/rep3d/voxels/infer/rep3d", b"Internal Server Error", status=500)
     with pytest.raises(ServerFailed, match="log") as caught:
-        client.infer("a", tmp_path / "l.nii.gz")
+        client.infer("a", tmp_path)
     assert caught.value.status == 500

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 
 import pytest
-from Rep3DLabelLib.client.multipart import parse_multipart
+from Rep3DLabelLib.client.answers_status import parse_batch
 from Rep3DLabelLib.errors import (
     BadAnswer,
     ConflictError,
     InvalidRequestError,
     LocalProblem,
-    NotFoundError,
     ServerFailed,
 )
 
-LABEL = gzip.compress(bytes(range(256)) * 300)
-ODD_ID = "Jürgen #1 50%&tag=x"
 CASE = {
     "id": "case_1",
     "state": "submitted",
@@ -28,7 +24,8 @@ CASE = {
     "author": "anna",
     "time": "2026-01-01T09:00:00+00:00",
     "tags": ["final", "original"],
-    "extra": {"kept": True},
+    "role": "training",
+    "prediction": {"dice": {"liver": 0.8, "spleen": 0.6, "cyst": None}},
 }
 
 
@@ -43,22 +40,13 @@ def test_cases(server, client):
     bare = {"id": "b", "state": "new", "lease": None, "score": None, "labels": None, "author": None, "tags": []}
     server.on("GET", "/rep3d/cases", [CASE, bare])
     one, two = client.cases()
-    assert (one.id, one.state, one.tags, one.author, one.score) == (
-        "case_1",
-        "submitted",
-        CASE["tags"] and ("final", "original"),
-        "anna",
-        0.25,
-    )
-    assert (
-        one.labels == {"liver": 1.5, "spleen": None} and one.lease.user == "anna" and one.raw["extra"] == {"kept": True}
-    )
+    assert (one.id, one.state, one.author, one.score) == ("case_1", "submitted", "anna", 0.25)
+    assert (one.tags, one.role, one.dice) == (("final", "original"), "training", pytest.approx(0.7))
+    assert one.labels == {"liver": 1.5, "spleen": None} and one.lease.user == "anna"
     assert (two.labels, two.lease, two.score, two.author, two.time) == (None, None, None, "", "")
     assert server.received[-1].query == {}
-    client.cases("kits", "new")
-    assert server.received[-1].query == {"model": "kits", "state": "new"}
-    server.on("GET", f"/rep3d/cases/{ODD_ID}", CASE)
-    assert client.case(ODD_ID, "kits") == one and server.received[-1].query == {"model": "kits"}
+    client.cases("kits")
+    assert server.received[-1].query == {"model": "kits"}
 
 
 @pytest.mark.parametrize("answer", [None, {}, [1], [{"id": 3, "state": "new"}], [{"id": "a"}]])
@@ -68,25 +56,19 @@ def test_what_are_no_cases_is_refused(server, client, answer):
         client.cases()
 
 
-def test_history(server, connect, tmp_path):
+def test_history(server, connect):
     client = connect(client_id="anna")
     entries = [
         {"entry": None, "tag": "final", "author": "ben", "time": "t2", "reason": "current"},
-        {"entry": "final-1", "tag": "final", "author": None, "time": "t1", "reason": "replaced", "file": "x"},
+        {"entry": "final-1", "tag": "final", "author": None, "time": "t1", "reason": "replaced"},
     ]
     server.on("GET", "/rep3d/cases/a/history", entries)
     now, before = client.history("a")
     assert (now.entry, now.author, now.reason) == (None, "ben", "current")
-    assert (before.entry, before.author, before.raw["file"]) == ("final-1", "", "x")
-    name = 'attachment; filename="a-final-1.nii.gz"'
-    server.on("GET", "/rep3d/cases/a/history/final-1", LABEL, headers={"Content-Disposition": name})
-    file = client.download_history("a", "final-1", tmp_path)
-    assert file.name == "a-final-1.nii.gz" and file.read_bytes() == LABEL
-    server.on("POST", "/rep3d/cases/a/history/final-1/restore", {"image": "a", "label": "a", "duplicate": False})
-    assert client.restore("a", "final-1")["duplicate"] is False
+    assert (before.entry, before.author, before.time) == ("final-1", "", "t1")
+    server.on("POST", "/rep3d/cases/a/history/final-1/restore", {"image": "a", "label": "a", "duplicate": True})
+    assert client.restore("a", "final-1").duplicate
     assert body(server.received[-1]) == {"client_id": "anna"}
-    client.restore("a", "final-1", override_lease=True)
-    assert body(server.received[-1]) == {"client_id": "anna", "override_lease": True}
     for bad in (None, {}, ["x"]):
         server.on("GET", "/rep3d/cases/a/history", bad)
         with pytest.raises(BadAnswer):
@@ -94,8 +76,8 @@ def test_history(server, connect, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
-def test_names_that_lead_elsewhere_are_not_sent(server, client, tmp_path, name):
-    for call in (client.case, client.history, client.review, client.take_lease, client.release_lease, client.cancel):
+def test_names_that_lead_elsewhere_are_not_sent(server, client, name):
+    for call in (client.history, client.review, client.take_lease, client.release_lease, client.cancel):
         with pytest.raises(LocalProblem):
             call(name)
     with pytest.raises(LocalProblem):
@@ -135,8 +117,8 @@ VERSION = {
     "published": True,
     "created": "t",
     "mean_score": 0.8,
-    "scores": {"liver": 0.9, "spleen": float("nan")},
-    "validation_kind": "held-out",
+    "cases": ["a", "b"],
+    "bytes": 5,
     "decision": {"published": True, "reason": "better by 0.1"},
     "deleted": None,
 }
@@ -148,7 +130,6 @@ def test_versions(server, connect):
         "version": "v1",
         "published": False,
         "mean_score": None,
-        "scores": {},
         "decision": None,
         "deleted": {"by": "x"},
     }
@@ -160,18 +141,16 @@ def test_versions(server, connect):
         "publications": [{"version": "v2"}],
     }
     server.on("GET", "/rep3d/models/rep3d/versions", listed)
-    found = client.versions()  # the server's default model is asked for first
-    assert (found.model, found.published, found.error) == ("rep3d", "v2", "") and found.publications[0][
-        "version"
-    ] == "v2"
-    first, second = found.versions
-    assert (first.mean_score, first.scores, first.reason, first.deleted) == (None, {}, "", True)
-    assert (second.mean_score, second.scores, second.reason, second.deleted) == (
-        0.8,
-        {"liver": 0.9},
-        "better by 0.1",
+    first, second = client.versions()  # the server's default model is asked for first
+    assert (first.mean_score, first.cases, first.reason, first.available, first.published) == (
+        None,
+        0,
+        "",
+        False,
         False,
     )
+    assert (second.mean_score, second.cases, second.reason) == (0.8, 2, "better by 0.1")
+    assert second.available and second.published
     server.on("POST", "/rep3d/models/rep3d/versions/v2/publish", VERSION)
     assert client.publish(None, "v2", "looks right").published
     assert body(server.received[-1]) == {"by": "anna", "reason": "looks right"}
@@ -192,58 +171,30 @@ def test_versions(server, connect):
 
 @pytest.mark.parametrize("phase", ["never", "running", "stopping", "stopped", "error", "paused"])
 @pytest.mark.parametrize("done", [0, 1, 4, 5, 10**9, None, float("nan")])
-def test_only_a_batch_that_is_done_is_at_100_percent(server, client, phase, done):
+def test_only_a_batch_that_is_done_is_at_100_percent(phase, done):
     state = {"model": "rep3d", "phase": phase, "total": 4, "done": done, "failed": {"a": "bad"}, "eta_seconds": 5}
-    server.on("GET", "/rep3d/models/rep3d/batch", state)
-    status = client.batch_status("rep3d")
+    status = parse_batch(state)
     assert 0.0 <= status.progress < 1.0 and status.is_active == (phase in ("running", "stopping"))
     assert status.eta_seconds == (5.0 if phase == "running" else None)
-    server.on("GET", "/rep3d/models/rep3d/batch", {**state, "phase": "done"})
-    assert client.batch_status("rep3d").progress == 1.0
+    assert parse_batch({**state, "phase": "done"}).progress == 1.0
 
 
 def test_batch(server, client):
-    state = {
-        "model": "kits",
-        "phase": "running",
-        "total": 8,
-        "done": 2,
-        "kept": 1,
-        "labelled": 0,
-        "version": "v3",
-        "current": "c",
-    }
+    state = {"model": "kits", "phase": "running", "total": 8, "done": 2, "kept": 1, "labelled": 0, "current": "c"}
     server.on("POST", "/rep3d/models/kits/batch", state)
     server.on("DELETE", "/rep3d/models/kits/batch", {**state, "phase": "stopping", "failed": {"a": "bad"}})
     status = client.batch_start("kits", views=4)
-    assert body(server.received[-1]) == {"images": "unlabeled", "views": 4, "again": False}
-    assert (status.progress, status.current, status.version, status.failed) == (0.375, "c", "v3", {})
+    assert body(server.received[-1]) == {"images": "unlabeled", "views": 4}
+    assert (status.progress, status.current, status.failed) == (0.375, "c", {})
     assert client.batch_stop("kits").failed == {"a": "bad"}
-    server.on("GET", "/rep3d/models/kits/batch", {"model": "kits"})
+    server.on("DELETE", "/rep3d/models/kits/batch", {"model": "kits"})
     with pytest.raises(BadAnswer):
-        client.batch_status("kits")
+        client.batch_stop("kits")
 
 
-def test_running_requests(server, client, tmp_path):
-    running = {
-        "id": "r 1",
-        "model": "rep3d",
-        "image": "a",
-        "user": None,
-        "started": "t",
-        "state": "running",
-        "windows": 3,
-    }
-    server.on("GET", "/rep3d/requests", [running])
-    (one,) = client.running_requests()
-    assert (one.id, one.image_id, one.user, one.state) == ("r 1", "a", "", "running")
-    server.on("DELETE", "/rep3d/requests/r 1", {**running, "state": "cancelling"})
+def test_cancelling(server, client):
+    server.on("DELETE", "/rep3d/requests/r 1", {"id": "r 1", "state": "cancelling"})
     assert client.cancel("r 1") is True and client.cancel("gone") is False
-    server.on("GET", "/rep3d/requests/r 1/uncertainty", LABEL)
-    assert client.download_uncertainty("r 1", tmp_path / "u.nii.gz").read_bytes() == LABEL
-    with pytest.raises(NotFoundError):
-        client.download_uncertainty("gone", tmp_path / "v.nii.gz")
-    assert os.listdir(tmp_path) == ["u.nii.gz"]
 
 
 # ---- DICOM
@@ -259,14 +210,15 @@ def test_upload_dicom(server, client, tmp_path):
     server.on("PUT", "/rep3d/dicom", answer)
     source = tmp_path / "Miller.zip"
     source.write_bytes(b"PK" + os.urandom(1000))
-    found = client.upload_dicom(source)
-    assert (found.images, found.known, found.folder) == (("new",), ("old",), "dicom-1")
+    seen = []
+    found = client.upload_dicom(source, lambda done, total: seen.append((done, total)))
+    assert (found.images, found.known) == (("new",), ("old",))
     assert found.failed == (("s", "a slice is missing"),)
-    request = server.received[-1]
-    form = parse_multipart(request.body, request.headers["content-type"])
-    assert form["file"].content == source.read_bytes() and form["file"].filename == "file.zip"
-    with pytest.raises(LocalProblem, match=r"\.zip"):
-        client.upload_dicom(tmp_path / "a.dcm")
+    request, size = server.received[-1], source.stat().st_size
+    assert request.body == source.read_bytes() and request.headers["content-type"] == "application/zip"
+    assert request.headers["content-length"] == str(size) and seen[-1] == (size, size)
+    with pytest.raises(LocalProblem, match="Cannot read"):
+        client.upload_dicom(tmp_path / "a.zip")
     server.on("PUT", "/rep3d/dicom", {"detail": "no DICOM files"}, status=422)
     with pytest.raises(InvalidRequestError, match="no DICOM files"):
         client.upload_dicom(source)
@@ -282,42 +234,35 @@ def test_upload_dicom(server, client, tmp_path):
 
 
 STATUS = {
-    "server": {"version": "1", "folder": "f", "device": "cuda", "device_name": "H100", "time": "t"},
+    "server": {"version": "1"},
     "cases": {"total": 9, "labelled": 4, "stamp": "s"},
     "default_model": "rep3d",
     "models": {
         "rep3d": {
-            "labels": [{"name": "liver", "value": 1, "colour": "#ff8000"}, {"name": "b", "value": 3, "colour": "red"}],
-            "preset": "tiny",
             "version": "v2",
-            "error": None,
             "versions_stamp": "vs",
             "training": {"phase": "training", "iteration": 5, "iterations": 10},
             "batch": {"model": "rep3d", "phase": "never"},
-            "scores": {"scored": 3},
         }
     },
 }
 
 
-def test_status_and_overview(server, client):
+def test_overview(server, client):
     server.on("GET", "/rep3d/status", STATUS)
     server.on("GET", "/train/", {"id": "t", "status": "RUNNING", "request": {"model": "rep3d"}})
-    status, train = client.overview()
+    overview = client.overview()
     assert [request.path for request in server.received] == ["/train/", "/rep3d/status"]
-    assert (status.total, status.completed, status.cases_stamp, status.device_name) == (9, 4, "s", "H100")
-    model = status.models["rep3d"]
-    assert [(label.name, label.value, label.colour) for label in model.labels] == [
-        ("liver", 1, (255, 128, 0)),
-        ("b", 3, None),
-    ]
-    assert (model.version, model.error, model.versions_stamp, model.batch.phase) == ("v2", "", "vs", "never")
+    state, train = overview.state, overview.train
+    assert (state.total, state.completed, state.cases_stamp, state.model) == (9, 4, "s", "rep3d")
+    assert (state.version, state.versions_stamp, state.batch.phase) == ("v2", "vs", "never")
     assert (train.state, train.progress, train.model) == ("running", 0.5, "rep3d")
-    broken = {"rep3d": {**STATUS["models"]["rep3d"], "labels": [{"name": "a", "value": 0}]}}
-    for bad in (None, {}, {"server": {}, "models": {}}, {**STATUS, "models": []}, {**STATUS, "models": broken}):
+    server.on("GET", "/train/", {"detail": "none"}, status=404)
+    assert client.overview("other").state.version is None
+    for bad in (None, {}, {"server": {}, "models": {}}, {**STATUS, "models": []}):
         server.on("GET", "/rep3d/status", bad)
         with pytest.raises(BadAnswer):
-            client.server_status()
+            client.overview()
 
 
 def test_the_training_of_another_model_is_not_taken_for_this_ones(server, client):
@@ -326,9 +271,9 @@ def test_the_training_of_another_model_is_not_taken_for_this_ones(server, client
     server.on("GET", "/train/", other)
     server.then("GET", "/train/", [own, other])
     server.stats({"phase": "error", "error": "in words"})
-    status = client.train_status("rep3d")
+    status = client.overview("rep3d").train
     assert (status.state, status.task_id, status.error) == ("error", "t1", "in words")
     assert server.received[-1].query == {"all": "true"}
     server.on("GET", "/train/", other)
     server.then("GET", "/train/", [other])
-    assert client.train_status("rep3d").state == "idle"
+    assert client.overview("rep3d").train.state == "idle"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from Rep3DLabelLib.client.answers import TrainStatus
+from Rep3DLabelLib.client.answers_train import TrainStatus
 from Rep3DLabelLib.errors import ConflictError, ServerBusy, WaitTimeout
+
+from tests.fake_server import INFO
 
 
 class Clock:
@@ -29,8 +31,9 @@ def task(status, **more):
 def test_never_trained(server, client):
     server.on("GET", "/train/", {"detail": "No Train Tasks Found"}, status=404)
     server.stats({"phase": "done", "iteration": 10, "iterations": 10, "version": "7"})
-    status = client.train_status()
-    assert (status.state, status.progress, status.iteration, status.version) == ("idle", 0.0, None, "7")
+    overview = client.overview()
+    assert (overview.train.state, overview.train.progress, overview.train.iteration) == ("idle", 0.0, None)
+    assert overview.state.version == "7"
 
 
 def test_the_numbers_of_an_earlier_training_are_not_shown(server, client):
@@ -40,10 +43,10 @@ def test_the_numbers_of_an_earlier_training_are_not_shown(server, client):
     assert client.train_start(settings={"iterations": 50}).state == "submitted"
     assert json.loads(server.requests_to("/train/rep3d")[0].body) == {"iterations": 50}
     server.on("GET", "/train/", task("RUNNING", details=["starting"]))
-    first = client.train_status()
+    first = client.overview().train
     assert (first.state, first.progress, first.loss, first.log) == ("running", 0.0, None, ("starting",))
     server.stats({**old, "iteration": 25, "iterations": 50, "started": "10:00"})
-    assert client.train_status().progress == 0.5
+    assert client.overview().train.progress == 0.5
 
 
 def test_wait_for_training(server, client):
@@ -92,23 +95,12 @@ def test_train_runs_already(server, client):
 @pytest.mark.parametrize(("answer", "stopped"), [(task("STOPPED"), True), (None, False)])
 def test_stop(server, client, answer, stopped):
     server.on("DELETE", "/train/", answer)
-    server.on("DELETE", "/scoring/", answer)
-    assert client.train_stop() is stopped and client.scoring_stop() is stopped
-
-
-def test_scoring(server, client):
-    assert client.scoring_status().state == "idle"
-    server.on("POST", "/scoring/uncertainty", task("SUBMITTED"))
-    assert client.scoring_start("uncertainty").is_active
-    server.on("GET", "/scoring/", task("ERROR", details=["Traceback", "rep3d.errors.ImageError: bad image"]))
-    status = client.scoring_status()
-    assert (status.state, status.error, status.is_active) == ("error", "ImageError: bad image", False)
+    assert client.train_stop() is stopped
 
 
 def test_requests_without_a_model_go_to_the_servers_default(server, client):
-    info = client.info().raw
     own = {"labels": {"Anterior": 1}, "default_model": "msd_hippocampus"}
-    server.on("GET", "/info/", {**info, "models": {"msd_hippocampus": {}, "kits": {}}, "rep3d": own})
+    server.on("GET", "/info/", {**INFO, "models": {"msd_hippocampus": {}, "kits": {}}, "rep3d": own})
     server.on("POST", "/train/msd_hippocampus", task("SUBMITTED"))
     assert client.train_start().state == "submitted"
     assert len(server.requests_to("/train/msd_hippocampus")) == 1

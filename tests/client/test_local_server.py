@@ -120,16 +120,6 @@ def test_from_start_to_stop(place):
     assert reached(server, RUNNING, FAILED) == RUNNING
 
 
-def test_the_caller_may_say_that_it_answers(place):
-    server = place.server(FOREVER)
-    server.mark_ready()
-    assert server.state == STOPPED
-    server.start()
-    assert server.poll() == STARTING
-    server.mark_ready()
-    assert server.poll() == RUNNING
-
-
 def test_one_that_does_not_end_in_order_is_killed_with_its_children(place):
     child = (
         f"subprocess.Popen([{sys.executable!r}, '-c', 'import signal, time; signal.signal(15, 1); time.sleep(600)'])\n"
@@ -213,16 +203,22 @@ def test_a_python_that_cannot_be_started(place):
 # ---- the app of an environment
 
 
+def said(**answer):
+    return f"print({json.dumps(json.dumps({'version': [3, 14], 'monailabel': True, 'distutils': True, **answer}))})"
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         ("print('no json')", "does not answer as one"),
         ("print('[1]')", "does not answer as one"),
         ("sys.exit(1)", "does not answer as one"),
-        ("print(json.dumps({'version': [3, 9], 'monailabel': True, 'app': '/'}))", "is 3.9"),
-        ("print(json.dumps({'version': [3, 11], 'monailabel': False}))", "not installed there"),
-        ("print(json.dumps({'version': [3, 11], 'monailabel': True, 'error': 'ImportError: x'}))", "ImportError: x"),
-        ("print(json.dumps({'version': [3, 11], 'monailabel': True, 'app': '/no/such'}))", "/no/such"),
+        (said(version=[3, 9], app="/"), "needs Python 3.10 to 3.14, but "),
+        (said(version=[3, 15], app="/"), "is 3.15"),
+        (said(monailabel=False), "not installed there"),
+        (said(distutils=False, app="/"), "pip install setuptools"),
+        (said(error="ImportError: x"), "ImportError: x"),
+        (said(app="/no/such"), "/no/such"),
     ],
 )
 def test_an_environment_without_the_app(place, answer, words):

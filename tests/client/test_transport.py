@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 
+import numpy as np
 import pytest
 import requests
 import urllib3
 from Rep3DLabelLib.client import Rep3DClient, Timeouts
 from Rep3DLabelLib.client.failures import error_of_exception
-from Rep3DLabelLib.client.multipart import MultipartUpload
+from Rep3DLabelLib.client.transfers import FileBody
 from Rep3DLabelLib.connection import normalise_address
 from Rep3DLabelLib.errors import (
     BadAnswer,
@@ -23,6 +24,8 @@ from Rep3DLabelLib.errors import (
     ServerTimeout,
     ServerUnreachable,
 )
+
+from tests.voxel_bodies import voxels_of
 
 
 @pytest.mark.parametrize(
@@ -175,44 +178,39 @@ def test_a_server_that_accepts_and_says_nothing(server, connect):
 
 
 def test_an_upload_that_is_not_taken_times_out(tmp_path):
-    source = tmp_path / "a.nii.gz"
-    source.write_bytes(os.urandom(1) * 30_000_000)
+    source = voxels_of(np.zeros((300, 300, 350), np.uint8), tmp_path / "a.raw")
     with socket.socket() as idle:
         idle.bind(("127.0.0.1", 0))
         idle.listen(1)
         client = Rep3DClient(f"127.0.0.1:{idle.getsockname()[1]}", timeouts=Timeouts(connect=5, send=0.3, transfer=5))
         with pytest.raises(ServerTimeout):
-            client.upload_image(source)
+            client.add_image("a", source)
 
 
 def test_an_upload_waits_for_a_server_that_is_computing(server, connect, tmp_path):
     """urllib3 sends under the connect time-out: an upload failed when the server read nothing for a few seconds."""
-    server.on("PUT", "/datastore/image", {"image": "a"})
+    server.on("PUT", "/rep3d/voxels/images/a", {"image": "a"})
     server.hold = 0.6
-    source = tmp_path / "a.nii.gz"
-    source.write_bytes(bytes(30_000_000))
-    assert connect(timeouts={"connect": 0.2, "send": 5.0, "transfer": 5.0}).upload_image(source) == "a"
+    source = voxels_of(np.zeros((300, 300, 350), np.uint8), tmp_path / "a.raw")
+    assert connect(timeouts={"connect": 0.2, "send": 5.0, "transfer": 5.0}).add_image("a", source) == "a"
     assert len(server.received[-1].body) > 30_000_000
 
 
 def test_an_upload_is_streamed(server, client, tmp_path, monkeypatch):
     """The file must not be read into memory as a whole: images take gigabytes."""
     blocks = []
-    read = MultipartUpload.read
+    begin = FileBody.__iter__
 
-    def watched(upload, size=-1):
-        block = read(upload, size)
-        blocks.append((size, len(block)))
-        return block
+    def watched(body):
+        for block in begin(body):
+            blocks.append(len(block))
+            yield block
 
-    monkeypatch.setattr(MultipartUpload, "read", watched)
-    monkeypatch.setattr(MultipartUpload, "__iter__", lambda upload: pytest.fail("read before it was sent"))
-    server.on("PUT", "/datastore/image", {"image": "a"})
-    source = tmp_path / "a.nii.gz"
-    source.write_bytes(bytes(3_000_000))
-    client.upload_image(source)
-    assert sum(length for _, length in blocks) == len(server.received[-1].body)
-    assert all(0 < size <= 1 << 16 for size, _ in blocks)
+    monkeypatch.setattr(FileBody, "__iter__", watched)
+    server.on("PUT", "/rep3d/voxels/images/a", {"image": "a"})
+    client.add_image("a", voxels_of(np.zeros((100, 100, 300), np.uint8), tmp_path / "a.raw"))
+    assert sum(blocks) == len(server.received[-1].body) > 3_000_000
+    assert all(0 < size <= 1 << 18 for size in blocks)
 
 
 def test_no_route_in_time_is_not_taken_for_a_busy_server():
@@ -226,13 +224,13 @@ def test_no_route_in_time_is_not_taken_for_a_busy_server():
 
 
 def test_a_get_is_sent_again_once_after_a_reset(server, client):
-    server.on("GET", "/datastore/", reset=True)
-    server.then("GET", "/datastore/", {"objects": {}})
-    assert client.datastore().cases == ()
-    server.on("GET", "/datastore/", reset=True)
+    server.on("GET", "/rep3d/cases", reset=True)
+    server.then("GET", "/rep3d/cases", [])
+    assert client.cases() == ()
+    server.on("GET", "/rep3d/cases", reset=True)
     server.received.clear()
     with pytest.raises(ConnectionCut):
-        client.datastore()
+        client.cases()
     assert len(server.received) == 2
 
 
@@ -261,33 +259,32 @@ def test_connections_are_not_kept(server, client):
         {"content": b"<html><head><title>Not\n us</title></head></html>", "headers": {"Content-Type": "text/html"}},
         {"content": b"\xff\xfe\x00garbage"},
         {"content": b""},
-        {"content": {"objects": {}}, "cut_after": 5},
-        {"content": b'{"objects": {', "announce": False},
+        {"content": [{"id": "a"}], "cut_after": 5},
+        {"content": b'[{"id": ', "announce": False},
         {"content": b"junk", "headers": {"Content-Encoding": "gzip"}},
-        {"content": ["objects"]},
+        {"content": ["cases"]},
         {"status": 307, "headers": {"Location": "/elsewhere/"}},
     ],
 )
 def test_bad_answers(server, client, answer):
-    server.on("GET", "/datastore/", **answer)
+    server.on("GET", "/rep3d/cases", **answer)
     with pytest.raises(BadAnswer):
-        client.datastore()
+        client.cases()
 
 
 def test_a_redirect_is_not_followed(server, connect, tmp_path):
     """A followed redirect turns a PUT into a GET, and a label would be lost with status 200."""
-    server.on("PUT", "/datastore/label", status=302, headers={"Location": "/info/"})
-    source = tmp_path / "l.nii.gz"
-    source.write_bytes(b"label")
+    server.on("PUT", "/rep3d/voxels/labels/a", status=302, headers={"Location": "/info/"})
+    source = voxels_of(np.zeros((2, 3, 4), np.uint8), tmp_path / "a.raw")
     with pytest.raises(BadAnswer, match="redirects to /info/"):
         connect(api_key="k").submit_label("a", source)
-    assert [request.path for request in server.received] == ["/datastore/label"]
+    assert [request.path for request in server.received] == ["/rep3d/voxels/labels/a"]
 
 
 def test_the_title_of_a_web_page_is_shown(server, client):
-    server.on("GET", "/datastore/", b"<html><title>Hospital\n login</title></html>")
+    server.on("GET", "/rep3d/cases", b"<html><title>Hospital\n login</title></html>")
     with pytest.raises(BadAnswer, match=r"a web page \('Hospital login'\)"):
-        client.datastore()
+        client.cases()
 
 
 @pytest.mark.parametrize(
@@ -302,9 +299,9 @@ def test_the_title_of_a_web_page_is_shown(server, client):
     ],
 )
 def test_the_reason_of_a_refusal_is_rendered(server, client, content, detail):
-    server.on("GET", "/datastore/", content, status=400)
+    server.on("GET", "/rep3d/cases", content, status=400)
     with pytest.raises(RequestRefused) as caught:
-        client.datastore()
+        client.cases()
     assert type(caught.value) is RequestRefused
     assert (caught.value.status, caught.value.detail) == (400, detail)
     assert (detail or "no reason given") in str(caught.value)
@@ -314,9 +311,9 @@ def test_the_reason_of_a_refusal_is_rendered(server, client, content, detail):
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("", None)])
 def test_busy(server, client, status, header, seconds):
     server.on(
-        "GET", "/datastore/", {"detail": "full"}, status=status, headers={"Retry-After": header} if header else {}
+        "GET", "/rep3d/cases", {"detail": "full"}, status=status, headers={"Retry-After": header} if header else {}
     )
     with pytest.raises(ServerBusy, match="full") as caught:
-        client.datastore()
+        client.cases()
     assert (caught.value.status, caught.value.retry_after) == (status, seconds)
     assert ("in 7 s" in str(caught.value)) == (seconds == 7.0)

@@ -7,66 +7,54 @@ wrongly, not at all, or in an unusual order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from Rep3DLabelLib.client.answers import ModelInfo, Sample, SegmentationFacts, ServerInfo
+from Rep3DLabelLib.client.answers_status import Overview, ServerState
+from Rep3DLabelLib.client.answers_train import TrainStatus
+from Rep3DLabelLib.connection import ConnectionReport
 from Rep3DLabelLib.drafts import Draft, Drafts
+from Rep3DLabelLib.images.files import LabelFile, VolumeFile
 from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry
-from Rep3DLabelLib.labels import LABEL_TAG, SegmentName
+from Rep3DLabelLib.labels import LABEL_TAG, Label, SegmentName
 from Rep3DLabelLib.settings import Settings
 from Rep3DLabelLib.view import Question
 from Rep3DLabelLib.worker.jobs import JobError
+from Rep3DLabelLib.worker.results import Fetched, Measured, Segmented
 from Rep3DLabelLib.workflow import Workflow
 
 URL = "http://127.0.0.1:8000"
-ENTRIES = [
-    {"name": "head", "value": 1, "colour": [200, 30, 30], "term": None},
-    {"name": "tail", "value": 3, "colour": [30, 30, 200], "term": None},
-]
-INFO = {
-    "name": "Rep3D Label",
-    "version": "0.1.0",
-    "description": "",
-    "default_model": "rep3d",
-    "default_strategy": "hybrid",
-    "device": "cpu",
-    "device_name": "CPU",
-    "labels": {"head": 1, "tail": 3},
-    "total": 5,
-    "completed": 1,
-    "strategies": {"first": "In order", "hybrid": "Unsure and different"},
-    "models": {
-        "rep3d": {
-            "description": "Rep3D",
-            "labels": {"head": 1, "tail": 3},
-            "version": "v1",
-            "error": "",
-            "preset": "tiny",
-            "trainable": True,
-            "entries": ENTRIES,
-        }
-    },
-}
-READY_REPORT = {"state": "ready", "message": "Connected.", "info": INFO, "url": URL}
-MATRIX = [[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 1.0]]
-TRAIN_IDLE = {"state": "idle", "progress": 0.0}
+LABELS = (Label("head", 1, (200, 30, 30)), Label("tail", 3, (30, 30, 200)))
+MODEL = ModelInfo("rep3d", "Rep3D", LABELS, "v1", trainable=True)
+INFO = ServerInfo(
+    name="Rep3D Label",
+    version="0.1.0",
+    labels={"head": 1, "tail": 3},
+    models={"rep3d": MODEL},
+    strategies={"first": "In order", "hybrid": "Unsure and different"},
+    default_model="rep3d",
+    default_strategy="hybrid",
+    device="cpu",
+    device_name="CPU",
+    total=5,
+    completed=1,
+    published_version="v1",
+    model_error="",
+)
+READY_REPORT = ConnectionReport("ready", "Connected.", INFO, URL)
+MATRIX = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 2.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+SHAPE = (4, 3, 2)
+VOLUME = VolumeFile("", SHAPE, MATRIX, 0.0, 1.0, MATRIX)
 
 
-def overview(**changes: Any) -> dict[str, Any]:
+def overview(train: TrainStatus | None = None, **changes: Any) -> Overview:
     """What the server says of itself while nothing runs."""
-    return {
-        "train": TRAIN_IDLE,
-        "batch": {"phase": "never"},
-        "version": "v1",
-        "total": 5,
-        "completed": 1,
-        "cases_stamp": "a",
-        "versions_stamp": "a",
-        **changes,
-    }
+    state = ServerState(5, 1, "a", "rep3d", "v1", "a")
+    return Overview(replace(state, **changes), train or TrainStatus("idle"))
 
 
 @dataclass
@@ -105,17 +93,17 @@ class FakeWorker:
         self.closed = True
 
     def job(self, op: str) -> FakeJob:
-        """The oldest question of a kind that is not answered yet."""
+        """The oldest question of a kind that is not answered yet; a draft may be being measured beside."""
         waiting = [job for job in self.jobs if job.op == op]
         assert waiting, f"nobody asked for {op!r}; asked: {[job.op for job in self.jobs]}"
-        return waiting[0]
+        return waiting[-1] if op == "measure" else waiting[0]
 
     def answer(self, op: str, value: Any = None) -> FakeJob:
         """Answers it."""
         job = self.job(op)
         self.jobs.remove(job)
         if not job.dropped and job.done:
-            job.done({} if value is None else value)
+            job.done(value)
         return job
 
     def fail(self, op: str, kind: str, message: str = "it broke", detail: str = "", state: str = "failed") -> FakeJob:
@@ -228,12 +216,12 @@ class FakeScene:
 
     def ensure_segments(self, node: FakeNode, entries: Any) -> None:
         for entry in entries:
-            id_ = f"rep3d_{entry['value']}"
-            node.names.setdefault(id_, SegmentName(id_, entry["name"], entry["name"]))
+            id_ = f"rep3d_{entry.value}"
+            node.names.setdefault(id_, SegmentName(id_, entry.name, entry.name))
 
     def _write(self, node: FakeNode, label: Any) -> None:
-        for name, value in label["values"].items():
-            node.drawn[f"rep3d_{value}"] = label["counts"].get(name, 0)
+        for name, value in label.values.items():
+            node.drawn[f"rep3d_{value}"] = label.counts.get(name, 0)
 
     def begin_label(self, label: Any) -> FakeLabelLoad:
         return FakeLabelLoad(label, self.label_steps)
@@ -249,7 +237,7 @@ class FakeScene:
     def apply_label(self, node: FakeNode, label: Any, entries: Any, mode: str) -> FakeNode:
         if self.problem:
             raise self.problem
-        self.log.append(("labels of", *(entry["name"] for entry in entries)))
+        self.log.append(("labels of", *(entry.name for entry in entries)))
         if mode == "new" or not self.undo_works:
             node = FakeNode(f"{node.name} auto", node.image_id)
             self.ensure_segments(node, entries)
@@ -395,18 +383,19 @@ class Bench:
         self.worker.answer("test", READY_REPORT)
         self.tick()
         self.worker.answer("overview", overview())
-        self.worker.answer("versions", {"versions": []})
+        self.worker.answer("versions", ())
         return self
 
-    def value(self, image_id: str, **more: Any) -> dict[str, Any]:
-        """A case as the worker gives it."""
-        volume = {"voxels": "", "shape": [4, 3, 2], "ijk_to_ras": MATRIX, "low": 0, "high": 1, "source": ""}
-        return {"id": image_id, "name": image_id, "image": f"{self.folder}/{image_id}.nii.gz", "volume": volume, **more}
+    def value(self, image_id: str, label: LabelFile | None = None, **more: Any) -> Fetched:
+        """A case as the worker gives it; `more` is of the sample."""
+        return Fetched(
+            Sample(image_id, image_id, **more), replace(VOLUME, voxels=f"{self.folder}/{image_id}.npy"), label
+        )
 
     def fetch(self, image_id: str = "case_1") -> Bench:
         """Has a case in hand, by Next sample."""
         self.flow.next_sample()
-        self.worker.answer("next_sample", self.value(image_id, reason="most unsure", leased_until=""))
+        self.worker.answer("next_sample", self.value(image_id, reason="most unsure"))
         for _ in range(3):
             self.tick()
         assert self.view.sample.id == image_id, self.view.message
@@ -442,19 +431,12 @@ class Bench:
         self.worker.answer("infer", self.inferred(version, **more))
         return self
 
-    def inferred(self, version: str = "v1", **more: Any) -> dict[str, Any]:
+    def inferred(self, version: str = "v1", **more: Any) -> Segmented:
         """A segmentation as the worker gives it."""
-        label = {
-            "voxels": "x.npy",
-            "extent": [0, 1, 0, 1, 0, 1],
-            "shape": [4, 3, 2],
-            "ijk_to_ras": MATRIX,
-            "counts": {"head": 7, "tail": 0},
-            "values": {"head": 1, "tail": 3},
-        }
-        params = {"version": version, "latencies": {"total": 1.5}, "device": "cpu"}
-        return {"label": label, "params": params, "uncertainty": None, "peaks": [], **more}
+        extent = (0, 1, 0, 1, 0, 1)
+        label = LabelFile("x.npy", extent, SHAPE, MATRIX, {"head": 7, "tail": 0}, {"head": 1, "tail": 3})
+        return Segmented(SegmentationFacts(label.values, version, "cpu", 1.5), label, **more)
 
-    def composed(self, **changes: Any) -> dict[str, Any]:
+    def measured(self, **changes: Any) -> Measured:
         """What the worker says of a label map."""
-        return {"counts": {"1": 7, "3": 2}, "overlaps": [], "outside": 0, "voxel_ml": 0.002, "path": "x", **changes}
+        return replace(Measured({1: 7, 3: 2}, (), 0, 0.002), **changes)

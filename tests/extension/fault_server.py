@@ -6,9 +6,6 @@ The requests are real HTTP from the real worker process; what is stored is count
 from __future__ import annotations
 
 import contextlib
-import gzip
-import io
-import json
 import socket
 import ssl
 import subprocess
@@ -16,16 +13,28 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from Rep3DLabelLib.client.multipart import parse_multipart
 
 from tests.app.data import AFFINE, LABELS, SHAPE
 from tests.fake_server import FakeServer
+from tests.voxel_bodies import VOXELS, packed, unpacked
 
-__all__ = ["HANG", "HTML", "INFO", "FaultServer", "label_file", "segmentation", "self_signed", "status"]
+__all__ = [
+    "HANG",
+    "HTML",
+    "IMAGE",
+    "INFER",
+    "INFO",
+    "LABEL",
+    "FaultServer",
+    "label_body",
+    "segmentation",
+    "self_signed",
+    "status",
+]
 
 HANG = 120.0  # longer than any test waits
+IMAGE, LABEL, INFER = "/rep3d/voxels/images", "/rep3d/voxels/labels", "/rep3d/voxels/infer"
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 MODEL = {"labels": LABELS, "version": "v1", "error": None, "preset": "tiny"}
 INFO = {
@@ -35,7 +44,6 @@ INFO = {
     "models": {"rep3d": {"type": "segmentation", "description": "Rep3D", "labels": LABELS}},
     "trainers": {"rep3d": {"description": "Trains Rep3D"}},
     "strategies": {"first": {"description": "In order"}},
-    "train_stats": {"rep3d": {}},
     "datastore": {"total": 3, "completed": 1},
     "rep3d": {
         "labels": LABELS,
@@ -58,31 +66,27 @@ def status(**model: object) -> dict[str, object]:
     }
 
 
-def label_file(voxels: np.ndarray | None = None, affine: np.ndarray = AFFINE) -> bytes:
-    """A label map as a compressed NIfTI file; by default one with a block of each label."""
-    if voxels is None:
-        voxels = np.zeros(SHAPE, np.uint8)
-        voxels[4:8, 4:8, 4:8], voxels[10:12, 10:12, 10:12] = LABELS.values()
-    return gzip.compress(nib.Nifti1Image(voxels, affine).to_bytes(), 1)
+def some_labels() -> np.ndarray:
+    """A label map with a block of each label."""
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[4:8, 4:8, 4:8], voxels[10:12, 10:12, 10:12] = LABELS.values()
+    return voxels
 
 
-def image_file() -> bytes:
-    """An image, compressed."""
-    voxels = np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.int16)
-    return gzip.compress(nib.Nifti1Image(voxels, AFFINE).to_bytes(), 1)
+def image_body() -> bytes:
+    """An image as it is sent."""
+    return packed({"image": np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.int16)}, AFFINE)
 
 
-def segmentation(label: bytes | None = None, **params: object) -> dict[str, object]:
-    """What to answer to a segmentation: its parts, as `on` takes them."""
+def label_body(voxels: np.ndarray | None = None, affine: np.ndarray = AFFINE) -> bytes:
+    """A label map as it is sent."""
+    return packed({"label": some_labels() if voxels is None else voxels}, affine)
+
+
+def segmentation(voxels: np.ndarray | None = None, affine: np.ndarray = AFFINE, **params: object) -> dict[str, object]:
+    """What to answer to a segmentation, as `on` takes it."""
     told = {"label_names": LABELS, "version": "v1", "latencies": {"total": 0.1}, "device": "cpu", **params}
-    body = io.BytesIO()
-    for head, content in (
-        ('name="params"\r\nContent-Type: application/json', json.dumps(told).encode()),
-        ('name="image"; filename="label.nii.gz"\r\nContent-Type: application/octet-stream', label or label_file()),
-    ):
-        body.write(f"--cut\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + content + b"\r\n")
-    body.write(b"--cut--\r\n")
-    return {"content": body.getvalue(), "headers": {"Content-Type": "multipart/form-data; boundary=cut"}}
+    return {"content": packed({"label": some_labels() if voxels is None else voxels}, affine, told), "headers": VOXELS}
 
 
 class FaultServer(FakeServer):
@@ -115,11 +119,10 @@ class FaultServer(FakeServer):
             lease = {"image": case, "user": "me", "since": "2024-01-01T00:00:00Z", "until": "2024-01-01T01:00:00Z"}
             self.on("POST", f"/rep3d/leases/{case}", lease)
             self.on("DELETE", f"/rep3d/leases/{case}", {})
-            self.on("GET", f"/rep3d/cases/{case}", {"id": case, "state": "submitted"})
-        self.on("GET", "/datastore/image", image_file(), headers={"Content-Type": "application/octet-stream"})
-        self.on("GET", "/datastore/label", label_file(), headers={"Content-Type": "application/octet-stream"})
-        self.on("PUT", "/datastore/label", {"image": "case_0", "label": "case_0"})
-        self.on("POST", "/infer/rep3d", **segmentation())  # type: ignore[arg-type]
+        self.on("GET", IMAGE, image_body(), headers=VOXELS)
+        self.on("GET", LABEL, label_body(), headers=VOXELS)
+        self.on("PUT", LABEL, {"image": "case_0", "label": "case_0"})
+        self.on("POST", INFER, **segmentation())  # type: ignore[arg-type]
         self.on("POST", "/train/rep3d", {"id": "1", "status": "SUBMITTED", "details": []})
         self.on("GET", "/rep3d/cases", [{"id": f"case_{number}", "state": "new"} for number in range(3)])
         versions = [{"version": "v1", "bytes": 10}, {"version": "v2", "published": True, "bytes": 10}]
@@ -127,20 +130,24 @@ class FaultServer(FakeServer):
         self.on("POST", "/rep3d/models/rep3d/batch", {"phase": "running", "total": 3, "done": 0})
         self.on("DELETE", "/rep3d/models/rep3d/batch", {"phase": "stopped", "total": 3, "done": 1})
 
+    def place(self, path: str) -> str:
+        """The same answer for all images and labels."""
+        return path.rpartition("/")[0] if path.startswith("/rep3d/voxels/") else path
+
     def stored(self, image_id: str) -> list[bytes]:
         """The labels that arrived whole for an image; one that comes again is not kept again, as in our app."""
         found: list[bytes] = []
         for request in self.received:
             whole = len(request.body) == int(request.headers.get("content-length", 0))
-            if (request.method, request.path) == ("PUT", "/datastore/label") and whole:
-                label = parse_multipart(request.body, request.headers["content-type"])["label"].content
-                if request.query["image"] == image_id and label not in found:
+            if (request.method, request.path) == ("PUT", f"{LABEL}/{image_id}") and whole:
+                label = unpacked(request.body)[1]["label"].tobytes()
+                if label not in found:
                     found.append(label)
         return found
 
     def asked(self, method: str, path: str) -> int:
         """How often something was asked for."""
-        return sum((request.method, request.path) == (method, path) for request in self.received)
+        return sum((request.method, self.place(request.path)) == (method, path) for request in self.received)
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
         self._open.append(handler.connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.app.data import LABELS
-from tests.extension.fault_server import INFO, status
+from tests.extension.fault_server import INFO, LABEL, status
 
 __all__ = ["ODD", "ODD_PARAMS"]
 
@@ -37,7 +37,6 @@ ODD: dict[tuple[str, str], Any] = {
         "strategies": {"first": 3},
         "trainers": {"rep3d": None},
         "datastore": "many",
-        "train_stats": [1],
         "rep3d": _OWN,
     },
     ("GET", "/rep3d/status"): status(
@@ -53,7 +52,7 @@ ODD: dict[tuple[str, str], Any] = {
         "leased_until": "0001-01-01T00:00:00",
         "used_strategy": {},
     },
-    ("PUT", "/datastore/label"): {"label": [1], "duplicate": "x", "remapped": None},
+    ("PUT", LABEL): {"label": [1], "duplicate": "x", "remapped": None},
 }
 
 # What a segmentation tells beside the label map.

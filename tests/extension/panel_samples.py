@@ -139,8 +139,8 @@ def everything(view: View) -> View:
 
 
 MODELS = (
-    ModelView("rep3d", "Hippocampus on MR, 21 x 21 x 21 kernels", "v3", labels={"Anterior": 1, "Posterior": 2}),
-    ModelView("spleen", "Spleen on CT", "", labels={"Spleen": 1}),
+    ModelView("rep3d", "Hippocampus on MR, 21 x 21 x 21 kernels", "v3"),
+    ModelView("spleen", "Spleen on CT", ""),
 )
 STRATEGIES = (
     ("hybrid", "What the model is unsure of, and what is unlike the labelled cases"),
@@ -197,7 +197,7 @@ def cases(count: int) -> tuple[CaseRow, ...]:
             None,
             0.8 + index % 17 / 100 if index % 5 in (0, 4) else None,
             "bela until 15:10" if index % 5 == 3 else "",
-            "train" if index % 5 == 0 else "",
+            "training" if index % 5 == 0 else "",
             "Anterior 1.61 ml, Posterior 1.55 ml" if index % 5 in (0, 4) else "",
             index % 5 in (0, 4),
         )

@@ -1,4 +1,8 @@
-"""What real Slicer (PythonQt, Python 3.9) refuses, or does wrong in silence, found in the source."""
+"""What real Slicer (PythonQt, Python 3.9) refuses, or does wrong in silence, found in the source.
+
+Only what no library looks for: syntax, new names and threads are ruff's (slicer_extension/ruff.toml), who may
+import whom is import-linter's (pyproject.toml).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,6 @@ class Finding(NamedTuple):
     words: str
 
 
-_QT_MODULES = {"qt", "ctk", "slicer", "vtk"}
 _WAITING = {"exec", "exec_", "processEvents", "sleep"}
 _STATIC_WAITING = {
     "question",
@@ -55,39 +58,29 @@ _PROPERTIES = {
     "sizeHint",
     "windowTitle",
 }
-_NEW_NAMES = {"pairwise", "batched", "removeprefix_"}
-
-
-def layer_problem(folder: str, imports: set[str]) -> str:
-    """Return which layer's rule the imports of a file in a folder of Rep3DLabelLib break, "" if none."""
-    if folder == "panel":
-        return ""
-    if imports & {"qt", "ctk"}:
-        return "only the panel may know Qt"
-    if folder == "scene":
-        return "the scene gets slicer passed in, so that other front ends can use it" if "slicer" in imports else ""
-    return "shared with front ends that have no Slicer" if imports & {"slicer", "vtk"} else ""
+_NEW_WORDS = {"zip": {"strict"}, "dataclass": {"slots", "kw_only"}}  # arguments that Python 3.9 does not know
 
 
 def qt_findings(source: str) -> list[Finding]:
     """Return what breaks the rules of PythonQt in a file that uses Qt."""
     tree = ast.parse(source)
-    return sorted({*_calls(tree), *_attributes(tree), *_threads(tree)})
+    return sorted({*_calls(tree), *_attributes(tree)})
 
 
 def python_findings(source: str) -> list[Finding]:
-    """Return what Python 3.9 cannot run."""
-    try:
-        tree = ast.parse(source, feature_version=(3, 9))
-    except SyntaxError as error:
-        return [Finding(error.lineno or 0, "python 3.9", error.msg)]
-    found = list(_new_in_310(tree))
-    has_future = any(
-        isinstance(node, ast.ImportFrom) and node.module == "__future__" and node.names[0].name == "annotations"
-        for node in tree.body
-    )
-    if not has_future and any(isinstance(node, (ast.FunctionDef, ast.AnnAssign)) for node in ast.walk(tree)):
-        found.append(Finding(1, "python 3.9", "from __future__ import annotations is missing"))
+    """Return what Python 3.9 cannot run, beside what ruff finds."""
+    tree = ast.parse(source)
+    annotations = {id(part) for node in ast.walk(tree) for part in _annotation_parts(node)}
+    found = []
+    for node in ast.walk(tree):
+        union = isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and id(node) not in annotations
+        if isinstance(node, ast.BinOp) and union and any(_is_type(side) for side in (node.left, node.right)):
+            found.append(Finding(node.lineno, "python 3.9", f"{ast.unparse(node)} at run time: use Optional or Union"))
+        if isinstance(node, ast.Call):
+            if _name(node.func) == "isinstance" and any(isinstance(value, ast.BinOp) for value in node.args):
+                found.append(Finding(node.lineno, "python 3.9", ast.unparse(node)))
+            words = {word.arg for word in node.keywords} & _NEW_WORDS.get(_name(node.func), set())
+            found += [Finding(node.lineno, "python 3.9", f"{ast.unparse(node.func)}({word}=)") for word in words]
     return sorted(found)
 
 
@@ -190,7 +183,7 @@ def _connection(node: ast.Call) -> Iterator[Finding]:
 
 
 def _attributes(tree: ast.AST) -> Iterator[Finding]:
-    """Signals used as objects, and new attributes on widgets."""
+    """Signals used as objects, new attributes on widgets, threads of Qt."""
     allowed = {"collapsed", "filters", "enabled", "checked", "text", "toolTip", "visible"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _name(node.func) == "connect" and len(node.args) == 1:
@@ -203,47 +196,14 @@ def _attributes(tree: ast.AST) -> Iterator[Finding]:
                 )
                 if on_ui and target.attr not in allowed:  # type: ignore[attr-defined]
                     yield Finding(node.lineno, "attribute", f"{ast.unparse(target)} is no property of a widget")
+        if isinstance(node, ast.Attribute) and node.attr in ("QThread", "QRunnable", "QThreadPool"):
+            yield Finding(node.lineno, "threads", f"{node.attr}: PythonQt lets no Python thread run")
         if isinstance(node, (ast.FunctionDef, ast.Lambda)) and node.args.vararg and _is_slot(node):
             yield Finding(node.lineno, "arguments", "a slot with *args gets other arguments in PythonQt")
 
 
 def _is_slot(node: ast.AST) -> bool:
     return isinstance(node, ast.Lambda) or getattr(node, "name", "").startswith("on")
-
-
-def _threads(tree: ast.AST) -> Iterator[Finding]:
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        for name in names:
-            if name.split(".")[0] in ("threading", "concurrent", "multiprocessing", "asyncio"):
-                yield Finding(node.lineno, "threads", f"{name}: PythonQt lets no Python thread run")
-        if isinstance(node, ast.Attribute) and node.attr in ("QThread", "QRunnable", "QThreadPool"):
-            yield Finding(node.lineno, "threads", node.attr)
-
-
-def _new_in_310(tree: ast.AST) -> Iterator[Finding]:
-    annotations = {id(part) for node in ast.walk(tree) for part in _annotation_parts(node)}
-    for node in ast.walk(tree):
-        union = isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and id(node) not in annotations
-        if isinstance(node, ast.BinOp) and union and any(_is_type(side) for side in (node.left, node.right)):
-            yield Finding(node.lineno, "python 3.9", f"{ast.unparse(node)} at run time: use Optional or Union")
-        if isinstance(node, ast.Call):
-            name, words = _name(node.func), {word.arg for word in node.keywords}
-            if name == "zip" and "strict" in words:
-                yield Finding(node.lineno, "python 3.9", "zip(strict=)")
-            if name == "dataclass" and words & {"slots", "kw_only"}:
-                yield Finding(node.lineno, "python 3.9", "dataclass(slots=, kw_only=)")
-            if name in _NEW_NAMES or (name == "isinstance" and any(isinstance(a, ast.BinOp) for a in node.args)):
-                yield Finding(node.lineno, "python 3.9", ast.unparse(node))
-        if isinstance(node, ast.ImportFrom) and node.module == "typing":
-            new = {"TypeAlias", "ParamSpec", "Self", "override", "assert_never", "TypeGuard"}
-            for alias in node.names:
-                if alias.name in new:
-                    yield Finding(node.lineno, "python 3.9", f"typing.{alias.name}")
 
 
 def _annotation_parts(node: ast.AST) -> Iterator[ast.AST]:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import vtk
+from Rep3DLabelLib.images.files import LabelFile, VolumeFile
 from Rep3DLabelLib.images.segnrrd import SegmentationData
+from Rep3DLabelLib.labels import Label
 from Rep3DLabelLib.scene import Scene
 from Rep3DLabelLib.scene.images import allocate, array_of, set_geometry
+from Rep3DLabelLib.scene.segments import LabelLoad, LoadedLabel
 
 BINARY = "Binary labelmap"
 
@@ -25,12 +28,7 @@ def the_slicer() -> Any:
 SHAPE = (7, 6, 5)  # I, J, K
 
 
-def entry(name: str, value: int, colour: list[int] | None = None, term: Any = None) -> dict[str, Any]:
-    """An entry as the worker's op `test` gives it."""
-    return {"name": name, "value": value, "colour": colour, "term": term}
-
-
-ENTRIES = [entry("Anterior", 1, [200, 30, 40]), entry("Posterior", 2), entry("Cyst", 7, [0, 0, 255])]
+ENTRIES = [Label("Anterior", 1, (200, 30, 40)), Label("Posterior", 2), Label("Cyst", 7, (0, 0, 255))]
 
 
 def oblique(spacing: tuple[float, float, float] = (0.7, 1.3, 2.9), flips: tuple[int, int, int] = (1, 1, 1)) -> Any:
@@ -44,31 +42,48 @@ def oblique(spacing: tuple[float, float, float] = (0.7, 1.3, 2.9), flips: tuple[
     return matrix
 
 
-def volume_file(folder: Path, voxels: np.ndarray, matrix: Any = None, name: str = "image") -> dict[str, Any]:
+def volume_file(folder: Path, voxels: np.ndarray, matrix: Any = None, name: str = "image") -> VolumeFile:
     """A VolumeFile of voxels (K, J, I)."""
     path = folder / f"{name}.npy"
     np.save(path, voxels)
-    matrix = np.eye(4) if matrix is None else matrix
-    shape = list(voxels.shape[::-1])
+    grid = as_tuples(np.eye(4) if matrix is None else matrix)
     low, high = (float(part) for part in np.percentile(voxels.astype(float), (0.5, 99.5)))
-    return {"voxels": str(path), "shape": shape, "ijk_to_ras": np.asarray(matrix).tolist(), "low": low, "high": high}
+    return VolumeFile(str(path), voxels.shape[::-1], grid, low, high, grid)
 
 
-def label_file(folder: Path, label: np.ndarray, values: Mapping[str, int], matrix: Any = None) -> dict[str, Any]:
+def as_tuples(matrix: Any) -> tuple[tuple[float, ...], ...]:
+    """A matrix as the worker gives it."""
+    return tuple(map(tuple, np.asarray(matrix, float).tolist()))
+
+
+def label_file(folder: Path, label: np.ndarray, values: Mapping[str, int], matrix: Any = None) -> LabelFile:
     """A LabelFile of a label map (K, J, I), cropped to what it has."""
-    shape, matrix = list(label.shape[::-1]), np.eye(4) if matrix is None else np.asarray(matrix)
-    found: dict[str, Any] = {"voxels": None, "extent": None}
+    grid = as_tuples(np.eye(4) if matrix is None else matrix)
+    voxels = extent = None
     if label.any():
         corners = np.argwhere(label)
         low, high = corners.min(0), corners.max(0)
         path = folder / "label.npy"
         np.save(path, label[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))])
-        found = {"voxels": str(path), "extent": [int(x) for axis in (2, 1, 0) for x in (low[axis], high[axis])]}
+        voxels, extent = str(path), tuple(int(x) for axis in (2, 1, 0) for x in (low[axis], high[axis]))
     counts = {name: int((label == value).sum()) for name, value in values.items()}
-    return {**found, "shape": shape, "ijk_to_ras": matrix.tolist(), "counts": counts, "values": dict(values)}
+    return LabelFile(voxels, extent, label.shape[::-1], grid, counts, dict(values))
 
 
-def load(scene: Scene, volume: Mapping[str, Any], name: str = "case", image_id: str = "case") -> Any:
+def loaded(label: LabelFile) -> LoadedLabel:
+    """A label with its voxels, as `Scene.begin_label` gives it in the end."""
+    load = LabelLoad(the_slicer(), label)
+    while not load.step():
+        pass
+    return load.label
+
+
+def loaded_label(folder: Path, label: np.ndarray, values: Mapping[str, int], matrix: Any = None) -> LoadedLabel:
+    """A label map (K, J, I) with its voxels."""
+    return loaded(label_file(folder, label, values, matrix))
+
+
+def load(scene: Scene, volume: VolumeFile, name: str = "case", image_id: str = "case") -> Any:
     """Step a volume into the scene."""
     loading = scene.begin_volume(volume, name, image_id)
     while not loading.step():

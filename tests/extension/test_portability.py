@@ -1,4 +1,4 @@
-"""The module obeys what real Slicer needs and this machine cannot run: PythonQt's rules, Python 3.9, the layers.
+"""The module obeys what real Slicer needs, this machine cannot run, and no linter knows: above all PythonQt's rules.
 
 Each rule is shown to catch what it is about.
 """
@@ -6,19 +6,18 @@ Each rule is shown to catch what it is about.
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.extension.portability import imported_modules, layer_problem, python_findings, qt_findings, untranslated
+from tests.extension.portability import imported_modules, python_findings, qt_findings, untranslated
 
 MODULE = Path(__file__).resolve().parents[2] / "slicer_extension" / "Rep3DLabel"
 LIB = MODULE / "Rep3DLabelLib"
 QT_FILES = sorted([*LIB.glob("panel/*.py"), MODULE / "Rep3DLabel.py"])
 LIB_FILES = sorted(LIB.rglob("*.py"))
 ALL_FILES = [*LIB_FILES, MODULE / "Rep3DLabel.py", *sorted((MODULE / "Testing").rglob("*.py"))]
-# The worker's own process may use threads; `jobs` is Slicer's side of it.
-CHILD_FILES = {path for path in LIB.glob("worker/*.py") if path.stem != "jobs"}
 BUNDLED = {"numpy", "requests", "vtk", "slicer", "qt", "ctk", "urllib3", "Rep3DLabelLib"}
 
 
@@ -41,61 +40,14 @@ def test_texts_are_translated(path: Path) -> None:
     assert untranslated(path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("path", LIB_FILES, ids=_id)
-def test_layers(path: Path) -> None:
-    assert layer_problem(path.parent.name, set(imported_modules(path.read_text(encoding="utf-8")))) == ""
-
-
 def test_there_are_files_to_check() -> None:
-    assert len(QT_FILES) > 10 and len(LIB_FILES) > 60 and len(CHILD_FILES) > 4
-
-
-@pytest.mark.parametrize(
-    ("folder", "module"),
-    [
-        ("workflow", "qt"),
-        ("scene", "qt"),
-        ("scene", "slicer"),
-        ("client", "vtk"),
-        ("worker", "slicer"),
-        ("images", "ctk"),
-    ],
-)
-def test_a_broken_layer_is_found(folder: str, module: str) -> None:
-    assert layer_problem(folder, {module, "json"})
-    assert not layer_problem(folder, {"json"})
-
-
-@pytest.mark.parametrize("path", LIB_FILES, ids=_id)
-def test_no_threads_in_slicers_process(path: Path) -> None:
-    if path in CHILD_FILES:
-        return
-    assert not set(imported_modules(path.read_text(encoding="utf-8"))) & {"threading", "concurrent", "asyncio"}
+    assert len(QT_FILES) > 10 and len(LIB_FILES) > 60
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=_id)
 def test_only_what_slicer_bundles(path: Path) -> None:
-    import sys
-
     imports = set(imported_modules(path.read_text(encoding="utf-8")))
     assert imports <= set(sys.stdlib_module_names) | BUNDLED
-
-
-def test_panel_never_reads_the_network_or_files_of_images() -> None:
-    for path in QT_FILES:
-        if path.name != "Rep3DLabel.py":
-            assert not set(imported_modules(path.read_text(encoding="utf-8"))) & {
-                "requests",
-                "urllib",
-                "numpy",
-                "socket",
-            }
-
-
-@pytest.mark.parametrize("path", [*LIB_FILES, MODULE / "Rep3DLabel.py"], ids=_id)
-def test_files_are_small(path: Path) -> None:
-    limit = 150 if path.name == "Rep3DLabel.py" else 400
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
 @pytest.mark.parametrize(
@@ -120,8 +72,6 @@ def test_files_are_small(path: Path) -> None:
         ("flag", "button.setEnabled(a and b)"),
         ("attribute", "self.ui.button.note = 1"),
         ("arguments", "def onClick(self, *args): pass"),
-        ("threads", "import threading"),
-        ("threads", "from concurrent.futures import ThreadPoolExecutor"),
         ("threads", "qt.QThread()"),
     ],
 )
@@ -147,14 +97,12 @@ def test_good_code_is_left_alone(code: str) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "match a:\n    case 1: pass",
         "A = str | None",
         "isinstance(a, int | str)",
+        "isinstance(a, A | B)",
         "zip(a, b, strict=True)",
         "@dataclass(slots=True)\nclass A: pass",
-        "from typing import TypeAlias",
-        "with (open(a) as b, open(c) as d): pass\nmatch e:\n    case _: pass",
-        "def f(a: int | None): pass",
+        "@dataclass(kw_only=True)\nclass A: pass",
     ],
 )
 def test_what_is_too_new_is_found(code: str) -> None:
@@ -162,7 +110,7 @@ def test_what_is_too_new_is_found(code: str) -> None:
 
 
 def test_new_annotations_are_fine_where_they_are_not_evaluated() -> None:
-    assert python_findings("from __future__ import annotations\ndef f(a: int | None) -> str | None: pass") == []
+    assert python_findings("def f(a: int | None) -> str | None: pass") == []
 
 
 def test_an_untranslated_text_is_found() -> None:

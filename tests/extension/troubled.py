@@ -44,7 +44,7 @@ class TroubledClinician(Clinician):
 
     @property
     def worker(self) -> Any:
-        return self.flow._desk.worker
+        return self.flow._context.worker
 
     def begin(self, url: str) -> np.ndarray:
         """Connects, fetches a sample and draws in it; returns what was drawn (K, J, I)."""

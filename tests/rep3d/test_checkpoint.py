@@ -63,7 +63,7 @@ def test_damaged_files_are_refused_and_left_alone(tmp_path: Path, content: bytes
 
 
 def test_missing_and_foreign_files_are_refused(model: Rep3D, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="found none"):
+    with pytest.raises(CheckpointError, match="There is no model file"):
         load_checkpoint(tmp_path / "gone.pt")
     torch.save(model.state_dict(), tmp_path / "foreign.pt")
     with pytest.raises(CheckpointError, match="another kind"):
@@ -90,7 +90,7 @@ def test_contradictions_are_refused(model: Rep3D, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="weights do not fit"):
         load_checkpoint(path)
     _change(path, format_version=99)
-    with pytest.raises(CheckpointError, match="format 1, got 99"):
+    with pytest.raises(CheckpointError, match="the format 99; this rep3d reads 1"):
         load_checkpoint(path)
 
 

@@ -86,7 +86,7 @@ class UiLoader(QtUiTools.QUiLoader):
         done = set()
         for element in root.iter("widget"):
             widget = widgets.get(element.get("name", ""))
-            if "ENUMERATED" not in dir(type(widget)):
+            if not hasattr(type(widget), "ENUMERATED"):
                 continue
             for given in element.findall("property"):
                 value = next(iter(given))

@@ -4,7 +4,7 @@ import { meanDice } from "./charts.js";
 import { $, dice, facts, fill, h, number, plural, when } from "./dom.js";
 
 const PAGE = matchMedia("(max-width: 48rem)").matches ? 8 : 24;
-const STATES = { new: "New", leased: "In work", predicted: "Predicted", submitted: "Submitted", reviewed: "Reviewed" };
+const STATES = { new: "New", leased: "Reserved", predicted: "Predicted", submitted: "Submitted", reviewed: "Reviewed" };
 
 let cases = [];
 let state = "";
@@ -64,7 +64,7 @@ function card(page, item) {
 function lines(item) {
   const found = [];
   if (item.image?.error) found.push(item.image.error);
-  if (item.lease) found.push(`with ${item.lease.user || "somebody"} until ${when(item.lease.until)}`);
+  if (item.lease) found.push(`reserved for ${item.lease.user || "somebody"} until ${when(item.lease.until)}`);
   if (item.labels) found.push(`by ${item.author || "unknown"}${item.time ? `, ${when(item.time)}` : ""}`);
   if (item.review) found.push(`reviewed by ${item.review.user || "somebody"}, ${when(item.review.time)}`);
   if (item.state === "predicted" && item.predicted) found.push(`by ${item.predicted.model || "a model"}, version ${item.predicted.version}`);

@@ -68,7 +68,7 @@ function tiles(model, state) {
     model.error ? tile("Published version", "damaged", model.error, "bad")
       : tile("Published version", model.version || "none yet", model.version ? `since ${when(model.created)}` : "train one to begin", "first"),
     tile("Mean Dice", dice(score), model.version ? (score === null ? "not measured" : `${plural((record.validation_cases || []).length, "case")} held out`) : "no version yet"),
-    tile("Labelled", `${number(cases.labelled)} of ${number(cases.total)}`, `${number(cases.total - cases.labelled)} without a label`),
+    tile("Annotated", `${number(cases.labelled)} of ${number(cases.total)}`, `${number(cases.total - cases.labelled)} without a label`),
     tile("Device", state.server.device_name, `${model.preset} network`),
   ];
 }

@@ -5,7 +5,7 @@ import { $, bars, dice, duration, facts, failures, fill, h, number } from "./dom
 
 const PHASES = {
   starting: "Starting", waiting: "Waiting", preparing: "Preparing the cases", training: "Training", validating: "Measuring",
-  saving: "Saving", comparing: "Comparing with the published version", publishing: "Publishing", scoring: "Scoring the unlabelled cases",
+  saving: "Saving", comparing: "Comparing with the published version", publishing: "Publishing", scoring: "Scoring the cases without a label",
   done: "Done", error: "Failed", stopped: "Stopped", interrupted: "Interrupted",
 };
 const ENDED = new Set(["done", "error", "stopped", "interrupted"]);
@@ -37,7 +37,7 @@ export function showTraining(model, state) {
 function progress(training, running, state) {
   if (!training.phase) {
     return h("p", { class: "empty" }, state.cases.labelled
-      ? "There are labels to learn from. Start a training: it works from one labelled case on."
+      ? "There are labels to learn from. Start a training: it works from one annotated case on."
       : "Nothing to learn from yet: submit at least one label, then start a training.");
   }
   const share = training.iterations ? training.iteration / training.iterations : null;
@@ -55,6 +55,7 @@ function progress(training, running, state) {
       training.device && ["Device", training.device],
       training.phase === "scoring" && training.to_score && ["Scored", `${number(training.scored)} of ${number(training.to_score)}`],
       training.resumed_from && ["Resumed", `at iteration ${number(training.resumed_from)}`],
+      training.set_aside && ["Set aside", training.set_aside, true],
       training.error && ["Reason", String(training.error), true],
       training.decision?.reason && ["Result", `${training.version_made || "The new version"}: ${training.decision.reason}`, true],
     ),

@@ -45,7 +45,7 @@ export function showCurve(page) {
   const names = page.state.models[page.model].labels.map((label) => label.name).filter((name) => versions.some((v) => name in v.scores));
   fill(host, [page.model, versions, byLabels, width], () => versions.length
     ? [learningCurve(versions, byLabels, colours, width), curveKey(versions, names, colours), perLabel()]
-    : h("p", { class: "empty" }, "The curve begins with the first version. Scores appear once there are enough labelled cases to set some aside: they are never guessed."));
+    : h("p", { class: "empty" }, "The curve begins with the first version. Scores appear once there are enough annotated cases to hold some out: they are never guessed."));
   $("by-version").setAttribute("aria-pressed", String(!byLabels));
   $("by-labels").setAttribute("aria-pressed", String(byLabels));
 }

@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -18,7 +17,7 @@ from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
 from lib.api.app_routes import add_routes
-from lib.api.dashboard_status import Dashboard
+from lib.api.dashboard_status import Dashboard, device_name
 from lib.api.errors import register_error_handlers
 from lib.api.sessions import SafeSessions
 from lib.boot.checks import (
@@ -36,11 +35,12 @@ from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
 from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
+from lib.cases.intake import LabelIntake
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
-from lib.cases.thumbnails import Thumbnails
+from lib.cases.thumbnails import Thumbnails, label_colours
 from lib.dicom.importer import DicomImport
-from lib.errors import StartupError
+from lib.errors import RequestError, StartupError
 from lib.inference.batch import BatchRunner
 from lib.inference.running import RunningRequests
 from lib.inference.task import Rep3DInferTask
@@ -48,14 +48,14 @@ from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name, known
 from lib.state import check_state
-from lib.storage.datastore import Rep3DDatastore
+from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.training.auto import AutoTrain
 from lib.training.cases import models_taught
 from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, ImageError
+from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError
 from rep3d.versions.store import VersionStore
 
 __all__ = ["Rep3DLabelApp"]
@@ -93,6 +93,7 @@ class Rep3DLabelApp(MONAILabelApp):
             lambda: self.training.runs(),
         )
         self.training = TrainingControl(self._trainers, self.datastore(), self.auto_train)
+        self.intake = LabelIntake(self.leases, reviews, self._count)
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
         if server_is_starting():
             check_state(self._setup.folder, self.served.values(), self.datastore(), self.auto_train)
@@ -173,6 +174,7 @@ class Rep3DLabelApp(MONAILabelApp):
             "preset": default["preset"],
             "error": default["error"],
             "device": setup.device,
+            "device_name": device_name(setup.device),
             "model_dir": str(setup.workspace.root),
         }
         return {**super().info(), "rep3d": ours}
@@ -180,11 +182,11 @@ class Rep3DLabelApp(MONAILabelApp):
     # What is asked of it ------------------------------------------------------------------------------------
 
     def check_model(self, model: str) -> None:
-        """Refuses, with 404, a model that is not served."""
+        """Refuses a model that is not served (NotFoundError)."""
         known("model", model, self._infers)
 
     def check_scoring(self, method: str) -> None:
-        """Refuses a scoring that cannot run: 404 for an unknown method, 409 without a model."""
+        """Refuses a scoring that cannot run: NotFoundError for an unknown method, NoModelError without a model."""
         known("scoring method", method, self._scoring_methods).check()
 
     def has_session(self, session_id: str) -> bool:
@@ -197,18 +199,18 @@ class Rep3DLabelApp(MONAILabelApp):
         store = datastore or self.datastore()
         image = request.get("image")
         if not isinstance(image, str) or not image:
-            raise HTTPException(422, f"image: expected an image id, got {image!r}")
+            raise RequestError(f"image must be the id of an image, not {str(image)[:200]!r}.")
         upload = image not in store.list_images() and self._is_upload(image)
         path = image if upload else str(store.image_file(image))
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         save = bool(request.get("save_label")) and not upload
         if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
-            raise HTTPException(422, "label_tag: expected one for predictions, got 'final', which is a person's")
+            raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
-        except ImageError as error:
-            shown = "image" if upload else f"image {image}"
-            raise ImageError(str(error).replace(os.path.basename(path), shown)) from error
+        except (ImageError, OutOfMemoryError) as error:
+            shown = "the image" if upload else f"image {image}"
+            raise type(error)(str(error).replace(os.path.basename(path), shown)) from error
         try:
             if not upload and not request.get("box"):  # with a part of it, no submission could be compared
                 store.keep_prediction(image, Path(file), params)
@@ -230,15 +232,15 @@ class Rep3DLabelApp(MONAILabelApp):
         """Which image to annotate next.
 
         Raises:
-            HTTPException: 404 for an unknown strategy, and where every image has a label or is lent to another.
+            NotFoundError: for an unknown strategy, and where every image has a label or is lent to another.
         """
         strategy = known("strategy", request.get("strategy") or self._setup.conf.strategy, self._strategies)
         return next_sample(strategy, request, self.datastore(), self.leases)
 
-    def on_save_label(self, image_id: str, label_id: str) -> None:
+    def _count(self, accepted: Submission) -> None:
         """Counts a person's label for the training that may start by itself."""
         if self._setup.conf.train_every:
-            self.auto_train.submitted(models_taught(self.served, self.datastore(), image_id))
+            self.auto_train.submitted(models_taught(self.served, accepted))
 
     def on_init_complete(self) -> None:
         """Completes the HTTP application, which exists by now, with our routes and errors."""
@@ -288,14 +290,14 @@ def _load(model: ServedModel) -> None:
             if head and not head.kept:
                 load_checkpoint(model.published.path)  # it answers nothing, but the next training begins from it
             else:
-                model.published.load()
+                model.published.predictor()
     except CheckpointError as error:
         raise damaged_checkpoint(model.published.path, error) from error
 
 
 def _facts(model: ServedModel) -> dict[str, Any]:
     """What clients are told about a model."""
-    known = model.setup.facts()
+    known = {**model.setup.facts(), "colours": label_colours(model.setup.labels)}
     try:
         return {**known, "version": model.published.facts().get("version"), "error": None}
     except CheckpointError as error:

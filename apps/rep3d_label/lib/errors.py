@@ -1,8 +1,35 @@
-"""The app's own errors, beside those of :mod:`rep3d.errors`; :mod:`lib.api.errors` says what each is over HTTP."""
+"""The app's own errors, beside those of :mod:`rep3d.errors`; :mod:`lib.api.errors` says what each is over HTTP.
+
+A message is for whoever works with the images: what is wrong, and what to do.
+"""
 
 from __future__ import annotations
 
-__all__ = ["StartupError"]
+import errno
+from collections.abc import Iterator
+
+import torch
+
+from rep3d.errors import Rep3DError
+
+__all__ = [
+    "OUT_OF_MEMORY",
+    "BusyError",
+    "ConflictError",
+    "DiskFullError",
+    "ForbiddenError",
+    "NoModelError",
+    "NotFoundError",
+    "RequestError",
+    "ReservedError",
+    "StartupError",
+    "in_words",
+    "is_disk_full",
+    "is_out_of_memory",
+]
+
+OUT_OF_MEMORY = "Not enough memory for this now. Try again when less is running."
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StartupError(Exception):
@@ -10,3 +37,65 @@ class StartupError(Exception):
 
     def __init__(self, expected: str, got: str, remedy: str) -> None:
         super().__init__(f"Rep3D Label cannot start: expected {expected}, got {got}. {remedy}")
+
+
+class RequestError(Rep3DError):
+    """What was sent cannot be used as it is."""
+
+
+class NotFoundError(Rep3DError):
+    """There is nothing of the name that was asked for."""
+
+
+class ForbiddenError(Rep3DError):
+    """It is not for this person to do, or for nobody in this way."""
+
+
+class ConflictError(Rep3DError):
+    """The state of the server forbids it now."""
+
+
+class ReservedError(ConflictError):
+    """The image is reserved for somebody else."""
+
+
+class NoModelError(ConflictError):
+    """There is no trained model to work with."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no trained model yet. Submit at least one label, then start a training.")
+
+
+class BusyError(Rep3DError):
+    """It is not possible this moment; the same request may succeed in a little while."""
+
+
+class DiskFullError(Rep3DError):
+    """The disk has no room for it; nothing was changed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether something failed for want of memory, however it was wrapped on its way up."""
+    return any(
+        isinstance(cause, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(cause)
+        for cause in _causes(error)
+    )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether something failed because the disk is full, however it was wrapped on its way up."""
+    return any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in _causes(error))
+
+
+def in_words(error: BaseException) -> str:
+    """An error as the record of a job says it."""
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    return str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from fastapi import HTTPException
+from lib.errors import NotFoundError, RequestError
 
 __all__ = ["checked_name", "known", "split_suffix"]
 
@@ -26,13 +26,12 @@ def checked_name(kind: str, name: str) -> str:
         name: the name.
 
     Raises:
-        HTTPException: 422, if it has separators, leading dots, "..", or other characters that are not plain.
+        RequestError: if it has separators, leading dots, "..", or other characters that are not plain.
     """
     if not _PLAIN.fullmatch(name) or ".." in name or name.endswith((".", " ")):
-        raise HTTPException(
-            422,
-            f"{kind}: expected a plain name (letters, digits, space and . , _ + = ( ) @ -, beginning with a letter "
-            f"or digit, at most 127 characters), got {name[:200]!r}. Choose another name.",
+        raise RequestError(
+            f"{name[:200]!r} cannot be used as {kind}. Use letters, digits, spaces and . , _ + = ( ) @ -, beginning "
+            f"with a letter or digit, at most 127 characters."
         )
     return name
 
@@ -62,8 +61,8 @@ def known(kind: str, name: Any, found: Mapping[str, _Found]) -> _Found:
         found: what there is, by name.
 
     Raises:
-        HTTPException: 404 where there is none of that name.
+        NotFoundError: where there is none of that name.
     """
     if not isinstance(name, str) or name not in found:
-        raise HTTPException(404, f"{kind}: expected one of {sorted(found)}, got {str(name)[:200]!r}")
+        raise NotFoundError(f"There is no {kind} {str(name)[:200]!r}. Choose one of: {', '.join(sorted(found))}.")
     return found[name]

@@ -41,6 +41,11 @@ class ModelWorkspace:
         return self.root / "run"
 
     @property
+    def run_set_aside(self) -> Path:
+        """The interrupted training that another one took the place of, until it can no longer be resumed."""
+        return self.root / "run_set_aside"
+
+    @property
     def train_status(self) -> Path:
         """What the training does or did last, as JSON."""
         return self.root / "train_status.json"

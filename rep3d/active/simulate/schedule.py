@@ -17,9 +17,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from multiprocessing.connection import Connection, wait
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from rep3d.active.simulate.unit import (
 )
 from rep3d.active.strategies import STRATEGIES, check_strategy
 from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
-from rep3d.errors import ConfigError, Rep3DError, TrainingError
+from rep3d.errors import ConfigError, TrainingError
 
 __all__ = ["SimulationPlan", "simulate"]
 
@@ -78,7 +79,7 @@ def simulate(
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out: expected a folder that can be written, got {out} ({error})") from error
+        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
     cohorts = {seed: _cohort(data, out, plan, seed) for seed in seeds}
     _check_same(runs / "settings.json", {**plan.identity(), "data": next(iter(cohorts.values())).name})
     _Schedule(plan, cohorts, units, runs, jobs, say).run()
@@ -118,14 +119,6 @@ def _check_same(path: Path, identity: dict[str, Any]) -> None:
 
 
 @dataclass
-class _Job:
-    unit: Unit
-    process: multiprocessing.process.BaseProcess
-    pipe: Connection
-    error: str = ""
-
-
-@dataclass
 class _Schedule:
     """Works through the units that have no result yet; a strategy waits for its seed's first batch."""
 
@@ -145,7 +138,7 @@ class _Schedule:
             self.say(f"{len(self.units) - len(todo)} of {len(self.units)} runs are there already")
         if self.jobs == 1:
             for unit in todo:
-                play_unit(self.plan, self.cohorts[unit.seed], unit, self.folder, self._report)
+                play_unit(self.plan, self.cohorts[unit.seed], unit, self.folder, self.say)
                 self._finished(unit)
         else:
             self._in_processes(todo)
@@ -158,85 +151,58 @@ class _Schedule:
     def _ready(self, unit: Unit) -> bool:
         return unit.name in (FIRST_BATCH, REFERENCE) or self._done(Unit(unit.seed, FIRST_BATCH))
 
-    def _report(self, line: str) -> None:
-        if line:
-            self.say(line)
-
     def _finished(self, unit: Unit) -> None:
         count = sum(self._done(other) for other in self.units)
         minutes = (time.monotonic() - self.started) / 60
         self.say(f"[{count}/{len(self.units)}] seed {unit.seed}, {unit.name} done after {minutes:.1f} min")
 
     def _in_processes(self, todo: list[Unit]) -> None:
-        running: list[_Job] = []
-        try:
-            while todo or running:
-                ready = [unit for unit in todo if self._ready(unit)]
-                for unit in ready[: self.jobs - len(running)]:
-                    todo.remove(unit)
-                    running.append(self._start(unit))
-                ended = wait([end for job in running for end in (job.process.sentinel, job.pipe)])
-                for job in list(running):
-                    if job.pipe in ended:
-                        self._listen(job)
-                    if job.process.sentinel in ended:
-                        running.remove(job)
-                        self._end(job)
-        finally:
-            for job in running:  # an error or Ctrl-C: what is finished is written, the rest begins anew next time
-                job.process.terminate()
-            for job in running:
-                job.process.join()
-
-    def _start(self, unit: Unit) -> _Job:
         context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang
-        ours, theirs = context.Pipe(duplex=False)
+        lines = context.SimpleQueue()
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
-        arguments = (self.plan, self.cohorts[unit.seed], unit, self.folder, threads, theirs)
-        process = context.Process(target=_work, args=arguments, daemon=True)
-        process.start()
-        theirs.close()
-        return _Job(unit, process, ours)
+        others = multiprocessing.active_children()
+        running: dict[Future[None], Unit] = {}
+        with ProcessPoolExecutor(self.jobs, context, _begin, (lines, threads)) as pool:
+            try:
+                while todo or running:
+                    for unit in [unit for unit in todo if self._ready(unit)]:
+                        todo.remove(unit)
+                        running[pool.submit(_play, self.plan, self.cohorts[unit.seed], unit, self.folder)] = unit
+                    ended = wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done
+                    while not lines.empty():
+                        self.say(lines.get())
+                    for future in ended:
+                        self._end(running[future], future.exception())
+                        del running[future]
+            except BaseException:  # Ctrl-C too: what is finished is written, the rest begins anew next time
+                for process in set(multiprocessing.active_children()) - set(others):
+                    process.terminate()
+                raise
 
-    def _listen(self, job: _Job) -> None:
-        try:
-            while job.pipe.poll():
-                kind, text = job.pipe.recv()
-                if kind == "error":
-                    job.error = text
-                else:
-                    self._report(text)
-        except EOFError:
-            pass  # it has ended; its sentinel says so too
-
-    def _end(self, job: _Job) -> None:
-        job.process.join()
-        self._listen(job)
-        job.pipe.close()
-        if not self._done(job.unit):
-            reason = job.error or f"its process ended with status {job.process.exitcode}"
-            raise TrainingError(f"simulation: seed {job.unit.seed}, {job.unit.name} failed: {reason}")
-        self._finished(job.unit)
+    def _end(self, unit: Unit, error: BaseException | None) -> None:
+        if error is not None:
+            raise TrainingError(f"The simulation stopped: seed {unit.seed}, {unit.name} failed: {error}") from error
+        self._finished(unit)
 
 
-def _work(plan: SimulationPlan, cohort: Cohort, unit: Unit, folder: Path, threads: int, pipe: Connection) -> None:
-    """A unit in a process of its own."""
+_lines: SimpleQueue[str]  # of the process that started this one
+
+
+def _begin(lines: SimpleQueue[str], threads: int) -> None:
+    """Prepares a process for units."""
     import torch
 
+    from rep3d.training.worker import end_with_parent
+
+    global _lines
+    _lines = lines
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends us
     torch.set_num_threads(threads)
-    parent = multiprocessing.parent_process()
+    end_with_parent()
 
-    def report(line: str) -> None:
-        if parent is not None and not parent.is_alive():  # killed: nobody would use or stop this work
-            raise TrainingError("simulation: the process that started this one is gone")
-        if line:
-            pipe.send(("line", line))
 
-    try:
-        play_unit(plan, cohort, unit, folder, report)
-    except Rep3DError as error:
-        pipe.send(("error", str(error)))
+def _play(plan: SimulationPlan, cohort: Cohort, unit: Unit, folder: Path) -> None:
+    play_unit(plan, cohort, unit, folder, _lines.put)
 
 
 def _collect(

@@ -28,7 +28,7 @@ from rep3d.inference.predictor import Predictor
 from rep3d.nn.config import PRESETS
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.sampling import NEW_CASE_WEIGHT
-from rep3d.training.train import TrainProgress, TrainSettings, task_for_cases, train
+from rep3d.training.train import TrainSettings, task_for_cases, train
 
 __all__ = ["FIRST_BATCH", "REFERENCE", "SCRATCH_SUFFIX", "SimulationPlan", "Unit", "play_unit", "write_json"]
 
@@ -108,8 +108,7 @@ def play_unit(plan: SimulationPlan, cohort: Cohort, unit: Unit, folder: Path, re
         cohort: the cases of this seed.
         unit: which piece.
         folder: where results are.
-        report: called with a line of text now and then, and with ``""`` after each training step: it may raise, to
-            stop.
+        report: called with a line of text after each round.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{unit.name}-", suffix=SCRATCH_SUFFIX) as scratch:
         player = _Player(plan, cohort, unit, Path(scratch), report)
@@ -205,7 +204,6 @@ class _Player:
             ),
             self.scratch / "model.pt",
             start,
-            self._on_progress,
             weights={id_: self.plan.new_weight for id_ in added} if labelled else None,
         )
         trained = time.perf_counter()
@@ -225,9 +223,6 @@ class _Player:
             "seconds": {name: round(value, 2) for name, value in seconds.items()},
         }
         return [record], checkpoint
-
-    def _on_progress(self, progress: TrainProgress) -> None:
-        self.report("")
 
     def _task(self) -> TaskConfig:
         images = [case.image for case in self.cohort.pool]

@@ -82,7 +82,7 @@ def normalise_address(text: str) -> str:
         parts = urlsplit(address)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise InvalidAddress(f"Expected the address of a server, got '{text}': {error}. {example}") from error
+        raise InvalidAddress(f"'{text}' cannot be the address of a server: {error}. {example}") from error
     if re.search(r"[\s\x00-\x1f\\]", address):
         problem = "it contains a space or a backslash"
     elif parts.scheme.lower() not in ("http", "https"):
@@ -96,8 +96,8 @@ def normalise_address(text: str) -> str:
     elif port == 0 or parts.netloc.endswith(":"):
         problem = "the port is missing"
     if problem:
-        shown = "" if "@" in parts.netloc else f" '{text}'"  # never repeat what may be a password
-        raise InvalidAddress(f"Expected the address of a server, got{shown}: {problem}. {example}")
+        shown = "This" if "@" in parts.netloc else f"'{text}'"  # never repeat what may be a password
+        raise InvalidAddress(f"{shown} cannot be the address of a server: {problem}. {example}")
     return f"{parts.scheme.lower()}://{parts.netloc}{parts.path}"
 
 
@@ -118,11 +118,13 @@ class ConnectionReport:
             NOT_ALLOWED (API key); WRONG_APP (another program answers); WRONG_ADDRESS; FAILED (the server is broken).
         message: For the user.
         info: The server's description in state READY, else None.
+        url: The address as it was understood, "" if it was not.
     """
 
     state: str
     message: str
     info: ServerInfo | None = None
+    url: str = ""
 
 
 def report_of_error(error: ClientError) -> ConnectionReport:

@@ -1,4 +1,4 @@
-"""Which segment is which label.
+"""The labels of a model, and which segment is which label.
 
 Segment order, segment ids and voxel values inside Slicer say nothing about classes. Each segment that comes from the
 server carries the server's name of its label in a tag; a segment that the user added is known by its name. Where tag
@@ -10,9 +10,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["LABEL_TAG", "Assignment", "SegmentName", "assign", "plain_name", "segment_id"]
+__all__ = ["LABEL_TAG", "Assignment", "Code", "Label", "SegmentName", "assign", "plain_name", "segment_id"]
 
 LABEL_TAG = "Rep3DLabel.Label"  # tag of a segment: the server's name of its label
+
+
+@dataclass(frozen=True)
+class Code:
+    """A term of a terminology such as SNOMED CT: code, scheme, and meaning in words."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label of a model.
+
+    Attributes:
+        name, value: Its name, and the value of its voxels in label maps.
+        colour: Red, green, blue from 0 to 255; None if the server gives none.
+        category, type, modifier, region: What it stands for; None where there is no code.
+    """
+
+    name: str
+    value: int
+    colour: tuple[int, int, int] | None = None
+    category: Code | None = None
+    type: Code | None = None
+    modifier: Code | None = None
+    region: Code | None = None
 
 
 @dataclass(frozen=True)

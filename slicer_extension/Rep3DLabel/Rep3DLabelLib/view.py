@@ -23,6 +23,7 @@ __all__ = [
     "CaseRow",
     "ConnectionView",
     "DraftRow",
+    "HistoryRow",
     "LabelRow",
     "LocalView",
     "Message",
@@ -48,6 +49,7 @@ COMMANDS = (
     "cancel",
     "submit",
     "train",
+    "train_anew",
     "stop_training",
     "publish",
     "roll_back",
@@ -56,6 +58,7 @@ COMMANDS = (
     "refresh_cases",
     "open_case",
     "restore_label",
+    "review",
     "upload_volume",
     "upload_dicom",
     "show_uncertainty",
@@ -107,7 +110,6 @@ class ModelView:
     description: str = ""
     version: str = ""
     error: str = ""
-    labels: Mapping[str, int] = field(default_factory=dict)
     trainable: bool = True
 
 
@@ -226,6 +228,15 @@ class CaseRow:
     role: str = ""
     labels: str = ""  # "Anterior 1.61 ml, Posterior 1.55 ml"
     has_label: bool = False
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """A label of a case: by which it is restored ("" for the current one), a line about it, whether it can be."""
+
+    entry: str
+    text: str
+    restorable: bool
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fastapi import HTTPException
 from lib.active import watch as scoring_watch
 from lib.active.knowledge import Knowledge, current_scores, read_knowledge, write_knowledge
 from lib.active.scoring import UncertaintyScoring, missing_work, score_unlabelled
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
+from lib.errors import NoModelError, NotFoundError
 from lib.models.published import PublishedModel
 from lib.paths import ModelWorkspace, Workspace
 from lib.storage.datastore import Rep3DDatastore
@@ -204,11 +204,11 @@ def test_with_a_real_model(studies: _Studies) -> None:
 
 def test_scoring_on_request_refuses_what_cannot_be(studies: _Studies) -> None:
     method = UncertaintyScoring(studies.served)
-    with pytest.raises(HTTPException, match="no trained model yet"):
+    with pytest.raises(NoModelError, match="no trained model yet"):
         method.check()
     publish_small_model(studies.place.root).rename(studies.place.published)
     assert method({"model": "rep3d"}, studies.store) == {"rep3d": {"scored": 3, "version": "v3"}}
-    with pytest.raises(HTTPException, match="expected one of"):
+    with pytest.raises(NotFoundError, match="There is no model"):
         method({"model": "other"}, studies.store)
 
 
@@ -275,7 +275,7 @@ def test_damaged_model_and_unknown_model(studies: _Studies) -> None:
     choice = studies.choose("hybrid")
     assert choice is not None and "damaged" in choice["reason"] and choice["used_strategy"] == "random"
     assert studies.choose("first") == {"id": "case_0", "used_strategy": "first"}
-    with pytest.raises(HTTPException, match="expected one of"):
+    with pytest.raises(NotFoundError, match="There is no model"):
         studies.choose("random", model="other")
 
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
-from fastapi import HTTPException
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import label_colours, render
+from lib.errors import ConflictError
 from lib.labels.facts import FactsCache
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
 from PIL import Image
 
 from rep3d.evaluation.metrics import dice_of_files
-from rep3d.imaging.volumes import read_label
+from rep3d.imaging.nifti import read_label
 from tests.app.data import LABELS, unchanged, write_image, write_label, write_nifti
 
 FACTS = {"version": "v3", "created": "2024-05-01T00:00:00+00:00"}
@@ -64,6 +66,7 @@ def _copies(folder: Path, first: Path, name: str, count: int) -> None:
         shutil.copy(first, folder / f"{name}_{number:03}.nii.gz")
 
 
+@pytest.mark.timed
 def test_five_hundred_cases_are_listed_in_no_time(tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     image, label = write_image(tmp_path / "i.nii.gz", 0), write_label(tmp_path / "l.nii.gz", 0)
@@ -197,7 +200,7 @@ def test_child_processes_only_read(folder: Folder, tmp_path: Path) -> None:
             lambda: child.restore_label("case_000", entry, None),
             lambda: child.remove_image("case_000"),
         ):
-            with pytest.raises(HTTPException, match="only the server writes"):
+            with pytest.raises(ConflictError, match="Only the server writes"):
                 write()
 
 
@@ -212,6 +215,42 @@ def test_strategies_get_the_candidates(folder: Folder) -> None:
     sample = next_sample(strategy, {"annotator": "anna"}, folder.store, folder.leases)  # type: ignore[arg-type]
     assert (sample["id"], sample["user"]) == ("case_001", "anna")
     assert seen == [["case_001", "case_002"]]
+
+
+def _first(request: dict, datastore: Rep3DDatastore) -> dict:
+    return {"id": request["candidates"][0]}
+
+
+def test_nobody_waits_for_a_choice_and_a_choice_that_came_too_late_is_made_again(folder: Folder) -> None:
+    seen = []
+
+    def slow(request: dict, datastore: Rep3DDatastore) -> dict:
+        seen.append(request["candidates"])
+        if len(seen) == 1:  # meanwhile another asks, in a thread of its own as the server does
+            with ThreadPoolExecutor(1) as pool:
+                other = pool.submit(next_sample, _first, {"annotator": "ben"}, folder.store, folder.leases)
+                assert other.result(10)["id"] == "case_000"
+        return _first(request, datastore)
+
+    sample = next_sample(slow, {"annotator": "anna"}, folder.store, folder.leases)  # type: ignore[arg-type]
+    assert sample["id"] == "case_001"
+    assert seen == [["case_000", "case_001", "case_002"], ["case_001", "case_002"]]
+
+
+def test_who_asks_twice_at_once_gets_two_images(folder: Folder) -> None:
+    gate = threading.Barrier(2, timeout=10)
+    tries: dict[int, int] = {}
+
+    def together(request: dict, datastore: Rep3DDatastore) -> dict:
+        me = threading.get_ident()
+        tries[me] = tries.get(me, 0) + 1
+        if tries[me] == 1:
+            gate.wait()
+        return _first(request, datastore)
+
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(next_sample, together, {"annotator": "anna"}, folder.store, folder.leases) for _ in "ab"]
+    assert {one.result()["id"] for one in asked} == {"case_000", "case_001"}
 
 
 # Pictures ----------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def good_label(tmp_path: Path) -> Path:
 
 def test_unknown_image_is_404(server: AppServer, studies: Path) -> None:
     with unchanged(studies):
-        refused(server.post("/infer/rep3d", params={"image": "nobody"}), 404, "expected the id of an image", "'nobody'")
+        refused(server.post("/infer/rep3d", params={"image": "nobody"}), 404, "There is no image 'nobody'")
 
 
 @pytest.mark.parametrize("model", ["other", "..%2fx", "rep3d2"])
@@ -68,17 +68,17 @@ def test_unknown_model_is_404(server: AppServer, studies: Path, model: str) -> N
 def test_files_of_the_server_are_out_of_reach(server: AppServer, studies: Path, good_image: Path) -> None:
     # The stock server segments any file of its disk that is named.
     for path in (str(good_image), "/etc/passwd", str(studies / "case_1.nii.gz"), "../case_1", str(studies)):
-        refused(server.post("/infer/rep3d", params={"image": path}), 404, "expected the id of an image")
+        refused(server.post("/infer/rep3d", params={"image": path}), 404, "There is no image")
         hidden = {"params": json.dumps({"image": path})}
         refused(server.post("/infer/rep3d", params={"image": "case_1"}, data=hidden), 422, "'image'")
 
 
 def test_file_that_is_no_image_is_422(server: AppServer, studies: Path, text_file: Path) -> None:
     with unchanged(studies):
-        refused(upload(server, "/infer/rep3d", "file", text_file, method="POST"), 422, "expected a readable NIfTI")
+        refused(upload(server, "/infer/rep3d", "file", text_file, method="POST"), 422, "is no NIfTI image")
         refused(upload(server, "/infer/rep3d", "file", text_file, method="POST", name="a.txt"), 422, "'a.txt'")
         refused(upload(server, "/datastore/image?image=new", "file", text_file), 422, "image new", "NIfTI")
-        refused(upload(server, "/datastore/image?image=new", "file", text_file, name="a.txt"), 422, "expected .nii.gz")
+        refused(upload(server, "/datastore/image?image=new", "file", text_file, name="a.txt"), 422, ".nii.gz")
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 8, 3)])
@@ -102,16 +102,16 @@ def test_params_that_are_no_json_object_are_422(
 ) -> None:
     data = {"params": params}
     with unchanged(studies):
-        refused(server.post("/infer/rep3d", params={"image": "case_1"}, data=data), 422, "expected a JSON object")
-        refused(upload(server, "/datastore/image?image=new", "file", good_image, data=data), 422, "JSON object")
-        refused(upload(server, "/datastore/label?image=case_0", "label", good_label, data=data), 422, "JSON object")
+        refused(server.post("/infer/rep3d", params={"image": "case_1"}, data=data), 422, "JSON")
+        refused(upload(server, "/datastore/image?image=new", "file", good_image, data=data), 422, "JSON")
+        refused(upload(server, "/datastore/label?image=case_0", "label", good_label, data=data), 422, "JSON")
         info = {"info": params}
-        refused(server.put("/datastore/image/info", params={"image": "case_0"}, data=info), 422, "JSON object")
-        refused(server.put("/datastore/label/info?label=case_0&tag=final", data=info), 422, "JSON object")
+        refused(server.put("/datastore/image/info", params={"image": "case_0"}, data=info), 422, "JSON")
+        refused(server.put("/datastore/label/info?label=case_0&tag=final", data=info), 422, "JSON")
 
 
 def test_request_without_image_is_422(server: AppServer) -> None:
-    refused(server.post("/infer/rep3d"), 422, "expected image=")
+    refused(server.post("/infer/rep3d"), 422, "image=")
     refused(server.post("/infer/rep3d", params={"image": "case_1", "output": "dicom_seg"}), 422, "dicom_seg")
     refused(server.post("/infer/rep3d", params={"image": "case_1", "output": "nonsense"}), 422, "output")
 
@@ -159,8 +159,8 @@ def test_label_tags_lead_nowhere_else(server: AppServer, studies: Path, good_lab
 
 def test_image_is_never_overwritten(server: AppServer, studies: Path, good_image: Path) -> None:
     with unchanged(studies):
-        refused(upload(server, "/datastore/image?image=case_0", "file", good_image), 409, "there is one already")
-        refused(upload(server, "/datastore/image?image=case_0.nii.gz", "file", good_image), 409, "there is one already")
+        refused(upload(server, "/datastore/image?image=case_0", "file", good_image), 409, "image case_0 already")
+        refused(upload(server, "/datastore/image?image=case_0.nii.gz", "file", good_image), 409, "image case_0 already")
         refused(upload(server, "/datastore/image", "file", good_image, name="case_0.nii.gz"), 409, "case_0")
 
 
@@ -173,7 +173,7 @@ def test_label_for_unknown_image_is_404(server: AppServer, studies: Path, good_l
 def test_label_that_is_no_image_is_422(server: AppServer, studies: Path, text_file: Path, good_label: Path) -> None:
     # The stock server overwrites the good label with it.
     with unchanged(studies):
-        refused(upload(server, "/datastore/label?image=case_0", "label", text_file), 422, "label for image case_0")
+        refused(upload(server, "/datastore/label?image=case_0", "label", text_file), 422, "The label for image case_0")
         refused(upload(server, "/datastore/label?image=case_0", "label", good_label, name="l.png"), 422, "'.png'")
 
 
@@ -197,7 +197,7 @@ def test_label_of_another_geometry_is_422(server: AppServer, studies: Path, tmp_
     label = write_nifti(tmp_path / "other.nii.gz", np.ones(shape, np.uint8), affine)
     with unchanged(studies):
         answer = upload(server, "/datastore/label?image=case_0&tag=final", "label", label)
-        refused(answer, 422, "label for image case_0", "expected the grid of image", "Draw the label on this image")
+        refused(answer, 422, "he label for image case_0", "does not lie on the voxels of image", "Draw the label")
 
 
 @pytest.mark.parametrize("values", [np.full(SHAPE, 2, np.uint8), np.full(SHAPE, -1, np.int16), np.full(SHAPE, 1.5)])
@@ -205,7 +205,10 @@ def test_label_with_other_values_is_422(server: AppServer, studies: Path, tmp_pa
     label = write_nifti(tmp_path / "values.nii.gz", values)
     with unchanged(studies):
         refused(
-            upload(server, "/datastore/label?image=case_0", "label", label), 422, "label for image case_0", "expected"
+            upload(server, "/datastore/label?image=case_0", "label", label),
+            422,
+            "The label for image case_0",
+            "expected",
         )
 
 
@@ -240,7 +243,7 @@ def test_missing_parameters_are_named(server: AppServer) -> None:
 )
 def test_impossible_training_settings_are_422(server: AppServer, studies: Path, settings: dict, words: str) -> None:
     with unchanged(studies):
-        refused(server.post("/train/rep3d", json=settings), 422, words, "expected")
+        refused(server.post("/train/rep3d", json=settings), 422, words)
     assert server.get("/train/").status_code == 404  # nothing was started
 
 
@@ -248,7 +251,7 @@ def test_training_requests_that_cannot_be_met(server: AppServer, studies: Path) 
     with unchanged(studies):
         refused(server.post("/train/other", json={}), 404, "'other'")
         refused(server.post("/train/rep3d?run_sync=true", json={}), 422, "run_sync")
-        refused(server.post("/train/rep3d", json=[1]), 422, "body")
+        refused(server.post("/train/rep3d", json=[1]), 422, "request body")
         refused(server.post("/scoring/other"), 404, "scoring method")
         refused(server.post("/activelearning/other"), 404, "strategy", "'other'")
 
@@ -266,7 +269,7 @@ def test_unexpected_errors_are_json_too(server: AppServer) -> None:
     answer = server.get("/logs/gpu")
     if answer.ok:
         pytest.skip("this machine has nvidia-smi")
-    refused(answer, 500, "internal error", "FileNotFoundError")
+    refused(answer, 500, "Something went wrong in the server", "FileNotFoundError")
     assert "Traceback" in server.log
 
 

@@ -110,22 +110,22 @@ def test_no_case_left_says_why(clean: AppServer, tmp_path: Path) -> None:
         user = "anna" if number < 2 else "carl"
         assert clean.post(f"/rep3d/leases/case_{number}", json={"user": user}).ok
     with unchanged(clean.studies):
-        refused(ask(clean, "ben"), 404, "no sample left", "the 4 images", "lent to others", "until 20")
+        refused(ask(clean, "ben"), 404, "No image is left", "the 4 without a label", "reserved for others", "until ")
         refused(ask(clean, "ben", "nonsense"), 404, "strategy", "'nonsense'")
     for number in range(4):
         label = write_label(tmp_path / f"{number}.nii.gz", number)
         assert submit(clean, f"case_{number}", label, user="anna" if number < 2 else "carl").ok
     assert clean.get("/rep3d/leases").json() == []
     with unchanged(clean.studies):
-        refused(ask(clean, "ben"), 404, "all 4 images have a final label")
+        refused(ask(clean, "ben"), 404, "all 4 images have a label")
 
 
 def test_submitting_to_anothers_case_is_refused(clean: AppServer, label: Path) -> None:
     assert ask(clean, "anna").json()["id"] == "case_0"
     with unchanged(clean.studies):
         for params in ({"user": "ben"}, {"client_id": "ben"}, {}):
-            refused(submit(clean, "case_0", label, **params), 409, "case_0", "lent to 'anna' until 20")
-        refused(clean.post("/rep3d/leases/case_0", json={"user": "ben"}), 409, "lent to 'anna'")
+            refused(submit(clean, "case_0", label, **params), 409, "case_0", "reserved for anna until ")
+        refused(clean.post("/rep3d/leases/case_0", json={"user": "ben"}), 409, "reserved for anna")
     assert submit(clean, "case_0", label, client_id="anna").ok
     assert clean.get("/rep3d/leases").json() == []
     assert submit(clean, "case_1", label, user="ben").ok  # nobody had it
@@ -206,7 +206,7 @@ def test_cases_refuse_what_they_do_not_know(clean: AppServer) -> None:
         refused(clean.get("/rep3d/cases/nobody"), 404, "nobody")
         refused(clean.get("/rep3d/cases/nobody/history"), 404, "nobody")
         refused(clean.get("/rep3d/cases/nobody/thumbnail.png"), 404, "nobody")
-        refused(clean.post("/rep3d/cases/case_3/review"), 409, "final label")
+        refused(clean.post("/rep3d/cases/case_3/review"), 409, "no submitted label")
         refused(clean.get("/rep3d/cases/case_3/thumbnail.png?size=100000"), 422, "size")
 
 
@@ -247,7 +247,9 @@ def test_history_and_restore(clean: AppServer, tmp_path: Path) -> None:
     with unchanged(clean.studies):
         refused(clean.post(f"{path}/restore", json={"user": "ben"}), 409, "carl")
     clean.request("DELETE", "/rep3d/leases/case_1")
+    assert clean.post("/rep3d/leases/case_1", json={"user": "ben"}).ok
     assert clean.post(f"{path}/restore", json={"user": "ben"}).json()["duplicate"] is False
+    assert clean.get("/rep3d/leases").json() == []  # as after any other submission
     assert clean.get("/datastore/label?label=case_1&tag=final").content == first.read_bytes()
     entries = clean.get("/rep3d/cases/case_1/history").json()
     assert len(entries) == start + 3  # the current one, the second, and the first, which stays
@@ -274,12 +276,13 @@ def test_originals_are_not_restored(clean: AppServer, label: Path, tmp_path: Pat
     assert submit(clean, "case_0", other, label_info={"head": 1, "tail": 2}).ok
     original = next(e for e in clean.get("/rep3d/cases/case_0/history").json() if e["reason"] == "original")
     with unchanged(clean.studies):
-        refused(clean.post(f"/rep3d/cases/case_0/history/{original['entry']}/restore"), 422, "stored")
+        refused(clean.post(f"/rep3d/cases/case_0/history/{original['entry']}/restore"), 422, "as it was sent")
 
 
 # Pictures ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timed
 def test_thumbnail_shows_image_and_label(clean: AppServer, label: Path) -> None:
     def picture(size: int = 120) -> np.ndarray:
         answer = clean.get(f"/rep3d/cases/case_0/thumbnail.png?size={size}")

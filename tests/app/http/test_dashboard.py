@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from playwright.sync_api import Browser, Page, expect
 
-from tests.app.chromium import Chromium, find_chromium
+from tests.app.browser import Watched, chromium, find_chromium, watched
 from tests.app.data import CONF, write_image, write_label
 from tests.app.server import APP_DIR, AppServer
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium her
 # Names may hold anything that is a plain name; what looks like code must stay text.
 ODD_NAME = "img src=x onerror=alert(1)"
 HOSTILE = "<img src=x onerror=alert(1)>"
+SLOW = 30_000  # ms: for what takes the server or the page a moment
 
 
 @pytest.fixture(scope="module")
@@ -38,37 +40,51 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+def browser() -> Iterator[Browser]:
     """One browser for all tests."""
-    with Chromium(tmp_path_factory.mktemp("profile")) as running:
+    with chromium() as running:
         yield running
 
 
 @pytest.fixture
-def page(server: AppServer, browser: Chromium) -> Iterator[Chromium]:
+def seen(server: AppServer, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Watched]:
     """The dashboard, loaded and filled; afterwards nothing is on its console and no other host was asked."""
-    browser.console.clear()
-    browser.requests.clear()
-    browser.set_size(1280)
-    browser.open(f"{server.url}/rep3d/")
-    browser.wait_for("document.querySelectorAll('#tiles div').length === 4")
-    yield browser
-    assert browser.console == []
-    hosts = {urlsplit(url).netloc for url in browser.requests if not url.startswith("data:")}
-    assert hosts <= {urlsplit(server.url).netloc}
+    with watched(browser, *getattr(request, "param", ())) as found:
+        _open(found.page, server)
+        yield found
+        assert found.console == []
+        hosts = {urlsplit(url).netloc for url in found.requests if not url.startswith("data:")}
+        assert hosts <= {urlsplit(server.url).netloc}
 
 
-def _text(page: Chromium, selector: str) -> str:
-    return str(page.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+@pytest.fixture
+def page(seen: Watched) -> Page:
+    return seen.page
 
 
-def _forget_refusal(page: Chromium) -> None:
+def _open(page: Page, server: AppServer) -> None:
+    page.goto(f"{server.url}/rep3d/")
+    expect(page.locator("#tiles div")).to_have_count(4, timeout=SLOW)
+
+
+def _text(page: Page, selector: str) -> str:
+    return page.locator(selector).first.inner_text()
+
+
+def _until(page: Page, holds: Callable[[], bool]) -> None:
+    """Waits for what no locator can say."""
+    for _ in range(SLOW // 50):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(page.locator("body").inner_text())
+
+
+def _forget_refusal(seen: Watched) -> None:
     """The browser itself notes on the console that an answer was an error; that is wanted here."""
-    deadline = time.monotonic() + 20
-    while not page.console and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert all("Failed to load resource" in line for line in page.console)
-    page.console.clear()
+    _until(seen.page, lambda: bool(seen.console))
+    assert all("Failed to load resource" in line for line in seen.console)
+    seen.console.clear()
 
 
 # Files --------------------------------------------------------------------------------------------------------------
@@ -96,6 +112,7 @@ def test_the_files_are_small_cached_by_tag_and_closed_to_foreign_code(server: Ap
     assert server.get("/rep3d/../main.py").status_code == 404
 
 
+@pytest.mark.timed
 def test_the_state_is_given_fast(server: AppServer) -> None:
     server.get("/rep3d/status")
     seconds = []
@@ -109,20 +126,21 @@ def test_the_state_is_given_fast(server: AppServer) -> None:
 # The page -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_shown_before_the_first_training(page: Chromium, server: AppServer) -> None:
+def test_what_is_shown_before_the_first_training(page: Page, server: AppServer) -> None:
     assert _text(page, "h1") == server.studies.name
     assert "none yet" in _text(page, "#tiles") and "2 of 6" in _text(page, "#tiles")
     assert _text(page, "#labels").split() == ["head", "tail"]
     assert "No version yet" in _text(page, "#version-list")
-    assert page.evaluate("document.getElementById('batch-start').disabled") is True
-    page.wait_for("document.querySelectorAll('#case-list > li').length === 6")
+    expect(page.locator("#batch-start")).to_be_disabled()
+    expect(page.locator("#case-list > li")).to_have_count(6, timeout=SLOW)
     page.evaluate("document.querySelector('#cases').scrollIntoView()")
-    page.wait_for("[...document.querySelectorAll('#case-list img')].filter(i => i.naturalWidth > 0).length >= 4")
+    pictures = "[...document.querySelectorAll('#case-list img')].filter(i => i.naturalWidth > 0).length"
+    _until(page, lambda: page.evaluate(pictures) >= 4)
 
 
-def test_names_that_look_like_code_stay_text(page: Chromium) -> None:
-    page.wait_for(f"document.querySelector('[data-case={json.dumps(ODD_NAME)}]')")
-    assert _text(page, f"[data-case={json.dumps(ODD_NAME)}] h3") == ODD_NAME
+def test_names_that_look_like_code_stay_text(seen: Watched) -> None:
+    page = seen.page
+    expect(page.locator(f"[data-case={json.dumps(ODD_NAME)}] h3")).to_have_text(ODD_NAME, timeout=SLOW)
     # No name may hold "<"; but the page must not rely on that.
     page.evaluate(f"""(async () => {{
         const real = window.fetch;
@@ -135,35 +153,35 @@ def test_names_that_look_like_code_stay_text(page: Chromium) -> None:
         document.dispatchEvent(new Event("visibilitychange"));
     }})()""")
     page.click("[data-state=submitted]")
-    page.wait_for("document.querySelectorAll('#case-list > li').length === 2")
-    page.wait_for(f"[...document.querySelectorAll('h3')].some((e) => e.textContent === {json.dumps(HOSTILE)})", 40)
-    assert page.evaluate("document.querySelectorAll('h3 img').length") == 0
-    _forget_refusal(page)  # there is no picture of a case of that name
+    expect(page.locator("#case-list > li")).to_have_count(2, timeout=SLOW)
+    expect(page.locator("h3").filter(has_text=HOSTILE).first).to_have_text(HOSTILE, timeout=40_000)
+    expect(page.locator("h3 img")).to_have_count(0)
+    _forget_refusal(seen)  # there is no picture of a case of that name
 
 
-def test_filters_and_search(page: Chromium) -> None:
+def test_filters_and_search(page: Page) -> None:
     page.click("[data-state=submitted]")
-    page.wait_for("document.querySelectorAll('#case-list > li').length === 2")
+    expect(page.locator("#case-list > li")).to_have_count(2, timeout=SLOW)
     page.click("[data-state=all]")
-    page.type_into("#find", "case_3")
-    page.wait_for("document.querySelectorAll('#case-list > li').length === 1")
+    page.fill("#find", "case_3")
+    expect(page.locator("#case-list > li")).to_have_count(1, timeout=SLOW)
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-@pytest.mark.parametrize("dark", [False, True])
-def test_no_sideways_scrolling(page: Chromium, width: int, dark: bool) -> None:
-    page.set_size(width, dark=dark)
-    page.wait_for("document.querySelectorAll('#case-list > li').length > 0")
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+@pytest.mark.parametrize("seen", [(w, d) for w in (360, 768, 1280) for d in (False, True)], indirect=True)
+def test_no_sideways_scrolling(seen: Watched) -> None:
+    page = seen.page
+    expect(page.locator("#case-list > li")).not_to_have_count(0, timeout=SLOW)
+    assert page.viewport_size is not None
+    assert page.evaluate("document.documentElement.scrollWidth") == page.viewport_size["width"]
 
 
-def test_every_control_has_a_name_and_every_text_enough_contrast(page: Chromium) -> None:
+def test_every_control_has_a_name_and_every_text_enough_contrast(page: Page) -> None:
     nameless = page.evaluate(_NAMELESS)
     assert nameless == 0
-    for dark in (False, True):
-        page.set_size(1280, dark=dark)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         low = page.evaluate(_CONTRAST)
-        assert low == [], f"dark: {dark}"
+        assert low == [], scheme
 
 
 _NAMELESS = """[...document.querySelectorAll('button, input, select, a')].filter((e) => e.checkVisibility() && !(
@@ -196,88 +214,103 @@ _CONTRAST = """(() => {
 # What the buttons do ------------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_is_shown_in_words(page: Chromium) -> None:
-    page.type_into("#iterations", "0")
+def test_a_refusal_is_shown_in_words(seen: Watched) -> None:
+    page = seen.page
+    page.fill("#iterations", "0")
     page.click("#train-start")
-    words = page.wait_for("document.getElementById('training-message').textContent")
+    expect(page.locator("#training-message")).not_to_be_empty(timeout=SLOW)
+    words = page.locator("#training-message").text_content() or ""
     assert words.startswith("Iterations: expected a whole number") and "got 0" in words
-    _forget_refusal(page)
+    _forget_refusal(seen)
 
 
-def test_training_publishing_and_rolling_back_by_buttons(page: Chromium, server: AppServer) -> None:
+def test_training_publishing_and_rolling_back_by_buttons(page: Page, server: AppServer) -> None:
     for version in ("v1", "v2"):
-        page.type_into("#iterations", "12")
+        page.fill("#iterations", "12")
         page.click("#train-start")
-        page.wait_for("!document.getElementById('train-stop').hidden", 60)
-        page.wait_for("/of 12/.test(document.getElementById('train-progress').innerText)", 120)
-        page.wait_for("document.getElementById('train-phase').textContent === 'Done'", 240)
-        page.wait_for(f"document.querySelector('[data-version={version}]')")
-    published = _text(page, "#tiles .first .big")
+        expect(page.locator("#train-stop")).to_be_visible(timeout=60_000)
+        expect(page.locator("#train-progress")).to_contain_text("of 12", timeout=120_000)
+        expect(page.locator("#train-phase")).to_have_text("Done", timeout=240_000)
+        expect(page.locator(f"[data-version={version}]")).to_be_attached(timeout=SLOW)
+    big = page.locator("#tiles .first .big")
+    published = big.inner_text()
     other = {"v1": "v2", "v2": "v1"}[published]
-    assert page.evaluate("document.querySelectorAll('#curve svg').length") >= 1
+    assert page.locator("#curve svg").count() >= 1
     assert "not measured" in _text(page, "#version-list")  # two cases: nothing is held out, nothing is claimed
 
     page.click(f"[data-version={other}] button:first-of-type")
-    page.wait_for("document.getElementById('confirm').open")
+    expect(page.locator("#confirm")).to_be_visible(timeout=SLOW)
     page.click("#confirm-yes")
-    page.wait_for(f"document.querySelector('#tiles .first .big').innerText === {json.dumps(other)}")
+    expect(big).to_have_text(other, timeout=SLOW)
     assert server.get("/info/").json()["rep3d"]["version"] == other
     page.click("#rollback")
     page.click("#confirm-yes")
-    page.wait_for(f"document.querySelector('#tiles .first .big').innerText === {json.dumps(published)}")
+    expect(big).to_have_text(published, timeout=SLOW)
     assert server.get("/info/").json()["rep3d"]["version"] == published
 
 
-def test_a_question_can_be_answered_with_no(page: Chromium, server: AppServer) -> None:
-    page.wait_for("document.querySelectorAll('[data-version]').length === 2")
+def test_a_question_can_be_answered_with_no(page: Page) -> None:
+    expect(page.locator("[data-version]")).to_have_count(2, timeout=SLOW)
     page.click("[data-version] button.danger")
-    page.wait_for("document.getElementById('confirm').open")
-    page.press("Escape")
-    page.wait_for("!document.getElementById('confirm').open")
-    assert page.evaluate("document.querySelectorAll('[data-version]').length") == 2
+    expect(page.locator("#confirm")).to_be_visible(timeout=SLOW)
+    page.keyboard.press("Escape")
+    expect(page.locator("#confirm")).not_to_be_visible(timeout=SLOW)
+    expect(page.locator("[data-version]")).to_have_count(2)
 
 
-def test_review_and_history(page: Chromium, server: AppServer) -> None:
+def test_review_and_history(page: Page, server: AppServer) -> None:
     page.click("[data-case=case_1] .buttons button:first-child")
-    page.wait_for("document.querySelector('[data-case=case_1] .state.reviewed')")
+    expect(page.locator("[data-case=case_1] .state.reviewed")).to_be_attached(timeout=SLOW)
     assert server.get("/rep3d/cases/case_1").json()["state"] == "reviewed"
     page.click("[data-case=case_1] .buttons button:last-child")
-    page.wait_for("document.getElementById('history').open")
+    expect(page.locator("#history")).to_be_visible(timeout=SLOW)
     assert "current" in _text(page, "#history-list")
-    page.press("Escape")
+    page.keyboard.press("Escape")
     page.click("[data-case=case_1] .buttons button:first-child")
-    page.wait_for("document.querySelector('[data-case=case_1] .state.submitted')")
+    expect(page.locator("[data-case=case_1] .state.submitted")).to_be_attached(timeout=SLOW)
 
 
-def test_batch_inference_by_button(page: Chromium, server: AppServer) -> None:
+def test_batch_inference_by_button(page: Page) -> None:
     page.click("#batch-start")
-    page.wait_for("document.getElementById('batch-phase').textContent === 'Done'", 90)
+    expect(page.locator("#batch-phase")).to_have_text("Done", timeout=90_000)
     assert "4 of 4" in _text(page, "#batch-progress")
-    page.wait_for("document.querySelectorAll('.state.predicted').length === 4")
+    expect(page.locator(".state.predicted")).to_have_count(4, timeout=SLOW)
 
 
-def test_a_server_that_goes_away_and_comes_back(server: AppServer, browser: Chromium, tmp_path: Path) -> None:
+def test_a_server_that_goes_away_and_comes_back(server: AppServer, browser: Browser, tmp_path: Path) -> None:
     studies, scratch = tmp_path / "studies", tmp_path / "scratch"
     shutil.copytree(server.studies, studies)
     scratch.mkdir()
     other = AppServer(studies, scratch, CONF)
-    with other:
-        browser.set_size(1280)
-        browser.open(f"{other.url}/rep3d/")
-        browser.wait_for("document.querySelectorAll('#tiles div').length === 4")
-    browser.wait_for("document.getElementById('connection').innerText.startsWith('Server not reachable since')", 40)
-    before = _text(browser, "#tiles")
-    assert before, "what was known stays on the page"
-    again = AppServer(studies, scratch, CONF, port=other.port)
-    with again:
-        browser.wait_for("document.getElementById('connection').hidden", 60)
-        assert _text(browser, "#tiles") == before
+    with watched(browser) as found:
+        page = found.page
+        with other:
+            _open(page, other)
+        lost = re.compile("^Server not reachable since")
+        expect(page.locator("#connection")).to_have_text(lost, timeout=40_000)
+        expect(page.locator("#connection")).to_be_visible()
+        before = _text(page, "#tiles")
+        assert before, "what was known stays on the page"
+        again = AppServer(studies, scratch, CONF, port=other.port)
+        with again:
+            expect(page.locator("#connection")).to_be_hidden(timeout=60_000)
+            assert _text(page, "#tiles") == before
 
 
-def test_nothing_is_asked_while_nobody_looks(page: Chromium) -> None:
-    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    time.sleep(0.5)
-    page.requests.clear()
-    time.sleep(11)
-    assert [url for url in page.requests if "status" in url] == []
+def test_nothing_is_asked_while_nobody_looks(server: AppServer, browser: Browser) -> None:
+    """The page's own clock is turned by hand: it asks after some seconds, but not while it is hidden."""
+    with watched(browser) as found:
+        page = found.page
+        page.clock.install()
+        _open(page, server)
+        page.wait_for_load_state("networkidle")
+        with page.expect_request("**/rep3d/status*"):
+            page.clock.run_for(11_000)
+        page.wait_for_load_state("networkidle")
+        page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for_timeout(500)
+        found.requests.clear()
+        page.clock.run_for(60_000)
+        page.wait_for_timeout(500)
+        assert [url for url in found.requests if "status" in url] == []

@@ -15,11 +15,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from fastapi import HTTPException
 from pydicom.uid import generate_uid
 from Rep3DLabelLib.client import Rep3DClient
 from Rep3DLabelLib.errors import InvalidRequestError
 
+from rep3d.demo.voxels import as_nifti
 from tests.app.data import unchanged
 from tests.app.server import AppServer
 from tests.rep3d.imaging.test_dicom import write_series
@@ -108,16 +108,16 @@ def test_a_real_series_through_the_client(server: AppServer, studies: Path, shar
     seen: list[tuple[int, int | None]] = []
     found = client.upload_dicom(tmp_path / "all.zip", progress=lambda done, total: seen.append((done, total)))
     (image,) = found.images
-    assert found.failed == () and found.folder
-    assert seen[-1][0] == seen[-1][1] and seen[-1][0] > (tmp_path / "all.zip").stat().st_size
-    file = client.download_image(image, tmp_path)
+    (folder,) = studies.glob("dicom-*")
+    assert found.failed == () and seen[-1] == ((tmp_path / "all.zip").stat().st_size,) * 2
+    file = as_nifti(client.image(image, tmp_path), tmp_path / "image.nii.gz")
     assert nib.load(file).shape[2] == len(list(source.iterdir()))
     again = client.upload_dicom(tmp_path / "all.zip")
-    assert (again.images, again.known, again.folder) == ((), (image,), "")
+    assert (again.images, again.known) == ((), (image,)) and [folder] == list(studies.glob("dicom-*"))
     with pytest.raises(InvalidRequestError, match="Nothing was changed"), unchanged(studies):
         (tmp_path / "none.zip").write_bytes(packed_entries({"a.txt": b"hello"}))
         client.upload_dicom(tmp_path / "none.zip")
-    remove(server, studies, {"images": found.images, "folder": found.folder})
+    remove(server, studies, {"images": found.images, "folder": folder.name})
 
 
 DICOM = bytes(128) + b"DICM" + bytes(2000)
@@ -162,29 +162,29 @@ def _many() -> bytes:
 
 
 BAD = {
-    "no zip": (b"hello", "a .zip file"),
-    "nothing": (b"", "a .zip file"),
-    "only an end": (b"PK\x05\x06" + bytes(10), "a .zip file"),
-    "half": (packed_entries({"a.dcm": DICOM * 50})[:-30], "a .zip file"),
-    "empty": (packed_entries({}), "DICOM files in it"),
-    "no DICOM": (packed_entries({"a.dcm": b"no", "b.zip": packed_entries({"a.dcm": DICOM})}), "DICOM files in it"),
-    "absolute": (packed_entries({"/etc/a.dcm": DICOM}), "plain names"),
-    "up": (packed_entries({"good.dcm": DICOM, "a/../../b.dcm": DICOM}), "plain names"),
-    "up in the way of Windows": (packed_entries({"..\\b.dcm": DICOM}), "plain names"),
-    "a drive": (packed_entries({"C:\\b.dcm": DICOM}), "plain names"),
-    "a line break": (packed_entries({"a\nb.dcm": DICOM}), "plain names"),
-    "a long name": (packed_entries({"a/" * 2000: b""}), "plain names"),
+    "no zip": (b"hello", "no .zip file"),
+    "nothing": (b"", "no .zip file"),
+    "only an end": (b"PK\x05\x06" + bytes(10), "no .zip file"),
+    "half": (packed_entries({"a.dcm": DICOM * 50})[:-30], "no .zip file"),
+    "empty": (packed_entries({}), "no DICOM files"),
+    "no DICOM": (packed_entries({"a.dcm": b"no", "b.zip": packed_entries({"a.dcm": DICOM})}), "no DICOM files"),
+    "absolute": (packed_entries({"/etc/a.dcm": DICOM}), "leads elsewhere"),
+    "up": (packed_entries({"good.dcm": DICOM, "a/../../b.dcm": DICOM}), "leads elsewhere"),
+    "up in the way of Windows": (packed_entries({"..\\b.dcm": DICOM}), "leads elsewhere"),
+    "a drive": (packed_entries({"C:\\b.dcm": DICOM}), "leads elsewhere"),
+    "a line break": (packed_entries({"a\nb.dcm": DICOM}), "leads elsewhere"),
+    "a long name": (packed_entries({"a/" * 2000: b""}), "leads elsewhere"),
     "a link": (packed_entries({"a.dcm": b"/etc/passwd"}, _link), "a link or a device"),
     "a device": (packed_entries({"a.dcm": b""}, _device), "a link or a device"),
     "a password": (_encrypted(), "encrypted"),
     "damaged": (_damaged(), "damaged"),
     "too much declared": (_declaring(1 << 20), "damaged"),
-    "far too much declared": (_declaring(0xFFFFFFF0, 2), "GiB when unpacked"),
-    "DICOM in name only": (packed_entries({"a.dcm": DICOM}), "DICOM images"),
+    "far too much declared": (_declaring(0xFFFFFFF0, 2), "GiB"),
+    "DICOM in name only": (packed_entries({"a.dcm": DICOM}), "no images among them"),
     "too little declared": (_declaring(200), "damaged"),
     "another way of packing": (
         packed_entries({"a.dcm": DICOM}, lambda entry: setattr(entry, "compress_type", zipfile.ZIP_LZMA)),
-        "in the usual way",
+        "in an unusual way",
     ),
 }
 
@@ -201,7 +201,7 @@ def test_a_bad_file_leaves_nothing_behind(server: AppServer, studies: Path, name
 def test_too_many_files_and_no_file(server: AppServer, studies: Path) -> None:
     with unchanged(studies):
         answer = server.put("/rep3d/dicom", files={"file": ("file.zip", _many())})
-        assert answer.status_code == 422 and "at most 20000 files" in answer.json()["detail"]
+        assert answer.status_code == 422 and "more than 20000 files" in answer.json()["detail"]
         assert server.put("/rep3d/dicom").status_code == 422
         assert server.put("/rep3d/dicom", data={"file": "text"}).status_code == 422
 
@@ -212,42 +212,44 @@ def test_too_many_files_and_no_file(server: AppServer, studies: Path) -> None:
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lib.dicom import upload as dicom_upload
     from lib.dicom.upload import Limits, unpack_dicom
+    from lib.errors import DiskFullError, RequestError
 
     content = packed_entries({f"{number}.dcm": DICOM + bytes(100_000) for number in range(4)})
 
-    def refused(limits: Limits) -> HTTPException:
-        with pytest.raises(HTTPException) as caught:
+    def refused(limits: Limits, kind: type[Exception] = RequestError) -> str:
+        with pytest.raises(kind) as caught:
             unpack_dicom(io.BytesIO(content), tmp_path / "out", limits)
         assert not list(tmp_path.iterdir())
-        return caught.value
+        return str(caught.value)
 
-    assert "at most 3 files" in refused(Limits(files=3)).detail
-    assert "GiB when unpacked" in refused(Limits(bytes=300_000)).detail
-    assert "at most 0 files" in refused(Limits(files=0)).detail  # already by the size of the list of contents
+    assert "more than 3 files" in refused(Limits(files=3))
+    assert "Unpacked, the .zip file has more" in refused(Limits(bytes=300_000))
+    assert "more than 0 files" in refused(Limits(files=0))  # already by the size of the list of contents
     monkeypatch.setattr(dicom_upload, "_checked_entries", lambda archive, limits: archive.infolist())
-    assert "GiB when unpacked" in refused(Limits(bytes=300_000)).detail  # by what really comes
+    assert "Unpacked, the .zip file has more" in refused(Limits(bytes=300_000))  # by what really comes
     monkeypatch.undo()
     monkeypatch.setattr(dicom_upload, "_SPARE", 1 << 60)
-    full = refused(Limits())
-    assert full.status_code == 507 and "Make room" in full.detail
+    assert "Make room" in refused(Limits(), DiskFullError)
     monkeypatch.undo()
     assert unpack_dicom(io.BytesIO(content), tmp_path / "out", Limits(files=4)) == 4
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lib.dicom import upload as dicom_upload
+    from lib.errors import DiskFullError
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(dicom_upload, "_write", full)
-    with pytest.raises(HTTPException, match="No space left") as caught:
+    with pytest.raises(DiskFullError, match="No space left"):
         dicom_upload.unpack_dicom(io.BytesIO(packed_entries({"a.dcm": DICOM})), tmp_path / "out")
-    assert caught.value.status_code == 507 and not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_random_damage_never_escapes(tmp_path: Path) -> None:
     from lib.dicom.upload import unpack_dicom
+    from lib.errors import DiskFullError, RequestError
 
     good = packed_entries({f"{number}.dcm": DICOM for number in range(3)})
     random = np.random.default_rng(0)
@@ -259,8 +261,7 @@ def test_random_damage_never_escapes(tmp_path: Path) -> None:
         target = tmp_path / f"{attempt}"
         try:
             unpack_dicom(io.BytesIO(bytes(content)), target)
-        except HTTPException as error:
-            assert error.status_code in (422, 507)
+        except (DiskFullError, RequestError):
             assert not target.exists()
         if time.monotonic() - begin > 30:
             break

@@ -42,7 +42,7 @@ def test_killed_training_and_killed_server_lose_nothing(tmp_path: Path) -> None:
     publish_small_model(studies)
     snapshot = studies / "rep3d" / "models" / "rep3d" / "run" / "state" / "run.pt"
     request = {"iterations": 100_000, "max_minutes": 0.6, "score_minutes": 0}
-    with AppServer(studies, scratch, CONF) as server:
+    with AppServer(studies, scratch, CONF, forked=False) as server:
         published = (_store(server).root / "published.pt").read_bytes()
         assert server.post("/train/rep3d", json=request).ok
         _wait(snapshot.exists)
@@ -74,5 +74,5 @@ def test_killed_training_and_killed_server_lose_nothing(tmp_path: Path) -> None:
         assert made.stopped == "max_minutes"
         assert made.minutes is not None and made.minutes == pytest.approx(0.6, abs=0.2)
         assert made.decision is not None and made.decision["published"] and not made.decision["measured"]
-        assert "fewer than 5 labelled cases" in made.decision["reason"]
+        assert "fewer than 5 annotated cases" in made.decision["reason"]
         assert (_store(server).published(), snapshot.exists()) == ("v2", False)

@@ -15,7 +15,8 @@ import requests
 from requests_toolbelt.multipart.decoder import MultipartDecoder
 
 from rep3d.checkpoint import read_checkpoint_task
-from rep3d.imaging.volumes import geometry, same_grid
+from rep3d.imaging.grid import same_grid
+from rep3d.imaging.nifti import geometry
 from tests.app.data import CONF, publish_small_model, unchanged, write_image, write_label
 from tests.app.server import AppServer
 
@@ -158,7 +159,7 @@ def test_stopped_training_publishes_nothing(running: AppServer) -> None:
     assert stats["device"] == "cpu"
     assert running.request("DELETE", "/train/").json()["status"] == "STOPPED"
     stats = running.train_stats()
-    assert (stats["phase"], stats["error"]) == ("stopped", "stopped on request")
+    assert (stats["phase"], stats["error"]) == ("stopped", "Stopped on request.")
     assert published.read_bytes() == before
 
 

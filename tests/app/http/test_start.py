@@ -115,7 +115,7 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
     studies, scratch = tmp_path / "empty", tmp_path / "scratch"
     studies.mkdir()
     scratch.mkdir()
-    with AppServer(studies, scratch, CONF) as server:
+    with AppServer(studies, scratch, CONF, forked=False) as server:
         info = server.get("/info/").json()
         assert info["labels"] == ["head", "tail"]
         assert info["datastore"]["total"] == 0
@@ -129,7 +129,7 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
         assert info["train_stats"] == {"rep3d": {}}
         for strategy in info["strategies"]:
             answer = server.post(f"/activelearning/{strategy}", json={})
-            assert (answer.status_code, "upload one" in answer.json()["detail"]) == (404, True)
+            assert (answer.status_code, "Add one" in answer.json()["detail"]) == (404, True)
         answer = server.post("/train/rep3d", json={})
         assert (answer.status_code, "Submit a label" in answer.json()["detail"]) == (409, True)
         answer = server.post("/scoring/uncertainty")

@@ -118,11 +118,11 @@ def test_what_needs_no_change_is_kept_byte_for_byte(server: AppServer, case: str
     ("described", "words"),
     [
         ([{"name": "liver", "idx": 1}], ["liver", "head", "tail"]),
-        ([{"name": "head", "idx": 1}, {"name": "Tail", "idx": 3}], ["'Tail'"]),
-        ([{"name": "tail", "idx": 1}], ["expected a name for each value", "[3]"]),  # 3 could be anybody's
-        ([{"name": "head", "idx": 1}, {"name": "tail", "idx": 1}], ["one name for each value"]),
-        ([{"name": "head", "idx": 1}, {"name": "head", "idx": 3}], ["one value for 'head'"]),
-        ([{"name": "head", "idx": 0}, {"name": "tail", "idx": 3}], ["0 for the background"]),
+        ([{"name": "head", "idx": 1}, {"name": "Tail", "idx": 3}], ["Tail"]),
+        ([{"name": "tail", "idx": 1}], ["without a name", "[3]"]),  # 3 could be anybody's
+        ([{"name": "head", "idx": 1}, {"name": "tail", "idx": 1}], ["two names for the voxel value 1"]),
+        ([{"name": "head", "idx": 1}, {"name": "head", "idx": 3}], ["'head' two values"]),
+        ([{"name": "head", "idx": 0}, {"name": "tail", "idx": 3}], ["for the background"]),
         ([{"name": "head", "idx": -1}], ["whole numbers"]),
         ([{"name": "head", "idx": "one"}], ["whole numbers"]),
         ([{"idx": 1}], ["NAME"]),
@@ -143,7 +143,7 @@ def test_unclear_names_are_refused(
 def test_empty_label_only_where_it_is_meant(server: AppServer, studies: Path, case: str, tmp_path: Path) -> None:
     nothing = write_nifti(tmp_path / "nothing.nii.gz", np.zeros(SHAPE, np.uint8))
     with unchanged(studies):
-        refused(submit(server, case, nothing), "at least one voxel", '"empty"')
+        refused(submit(server, case, nothing), "is empty", '"empty"')
         refused(submit(server, case, nothing, empty="yes"), "true or false")
     assert submit(server, case, nothing, empty=True).ok
     assert info(server, case)["empty"] is True
@@ -157,7 +157,7 @@ def test_flipped_label_is_put_right_only_when_asked(
     flip = AFFINE @ np.array([[-1, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     flipped = write_nifti(tmp_path / "flipped.nii.gz", truth[::-1].copy(), flip)
     with unchanged(studies):
-        refused(submit(server, case, flipped), "expected the grid", '"resample"')
+        refused(submit(server, case, flipped), "does not lie on the voxels", '"resample"')
     answer = submit(server, case, flipped, resample=True)
     assert set(answer.json()) == {"image", "label", "resampled"}
     np.testing.assert_array_equal(np.asanyarray(stored(server, case, tmp_path).dataobj), truth)
@@ -205,7 +205,7 @@ def test_what_is_no_label_map_is_refused(
 ) -> None:
     label = write_nifti(tmp_path / "odd.nii.gz", values)
     with unchanged(studies):
-        refused(submit(server, case, label), f"label for image {case}", "expected")
+        refused(submit(server, case, label), f"he label for image {case}")
 
 
 def test_whole_numbers_stored_as_floats_are_fine(
@@ -265,7 +265,7 @@ def test_overlapping_segments_are_refused(
     text.write_text("this is no image")
     with unchanged(studies):
         refused(submit(server, case, file), "one layer")
-        refused(submit(server, case, text), f"label for image {case}", "readable")
+        refused(submit(server, case, text), f"label for image {case}", "cannot be read")
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])

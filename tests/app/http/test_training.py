@@ -103,16 +103,19 @@ def test_stopped_at_once_even_before_it_trains(server: AppServer) -> None:
     assert server.request("DELETE", "/train/").json()["status"] == "STOPPED"
     assert time.monotonic() - started < 5
     stats = server.train_stats()
-    assert (stats["phase"], stats["error"], stats["resumable"]) == ("stopped", "stopped on request", None)
+    assert (stats["phase"], stats["error"], stats["resumable"]) == ("stopped", "Stopped on request.", None)
     assert server.request("DELETE", "/train/").json() is None
     assert _store(server).published() == "v3"
 
 
 def test_nothing_to_resume_is_409(server: AppServer) -> None:
     answer = server.post("/train/rep3d", json={"resume": True})
-    assert (answer.status_code, "got none to resume" in answer.json()["detail"]) == (409, True)
+    assert (answer.status_code, "no stopped or interrupted training" in answer.json()["detail"]) == (
+        409,
+        True,
+    )
     answer = server.post("/train/rep3d", json={"resume": "perhaps"})
-    assert (answer.status_code, "resume: expected" in answer.json()["detail"]) == (422, True)
+    assert (answer.status_code, "resume must be" in answer.json()["detail"]) == (422, True)
 
 
 def test_trains_by_itself_after_two_labels(server: AppServer, tmp_path: Path) -> None:

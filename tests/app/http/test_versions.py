@@ -128,13 +128,13 @@ def test_onnx_download_computes(server: AppServer) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("GET", "/rep3d/models/liver/versions", 404, "model: expected one of"),
-        ("GET", f"{MODEL}/versions/v9", 404, "version: expected one of v1, v2, v3, got 'v9'"),
-        ("GET", f"{MODEL}/versions/v9/checkpoint", 404, "got 'v9'"),
+        ("GET", "/rep3d/models/liver/versions", 404, "There is no model 'liver'"),
+        ("GET", f"{MODEL}/versions/v9", 404, "There is no version 'v9'. There are: v1, v2, v3"),
+        ("GET", f"{MODEL}/versions/v9/checkpoint", 404, "no version 'v9'"),
         ("GET", f"{MODEL}/versions/..%2F..%2Froles.json/onnx", 404, ""),
-        ("POST", f"{MODEL}/versions/v9/publish", 404, "got 'v9'"),
-        ("DELETE", f"{MODEL}/versions/v9", 404, "got 'v9'"),
-        ("DELETE", f"{MODEL}/versions/v1", 409, "it is the published one"),
+        ("POST", f"{MODEL}/versions/v9/publish", 404, "no version 'v9'"),
+        ("DELETE", f"{MODEL}/versions/v9", 404, "no version 'v9'"),
+        ("DELETE", f"{MODEL}/versions/v1", 409, "Version v1 is published, so it cannot be deleted"),
     ],
 )
 def test_what_cannot_be_done_changes_nothing(
@@ -153,7 +153,7 @@ def test_unusable_words_are_422(server: AppServer, params: object) -> None:
 
 def test_command_line_beside_the_server(server: AppServer, tmp_path: Path) -> None:
     listed = _run(server)
-    for words in ("v1 (published)", "adopted", "v3", "0.650", "head 0.600, tail 0.700", "a little kind"):
+    for words in ("v1 (published)", "adopted", "v3", "0.650", "head 0.600", "tail 0.700", "slightly optimistic"):
         assert words in listed
     assert "Began from" in _run(server, "show", "v3")
     assert "Published v2" in _run(server, "publish", "v2", "--by", "anna", "--reason", "by hand")
@@ -167,12 +167,12 @@ def test_command_line_beside_the_server(server: AppServer, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show"], "expected a version such as v3, got none"),
-        (["rollback", "v2"], "expected no version"),
-        (["publish", "v9"], "expected one of v1, v2, v3, got 'v9'"),
-        (["delete", "v1"], "it is the published one"),
-        (["export", "v2"], "ends in .pt or .onnx, got none"),
-        (["list", "--model", "liver"], "expected one of rep3d, got liver"),
+        (["show"], "needs a version such as v3, got none"),
+        (["rollback", "v2"], "needs no version"),
+        (["publish", "v9"], "There is no version 'v9'. There are: v1, v2, v3"),
+        (["delete", "v1"], "Version v1 is published, so it cannot be deleted"),
+        (["export", "v2"], "must end in .pt or .onnx, got none"),
+        (["list", "--model", "liver"], "name one of rep3d; got liver"),
     ],
 )
 def test_command_line_refuses_in_words(server: AppServer, arguments: list[str], words: str) -> None:
@@ -182,7 +182,7 @@ def test_command_line_refuses_in_words(server: AppServer, arguments: list[str], 
 
 def test_command_line_without_a_server(tmp_path: Path) -> None:
     result = CliRunner().invoke(command_line, ["versions", str(tmp_path)])
-    assert "expected a studies folder that a server has been started on" in str(result.exception)
+    assert "No server has been started on" in str(result.exception)
 
 
 def test_deleting_last(server: AppServer) -> None:
@@ -192,5 +192,5 @@ def test_deleting_last(server: AppServer) -> None:
     full = server.get(f"{MODEL}/versions/v2").json()  # labels may name it
     assert (full["scores"], full["deleted"] is not None) == ({"head": 0.4, "tail": 0.5}, True)
     answer = server.post(f"{MODEL}/versions/v2/publish")
-    assert (answer.status_code, "its weights were deleted" in answer.json()["detail"]) == (404, True)
+    assert (answer.status_code, "The weights of version v2 were deleted" in answer.json()["detail"]) == (404, True)
     assert np.isclose(full["mean_score"], 0.45)

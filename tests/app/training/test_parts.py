@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fastapi import HTTPException
 from lib.boot.setup import Setup
+from lib.errors import ConflictError
 from lib.training import control
 from lib.training.auto import AutoTrain
 from lib.training.cases import LabelledCases, case_for, case_weights
@@ -48,16 +48,16 @@ def test_request_goes_to_the_disk_and_back() -> None:
 
 @pytest.mark.parametrize("value", [1, 0, "true", None, "yes"])
 def test_resume_is_true_false_or_auto(value: Any) -> None:
-    with pytest.raises(ConfigError, match="resume: expected true, false or 'auto'"):
+    with pytest.raises(ConfigError, match="resume must be true, false or 'auto'"):
         TrainRequest.parse({"resume": value}, DEFAULTS)
 
 
 def test_gpus_of_monai_label(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TrainRequest.parse({"multi_gpu": True, "gpus": "all"}, DEFAULTS).settings == DEFAULTS
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="this one has none"):
+        with pytest.raises(ConfigError, match="this machine has no CUDA GPU"):
             TrainRequest.parse({"gpus": "0,1"}, DEFAULTS)
-    with pytest.raises(ConfigError, match="multi_gpu: expected true or false"):
+    with pytest.raises(ConfigError, match="multi_gpu must be true or false"):
         TrainRequest.parse({"multi_gpu": "yes"}, DEFAULTS)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     several = TrainRequest.parse({"multi_gpu": True}, DEFAULTS).settings
@@ -68,7 +68,7 @@ def test_gpus_of_monai_label(monkeypatch: pytest.MonkeyPatch) -> None:
     one = TrainRequest.parse({"gpus": "2"}, DEFAULTS).settings
     assert (one.gpus, one.device) == (None, "cuda:2")
     assert TrainRequest.parse({"gpus": "all"}, DEFAULTS).settings == DEFAULTS
-    with pytest.raises(ConfigError, match="gpus: expected"):
+    with pytest.raises(ConfigError, match="gpus must be"):
         TrainRequest.parse({"gpus": {"a": 1}}, DEFAULTS)
 
 
@@ -111,7 +111,7 @@ def _dead_process() -> dict[str, float]:
         ([{"status": "STOPPED"}], "dead", "stopped", "on request"),
         ([{"status": "ERROR", "details": ["one", "Killed"]}], "dead", "interrupted", "Killed"),
         ([{"status": "ERROR"}], None, "error", "none"),
-        ([], "dead", "interrupted", "the server ended"),
+        ([], "dead", "interrupted", "The server ended"),
     ],
 )
 def test_a_run_without_its_process_is_not_running(
@@ -298,7 +298,7 @@ def test_training_waits_for_the_one_that_runs(tmp_path: Path) -> None:
     assert _auto(tmp_path, started.append, every=1).start_due() == "a"
 
 
-@pytest.mark.parametrize("error", [NoCasesError("no labels"), HTTPException(409, "damaged")])
+@pytest.mark.parametrize("error", [NoCasesError("no labels"), ConflictError("damaged")])
 def test_refused_training_is_tried_again_with_the_next_label(
     tmp_path: Path, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -220,6 +220,7 @@ class TestDialogs:
         assert got == ["Keep it"] and open_dialogs() == []
 
 
+@pytest.mark.timed
 class TestTheStallMeter:
     def test_a_block_of_200_ms_is_seen(self, bench, qt, driver):
         from tests.slicerbench.stall import stall_meter

@@ -11,10 +11,21 @@ import numpy as np
 import pytest
 
 from tests.app.data import AFFINE, SHAPE
-from tests.extension.fault_server import HTML, INFO, FaultServer, label_file, segmentation, self_signed
+from tests.extension.fault_server import (
+    HTML,
+    IMAGE,
+    INFER,
+    INFO,
+    LABEL,
+    FaultServer,
+    label_body,
+    segmentation,
+    self_signed,
+)
 from tests.extension.odd_answers import ODD, ODD_PARAMS
 from tests.extension.troubled import TroubledClinician
 from tests.slicerbench import driver
+from tests.voxel_bodies import VOXELS
 
 
 @pytest.mark.parametrize(
@@ -51,30 +62,30 @@ def test_what_is_no_server_of_ours(
     ("button", "method", "path", "answer", "words"),
     [
         ("nextSampleButton", "POST", "/activelearning/first", {"content": HTML, "status": 502}, "server's log"),
-        ("nextSampleButton", "POST", "/activelearning/first", {"content": {"id": None}}, "Expected the id"),
-        ("nextSampleButton", "POST", "/activelearning/first", {"content": [[]]}, "Expected the id"),
-        ("nextSampleButton", "GET", "/datastore/image", {"content": HTML}, "image"),
-        ("nextSampleButton", "GET", "/datastore/image", {"cut_after": 900}, "try again"),
-        ("nextSampleButton", "GET", "/datastore/image", {"cut_after": 900, "announce": False}, "Try again"),
-        ("autoSegmentButton", "POST", "/infer/rep3d", {"cut_after": 400}, "try again"),
-        ("autoSegmentButton", "POST", "/infer/rep3d", {"raw": b"\x00\x01\x02"}, "something else"),
-        ("autoSegmentButton", "POST", "/infer/rep3d", {"content": HTML, "status": 502}, "502 Bad Gateway"),
-        ("autoSegmentButton", "POST", "/infer/rep3d", {"content": {"a": 3}, "headers": {}}, "Expected a label map"),
-        ("autoSegmentButton", "POST", "/infer/rep3d", segmentation(label_file()[:200]), "Try again"),
-        ("autoSegmentButton", "POST", "/infer/rep3d", segmentation(label_file(np.full(SHAPE, 9, np.uint8))), "9"),
-        ("autoSegmentButton", "POST", "/infer/rep3d", segmentation(label_file(np.ones((9, 9, 9), np.uint8))), "9"),
+        ("nextSampleButton", "POST", "/activelearning/first", {"content": {"id": None}}, "which image comes next"),
+        ("nextSampleButton", "POST", "/activelearning/first", {"content": [[]]}, "which image comes next"),
+        ("nextSampleButton", "GET", IMAGE, {"content": HTML}, "image"),
+        ("nextSampleButton", "GET", IMAGE, {"cut_after": 900}, "try again"),
+        ("nextSampleButton", "GET", IMAGE, {"cut_after": 900, "announce": False}, "Try again"),
+        ("autoSegmentButton", "POST", INFER, {"cut_after": 400}, "try again"),
+        ("autoSegmentButton", "POST", INFER, {"raw": b"\x00\x01\x02"}, "something else"),
+        ("autoSegmentButton", "POST", INFER, {"content": HTML, "status": 502}, "502 Bad Gateway"),
+        ("autoSegmentButton", "POST", INFER, {"content": {"a": 3}, "headers": {}}, "instead of voxels"),
+        ("autoSegmentButton", "POST", INFER, {"cut_after": 600, "announce": False}, "Try again"),
+        ("autoSegmentButton", "POST", INFER, segmentation(np.full(SHAPE, 9, np.uint8)), "9"),
+        ("autoSegmentButton", "POST", INFER, segmentation(np.ones((9, 9, 9), np.uint8)), "9"),
         (
             "autoSegmentButton",
             "POST",
-            "/infer/rep3d",
-            segmentation(label_file(affine=AFFINE @ np.diag([2, 1, 1, 1]))),
+            INFER,
+            segmentation(affine=AFFINE @ np.diag([2, 1, 1, 1])),
             "image",
         ),
-        ("autoSegmentButton", "POST", "/infer/rep3d", segmentation(label_names=[1]), "Expected the label names"),
-        ("submitButton", "PUT", "/datastore/label", {"content": HTML, "status": 502}, "kept here and as a draft"),
-        ("submitButton", "PUT", "/datastore/label", {"content": HTML}, "ubmit again"),
-        ("submitButton", "PUT", "/datastore/label", {"content": {"detail": "no room"}, "status": 507}, "no room"),
-        ("submitButton", "PUT", "/datastore/label", {"content": {"detail": "bad"}, "status": 422}, "bad"),
+        ("autoSegmentButton", "POST", INFER, segmentation(label_names=[1]), "which label has which value"),
+        ("submitButton", "PUT", LABEL, {"content": HTML, "status": 502}, "kept here and as a draft"),
+        ("submitButton", "PUT", LABEL, {"content": HTML}, "ubmit again"),
+        ("submitButton", "PUT", LABEL, {"content": {"detail": "no room"}, "status": 507}, "no room"),
+        ("submitButton", "PUT", LABEL, {"content": {"detail": "bad"}, "status": 422}, "bad"),
     ],
 )
 def test_an_answer_that_cannot_be_used(
@@ -110,19 +121,19 @@ def test_a_case_whose_label_is_cut_or_does_not_fit(person: TroubledClinician, se
     person.open("casesSection")
     person.click("refreshCasesButton")
     person.wait(lambda: person.view.cases, 10)
-    head = {"Content-Type": "application/octet-stream"}
     for content, cut, words in (
-        (label_file(), 100, "try again"),
-        (label_file()[:100], None, "cut or damaged"),
-        (label_file(np.ones((9, 9, 9), np.uint8)), None, "9 x 9 x 9"),
-        (label_file(affine=AFFINE @ np.diag([2, 1, 1, 1])), None, "image"),
-        (HTML, None, "damaged"),
+        (label_body(), 100, "try again"),
+        (label_body()[:1000], None, "cut"),
+        (label_body()[:-1] + b"x", None, "checksum"),
+        (label_body(np.ones((9, 9, 9), np.uint8)), None, "9 x 9 x 9"),
+        (label_body(affine=AFFINE @ np.diag([2, 1, 1, 1])), None, "image"),
+        (HTML, None, "no voxels"),
     ):
-        server.on("GET", "/datastore/label", content, headers=head, cut_after=cut)
+        server.on("GET", LABEL, content, headers=VOXELS, cut_after=cut)
         person.flow.open_case("case_1")
         person.told(words)
         person.unharmed(mine)
-    server.on("GET", "/datastore/label", label_file(), headers=head)
+    server.on("GET", LABEL, label_body(), headers=VOXELS)
     person.flow.open_case("case_1")
     person.wait(lambda: person.idle() and person.view.sample.id == "case_1", 20)
     assert person.voxels("head").sum() == 64
@@ -136,11 +147,11 @@ def test_wrong_types_in_every_answer(person: TroubledClinician, server: FaultSer
     person.click("refreshCasesButton")
     person.wait(lambda: person.view.cases and person.view.versions, 10)
     server.on("GET", "/rep3d/cases", "none")
-    person.fails("refreshCasesButton", "Expected the list of cases")
+    person.fails("refreshCasesButton", "did not list its cases")
     person.next_sample()
     for params in ODD_PARAMS:
         known = segmentation(**params)
-        server.on("POST", "/infer/rep3d", known["content"], headers=known["headers"])
+        server.on("POST", INFER, known["content"], headers=known["headers"])
         person.click("autoSegmentButton")
         person.wait(person.idle)
         assert "Segmented by" in person.message
@@ -166,7 +177,7 @@ def test_another_server_at_the_same_address(person: TroubledClinician, server: F
 
 def test_the_key_is_refused_in_the_middle_of_the_work(person: TroubledClinician, server: FaultServer) -> None:
     mine = person.begin(server.url)
-    server.on("POST", "/infer/rep3d", {"detail": "wrong key"}, status=401)
+    server.on("POST", INFER, {"detail": "wrong key"}, status=401)
     person.fails("autoSegmentButton", "wrong key", "Check the API key", state="not_allowed")
     assert not person.ui.accessSection.collapsed and person.ui.keyEdit.isVisible()
     person.unharmed(mine)

@@ -21,16 +21,16 @@ from PySide6 import QtCore
 from PySide6.QtTest import QTest
 from Rep3DLabelLib.workflow import editing
 
-from tests.extension.fault_server import HANG, FaultServer
+from tests.extension.fault_server import HANG, IMAGE, INFER, LABEL, FaultServer
 from tests.extension.troubled import TroubledClinician
 from tests.slicerbench import driver
 
 # Button of an action, and the request that it makes.
 ACTIONS = [
     ("nextSampleButton", "POST", "/activelearning/first"),
-    ("nextSampleButton", "GET", "/datastore/image"),
-    ("autoSegmentButton", "POST", "/infer/rep3d"),
-    ("submitButton", "PUT", "/datastore/label"),
+    ("nextSampleButton", "GET", IMAGE),
+    ("autoSegmentButton", "POST", INFER),
+    ("submitButton", "PUT", LABEL),
 ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.extension.fault_server import HANG, INFO, FaultServer, status
+from tests.extension.fault_server import HANG, IMAGE, INFER, INFO, LABEL, FaultServer, status
 from tests.extension.troubled import TroubledClinician
 from tests.slicerbench import driver
 from tests.slicerbench.stall import stall_meter
@@ -52,9 +52,9 @@ def test_dead_while_idle_with_edits(person: TroubledClinician, server: FaultServ
     ("button", "method", "path", "words"),
     [
         ("nextSampleButton", "POST", "/activelearning/first", ()),
-        ("nextSampleButton", "GET", "/datastore/image", ()),
-        ("autoSegmentButton", "POST", "/infer/rep3d", ()),
-        ("submitButton", "PUT", "/datastore/label", ("has not confirmed", "Submit again")),
+        ("nextSampleButton", "GET", IMAGE, ()),
+        ("autoSegmentButton", "POST", INFER, ()),
+        ("submitButton", "PUT", LABEL, ("has not confirmed", "Submit again")),
     ],
 )
 def test_dead_during_an_action(
@@ -68,7 +68,7 @@ def test_dead_during_an_action(
         path,
         content.content,
         headers=content.headers,
-        **({"pause": HANG} if path == "/datastore/image" else {"delay": HANG}),
+        **({"pause": HANG} if path == IMAGE else {"delay": HANG}),
     )
     person.click(button)
     person.wait(lambda: server.asked(method, path) > before, 10)
@@ -83,7 +83,7 @@ def test_dead_during_an_action(
     person.usable()
     if button == "submitButton":
         assert len(server.stored("case_0")) == 1  # it had arrived; only the answer had not
-        server.on("PUT", "/datastore/label", {"image": "case_0", "label": "case_0", "duplicate": True})
+        server.on("PUT", LABEL, {"image": "case_0", "label": "case_0", "duplicate": True})
         person.submit()
         assert "exactly this label already" in person.message
         assert len(server.stored("case_0")) == 1 and not person.view.drafts
@@ -141,14 +141,15 @@ def test_dead_during_training_and_batch(person: TroubledClinician, server: Fault
 # ---- it is slow
 
 
+@pytest.mark.timed
 def test_slow_answers_leave_the_panel_alive_and_can_be_cancelled(
     person: TroubledClinician, server: FaultServer
 ) -> None:
     mine = person.begin(server.url)
     for button, method, path in (
         ("nextSampleButton", "POST", "/activelearning/first"),
-        ("nextSampleButton", "GET", "/datastore/image"),
-        ("autoSegmentButton", "POST", "/infer/rep3d"),
+        ("nextSampleButton", "GET", IMAGE),
+        ("autoSegmentButton", "POST", INFER),
     ):
         server.works()
         server.on(method, path, b"x", delay=HANG)
@@ -169,17 +170,20 @@ def test_a_label_that_the_server_does_not_confirm_can_be_given_up_and_sent_again
     person: TroubledClinician, server: FaultServer
 ) -> None:
     mine = person.begin(server.url)
-    server.on("PUT", "/datastore/label", {"image": "case_0", "label": "case_0"}, delay=3.0)
+    server.on("PUT", LABEL, {"image": "case_0", "label": "case_0"}, delay=3.0)
     person.click("submitButton")
     person.wait(lambda: not person.view.enabled["cancel"])
-    person.wait(lambda: server.requests_to("/datastore/label"))
+    person.wait(lambda: server.asked("PUT", LABEL))
     person.click("cancelButton")
     person.told("has not confirmed", "Submit again", level="warning")
     person.unharmed(mine)
-    server.on("PUT", "/datastore/label", {"image": "case_0", "label": "case_0", "duplicate": True})
+    server.on("PUT", LABEL, {"image": "case_0", "label": "case_0", "duplicate": True})
     person.click("submitButton")
     person.told("Submitted", "exactly this label already", level="info")
-    assert len(server.requests_to("/datastore/label")) == 2 and not person.drafts.list()
+    assert (
+        len([request for request in server.received if request.path.startswith(LABEL)]) == 2
+        and not person.drafts.list()
+    )
 
 
 def test_a_connection_that_hangs_can_be_given_up(person: TroubledClinician, server: FaultServer) -> None:

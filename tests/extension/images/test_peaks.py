@@ -21,18 +21,18 @@ def test_the_highest_places_come_first_in_ras() -> None:
     affine = SPACING.copy()
     affine[:3, 3] = [100, -50, 20]
     peaks = find_peaks(values, affine)
-    assert [peak["ras"] for peak in peaks[:3]] == [[140, -20, 56], [150, -42, 65], [114, -40, 35]]
-    assert [peak["value"] for peak in peaks[:3]] == pytest.approx([0.9, 0.7, 0.5])
+    assert [peak.ras for peak in peaks[:3]] == [(140, -20, 56), (150, -42, 65), (114, -40, 35)]
+    assert [peak.value for peak in peaks[:3]] == pytest.approx([0.9, 0.7, 0.5])
 
 
 def test_places_are_apart_and_few() -> None:
     values = np.random.default_rng(0).random((20, 40, 30)).astype(np.float32)
     peaks = find_peaks(values, SPACING)
     assert len(peaks) == 5
-    places = np.array([peak["ras"] for peak in peaks])
+    places = np.array([peak.ras for peak in peaks])
     distances = np.linalg.norm(places[:, None] - places[None], axis=-1)
     assert distances[np.triu_indices(5, 1)].min() >= 10
-    heights = [peak["value"] for peak in peaks]
+    heights = [peak.value for peak in peaks]
     assert heights == sorted(heights, reverse=True)
 
 
@@ -40,12 +40,12 @@ def test_one_noisy_voxel_counts_less_than_a_region() -> None:
     values = np.zeros((20, 20, 20), np.float32)
     values[3, 3, 3] = 1.0
     blob(values, (12, 12, 12), 0.5)
-    assert find_peaks(values, np.eye(4))[0]["ras"] == [12, 12, 12]
+    assert find_peaks(values, np.eye(4))[0].ras == (12, 12, 12)
 
 
 def test_the_border_is_no_worse_than_the_middle() -> None:
     values = np.ones((5, 6, 7), np.float16)
-    assert [peak["value"] for peak in find_peaks(values, np.eye(4))] == pytest.approx([1.0], abs=1e-6)
+    assert [peak.value for peak in find_peaks(values, np.eye(4))] == pytest.approx([1.0], abs=1e-6)
 
 
 @pytest.mark.parametrize(

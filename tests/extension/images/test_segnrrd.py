@@ -355,6 +355,7 @@ def test_contradictions_are_refused() -> None:
         SegmentationData((), (0, -1), (3, 3, 3), np.eye(4), ())
 
 
+@pytest.mark.timed
 def test_a_draft_of_18_million_voxels_is_quick(tmp_path: Path) -> None:
     """It is written on the thread that draws."""
     layer = np.zeros((256, 264, 272), np.uint8)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from Rep3DLabelLib.view import HistoryRow
 
 from tests.extension.panel_samples import OpenPanel, cases, everything, ready
 
@@ -33,7 +34,7 @@ def test_filter_by_text_and_state(opened: OpenPanel) -> None:
     assert _settle(opened) == [case.id for case in opened.workflow.view.cases if case.author == "anna"]
     assert "16 of 40 cases" in ui.caseDetails.text
     ui.caseFilterEdit.setText("")
-    index = [ui.caseStateFilter.itemText(i) for i in range(ui.caseStateFilter.count)].index("Lent")
+    index = [ui.caseStateFilter.itemText(i) for i in range(ui.caseStateFilter.count)].index("Reserved")
     ui.caseStateFilter.setCurrentIndex(index)
     ui.caseStateFilter.activated.emit(index)
     assert _settle(opened) == [case.id for case in opened.workflow.view.cases if case.state == "leased"]
@@ -90,21 +91,30 @@ def test_history_is_a_menu_whose_choice_restores(opened: OpenPanel, bench) -> No
     click(opened.ui.historyButton)
     ((name, image_id, done),) = opened.commands
     assert (name, image_id) == ("history", "hippocampus_005")
-    done(
-        [
-            {"entry": "e2", "reason": "current", "time": "2026-03-02T10:00:00", "author": "anna", "tag": "final"},
-            {"entry": "e1", "reason": "replaced", "time": "2026-03-01T09:00:00", "author": "bela", "tag": "final"},
-        ]
-    )
+    done((HistoryRow("", "anna, present label", False), HistoryRow("e1", "bela, replaced", True)))
     menu = opened.panel._sections[10]._menu
     first, second = menu.actions()
-    assert second.text == "2026-03-01 09:00, bela, final, replaced" and second.enabled and not first.enabled
+    assert second.text == "bela, replaced" and second.enabled and not first.enabled
     second.trigger()
     assert opened.commands == [("restore_label", "hippocampus_005", "e1")]
     menu.hide()
-    opened.panel._sections[10].show_history([])
+    opened.panel._sections[10].show_history(())
     assert [action.text for action in opened.panel._sections[10]._menu.actions()] == ["No label yet"]
     opened.panel._sections[10]._menu.hide()
+
+
+def test_a_label_is_marked_as_reviewed_and_not(opened: OpenPanel) -> None:
+    from tests.slicerbench.driver import click
+
+    button = opened.ui.reviewButton
+    assert not button.enabled and "Select a case" in button.toolTip
+    for row, text, why in ((0, "Reviewed", ""), (4, "Not reviewed", ""), (2, "Reviewed", "no label yet")):
+        opened.ui.casesTable.selectRow(row)
+        opened.panel.tick()
+        assert button.text == text and bool(button.enabled) is not bool(why) and why in button.toolTip
+        if not why:
+            click(button)
+            assert opened.commands == [("review", f"hippocampus_{row:03d}")]
 
 
 def test_a_table_of_a_few_rows_grows_with_them_and_does_not_scroll(opened: OpenPanel, bench) -> None:

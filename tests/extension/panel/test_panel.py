@@ -60,6 +60,7 @@ BUTTONS = {
     "submitButton": ("submit",),
     "jumpButton": ("jump_to_uncertain",),
     "trainButton": ("train",),
+    "trainAnewButton": ("train_anew",),
     "stopTrainingButton": ("stop_training",),
     "curvesButton": ("show_curves",),
     "rollBackButton": ("roll_back",),
@@ -283,7 +284,7 @@ def test_a_message_is_shown_and_copied_as_it_is(opened: OpenPanel, click, bench)
 def test_the_case_is_shown(opened: OpenPanel) -> None:
     ui = opened.ui
     assert ui.caseName.text == "hippocampus_017" and ui.caseState.text == "Edited, kept at 14:04"
-    assert "Lent to you until 14:35" in ui.caseText.text and "model v3" in ui.caseText.text
+    assert "Reserved for you until 14:35" in ui.caseText.text and "model v3" in ui.caseText.text
     opened.show(edited=False, sample=SampleView("a", "a", submitted="15:01"))
     assert ui.caseState.text == "Submitted at 15:01"
     opened.show(sample=None)
@@ -326,6 +327,7 @@ def test_training_never_looks_done_before_it_is(opened: OpenPanel) -> None:
     opened.show(training=TrainingView("error", "Ended with an error.", 0.5, error="Out of memory.", resumable=True))
     assert ui.trainingError.text == "Out of memory." and ui.trainingErrorFrame.isVisible()
     assert ui.trainButton.text == "Resume" and ui.trainingBar.value == 500
+    assert ui.trainAnewButton.isVisible() and ui.trainAnewButton.enabled
 
 
 def test_versions_publish_the_selected_one(opened: OpenPanel, click) -> None:
@@ -452,6 +454,7 @@ def test_an_exception_in_a_tick_does_not_keep_the_panel_from_drawing(opened: Ope
     assert opened.ui.messageLabel.text == "It broke."
 
 
+@pytest.mark.timed
 def test_five_hundred_cases_do_not_hold_up_the_panel(opened: OpenPanel) -> None:
     import time
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from Rep3DLabelLib.errors import BadAnswer, LocalProblem
-from Rep3DLabelLib.labels import LABEL_TAG
+from Rep3DLabelLib.labels import LABEL_TAG, Code, Label
 from Rep3DLabelLib.scene import Scene
 from Rep3DLabelLib.scene.terms import colour_of, serialise_term, tag_of, tags_of
 
 from tests.extension import scene_samples as samples
-from tests.extension.scene_samples import ENTRIES, add_own, draw, entry, label_file, voxels_of
+from tests.extension.scene_samples import ENTRIES, add_own, draw, label_file, loaded_label, voxels_of
 
 VALUES = {"Anterior": 1, "Posterior": 2, "Cyst": 7}
-LIVER = {
-    "category": {"value": "123037004", "scheme": "SCT", "meaning": "Anatomical Structure"},
-    "type": {"value": "10200004", "scheme": "SCT", "meaning": "Liver"},
-    "modifier": {"value": "7771000", "scheme": "SCT", "meaning": "Left"},
-    "region": {"value": "818983003", "scheme": "SCT", "meaning": "Abdomen"},
-}
+LIVER = Label(
+    "Liver",
+    1,
+    None,
+    Code("123037004", "SCT", "Anatomical Structure"),
+    Code("10200004", "SCT", "Liver"),
+    Code("7771000", "SCT", "Left"),
+    Code("818983003", "SCT", "Abdomen"),
+)
 
 
 class Editor:
@@ -65,7 +70,7 @@ def label_map(seed: int = 0) -> np.ndarray:
 
 
 def a_label(tmp_path, label=None, values=VALUES):
-    return label_file(tmp_path, label_map() if label is None else label, values, samples.oblique())
+    return loaded_label(tmp_path, label_map() if label is None else label, values, samples.oblique())
 
 
 # ---- segments for labels
@@ -75,8 +80,8 @@ def test_a_new_segmentation_has_a_segment_for_each_label(node):
     segmentation = node.GetSegmentation()
     assert list(segmentation.GetSegmentIDs()) == ["rep3d_1", "rep3d_2", "rep3d_7"]
     for each in ENTRIES:
-        segment = segmentation.GetSegment(f"rep3d_{each['value']}")
-        assert (segment.GetName(), tag_of(segment, LABEL_TAG)) == (each["name"], each["name"])
+        segment = segmentation.GetSegment(f"rep3d_{each.value}")
+        assert (segment.GetName(), tag_of(segment, LABEL_TAG)) == (each.name, each.name)
     assert segmentation.GetSegment("rep3d_1").GetColor() == pytest.approx((200 / 255, 30 / 255, 40 / 255))
 
 
@@ -95,7 +100,7 @@ def test_a_segmentation_of_the_users_is_not_taken(bench, scene, volume):
 def test_missing_segments_are_added_and_renamed_ones_stay(scene, node):
     node.GetSegmentation().GetSegment("rep3d_2").SetName("Tail")
     node.GetSegmentation().GetSegment("rep3d_2").SetColor(0.1, 0.2, 0.3)
-    scene.ensure_segments(node, [*ENTRIES, entry("New", 9)])
+    scene.ensure_segments(node, [*ENTRIES, Label("New", 9)])
     names = [(s.id, s.name, s.label) for s in scene.segment_names(node)]
     assert names == [
         ("rep3d_1", "Anterior", "Anterior"),
@@ -115,8 +120,8 @@ def test_an_id_that_is_taken_gets_another_one(bench, scene, volume):
 
 
 def test_colours_without_one_from_the_server_are_stable_and_different():
-    colours = [colour_of(None, value) for value in range(1, 120)]
-    assert colours == [colour_of(entry("x", value), value) for value in range(1, 120)]
+    colours = [colour_of(Label("x", value)) for value in range(1, 120)]
+    assert colours == [colour_of(Label("y", value)) for value in range(1, 120)]
     assert len({tuple(round(part, 2) for part in colour) for colour in colours}) > 100
     nearest = min(np.linalg.norm(np.subtract(a, b)) for n, a in enumerate(colours[:12]) for b in colours[:n])
     assert nearest > 0.15
@@ -134,34 +139,34 @@ def parse(bench, text):
 
 
 def test_terms_are_read_by_slicer(bench, scene, volume):
-    node = scene.segmentation_for(volume, [entry("Liver", 1, None, LIVER)])
+    node = scene.segmentation_for(volume, [LIVER])
     text = tag_of(node.GetSegmentation().GetSegment("rep3d_1"), "TerminologyEntry")
     found = parse(bench, text)
     got = [found.GetCategoryObject(), found.GetTypeObject(), found.GetTypeModifierObject(), found.GetRegionObject()]
     for coded, part in zip(got, ("category", "type", "modifier", "region"), strict=True):
-        wanted = LIVER[part]
+        wanted = getattr(LIVER, part)
         assert (coded.GetCodeValue(), coded.GetCodingSchemeDesignator(), coded.GetCodeMeaning()) == (
-            wanted["value"],
-            wanted["scheme"],
-            wanted["meaning"],
+            wanted.value,
+            wanted.scheme,
+            wanted.meaning,
         )
     assert found.GetTerminologyContextName() == "Segmentation category and type - 3D Slicer General Anatomy list"
 
 
 def test_signs_that_part_a_term_are_replaced(bench):
-    odd = {**LIVER, "type": {"value": "1^2", "scheme": "99~X", "meaning": "A|b\nc"}, "modifier": None, "region": None}
+    odd = replace(LIVER, type=Code("1^2", "99~X", "A|b\nc"), modifier=None, region=None)
     found = parse(bench, serialise_term(odd))
     assert found.GetTypeObject().GetCodeValue() == "1-2"
     assert found.GetTypeObject().GetCodingSchemeDesignator() == "99-X"
     assert found.GetTypeObject().GetCodeMeaning() == "A-b c"
 
 
-@pytest.mark.parametrize("term", [None, {}, {**LIVER, "category": None}, {**LIVER, "type": None}])
-def test_what_is_no_term_leaves_slicers_own(bench, scene, volume, term):
-    node = scene.segmentation_for(volume, [entry("Liver", 1, None, term)])
+@pytest.mark.parametrize("label", [Label("Liver", 1), replace(LIVER, category=None), replace(LIVER, type=None)])
+def test_what_is_no_term_leaves_slicers_own(bench, scene, volume, label):
+    node = scene.segmentation_for(volume, [label])
     plain = tag_of(bench.slicer.vtkSegment(), "TerminologyEntry")
     assert tag_of(node.GetSegmentation().GetSegment("rep3d_1"), "TerminologyEntry") == plain
-    assert serialise_term(term) == ""
+    assert serialise_term(label) == ""
 
 
 def test_all_tags_of_a_segment_are_found(bench):
@@ -178,11 +183,11 @@ def test_all_tags_of_a_segment_are_found(bench):
 
 
 def test_a_label_arrives_in_its_segments(scene, node, editor, tmp_path):
-    assert not scene.has_voxels(node)
+    assert not scene.drawn_segments(node)
     assert scene.apply_label(node, a_label(tmp_path), ENTRIES, "undo") is node
     for name, value in VALUES.items():
         np.testing.assert_array_equal(voxels_of(node, f"rep3d_{value}"), label_map() == value, err_msg=name)
-    assert scene.has_voxels(node)
+    assert scene.drawn_segments(node)
     assert scene.drawn_segments(node) == {"rep3d_1", "rep3d_2", "rep3d_7"}
     assert node.GetSegmentation().GetNumberOfLayers() == 1
 
@@ -198,7 +203,7 @@ def test_labels_go_by_name_whatever_the_order_and_values(scene, volume, tmp_path
 
 @pytest.mark.parametrize("value, dtype", [(255, np.uint8), (256, np.uint16), (40000, np.uint16), (5, np.int64)])
 def test_large_values(scene, volume, tmp_path, value, dtype):
-    entries = [entry("Big", value)]
+    entries = [Label("Big", value)]
     label = np.where(label_map() == 2, value, 0).astype(dtype)
     node = scene.segmentation_for(volume, entries)
     scene.apply_label(node, a_label(tmp_path, label, {"Big": value}), entries)
@@ -210,7 +215,7 @@ def test_a_label_that_is_not_there_any_more_becomes_empty(scene, node, tmp_path)
     scene.apply_label(node, a_label(tmp_path, np.where(label_map() == 1, 1, 0).astype(np.uint8)), ENTRIES)
     assert scene.drawn_segments(node) == {"rep3d_1"}
     scene.apply_label(node, a_label(tmp_path, np.zeros((5, 6, 7), np.uint8)), ENTRIES)
-    assert not scene.has_voxels(node)
+    assert not scene.drawn_segments(node)
 
 
 def test_a_label_without_an_entry_gets_a_segment(scene, node, tmp_path):
@@ -331,7 +336,7 @@ def test_without_undo_nothing_to_lose_is_written_in_place(scene, node, editor, t
 
 def test_mode_new_always_makes_one(scene, node, editor, tmp_path):
     made = scene.apply_label(node, a_label(tmp_path), ENTRIES, "new")
-    assert made is not node and not scene.has_voxels(node) and editor.calls == 0
+    assert made is not node and not scene.drawn_segments(node) and editor.calls == 0
     with pytest.raises(ValueError, match="'undo' or 'new'"):
         scene.apply_label(node, a_label(tmp_path), ENTRIES, "other")
 
@@ -351,20 +356,17 @@ def test_a_segmentation_of_other_geometry_is_not_written_to(bench, scene, node, 
 def test_a_label_that_does_not_fit_changes_nothing(scene, node, editor, tmp_path):
     scene.apply_label(node, a_label(tmp_path), ENTRIES)
     calls = editor.calls
-    good = a_label(tmp_path, label_map(5))
-    moved = np.array(good["ijk_to_ras"])
+    good = label_file(tmp_path, label_map(5), VALUES, samples.oblique())
+    moved = samples.oblique()
     moved[0, 3] += 0.05
-    bad = [
-        {**good, "shape": [7, 6, 4]},
-        {**good, "ijk_to_ras": moved.tolist()},
-        {**good, "extent": [0, 90, 0, 5, 0, 4]},
-        {**good, "extent": [0, 1, 0, 1, 0, 1]},
-    ]
-    for label in bad:
+    for bad in (replace(good, shape=(7, 6, 4)), replace(good, ijk_to_ras=samples.as_tuples(moved))):
         with pytest.raises(BadAnswer):
-            scene.apply_label(node, label, [*ENTRIES, entry("More", 8)])
+            scene.apply_label(node, replace(samples.loaded(good), file=bad), [*ENTRIES, Label("More", 8)])
+    for bad in (replace(good, extent=(0, 90, 0, 5, 0, 4)), replace(good, extent=(0, 1, 0, 1, 0, 1))):
+        with pytest.raises(BadAnswer):
+            scene.begin_label(bad)
     with pytest.raises(LocalProblem):
-        scene.apply_label(node, {**good, "voxels": str(tmp_path / "none.npy")}, ENTRIES)
+        scene.begin_label(replace(good, voxels=str(tmp_path / "none.npy")))
     np.testing.assert_array_equal(voxels_of(node, "rep3d_1"), label_map() == 1)
     assert editor.calls == calls and len(scene.segment_names(node)) == 3
 

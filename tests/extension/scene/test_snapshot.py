@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from Rep3DLabelLib.errors import LocalProblem
-from Rep3DLabelLib.images import compose, nifti, segnrrd
+from Rep3DLabelLib.images import compose, segnrrd, voxels
+from Rep3DLabelLib.labels import Label
 from Rep3DLabelLib.scene import Scene
 from Rep3DLabelLib.scene.layers import Layer, stack
 from Rep3DLabelLib.scene.terms import tags_of
 
 from tests.extension import scene_samples as samples
-from tests.extension.scene_samples import ENTRIES, add_own, draw, label_file, mask, voxels_of
+from tests.extension.scene_samples import ENTRIES, add_own, draw, loaded_label, mask, voxels_of
+from tests.voxel_bodies import array_of
+from tests.voxel_bodies import voxels_of as sent_voxels
 
 VALUES = {"Anterior": 1, "Posterior": 2, "Cyst": 7}
 
@@ -76,7 +79,7 @@ def test_nothing_drawn(scene, tmp_path):
 
 def test_layers_overlaps_extents_and_empty_segments(scene, tmp_path):
     volume, node = open_case(scene, tmp_path)
-    scene.apply_label(node, label_file(tmp_path, random_label(), VALUES, samples.oblique()), ENTRIES)
+    scene.apply_label(node, loaded_label(tmp_path, random_label(), VALUES, samples.oblique()), ENTRIES)
     add_own(node, "All", np.ones((5, 6, 7), np.uint8))
     add_own(node, "Dot", np.ones((1, 1, 1), np.uint8), (6, 5, 4))
     node.GetSegmentation().AddEmptySegment("Empty", "Empty")
@@ -263,7 +266,7 @@ def test_work_on_another_image_is_not_restored(scene, bench, tmp_path):
 
 def test_restore_adds_labels_that_the_model_has_gained(scene, tmp_path):
     volume, node = open_case(scene, tmp_path)
-    made = scene.restore(volume, scene.snapshot(node), [*ENTRIES, samples.entry("New", 9)], "again")
+    made = scene.restore(volume, scene.snapshot(node), [*ENTRIES, Label("New", 9)], "again")
     assert [segment.label for segment in scene.segment_names(made)] == ["Anterior", "Posterior", "Cyst", "New"]
 
 
@@ -274,7 +277,7 @@ def test_restore_adds_labels_that_the_model_has_gained(scene, tmp_path):
 def test_a_draft_is_read_by_slicer_and_by_us(bench, scene, tmp_path, flips):
     matrix = samples.oblique(flips=flips)
     volume, node = open_case(scene, tmp_path, matrix)
-    scene.apply_label(node, label_file(tmp_path, random_label(), VALUES, matrix), ENTRIES)
+    scene.apply_label(node, loaded_label(tmp_path, random_label(), VALUES, matrix), ENTRIES)
     add_own(node, "Mine", (random_label(4) > 1).astype(np.uint8))
     add_own(node, "Beyond", np.ones((2, 2, 2), np.uint8), (-1, -1, -1))
     data = scene.snapshot(node)
@@ -289,24 +292,21 @@ def test_a_draft_is_read_by_slicer_and_by_us(bench, scene, tmp_path, flips):
 
 
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, -1)])
-def test_what_is_drawn_is_what_the_file_has(bench, scene, write_nifti, tmp_path, flips):
-    """Image file -> volume -> segments -> snapshot -> label map -> file on the image's own grid."""
-    import nibabel as nib
-
+def test_what_is_drawn_is_what_is_sent(bench, scene, tmp_path, flips):
+    """The server's voxels -> volume -> segments -> snapshot -> label map -> the server, on the image's own grid."""
     affine = samples.oblique(flips=flips)
-    image = write_nifti("image.nii.gz", np.arange(210, dtype=np.int16).reshape(7, 6, 5), affine)
-    volume = samples.load(scene, nifti.read_volume(image, tmp_path))
-    node = scene.segmentation_for(volume, ENTRIES)
+    image = sent_voxels(np.arange(210, dtype=np.int16).reshape(7, 6, 5), tmp_path / "image.raw", affine)
+    file = voxels.volume_file(image, tmp_path, "image")
+    node = scene.segmentation_for(samples.load(scene, file), ENTRIES)
     ras = affine @ (4, 1, 3, 1)  # one voxel, named by its place in the patient
     back = np.linalg.inv(samples.grid_matrix(node)) @ ras
     i, j, k = (int(x) for x in np.rint(back[:3]))
     draw(node, "rep3d_7", np.ones((1, 1, 1), np.uint8), (i, j, k))
-    data = scene.snapshot(node)
+    data = compose.on_grid(scene.snapshot(node), np.array(file.affine), file.shape, "image")
     made = compose.compose(data, {"rep3d_1": 1, "rep3d_2": 2, "rep3d_7": 7}, [s.id for s in data.segments])
-    nifti.write_label(image, made.label, made.extent, data.ijk_to_ras, tmp_path / "label.nii.gz")
-    written = nib.load(tmp_path / "label.nii.gz")
-    np.testing.assert_array_equal(np.argwhere(np.asarray(written.dataobj) == 7), [[4, 1, 3]])
-    np.testing.assert_allclose(written.affine, nib.load(image).affine)
+    sent = voxels.label_to_send(made.label, made.extent, file.shape, file.affine, tmp_path / "label.raw")
+    np.testing.assert_array_equal(np.argwhere(array_of(sent) == 7), [[4, 1, 3]])
+    np.testing.assert_array_equal(sent.affine, affine)
 
 
 def test_layers_come_into_memory_one_in_each_step(scene, bench, tmp_path):

@@ -10,13 +10,15 @@ import time
 
 import numpy as np
 import pytest
+from Rep3DLabelLib.labels import Label
 from Rep3DLabelLib.scene import Scene
 
 from tests.extension import scene_samples as samples
-from tests.extension.scene_samples import add_own, entry, label_file
+from tests.extension.scene_samples import add_own, label_file, loaded
 
+pytestmark = pytest.mark.timed
 SHAPE = (300, 512, 512)
-ENTRIES = [entry(f"Organ {value}", value) for value in range(1, 11)]
+ENTRIES = [Label(f"Organ {value}", value) for value in range(1, 11)]
 BOUND = 0.5  # seconds
 
 
@@ -47,7 +49,7 @@ def test_every_method_is_quick_on_a_big_image(bench, timed, tmp_path):
     volume_file = samples.volume_file(tmp_path, np.tile(block, (10, 1, 1)), samples.oblique())
     label = np.zeros(SHAPE, np.uint8)
     label[10:290, 20:500, 20:500] = np.tile(rng.integers(0, 11, (28, 480, 480)).astype(np.uint8), (10, 1, 1))
-    values = {each["name"]: each["value"] for each in ENTRIES}
+    values = {each.name: each.value for each in ENTRIES}
     made = label_file(tmp_path, label, values, samples.oblique())
 
     loading = timed("begin_volume", lambda: scene.begin_volume(volume_file, "big", "big"))
@@ -61,10 +63,10 @@ def test_every_method_is_quick_on_a_big_image(bench, timed, tmp_path):
     volume = loading.node
     timed("show_volume", lambda: scene.show_volume(volume))
     node = timed("segmentation_for", lambda: scene.segmentation_for(volume, ENTRIES))
-    timed("apply_label", lambda: scene.apply_label(node, made, ENTRIES))
+    timed("apply_label", lambda: scene.apply_label(node, loaded(made), ENTRIES))
     scene.watch(node, lambda: None)
-    timed("apply_label again", lambda: scene.apply_label(node, made, ENTRIES), 2)
-    timed("has_voxels", lambda: scene.has_voxels(node), 2)
+    timed("apply_label again", lambda: scene.apply_label(node, loaded(made), ENTRIES), 2)
+    timed("drawn_segments, one layer", lambda: scene.drawn_segments(node), 2)
     timed("segment_names", lambda: scene.segment_names(node), 2)
     timed("is_on_grid", lambda: scene.is_on_grid(node), 2)
     data = timed("snapshot, one layer", lambda: scene.snapshot(node), 2)
@@ -73,9 +75,9 @@ def test_every_method_is_quick_on_a_big_image(bench, timed, tmp_path):
     timed("snapshot, two layers", lambda: scene.snapshot(node), 2)
     timed("drawn_segments", lambda: scene.drawn_segments(node), 2)
     one = label_file(tmp_path, np.minimum(label, 1), values, samples.oblique())
-    scene.apply_label(node, one, ENTRIES)
+    scene.apply_label(node, loaded(one), ENTRIES)
     assert timed("drawn_segments, nine missing", lambda: scene.drawn_segments(node), 2) == {"rep3d_1", "Mine"}
-    timed("load_label into a new one", lambda: scene.apply_label(node, made, ENTRIES, "new"))
+    timed("load_label into a new one", lambda: scene.apply_label(node, loaded(made), ENTRIES, "new"))
     overlay = samples.load(scene, volume_file, "overlay", "")
     timed("show_overlay", lambda: scene.show_overlay(overlay, True))
     timed("jump", lambda: scene.jump((1, 2, 3)))
@@ -92,20 +94,20 @@ def test_every_method_is_quick_on_a_big_image(bench, timed, tmp_path):
     timed("remove_sample", scene.remove_sample)
     assert bench.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     node = scene.segmentation_for(samples.load(scene, volume_file), ENTRIES)
-    scene.apply_label(node, made, ENTRIES)
+    scene.apply_label(node, loaded(made), ENTRIES)
     timed("closing the scene", lambda: bench.scene.Clear(0))
     scene.close()
 
 
 def test_many_segments_in_one_layer(bench, timed, tmp_path):
     scene = Scene(bench.slicer, undo=lambda: True)
-    entries = [entry(f"L{value}", value) for value in range(1, 301)]
+    entries = [Label(f"L{value}", value) for value in range(1, 301)]
     label = np.arange(100 * 100 * 100, dtype=np.uint16).reshape(100, 100, 100) % 301
     volume = samples.load(scene, samples.volume_file(tmp_path, np.zeros((100, 100, 100), np.uint8)))
-    made = label_file(tmp_path, label, {each["name"]: each["value"] for each in entries})
+    made = label_file(tmp_path, label, {each.name: each.value for each in entries})
     node = timed("segmentation_for", lambda: scene.segmentation_for(volume, entries))
     scene.watch(node, lambda: None)
-    timed("apply_label", lambda: scene.apply_label(node, made, entries), 2)
+    timed("apply_label", lambda: scene.apply_label(node, loaded(made), entries), 2)
     timed("snapshot", lambda: scene.snapshot(node), 2)
     timed("segment_names", lambda: scene.segment_names(node), 2)
     assert len(timed("drawn_segments", lambda: scene.drawn_segments(node), 2)) == 300

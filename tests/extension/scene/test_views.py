@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from Rep3DLabelLib.errors import LocalProblem
 from Rep3DLabelLib.scene import Scene
 
 from tests.extension import scene_samples as samples
-from tests.extension.scene_samples import ENTRIES, add_own, label_file, save_volume
+from tests.extension.scene_samples import ENTRIES, add_own, loaded_label, save_volume
 
 VALUES = {"Anterior": 1, "Posterior": 2, "Cyst": 7}
 
@@ -100,7 +102,7 @@ def test_an_overlay_whose_predecessor_is_gone(bench, scene, overlay, tmp_path):
 
 @pytest.mark.parametrize("voxels", [np.zeros((5, 6, 7), np.float32), np.full((5, 6, 7), np.nan, np.float32)])
 def test_an_overlay_of_nothing(bench, scene, tmp_path, voxels):
-    volume = {**samples.volume_file(tmp_path, voxels), "low": 0.0, "high": 0.0}
+    volume = replace(samples.volume_file(tmp_path, voxels), low=0.0, high=0.0)
     node = samples.load(scene, volume, "Uncertainty", "")
     scene.show_overlay(node, True)
     assert node.GetDisplayNode().GetWindow() == 1
@@ -169,11 +171,11 @@ def run_sample(bench, scene, tmp_path, number):
     scene.show_volume(volume)
     scene.watch(node, lambda: None)
     label = np.random.default_rng(number).choice([0, 1, 2, 7], (5, 6, 7)).astype(np.uint8)
-    scene.apply_label(node, label_file(tmp_path, label, VALUES), ENTRIES)
+    scene.apply_label(node, loaded_label(tmp_path, label, VALUES), ENTRIES)
     add_own(node, "Mine", np.ones((2, 2, 2), np.uint8))
     node.AddDefaultStorageNode()
     volume.AddDefaultStorageNode()
-    scene.apply_label(node, label_file(tmp_path, label, VALUES), ENTRIES, "new")
+    scene.apply_label(node, loaded_label(tmp_path, label, VALUES), ENTRIES, "new")
     data = scene.snapshot(node)
     scene.restore(volume, data, ENTRIES, "draft")
     overlay = samples.load(scene, samples.volume_file(tmp_path, np.ones((5, 6, 7))), "u", "")
@@ -215,7 +217,7 @@ def test_nodes_of_the_user_stay(bench, scene, volume, tmp_path):
 def test_nodes_that_are_gone_are_refused_in_words(bench, scene, volume, overlay, tmp_path):
     node = scene.segmentation_for(volume, ENTRIES)
     data = scene.snapshot(node)
-    label = label_file(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES, samples.oblique())
+    label = loaded_label(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES, samples.oblique())
     loading = scene.begin_volume(samples.volume_file(tmp_path, np.ones((5, 6, 7))), "late", "late")
     scene.watch(node, lambda: None)
     scene.show_overlay(overlay, True)
@@ -230,7 +232,6 @@ def test_nodes_that_are_gone_are_refused_in_words(bench, scene, volume, overlay,
         lambda: scene.snapshot(node),
         lambda: scene.is_on_grid(node),
         lambda: scene.restore(volume, data, ENTRIES, "x"),
-        lambda: scene.has_voxels(node),
         lambda: scene.drawn_segments(node),
         lambda: scene.segment_names(node),
         lambda: scene.watch(node, lambda: None),
@@ -250,7 +251,7 @@ def test_nodes_that_are_gone_are_refused_in_words(bench, scene, volume, overlay,
 def test_a_label_for_a_segmentation_whose_image_is_gone(bench, scene, volume, tmp_path):
     node = scene.segmentation_for(volume, ENTRIES)
     bench.scene.RemoveNode(volume)
-    label = label_file(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES, samples.oblique())
+    label = loaded_label(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES, samples.oblique())
     with pytest.raises(LocalProblem, match="Expected the image of .* it was removed"):
         scene.apply_label(node, label, ENTRIES)
     scene.remove_sample()

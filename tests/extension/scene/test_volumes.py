@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,10 +56,10 @@ def test_types_that_vtk_lacks_are_converted(bench, scene, tmp_path, dtype, kept)
 
 
 def test_the_window_is_the_files_and_not_computed(bench, scene, tmp_path):
-    volume = {**samples.volume_file(tmp_path, np.arange(210, dtype=np.int16).reshape(5, 6, 7)), "low": -40, "high": 160}
+    volume = replace(samples.volume_file(tmp_path, np.arange(210, dtype=np.int16).reshape(5, 6, 7)), low=-40, high=160)
     display = samples.load(scene, volume).GetDisplayNode()
     assert (display.GetAutoWindowLevel(), display.GetWindow(), display.GetLevel()) == (0, 200, 60)
-    flat = samples.load(scene, {**volume, "low": 3, "high": 3}).GetDisplayNode()
+    flat = samples.load(scene, replace(volume, low=3, high=3)).GetDisplayNode()
     assert flat.GetWindow() > 0
 
 
@@ -101,12 +102,12 @@ def test_names_are_made_unique(scene, tmp_path):
 def test_bad_files_are_refused(scene, tmp_path):
     volume = samples.volume_file(tmp_path, np.zeros((5, 6, 7)))
     with pytest.raises(LocalProblem, match="Cannot read"):
-        scene.begin_volume({**volume, "voxels": str(tmp_path / "none.npy")}, "a", "a")
+        scene.begin_volume(replace(volume, voxels=str(tmp_path / "none.npy")), "a", "a")
     with pytest.raises(BadAnswer, match="shape"):
-        scene.begin_volume({**volume, "shape": [7, 6, 4]}, "a", "a")
+        scene.begin_volume(replace(volume, shape=(7, 6, 4)), "a", "a")
     (tmp_path / "bad.npy").write_bytes(b"no array")
     with pytest.raises(BadAnswer):
-        scene.begin_volume({**volume, "voxels": str(tmp_path / "bad.npy")}, "a", "a")
+        scene.begin_volume(replace(volume, voxels=str(tmp_path / "bad.npy")), "a", "a")
 
 
 @pytest.mark.parametrize("grid", ["left_handed", "oblique"])

@@ -7,11 +7,12 @@ import weakref
 
 import numpy as np
 import pytest
+from Rep3DLabelLib.labels import Label
 from Rep3DLabelLib.scene import Scene
 from Rep3DLabelLib.scene.names import edit_events, source_representation
 
 from tests.extension import scene_samples as samples
-from tests.extension.scene_samples import ENTRIES, add_own, draw, label_file
+from tests.extension.scene_samples import ENTRIES, add_own, draw, loaded_label
 
 VALUES = {"Anterior": 1, "Posterior": 2, "Cyst": 7}
 
@@ -32,7 +33,7 @@ def volume(scene, tmp_path):
 def node(scene, volume, tmp_path):
     made = scene.segmentation_for(volume, ENTRIES)
     label = np.random.default_rng(0).choice([0, 1, 2, 7], (5, 6, 7)).astype(np.uint8)
-    scene.apply_label(made, label_file(tmp_path, label, VALUES), ENTRIES)
+    scene.apply_label(made, loaded_label(tmp_path, label, VALUES), ENTRIES)
     return made
 
 
@@ -101,19 +102,19 @@ def test_a_transform_is_an_edit(bench, node, edits):
 def test_our_own_writes_are_not(scene, volume, node, edits, tmp_path):
     data = scene.snapshot(node)
     label = np.random.default_rng(1).choice([0, 1, 2, 7], (5, 6, 7)).astype(np.uint8)
-    scene.apply_label(node, label_file(tmp_path, label, {**VALUES, "More": 9}), ENTRIES)
-    scene.ensure_segments(node, [*ENTRIES, samples.entry("New", 8)])
+    scene.apply_label(node, loaded_label(tmp_path, label, {**VALUES, "More": 9}), ENTRIES)
+    scene.ensure_segments(node, [*ENTRIES, Label("New", 8)])
     scene.restore(volume, data, ENTRIES, "again")
-    scene.has_voxels(node), scene.snapshot(node), scene.segment_names(node)
+    scene.drawn_segments(node), scene.snapshot(node), scene.segment_names(node)
     assert not edits
     modify(node)
     assert len(edits) == 1
 
 
 def test_a_write_of_ours_that_fails_does_not_make_it_deaf(scene, node, edits, tmp_path):
-    label = label_file(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES)
-    with pytest.raises(TypeError):
-        scene.ensure_segments(node, [samples.entry("Bad", 30, [1, 2, 3], 5), None])
+    label = loaded_label(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES)
+    with pytest.raises(AttributeError):
+        scene.ensure_segments(node, [Label("Bad", 30, [1, 2, 3], 5), None])
     edits.clear()
     modify(node)
     assert edits and label
@@ -145,7 +146,7 @@ def test_it_ends_with_the_scene_and_closing_is_no_edit(bench, scene, node, edits
 
 def test_nothing_is_held_after_the_node_is_gone(bench, scene, volume, tmp_path):
     made = scene.segmentation_for(volume, ENTRIES)
-    scene.apply_label(made, label_file(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES), ENTRIES)
+    scene.apply_label(made, loaded_label(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES), ENTRIES)
     image = weakref.ref(made.GetSegmentation().GetSegment("rep3d_1").GetRepresentation(samples.BINARY))
     reference, gone = weakref.ref(made), []
     made.AddObserver("DeleteEvent", lambda caller, event: gone.append(1))

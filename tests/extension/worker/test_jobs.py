@@ -14,19 +14,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import psutil
 import pytest
+from Rep3DLabelLib.client.answers import Sample
+from Rep3DLabelLib.client.answers_cases import Case, Lease
+from Rep3DLabelLib.client.answers_status import BatchStatus, ServerState
+from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry, write
+from Rep3DLabelLib.labels import Label
 from Rep3DLabelLib.worker import jobs
 from Rep3DLabelLib.worker.jobs import Job, JobError, Worker
+from Rep3DLabelLib.worker.results import Measured
+from Rep3DLabelLib.worker.wire import decode, encode
 
 from tests.fake_server import FakeServer
+from tests.voxel_bodies import VOXELS, packed, unpacked
 
 KEY = 'k3y-"that\\nobody-may-see'
 
 
-class Desk:
+class Bench:
     """A worker and what came of its jobs, in order."""
 
     def __init__(self, worker: Worker, url: str = "http://127.0.0.1:9") -> None:
@@ -84,9 +91,9 @@ def server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: FakeServer) -> Iterator[Desk]:
+def bench(tmp_path: Path, server: FakeServer) -> Iterator[Bench]:
     worker = Worker(tmp_path / "helper", sys.executable)
-    yield Desk(worker, server.url)
+    yield Bench(worker, server.url)
     pid = worker.pid
     worker.close()
     worker.close()
@@ -95,149 +102,176 @@ def desk(tmp_path: Path, server: FakeServer) -> Iterator[Desk]:
             psutil.Process(pid).wait(10)
 
 
-def image_file(path: Path, shape: tuple[int, ...] = (6, 5, 4)) -> Path:
-    values = np.random.default_rng(0).integers(0, 1000, shape).astype(np.int16)
-    nib.save(nib.Nifti1Image(values, np.diag([-1.0, 1.0, 2.0, 1.0])), path)
-    return path
+IMAGE = np.random.default_rng(0).integers(0, 1000, (64, 64, 64)).astype(np.int16)
+CONTENT = packed({"image": IMAGE}, np.diag([-1.0, 1.0, 2.0, 1.0]))
+INFER = "/rep3d/voxels/infer/rep3d"
+
+
+def draft(path: Path) -> dict[str, object]:
+    """What the worker is told of a draft with a block of one label on an image of 6 x 5 x 4 voxels."""
+    layer = np.ones((2, 3, 4), np.uint8)
+    data = SegmentationData(
+        (layer,), (0, 3, 0, 2, 0, 1), (6, 5, 4), np.eye(4), (SegmentEntry("s", "a", (1, 0, 0), 0, 1),)
+    )
+    write(path, data)
+    return {
+        "draft": str(path),
+        "values": {"s": 3},
+        "priority": [],
+        "shape": [6, 5, 4],
+        "affine": np.eye(4).tolist(),
+    }
 
 
 # ---- results and errors
 
 
-def test_a_result_comes_by_poll_only(desk: Desk, tmp_path: Path) -> None:
-    image_file(tmp_path / "Bild ü.nii.gz")
-    desk.ask("read_image", path=str(tmp_path / "Bild ü.nii.gz"), folder=str(tmp_path))
+def test_a_result_comes_by_poll_only(bench: Bench, tmp_path: Path) -> None:
+    bench.ask("measure", **draft(tmp_path / "Bild ü.seg.nrrd"))
     time.sleep(0.3)
-    assert desk.came == []
-    volume = desk.result()["volume"]
-    assert np.load(volume["voxels"]).shape == (4, 5, 6) and volume["source"].endswith("Bild ü.nii.gz")
+    assert bench.came == []
+    assert bench.result() == Measured({3: 24}, (), 0, 0.001)
 
 
-def test_errors_come_with_their_kind(desk: Desk, server: FakeServer, tmp_path: Path) -> None:
-    desk.ask("read_image", path=str(tmp_path / "none.nii"), folder=str(tmp_path))
-    assert desk.error().kind == "LocalProblem"
-    (tmp_path / "a.nii").write_bytes(b"garbage")
-    desk.ask("read_image", path=str(tmp_path / "a.nii"), folder=str(tmp_path))
-    assert desk.error().kind == "BadAnswer"
+def test_values_come_as_they_were(bench: Bench, server: FakeServer) -> None:
+    """What the server says is made a value once, in the helper, and is the same in Slicer."""
+    case = Case("a", "submitted", ("final",), {"x": 1.5, "y": None}, "ben", "t", Lease("a", "b", "c", "d"), 0.5, 0.25)
+    values = (case, (), {1: (2, 3.5)}, {"@": None}, True, "ü", ServerState(1, 2, "s", "m", batch=BatchStatus("done")))
+    assert decode(json.loads(json.dumps(encode(values)))) == values
+    with pytest.raises(TypeError, match="decode"):
+        encode({"x": Path("a")})
+    server.on("GET", "/rep3d/cases", [{"id": "a", "state": "new", "labels": {"x": {"ml": 1.5}}}])
+    bench.ask("cases")
+    assert bench.result() == (Case("a", "new", labels={"x": 1.5}),)
+
+
+def test_errors_come_with_their_kind(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
+    asked = {**draft(tmp_path / "a.seg.nrrd"), "draft": str(tmp_path / "none.seg.nrrd")}
+    bench.ask("measure", **asked)
+    assert bench.error().kind == "LocalProblem"
+    (tmp_path / "none.seg.nrrd").write_bytes(b"garbage")
+    bench.ask("measure", **asked)
+    assert bench.error().kind == "BadAnswer"
     server.on("POST", "/train/rep3d", {"detail": "a training runs"}, status=409)
-    desk.ask("train_start", model="rep3d")
-    error = desk.error()
+    bench.ask("train_start", model="rep3d")
+    error = bench.error()
     assert (error.kind, error.status, error.detail) == ("ConflictError", 409, "a training runs")
     assert error.state == "failed"
     server.on("GET", "/rep3d/cases", {"detail": "busy"}, status=503)
-    desk.ask("cases", model="rep3d")
-    error = desk.error()
+    bench.ask("cases", model="rep3d")
+    error = bench.error()
     assert (error.kind, error.status, error.state) == ("ServerBusy", 503, "busy")
-    desk.url = "http://127.0.0.1:9"
-    desk.ask("cases")
-    error = desk.error()
+    bench.url = "http://127.0.0.1:9"
+    bench.ask("cases")
+    error = bench.error()
     assert (error.kind, error.state, error.status) == ("ServerUnreachable", "unreachable", None)
-    desk.url = "no address"
-    desk.ask("cases")
-    assert desk.error().kind == "InvalidAddress"
+    bench.url = "no address"
+    bench.ask("cases")
+    assert bench.error().kind == "InvalidAddress"
 
 
-def test_a_mistake_of_ours_is_an_internal_error_with_its_traceback_in_the_log(desk: Desk) -> None:
-    desk.ask("history")
-    error = desk.error()
+def test_a_mistake_of_ours_is_an_internal_error_with_its_traceback_in_the_log(bench: Bench) -> None:
+    bench.ask("history")
+    error = bench.error()
     assert error.kind == "InternalError" and "KeyError: 'image_id'" in error.message
-    assert "Traceback" in desk.worker.log.read_text() and "Traceback" not in error.message
-    desk.ask("no such operation")
-    error = desk.error()
+    assert "Traceback" in bench.worker.log.read_text() and "Traceback" not in error.message
+    bench.ask("no such operation")
+    error = bench.error()
     assert error.kind == "InternalError" and "no such operation" in error.message
     with pytest.raises(TypeError):
-        desk.ask("cases", model=object())
-    assert desk.worker.pending == ()
+        bench.ask("cases", model=object())
+    assert bench.worker.pending == ()
 
 
-def test_a_test_tells_the_state_and_what_the_server_is(desk: Desk, server: FakeServer) -> None:
-    desk.ask("test")
-    report = desk.result()
-    assert (report["state"], report["url"]) == ("ready", server.url)
-    assert report["info"]["models"]["rep3d"]["labels"] == {"Anterior": 1, "Posterior": 2}
-    assert [entry["name"] for entry in report["info"]["models"]["rep3d"]["entries"]] == ["Anterior", "Posterior"]
-    assert report["info"]["total"] == 12
+def test_a_test_tells_the_state_and_what_the_server_is(bench: Bench, server: FakeServer) -> None:
+    bench.ask("test")
+    report = bench.result()
+    assert (report.state, report.url) == ("ready", server.url)
+    assert report.info.labels_of("rep3d") == (Label("Anterior", 1), Label("Posterior", 2))
+    assert report.info.total == 12
     server.on("GET", "/info/", {"detail": "no"}, status=401)
-    desk.ask("test")
-    report = desk.result()
-    assert (report["state"], report["info"]) == ("not_allowed", None)
+    bench.ask("test")
+    report = bench.result()
+    assert (report.state, report.info) == ("not_allowed", None)
 
 
 # ---- order, speed
 
 
-def test_jobs_of_a_lane_keep_their_order_and_others_overtake(desk: Desk, server: FakeServer) -> None:
-    server.on("POST", "/rep3d/leases/a", {"detail": "x"}, status=409, delay=0.6)
-    server.on("POST", "/rep3d/leases/b", {"detail": "x"}, status=409)
+def test_jobs_of_a_lane_keep_their_order_and_others_overtake(bench: Bench, server: FakeServer) -> None:
+    server.on("DELETE", "/rep3d/leases/a", {"detail": "x"}, status=409, delay=0.6)
+    server.on("DELETE", "/rep3d/leases/b", {"detail": "x"}, status=409)
     server.on("GET", "/rep3d/cases", [])
-    desk.ask("take", "first", image_id="a")
-    desk.ask("take", "second", image_id="b")
-    desk.ask("cases", "other", model="rep3d")
-    assert [name for name, _, _ in desk.finish()] == ["other", "first", "second"]
+    bench.ask("release", "first", image_id="a")
+    bench.ask("release", "second", image_id="b")
+    bench.ask("cases", "other", model="rep3d")
+    assert [name for name, _, _ in bench.finish()] == ["other", "first", "second"]
 
 
-def test_six_at_once_and_the_seventh_waits(desk: Desk, server: FakeServer) -> None:
+def test_six_at_once_and_the_seventh_waits(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [], delay=1.5)
     for number in range(7):
-        desk.ask("cases", str(number), model="rep3d")
-    desk.until(lambda: len(server.received) == 6)
+        bench.ask("cases", str(number), model="rep3d")
+    bench.until(lambda: len(server.received) == 6)
     time.sleep(0.3)
-    desk.poll()
-    assert len(server.received) == 6 and desk.came == []
-    assert [name for name, how, _ in desk.finish() if how == "done"][6] == "6"
+    bench.poll()
+    assert len(server.received) == 6 and bench.came == []
+    assert [name for name, how, _ in bench.finish() if how == "done"][6] == "6"
 
 
-def test_neither_submit_nor_poll_waits(desk: Desk, server: FakeServer) -> None:
+@pytest.mark.timed
+def test_neither_submit_nor_poll_waits(bench: Bench, server: FakeServer) -> None:
     """The child is busy, its answers are many, and jobs are as large as they get."""
-    server.on("GET", "/rep3d/cases", [{"id": str(n), "state": "new", "x": "y" * 500} for n in range(200)])
+    server.on("GET", "/rep3d/cases", [{"id": str(n), "state": "new", "author": "y" * 500} for n in range(200)])
     longest = 0.0
     for number in range(60):
         start = time.perf_counter()
-        desk.ask("cases", f"{number}", filler="z" * 20_000)
+        bench.ask("cases", f"{number}", filler="z" * 20_000)
         if number:  # the first starts the process
             longest = max(longest, time.perf_counter() - start)
-    assert len(desk.finish()) == 60
-    assert longest < 0.02 and desk.longest < 0.05, (longest, desk.longest)
+    assert len(bench.finish()) == 60
+    assert longest < 0.02 and bench.longest < 0.05, (longest, bench.longest)
 
 
-def test_a_poll_without_news_takes_no_time(desk: Desk, server: FakeServer) -> None:
+@pytest.mark.timed
+def test_a_poll_without_news_takes_no_time(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [], delay=1.0)
-    desk.ask("cases")
+    bench.ask("cases")
     times = []
-    while desk.worker.pending:
+    while bench.worker.pending:
         start = time.perf_counter()
-        desk.worker.poll()
+        bench.worker.poll()
         times.append(time.perf_counter() - start)
         time.sleep(0.002)
     assert sorted(times)[int(len(times) * 0.99) - 1] < 0.005
 
 
-def test_a_large_job(desk: Desk) -> None:
-    desk.ask("history", filler="ü" * 3_000_000)
-    assert desk.error(60).kind == "InternalError"
+def test_a_large_job(bench: Bench) -> None:
+    bench.ask("history", filler="ü" * 3_000_000)
+    assert bench.error(60).kind == "InternalError"
 
 
-def test_an_exception_in_a_callback_loses_nothing(desk: Desk, server: FakeServer) -> None:
+def test_an_exception_in_a_callback_loses_nothing(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
-    wrong = desk.worker.submit("cases", {"server": {"url": desk.url}}, lambda value: 1 / 0)
-    desk.ask("cases", "right")
+    wrong = bench.worker.submit("cases", {"server": {"url": bench.url}}, lambda value: 1 / 0)
+    bench.ask("cases", "right")
     time.sleep(1.5)
     with pytest.raises(ZeroDivisionError):
-        desk.until(lambda: False)
-    assert wrong not in desk.worker.pending
-    assert desk.finish()[-1][:2] == ("right", "done")
+        bench.until(lambda: False)
+    assert wrong not in bench.worker.pending
+    assert bench.finish()[-1][:2] == ("right", "done")
 
 
-def test_long_files_of_answers_are_replaced(desk: Desk, server: FakeServer, tmp_path: Path) -> None:
-    server.on("GET", "/rep3d/cases", [{"id": "a", "state": "new", "x": "y" * 1_500_000}])
+def test_long_files_of_answers_are_replaced(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
+    server.on("GET", "/rep3d/cases", [{"id": "a", "state": "new", "author": "y" * 1_500_000}])
     for number in range(12):
-        desk.ask("cases", str(number))
-    assert [how for _, how, _ in desk.finish()] == ["done"] * 12
+        bench.ask("cases", str(number))
+    assert [how for _, how, _ in bench.finish()] == ["done"] * 12
 
     def files() -> list[Path]:
         return list((tmp_path / "helper").glob("answers-*"))
 
-    desk.until(lambda: len(files()) == 1)  # the last answer may be the one that makes a file too long
+    bench.until(lambda: len(files()) == 1)  # the last answer may be the one that makes a file too long
     assert files()[0].stat().st_size < 8_000_000
     if os.name == "posix":
         assert files()[0].stat().st_mode & 0o077 == 0
@@ -246,87 +280,89 @@ def test_long_files_of_answers_are_replaced(desk: Desk, server: FakeServer, tmp_
 # ---- what nobody may see
 
 
-def test_no_key_is_written(desk: Desk, server: FakeServer, tmp_path: Path) -> None:
+def test_no_key_is_written(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
     server.on("GET", "/rep3d/cases", {"detail": f"the key {KEY} is wrong"}, status=401)
     server.on("GET", "/rep3d/cases/a/history", [{"entry": KEY}])
-    desk.ask("cases", key=KEY)
-    desk.ask("history", key=KEY)
-    desk.ask("history", key=KEY, image_id="a")
-    desk.ask("review", key=KEY, image_id=KEY, done=None)
-    assert [how for _, how, _ in desk.finish()].count("failed") == 3
+    bench.ask("cases", key=KEY)
+    bench.ask("history", key=KEY)
+    bench.ask("history", key=KEY, image_id="a")
+    bench.ask("review", key=KEY, image_id=KEY, done=None)
+    assert [how for _, how, _ in bench.finish()].count("failed") == 3
     assert server.received[-1].headers["authorization"] == f"Bearer {KEY}"
     written = b"".join(path.read_bytes() for path in (tmp_path / "helper").iterdir())
     assert written and KEY.encode() not in written and json.dumps(KEY)[1:-1].encode() not in written
-    assert KEY not in str(desk.came)
-    command = " ".join(psutil.Process(desk.worker.pid).cmdline())
+    assert KEY not in str(bench.came)
+    command = " ".join(psutil.Process(bench.worker.pid).cmdline())
     assert KEY not in command
 
 
 # ---- the end of processes
 
 
-def test_a_child_that_is_killed_fails_each_job_and_the_next_job_starts_another(desk: Desk, server: FakeServer) -> None:
+def test_a_child_that_is_killed_fails_each_job_and_the_next_job_starts_another(
+    bench: Bench, server: FakeServer
+) -> None:
     server.on("GET", "/rep3d/cases", [], delay=5)
-    desk.ask("cases", "one")
-    desk.ask("cases", "two")
-    desk.until(lambda: len(server.received) >= 2)
-    desk.ask("cases", "never sent")
-    os.kill(desk.worker.pid, signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-    ended = desk.finish()
+    bench.ask("cases", "one")
+    bench.ask("cases", "two")
+    bench.until(lambda: len(server.received) >= 2)
+    bench.ask("cases", "never sent")
+    os.kill(bench.worker.pid, signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+    ended = bench.finish()
     assert [name for name, _, _ in ended] == ["one", "two", "never sent"]
     assert {error.kind for _, _, error in ended} == {"HelperEnded"}
     assert "signal 9" in ended[0][2].message and ended[0][2].state == "failed"
-    desk.came.clear()
+    bench.came.clear()
     server.on("GET", "/rep3d/cases", [])
-    desk.ask("cases")
-    assert desk.result() == {"cases": []}
-    assert len(list(desk.worker.log.parent.glob("answers-*"))) == 1
+    bench.ask("cases")
+    assert bench.result() == ()
+    assert len(list(bench.worker.log.parent.glob("answers-*"))) == 1
 
 
-def test_a_child_killed_between_two_jobs_is_replaced_without_a_word(desk: Desk, server: FakeServer) -> None:
+def test_a_child_killed_between_two_jobs_is_replaced_without_a_word(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
-    desk.ask("cases")
-    desk.result()
-    child = psutil.Process(desk.worker.pid)
+    bench.ask("cases")
+    bench.result()
+    child = psutil.Process(bench.worker.pid)
     child.kill()
     child.wait(5)
-    desk.ask("cases")
-    assert desk.result() == {"cases": []}
+    bench.ask("cases")
+    assert bench.result() == ()
 
 
-def test_answers_of_a_child_that_died_are_not_lost(desk: Desk, server: FakeServer) -> None:
+def test_answers_of_a_child_that_died_are_not_lost(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
-    desk.ask("cases", "told")
-    desk.until(lambda: server.received)
+    bench.ask("cases", "told")
+    bench.until(lambda: server.received)
     time.sleep(0.5)  # it has answered, nobody has looked
     server.on("GET", "/rep3d/cases", [], delay=5)
-    desk.ask("cases", "lost")
+    bench.ask("cases", "lost")
     time.sleep(0.3)
-    psutil.Process(desk.worker.pid).kill()
-    assert [(name, how) for name, how, _ in desk.finish()] == [("told", "done"), ("lost", "failed")]
+    psutil.Process(bench.worker.pid).kill()
+    assert [(name, how) for name, how, _ in bench.finish()] == [("told", "done"), ("lost", "failed")]
 
 
 def test_a_python_that_cannot_run(tmp_path: Path) -> None:
-    desk = Desk(Worker(tmp_path, str(tmp_path / "no python")))
-    desk.ask("cases")
-    assert desk.came == []
-    error = desk.error()
+    bench = Bench(Worker(tmp_path, str(tmp_path / "no python")))
+    bench.ask("cases")
+    assert bench.came == []
+    error = bench.error()
     assert error.kind == "LocalProblem" and "no python" in error.message
     bad = tmp_path / "bad"
     bad.write_text("#!/bin/sh\necho the library is missing >&2\nexit 4\n")
     bad.chmod(0o755)
-    desk = Desk(Worker(tmp_path, str(bad)))
-    desk.ask("cases")
-    error = desk.error()
+    bench = Bench(Worker(tmp_path, str(bad)))
+    bench.ask("cases")
+    error = bench.error()
     assert error.kind == "HelperEnded"
     assert "code 4" in error.message and "the library is missing" in error.message
 
 
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    desk = Desk(Worker(tmp_path / "file" / "helper", sys.executable))
-    desk.ask("cases")
-    error = desk.error()
+    bench = Bench(Worker(tmp_path / "file" / "helper", sys.executable))
+    bench.ask("cases")
+    error = bench.error()
     assert error.kind == "LocalProblem" and "Check free space" in error.message
 
 
@@ -341,45 +377,46 @@ def test_answers_that_cannot_be_written_end_the_child_with_a_word(tmp_path: Path
     assert child.returncode == 3 and b"No space left" in child.stderr
 
 
-def test_closing_waits_for_nothing_and_leaves_no_process(desk: Desk, server: FakeServer) -> None:
+@pytest.mark.timed
+def test_closing_waits_for_nothing_and_leaves_no_process(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [], delay=20)
-    desk.ask("cases")
-    desk.until(lambda: server.received)
-    child = psutil.Process(desk.worker.pid)
+    bench.ask("cases")
+    bench.until(lambda: server.received)
+    child = psutil.Process(bench.worker.pid)
     start = time.perf_counter()
-    desk.worker.close()
+    bench.worker.close()
     assert time.perf_counter() - start < 0.05
     child.wait(5)
-    desk.poll()
-    assert desk.came == [] and desk.worker.pending == () and desk.worker.pid is None
-    assert not list(desk.worker.log.parent.glob("answers-*"))
+    bench.poll()
+    assert bench.came == [] and bench.worker.pending == () and bench.worker.pid is None
+    assert not list(bench.worker.log.parent.glob("answers-*"))
     server.on("GET", "/rep3d/cases", [])
-    desk.ask("cases")  # and it can be used again
-    assert desk.result() == {"cases": []}
+    bench.ask("cases")  # and it can be used again
+    assert bench.result() == ()
 
 
-def test_a_change_that_was_asked_for_is_carried_out_before_the_child_ends(desk: Desk, server: FakeServer) -> None:
+def test_a_change_that_was_asked_for_is_carried_out_before_the_child_ends(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
     server.on("DELETE", "/rep3d/leases/case_1", {})
-    desk.ask("cases")
-    desk.result()
-    child = psutil.Process(desk.worker.pid)
-    desk.ask("release", image_id="case_1")
-    desk.worker.close()
+    bench.ask("cases")
+    bench.result()
+    child = psutil.Process(bench.worker.pid)
+    bench.ask("release", image_id="case_1")
+    bench.worker.close()
     child.wait(5)
     assert [request.method for request in server.received] == ["GET", "DELETE"]
 
 
-def test_a_child_that_hangs_is_killed_by_the_second_close(desk: Desk, server: FakeServer) -> None:
+def test_a_child_that_hangs_is_killed_by_the_second_close(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
-    desk.ask("cases")
-    desk.result()
-    child = psutil.Process(desk.worker.pid)
+    bench.ask("cases")
+    bench.result()
+    child = psutil.Process(bench.worker.pid)
     child.suspend()
-    desk.worker.close()
+    bench.worker.close()
     time.sleep(0.2)
     assert child.is_running()
-    desk.worker.close()
+    bench.worker.close()
     assert child.wait(5) is not None or not child.is_running()
 
 
@@ -431,113 +468,116 @@ def test_a_child_ends_with_its_parent(server: FakeServer, tmp_path: Path, how: s
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to a group")
-def test_control_c_does_not_end_the_child(desk: Desk, server: FakeServer) -> None:
+def test_control_c_does_not_end_the_child(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
-    desk.ask("cases")
-    desk.result()
-    os.kill(desk.worker.pid, signal.SIGINT)
+    bench.ask("cases")
+    bench.result()
+    os.kill(bench.worker.pid, signal.SIGINT)
     time.sleep(0.2)
-    desk.ask("cases")
-    assert desk.result() == {"cases": []}
+    bench.ask("cases")
+    assert bench.result() == ()
 
 
 # ---- stopping jobs
 
 
-def test_a_dropped_job_calls_nobody(desk: Desk, server: FakeServer) -> None:
+def test_a_dropped_job_calls_nobody(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
-    job = desk.ask("cases", "dropped")
-    desk.worker.drop(job)
-    desk.worker.drop(job)
-    desk.ask("cases", "kept")
-    assert [name for name, _, _ in desk.finish()] == ["kept"]
+    job = bench.ask("cases", "dropped")
+    bench.worker.drop(job)
+    bench.worker.drop(job)
+    bench.ask("cases", "kept")
+    assert [name for name, _, _ in bench.finish()] == ["kept"]
     assert len(server.requests_to("/rep3d/cases")) == 1  # it was not even asked
 
 
-def test_dropping_a_slow_download_stops_it(desk: Desk, server: FakeServer, tmp_path: Path) -> None:
-    content = image_file(tmp_path / "image.nii", (64, 64, 64)).read_bytes() * 8
+def test_dropping_a_slow_download_stops_it(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
     server.on("POST", "/activelearning/random", {"id": "a", "name": "a.nii"})
-    server.on("GET", "/datastore/image", content, pause=1.0, headers={"Content-Disposition": 'filename="a.nii"'})
+    server.on("GET", "/rep3d/voxels/images/a", CONTENT, pause=1.0, headers=VOXELS)
     folder = tmp_path / "cases"
     folder.mkdir()
-    job = desk.ask("next_sample", strategy="random", folder=str(folder))
-    desk.until(lambda: server.requests_to("/datastore/image"))
+    job = bench.ask("next_sample", strategy="random", folder=str(folder))
+    bench.until(lambda: server.requests_to("/rep3d/voxels/images/a"))
     time.sleep(0.3)
-    desk.worker.drop(job)
-    told = len(desk.came)
+    bench.worker.drop(job)
+    told = len(bench.came)
     server.on("GET", "/rep3d/cases", [])
-    desk.ask("cases")
-    desk.until(lambda: not desk.worker.pending)
+    bench.ask("cases")
+    bench.until(lambda: not bench.worker.pending)
     time.sleep(1.3)
-    desk.poll()
-    assert [name for name, _, _ in desk.came[told:]] == ["cases"]
+    bench.poll()
+    assert [name for name, _, _ in bench.came[told:]] == ["cases"]
     assert list(folder.iterdir()) == []  # no half file
     (returned,) = server.requests_to("/rep3d/leases/a")  # others may have it
     assert returned.method == "DELETE"
 
 
-def test_dropping_a_slow_segmentation_cancels_it_at_the_server(desk: Desk, server: FakeServer, tmp_path: Path) -> None:
-    server.on("POST", "/infer/rep3d", {"detail": "cancelled"}, status=409, delay=2.0)
-    server.on("DELETE", "/rep3d/requests/r1", {"detail": "unknown"}, status=404)  # it has not arrived there yet
-    server.then("DELETE", "/rep3d/requests/r1", {"id": "r1", "state": "cancelled"})
-    args = {"image_id": "a", "image": "x", "model": "rep3d", "request_id": "r1", "folder": str(tmp_path)}
-    job = desk.ask("infer", **args)
-    desk.until(lambda: server.requests_to("/infer/rep3d"))
-    desk.worker.drop(job)
-    desk.until(lambda: len(server.requests_to("/rep3d/requests/r1")) == 2)
+def ask_for_a_segmentation(bench: Bench, server: FakeServer, folder: Path) -> tuple[Any, str]:
+    """A job that the server is busy with, and the address under which it can be cancelled there."""
+    server.on("POST", INFER, {"detail": "cancelled"}, status=409, delay=2.0)
+    job = bench.ask("infer", image_id="a", model="rep3d", folder=str(folder))
+    bench.until(lambda: server.requests_to(INFER))
+    return job, f"/rep3d/requests/{json.loads(server.requests_to(INFER)[0].body)['request_id']}"
+
+
+def test_dropping_a_slow_segmentation_cancels_it_at_the_server(
+    bench: Bench, server: FakeServer, tmp_path: Path
+) -> None:
+    job, address = ask_for_a_segmentation(bench, server, tmp_path)
+    server.on("DELETE", address, {"detail": "unknown"}, status=404)  # it has not arrived there yet
+    server.then("DELETE", address, {"state": "cancelling"})
+    bench.worker.drop(job)
+    bench.until(lambda: len(server.requests_to(address)) == 2)
     time.sleep(0.8)
-    assert len(server.requests_to("/rep3d/requests/r1")) == 2
-    desk.poll()
-    assert [how for _, how, _ in desk.came if how != "progress"] == []
+    assert len(server.requests_to(address)) == 2
+    bench.poll()
+    assert [how for _, how, _ in bench.came if how != "progress"] == []
 
 
-def test_a_segmentation_is_cancelled_when_slicer_ends(desk: Desk, server: FakeServer, tmp_path: Path) -> None:
-    server.on("POST", "/infer/rep3d", {"detail": "cancelled"}, status=409, delay=5.0)
-    server.on("DELETE", "/rep3d/requests/r1", {"id": "r1", "state": "cancelled"})
-    args = {"image_id": "a", "image": "x", "model": "rep3d", "request_id": "r1", "folder": str(tmp_path)}
-    desk.ask("infer", **args)
-    desk.until(lambda: server.requests_to("/infer/rep3d"))
-    child = psutil.Process(desk.worker.pid)
-    desk.worker.close()
+def test_a_segmentation_is_cancelled_when_slicer_ends(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
+    _, address = ask_for_a_segmentation(bench, server, tmp_path)
+    server.on("DELETE", address, {"state": "cancelling"})
+    child = psutil.Process(bench.worker.pid)
+    bench.worker.close()
     child.wait(5)
-    assert len(server.requests_to("/rep3d/requests/r1")) == 1
+    assert len(server.requests_to(address)) == 1
 
 
-def test_jobs_that_hang_and_were_dropped_make_room(desk: Desk, server: FakeServer) -> None:
+def test_jobs_that_hang_and_were_dropped_make_room(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [], delay=10)
-    hanging = [desk.ask("cases", str(number)) for number in range(6)]
-    desk.until(lambda: len(server.requests_to("/rep3d/cases")) == 6)
+    hanging = [bench.ask("cases", str(number)) for number in range(6)]
+    bench.until(lambda: len(server.requests_to("/rep3d/cases")) == 6)
     server.on("GET", "/rep3d/cases/a/history", [])
-    desk.ask("history", image_id="a")
+    bench.ask("history", image_id="a")
     time.sleep(0.3)
-    desk.poll()
-    assert len(desk.worker.pending) == 7
+    bench.poll()
+    assert len(bench.worker.pending) == 7
     for job in hanging:
-        desk.worker.drop(job)
-    assert desk.result(3) == {"entries": []}
+        bench.worker.drop(job)
+    assert bench.result(3) == ()
 
 
-def test_a_submission_that_is_dropped_goes_on(desk: Desk, server: FakeServer, tmp_path: Path) -> None:
+def test_a_submission_that_is_dropped_goes_on(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
     """Nobody knows how much of it the server has; the next one waits for it."""
-    label = image_file(tmp_path / "label.nii.gz")
-    server.on("PUT", "/datastore/label", {"label": "a"}, delay=0.7)
-    server.on("POST", "/rep3d/leases/b", {"detail": "x"}, status=409)
-    job = desk.ask("submit", image_id="a", path=str(label))
-    desk.until(lambda: any(how == "progress" for _, how, _ in desk.came))
-    desk.worker.drop(job)
-    desk.ask("take", image_id="b")
-    assert desk.finish()[-1][0] == "take"
-    assert [request.path for request in server.received] == ["/datastore/label", "/rep3d/leases/b"]
+    server.on("PUT", "/rep3d/voxels/labels/a", {"label": "a"}, delay=0.7)
+    server.on("DELETE", "/rep3d/leases/b", {})
+    job = bench.ask("submit", image_id="a", **draft(tmp_path / "draft.seg.nrrd"))
+    bench.until(lambda: any(how == "progress" for _, how, _ in bench.came))
+    bench.worker.drop(job)
+    bench.ask("release", image_id="b")
+    assert bench.finish()[-1][0] == "release"
+    assert [request.path for request in server.received] == ["/rep3d/voxels/labels/a", "/rep3d/leases/b"]
+    label = unpacked(server.received[0].body)[1]["label"]
+    assert np.array_equal(np.argwhere(label == 3).max(0), (3, 2, 1)) and np.count_nonzero(label) == 24
 
 
-def test_how_far_a_job_is(desk: Desk, server: FakeServer, tmp_path: Path) -> None:
-    content = image_file(tmp_path / "image.nii", (64, 64, 64)).read_bytes()
+def test_how_far_a_job_is(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
     server.on("POST", "/activelearning/random", {"id": "a", "name": "a.nii", "used_strategy": "first", "reason": "why"})
-    server.on("GET", "/datastore/image", content, pause=0.3, headers={"Content-Disposition": 'filename="a.nii"'})
-    desk.ask("next_sample", strategy="random", folder=str(tmp_path))
-    ((_, _, value),) = desk.finish()
-    assert (value["id"], value["used_strategy"], value["reason"]) == ("a", "first", "why")
-    told = [event[2] for event in desk.came if event[1] == "progress"]
-    assert any(0 < one["done"] < one["total"] == len(content) for one in told if one["stage"] == "downloading")
+    server.on("GET", "/rep3d/voxels/images/a", CONTENT, pause=0.3, headers=VOXELS)
+    bench.ask("next_sample", strategy="random", folder=str(tmp_path))
+    ((_, _, fetched),) = bench.finish()
+    assert fetched.sample == Sample("a", "a.nii", "first", "why")
+    told = [event[2] for event in bench.came if event[1] == "progress"]
+    assert any(0 < one["done"] < one["total"] == IMAGE.nbytes for one in told if one["stage"] == "downloading")
     stages = [one["stage"] for one in told]
     assert list(dict.fromkeys(stages)) == ["asking", "downloading", "decoding"]

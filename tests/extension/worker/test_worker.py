@@ -13,12 +13,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from Rep3DLabelLib.client.answers import Sample, SubmittedLabel
+from Rep3DLabelLib.client.answers_train import TrainStatus
+from Rep3DLabelLib.images.files import VolumeFile
 from Rep3DLabelLib.images.segnrrd import SegmentationData, SegmentEntry, write
 from Rep3DLabelLib.worker.jobs import JobError, Worker
 from Rep3DLabelLib.worker.main import Answers, Crew
 from Rep3DLabelLib.worker.ops import OPS
 
-from tests.app.data import CONF, LABELS, publish_small_model, write_image, write_label
+from tests.app.data import AFFINE, CONF, LABELS, publish_small_model, write_image, write_label
 from tests.app.server import AppServer
 from tests.rep3d.imaging.test_dicom import write_series
 
@@ -117,6 +120,21 @@ def test_answers_hide_secrets_and_go_on_in_another_file(tmp_path: Path) -> None:
     answers.remove()
 
 
+def test_a_key_that_is_added_while_an_answer_is_looked_through_ends_nothing(tmp_path: Path) -> None:
+    """Another thread takes a job with another key while an answer is written."""
+    answers = Answers(tmp_path / "answers.jsonl")
+    answers.keep_secret("first-of-the-keys")
+
+    class Adding(str):
+        """A text in which looking for a key adds another one."""
+
+        def replace(self, *args: Any) -> str:
+            answers.keep_secret(f"another-key-{len(answers._secrets)}")
+            return str.replace(self, *args)
+
+    assert answers.hide(Adding("it is first-of-the-keys")) == "it is ***"
+
+
 def test_what_is_no_json_is_not_written(tmp_path: Path) -> None:
     answers = Answers(tmp_path / "answers.jsonl")
     with pytest.raises(ValueError, match="JSON"):
@@ -126,12 +144,11 @@ def test_what_is_no_json_is_not_written(tmp_path: Path) -> None:
 
 
 def test_the_operations_of_the_contract_are_there() -> None:
-    names = "test next_sample open_case read_image write_image infer measure compose submit upload_image upload_dicom"
-    names += " train_start train_status train_stop overview versions publish roll_back batch_start batch_status"
-    names += " batch_stop cases history restore review release take cancel"
+    names = "test next_sample open_case infer measure submit upload_image upload_dicom train_start train_stop overview"
+    names += " versions publish roll_back batch_start batch_stop cases history restore review release"
     assert set(names.split()) == set(OPS)
     assert {OPS[name].lane for name in ("submit", "train_start", "release")} == {"write"}
-    assert {OPS[name].lane for name in ("train_stop", "batch_stop", "cancel", "overview", "test")} == {""}
+    assert {OPS[name].lane for name in ("train_stop", "batch_stop", "overview", "test")} == {""}
 
 
 # ---- against the app
@@ -185,19 +202,18 @@ def call(app: AppServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 def test_what_the_server_is(call: Client) -> None:
     report = call("test")
-    assert report["state"] == "ready" and report["url"] == call.url
-    info = report["info"]
-    model = info["models"][info["default_model"]]
-    assert model["labels"] == LABELS and info["labels"] == LABELS
-    assert [(entry["name"], entry["value"]) for entry in model["entries"]] == [("head", 1), ("tail", 3)]
-    assert all(len(entry["colour"]) == 3 for entry in model["entries"])
-    assert model["trainable"] and model["version"] == "v1" and model["error"] == ""
-    assert info["device_name"] == "CPU" and info["total"] == 5 and "hybrid" in info["strategies"]
+    assert (report.state, report.url) == ("ready", call.url)
+    labels = report.info.labels_of(report.info.default_model)
+    assert {label.name: label.value for label in labels} == LABELS == report.info.labels
+    assert all(len(label.colour) == 3 for label in labels)
+    model = report.info.models["rep3d"]
+    assert model.trainable and model.version == "v1" and model.error == ""
+    assert report.info.device_name == "CPU" and report.info.total == 5 and "hybrid" in report.info.strategies
 
 
-def draft(path: Path, volume: dict[str, Any], seed: int) -> np.ndarray:
+def draft(path: Path, volume: VolumeFile, seed: int) -> np.ndarray:
     """A draft with a random head and tail and a segment that is none of the labels, on the grid of a volume."""
-    shape = volume["shape"]
+    shape = volume.shape
     rng = np.random.default_rng(seed)
     layer = np.zeros(shape[::-1], np.uint8)
     layer[4:14, 3:15, 5:20] = rng.integers(0, 3, (10, 12, 15))
@@ -209,109 +225,92 @@ def draft(path: Path, volume: dict[str, Any], seed: int) -> np.ndarray:
         SegmentEntry("mine", "mine", (0, 0, 1), 1, 1),
     )
     ends = [number for length in shape for number in (0, length - 1)]
-    write(path, SegmentationData((layer, own), tuple(ends), tuple(shape), np.array(volume["ijk_to_ras"]), segments))
+    write(path, SegmentationData((layer, own), tuple(ends), tuple(shape), np.array(volume.ijk_to_ras), segments))
     return np.where(layer == 2, 1, np.where(layer == 1, 3, 0)).astype(np.uint8)
 
 
 def test_a_case_from_the_first_question_to_the_submitted_label(call: Client, studies: Path, tmp_path: Path) -> None:
-    sample = call("next_sample", strategy="first", folder=str(tmp_path))
-    assert sample["id"] == "case_1" and sample["strategy"] == "first" and sample["leased_until"]
+    fetched = call("next_sample", strategy="first", folder=str(tmp_path))
+    sample, volume = fetched.sample, fetched.volume
+    assert sample.id == "case_1" and sample.strategy == "first" and sample.leased_until and fetched.label is None
     assert [told["stage"] for told in call.told][0] == "asking"
     image = nib.load(studies / "case_1.nii.gz")
-    voxels = np.load(sample["volume"]["voxels"])
+    voxels = np.load(volume.voxels)
     assert np.array_equal(voxels, np.asarray(image.dataobj).transpose(2, 1, 0)[::-1])  # it is left-handed
-    assert np.linalg.det(image.affine) < 0 < np.linalg.det(np.array(sample["volume"]["ijk_to_ras"]))
+    assert np.linalg.det(image.affine) < 0 < np.linalg.det(np.array(volume.ijk_to_ras))
+    assert np.array_equal(volume.affine, image.affine)
 
-    found = call(
-        "infer",
-        image_id="case_1",
-        image=sample["image"],
-        model="rep3d",
-        views=2,
-        uncertainty=True,
-        request_id="mine-1",
-        folder=str(tmp_path),
-    )
-    assert found["params"]["label_names"] == LABELS and found["params"]["request_id"] == "mine-1"
-    assert found["label"]["values"] == LABELS and found["label"]["shape"] == sample["volume"]["shape"]
-    assert found["label"]["ijk_to_ras"] == sample["volume"]["ijk_to_ras"]
-    counts = found["label"]["counts"]
-    volumes = found["params"]["volumes_ml"]
-    assert all(counts[name] * 1.2 / 1000 * 1.01 == pytest.approx(volumes[name], abs=1e-3) for name in LABELS)
-    assert found["uncertainty"]["shape"] == sample["volume"]["shape"]
-    assert np.allclose(found["uncertainty"]["ijk_to_ras"], sample["volume"]["ijk_to_ras"], atol=1e-5)
-    assert 1 <= len(found["peaks"]) <= 5 and found["peaks"][0]["value"] > 0
+    found = call("infer", image_id="case_1", model="rep3d", views=2, uncertainty=True, folder=str(tmp_path))
+    assert found.facts.labels == LABELS == found.label.values and found.label.shape == volume.shape
+    assert found.label.ijk_to_ras == volume.ijk_to_ras == found.uncertainty.ijk_to_ras
+    assert sum(found.label.counts.values()) > 0 and found.uncertainty.shape == volume.shape
+    assert 1 <= len(found.peaks) <= 5 and found.peaks[0].value > 0
 
-    label = draft(tmp_path / "draft.seg.nrrd", sample["volume"], 1)
+    label = draft(tmp_path / "draft.seg.nrrd", volume, 1)
     asked = {
         "draft": str(tmp_path / "draft.seg.nrrd"),
         "values": {"rep3d_1": 1, "rep3d_3": 3},
         "priority": ["rep3d_3", "rep3d_1"],
-        "image": sample["image"],
+        "shape": volume.shape,
+        "affine": volume.affine,
     }
     measured = call("measure", **asked)
-    assert measured["counts"] == {"1": int((label == 1).sum()), "3": int((label == 3).sum())}
-    assert (measured["overlaps"], measured["outside"]) == ([], 0)
-    assert measured["voxel_ml"] == pytest.approx(abs(np.linalg.det(image.affine)) / 1000)
+    assert measured.counts == {1: int((label == 1).sum()), 3: int((label == 3).sum())}
+    assert (measured.overlaps, measured.outside) == ((), 0)
+    assert measured.voxel_ml == pytest.approx(abs(np.linalg.det(image.affine)) / 1000)
     overlapping = call("measure", **{**asked, "values": {"rep3d_1": 1, "mine": 3}})
-    assert [(one["first"], one["second"]) for one in overlapping["overlaps"]] == [("rep3d_1", "mine")]
+    assert [(one.first, one.second) for one in overlapping.overlaps] == [("rep3d_1", "mine")]
 
-    composed = call("compose", **asked, out=str(tmp_path / "out.nii.gz"))
-    assert composed == {**measured, "path": str(tmp_path / "out.nii.gz")}
-    answer = call("submit", image_id="case_1", path=composed["path"], tag="final", params={})
-    assert answer["label"]
+    assert call("submit", image_id="case_1", params={}, **asked) == SubmittedLabel("case_1")
+    assert call("submit", image_id="case_1", params={}, **asked).duplicate
     stored = nib.load(studies / "labels" / "final" / "case_1.nii.gz")
     assert np.array_equal(np.asarray(stored.dataobj).transpose(2, 1, 0)[::-1], label)
     assert np.array_equal(stored.affine, image.affine)
 
-    again = call("open_case", image_id="case_1", folder=str(tmp_path), label="final", entry=None, lease=True)
+    again = call("open_case", image_id="case_1", folder=str(tmp_path), label="final")
     full = np.zeros_like(label)
-    i0, i1, j0, j1, k0, k1 = again["label"]["extent"]
-    full[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1] = np.load(again["label"]["voxels"])
-    assert np.array_equal(full, label)
-    assert again["case"]["state"] in ("submitted", "leased") and again["leased_until"]
-    assert again["label"]["counts"] == {"head": measured["counts"]["1"], "tail": measured["counts"]["3"]}
-    refused = call.ask("open_case", user="somebody else", image_id="case_1", folder=str(tmp_path), lease=True)
+    i0, i1, j0, j1, k0, k1 = again.label.extent
+    full[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1] = np.load(again.label.voxels)
+    assert np.array_equal(full, label) and again.sample.leased_until
+    assert again.label.counts == {"head": measured.counts[1], "tail": measured.counts[3]}
+    refused = call.ask("open_case", user="somebody else", image_id="case_1", folder=str(tmp_path))
     assert refused.kind == "ConflictError" and refused.status == 409
-    assert call("release", image_id="case_1") == {} == call("release", image_id="case_1")
+    assert call("release", image_id="case_1") is True and call("release", image_id="case_1") is False
 
-    label = draft(tmp_path / "draft.seg.nrrd", sample["volume"], 2)
-    call("compose", **asked, out=str(tmp_path / "out.nii.gz"))
-    call("submit", image_id="case_1", path=composed["path"], tag="final", params={})
-    entries = call("history", image_id="case_1")["entries"]
-    assert len(entries) == 2 and entries[0]["entry"] is None
-    older = entries[1]["entry"]
-    earlier = call("open_case", image_id="case_1", folder=str(tmp_path), label=None, entry=older, lease=False)
-    assert earlier["label"]["counts"]["head"] == measured["counts"]["1"]
-    call("restore", image_id="case_1", entry=older)
+    label = draft(tmp_path / "draft.seg.nrrd", volume, 2)
+    call("submit", image_id="case_1", params={}, **asked)
+    entries = call("history", image_id="case_1")
+    assert len(entries) == 2 and entries[0].entry is None
+    call("restore", image_id="case_1", entry=entries[1].entry)
     stored = nib.load(studies / "labels" / "final" / "case_1.nii.gz")
-    assert int((np.asarray(stored.dataobj) == 1).sum()) == measured["counts"]["1"]
-    assert call("review", image_id="case_1", done=True)["state"] == "reviewed"
-    assert call("review", image_id="case_1", done=False)["state"] == "submitted"
-    left = [path.name for path in tmp_path.iterdir()]
-    assert not [name for name in left if name.startswith("transfer-") or name.endswith(".part")], left
+    assert int((np.asarray(stored.dataobj) == 1).sum()) == measured.counts[1]
+    assert call("review", image_id="case_1", done=True).state == "reviewed"
+    assert call("review", image_id="case_1", done=False).state == "submitted"
+    left = [path.name for path in (*tmp_path.iterdir(), *call.worker.log.parent.iterdir())]
+    assert not [name for name in left if name.endswith((".raw", ".body", ".part"))], left
 
 
-def test_a_label_of_another_grid_is_refused_before_it_is_sent(call: Client, studies: Path, tmp_path: Path) -> None:
-    volume = {"shape": [24, 20, 18], "ijk_to_ras": np.diag([1.0, 1.0, 1.3, 1.0]).tolist()}
-    draft(tmp_path / "draft.seg.nrrd", volume, 1)
+def test_a_label_of_another_grid_is_refused_before_it_is_sent(call: Client, tmp_path: Path) -> None:
+    grid = tuple(map(tuple, np.diag([1.0, 1.0, 1.3, 1.0]).tolist()))
+    draft(tmp_path / "draft.seg.nrrd", VolumeFile("", (24, 20, 18), grid, 0.0, 1.0, grid), 1)
     asked = {"draft": str(tmp_path / "draft.seg.nrrd"), "values": {"rep3d_1": 1}, "priority": []}
-    error = call.ask("measure", **asked, image=str(studies / "case_2.nii.gz"))
-    assert error.kind == "BadAnswer" and "voxels of 'case_2.nii.gz'" in error.message
+    error = call.ask("measure", **asked, shape=[24, 20, 18], affine=AFFINE.tolist())
+    assert error.kind == "BadAnswer" and "does not lie on the voxels of the image" in error.message
 
 
-def test_an_image_of_the_scene_is_uploaded_and_segmented(call: Client, tmp_path: Path) -> None:
+def test_an_image_of_the_scene_is_uploaded(call: Client, studies: Path, tmp_path: Path) -> None:
     original = np.array(nib.load(write_image(tmp_path / "a.nii.gz", 8)).dataobj)
     np.save(tmp_path / "voxels.npy", original.transpose(2, 1, 0))
-    affine = np.diag([1.0, 1.0, 1.2, 1.0]).tolist()
-    path = str(tmp_path / "scene.nii.gz")
-    call("write_image", voxels=str(tmp_path / "voxels.npy"), ijk_to_ras=affine, path=path)
-    found = call("infer", image_path=path, image=path, model="rep3d", views=1, uncertainty=False, folder=str(tmp_path))
-    assert found["uncertainty"] is None and found["peaks"] == []
-    sent = call("upload_image", path=path, image_id="from_the_scene")
-    assert sent == {"id": "from_the_scene"}
-    again = call("open_case", image_id="from_the_scene", folder=str(tmp_path), label=None, entry=None, lease=False)
-    assert np.array_equal(np.load(again["volume"]["voxels"]), original.transpose(2, 1, 0)) and again["label"] is None
+    affine = np.diag([1.0, 1.0, 1.2, 1.0])
+    sent = call(
+        "upload_image", voxels=str(tmp_path / "voxels.npy"), ijk_to_ras=affine.tolist(), image_id="from_the_scene"
+    )
+    assert sent == Sample("from_the_scene", "from_the_scene")
+    stored = nib.load(studies / "from_the_scene.nii.gz")
+    assert np.array_equal(stored.dataobj, original) and np.allclose(stored.affine, affine)
+    again = call("open_case", image_id="from_the_scene", folder=str(tmp_path), label="final")
+    assert np.array_equal(np.load(again.volume.voxels), original.transpose(2, 1, 0)) and again.label is None
+    call("release", image_id="from_the_scene")
 
 
 def test_errors_of_the_server_come_in_words(call: Client, tmp_path: Path) -> None:
@@ -324,45 +323,37 @@ def test_errors_of_the_server_come_in_words(call: Client, tmp_path: Path) -> Non
 
 
 def test_models_versions_training_and_batch(call: Client) -> None:
-    versions = call("versions", model="rep3d")
-    assert versions["published"] == "v1" and versions["versions"][0]["version"] == "v1"
-    idle = call("train_status", model="rep3d")
-    assert idle["state"] == "idle" and idle["losses"] == [] and idle["log"] == []
-    started = call("train_start", model="rep3d", settings={"iterations": 2, "score_minutes": 0})
-    assert started["state"] in ("submitted", "running")
+    (version,) = call("versions", model="rep3d")
+    assert version.version == "v1" and version.published
+    assert call("overview", model="rep3d").train == TrainStatus("idle")
+    assert call("train_start", model="rep3d", settings={"iterations": 2, "score_minutes": 0}).is_active
     deadline = time.monotonic() + 120
-    while call("train_status", model="rep3d")["state"] in ("submitted", "running") and time.monotonic() < deadline:
+    while (view := call("overview", model="rep3d")).train.is_active and time.monotonic() < deadline:
         time.sleep(0.3)
-    view = call("overview", model="rep3d")
-    assert view["train"]["state"] == "done", view["train"]
-    assert view["train"]["version_made"] == "v2" and view["train"]["progress"] == 1.0 and view["train"]["losses"]
-    assert view["batch"]["phase"] == "never" and view["total"] >= 5 and view["versions_stamp"]
-    assert call("train_stop", model="rep3d")["state"] == "done"
-    back = "v1" if view["version"] == "v2" else "v2"
-    assert call("publish", model="rep3d", version=back, reason="a test")["version"] == back
-    assert call("roll_back", model="rep3d", reason="a test")["version"] == view["version"]
-    cases = {case["id"]: case for case in call("cases", model="rep3d")["cases"]}
-    assert cases["case_0"]["state"] == "submitted" and "labels" in cases["case_0"]
-    batch = call("batch_start", model="rep3d", images="unlabeled", views=1)
-    assert batch["phase"] in ("running", "done")
-    while call("batch_status", model="rep3d")["active"] and time.monotonic() < deadline:
+    assert view.train.state == "done", view.train
+    assert view.train.version_made == "v2" and view.train.progress == 1.0 and view.train.losses
+    assert view.state.batch.phase == "never" and view.state.total >= 5 and view.state.versions_stamp
+    assert call("train_stop") is False
+    back = "v1" if view.state.version == "v2" else "v2"
+    assert call("publish", model="rep3d", version=back, reason="a test").version == back
+    assert call("roll_back", model="rep3d", reason="a test").version == view.state.version
+    cases = {case.id: case for case in call("cases", model="rep3d")}
+    assert cases["case_0"].state == "submitted" and cases["case_0"].role == "training"
+    assert call("batch_start", model="rep3d", views=1).phase in ("running", "done")
+    while call("overview", model="rep3d").state.batch.is_active and time.monotonic() < deadline:
         time.sleep(0.3)
-    batch = call("batch_status", model="rep3d")
-    assert batch["phase"] == "done" and batch["progress"] == 1.0 and batch["failed"] == {}
-    assert call("batch_stop", model="rep3d")["phase"] == "done"
-    assert call("cancel", request_id="none") == {}
-    assert call("take", image_id="case_3")["user"]
-    assert call("release", image_id="case_3") == {}
+    batch = call("batch_stop", model="rep3d")
+    assert batch.phase == "done" and batch.progress == 1.0 and batch.failed == {}
 
 
 def test_dicom_files_are_packed_under_neutral_names_and_sent(call: Client, tmp_path: Path) -> None:
     write_series(tmp_path / "DOE^JANE" / "series", uid="1.2.3.99")
     (tmp_path / "DOE^JANE" / "notes.txt").write_text("nothing")
     came = call("upload_dicom", folder=str(tmp_path / "DOE^JANE"))
-    assert len(came["images"]) == 1 and came["failed"] == [], came
+    assert len(came.images) == 1 and came.failed == (), came
     assert {told["stage"] for told in call.told} >= {"packing", "sending"}
-    opened = call("open_case", image_id=came["images"][0], folder=str(tmp_path), label=None, entry=None, lease=False)
-    assert opened["volume"]["shape"] == [5, 4, 6] and np.load(opened["volume"]["voxels"]).min() == -1024
+    opened = call("open_case", image_id=came.images[0], folder=str(tmp_path), label=None)
+    assert opened.volume.shape == (5, 4, 6) and np.load(opened.volume.voxels).min() == -1024
     assert not list(call.worker.log.parent.glob("*.zip"))
     (tmp_path / "empty").mkdir()
     error = call.ask("upload_dicom", folder=str(tmp_path / "empty"))

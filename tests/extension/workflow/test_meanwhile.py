@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from Rep3DLabelLib.labels import SegmentName
+from Rep3DLabelLib.client.answers import ModelInfo, SubmittedLabel
+from Rep3DLabelLib.labels import Label, SegmentName
 from Rep3DLabelLib.view import Options
 
-from tests.extension.fakes import INFO, READY_REPORT, URL, Bench, overview
+from tests.extension.fakes import INFO, READY_REPORT, URL, VOLUME, Bench, overview
 
 
 @pytest.fixture
@@ -59,22 +61,21 @@ def test_a_segmentation_removed_while_it_is_kept_leaves_no_grey_button(
         assert ready.worker.waiting("open_case") == 1  # what was left is kept, so the next one comes
     else:
         assert ready.view.activity is None and ready.view.enabled["next_sample"] == ""
-    assert ready.worker.waiting("compose") == 0
+    assert ready.worker.waiting("measure") == 0
 
 
 def test_a_segmentation_removed_while_the_uncertainty_loads_leaves_no_grey_button(ready: Bench) -> None:
-    ready.fetch().segment(uncertainty={"voxels": "u.npy"})
+    ready.fetch().segment(uncertainty=VOLUME)
     assert ready.view.activity is not None
     _remove_segmentation(ready)
     assert ready.view.activity is None and ready.scene.loads[-1].cancelled
 
 
 def test_a_segmentation_does_not_empty_the_labels_of_a_model_chosen_meanwhile(ready: Bench) -> None:
-    liver = [{"name": "liver", "value": 7, "colour": None, "term": None}]
-    other = {**INFO["models"]["rep3d"], "labels": {"liver": 7}, "entries": liver}  # type: ignore[index]
-    info = {**INFO, "labels": {**INFO["labels"], "liver": 7}}  # type: ignore[dict-item]
+    other = ModelInfo("other", "", (Label("liver", 7),))
+    info = replace(INFO, labels={**INFO.labels, "liver": 7}, models={**INFO.models, "other": other})
     ready.flow.connect(URL)
-    ready.worker.answer("test", {**READY_REPORT, "info": {**info, "models": {**INFO["models"], "other": other}}})  # type: ignore[dict-item]
+    ready.worker.answer("test", replace(READY_REPORT, info=info))
     ready.fetch()
     ready.flow.auto_segment()
     ready.flow.choose_model("other")
@@ -96,7 +97,7 @@ def test_a_segment_sent_under_another_name_or_with_another_is_told_first(
     ready.screen.editing[0].names.update(names)
     ready.draw(rep3d_1=5, copy=3)
     ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
+    ready.worker.answer("measure", ready.measured())
     question, answer = ready.screen.open.pop()
     assert words in question.text and ready.worker.waiting("submit") == 0
     answer("submit")
@@ -107,7 +108,7 @@ def test_a_resampled_segmentation_is_told_before_it_is_sent(ready: Bench) -> Non
     ready.fetch().draw(rep3d_1=5)
     ready.scene.on_grid = False
     ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
+    ready.worker.answer("measure", ready.measured())
     assert "not on the voxels of the image" in ready.screen.open.pop()[0].text
     assert ready.worker.waiting("submit") == 0
 
@@ -116,8 +117,8 @@ def test_no_sample_left_is_no_failure_and_what_was_said_of_the_label_stays(ready
     ready.flow.set_options(Options(auto_advance=True))
     ready.fetch().draw(rep3d_1=5)
     ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
-    ready.worker.answer("submit", {"remapped": {"1": 2}})
+    ready.worker.answer("measure", ready.measured())
+    ready.worker.answer("submit", SubmittedLabel("case_1", remapped=True))
     assert ready.view.activity.name == "next_sample" and "Values were changed" in ready.view.message.text
     ready.worker.fail("next_sample", "NoSampleLeft", "No image is left to label: all are done.")
     assert (ready.view.message.level, ready.view.activity) == ("info", None)

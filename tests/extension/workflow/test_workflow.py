@@ -5,15 +5,24 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from Rep3DLabelLib.client.answers import Sample, SubmittedLabel
+from Rep3DLabelLib.client.answers_cases import Case, DicomUpload, HistoryEntry
+from Rep3DLabelLib.client.answers_status import BatchStatus
+from Rep3DLabelLib.client.answers_train import TrainStatus
+from Rep3DLabelLib.client.answers_versions import Version
+from Rep3DLabelLib.connection import ConnectionReport
 from Rep3DLabelLib.errors import LocalProblem
+from Rep3DLabelLib.images.compose import Overlap
+from Rep3DLabelLib.images.peaks import Peak
 from Rep3DLabelLib.labels import SegmentName
-from Rep3DLabelLib.view import COMMANDS, Options
+from Rep3DLabelLib.view import COMMANDS, HistoryRow, Options
 from Rep3DLabelLib.workflow import rules
 
-from tests.extension.fakes import INFO, READY_REPORT, URL, Bench, FakeNode, overview
+from tests.extension.fakes import INFO, MODEL, READY_REPORT, URL, VOLUME, Bench, FakeNode, overview
 
 
 @pytest.fixture
@@ -39,7 +48,7 @@ def test_a_connection_shows_models_strategies_and_is_remembered(ready: Bench) ->
 def test_each_kind_of_failed_connection_is_told_apart_and_can_be_tried_again(bench: Bench, state: str) -> None:
     bench.flow.connect(URL)
     assert bench.view.connection.state == "connecting"
-    bench.worker.answer("test", {"state": state, "message": f"it is {state}", "info": None})
+    bench.worker.answer("test", ConnectionReport(state, f"it is {state}"))
     assert (bench.view.connection.state, bench.view.connection.message) == (state, f"it is {state}")
     assert bench.view.enabled["connect"] == ""
     assert bench.view.enabled["next_sample"]  # nobody knows yet which server it is
@@ -77,16 +86,16 @@ def test_the_answer_of_an_earlier_address_does_not_count(bench: Bench) -> None:
     bench.worker.fail("test", "ServerTimeout", "slow", state="busy")
     bench.flow.connect(URL)
     assert first.done is not None
-    first.done({"state": "wrong_app", "message": "late", "info": None})
+    first.done(ConnectionReport("wrong_app", "late"))
     assert bench.view.connection.state == "connecting"
 
 
 def test_a_known_server_that_is_busy_can_be_asked_and_another_one_that_is_busy_cannot(ready: Bench) -> None:
     ready.flow.connect(URL)
-    ready.worker.answer("test", {"state": "busy", "message": "later", "info": None})
+    ready.worker.answer("test", ConnectionReport("busy", "later"))
     assert ready.view.enabled["next_sample"] == ""
     ready.flow.connect("http://other:8000")
-    ready.worker.answer("test", {"state": "busy", "message": "later", "info": None})
+    ready.worker.answer("test", ConnectionReport("busy", "later"))
     ready.flow.next_sample()  # requests would still go to the first one
     assert ready.worker.waiting("next_sample") == 0 and "Connect" in ready.view.message.text
 
@@ -94,12 +103,12 @@ def test_a_known_server_that_is_busy_can_be_asked_and_another_one_that_is_busy_c
 def test_a_case_of_one_server_is_never_submitted_to_another(ready: Bench) -> None:
     ready.fetch().draw(rep3d_1=5)
     ready.flow.connect("http://other:8000")
-    ready.worker.answer("test", {**READY_REPORT, "url": "http://other:8000"})
+    ready.worker.answer("test", replace(READY_REPORT, url="http://other:8000"))
     assert ready.view.connection.state == "wrong_address"
     assert "belongs to" in ready.view.connection.message
-    assert ready.flow._desk.server["url"] == URL
+    assert ready.flow._context.server["url"] == URL
     ready.flow.submit()
-    assert ready.worker.waiting("compose") == 0
+    assert ready.worker.waiting("measure") == 0
 
 
 # Next sample ---------------------------------------------------------------------------------------------------
@@ -144,7 +153,7 @@ def test_a_case_whose_label_does_not_fit_leaves_the_case_in_hand(ready: Bench) -
     segmentation = ready.screen.editing[0]
     ready.flow.open_case("case_2")
     ready.scene.problem = LocalProblem("It does not fit.")
-    ready.worker.answer("open_case", ready.value("case_2", label=ready.inferred()["label"]))
+    ready.worker.answer("open_case", ready.value("case_2", label=ready.inferred().label))
     for _ in range(3):
         ready.tick()
     assert ready.view.sample.id == "case_1" and ready.screen.editing[0] is segmentation
@@ -285,7 +294,7 @@ def test_cancelling_while_a_label_loads_leaves_the_case_in_hand(ready: Bench) ->
     ready.fetch("case_1")
     ready.scene.label_steps = 5
     ready.flow.open_case("case_2")
-    ready.worker.answer("open_case", ready.value("case_2", label=ready.inferred()["label"]))
+    ready.worker.answer("open_case", ready.value("case_2", label=ready.inferred().label))
     ready.tick()
     ready.flow.cancel()
     ready.tick()
@@ -303,7 +312,7 @@ def test_auto_run_segments_a_new_sample_but_not_one_with_a_label_or_unsent_work(
     ready.worker.answer("infer", ready.inferred())
     ready.draw(rep3d_1=9)
     ready.flow.open_case("case_2")
-    label = ready.inferred()["label"]
+    label = ready.inferred().label
     ready.worker.answer("open_case", ready.value("case_2", label=label))
     ready.tick()
     ready.tick()
@@ -311,7 +320,7 @@ def test_auto_run_segments_a_new_sample_but_not_one_with_a_label_or_unsent_work(
     assert ready.worker.waiting("infer") == 0
     assert ready.view.labels[0].voxels == 7
     ready.flow.open_case("case_1")
-    ready.worker.answer("open_case", ready.value("case_1", label=None))
+    ready.worker.answer("open_case", ready.value("case_1"))
     ready.tick()
     ready.tick()
     ready.tick()
@@ -374,13 +383,12 @@ def test_a_segmentation_for_a_case_that_is_gone_is_not_used(ready: Bench) -> Non
     assert job.dropped and ready.view.activity is None and ready.view.sample is None
 
 
-def test_cancelling_a_segmentation_tells_the_server(ready: Bench) -> None:
+def test_cancelling_a_segmentation_drops_its_job(ready: Bench) -> None:
     ready.fetch()
     ready.flow.auto_segment()
-    request = ready.worker.job("infer").args["request_id"]
-    ready.flow.cancel()
-    assert ready.worker.job("cancel").args["request_id"] == request
+    ready.flow.cancel()  # the worker tells the server, once, see test_jobs.py
     assert ready.worker.job("infer").dropped and ready.view.activity is None
+    assert ready.worker.asked[-1] == "infer"
 
 
 @pytest.mark.parametrize("kind", ["ServerUnreachable", "ServerTimeout", "BadAnswer", "ConflictError", "HelperEnded"])
@@ -405,15 +413,15 @@ def test_a_scene_that_cannot_take_it_says_so_and_goes_on(ready: Bench) -> None:
 def test_a_mistake_of_ours_is_raised_and_leaves_no_grey_button(ready: Bench) -> None:
     ready.fetch()
     ready.flow.auto_segment()
-    with pytest.raises(KeyError):
-        ready.worker.answer("infer", {"label": {}})
+    with pytest.raises(AttributeError):
+        ready.worker.answer("infer", ())
     assert ready.view.activity is None and ready.view.enabled["auto_segment"] == ""
 
 
 def test_without_a_trained_model_the_button_says_what_to_do(bench: Bench) -> None:
-    info = {**INFO, "models": {"rep3d": {**INFO["models"]["rep3d"], "version": None}}}  # type: ignore[index]
+    info = replace(INFO, models={"rep3d": replace(MODEL, version=None)})
     bench.flow.connect(URL)
-    bench.worker.answer("test", {**READY_REPORT, "info": info})
+    bench.worker.answer("test", replace(READY_REPORT, info=info))
     bench.tick()
     bench.worker.answer("overview", overview(version=None))
     bench.fetch()
@@ -424,8 +432,8 @@ def test_without_a_trained_model_the_button_says_what_to_do(bench: Bench) -> Non
 
 def test_uncertainty_is_shown_on_request_and_places_are_visited_in_turn(ready: Bench) -> None:
     ready.fetch()
-    peaks = [{"ras": [1.0, 2.0, 3.0], "value": 0.6}, {"ras": [4.0, 5.0, 6.0], "value": 0.5}]
-    ready.segment(uncertainty={"voxels": "u.npy"}, peaks=peaks)
+    peaks = (Peak((1.0, 2.0, 3.0), 0.6), Peak((4.0, 5.0, 6.0), 0.5))
+    ready.segment(uncertainty=VOLUME, peaks=peaks)
     assert ready.view.activity is not None  # it is still being loaded
     ready.tick()
     ready.tick()
@@ -451,7 +459,7 @@ def test_edits_are_on_disk_within_seconds_and_measured(ready: Bench) -> None:
     assert not ready.drafts.list()
     ready.tick(1.5)
     assert len(ready.drafts.list()) == 1
-    ready.worker.answer("measure", {"counts": {"1": 5, "3": 0}, "overlaps": [], "outside": 0, "voxel_ml": 0.002})
+    ready.worker.answer("measure", ready.measured(counts={1: 5, 3: 0}))
     assert ready.view.labels[0].voxels == 5 and ready.view.draft_time
 
 
@@ -484,7 +492,7 @@ def test_closing_the_scene_keeps_the_edits_and_offers_them_again(ready: Bench) -
     assert [row.image_id for row in ready.view.drafts] == ["case_1"]
     assert "case_1" in ready.view.message.text
     ready.flow.restore_draft(ready.view.drafts[0].key)
-    ready.worker.answer("open_case", ready.value("case_1", label=None))
+    ready.worker.answer("open_case", ready.value("case_1"))
     ready.tick()
     ready.tick()
     ready.tick()
@@ -496,22 +504,22 @@ def test_a_label_on_its_way_can_be_given_up_but_not_while_a_question_is_open(rea
     ready.fetch().draw(rep3d_1=5)
     ready.flow.submit()
     assert ready.view.enabled["cancel"]
-    ready.worker.answer("compose", ready.composed())
+    ready.worker.answer("measure", ready.measured())
     job = ready.worker.job("submit")
     assert not ready.view.enabled["cancel"]
     ready.flow.cancel()
     assert job.dropped and ready.view.activity is None and ready.view.edited and ready.view.message.level == "warning"
-    ready.worker.answer("submit", {"label": "case_1"})  # nobody waits for it any more
+    ready.worker.answer("submit", SubmittedLabel("case_1"))  # nobody waits for it any more
     assert ready.view.edited and len(ready.drafts.list()) == 1
     ready.draw(rep3d_1=6).tick(3)
     assert len(ready.drafts.list()) == 1
     ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
+    ready.worker.answer("measure", ready.measured())
     ready.worker.fail("submit", "ConflictError", "lent", detail="lent to ben")
     assert ready.view.enabled["cancel"]
     ready.screen.open.pop()[1]("submit")
     assert not ready.view.enabled["cancel"]
-    ready.worker.answer("submit", {"label": "case_1"})
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     assert not ready.view.edited and not ready.drafts.list()
 
 
@@ -520,13 +528,13 @@ def test_a_restored_draft_goes_when_its_label_was_submitted(ready: Bench) -> Non
     ready.flow.scene_closing()
     ready.flow.scene_closed()
     ready.flow.restore_draft(ready.view.drafts[0].key)
-    ready.worker.answer("open_case", ready.value("case_1", label=None))
+    ready.worker.answer("open_case", ready.value("case_1"))
     ready.tick()
     ready.tick()
     ready.tick()
     ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
-    ready.worker.answer("submit", {"label": "case_1"})
+    ready.worker.answer("measure", ready.measured())
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     assert not ready.drafts.list() and not ready.view.edited
 
 
@@ -562,7 +570,7 @@ def test_a_restored_draft_is_not_held_open(ready: Bench) -> None:
     ready.fetch("case_2").draw(rep3d_1=5)  # is kept before the draft comes
     ready.flow.restore_draft(ready.view.drafts[0].key)
     assert ".seg.nrrd" in Path("/proc/self/maps").read_text()
-    ready.worker.answer("open_case", ready.value("case_1", label=None))
+    ready.worker.answer("open_case", ready.value("case_1"))
     ready.tick()
     ready.tick()
     ready.tick()
@@ -583,7 +591,7 @@ def second(ready: Bench, tmp_path: Path) -> Bench:
 
 def restore(bench: Bench) -> None:
     bench.flow.restore_draft(bench.drafts.list()[0].key)
-    bench.worker.answer("open_case", bench.value("case_1", label=None))
+    bench.worker.answer("open_case", bench.value("case_1"))
     bench.tick()
     bench.tick()
     bench.tick()
@@ -612,36 +620,12 @@ def test_work_that_another_slicer_has_taken_over_is_written_again_at_once(ready:
 def test_while_a_label_is_sent_no_other_draft_is_written_without_edits(ready: Bench) -> None:
     ready.fetch().draw(rep3d_1=5)
     ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
+    ready.worker.answer("measure", ready.measured())
     ready.tick(30)
     assert len(ready.drafts.list()) == 1
-    ready.worker.answer("submit", {"label": "case_1"})
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     ready.tick(30)
     assert not ready.drafts.list()
-
-
-@pytest.mark.parametrize("how", ["sent", "failed"])
-def test_a_label_file_that_cannot_be_removed_hides_nothing(
-    ready: Bench, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    ready.fetch().draw(rep3d_1=5)
-    ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
-    unlink = Path.unlink
-
-    def refused(path: Path, missing_ok: bool = False) -> None:
-        if path.name.startswith("label-"):
-            raise PermissionError(13, "in use")
-        unlink(path, missing_ok)
-
-    monkeypatch.setattr(Path, "unlink", refused)
-    if how == "sent":
-        ready.worker.answer("submit", {"label": "case_1"})
-        assert "Submitted" in ready.view.message.text and not ready.view.edited and not ready.drafts.list()
-    else:
-        ready.worker.fail("submit", "ServerFailed", "no luck")
-        assert "no luck" in ready.view.message.text and ready.view.edited
-    assert ready.view.activity is None
 
 
 def test_unsent_work_is_not_replaced_by_an_empty_case_when_its_question_comes_too_late(ready: Bench) -> None:
@@ -674,7 +658,7 @@ def test_a_case_with_unsent_work_stays_lent_when_opening_it_is_cancelled(ready: 
     ready.flow.scene_closed()
     ready.flow.open_case("case_1")
     assert ready.worker.job("open_case").args["keep"] == ["case_1"]
-    ready.worker.answer("open_case", ready.value("case_1", leased_until="2026-01-01T00:00:00+00:00", label=None))
+    ready.worker.answer("open_case", ready.value("case_1", leased_until="2026-01-01T00:00:00+00:00"))
     ready.tick()
     ready.flow.cancel()
     ready.tick()
@@ -703,10 +687,10 @@ def test_an_activity_is_ended_by_nothing_that_began_before_it(ready: Bench, monk
 
 def test_nothing_keeps_a_submitted_case_in_memory(ready: Bench) -> None:
     ready.fetch("case_1").draw(rep3d_1=5)
-    work = weakref.ref(ready.flow._desk.work)
+    work = weakref.ref(ready.flow._context.work)
     ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
-    ready.worker.answer("submit", {"label": "case_1"})
+    ready.worker.answer("measure", ready.measured())
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     ready.fetch("case_2").tick()
     gc.collect()
     assert work() is None
@@ -717,7 +701,7 @@ def test_edits_whose_draft_is_being_written_when_sending_is_given_up_go_into_one
 ) -> None:
     ready.fetch("case_1").draw(rep3d_1=5)
     ready.flow.submit()
-    ready.worker.answer("compose", ready.composed())
+    ready.worker.answer("measure", ready.measured())
     monkeypatch.setattr("Rep3DLabelLib.workflow.editing._LARGE", 0)
     ready.draw(rep3d_1=6).tick(3)  # begins to write
     ready.flow.cancel()
@@ -737,7 +721,7 @@ def test_two_who_have_the_same_draft_in_hand_do_not_write_over_each_other(ready:
     second.drafts.folder = first.drafts.folder  # another Slicer of the same user
     second.flow.tick()
     second.flow.restore_draft(kept.key)
-    second.worker.answer("open_case", second.value("case_1", label=None))
+    second.worker.answer("open_case", second.value("case_1"))
     second.tick()
     second.tick()
     second.tick()
@@ -747,8 +731,8 @@ def test_two_who_have_the_same_draft_in_hand_do_not_write_over_each_other(ready:
     keys = {draft.key for draft in first.drafts.list()}
     assert len(keys) == 2 and kept.key in keys
     second.flow.submit()
-    second.worker.answer("compose", second.composed())
-    second.worker.answer("submit", {"label": "case_1"})
+    second.worker.answer("measure", second.measured())
+    second.worker.answer("submit", SubmittedLabel("case_1"))
     assert [draft.key for draft in first.drafts.list()] == [kept.key]
 
 
@@ -776,9 +760,9 @@ def test_the_end_of_a_session_keeps_edits_and_ends_what_was_started(ready: Bench
 # Submit --------------------------------------------------------------------------------------------------------
 
 
-def _submit(bench: Bench, **composed: object) -> None:
+def _submit(bench: Bench, **measured: object) -> None:
     bench.flow.submit()
-    bench.worker.answer("compose", bench.composed(**composed))
+    bench.worker.answer("measure", bench.measured(**measured))
 
 
 def test_a_label_is_made_on_the_image_and_sent_by_name(ready: Bench) -> None:
@@ -789,7 +773,7 @@ def test_a_label_is_made_on_the_image_and_sent_by_name(ready: Bench) -> None:
         "label_info": [{"name": "head", "idx": 1}, {"name": "tail", "idx": 3}],
         "model_version": "v1",
     }
-    ready.worker.answer("submit", {"label": "case_1"})
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     assert not ready.view.edited and not ready.drafts.list()
     assert "Submitted case_1" in ready.view.message.text
     assert len(list((ready.drafts.folder / "sent").glob("*.seg.nrrd"))) == 1
@@ -801,7 +785,7 @@ def test_values_follow_names_whatever_the_order_of_segments(ready: Bench) -> Non
     node.names = dict(reversed(node.names.items()))
     ready.draw(rep3d_1=5)
     ready.flow.submit()
-    job = ready.worker.job("compose")
+    job = ready.worker.job("measure")
     assert job.args["values"] == {"rep3d_3": 3, "rep3d_1": 1}
     assert job.args["priority"] == ["rep3d_3", "rep3d_1"]
 
@@ -816,7 +800,7 @@ def test_a_failed_submission_loses_nothing_and_can_be_repeated(ready: Bench, kin
     assert ready.view.edited and len(ready.drafts.list()) == 1
     assert ready.view.activity is None and "not taken" in ready.view.message.text
     _submit(ready)
-    ready.worker.answer("submit", {"label": "case_1"})
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     assert not ready.view.edited
 
 
@@ -824,7 +808,7 @@ def test_without_a_draft_nothing_is_sent(ready: Bench) -> None:
     ready.fetch().draw(rep3d_1=5)
     ready.drafts.folder.write_text("in the way")
     ready.flow.submit()
-    assert ready.worker.waiting("compose") == 0
+    assert ready.worker.waiting("measure") == 0
     assert ready.view.activity is None and ready.view.edited and "Nothing was sent" in ready.view.message.text
 
 
@@ -832,7 +816,7 @@ def test_edits_made_while_it_is_sent_stay_edits(ready: Bench) -> None:
     ready.fetch().draw(rep3d_1=5)
     _submit(ready)
     ready.draw(rep3d_1=6)
-    ready.worker.answer("submit", {"label": "case_1"})
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     assert ready.view.edited
     ready.tick(3)
     assert len(ready.drafts.list()) == 1
@@ -841,13 +825,16 @@ def test_edits_made_while_it_is_sent_stay_edits(ready: Bench) -> None:
 def test_what_is_sent_is_not_written_over_by_edits_made_meanwhile(ready: Bench) -> None:
     ready.fetch().draw(rep3d_1=5)
     ready.flow.submit()
-    draft = Path(ready.worker.job("compose").args["draft"])
+    job = ready.worker.job("measure")
+    draft = Path(job.args["draft"])
     before = draft.read_bytes()
     ready.screen.editing[0].names["mine"] = SegmentName("mine", "vessel")
     ready.draw(mine=3)
     ready.tick(3)
     assert draft.read_bytes() == before and len(ready.drafts.list()) == 2
-    ready.worker.answer("compose", ready.composed())
+    assert job.done is not None
+    job.done(ready.measured())
+    assert ready.worker.job("submit").args["draft"] == str(draft)
     ready.worker.fail("submit", "ServerUnreachable")
     assert len(ready.drafts.list()) == 2 and ready.view.edited  # neither state is lost
 
@@ -860,32 +847,32 @@ def test_a_large_draft_is_written_a_little_at_each_tick_and_the_latest_state_win
     ready.tick(3)
     assert not written
     ready.flow.submit()  # takes the place of what was being written
-    assert ready.view.activity.name == "submit" and ready.worker.waiting("compose") == 0
+    assert ready.view.activity.name == "submit" and ready.worker.waiting("measure") == 0
     for _ in range(6):
         ready.tick()
-    assert len(written) == 1 and ready.worker.waiting("compose") == 1
+    assert len(written) == 1 and ready.worker.waiting("measure") == 1
 
 
 def test_overlaps_are_told_before_anything_is_flattened(ready: Bench) -> None:
     ready.fetch().draw(rep3d_1=5)
-    overlap = {"first": "rep3d_1", "second": "rep3d_3", "voxels": 12}
-    _submit(ready, overlaps=[overlap])
+    overlap = Overlap("rep3d_1", "rep3d_3", 12)
+    _submit(ready, overlaps=(overlap,))
     question, answer = ready.screen.open.pop()
     assert question.key == "overlaps" and "12 voxels" in question.text and "'head' and 'tail'" in question.text
     assert ready.worker.waiting("submit") == 0
     answer("back")
     assert ready.worker.waiting("submit") == 0 and ready.view.edited and ready.view.activity is None
     ready.screen.answers["overlaps"] = "submit"
-    _submit(ready, overlaps=[overlap])
+    _submit(ready, overlaps=(overlap,))
     assert ready.worker.waiting("submit") == 1
 
 
 def test_an_empty_label_and_voxels_outside_are_asked_about(ready: Bench) -> None:
     ready.fetch()
     ready.screen.answers.update(empty="submit", outside="submit")
-    _submit(ready, counts={"1": 0, "3": 0})
+    _submit(ready, counts={1: 0, 3: 0})
     assert ready.worker.job("submit").args["params"]["empty"] is True
-    ready.worker.answer("submit", {})
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     _submit(ready, outside=4)
     assert "4 voxels" in ready.screen.questions[-1].text
     assert "empty" not in ready.worker.job("submit").args["params"]
@@ -900,9 +887,9 @@ def test_segments_that_are_no_labels_are_named_before_they_are_left_out(ready: B
     ready.flow.submit()
     question, answer = ready.screen.open.pop()
     assert "vessel" in question.text and "never drawn" not in question.text
-    assert ready.worker.waiting("compose") == 0
+    assert ready.worker.waiting("measure") == 0
     answer("leave_out")
-    assert ready.worker.job("compose").args["values"] == {"rep3d_1": 1, "rep3d_3": 3}
+    assert ready.worker.job("measure").args["values"] == {"rep3d_1": 1, "rep3d_3": 3}
 
 
 def test_a_segment_renamed_to_another_label_is_not_guessed_at(ready: Bench) -> None:
@@ -911,7 +898,7 @@ def test_a_segment_renamed_to_another_label_is_not_guessed_at(ready: Bench) -> N
     node.names["rep3d_1"] = SegmentName("rep3d_1", "Tail", "head")
     ready.draw(rep3d_1=5)
     ready.flow.submit()
-    assert ready.worker.waiting("compose") == 0
+    assert ready.worker.waiting("measure") == 0
     assert "made for the label 'head'" in ready.view.message.text and ready.view.edited
 
 
@@ -927,7 +914,7 @@ def test_auto_advance_fetches_the_next_one(ready: Bench) -> None:
     ready.flow.set_options(Options(auto_advance=True))
     ready.fetch().draw(rep3d_1=5)
     _submit(ready)
-    ready.worker.answer("submit", {})
+    ready.worker.answer("submit", SubmittedLabel("case_1"))
     assert ready.worker.waiting("next_sample") == 1
 
 
@@ -944,20 +931,20 @@ def test_a_training_is_watched_to_its_end_and_the_decision_is_told(ready: Bench)
     ready.flow.train()
     assert ready.worker.waiting("train_start") == 1
     assert ready.view.training.state == "submitted" and ready.view.training.progress == 0
-    ready.worker.answer("train_start", {})
-    running = {
-        "state": "running",
-        "progress": 0.4,
-        "iteration": 40,
-        "iterations": 100,
-        "loss": 0.5,
-        "eta_seconds": 30,
-        "losses": [[10, 0.9], [40, 0.5]],
-        "validations": [[40, 0.7]],
-        "validation": {"head": 0.6, "tail": 0.8},
-        "phase": "training",
-        "device": "cpu",
-    }
+    ready.worker.answer("train_start", TrainStatus("submitted"))
+    running = TrainStatus(
+        "running",
+        progress=0.4,
+        iteration=40,
+        iterations=100,
+        loss=0.5,
+        eta_seconds=30,
+        losses=((10, 0.9), (40, 0.5)),
+        validations=((40, 0.7),),
+        validation={"head": 0.6, "tail": 0.8},
+        phase="validating",
+        device="cpu",
+    )
     _poll(ready, train=running)
     training = ready.view.training
     assert (training.progress, training.eta_seconds, training.loss) == (0.4, 30, 0.5)
@@ -965,26 +952,54 @@ def test_a_training_is_watched_to_its_end_and_the_decision_is_told(ready: Bench)
     assert ("curves", 2, 1) in ready.scene.log
     ready.flow.show_curves()
     assert ready.screen.charts == ["chart"]
-    done = {**running, "state": "done", "progress": 1.0, "version_made": "v2", "decision": {"reason": "it is better"}}
+    assert training.headline == "Measuring on the held-out cases, step 40 of 100, cpu"
+    done = replace(running, state="done", progress=1.0, version_made="v2", reason="it is better")
     _poll(ready, train=done, version="v2")
     assert "it is better" in ready.view.message.text and "in use now" in ready.view.message.text
     assert ready.view.models[0].version == "v2"
     assert ready.worker.waiting("versions") == 1
 
 
+def test_resume_goes_on_with_what_was_stopped_or_says_why_not(ready: Bench) -> None:
+    _poll(ready, train=TrainStatus("stopped", resumable=True))
+    ready.flow.train()
+    assert ready.worker.job("train_start").args["settings"] == {"resume": True}
+    ready.worker.fail("train_start", "ConflictError", "its labels changed since")
+    assert "its labels changed since" in ready.view.message.text and ready.view.training.resumable
+    ready.flow.train()
+    ready.worker.answer("train_start", TrainStatus("submitted"))
+    assert "goes on" in ready.view.message.text
+    _poll(ready, train=TrainStatus("done", progress=1.0))
+    ready.flow.train()
+    assert ready.worker.job("train_start").args["settings"] == {}
+
+
+def test_a_training_that_can_be_resumed_is_given_up_only_after_a_question(ready: Bench) -> None:
+    assert "press Train" in ready.view.enabled["train_anew"]
+    _poll(ready, train=TrainStatus("idle", resumable=True))
+    ready.flow.train_anew()
+    question, answer = ready.screen.open.pop()
+    assert question.default == "keep" and "gives it up" in question.text
+    answer("keep")
+    assert ready.worker.waiting("train_start") == 0
+    ready.screen.answers["train_anew"] = "anew"
+    ready.flow.train_anew()
+    assert ready.worker.job("train_start").args["settings"] == {"resume": False}
+
+
 def test_a_version_that_was_not_published_is_told_as_such(ready: Bench) -> None:
     ready.flow.train()
-    ready.worker.answer("train_start", {})
-    _poll(ready, train={"state": "running", "progress": 0.1})
-    _poll(ready, train={"state": "done", "progress": 1.0, "version_made": "v2", "decision": {"reason": "it is worse"}})
+    ready.worker.answer("train_start", TrainStatus("submitted"))
+    _poll(ready, train=TrainStatus("running", progress=0.1))
+    _poll(ready, train=TrainStatus("done", progress=1.0, version_made="v2", reason="it is worse"))
     assert "it is worse" in ready.view.message.text and "stays v1" in ready.view.message.text
 
 
 def test_an_error_of_the_training_is_told_in_words_and_never_as_complete(ready: Bench) -> None:
     ready.flow.train()
-    ready.worker.answer("train_start", {})
-    _poll(ready, train={"state": "running", "progress": 0.99})
-    _poll(ready, train={"state": "error", "progress": 0.99, "error": "out of memory"})
+    ready.worker.answer("train_start", TrainStatus("submitted"))
+    _poll(ready, train=TrainStatus("running", progress=0.99))
+    _poll(ready, train=TrainStatus("error", progress=0.99, error="out of memory"))
     assert "out of memory" in ready.view.message.text and ready.view.training.progress < 1
     assert ready.view.enabled["train"] == ""
 
@@ -1002,17 +1017,14 @@ def test_the_server_is_asked_one_question_at_a_time(ready: Bench) -> None:
 
 
 def test_publishing_and_rolling_back(ready: Bench) -> None:
-    versions = [
-        {"version": "v1", "published": True, "mean_score": None, "cases": [], "bytes": 5},
-        {"version": "v2", "published": False, "mean_score": 0.81, "cases": ["a", "b"], "bytes": 5},
-    ]
+    versions = (Version("v1", True), Version("v2", mean_score=0.81, cases=2))
     _poll(ready, versions_stamp="b")
-    ready.worker.answer("versions", {"versions": versions})
+    ready.worker.answer("versions", versions)
     assert [(row.version, row.dice, row.cases) for row in ready.view.versions] == [("v2", 0.81, 2), ("v1", None, 0)]
     ready.flow.publish("v2")
-    ready.worker.answer("publish", {"version": "v2"})
+    ready.worker.answer("publish", Version("v2", True))
     assert "v2 is in use" in ready.view.message.text
-    ready.worker.answer("versions", {"versions": versions})
+    ready.worker.answer("versions", versions)
     ready.flow.roll_back()
     ready.worker.fail("roll_back", "ConflictError", "there is none before")
     assert "there is none before" in ready.view.message.text
@@ -1021,9 +1033,9 @@ def test_publishing_and_rolling_back(ready: Bench) -> None:
 @pytest.mark.parametrize(("before", "level"), [("running", "warning"), ("stopping", "info")])
 def test_a_batch_that_stops_without_being_told_to_is_a_warning(ready: Bench, before: str, level: str) -> None:
     ready.flow.start_batch()
-    ready.worker.answer("batch_start", {"phase": "running", "done": 0, "total": 4, "failed": {}})
-    _poll(ready, batch={"phase": before, "done": 2, "total": 4, "failed": {}})
-    _poll(ready, batch={"phase": "stopped", "done": 2, "total": 4, "failed": {}, "error": "start it again to go on"})
+    ready.worker.answer("batch_start", BatchStatus("running", total=4))
+    _poll(ready, batch=BatchStatus(before, done=2, total=4))
+    _poll(ready, batch=BatchStatus("stopped", done=2, total=4, error="start it again to go on"))
     assert ready.view.message.level == level and "2 of 4 segmented: start it again" in ready.view.message.text
 
 
@@ -1031,10 +1043,10 @@ def test_a_batch_shows_its_progress_and_what_failed(ready: Bench) -> None:
     ready.flow.start_batch()
     ready.flow.start_batch()
     assert ready.worker.waiting("batch_start") == 1
-    ready.worker.answer("batch_start", {"phase": "running", "done": 0, "total": 4, "failed": {}})
-    _poll(ready, batch={"phase": "running", "done": 2, "total": 4, "failed": {}})
+    ready.worker.answer("batch_start", BatchStatus("running", total=4))
+    _poll(ready, batch=BatchStatus("running", done=2, total=4))
     assert (ready.view.batch.done, ready.view.batch.total) == (2, 4)
-    _poll(ready, batch={"phase": "done", "done": 3, "total": 4, "failed": {"case_9": "cannot be read"}})
+    _poll(ready, batch=BatchStatus("done", done=3, total=4, failed={"case_9": "cannot be read"}))
     assert ready.view.message.level == "warning" and "cannot be read" in ready.view.message.text
 
 
@@ -1042,22 +1054,42 @@ def test_the_case_list_is_read_on_request_and_kept_true(ready: Bench) -> None:
     _poll(ready, cases_stamp="b")
     assert ready.worker.waiting("cases") == 0
     ready.flow.refresh_cases()
-    case = {"id": "case_1", "state": "submitted", "author": "anna", "labels": {"head": {"voxels": 5, "ml": 1.234}}}
-    ready.worker.answer("cases", {"cases": [case]})
+    case = Case("case_1", "submitted", author="anna", labels={"head": 1.234}, dice=0.8, role="training")
+    ready.worker.answer("cases", (case,))
     row = ready.view.cases[0]
     assert (row.id, row.author, row.labels, row.has_label) == ("case_1", "anna", "head 1.23 ml", True)
+    assert (row.dice, row.role) == (0.8, "training")
     _poll(ready, cases_stamp="c")
     assert ready.worker.waiting("cases") == 1
 
 
 def test_an_earlier_label_is_made_current_and_opened(ready: Bench) -> None:
-    got: list[object] = []
+    got: list[tuple[HistoryRow, ...]] = []
     ready.flow.history("case_1", got.append)
-    ready.worker.answer("history", {"entries": [{"entry": None}, {"entry": "x"}]})
-    assert len(got[0]) == 2  # type: ignore[arg-type]
+    entries = (HistoryEntry(None, "final", "ben", "", "current"), HistoryEntry("x", "final", reason="replaced"))
+    ready.worker.answer("history", (*entries, HistoryEntry("y", "final", reason="original")))
+    assert [(row.entry, row.restorable) for row in got[0]] == [("", False), ("x", True), ("y", False)]
+    assert got[0][0].text == "ben, final, present label"
     ready.flow.restore_label("case_1", "x")
-    ready.worker.answer("restore", {})
+    ready.worker.answer("restore", SubmittedLabel("case_1"))
     assert ready.worker.waiting("open_case") == 1
+
+
+def test_a_review_is_recorded_and_taken_back(ready: Bench) -> None:
+    ready.flow.refresh_cases()
+    ready.worker.answer("cases", (Case("case_1", "submitted", score=0.5), Case("case_2", "new")))
+    for done, state in ((True, "reviewed"), (False, "submitted")):
+        ready.flow.review("case_1")
+        ready.flow.review("case_1")  # a second click
+        assert ready.worker.waiting("review") == 1
+        assert ready.worker.answer("review", Case("case_1", state)).args["done"] is done
+        assert [(row.id, row.state, row.score) for row in ready.view.cases] == [
+            ("case_1", state, 0.5),
+            ("case_2", "new", None),
+        ]
+    ready.flow.review("case_1")
+    ready.worker.fail("review", "ConflictError", "it has no label")
+    assert "it has no label" in ready.view.message.text and ready.view.cases[0].state == "submitted"
 
 
 # Uploads, local server -----------------------------------------------------------------------------------------
@@ -1066,9 +1098,8 @@ def test_an_earlier_label_is_made_current_and_opened(ready: Bench) -> None:
 def test_a_volume_of_the_scene_becomes_a_case(ready: Bench) -> None:
     ready.flow.upload_volume(FakeNode("CT Abdomen: 3 mm"), "")
     ready.tick()
-    ready.worker.answer("write_image", {"path": "upload.nii.gz"})
     assert ready.worker.job("upload_image").args["image_id"] == "CT_Abdomen_3_mm"
-    ready.worker.answer("upload_image", {"id": "CT_Abdomen_3_mm"})
+    ready.worker.answer("upload_image", Sample("CT_Abdomen_3_mm", "CT_Abdomen_3_mm"))
     assert ready.worker.job("open_case").args["image_id"] == "CT_Abdomen_3_mm"
 
 
@@ -1082,8 +1113,12 @@ def test_an_upload_without_a_volume_or_of_one_that_cannot_be_is_told(ready: Benc
 
 def test_a_dicom_folder_is_sent_and_what_failed_is_told(ready: Bench) -> None:
     ready.flow.upload_dicom("/data/series")
-    ready.worker.answer("upload_dicom", {"images": ["a"], "failed": [{"source": "b", "error": "no geometry"}]})
-    assert "New on the server: a." in ready.view.message.text and "no geometry" in ready.view.message.text
+    ready.worker.answer("upload_dicom", DicomUpload(("a",), ("c",), (("b", "no geometry"),)))
+    assert (
+        "New on the server: a." in ready.view.message.text
+        and "Already there: c." in ready.view.message.text
+        and "no geometry" in ready.view.message.text
+    )
 
 
 class _Local:
@@ -1152,6 +1187,7 @@ def test_every_command_has_a_rule_and_is_refused_where_it_is_not_enabled(bench: 
         "cancel": bench.flow.cancel,
         "submit": bench.flow.submit,
         "train": bench.flow.train,
+        "train_anew": bench.flow.train_anew,
         "stop_training": bench.flow.stop_training,
         "publish": lambda: bench.flow.publish("v1"),
         "roll_back": bench.flow.roll_back,
@@ -1160,6 +1196,7 @@ def test_every_command_has_a_rule_and_is_refused_where_it_is_not_enabled(bench: 
         "refresh_cases": bench.flow.refresh_cases,
         "open_case": lambda: bench.flow.open_case("a"),
         "restore_label": lambda: bench.flow.restore_label("a", "b"),
+        "review": lambda: bench.flow.review("a"),
         "upload_volume": lambda: bench.flow.upload_volume(FakeNode("a")),
         "upload_dicom": lambda: bench.flow.upload_dicom("/a"),
         "show_uncertainty": lambda: bench.flow.show_uncertainty(True),

@@ -168,7 +168,7 @@ def test_impossible_requests_are_refused_before_anything_is_written(data: Path, 
     ):
         with pytest.raises(ConfigError, match=words):
             simulate(data, tmp_path / "out", strategies, seeds, PLAN)
-    with pytest.raises(TaskError, match="expected at least 102 labelled cases"):
+    with pytest.raises(TaskError, match="too few cases: 102 are needed"):
         simulate(data, tmp_path / "other", ["random"], [0], SimulationPlan((1, 2), 100, 2))
     assert not (tmp_path / "out").exists()
 

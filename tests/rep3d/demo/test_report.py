@@ -155,7 +155,7 @@ def test_everything_given_is_escaped(tmp_path: Path) -> None:
         ),
     )
     assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;") >= 10
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;&#34;") >= 10
 
 
 class Resources(HTMLParser):

@@ -93,9 +93,9 @@ def test_other_cases_are_no_comparison() -> None:
 def test_unmeasured_versions_say_so_and_replace_no_measured_one() -> None:
     decision = unmeasured(3, measured_before=False)
     assert (decision.published, decision.measured) == (True, False)
-    assert "fewer than 5 labelled cases (3)" in decision.reason
+    assert "fewer than 5 annotated cases (3)" in decision.reason
     assert not unmeasured(3, measured_before=True).published
-    assert "all 6 labelled cases have been trained on" in unmeasured(6, measured_before=False).reason
+    assert "all 6 annotated cases have been trained on" in unmeasured(6, measured_before=False).reason
 
 
 def test_label_means() -> None:

@@ -107,7 +107,7 @@ def test_series_are_found_in_subfolders_and_other_files_passed_over(tmp_path: Pa
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(ImageError, match="found no DICOM images"):
+    with pytest.raises(ImageError, match="holds no DICOM images"):
         only_series(tmp_path)
 
 
@@ -137,12 +137,15 @@ def _without(name: str) -> Callable[[Dataset, int], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_at(lambda n: [0.0, 0.0, 2.5 * (n if n < 3 else n + 2)]), "a slice every 2.5 mm, 2 are missing"),
-        (_at(lambda n: [0.0, 0.0, 2.5 * n + 0.4 * n * n]), "evenly spaced slices"),
-        (_at(lambda n: [0.0, 0.0, 2.5 * (n // 2)]), "one slice per position, got 3 positions twice"),
+        (
+            _at(lambda n: [0.0, 0.0, 2.5 * (n if n < 3 else n + 2)]),
+            "2 of its slices are missing; there should be one every 2.5 mm",
+        ),
+        (_at(lambda n: [0.0, 0.0, 2.5 * n + 0.4 * n * n]), "slices at uneven distances"),
+        (_at(lambda n: [0.0, 0.0, 2.5 * (n // 2)]), "more than one slice at 3 positions"),
         (_at(lambda n: [0.0, 0.5 * n, 2.5 * n]), "gantry tilt"),
-        (_set(ImageOrientationPatient=[0.0, 1.0, 0.0, 0.0, 0.0, -1.0]), "parallel slices"),
-        (_set(Rows=2, PixelData=b"\0" * 20), "slices of one size"),
+        (_set(ImageOrientationPatient=[0.0, 1.0, 0.0, 0.0, 0.0, -1.0]), "not parallel"),
+        (_set(Rows=2, PixelData=b"\0" * 20), "slices of several sizes"),
         (_set(NumberOfFrames=2, PixelData=b"\0" * 80), "multi-frame"),
         (_set(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0), "colour"),
         (_without("ImagePositionPatient"), "the position of each slice"),
@@ -165,7 +168,7 @@ def test_pixels_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         data.PixelData = pydicom.encaps.encapsulate([b"no picture" * 4])
         data["PixelData"].is_undefined_length = True
         data.save_as(file)
-    with pytest.raises(ImageError, match="expected pixels that can be read"):
+    with pytest.raises(ImageError, match="cannot be read: its files are damaged"):
         convert_series(folder, tmp_path / "out.nii.gz")
 
 
@@ -181,5 +184,5 @@ def test_one_slice_takes_its_thickness(tmp_path: Path) -> None:
 def test_a_missing_slice_of_a_real_series_is_noticed(shared_data: Path, tmp_path: Path) -> None:
     shutil.copytree(shared_data / "dicom_mr" / "brain_t1", tmp_path / "series")
     sorted((tmp_path / "series").iterdir())[9].unlink()
-    with pytest.raises(ImageError, match="1 are missing"):
+    with pytest.raises(ImageError, match="1 of its slices are missing"):
         convert_series(tmp_path / "series", tmp_path / "out.nii.gz")

@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import SpatialResample
 
-from rep3d.imaging.volumes import Geometry
+from rep3d.imaging.grid import Geometry
 from rep3d.inference.label_resampling import decide, interpolated_map
 
 AFFINE = np.array([[1.5, 0, 0, -20], [0, 1.5, 0, 7], [0, 0, 2.0, -30], [0, 0, 0, 1.0]])

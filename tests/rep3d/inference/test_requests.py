@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.errors import ConfigError, ImageError, InferenceCancelled
+from rep3d.errors import ConfigError, ImageError, InferenceCancelled, OutOfMemoryError
 from rep3d.fair_lock import FairLock
 from rep3d.imaging.dicom import convert_series
 from rep3d.inference.engines import TorchEngine
@@ -340,7 +340,7 @@ class _Starved(_Counting):
         return super().__call__(images)
 
 
-@pytest.mark.parametrize(("holds", "words"), [(1, "one by one"), (0, "the CPU took over")])
+@pytest.mark.parametrize(("holds", "words"), [(1, "continued with 1"), (0, "continued on the CPU")])
 def test_too_little_memory_is_dealt_with_and_said(image: Path, tmp_path: Path, holds: int, words: str) -> None:
     predictor = _predictor()
     predictor.segment(image, tmp_path / "plenty.nii.gz")
@@ -365,13 +365,13 @@ def test_result_that_does_not_fit_where_it_is_gathered_is_kept_in_ram() -> None:
     turns = WindowTurns(starved, torch.device("cpu"), lambda: spare)  # type: ignore[arg-type, return-value]
     seen = torch.rand((1, 40, 32, 32))
     found = sliding_probabilities(seen, (32, 32, 32), turns)
-    assert not full and turns.fallback and "the CPU took over" in turns.fallback
+    assert not full and turns.fallback and "continued on the CPU" in turns.fallback
     torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
 
 
 def test_results_that_do_not_fit_are_refused_before_any_work() -> None:
     check_memory(16, (100, 100, 100), available=100_000_000)
-    with pytest.raises(ImageError, match=r"needs 0.7 GB and 0.1 GB are free"):
+    with pytest.raises(OutOfMemoryError, match=r"0.7 GB are needed, 0.1 GB are free"):
         check_memory(16, (200, 200, 240), available=100_000_000)
 
 

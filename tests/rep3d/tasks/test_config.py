@@ -79,7 +79,7 @@ def test_unusable_dataset_json_is_refused_naming_the_file(tmp_path: Path, text: 
 
 
 def test_missing_dataset_json_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="could not read"):
+    with pytest.raises(TaskError, match="cannot be read"):
         labels_from_dataset_json(tmp_path / "dataset.json")
 
 

@@ -116,7 +116,7 @@ def _tasks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_tasks_do_not_load_torch() -> None:
-    code = "import sys, rep3d.cli.task_table; sys.exit('torch' in sys.modules)"
+    code = "import sys, rep3d.cli.tables; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
@@ -142,4 +142,4 @@ def test_command_gives_json() -> None:
 def test_command_refuses_an_unknown_task() -> None:
     refused = _tasks("liver")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert "unknown task 'liver'" in refused.stderr and "msd_pancreas" in refused.stderr
+    assert "There is no task 'liver'" in refused.stderr and "msd_pancreas" in refused.stderr

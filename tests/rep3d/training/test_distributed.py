@@ -70,7 +70,7 @@ def _step(rank: int, folder: str) -> None:
     torch.save([parameter.grad for parameter in network.parameters()], f"{folder}/{rank}.pt")
     assert worker.agree(float(rank + 5), 2.0) == [5.0, 2.0]
     worker.check_same(network)
-    with pytest.raises(TrainingError, match="same weights in all 2 processes"):
+    with pytest.raises(TrainingError, match="its 2 processes came to different weights"):
         worker.check_same(_linear(rank))
     leave_group()
 
@@ -115,7 +115,7 @@ def test_stopping_ends_all_processes_and_errors_keep_their_words(tmp_path: Path)
         train_on(["cpu", "cpu"], plan, stop)
     assert not _children()
     misfit = replace(plan, task=replace(TASK, labels={"Ball": 4}))
-    with pytest.raises(LabelError, match=r"case_1_label.*got also \[3\]"):
+    with pytest.raises(LabelError, match=r"case_1_label.*unexpected values: \[3\]"):
         train_on(["cpu", "cpu"], misfit, lambda progress: None)
     assert not _children() and not (tmp_path / "model.pt").exists()
 
@@ -133,7 +133,7 @@ def test_gpus_are_named_by_all_or_by_numbers(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ConfigError, match="3 CUDA devices"):
         training_devices(TrainSettings(gpus=4))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ConfigError, match="this one has none"):
+    with pytest.raises(ConfigError, match="this machine has no CUDA GPU"):
         parse_gpus("all")
 
 

@@ -236,7 +236,7 @@ def test_a_run_whose_loss_was_not_finite_is_not_resumed(tmp_path: Path, monkeypa
     cases, _ = _interrupted(tmp_path, 2, replace(SETTINGS, val_interval=0))
     nan = float("nan")
     monkeypatch.setattr(training_loop._MixedPrecision, "__call__", lambda self, x, network: network(x) * nan)
-    with pytest.raises(TrainingError, match="nothing was published"):
+    with pytest.raises(TrainingError, match="Nothing was published"):
         train(cases, TASK, SETTINGS, tmp_path / "model.pt", small_checkpoint(), state=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -17,17 +17,17 @@ from itertools import zip_longest
 from typing import Any
 
 import psutil
-from fastapi import HTTPException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from lib.active.knowledge import Knowledge, current_scores, identity, read_knowledge, write_knowledge
+from lib.errors import NoModelError
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.paths import ModelWorkspace
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.active.strategies import assess
-from rep3d.errors import CheckpointError, ImageError
+from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError
 from rep3d.inference.predictor import Predictor
 
 __all__ = ["UncertaintyScoring", "missing_work", "score_unlabelled"]
@@ -97,7 +97,7 @@ def score_unlabelled(
 
     Raises:
         CheckpointError: if the published file is damaged.
-        HTTPException: 409, if there is no trained model.
+        NoModelError: if there is no trained model.
     """
     deadline = time.monotonic() + seconds
     while not _score_with_one_model(datastore, model, workspace, deadline, on_progress, views):
@@ -128,7 +128,7 @@ def _score_with_one_model(
             break
         try:
             _do(kind, image_id, datastore, predictor, known)
-        except ImageError as error:
+        except (ImageError, OutOfMemoryError) as error:
             known.failed[image_id] = str(error)
             logger.warning("scoring: image %s left out: %s", image_id, error)
         else:
@@ -169,9 +169,9 @@ class UncertaintyScoring(ScoringMethod):
         self._served = served
 
     def check(self) -> None:
-        """Refuses, with 409, to start while there is no model to score with."""
+        """Refuses to start while there is no model to score with (NoModelError)."""
         if not any(model.published.path.exists() for model in self._served.values()):
-            raise HTTPException(409, "no trained model yet: submit at least one label and start a training first")
+            raise NoModelError
 
     def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
         """Scores every image without a label, without a time limit.

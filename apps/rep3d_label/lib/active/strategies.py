@@ -53,7 +53,7 @@ class Acquisition(Strategy):
             ``reason`` (why another strategy than this one chose). None where there is nothing to choose from.
 
         Raises:
-            HTTPException: 404 for a model that is not served.
+            NotFoundError: for a model that is not served.
         """
         unlabelled = set(datastore.get_unlabeled_images())
         asked = request.get("candidates")

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 
 from lib.api.forms import is_text
+from lib.errors import RequestError
 
 __all__ = ["Annotator"]
 
@@ -39,7 +40,7 @@ class Annotator:
         """Who asks, by authentication, by what the client says, by its address.
 
         Raises:
-            HTTPException: 422 for a name that is no short text.
+            RequestError: for a name that is no short text.
         """
         address = request.client.host if request.client else "unknown"
         if settings.MONAI_LABEL_AUTH_ENABLE:
@@ -47,5 +48,5 @@ class Annotator:
         given = [params[key] for key in ("user", "client_id") if params.get(key) not in (None, "")]
         for name in given:
             if not is_text(name) or len(name) > 200:
-                raise HTTPException(422, f"user: expected a name of at most 200 characters, got {str(name)[:200]!r}")
+                raise RequestError(f"user must be a name of at most 200 characters, not {str(name)[:200]!r}.")
         return cls(given[0] if given else None, frozenset({*given, address}), address)

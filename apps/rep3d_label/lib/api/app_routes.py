@@ -12,7 +12,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api import batch, cases, dashboard, data, dicom, infer, scoring, train, versions
+from lib.api import batch, cases, dashboard, data, dicom, infer, scoring, train, versions, voxels
 from lib.api.access import AS_ADMIN
 
 __all__ = ["add_routes"]
@@ -31,7 +31,7 @@ def reload(user: User = AS_ADMIN) -> dict[str, Any]:
     return {}
 
 
-_PARTS = (infer, batch, train, scoring, data, dicom, cases, dashboard, versions)
+_PARTS = (infer, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api.access import AS_ADMIN, AS_USER
+from lib.errors import NotFoundError, RequestError
 from lib.inference.batch import BatchRequest
 
 __all__ = ["router"]
@@ -75,7 +76,7 @@ def start_task(
 ) -> Any:
     """Starts a batch inference as MONAI Label's clients ask for it. Without ``images``: those without a label."""
     if run_sync:
-        raise HTTPException(422, "run_sync: expected false, got true: ask GET /batch/infer for its progress instead")
+        raise RequestError("run_sync is not offered. Ask GET /batch/infer for the progress instead.")
     return _as_task(_start(model, images, params, user))
 
 
@@ -86,7 +87,7 @@ def task_state(all: bool = False, check_if_running: bool = False, user: User = A
     batch = app_instance().batch
     last = batch.last()
     if last is None or (check_if_running and batch.running is None):
-        raise HTTPException(404, "no batch inference is running" if check_if_running else "no batch inference has run")
+        raise NotFoundError("No batch inference is running." if check_if_running else "No batch inference has run yet.")
     return [_as_task(last)] if all else _as_task(last)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, HTTPException, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints import activelearning
@@ -14,7 +14,7 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.api.access import AS_ANNOTATOR, AS_USER
 from lib.api.annotators import Annotator
 from lib.api.forms import flag
-from lib.storage.registry import FINAL
+from lib.errors import ForbiddenError, NotFoundError
 from rep3d.errors import ImageError
 
 __all__ = ["router"]
@@ -56,10 +56,10 @@ def end_lease(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
     book = app_instance().leases
     lease = book.holder(image)
     if lease is None:
-        raise HTTPException(404, f"lease: expected the id of an image that is lent, got {image[:200]!r}")
+        raise NotFoundError(f"Image {image[:200]!r} is not reserved for anybody.")
     admin = settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles
     if not admin and lease.user != user.username:
-        raise HTTPException(403, f"lease: image {image} is lent to {lease.user!r}; only an administrator may end that")
+        raise ForbiddenError(f"Image {image} is reserved for {lease.user}. Only an administrator may end that.")
     book.release(image)
     return lease.to_dict()
 
@@ -101,7 +101,7 @@ def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, use
     try:
         picture = app.thumbnails.png(image, files.image, files.label or predicted, size)
     except FileNotFoundError as error:  # removed this moment
-        raise ImageError(f"image {image}: expected its files, found them gone") from error
+        raise ImageError(f"The files of image {image} are no longer there.") from error
     return FileResponse(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
 
 
@@ -135,9 +135,11 @@ def restore(
     store = app.datastore()
     store.image_file(image)
     _, facts = store.history.find(image, entry)
-    if facts.get("tag") == FINAL and not override:
-        app.leases.check(image, annotator.names)
-    accepted = store.restore_label(image, entry, annotator.name)
-    if facts.get("tag") == FINAL and not accepted.duplicate:
-        app.case_book.submitted(image)
+    accepted = app.intake.take(
+        image,
+        str(facts.get("tag")),
+        annotator.names,
+        override,
+        lambda: store.restore_label(image, entry, annotator.name),
+    )
     return {"image": image, "label": accepted.id, "duplicate": accepted.duplicate}

@@ -19,7 +19,7 @@ from lib.boot.setup import Setup
 from lib.cases.thumbnails import label_colours
 from lib.inference.batch import BatchRunner
 from lib.models.served import ServedModel
-from lib.paths import utc_now
+from lib.paths import ModelWorkspace, utc_now
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import DATASTORE_FILE
 from lib.training.control import TrainingControl
@@ -28,7 +28,7 @@ from rep3d.errors import CheckpointError
 from rep3d.inference.predictor import choose_device
 from rep3d.json_file import Damage, found_damage
 
-__all__ = ["Dashboard"]
+__all__ = ["Dashboard", "device_name"]
 
 _TOP = 5  # of the images that would teach the model most
 
@@ -75,13 +75,19 @@ class Dashboard:
                 "version": __version__,
                 "folder": setup.folder.name,
                 "device": setup.device,
-                "device_name": _device_name(setup.device),
+                "device_name": device_name(setup.device),
                 "time": utc_now(),
             },
             "cases": {
                 "total": total,
                 "labelled": total - len(unlabelled),
-                "stamp": _stamp([setup.folder / DATASTORE_FILE, space.leases, space.reviews, space.predictions]),
+                "stamp": _stamp(
+                    [
+                        setup.folder / DATASTORE_FILE,
+                        *(space.leases, space.reviews, space.predictions, space.label_facts),
+                        *(file for model in self._served.values() for file in _case_files(model.setup.workspace)),
+                    ]
+                ),
             },
             "damaged": [self._shown(damage) for damage in found_damage(setup.folder)],
             "default_model": setup.default_model,
@@ -125,6 +131,11 @@ def _labels(model: ServedModel) -> list[dict[str, Any]]:
         {"name": name, "value": labels[name], "colour": "#{:02x}{:02x}{:02x}".format(*colours[name])}
         for name in sorted(labels, key=lambda name: labels[name])
     ]
+
+
+def _case_files(space: ModelWorkspace) -> Iterable[Path]:
+    """What a model's scores and roles of cases are read from."""
+    return space.scores, space.roles, space.published
 
 
 def _version_files(root: Path) -> Iterable[Path]:
@@ -171,6 +182,7 @@ def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """What a device is called, such as "NVIDIA H100"."""
     chosen = choose_device(device)
     return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "CPU"

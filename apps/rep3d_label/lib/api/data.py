@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, BackgroundTasks, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import User
@@ -17,13 +18,15 @@ from starlette.background import BackgroundTask
 from lib.api.access import AS_ANNOTATOR
 from lib.api.annotators import Annotator
 from lib.api.forms import flag, json_object, upload_name
+from lib.errors import RequestError
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
+from lib.storage.datastore import Submission
 from lib.storage.registry import FINAL
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
-__all__ = ["router"]
+__all__ = ["router", "take_label"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,7 +44,7 @@ def add_image(
     json_object("params", params)
     name, suffix = split_suffix(upload_name(file), IMAGE_SUFFIXES)
     if not suffix:
-        raise HTTPException(422, f"file: expected {' or '.join(IMAGE_SUFFIXES)}, got {name!r}")
+        raise RequestError(f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {name!r} is none.")
     return datastore.add_image(background_tasks, image or name, params, file, user.username)
 
 
@@ -59,33 +62,46 @@ def save_label(
     ``params`` may have, besides facts to keep with it: ``label_info`` (see ``described_values``), ``model_version``,
     ``empty`` and ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``.
     """
+
+    def write(folder: Path) -> Path:
+        file = folder / f"submission{_suffix(upload_name(label))}"
+        with file.open("wb") as out:
+            shutil.copyfileobj(label.file, out)
+        return file
+
+    return take_label(request, user, image, tag, json_object("params", params), write)
+
+
+def take_label(
+    request: Request, user: User, image: str, tag: str, values: dict[str, Any], write: Callable[[Path], Path]
+) -> dict[str, Any]:
+    """Submits a label, in whatever form it came.
+
+    Args:
+        request, user: who sends it.
+        image, tag: what it is a label of, and its tag.
+        values: what came with it, see :func:`save_label`.
+        write: makes the file of the label in a folder; called when everything else is in order.
+    """
     app = app_instance()
-    values = json_object("params", params)
     options = SubmitOptions(flag(values, "empty"), flag(values, "resample"))
     override = flag(values, "override_lease")
     annotator = Annotator.of(user, values, request)
     store = app.datastore()
     store.image_file(image)
     tag = tag or FINAL
-    if tag == FINAL and not override:
-        app.leases.check(image, annotator.names)
     if annotator.name is not None:
         values["user"] = annotator.name
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"submission{_suffix(upload_name(label))}"
-        with file.open("wb") as out:
-            shutil.copyfileobj(label.file, out)
-        accepted = store.submit_label(image, file, tag, values, options)
-    answer: dict[str, Any] = {}
-    if tag == FINAL:
-        app.leases.release(image)
-        if not accepted.duplicate:
-            app.case_book.submitted(image)
-            answer.update(app.on_save_label(image, accepted.id) or {})
+
+    def received() -> Submission:
+        with tempfile.TemporaryDirectory() as folder:
+            return store.submit_label(image, write(Path(folder)), tag, values, options)
+
+    accepted = app.intake.take(image, tag, annotator.names, override, received)
     changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}
     if accepted.duplicate:
         changes["duplicate"] = True
-    return {**answer, "image": image, "label": accepted.id, **changes}
+    return {"image": image, "label": accepted.id, **changes}
 
 
 def _suffix(name: str) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import threading
 import uuid
+from collections.abc import AsyncIterator
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, File, HTTPException, UploadFile
+from fastapi import APIRouter, Depends, Request
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 
 from lib.api.access import AS_ANNOTATOR
 from lib.dicom.upload import unpack_dicom
+from lib.errors import RequestError
 
 __all__ = ["router"]
 
@@ -31,9 +36,24 @@ def import_dicom(user: User = AS_ANNOTATOR) -> Any:
     return found
 
 
+async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
+    """The .zip file of a request."""
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        async with request.form() as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise RequestError("Send the DICOM files as one .zip file, in the part named file.")
+            yield file.file
+        return
+    with tempfile.TemporaryFile() as packed:
+        async for block in request.stream():
+            await run_in_threadpool(packed.write, block)
+        yield packed
+
+
 @router.put("/rep3d/dicom")
-def add_dicom(file: Annotated[UploadFile, File()], user: User = AS_ANNOTATOR) -> dict[str, Any]:
-    """Takes in the series of a .zip file of DICOM files.
+def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Depends(_packed)]) -> dict[str, Any]:
+    """Takes in the series of a .zip file of DICOM files, which is the body, or the part ``file`` of a form.
 
     Returns:
         ``images`` (ids that came in), ``known`` (series that were there already: ``series`` and ``image``), ``failed``
@@ -46,11 +66,11 @@ def add_dicom(file: Annotated[UploadFile, File()], user: User = AS_ANNOTATOR) ->
         incoming.mkdir(parents=True)
         try:
             unpacked = incoming / uuid.uuid4().hex
-            unpack_dicom(file.file, unpacked)
+            unpack_dicom(file, unpacked)
             taken = app.dicom.take_in(unpacked, f"dicom-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
     if not (taken.images or taken.known or taken.failed):
-        raise HTTPException(422, "file: expected DICOM images, got DICOM files without any. Nothing was changed.")
+        raise RequestError("The .zip file holds DICOM files, but no images among them. Nothing was changed.")
     app.datastore().refresh()
     return {"images": taken.images, "known": taken.known, "failed": taken.failed, "folder": taken.folder}

@@ -1,66 +1,135 @@
-"""Errors as clients see them: a status that says whose fault it is, and one sentence of detail. Never a bare 500."""
+"""Errors as clients see them: one table from kinds of error to a status, and a sentence in words. Never a bare 500.
+
+Nothing below ``lib.api`` knows HTTP: it raises errors of :mod:`lib.errors` and :mod:`rep3d.errors`.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 
+from lib.errors import (
+    OUT_OF_MEMORY,
+    BusyError,
+    ConflictError,
+    DiskFullError,
+    ForbiddenError,
+    NotFoundError,
+    is_disk_full,
+    is_out_of_memory,
+)
 from rep3d.errors import (
     CheckpointError,
+    DamagedFileError,
+    ExportError,
     InferenceCancelled,
+    MissingComponentError,
     NoCasesError,
+    OutOfMemoryError,
     Rep3DError,
+    TrainingError,
     UnknownVersionError,
     VersionError,
 )
 
-__all__ = ["register_error_handlers"]
+__all__ = ["ANSWERS", "Answer", "answer_for", "register_error_handlers"]
 
 logger = logging.getLogger(__name__)
 
 
-def _answer(status: int, detail: str) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status_code=status)
+@dataclass(frozen=True)
+class Answer:
+    """How an error is answered.
+
+    Attributes:
+        status: the HTTP status.
+        words: what is said; None where the error's own message is for people.
+        retry_after: seconds after which the same request may succeed; None where waiting alone does not help.
+    """
+
+    status: int
+    words: str | None = None
+    retry_after: int | None = None
 
 
-def _rep3d_error(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, UnknownVersionError):
-        return _answer(404, str(error))
-    # The state of the server forbids it (409), or what was sent is not usable (422).
-    forbidden = isinstance(error, (CheckpointError, InferenceCancelled, NoCasesError, VersionError))
-    return _answer(409 if forbidden else 422, str(error))
+_NO_MEMORY = Answer(503, OUT_OF_MEMORY, 60)
+_DISK_FULL = Answer(507, "The server's disk is full. Make room there, then try again.")
+
+# The closest base class counts.
+ANSWERS: Mapping[type[BaseException], Answer] = {
+    # What was sent is not usable ...
+    Rep3DError: Answer(422),
+    MONAILabelException: Answer(422),
+    json.JSONDecodeError: Answer(422, "The request is not valid JSON."),
+    # ... is not allowed ...
+    ForbiddenError: Answer(403),
+    # ... names nothing that there is ...
+    NotFoundError: Answer(404),
+    UnknownVersionError: Answer(404),
+    ImageNotFoundException: Answer(404),
+    LabelNotFoundException: Answer(404),
+    # ... or is forbidden by the state of the server.
+    ConflictError: Answer(409),
+    CheckpointError: Answer(409),
+    InferenceCancelled: Answer(409),
+    NoCasesError: Answer(409),
+    VersionError: Answer(409),
+    TrainingError: Answer(409),
+    # It is the server's fault, not the request's.
+    ExportError: Answer(500),
+    DamagedFileError: Answer(500),
+    MissingComponentError: Answer(501),
+    BusyError: Answer(503, retry_after=5),
+    OutOfMemoryError: Answer(503, retry_after=60),
+    MemoryError: _NO_MEMORY,
+    torch.OutOfMemoryError: _NO_MEMORY,
+    DiskFullError: Answer(507),
+    Exception: Answer(500, "Something went wrong in the server; its log says more."),
+}
 
 
-def _monailabel_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, MONAILabelException)
-    unknown = isinstance(error, (ImageNotFoundException, LabelNotFoundException))
-    return _answer(404 if unknown else 422, str(error.msg))
+def answer_for(error: BaseException) -> tuple[Answer, str]:
+    """The row of the table for an error, and what is to be said."""
+    if is_out_of_memory(error):
+        answer = _NO_MEMORY
+    elif is_disk_full(error) and not isinstance(error, DiskFullError):
+        answer = _DISK_FULL
+    else:
+        answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
+    if answer == ANSWERS[Exception]:
+        return answer, f"{answer.words} ({type(error).__name__}: {error})"
+    return answer, answer.words or str(getattr(error, "msg", error))
 
 
-def _json_error(request: Request, error: Exception) -> JSONResponse:
-    return _answer(422, f"expected JSON, got text that is none ({error})")
+def _error(request: Request, error: Exception) -> JSONResponse:
+    answer, words = answer_for(error)
+    if answer.status >= 500:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after else None
+    return JSONResponse({"detail": words}, answer.status, headers)
 
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    """What FastAPI found wrong with the parts of a request."""
     assert isinstance(error, RequestValidationError)
-    return _answer(422, "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()))
-
-
-def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _answer(500, f"internal error, see the server's log: {type(error).__name__}: {error}")
+    found = error.errors()
+    if any(one["type"] == "json_invalid" for one in found):
+        return JSONResponse({"detail": "Request body is not valid JSON."}, 422)
+    parts = [f"{'.'.join(map(str, one['loc'][1:])) or 'request body'}: {one['msg']}" for one in found]
+    return JSONResponse({"detail": "; ".join(parts) + "."}, 422)
 
 
 def register_error_handlers(app: FastAPI) -> None:
     """Makes the application answer every error as JSON with a ``detail`` in words."""
-    app.add_exception_handler(Rep3DError, _rep3d_error)
-    app.add_exception_handler(MONAILabelException, _monailabel_error)
-    app.add_exception_handler(json.JSONDecodeError, _json_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(Exception, _unexpected_error)
+    for kind in (*ANSWERS, OSError, RuntimeError):  # the last two may stand for want of room
+        app.add_exception_handler(kind, _error)
     app.middleware_stack = None  # built before this, for the start-up event; the first request builds it anew

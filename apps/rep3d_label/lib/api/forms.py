@@ -6,23 +6,25 @@ import json
 import os
 from typing import Any
 
-from fastapi import HTTPException, UploadFile
+from fastapi import UploadFile
+
+from lib.errors import RequestError
 
 __all__ = ["flag", "is_text", "json_object", "upload_name"]
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
-    """A JSON object out of a form field; 422 for anything else."""
+    """A JSON object out of a form field; RequestError for anything else."""
     try:
         value = json.loads(text) if text else {}
     except json.JSONDecodeError as error:
-        raise HTTPException(422, f"{name}: expected a JSON object, got text that is no JSON ({error})") from error
+        raise RequestError(f"{name} is not valid JSON ({error}).") from error
     if not isinstance(value, dict):
-        raise HTTPException(422, f"{name}: expected a JSON object, got {type(value).__name__}")
+        raise RequestError(f"{name} must be a JSON object, not {type(value).__name__}.")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:  # Python reads them, but no answer could ever show them
-        raise HTTPException(422, f"{name}: expected finite numbers and whole characters, got others") from error
+        raise RequestError(f"{name} has a number that is not finite, or half a character.") from error
     return value
 
 
@@ -35,10 +37,10 @@ def is_text(value: Any) -> bool:
 
 
 def flag(values: dict[str, Any], name: str) -> bool:
-    """Takes a switch out of the fields; 422 if it is neither true nor false."""
+    """Takes a switch out of the fields; RequestError if it is neither true nor false."""
     value = values.pop(name, False)
     if not isinstance(value, bool):
-        raise HTTPException(422, f"{name}: expected true or false, got {str(value)[:200]!r}")
+        raise RequestError(f"{name} must be true or false, not {str(value)[:200]!r}.")
     return value
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, HTTPException, UploadFile
+from fastapi import APIRouter, BackgroundTasks, File, Form, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints import infer
@@ -23,9 +23,10 @@ from monailabel.interfaces.utils.app import app_instance
 
 from lib.api.access import AS_USER
 from lib.api.forms import json_object, upload_name
+from lib.errors import NotFoundError, RequestError
 from lib.inference.request import InferRequest
 from lib.names import split_suffix
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router"]
 
@@ -49,17 +50,17 @@ def run_inference(
     app.check_model(model)
     values = json_object("params", params)
     if {"image", "model"} & set(values):
-        raise HTTPException(422, "params: expected settings, got 'image' or 'model', which belong into the address")
+        raise RequestError("params must be settings only: 'image' and 'model' belong into the address.")
     if not (file or image or session_id):
-        raise HTTPException(422, "infer: expected image=, session_id= or a file, got none of them")
+        raise RequestError("Say what to segment: image=, session_id= or a file.")
     if session_id and not app.has_session(session_id):
-        raise HTTPException(404, f"session: expected the id of an open session, got {session_id[:200]!r}")
+        raise NotFoundError(f"There is no open session {session_id[:200]!r}.")
     if output == ResultType.dicom_seg:
-        raise HTTPException(
-            422, "output: expected all, image or json, got dicom_seg, which needs images from a DICOM server"
-        )
+        raise RequestError("output=dicom_seg needs images from a DICOM server. Choose all, image or json.")
     if file and not split_suffix(upload_name(file), IMAGE_SUFFIXES)[1]:
-        raise HTTPException(422, f"file: expected {' or '.join(IMAGE_SUFFIXES)}, got {upload_name(file)!r}")
+        raise RequestError(
+            f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {upload_name(file)!r} is none."
+        )
     InferRequest.parse(values)
     request = {**values, "model": model, "image": image}
     if settings.MONAI_LABEL_AUTH_ENABLE:
@@ -92,7 +93,7 @@ def _received(file: UploadFile | None) -> Iterator[Path | None]:
 @router.post("/infer/wsi_v2/{model}")
 def refuse_whole_slides(model: str, user: User = AS_USER) -> None:
     """Whole-slide images are not what this app is for."""
-    raise HTTPException(404, "this server segments volumes, not whole-slide images: use /infer/")
+    raise NotFoundError("This server segments volumes, not whole-slide images. Use /infer/.")
 
 
 @router.get("/rep3d/requests")

@@ -6,8 +6,9 @@ import os
 import re
 import time
 
-from fastapi import HTTPException
 from monailabel.utils.sessions import SessionInfo, Sessions
+
+from lib.errors import RequestError
 
 __all__ = ["SafeSessions"]
 
@@ -35,12 +36,10 @@ class SafeSessions(Sessions):
         """Adds a session for one image file.
 
         Raises:
-            HTTPException: 422 for archives, whose members could be written anywhere.
+            RequestError: for archives, whose members could be written anywhere.
         """
         if uncompress:
-            raise HTTPException(
-                422, "session: expected an image file, got an archive to unpack. Upload the image itself."
-            )
+            raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api.access import AS_ADMIN
+from lib.errors import ForbiddenError, RequestError
 
 __all__ = ["router"]
 
@@ -21,14 +22,11 @@ def run_training(
     model: str = "",
     params: dict | None = None,
     run_sync: bool = False,
-    enqueue: bool = False,
     user: User = AS_ADMIN,
 ) -> Any:
     """Starts a training in a child process."""
     if run_sync:
-        raise HTTPException(
-            422, "run_sync: expected false, got true: training inside the server would stop it answering"
-        )
+        raise RequestError("run_sync is not offered: the server could answer nobody meanwhile.")
     app = app_instance()
     return app.training.start(model or app.default_model, params or {})
 
@@ -44,9 +42,8 @@ def end_training(user: User = AS_ADMIN) -> Any:
 def refuse_model_change(model: str, user: User = AS_ADMIN) -> None:
     """A model file from elsewhere may belong to another task, and half a file would answer every request."""
     app_instance().check_model(model)
-    raise HTTPException(
-        403,
-        "the published model changes by training, or by publishing another version (/rep3d/models/MODEL/versions). To "
+    raise ForbiddenError(
+        "The published model changes by training, or by publishing another version (/rep3d/models/MODEL/versions). To "
         "use a model from elsewhere, stop the server and put its checkpoint at rep3d/published.pt in the studies "
-        "folder.",
+        "folder."
     )

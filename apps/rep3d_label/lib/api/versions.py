@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
@@ -16,6 +16,7 @@ from starlette.background import BackgroundTask
 
 from lib.api.access import AS_ADMIN, AS_USER
 from lib.api.forms import is_text
+from lib.errors import RequestError
 from lib.models.served import ServedModel
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError
@@ -134,6 +135,6 @@ def _words(params: dict | None, user: User) -> tuple[str, str]:
     values = params or {}
     for name in ("by", "reason"):
         if not is_text(values.get(name, "")) or len(values.get(name, "")) > _LONGEST:
-            raise HTTPException(422, f"{name}: expected a text of at most {_LONGEST} characters")
+            raise RequestError(f"{name} must be a text of at most {_LONGEST} characters.")
     by = user.username if settings.MONAI_LABEL_AUTH_ENABLE else values.get("by")
     return by or "unknown", values.get("reason", "")

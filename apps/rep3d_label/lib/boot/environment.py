@@ -1,7 +1,6 @@
 """Makes sure, on import, that this Python can run the app and finds ``rep3d``. Imported first by ``main.py``.
 
-MONAI Label 0.8.5 needs the module distutils, which Python 3.12 dropped. And a server started from a checkout shall
-find the package beside it, installed or not.
+A server started from a checkout shall find the package beside it, installed or not.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from pathlib import Path
 
 __all__: list[str] = []
 
-if not (3, 10) <= sys.version_info[:2] <= (3, 11):
+if sys.version_info < (3, 10):  # noqa: UP036 (a server started from a checkout has passed no check of pip's)
     raise RuntimeError(
-        f"Rep3D Label cannot start: expected Python 3.10 or 3.11 (MONAI Label needs the module distutils), "
-        f"got {sys.version.split()[0]}. Make an environment with one of these two."
+        f"Rep3D Label needs Python 3.10 or later, but this is {sys.version.split()[0]}. Make its environment with that."
     )
 
 _found = importlib.util.find_spec("rep3d")

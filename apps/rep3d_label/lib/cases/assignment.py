@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from lib.cases.leases import LeaseBook
+from lib.cases.leases import Lease, LeaseBook
+from lib.errors import NotFoundError
 from lib.storage.datastore import Rep3DDatastore
 
 __all__ = ["next_sample"]
@@ -31,24 +32,27 @@ def next_sample(
         What the strategy says, with ``path``, ``user`` and ``leased_until``.
 
     Raises:
-        HTTPException: 404 where there is nothing to give, saying why.
+        NotFoundError: where there is nothing to give, saying why.
     """
     user = str(request.get("annotator") or "unknown")
-    with leases.guard:  # so that two who ask at the same time do not get the same
+    while True:
         unlabelled = set(datastore.get_unlabeled_images())
-        lent = [lease for lease in leases.all() if lease.image in unlabelled]
-        own = {lease.image for lease in lent if lease.user == user}
-        candidates = sorted(unlabelled - {lease.image for lease in lent}) or sorted(own)
+        lent = {lease.image: lease for lease in leases.all() if lease.image in unlabelled}
+        own = {image for image, lease in lent.items() if lease.user == user}
+        candidates = sorted(unlabelled - set(lent)) or sorted(own)
+        # Choosing may read files and take seconds, so nobody else waits for it.
         sample = strategy({**request, "candidates": candidates}, datastore) if candidates else None
         if not sample:
-            total = len(datastore.list_images())
-            reason = "there are no images yet: upload one"
-            if lent:
-                until = min(lease.until for lease in lent)
-                reason = f"the {len(lent)} images without a final label are all lent to others, the first until {until}"
-            elif total:
-                reason = f"all {total} images have a final label"
-            raise HTTPException(404, f"no sample left: {reason}")
-        lease = leases.take(str(sample["id"]), user)
+            raise NotFoundError(f"No image is left to annotate: {_why(len(datastore.list_images()), lent.values())}.")
+        lease = leases.take_if(str(sample["id"]), user, lent.get(str(sample["id"])))
+        if lease is not None:
+            break
     path = datastore.get_image_uri(lease.image)
     return {**sample, "path": path, "user": lease.user, "leased_until": lease.until}
+
+
+def _why(total: int, lent: Collection[Lease]) -> str:
+    if lent:
+        first = min(lent, key=lambda lease: lease.until)
+        return f"the {len(lent)} without a label are all reserved for others, the first until {first.ends}"
+    return f"all {total} images have a label" if total else "there are no images yet. Add one"

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
 from lib.active.knowledge import read_knowledge
 from lib.cases.leases import Lease, LeaseBook
 from lib.cases.reviews import Reviews
+from lib.errors import ConflictError, NotFoundError, RequestError
 from lib.labels.facts import LabelFacts, Stamp, file_stamp
 from lib.labels.reasons import REPLACED
 from lib.models.served import ServedModel
@@ -27,7 +26,7 @@ from lib.storage.registry import FINAL, CaseFiles
 from rep3d.active.strategies import ImageScore
 from rep3d.errors import CheckpointError, DamagedFileError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles
-from rep3d.imaging.volumes import stored_grid
+from rep3d.imaging.nifti import stored_grid
 
 __all__ = ["STATES", "CaseBook"]
 
@@ -99,10 +98,11 @@ class CaseBook:
             state: only cases in this state.
 
         Raises:
-            HTTPException: 404 for an unknown model, 422 for an unknown state.
+            NotFoundError: for an unknown model.
+            RequestError: for an unknown state.
         """
         if state is not None and state not in STATES:
-            raise HTTPException(422, f"state: expected one of {list(STATES)}, got {state[:200]!r}")
+            raise RequestError(f"There is no state {state[:200]!r}. Choose one of: {', '.join(STATES)}.")
         chosen = self._model(model)
         leases = {lease.image: lease for lease in self._leases.all()}
         found = [self._case(files, chosen, leases.get(files.id)) for files in self._datastore.case_files()]
@@ -119,7 +119,7 @@ class CaseBook:
             there now), ``review``, ``tags`` and ``image``.
 
         Raises:
-            HTTPException: 404 for an unknown image or model.
+            NotFoundError: for an unknown image or model.
         """
         chosen = self._model(model)
         files = self.files(image_id)
@@ -128,12 +128,12 @@ class CaseBook:
         return self._case(files, chosen, self._leases.holder(image_id))
 
     def files(self, image_id: str) -> CaseFiles:
-        """The files of a case; 404 where there is none of that id."""
+        """The files of a case; NotFoundError where there is none of that id."""
         self._datastore.image_file(image_id)
         for files in self._datastore.case_files():
             if files.id == image_id:
                 return files
-        raise HTTPException(404, f"image: {image_id!r} was removed this moment")
+        raise NotFoundError(f"Image {image_id} was removed this moment.")
 
     def review(self, image_id: str, user: str | None) -> dict[str, Any]:
         """Records that the current label of a case was reviewed.
@@ -142,19 +142,21 @@ class CaseBook:
             The case.
 
         Raises:
-            HTTPException: 404 for an unknown image, 409 without a final label, 422 for one that cannot be read.
+            NotFoundError: for an unknown image.
+            ConflictError: without a final label.
+            LabelError: for one that cannot be read.
         """
         files = self.files(image_id)
         if files.label is None:
-            raise HTTPException(409, f"image {image_id}: expected a final label to review, got none. Submit one first.")
+            raise ConflictError(f"Image {image_id} has no submitted label to review. Submit one first.")
         self._reviews.add(image_id, self._datastore.label_facts.of(files.label).digest, user)
         return self.case(image_id)
 
     def take_review_back(self, image_id: str) -> dict[str, Any]:
-        """Removes the review of a case; 404 where there is none."""
+        """Removes the review of a case; NotFoundError where there is none."""
         self.files(image_id)
         if not self._reviews.remove(image_id):
-            raise HTTPException(404, f"image {image_id}: expected a reviewed label, got one without a review")
+            raise NotFoundError(f"The label of image {image_id} has no review to take back.")
         return self.case(image_id)
 
     def history(self, image_id: str) -> list[dict[str, Any]]:
@@ -167,10 +169,6 @@ class CaseBook:
         files = self.files(image_id)
         current = [{**files.info, "entry": None, "tag": FINAL, "reason": "current"}] if files.label else []
         return [_history_entry(entry) for entry in [*current, *self._datastore.history.entries(image_id)]]
-
-    def submitted(self, image_id: str) -> None:
-        """To be called after a submission: a review of what was there before does not count for it."""
-        self._reviews.remove(image_id)
 
     def _model(self, name: str | None) -> _Model:
         served = known("model", name or next(iter(self._served)), self._served)
@@ -230,7 +228,7 @@ class CaseBook:
         try:
             stamp = file_stamp(image)
         except FileNotFoundError:  # it was removed this moment
-            return _Grid({"error": f"{image.name}: expected an image file, found none"}, None)
+            return _Grid({"error": f"{image.name} is no longer there."}, None)
         read = self._grids.get(image)
         if read is None or read[0] != stamp:
             read = self._grids[image] = stamp, _Grid.of(image)

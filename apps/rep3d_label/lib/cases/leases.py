@@ -12,8 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
+from lib.errors import ReservedError
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["Lease", "LeaseBook"]
@@ -39,6 +38,13 @@ class Lease:
     since: str
     until: str
 
+    @property
+    def ends(self) -> str:
+        """When it ends by itself, for people: in the server's time zone, with the day where it is not today."""
+        until = datetime.fromisoformat(self.until).astimezone()
+        today = until.date() == datetime.now().astimezone().date()
+        return until.strftime("%H:%M %Z" if today else "%d %b %Y, %H:%M %Z")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return asdict(self)
@@ -62,13 +68,12 @@ class LeaseBook:
         self._minutes = minutes
         self._per_user = per_user
         self._clock = clock
-        # Also held by those who choose an image and then take it, so that no other choice comes in between.
-        self.guard = threading.RLock()
+        self._guard = threading.RLock()
         self._leases = self._file.read()
 
     def all(self) -> list[Lease]:
         """The leases that have not ended, by image id."""
-        with self.guard:
+        with self._guard:
             now = self._clock()
             self._leases = {k: v for k, v in self._leases.items() if datetime.fromisoformat(v.until) > now}
             return [self._leases[image] for image in sorted(self._leases)]
@@ -77,17 +82,13 @@ class LeaseBook:
         """The lease of an image, or None where it is free."""
         return next((lease for lease in self.all() if lease.image == image), None)
 
-    def others(self, user: str) -> set[str]:
-        """The images that are lent to others."""
-        return {lease.image for lease in self.all() if lease.user != user}
-
     def take(self, image: str, user: str) -> Lease:
         """Lends an image, or prolongs the lease that its holder has.
 
         Raises:
-            HTTPException: 409 if it is lent to another.
+            ReservedError: if it is lent to another.
         """
-        with self.guard:
+        with self._guard:
             self.check(image, {user})
             held = self.holder(image)
             now = self._clock()
@@ -101,33 +102,45 @@ class LeaseBook:
             self._save()
             return lease
 
+    def take_if(self, image: str, user: str, seen: Lease | None) -> Lease | None:
+        """Lends an image, if nobody has taken, prolonged or given it back since one looked.
+
+        Args:
+            image: its id.
+            user: whom it is for.
+            seen: the lease that was there, or None.
+
+        Returns:
+            The lease, or None where something happened meanwhile.
+        """
+        with self._guard:
+            return self.take(image, user) if self.holder(image) == seen else None
+
     def check(self, image: str, names: Collection[str]) -> None:
         """Makes sure that an image is free, or lent to somebody of these names.
 
         Raises:
-            HTTPException: 409 if it is lent to another.
+            ReservedError: if it is lent to another.
         """
         lease = self.holder(image)
         if lease is not None and lease.user not in names:
-            raise HTTPException(
-                409,
-                f"image {image}: expected one that is free or lent to you, got one that is lent to {lease.user!r} "
-                f"until {lease.until}. Ask for another sample, wait, or override the lease.",
+            raise ReservedError(
+                f"Image {image} is reserved for {lease.user} until {lease.ends}. Choose another one, or wait."
             )
 
-    def release(self, image: str, user: str | None = None) -> Lease | None:
+    def release(self, image: str, names: Collection[str] | None = None) -> Lease | None:
         """Gives an image back.
 
         Args:
             image: its id.
-            user: only if it is lent to this one; None for whoever has it.
+            names: only if it is lent to one of these; None for whoever has it.
 
         Returns:
             The lease that ended, or None where there was none.
         """
-        with self.guard:
+        with self._guard:
             lease = self.holder(image)
-            if lease is None or (user is not None and lease.user != user):
+            if lease is None or (names is not None and lease.user not in names):
                 return None
             del self._leases[image]
             self._save()

@@ -18,7 +18,7 @@ from PIL import Image
 from lib.labels.facts import file_stamp
 from lib.paths import whole_file
 from rep3d.errors import ImageError, LabelError
-from rep3d.imaging.volumes import read_label, stored_grid
+from rep3d.imaging.nifti import read_label, stored_grid
 from rep3d.tasks.registry import TASKS
 
 __all__ = ["Colour", "Thumbnails", "label_colours"]
@@ -106,7 +106,7 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
     up = stored[2]
     values = read_label(label)[0] if label else None
     if values is not None and values.shape != grid.shape:
-        raise LabelError(f"label of {image.name}: expected the image's shape {grid.shape}, got {values.shape}")
+        raise LabelError(f"The label of {image.name} has the shape {values.shape}, its image {grid.shape}.")
     drawn = None if values is None else np.count_nonzero(values, axis=tuple(a for a in range(3) if a != up))
     index = int(drawn.argmax()) if drawn is not None and drawn.any() else grid.shape[up] // 2
     at = tuple(index if axis == up else slice(None) for axis in range(3))
@@ -122,7 +122,7 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
     try:
         voxels = np.asarray(proxy[(*at, *(0 for _ in proxy.shape[3:]))], np.float32)
     except (OSError, EOFError, ValueError, zlib.error) as error:  # such as a file that is still being copied
-        raise ImageError(f"{image.name}: expected a whole image file, got one that cannot be read ({error})") from error
+        raise ImageError(f"The voxels of {image.name} cannot be read ({error}). Is it still being copied?") from error
     mm = grid.spacing[stored[0]], grid.spacing[stored[1]]
     grey = Image.fromarray(_windowed(picture(voxels)))
     scale = size / max(grey.width * mm[0], grey.height * mm[1])

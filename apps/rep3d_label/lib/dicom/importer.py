@@ -24,7 +24,7 @@ from typing import Any
 from lib.paths import utc_now
 from lib.storage.registry import images_folder
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["DicomImport", "Taken"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from fastapi import HTTPException
+from lib.errors import DiskFullError, RequestError
 
 __all__ = ["Limits", "unpack_dicom"]
 
@@ -56,8 +56,8 @@ def unpack_dicom(packed: BinaryIO, target: Path, limits: Limits | None = None) -
         How many DICOM files there are.
 
     Raises:
-        HTTPException: 422 for what is no such file, is damaged, tries to be something else or holds no DICOM file; 507
-            where the disk has no room.
+        RequestError: for what is no such file, is damaged, tries to be something else or holds no DICOM file.
+        DiskFullError: where the disk has no room.
     """
     limits = limits or Limits()
     with _refused_in_words():
@@ -70,15 +70,15 @@ def unpack_dicom(packed: BinaryIO, target: Path, limits: Limits | None = None) -
             try:
                 count = _write(archive, entries, target, limits)
                 if not count:
-                    raise _refusal(f"a .zip file with DICOM files in it, got one with {len(entries)} other files")
+                    raise _refusal(f"The .zip file holds no DICOM files, but {len(entries)} others.")
             except BaseException:
                 shutil.rmtree(target, ignore_errors=True)
                 raise
     return count
 
 
-def _refusal(words: str) -> HTTPException:
-    return HTTPException(422, f"file: expected {words}. Nothing was changed.")
+def _refusal(words: str) -> RequestError:
+    return RequestError(f"{words} Nothing was changed.")
 
 
 @contextmanager
@@ -86,12 +86,12 @@ def _refused_in_words() -> Iterator[None]:
     try:
         yield
     except NotImplementedError as error:
-        raise _refusal(f"a .zip file packed in the usual way, got another one ({error})") from error
+        raise _refusal(f"The .zip file is packed in an unusual way ({error}). Pack it again.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, UnicodeDecodeError, ValueError) as error:
-        raise _refusal(f"a complete .zip file, got something else, or a damaged one ({error})") from error
+        raise _refusal(f"The file is no .zip file, or a damaged one ({error}). Send it again.") from error
     except OSError as error:
-        raise HTTPException(
-            507, f"the DICOM files cannot be written: {error.strerror or error}. Nothing was changed."
+        raise DiskFullError(
+            f"The DICOM files cannot be written: {error.strerror or error}. Nothing was changed."
         ) from error
 
 
@@ -103,7 +103,7 @@ def _check_directory(packed: BinaryIO, limits: Limits) -> None:
     place = end.rfind(b"PK\x05\x06")
     packed.seek(0)
     if place < 0 or len(end) < place + 22:
-        raise _refusal("a .zip file, got something else, or a part of one")
+        raise _refusal("The file is no .zip file, or only a part of one. Send it again.")
     length = struct.unpack_from("<I", end, place + 12)[0]
     long_form = place - 76  # where Python looks for it, too: a record of 56 bytes and its locator of 20
     if long_form >= 0 and end[place - 20 : place - 16] == b"PK\x06\x07" and end[long_form:][:4] == b"PK\x06\x06":
@@ -112,12 +112,12 @@ def _check_directory(packed: BinaryIO, limits: Limits) -> None:
         raise _too_many(limits)
 
 
-def _too_many(limits: Limits) -> HTTPException:
-    return _refusal(f"at most {limits.files} files, got more. Send fewer series at once")
+def _too_many(limits: Limits) -> RequestError:
+    return _refusal(f"The .zip file has more than {limits.files} files. Send fewer series at once.")
 
 
-def _too_large(limits: Limits) -> HTTPException:
-    return _refusal(f"at most {limits.bytes / 2**30:g} GiB when unpacked, got more. Send fewer series at once")
+def _too_large(limits: Limits) -> RequestError:
+    return _refusal(f"Unpacked, the .zip file has more than {limits.bytes / 2**30:g} GiB. Send fewer series at once.")
 
 
 def _checked_entries(archive: zipfile.ZipFile, limits: Limits) -> list[zipfile.ZipInfo]:
@@ -129,11 +129,11 @@ def _checked_entries(archive: zipfile.ZipFile, limits: Limits) -> list[zipfile.Z
         _check_name(entry.orig_filename)
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _refusal(f"files and folders only, got a link or a device: {entry.filename[:200]!r}")
+            raise _refusal(f"The .zip file holds a link or a device, {entry.filename[:200]!r}. Pack files only.")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _refusal(f"a .zip file packed in the usual way (deflate), got way {entry.compress_type}")
+            raise _refusal(f"The .zip file is packed in an unusual way ({entry.compress_type}). Pack it with deflate.")
         if entry.flag_bits & 1:
-            raise _refusal("a .zip file without a password, got an encrypted one")
+            raise _refusal("The .zip file is encrypted. Pack it without a password.")
     files = [entry for entry in entries if not entry.is_dir()]
     if sum(entry.file_size for entry in files) > limits.bytes:
         raise _too_large(limits)
@@ -144,16 +144,15 @@ def _check_name(name: str) -> None:
     parts = name.replace("\\", "/").removesuffix("/").split("/")
     strange = any(part in ("", "..") or part[1:2] == ":" for part in parts)
     if strange or len(name) > _LONGEST_NAME or any(ord(sign) < 32 for sign in name):
-        raise _refusal(f"plain names of files below the packed folder, got {name[:200]!r}")
+        raise _refusal(f"The .zip file holds a file named {name[:200]!r}, which leads elsewhere. Pack it again.")
 
 
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE:
-        raise HTTPException(
-            507,
-            f"the studies folder's disk has {free / 2**20:.0f} MiB left, and unpacking needs "
-            f"{(needed + _SPARE) / 2**20:.0f} MiB. Make room, or send fewer series at once. Nothing was changed.",
+        raise DiskFullError(
+            f"The server's disk has {free / 2**20:.0f} MiB left, and unpacking needs "
+            f"{(needed + _SPARE) / 2**20:.0f} MiB. Make room, or send fewer series at once. Nothing was changed."
         )
 
 

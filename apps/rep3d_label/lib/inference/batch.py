@@ -19,14 +19,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
 from lib.cases.leases import LeaseBook
+from lib.errors import ConflictError, RequestError, in_words
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
-from rep3d.errors import InferenceCancelled, Rep3DError
+from rep3d.errors import InferenceCancelled
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.views import check_views
 from rep3d.json_file import JsonFile, json_object
@@ -67,26 +66,24 @@ class BatchRequest:
         """Checks what a client sent. Keys that MONAI Label's own batch inference knows are accepted where harmless.
 
         Raises:
-            HTTPException: 422, naming the field.
+            RequestError: naming the field.
             ConfigError: if there are not so many views.
         """
         images = str(params.get("images", images) or cls.images)
         if images not in IMAGES:
-            raise HTTPException(422, f"images: expected one of {list(IMAGES)}, got {images[:100]!r}")
+            raise RequestError(f"images must be one of {', '.join(IMAGES)}, not {images[:100]!r}.")
         views = params.get("views", cls.views)
         check_views(views)
         again = params.get("again", cls.again)
         if not isinstance(again, bool):
-            raise HTTPException(422, f"again: expected true or false, got {str(again)[:100]!r}")
+            raise RequestError(f"again must be true or false, not {str(again)[:100]!r}.")
         if params.get("label_tag", batch_tag(model)) != batch_tag(model):
-            raise HTTPException(
-                422,
-                f"label_tag: batch inference saves its predictions under {batch_tag(model)!r} only, "
-                f"got {str(params['label_tag'])[:100]!r}. Leave it out.",
+            raise RequestError(
+                f"Batch inference saves its predictions under the tag {batch_tag(model)!r} only. Leave label_tag out."
             )
         unknown = sorted(set(params) - {"images", "views", "again", "label_tag"} - _OTHERS_KEYS)
         if unknown:
-            raise HTTPException(422, f"params: expected some of ['again', 'images', 'views'], got {unknown!r}")
+            raise RequestError(f"There is no setting {', '.join(unknown)[:200]}. Choose among images, views and again.")
         return cls(images, views, again)
 
 
@@ -141,23 +138,22 @@ class BatchRunner:
             Its state, see :meth:`status`.
 
         Raises:
-            HTTPException: 404 for an unknown model; 409 while a run is under way, without a trained model, and where
-                there is no image to segment.
+            NotFoundError: for an unknown model.
+            ConflictError: while a run is under way, without a trained model, and where there is no image to segment.
             CheckpointError: if the published model is damaged or knows none of the labels.
         """
         served = known("model", model, self._served)
         with self._guard:
             if self._running():
                 assert self._run is not None
-                raise HTTPException(
-                    409,
-                    f"a batch inference of {self._run.model} is running already: wait for its end, or stop it first",
+                raise ConflictError(
+                    f"A batch inference of {self._run.model} is running already. Wait until it has ended, or stop it."
                 )
             predictor = served.published.predictor()
             images = self._images(request.images)
             if not images:
                 total = len(self._datastore.list_images())
-                raise HTTPException(409, f"batch inference: none of the {total} images is {request.images}")
+                raise ConflictError(f"Nothing to segment: none of the {total} images is {request.images}.")
             run = _Run(
                 id=uuid.uuid4().hex,
                 model=model,
@@ -199,7 +195,7 @@ class BatchRunner:
             ``version`` of the model, which is the same for the whole run, whatever is published meanwhile.
 
         Raises:
-            HTTPException: 404 for an unknown model.
+            NotFoundError: for an unknown model.
         """
         served = known("model", model, self._served)
         run = self._run
@@ -209,7 +205,7 @@ class BatchRunner:
         if not record:
             return {"model": model, "phase": "never", "tag": batch_tag(model)}
         if record.get("phase") in ("running", "stopping"):
-            words = "the server ended while this batch inference ran: start it again to go on"
+            words = "The server ended while this batch inference ran. Start it again to go on."
             record.update(phase="stopped", current=None, eta_seconds=None, error=words)
         return record
 
@@ -231,7 +227,7 @@ class BatchRunner:
             self._segment_all(run, predictor, images, stop)
         except Exception as error:  # a thread has nobody to raise to: the record says it
             logger.exception("batch inference of %s ended", run.model)
-            run.phase, run.error = "error", f"{type(error).__name__}: {error}"
+            run.phase, run.error = "error", in_words(error)
         run.current, run.eta_seconds = None, None
         self._write(run)
         logger.info("batch inference of %s %s: %d done, %d failed", run.model, run.phase, run.done, len(run.failed))
@@ -257,10 +253,10 @@ class BatchRunner:
                     continue
                 self._segment(run, predictor, image, stop)
             except InferenceCancelled:
-                run.phase, run.error = "stopped", "stopped on request: start it again to go on"
+                run.phase, run.error = "stopped", "Stopped on request. Start it again to go on."
                 return
             except Exception as error:  # one image must not end the run
-                run.failed[image] = _words(error)
+                run.failed[image] = in_words(error)
                 logger.warning("batch inference: image %s failed: %s", image, run.failed[image])
             else:
                 run.done += 1
@@ -301,9 +297,7 @@ class BatchRunner:
     def _refuse_others_label(self, image: str, tag: str) -> None:
         info = self._tag_info(image, tag)
         if info is not None and info.get("made_by") != _MADE_BY:
-            raise HTTPException(
-                409, f"there is a label with the tag {tag!r} that no batch inference made; it was left as it is"
-            )
+            raise ConflictError(f"There is a label with the tag {tag!r} that no batch inference made. It was kept.")
 
     def _tag_info(self, image: str, tag: str) -> dict[str, Any] | None:
         tags = self._datastore.get_labels_by_image_id(image)
@@ -332,9 +326,3 @@ def batch_file(served: ServedModel) -> JsonFile[dict[str, Any]]:
 
 def _parsed(content: Any) -> dict[str, Any]:
     return json_object(content, model=str, phase=str, tag=str, total=int, done=int, failed=dict)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, HTTPException):
-        return str(error.detail)
-    return str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import HTTPException
-
+from lib.errors import RequestError
 from lib.names import checked_name
 from rep3d.inference.region import Box
 from rep3d.inference.views import check_views
@@ -76,19 +75,21 @@ class InferRequest:
         """Checks a request's settings.
 
         Raises:
-            HTTPException: 422 for an unknown key, or an impossible value.
+            RequestError: for an unknown key, or an impossible value.
             ConfigError: for a number of views that there is not.
             ImageError: for a box that is none.
         """
         unknown = sorted(set(request) - set(SETTINGS) - _FOREIGN_KEYS)
         if unknown:
-            raise HTTPException(422, f"params: expected settings among {sorted(SETTINGS)}, got also {unknown[:5]}")
+            raise RequestError(
+                f"There is no setting {', '.join(unknown[:5])[:200]}. Choose among {', '.join(sorted(SETTINGS))}."
+            )
         for name in ("uncertainty", "save_label"):
             if not isinstance(request.get(name, False), bool):
-                raise HTTPException(422, f"{name}: expected true or false, got {str(request[name])[:200]!r}")
+                raise RequestError(f"{name} must be true or false, not {str(request[name])[:200]!r}.")
         own_id = request.get("request_id")
         if own_id is not None and not isinstance(own_id, str):
-            raise HTTPException(422, f"request_id: expected a plain name, got {str(own_id)[:200]!r}")
+            raise RequestError(f"request_id must be a name, not {str(own_id)[:200]!r}.")
         box = request.get("box")
         return cls(
             id=checked_name("request_id", own_id) if own_id is not None else uuid.uuid4().hex,

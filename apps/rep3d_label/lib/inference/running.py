@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import threading
 import time
@@ -13,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
+from lib.errors import ConflictError, NotFoundError
 from lib.paths import utc_now
 
 __all__ = ["RunningRequest", "RunningRequests"]
@@ -79,12 +77,12 @@ class RunningRequests:
         """Lists a request for as long as it runs.
 
         Raises:
-            HTTPException: 409, if one of that name runs.
+            ConflictError: if one of that name runs.
         """
         request = RunningRequest(request_id, model, image, user)
         with self._guard:
             if request_id in self._running:
-                raise HTTPException(409, f"request_id: {request_id!r} runs already. Choose another one.")
+                raise ConflictError(f"A request named {request_id!r} is running already. Choose another name.")
             self._running[request_id] = request
         try:
             yield request
@@ -98,11 +96,11 @@ class RunningRequests:
             return [request.to_dict() for request in self._running.values()]
 
     def cancel(self, request_id: str) -> dict[str, Any]:
-        """Cancels one; 404 where none of that name runs."""
+        """Cancels one; NotFoundError where none of that name runs."""
         with self._guard:
             request = self._running.get(request_id)
         if request is None:
-            raise HTTPException(404, f"request: none of the name {request_id[:200]!r} runs; it may have ended")
+            raise NotFoundError(f"No request named {request_id[:200]!r} is running. It may have ended.")
         request.cancel()
         return request.to_dict()
 
@@ -124,24 +122,15 @@ class RunningRequests:
             self._drop_old()
 
     def map_file(self, request_id: str) -> Path:
-        """The second volume of a request; 404 where there is none, or none any more."""
+        """The second volume of a request; NotFoundError where there is none, or none any more."""
         with self._guard:
             self._drop_old()
             if request_id not in self._maps or not self._maps[request_id][1].exists():
-                raise HTTPException(
-                    404,
-                    f"uncertainty: expected a request that asked for it and ended at most "
-                    f"{KEPT_SECONDS / 60:g} minutes ago, got {request_id[:200]!r}. Segment the image again.",
+                raise NotFoundError(
+                    f"There is no uncertainty map of request {request_id[:200]!r}. Maps are made where they are asked "
+                    f"for, and kept for {KEPT_SECONDS / 60:g} minutes: segment the image again."
                 )
             return self._maps[request_id][1]
-
-    def close(self) -> None:
-        """Removes all second volumes."""
-        with self._guard:
-            self._maps.clear()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
 
     def _drop_old(self) -> None:
         while self._maps:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,8 @@ class Rep3DInferTask(InferTask):
         """Segments an image file.
 
         Args:
-            request: ``image`` is the file; ``shown_as`` its name in the list of running requests; ``cancelled`` a
-                function that says whether the result is still wanted, in which case the request is not listed. All
-                else is as :class:`lib.inference.request.InferRequest` takes it.
+            request: ``image`` is the file; ``shown_as`` its name in the list of running requests. All else is as
+                :class:`lib.inference.request.InferRequest` takes it.
 
         Returns:
             The label file, which the caller removes, and the facts about it.
@@ -72,16 +71,13 @@ class Rep3DInferTask(InferTask):
             InferenceCancelled: if the request was cancelled.
         """
         values = dict(request)
-        cancelled = values.pop("cancelled", None)
         shown = str(values.pop("shown_as", ""))
         asked = InferRequest.parse(values)
-        if cancelled is not None:
-            return self._segment(Path(request["image"]), asked, cancelled)
         user = values.get("user") or values.get("client_id")
         with self._requests.running(asked.id, self._name, shown, str(user) if user else None) as running:
             return self._segment(Path(request["image"]), asked, running.cancelled)
 
-    def _segment(self, image: Path, asked: InferRequest, cancelled: Any) -> tuple[str, dict[str, Any]]:
+    def _segment(self, image: Path, asked: InferRequest, cancelled: Callable[[], bool]) -> tuple[str, dict[str, Any]]:
         started = time.perf_counter()
         predictor = self._model.predictor()
         handle, output = tempfile.mkstemp(suffix=".nii.gz")

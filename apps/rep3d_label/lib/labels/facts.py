@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rep3d.imaging.volumes import label_counts, read_label
+from rep3d.imaging.labels import label_counts
+from rep3d.imaging.nifti import read_label
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["FactsCache", "LabelFacts", "Stamp", "file_stamp"]

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from rep3d.errors import LabelError
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["LABEL_SUFFIXES", "as_nifti"]
 
@@ -42,23 +42,18 @@ def as_nifti(file: Path, image: Path, output: Path) -> dict[str, int]:
     """
     reader = "MetaImageIO" if file.suffix == ".mha" else "NrrdImageIO"  # never one that the content asks for
     if _names_another_file(file, _ELSEWHERE[reader]):
-        raise LabelError(
-            f"{file.name}: expected a file that holds its voxels itself, got one that names another file. "
-            f"Export it as NIfTI."
-        )
+        raise LabelError(f"{file.name} does not hold its voxels itself, but names another file. Export it as NIfTI.")
     try:
         label = sitk.ReadImage(str(file), imageIO=reader)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise LabelError(
-            f"{file.name}: expected a readable label map, got a file that is none or is damaged ({reason}). "
-            f"Export it as NIfTI."
+            f"{file.name} cannot be read as a label map, or is damaged ({reason}). Export it as NIfTI."
         ) from error
     if label.GetDimension() != 3 or label.GetNumberOfComponentsPerPixel() != 1:
         raise LabelError(
-            f"{file.name}: expected one layer of segments that do not overlap, got "
-            f"{label.GetNumberOfComponentsPerPixel()} in {label.GetDimension()} dimensions. "
-            f"Export the segmentation as a label map (NIfTI)."
+            f"{file.name} has segments in {label.GetNumberOfComponentsPerPixel()} layers and {label.GetDimension()} "
+            f"dimensions; one layer, without overlaps, can be stored. Export it as a label map (NIfTI)."
         )
     segments = _segments(label)
     sitk.WriteImage(_in_place(label, image) if segments else label, str(output))

@@ -19,7 +19,8 @@ from lib.labels.label_map import LabelMap
 from lib.labels.reasons import ORIGINAL
 from lib.paths import Workspace
 from rep3d.errors import LabelError
-from rep3d.imaging.volumes import IMAGE_SUFFIXES, label_counts, read_label
+from rep3d.imaging.labels import label_counts
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, read_label
 from rep3d.versions.store import VersionStore
 
 __all__ = ["check_recovered", "recovered_map"]

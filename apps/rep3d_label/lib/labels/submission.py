@@ -12,24 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import HTTPException
 
+from lib.errors import RequestError
 from lib.labels.facts import LabelFacts
 from lib.labels.formats import LABEL_SUFFIXES, as_nifti
 from lib.names import split_suffix
 from rep3d.errors import LabelError
-from rep3d.imaging.volumes import (
-    IMAGE_SUFFIXES,
-    Geometry,
-    check_grid,
-    check_values,
-    label_counts,
-    read_label,
-    resample_label,
-    same_grid,
-    stored_grid,
-    write_label,
-)
+from rep3d.imaging.grid import Geometry, resample_label, same_grid
+from rep3d.imaging.labels import check_grid, check_values, label_counts
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, read_label, stored_grid, write_label
 
 __all__ = ["PreparedLabel", "SubmitOptions", "described_values", "prepare_label"]
 
@@ -56,7 +47,8 @@ class PreparedLabel:
     Attributes:
         file: the NIfTI file to store.
         facts: what it contains.
-        changes: what was changed of the file as it was sent; if nothing, ``file`` is that file.
+        changes: what was changed of the file as it was sent. If nothing, ``file`` is that file, or has its voxels where
+            the image has them, if the two headers differed by less than can be seen.
     """
 
     file: Path
@@ -75,11 +67,11 @@ def described_values(params: Mapping[str, Any]) -> dict[str, int | None]:
         Label name to value, None where the name came without one.
 
     Raises:
-        HTTPException: 422 for anything else, and for values that contradict each other.
+        RequestError: for anything else, and for values that contradict each other.
     """
     key = "label_info" if params.get("label_info") else "labels"
     given = params.get(key) or {}
-    form = f'{key}: expected [{{"name": NAME, "idx": VALUE}}, ...] or {{NAME: VALUE, ...}}'
+    form = f'{key} must be [{{"name": NAME, "idx": VALUE}}, ...] or {{NAME: VALUE, ...}}'
     if isinstance(given, Mapping):
         pairs = list(given.items())
     elif isinstance(given, list) and all(isinstance(item, Mapping) and "name" in item for item in given):
@@ -87,16 +79,16 @@ def described_values(params: Mapping[str, Any]) -> dict[str, int | None]:
     elif isinstance(given, list) and all(isinstance(item, str) for item in given):
         pairs = [(name, None) for name in given]
     else:
-        raise HTTPException(422, f"{form}, got {str(given)[:200]}")
+        raise RequestError(f"{form}, not {str(given)[:200]}.")
     found: dict[str, int | None] = {}
     for name, value in pairs:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         plain = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
         if not isinstance(name, str) or not plain:
-            raise HTTPException(422, f"{form} with whole numbers from 0 on, got {name!r}: {value!r}")
+            raise RequestError(f"{form} with whole numbers from 0 on, not {name!r}: {value!r}.")
         if found.get(name, value) != value:
-            raise HTTPException(422, f"{key}: expected one value for {name!r}, got {found[name]} and {value}")
+            raise RequestError(f"{key} gives {name!r} two values, {found[name]} and {value}. Give it one.")
         found[name] = value
     return found
 
@@ -126,16 +118,19 @@ def prepare_label(
     file = submitted
     stem, suffix = split_suffix(submitted.name, LABEL_SUFFIXES)
     if not suffix:
-        got = Path(submitted.name).suffix
         raise LabelError(
-            f"{submitted.name}: expected a file of type {', '.join(LABEL_SUFFIXES)}, got {got!r}. Export it as NIfTI."
+            f"{submitted.name} has the type {Path(submitted.name).suffix!r}, which is none of "
+            f"{', '.join(LABEL_SUFFIXES)}. Export it as NIfTI."
         )
     if suffix not in IMAGE_SUFFIXES:
         file = scratch / f"{stem}.nii.gz"
         own = as_nifti(submitted, image, file)
         strangers = sorted(set(described) - set(own) - {_BACKGROUND}) if own else []
         if strangers:
-            raise LabelError(f"{submitted.name}: expected segments {sorted(own)}, as it names them, got {strangers}")
+            raise LabelError(
+                f"{submitted.name} has the segments {', '.join(sorted(own))}, but came with values for "
+                f"{', '.join(strangers)}. Send it with its own names, or with none."
+            )
         described = own or described  # what the file itself says of its values is certain
         changes["converted"] = {"from": suffix}
     values, grid = read_label(file)
@@ -147,7 +142,7 @@ def prepare_label(
         changes["remapped"] = {str(old): new for old, new in moved.items()}
     facts = LabelFacts.of(values)
     _check_values(facts.counts, labels, submitted.name, options)
-    if changes:
+    if changes or not np.array_equal(grid.affine, target.affine):  # every label lies where its image does, to the bit
         file = scratch / f"stored-{stem}.nii.gz"
         write_label(values, image, file)
     return PreparedLabel(file, facts, changes)
@@ -160,15 +155,12 @@ def _resampled(
         try:
             check_grid(grid, target, name, image)
         except LabelError as error:
-            raise LabelError(f'{error} Or ask for it to be resampled: params {{"resample": true}}.') from error
+            raise LabelError(f'{error} Or let the server resample it: params {{"resample": true}}.') from error
     before = _drawn(values)
     result = resample_label(values, grid, target)
     after = _drawn(result)
     if before and not after:
-        raise LabelError(
-            f"{name}: expected a label that overlaps image {image}, got one whose structures lie outside of it. "
-            f"Was it drawn on another image?"
-        )
+        raise LabelError(f"{name} has all its structures outside of image {image}. Was it drawn on another image?")
     facts = {
         "from": {"shape": list(grid.shape), "affine": np.round(grid.affine, 6).tolist()},
         "ml_before": round(before * grid.voxel_ml, 4),
@@ -189,8 +181,8 @@ def _with_server_values(
     unknown = sorted(set(described) - set(known))
     if unknown:
         raise LabelError(
-            f"{name}: expected label names among {sorted(labels)}, got also {unknown}. Rename or remove these "
-            f"segments, or start the server with labels that include them."
+            f"{name} has segments that this server does not know: {', '.join(unknown)}. It knows "
+            f"{', '.join(sorted(labels))}. Rename or remove these segments, or start the server with their labels."
         )
     meaning: dict[int, str] = {}
     for label, value in described.items():
@@ -198,7 +190,7 @@ def _with_server_values(
             continue
         if value in meaning:
             raise LabelError(
-                f"{name}: expected one name for each value, got {meaning[value]!r} and {label!r} for {value}"
+                f"{name} has two names for the voxel value {value}, {meaning[value]!r} and {label!r}. Give each one."
             )
         meaning[value] = label
     change = {value: known[label] for value, label in meaning.items() if known[label] != value}
@@ -207,13 +199,13 @@ def _with_server_values(
     if not moved:
         return values, {}
     if 0 in moved:
-        raise LabelError(f"{name}: expected 0 for the background, got it for {meaning[0]!r}")
+        raise LabelError(f"{name} has the voxel value 0 for {meaning[0]!r}. That value is for the background.")
     nameless = sorted(present - set(meaning))
     if nameless:
         # Some values are the client's own, so these could be the client's or the server's: a guess may swap organs.
         raise LabelError(
-            f"{name}: expected a name for each value, since some are not the server's ({dict(labels)}), got the values "
-            f"{nameless[:10]} without one. Send label_info for all segments."
+            f"{name} has the voxel values {nameless[:10]} without a name, and others that are not the server's "
+            f"({', '.join(f'{label} {value}' for label, value in labels.items())}). Send label_info for all segments."
         )
     table = np.arange(max(present) + 1, dtype=np.uint16)
     for value, new in moved.items():
@@ -225,6 +217,6 @@ def _check_values(counts: Mapping[int, int], labels: Mapping[str, int], name: st
     check_values(counts, labels, name)
     if not set(counts) - {0} and not options.empty:
         raise LabelError(
-            f"{name}: expected at least one voxel of {sorted(labels)}, got background only. Did the export lose the "
-            f'segments? If the image has none of the structures, submit it with params {{"empty": true}}.'
+            f"{name} is empty. Did the export lose the segments? If the image has none of the structures, submit it as "
+            f'empty: params {{"empty": true}}.'
         )

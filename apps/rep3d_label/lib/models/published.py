@@ -8,16 +8,14 @@ computed in turn, so that they neither mix, nor wait for each other's end, nor d
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
+from lib.errors import NoModelError
 from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
 from rep3d.errors import CheckpointError
-from rep3d.inference.predictor import Predictor, Segmentation
-from rep3d.inference.region import Box
+from rep3d.inference.predictor import Predictor
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["PublishedModel", "check_labels"]
@@ -31,9 +29,8 @@ def check_labels(path: Path, task: TaskConfig, labels: Mapping[str, int]) -> Non
     """
     if not set(task.labels) & set(labels):
         raise CheckpointError(
-            f"checkpoint of another task: expected at least one of the labels {sorted(labels)}, got "
-            f"{sorted(task.labels)} in {path}. Train a model for these labels, or start the server with the labels "
-            f"that this one was trained for."
+            f"The model in {path} was trained for the labels {', '.join(sorted(task.labels))}, and this server has "
+            f"{', '.join(sorted(labels))}. Train a model for these, or start the server with the model's labels."
         )
 
 
@@ -81,10 +78,6 @@ class PublishedModel:
                 self._facts, self._facts_stamp = facts, stamp
             return self._facts
 
-    def load(self) -> None:
-        """Makes the model ready, so that the first request does not wait for it; raises as :meth:`predictor`."""
-        self.predictor()
-
     def predictor(self) -> Predictor:
         """The network in use; it may be used by several threads at once.
 
@@ -92,16 +85,13 @@ class PublishedModel:
 
         Raises:
             CheckpointError: if the file is damaged or knows none of the labels.
-            HTTPException: 409, if there is no trained model yet.
+            NoModelError: if there is no trained model yet.
         """
         with self._predictor_lock:
             stamp = self._stamp()
             if stamp is None:
                 self._predictor = None
-                raise HTTPException(
-                    409,
-                    "no trained model yet: submit at least one label, start a training, ask again when it has ended",
-                )
+                raise NoModelError
             if self._predictor is None or stamp != self._predictor_stamp:
                 checkpoint = load_checkpoint(self.path)
                 check_labels(self.path, checkpoint.task, self.labels)
@@ -113,29 +103,3 @@ class PublishedModel:
     def missing_labels(self, predictor: Predictor) -> list[str]:
         """The server's labels that a network has not learned yet; it can never find them."""
         return [name for name in self.labels if name not in predictor.task.labels]
-
-    def segment(
-        self,
-        image: Path,
-        output: Path,
-        *,
-        views: int = 1,
-        box: Box | None = None,
-        uncertainty: Path | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> tuple[Segmentation, str]:
-        """Segments an image file, see :meth:`rep3d.inference.predictor.Predictor.segment`.
-
-        Returns:
-            The result, and the version of the model that made it.
-
-        Raises:
-            ImageError: if the file is no readable image.
-            CheckpointError: if the published file is damaged or knows none of the labels.
-            InferenceCancelled: if ``cancelled`` said True.
-            HTTPException: 409, if there is no trained model yet.
-        """
-        result = self.predictor().segment(
-            image, output, views=views, box=box, uncertainty=uncertainty, cancelled=cancelled
-        )
-        return result, result.version

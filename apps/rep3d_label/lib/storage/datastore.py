@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from pydantic_core import from_json
 
+from lib.errors import ConflictError, RequestError
 from lib.labels.facts import FactsCache, Stamp, file_stamp
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.reasons import ORIGINAL, REMOVED, REPLACED, UNKNOWN
@@ -34,7 +34,7 @@ from lib.storage.history import LabelHistory, file_time
 from lib.storage.predictions import Predictions
 from lib.storage.registry import FINAL, Registry
 from rep3d.errors import ImageError, LabelError, Rep3DError
-from rep3d.imaging.volumes import IMAGE_SUFFIXES, geometry, stored_grid
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry, stored_grid
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["Rep3DDatastore", "Submission"]
@@ -58,11 +58,13 @@ class Submission:
         id: its id, which is the image's.
         duplicate: the same was there already, from the same author: nothing was changed.
         info: what is known about it.
+        values: the voxel values that it has.
     """
 
     id: str
     duplicate: bool
     info: Mapping[str, Any]
+    values: frozenset[int]
 
 
 class Rep3DDatastore(Registry):
@@ -98,12 +100,13 @@ class Rep3DDatastore(Registry):
 
         Raises:
             ImageError: if the file is no readable three-dimensional image.
-            HTTPException: 422 for a name that is not plain, 409 for an id that exists.
+            RequestError: for a name that is not plain.
+            ConflictError: for an id that exists.
         """
         stem, suffix = split_suffix(os.path.basename(image_filename), IMAGE_SUFFIXES)
         if not suffix:
             raise ImageError(
-                f"image: expected a file of type {' or '.join(IMAGE_SUFFIXES)}, got {Path(image_filename).suffix!r}"
+                f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}, not {Path(image_filename).suffix!r}."
             )
         image_id = checked_name("image id", split_suffix(image_id, IMAGE_SUFFIXES)[0] or stem)
         info = _checked_info(image_info)
@@ -116,9 +119,7 @@ class Rep3DDatastore(Registry):
         with self._guard:
             self._refuse_if_read_only()
             if image_id in self._datastore.objects or any((folder / f"{image_id}{s}").exists() for s in IMAGE_SUFFIXES):
-                raise HTTPException(
-                    409, f"{shown}: there is one already. Choose another id, or remove that image first."
-                )
+                raise ConflictError(f"There is an {shown} already. Choose another name, or remove that image first.")
             name = f"{image_id}{suffix}"
             copy_whole(Path(image_filename), folder / name)
             info.update(ts=int(time.time()), name=name)
@@ -154,7 +155,8 @@ class Rep3DDatastore(Registry):
 
         Raises:
             LabelError: if the file does not fit the image or the labels.
-            HTTPException: 404 for an unknown image, 422 for a tag that is not plain or names without sense.
+            NotFoundError: for an unknown image.
+            RequestError: for a tag that is not plain, or names without sense.
         """
         self._refuse_if_read_only()
         image_file = self.image_file(image_id)
@@ -165,7 +167,7 @@ class Rep3DDatastore(Registry):
             try:
                 prepared = prepare_label(file, image_file, self._label_values, described, options, Path(scratch))
             except LabelError as error:
-                raise LabelError(_with_shown_name(str(error), file, f"label for image {image_id}")) from error
+                raise LabelError(_with_shown_name(str(error), file, f"the label for image {image_id}")) from error
             info.update(prepared.changes)
             info["source"] = self._source(image_id, info)
             return self._store(image_id, file, tag, prepared, info)
@@ -180,16 +182,21 @@ class Rep3DDatastore(Registry):
 
         Raises:
             LabelError: if it does not fit the image or the labels (any more).
-            HTTPException: 404 where there is no such entry, 422 for the original of a label that was changed.
+            NotFoundError: where there is no such entry.
+            RequestError: for the original of a label that was changed.
         """
         self._refuse_if_read_only()
         image_file = self.image_file(image_id)
         file, facts = self.history.find(image_id, entry)
-        if facts.get("reason") in (ORIGINAL, UNKNOWN):
-            raise HTTPException(
-                422,
-                f"history: expected a label as it was stored, got {entry!r}, whose voxel values or grid may not be "
-                f"the server's. Restore the label that was made of it, or submit the file again.",
+        if facts.get("reason") == ORIGINAL:
+            raise RequestError(
+                f"{entry!r} is a label as it was sent, with voxel values or a grid of its own. Restore the label that "
+                f"was made of it, or submit the file again."
+            )
+        if facts.get("reason") == UNKNOWN:
+            raise RequestError(
+                f"The record of the earlier label {entry!r} is damaged, so its voxel values may be a client's own. "
+                f"Download it, look at it, and submit it again."
             )
         options = SubmitOptions(empty=True)  # it was accepted before
         with tempfile.TemporaryDirectory() as scratch:
@@ -209,7 +216,7 @@ class Rep3DDatastore(Registry):
             earlier = [folder / f"{image_id}{s}" for s in IMAGE_SUFFIXES if (folder / f"{image_id}{s}").exists()]
             known = image.labels.get(tag)
             if tag == FINAL and known and self._is_duplicate(earlier, known.info, prepared, info):
-                return Submission(image_id, True, dict(known.info))
+                return Submission(image_id, True, dict(known.info), frozenset(prepared.facts.counts))
             for file in earlier:
                 self._keep(file, image_id, tag, REPLACED)
             if prepared.changes:
@@ -229,7 +236,7 @@ class Rep3DDatastore(Registry):
             self.label_facts.save()
         if tag == FINAL:
             self._compare(image_id, folder / name)
-        return Submission(image_id, False, dict(info))
+        return Submission(image_id, False, dict(info), frozenset(prepared.facts.counts))
 
     def _is_duplicate(
         self, earlier: list[Path], known: Mapping[str, Any], prepared: PreparedLabel, info: Mapping[str, Any]
@@ -252,7 +259,7 @@ class Rep3DDatastore(Registry):
         return {"model": kept.get("model"), "version": kept.get("version")} if kept else None
 
     def keep_prediction(self, image_id: str, file: Path, facts: Mapping[str, Any]) -> None:
-        """Keeps a prediction for an image of this folder, to compare the submission with; 404 for an unknown image.
+        """Keeps a prediction for an image of this folder, to compare the submission with; NotFoundError for another.
 
         Args:
             image_id: the image.
@@ -293,14 +300,14 @@ class Rep3DDatastore(Registry):
             threading.Thread(target=compare, args=(stamp,), name=f"compare {image_id}", daemon=True).start()
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Adds facts to an image; 404 where there is none of that id."""
+        """Adds facts to an image; NotFoundError where there is none of that id."""
         with self._guard:
             self._refuse_if_read_only()
             self._image(image_id).image.info.update(_checked_info(info))
             self._update_datastore_file()
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Adds facts to a label; 404 where there is none. Who made it, when and from what stays as it was recorded."""
+        """Adds facts to a label; NotFoundError where there is none. Who made it, when and from what is not changed."""
         facts = {key: value for key, value in _checked_info(info).items() if key not in (*_OURS, *_RECORDED)}
         with self._guard:
             self._refuse_if_read_only()
@@ -310,7 +317,7 @@ class Rep3DDatastore(Registry):
     # What is removed ----------------------------------------------------------------------------------------
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Takes a label away, into the history; 404 where there is none."""
+        """Takes a label away, into the history; NotFoundError where there is none."""
         with self._guard:
             self._refuse_if_read_only()
             self._label(label_id, label_tag)
@@ -322,7 +329,7 @@ class Rep3DDatastore(Registry):
             self._update_datastore_file()
 
     def remove_image(self, image_id: str) -> None:
-        """Takes an image and its labels away, into the folder of removed cases; 404 where there is none of that id."""
+        """Takes an image and its labels away, into the folder of removed cases; NotFoundError for another id."""
         with self._guard:
             self._refuse_if_read_only()
             image = self._image(image_id)
@@ -350,14 +357,15 @@ class Rep3DDatastore(Registry):
 def _with_shown_name(message: str, file: Path, shown: str) -> str:
     """A message without the name of a temporary file, which says nothing to the client."""
     converted = split_suffix(file.name, LABEL_SUFFIXES)[0] + ".nii.gz"
-    return message.replace(file.name, shown).replace(converted, shown)
+    words = message.replace(file.name, shown).replace(converted, shown)
+    return words[:1].upper() + words[1:]
 
 
 def _checked_info(info: dict[str, Any] | None) -> dict[str, Any]:
     if not isinstance(info or {}, dict):
-        raise HTTPException(422, f"params: expected a JSON object, got {type(info).__name__}")
+        raise RequestError(f"params must be a JSON object, not {type(info).__name__}.")
     try:  # as the registry reads its own file, where it lies deeper: what it could not read would make all unreadable
         from_json("[" * _DEPTH + json.dumps(info, default=str) + "]" * _DEPTH)
     except (ValueError, RecursionError) as error:
-        raise HTTPException(422, f"params: expected facts that can be stored as JSON ({error})") from error
+        raise RequestError(f"params cannot be stored as JSON ({error}).") from error
     return dict(info or {})

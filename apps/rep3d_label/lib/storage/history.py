@@ -12,8 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
+from lib.errors import NotFoundError
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.reasons import UNKNOWN
 from lib.names import split_suffix
@@ -89,7 +88,7 @@ class LabelHistory:
         """The file of an entry, and what is known about it.
 
         Raises:
-            HTTPException: 404 where there is none of that name.
+            NotFoundError: where there is none of that name.
         """
         folder = self.folder(image_id)
         facts = next((known for known in self.entries(image_id) if known["entry"] == entry), None)
@@ -97,10 +96,7 @@ class LabelHistory:
         candidates = [] if facts is None else [folder / f"{entry}{suffix}" for suffix in LABEL_SUFFIXES]
         files = [file for file in candidates if file.is_file()]
         if facts is None or not files:
-            raise HTTPException(
-                404,
-                f"history: image {image_id!r} has no earlier label {entry[:200]!r}. See /rep3d/cases/{{id}}/history.",
-            )
+            raise NotFoundError(f"Image {image_id} has no earlier label {entry[:200]!r}.")
         return files[0], facts
 
 

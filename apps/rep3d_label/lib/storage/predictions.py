@@ -12,7 +12,8 @@ from lib.labels.facts import Stamp, file_stamp
 from lib.paths import copy_whole, utc_now
 from rep3d.errors import LabelError
 from rep3d.evaluation.metrics import dice_per_label
-from rep3d.imaging.volumes import read_label, same_grid
+from rep3d.imaging.grid import same_grid
+from rep3d.imaging.nifti import read_label
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["Predictions"]

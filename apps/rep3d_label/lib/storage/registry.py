@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydantic_core import from_json
 
+from lib.errors import ConflictError, NotFoundError
 from lib.names import split_suffix
 from rep3d.data.cases import Case
 from rep3d.errors import DamagedFileError
-from rep3d.imaging.volumes import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "images_folder"]
@@ -113,10 +113,16 @@ class Registry(LocalDatastore):
             return super().get_unlabeled_images(label_tag, labels)
 
     def image_file(self, image_id: str) -> Path:
-        """The file of an image; 404 where there is none of that id."""
+        """The file of an image; NotFoundError where there is none of that id."""
         with self._guard:
             self._image(image_id)
             return Path(self.get_image_uri(image_id))
+
+    def label_file(self, image_id: str, tag: str) -> Path:
+        """The file of an image's label; 404 where there is no such image or label."""
+        with self._guard:
+            self._label(image_id, tag)
+            return Path(self.get_label_uri(image_id, tag))
 
     def labelled_cases(self) -> list[Case]:
         """The cases with a final label, by id."""
@@ -138,7 +144,7 @@ class Registry(LocalDatastore):
             yield CaseFiles(id_, images / f"{id_}{suffix}", label, dict(final.info) if final else {}, tuple(found))
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """What is known about an image; 404 where there is none of that id."""
+        """What is known about an image; NotFoundError where there is none of that id."""
         self._image(image_id)
         info: dict[str, Any] = super().get_image_info(image_id)
         info.pop("id", None)  # MONAI Label puts these facts over those of a sample, and adds to "strategy"
@@ -147,12 +153,12 @@ class Registry(LocalDatastore):
         return info
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """What is known about a label; 404 where there is none."""
+        """What is known about a label; NotFoundError where there is none."""
         self._label(label_id, label_tag)
         return super().get_label_info(label_id, label_tag)
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """A ZIP file of the labelled cases, which the caller removes; 404 where there is none.
+        """A ZIP file of the labelled cases, which the caller removes; NotFoundError where there is none.
 
         Written without the guard (the stock method's reading of all volumes would make every other request wait).
         """
@@ -160,9 +166,7 @@ class Registry(LocalDatastore):
             cases = self.labelled_cases()
             facts = self._datastore.model_dump_json(exclude={"base_path"})
         if not cases:
-            raise HTTPException(
-                404, "dataset: expected at least one image with a final label, got none. Submit one first."
-            )
+            raise NotFoundError("No image has a label yet, so there is no data set to download. Submit one first.")
         handle, name = tempfile.mkstemp(suffix=".zip")
         try:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
@@ -189,15 +193,13 @@ class Registry(LocalDatastore):
         with self._guard:
             found = self._datastore.objects.get(image_id)
         if found is None:
-            raise HTTPException(
-                404, f"image: expected the id of an image in the studies folder, got {image_id[:200]!r}"
-            )
+            raise NotFoundError(f"There is no image {image_id[:200]!r} in the studies folder.")
         return found
 
     def _label(self, label_id: str, tag: str) -> DataModel:
         found = self._image(label_id).labels.get(tag)
         if found is None:
-            raise HTTPException(404, f"label: image {label_id!r} has no label with the tag {tag[:200]!r}")
+            raise NotFoundError(f"Image {label_id} has no label with the tag {tag[:200]!r}.")
         return found
 
     # How the list is read and written -----------------------------------------------------------------------
@@ -282,4 +284,4 @@ class Registry(LocalDatastore):
 
     def _refuse_if_read_only(self) -> None:
         if not self._may_write:
-            raise HTTPException(409, "studies folder: only the server writes to it, this process may read only")
+            raise ConflictError("Only the server writes to the studies folder; this process may read only.")

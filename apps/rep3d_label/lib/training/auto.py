@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException
-
 from rep3d.errors import Rep3DError
 from rep3d.json_file import JsonFile, json_object
 
@@ -92,9 +90,8 @@ class AutoTrain:
         model = max(due, key=lambda name: due[name])
         try:
             self._start(model)
-        except (HTTPException, Rep3DError) as error:
-            words = error.detail if isinstance(error, HTTPException) else error
-            logger.warning("training of %s was due after %d labels, but was refused: %s", model, due[model], words)
+        except Rep3DError as error:
+            logger.warning("training of %s was due after %d labels, but was refused: %s", model, due[model], error)
             if not self._runs():
                 self._refused[model] = due[model]  # until the next label: it may be what was missing
             return None

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lib.boot.setup import ModelSetup
 from lib.labels.submission import described_values
 from lib.models.served import ServedModel
-from lib.storage.datastore import Rep3DDatastore
+from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.storage.registry import FINAL
 from rep3d.data.cases import Case
 from rep3d.errors import LabelError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
-from rep3d.imaging.volumes import check_grid, check_values, label_counts, read_label, stored_grid
+from rep3d.imaging.labels import check_grid, check_values, label_counts
+from rep3d.imaging.nifti import read_label, stored_grid
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore
@@ -63,11 +64,16 @@ def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any]) -> str | No
     check_grid(grid, stored_grid(case.image), case.label.name, case.image.name)
     found = set(label_counts(values)) - {0}
     check_values(found - set(setup.other_values), setup.labels, case.label.name)
+    if _teaches(setup, found, info):
+        return None
+    return f"Its label says nothing about {', '.join(setup.labels)}."
+
+
+def _teaches(setup: ModelSetup, values: Collection[int], info: Mapping[str, Any]) -> bool:
+    found = set(values) - {0}
     if found & set(setup.labels.values()) or set(described_values(info)) & set(setup.labels):
-        return None
-    if not found and not setup.other_values:
-        return None
-    return f"its label says nothing about {', '.join(setup.labels)}"
+        return True
+    return not found and not setup.other_values
 
 
 def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
@@ -81,18 +87,16 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
         except Rep3DError as error:
             reason = str(error)
         except OSError as error:  # the file was replaced or removed meanwhile
-            reason = str(LabelError(f"{case.label.name}: it could not be read ({error.strerror})"))
+            reason = str(LabelError(f"{case.label.name} could not be read ({error.strerror})."))
         if reason:
             logger.warning("training: case %s left out: %s", case.id, reason)
             skipped[case.id] = reason
     return LabelledCases(cases, hashes, skipped)
 
 
-def models_taught(served: Mapping[str, ServedModel], datastore: Rep3DDatastore, image: str) -> list[str]:
-    """The models that the final label of an image says something to."""
-    cases = [case for case in datastore.labelled_cases() if case.id == image]
-    info = datastore.get_label_info(image, FINAL) if cases else {}
-    return [name for name, model in served.items() if cases and case_for(model.setup, cases[0], info) is None]
+def models_taught(served: Mapping[str, ServedModel], accepted: Submission) -> list[str]:
+    """The models that a label says something to, by what was found in it when it came."""
+    return [name for name, model in served.items() if _teaches(model.setup, accepted.values, accepted.info)]
 
 
 def split_cases(setup: ModelSetup, versions: VersionStore, found: LabelledCases) -> Split:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import psutil
-from fastapi import HTTPException
 from monailabel.endpoints import train
 from monailabel.utils.async_tasks.utils import processes, stop_background_task, tasks
 
+from lib.errors import BusyError, ConflictError
 from lib.names import known
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.auto import AutoTrain
@@ -43,7 +43,7 @@ class TrainingControl:
         self._starting = threading.Lock()
 
     def task(self, model: str) -> Rep3DTrainTask:
-        """The train task of a model; 404 where there is none."""
+        """The train task of a model; NotFoundError where there is none."""
         return known("model", model, self._trainers)
 
     def runs(self) -> bool:
@@ -60,15 +60,14 @@ class TrainingControl:
             MONAI Label's description of the task.
 
         Raises:
-            HTTPException: 404 for an unknown model, 409 while a training runs.
+            NotFoundError: for an unknown model.
+            ConflictError: while a training runs.
             Rep3DError: see :meth:`lib.training.task.Rep3DTrainTask.check`.
         """
         task = self.task(model)
         with self._starting:
             if self.runs():
-                raise HTTPException(
-                    409, "a training is running already: wait for its end, or stop it with DELETE /train/"
-                )
+                raise ConflictError("A training is running already. Wait until it has ended, or stop it.")
             request = task.check(params, self._datastore)
             task.announce(request, self._datastore)
             self._auto_train.began(model)
@@ -90,6 +89,9 @@ class TrainingControl:
 
         Returns:
             MONAI Label's description of the task; None where none runs.
+
+        Raises:
+            BusyError: if it could not be stopped in time.
         """
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline:
@@ -105,7 +107,7 @@ class TrainingControl:
                         self.task(stopped["request"]["model"]).record_stop()
                         return dict(stopped)
             time.sleep(0.05)
-        raise HTTPException(503, "the training neither began nor ended: ask again in a moment")
+        raise BusyError("The training is just beginning or ending. Try again in a moment.")
 
 
 def _as_the_driver_counts(gpus: tuple[int | str, ...]) -> str:

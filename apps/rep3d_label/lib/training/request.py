@@ -27,8 +27,9 @@ class TrainRequest:
     Attributes:
         settings: how to train.
         score_minutes: how long to score unlabelled images after publication; 0 for not at all.
-        resume: True to go on with the run that was stopped or interrupted, whatever else is asked for; False to begin
-            anew; ``"auto"`` to go on with it if it is the same training, of the same cases from the same version.
+        resume: what becomes of a run that was stopped or interrupted. True: go on with it, whatever else is asked for.
+            False: begin anew and discard it. ``"auto"``: go on with it if it is the same training, of the same cases
+            from the same version; else begin anew and set it aside, from where True still finds it.
     """
 
     settings: TrainSettings
@@ -57,17 +58,17 @@ class TrainRequest:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ConfigError(
-                f"training: expected settings among {sorted(known | {'score_minutes', 'resume', 'multi_gpu'})}, "
-                f"got {unknown}"
+                f"There is no training setting {', '.join(unknown)[:200]}. Choose among "
+                f"{', '.join(sorted(known | {'score_minutes', 'resume', 'multi_gpu'}))}."
             )
         if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 <= minutes <= 1e5:
-            raise ConfigError(f"score_minutes: expected a number from 0 to 100000, got {minutes!r}")
+            raise ConfigError(f"score_minutes must be a number from 0 to 100000, not {minutes!r}.")
         if not any(resume is choice or resume == choice == "auto" for choice in RESUME):
-            raise ConfigError(f"resume: expected true, false or 'auto', got {resume!r}")
+            raise ConfigError(f"resume must be true, false or 'auto', not {resume!r}.")
         if values.get("preset", defaults.preset) != defaults.preset:
             raise ConfigError(
-                f"preset: expected {defaults.preset!r}, with which this server runs, got {values['preset']!r}. "
-                f"Start the server with --conf preset, in a folder without a published model."
+                f"This server trains networks of the preset {defaults.preset}, not {values['preset']!r}. For another, "
+                f"start a server with --conf preset, in a folder without a published model."
             )
         if len(devices) > 1:
             values["gpus"] = devices
@@ -102,7 +103,7 @@ def _devices(multi_gpu: Any, gpus: Any) -> list[str]:
     how many.
     """
     if not isinstance(multi_gpu, bool):
-        raise ConfigError(f"multi_gpu: expected true or false, got {multi_gpu!r}")
+        raise ConfigError(f"multi_gpu must be true or false, not {multi_gpu!r}.")
     if gpus in (None, "", "all"):
         return parse_gpus("all") if multi_gpu and torch.cuda.device_count() > 1 else []
     if isinstance(gpus, int) and not isinstance(gpus, bool):
@@ -110,5 +111,5 @@ def _devices(multi_gpu: Any, gpus: Any) -> list[str]:
     elif isinstance(gpus, (list, tuple)):
         gpus = ",".join(map(str, gpus))
     if not isinstance(gpus, str) or not gpus:
-        raise ConfigError(f"gpus: expected 'all', numbers such as '0,1', or how many, got {gpus!r}")
+        raise ConfigError(f"gpus must be 'all', numbers such as '0,1', or how many, not {gpus!r}.")
     return parse_gpus(gpus)

@@ -16,7 +16,7 @@ from typing import Any
 
 from lib.active.scoring import score_unlabelled
 from lib.models.served import ServedModel
-from lib.paths import utc_now
+from lib.paths import ModelWorkspace, utc_now
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.cases import LabelledCases, case_weights, find_cases, split_cases
 from lib.training.request import TrainRequest
@@ -32,9 +32,19 @@ from rep3d.training.head import with_labels
 from rep3d.training.train import TrainProgress, train
 from rep3d.versions.record import VersionRecord
 
-__all__ = ["TrainRun", "resumable_run", "run_file"]
+__all__ = ["TrainRun", "changes_since", "interrupted_run", "resumable_run", "run_file"]
 
 logger = logging.getLogger(__name__)
+
+# Of ``run.json``, and what each part is to people.
+_PARTS = {
+    "request": "the settings",
+    "training": "the cases to train on",
+    "validation": "the held-out cases",
+    "hashes": "labels of its cases",
+    "start": "the published version",
+    "labels": "the label names or values",
+}
 
 
 def resumable_run(folder: Path) -> dict[str, Any] | None:
@@ -66,6 +76,30 @@ def _parsed(content: Any) -> dict[str, Any]:
     )
     json_object(run["request"], settings=dict)
     return run
+
+
+def interrupted_run(workspace: ModelWorkspace) -> dict[str, Any] | None:
+    """As :func:`resumable_run`, of the run that is there, else of the one that was set aside."""
+    return resumable_run(workspace.run) or resumable_run(workspace.run_set_aside)
+
+
+def changes_since(known: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
+    """Why an interrupted run cannot go on.
+
+    Args:
+        known: what it began with.
+        plan: the same, or a part of it, as it would be now.
+
+    Returns:
+        What to tell, and to do; None where nothing has changed.
+    """
+    changed = [words for key, words in _PARTS.items() if key in plan and known.get(key) != plan[key]]
+    if not changed:
+        return None
+    return (
+        f"The interrupted training cannot go on, because what it began with has changed since: {', '.join(changed)}. "
+        f"Start a new one (resume: false)."
+    )
 
 
 class TrainRun:
@@ -156,9 +190,13 @@ class TrainRun:
 
     def _ask_again(self) -> None:
         """Asks for what the interrupted run was asked for; a head that begins anew depends on its seed."""
+        aside = self._setup.workspace.run_set_aside
+        if resumable_run(self._folder) is None and resumable_run(aside) is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            aside.rename(self._folder)
         known = resumable_run(self._folder)
         if known is None:
-            raise TrainingError("resume: expected a training that was stopped or interrupted, got none to resume")
+            raise TrainingError("There is no stopped or interrupted training to resume.")
         self._request = dataclasses.replace(TrainRequest.from_dict(known["request"]), resume=True)
 
     def _resumed_or_new(
@@ -177,30 +215,43 @@ class TrainRun:
             "labels": dict(self._setup.labels),
         }
         if known is not None and self._request.resume is not False:
-            others = sorted(key for key, value in plan.items() if known.get(key) != value)
-            if not others:
+            refusal = changes_since(known, plan)
+            if refusal is None:
                 return known, split
             if self._request.resume is True:
-                raise TrainingError(
-                    f"resume: expected what the interrupted training began with, but its {', '.join(others)} changed "
-                    f"since. Start a training with resume false, or without resume."
-                )
+                raise TrainingError(refusal)
+            self._set_aside(known)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         run = {"id": uuid.uuid4().hex, "started": utc_now(), **plan}
         run_file(self._folder).write(run)
         return run, split
 
+    def _set_aside(self, known: Mapping[str, Any]) -> None:
+        """Makes room for another training without deleting what could still be resumed, and says so."""
+        aside = self._setup.workspace.run_set_aside
+        earlier = resumable_run(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        self._folder.rename(aside)
+        words = (
+            f"The interrupted training of {known['started']} on {len(known['training'])} cases was set aside for this "
+            f"one. It can be resumed (resume: true) until another version is published."
+        )
+        if earlier is not None:
+            words += f" The one of {earlier['started']}, which had been set aside before, was discarded."
+        logger.warning("%s", words)
+        self._status.update({"set_aside": words})
+
     def _check(self, split: Split, found: LabelledCases) -> None:
         if split.training:
             return
         if split.validation:
             raise NoCasesError(
-                f"training: expected at least one case to train on, but all {len(split.validation)} labelled cases are "
-                f"held out to validate ({', '.join(split.validation[:5])}), for ever. Submit another label."
+                f"No case is left to train on: all {len(split.validation)} labelled cases are held out for validation "
+                f"({', '.join(split.validation[:5])}), for ever. Submit another label."
             )
-        reasons = dict(found.skipped)
-        raise NoCasesError(f"training: expected at least one usable labelled case, got none: {reasons or 'no labels'}")
+        reasons = "; ".join(f"{id_}: {reason}" for id_, reason in found.skipped.items()) or "there are no labels"
+        raise NoCasesError(f"No labelled case can be trained on: {reasons}")
 
     def _made_by(self, run: str) -> VersionRecord | None:
         """The version that this run made before it was interrupted."""
@@ -310,6 +361,7 @@ class TrainRun:
             try:
                 versions.publish(made.version, "training", decision["reason"], instead_of=made.compared_with)
                 logger.info("published %s", made.version)
+                shutil.rmtree(self._setup.workspace.run_set_aside, ignore_errors=True)  # it began from another version
             except VersionError:
                 now = versions.published()
                 decision.update(published=False, reason=f"kept: {now} was published while this one was being measured")

@@ -15,7 +15,7 @@ from typing import Any
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
-from rep3d.errors import ImageError
+from rep3d.errors import ImageError, OutOfMemoryError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
 from rep3d.json_file import JsonFile, json_object
@@ -77,7 +77,7 @@ class VersionScores:
                     file = Path(folder) / "found.nii.gz"
                     try:
                         predictor.segment(case.image, file)
-                    except ImageError as error:
+                    except (ImageError, OutOfMemoryError) as error:
                         logger.warning("validation: case %s left out: %s", case.id, error)
                         continue
                     dice = dice_of_files(file, case.label, self._labels)

@@ -71,6 +71,7 @@ class TrainStatus:
             "validation_cases": 0,
             "validation_kind": None,
             "head": None,
+            "set_aside": None,
             "skipped": {},
             "process": dict(process) if process else None,
             "error": None,
@@ -163,13 +164,13 @@ def read_status(path: Path, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any
     ended = {**status, "phase": "interrupted", "eta_seconds": None}
     last = tasks[-1] if tasks else None
     if last is None:
-        return {**ended, "error": "the server ended while this training ran"}
+        return {**ended, "error": "The server ended while this training ran."}
     if last["status"] == "STOPPED":
-        return {**ended, "phase": "stopped", "error": "stopped on request"}
+        return {**ended, "phase": "stopped", "error": "Stopped on request."}
     process = status.get("process")
     if last["status"] in ALIVE and (process is None or _runs(process)):
         return status
     lines = list(last.get("details") or [])
-    words = f"the training process ended without a result; its last line: {lines[-1] if lines else 'none'}"
+    words = f"The training process ended without a result. Its last line: {lines[-1] if lines else 'none'}"
     # Before it said that it had begun there was nothing to interrupt: it could not start.
     return {**ended, "phase": "interrupted" if process else "error", "error": words}

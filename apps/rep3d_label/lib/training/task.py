@@ -14,13 +14,14 @@ from typing import Any
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
 
+from lib.errors import in_words
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.request import TrainRequest
-from lib.training.run import TrainRun, resumable_run
+from lib.training.run import TrainRun, changes_since, interrupted_run, resumable_run
 from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status, status_file
 from lib.training.watch import watch_server
-from rep3d.errors import NoCasesError, Rep3DError, VersionError
+from rep3d.errors import NoCasesError, VersionError
 
 __all__ = ["Rep3DTrainTask", "TrainRequest"]
 
@@ -78,17 +79,21 @@ class Rep3DTrainTask(TrainTask):
         Raises:
             ConfigError: for settings that are not possible.
             NoCasesError: without any final label.
-            VersionError: if there is nothing to resume.
+            VersionError: if there is nothing to resume, or it can no longer be resumed.
             CheckpointError: if the published model, from which training would begin, is damaged.
         """
         parsed = self.parse(request)
         if not datastore.get_labeled_images():
-            raise NoCasesError(
-                "training: expected at least one labelled case, got none. Submit a label (tag 'final') first."
-            )
-        if parsed.resume is True and resumable_run(self._workspace.run) is None:
-            raise VersionError("resume: expected a training that was stopped or interrupted, got none to resume")
-        self._served.versions.published()
+            raise NoCasesError("There is no label to learn from yet. Submit a label (tag 'final') first.")
+        published = self._served.versions.published()
+        if parsed.resume is True:
+            known = interrupted_run(self._workspace)
+            if known is None:
+                raise VersionError("There is no stopped or interrupted training to resume. Start a new one.")
+            # What takes longer to compare is compared by the training itself, and told in its status.
+            refusal = changes_since(known, {"start": published, "labels": dict(self._served.setup.labels)})
+            if refusal is not None:
+                raise VersionError(refusal)
         return parsed
 
     def announce(self, request: TrainRequest, datastore: Rep3DDatastore) -> None:
@@ -111,7 +116,7 @@ class Rep3DTrainTask(TrainTask):
         if status and status.get("phase") not in FINISHED_PHASES:
             stopped = TrainStatus(self._workspace.train_status)
             stopped.take_up(status, status["iterations"])
-            stopped.update({**status, "phase": "stopped", "eta_seconds": None, "error": "stopped on request"})
+            stopped.update({**status, "phase": "stopped", "eta_seconds": None, "error": "Stopped on request."})
 
     def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
         """Trains, measures, publishes what is better, scores; see :class:`lib.training.run.TrainRun`."""
@@ -122,6 +127,5 @@ class Rep3DTrainTask(TrainTask):
         try:
             return TrainRun(self._served, self.parse(request), datastore, status, before)()
         except Exception as error:
-            words = str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"
-            status.update({"phase": "error", "eta_seconds": None, "error": words})
+            status.update({"phase": "error", "eta_seconds": None, "error": in_words(error)})
             raise

@@ -16,7 +16,7 @@ __all__ = ["GONE", "watch_server"]
 
 logger = logging.getLogger(__name__)
 
-GONE = "its server is gone, so this training was ended"
+GONE = "The server is gone, so this training was ended."
 _SECONDS = 0.5
 
 

@@ -1,80 +1,29 @@
-"""The server's answers as typed values, and the checks that turn its JSON into them.
+"""What a server says about itself, about a sample, a segmentation and a label that was sent, as typed values.
 
-The JSON comes from MONAI Label 0.8.5 (`/info/`, `/train/`, `/scoring/`, `/datastore/`) with what the Rep3D Label app
-adds. A key that the client relies on is checked here, once, so that nothing else has to guess what is in a dictionary.
+The JSON comes from MONAI Label 0.8.5 with what the Rep3D Label app adds. What the client relies on is checked here,
+once, so that nothing else has to guess what is in a dictionary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..errors import BadAnswer, WrongAppError
-from .answers_train import (
-    DONE,
-    ERROR,
-    IDLE,
-    RUNNING,
-    STOPPED,
-    SUBMITTED,
-    UNKNOWN,
-    TaskStatus,
-    TrainStatus,
-    parse_task,
-    parse_train,
-)
-from .answers_values import descriptions, integer, mapping, text
+from ..labels import Code, Label
+from .answers_values import descriptions, integer, mapping, number, numbers_of, text, texts
 
 __all__ = [
-    "DONE",
-    "ERROR",
-    "IDLE",
-    "RUNNING",
-    "STOPPED",
-    "SUBMITTED",
-    "UNKNOWN",
-    "CaseEntry",
-    "Datastore",
-    "Code",
-    "InferResult",
-    "LabelTerm",
     "ModelInfo",
     "Sample",
+    "SegmentationFacts",
     "ServerInfo",
     "SubmittedLabel",
-    "TaskStatus",
-    "TrainStatus",
-    "parse_case_list",
     "parse_info",
-    "parse_task",
-    "parse_train",
+    "parse_sample",
+    "parse_segmentation",
+    "parse_submitted",
 ]
-
-
-@dataclass(frozen=True)
-class Code:
-    """A term of a terminology such as SNOMED CT: code, scheme, and meaning in words."""
-
-    value: str
-    scheme: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class LabelTerm:
-    """What a label stands for.
-
-    Attributes:
-        colour: Red, green, blue from 0 to 255; None if the server gives none.
-        category, type, modifier, region: Codes; None where there is none.
-    """
-
-    colour: tuple[int, int, int] | None = None
-    category: Code | None = None
-    type: Code | None = None
-    modifier: Code | None = None
-    region: Code | None = None
 
 
 @dataclass(frozen=True)
@@ -84,25 +33,17 @@ class ModelInfo:
     Attributes:
         name: Name.
         description: One line.
-        raw: MONAI Label's own dictionary about it.
-        labels: Foreground label names and their voxel values, in the order of the values.
-        terms: Label name -> what it stands for, for the labels that the server knows a term of.
+        labels: Its labels, in the order of their values.
         version: Version of the published model, None before the first training.
         error: Why the published model cannot be used, "" if it can.
-        preset: Size of the network, "" if the server does not say.
-        notes: What the server's log says about its set-up, for an engineer.
         trainable: Whether it can be trained.
     """
 
     name: str
     description: str
-    raw: Mapping[str, object] = field(repr=False, default_factory=dict)
-    labels: Mapping[str, int] = field(default_factory=dict)
-    terms: Mapping[str, LabelTerm] = field(repr=False, default_factory=dict)
+    labels: tuple[Label, ...] = ()
     version: str | None = None
     error: str = ""
-    preset: str = ""
-    notes: tuple[str, ...] = ()
     trainable: bool = False
 
 
@@ -113,90 +54,97 @@ class ServerInfo:
     Attributes:
         name: Name of the app.
         version: Version of the app.
-        description: One line about the app.
-        labels: Foreground label names and their voxel values; the only source of these values for the client.
+        labels: All labels of its models and their voxel values, which no two of them share.
         models: Models by name; without "rep3d" while no model has been published, if the server leaves it out then.
         strategies: Strategies that choose the next sample, name -> description.
         default_model: The model that the server serves by default.
         default_strategy: The strategy that the server uses where none is named, "" if it does not say.
-        trainers: Models that can be trained, name -> description.
-        scoring: Scoring methods, name -> description.
-        published_version: Version of the published model, None before the first training.
-        model_error: Why the published model cannot be used, "" if it can.
-        device: Device that the server computes on, such as "cuda" or "cpu"; "" if it does not say.
+        device, device_name: What the server computes on, such as "cuda" and "NVIDIA H100"; "" if it does not say.
         total: Images in the data store.
         completed: Images with a final label.
-        label_tags: Number of labels per tag.
-        train_stats: Per trainer, the server's own numbers about its latest training.
-        raw: The whole answer.
+        published_version, model_error: Of the default model, see `ModelInfo`.
     """
 
     name: str
     version: str
-    description: str
     labels: Mapping[str, int]
     models: Mapping[str, ModelInfo]
     strategies: Mapping[str, str]
     default_model: str
-    trainers: Mapping[str, str]
-    scoring: Mapping[str, str]
-    published_version: str | None
-    model_error: str
+    default_strategy: str
     device: str
+    device_name: str
     total: int
     completed: int
-    label_tags: Mapping[str, int]
-    train_stats: Mapping[str, Mapping[str, object]] = field(repr=False)
-    raw: Mapping[str, object] = field(repr=False)
-    default_strategy: str = ""
+    published_version: str | None
+    model_error: str
+
+    def labels_of(self, model: str) -> tuple[Label, ...]:
+        """Return the labels of a model, in the order of their values; none for a model that is not offered."""
+        known = self.models.get(model)
+        return known.labels if known else ()
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The image to be labelled next: its id, a name to show, and the server's dictionary about it."""
+    """An image to be labelled.
+
+    Attributes:
+        id, name: The server's id of it, and what to show.
+        strategy: The strategy that chose it, "" if the user did.
+        reason: Why, in words.
+        leased_until: Until when nobody else gets it, UTC, ISO 8601; "" if not known.
+    """
 
     id: str
     name: str
-    info: Mapping[str, object] = field(repr=False)
+    strategy: str = ""
+    reason: str = ""
+    leased_until: str = ""
 
 
 @dataclass(frozen=True)
-class InferResult:
-    """A segmentation: the file it was written to, and the server's numbers about it (volumes, uncertainty, seconds)."""
+class SegmentationFacts:
+    """What the server tells about a segmentation beside its voxels.
 
-    label_path: Path
-    params: Mapping[str, object]
+    Attributes:
+        labels: Names of the labels in the label map and their values.
+        version: Version of the model, "" if not known.
+        device: What computed it.
+        seconds: How long it took, None if not known.
+        confidence: Label name -> mean probability of its voxels, 0 to 1.
+        uncertainty: Mean uncertainty, None where it was not asked for.
+        missing: Labels that the model does not know.
+        note: What was not as usual, in words; "" if nothing.
+        uncertainty_error: Why there is no uncertainty map although one was asked for, "" if there is.
+    """
+
+    labels: Mapping[str, int]
+    version: str = ""
+    device: str = ""
+    seconds: float | None = None
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    uncertainty: float | None = None
+    missing: tuple[str, ...] = ()
+    note: str = ""
+    uncertainty_error: str = ""
 
 
 @dataclass(frozen=True)
 class SubmittedLabel:
-    """A label that the server has accepted; `answer` is all that it said about it."""
+    """A label that the server has accepted.
+
+    Attributes:
+        image_id: The image.
+        duplicate: Whether the server had exactly this label already.
+        remapped: Whether values were changed to the server's, by name.
+        resampled: Whether it was resampled onto the image.
+    """
 
     image_id: str
-    label_id: str
-    tag: str
-    answer: Mapping[str, object] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class CaseEntry:
-    """One image of the data store, the tags of its labels ("final", "original", ...) and what is recorded about it."""
-
-    id: str
-    tags: tuple[str, ...]
-    info: Mapping[str, object] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Datastore:
-    """The images on the server, sorted by id."""
-
-    name: str
-    cases: tuple[CaseEntry, ...]
-
-    def with_tag(self, tag: str) -> tuple[CaseEntry, ...]:
-        """Return the cases that have a label under this tag."""
-        return tuple(case for case in self.cases if tag in case.tags)
+    duplicate: bool = False
+    remapped: bool = False
+    resampled: bool = False
 
 
 def parse_info(answer: object, model: str) -> ServerInfo:
@@ -208,81 +156,72 @@ def parse_info(answer: object, model: str) -> ServerInfo:
 
     Raises:
         WrongAppError: The answer is another program's, or another MONAI Label app's.
-        BadAnswer: It is ours, but the label map in it is not usable.
+        BadAnswer: It is ours, but a label map in it is not usable.
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("models"), dict):
         raise WrongAppError(
-            "Expected a MONAI Label server with the Rep3D Label app, but the answer is not that of a MONAI Label "
-            "server. Check the address and the port."
+            "This is not a Rep3D Label server: it does not answer as MONAI Label does. Check the address and the port."
         )
     models, own = answer["models"], answer.get("rep3d")
     if not isinstance(own, dict):
         if model not in models:
             name, offered = text(answer.get("name")) or "without a name", ", ".join(map(str, models)) or "none"
             raise WrongAppError(
-                f"Expected a server with the Rep3D Label app, but this is the app '{name}' with the models: {offered}. "
-                "Start the server with the rep3d_label app, or enter another address."
+                f"This is a MONAI Label server with another app, '{name}' (models: {offered}). Start it with the app "
+                "rep3d_label, or enter another address."
             )
         own = {"labels": mapping(models[model]).get("labels")}
     default = text(own.get("default_model")) or model
-    stats, store, version = answer.get("train_stats"), mapping(answer.get("datastore")), own.get("version")
-    trainers = descriptions(answer.get("trainers"))
+    store, trainers = mapping(answer.get("datastore")), mapping(answer.get("trainers"))
+    labels = _parse_labels(own.get("labels"))
+    known = {
+        str(name): _parse_model(str(name), mapping(entry), own, default, str(name) in trainers)
+        for name, entry in models.items()
+    }
     return ServerInfo(
         name=text(answer.get("name")),
         version=text(answer.get("version")),
-        description=text(answer.get("description")),
-        labels=_parse_labels(own.get("labels")),
-        models={
-            str(name): _parse_model(str(name), mapping(entry), own, default, trainers) for name, entry in models.items()
-        },
+        labels={**labels, **{label.name: label.value for entry in known.values() for label in entry.labels}},
+        models=known,
         strategies=descriptions(answer.get("strategies")),
         default_model=default,
-        trainers=trainers,
-        scoring=descriptions(answer.get("scoring")),
-        published_version=None if version is None else str(version),
-        model_error=text(own.get("error")),
+        default_strategy=text(own.get("default_strategy")),
         device=text(own.get("device")),
+        device_name=text(own.get("device_name")),
         total=integer(store.get("total")) or 0,
         completed=integer(store.get("completed")) or 0,
-        label_tags={str(k): integer(v) or 0 for k, v in mapping(store.get("label_tags")).items()},
-        train_stats={str(k): mapping(v) for k, v in mapping(stats).items()},
-        raw=answer,
-        default_strategy=text(own.get("default_strategy")),
+        published_version=text(own.get("version")) or None,
+        model_error=text(own.get("error")),
     )
 
 
 def _parse_model(
-    name: str, entry: Mapping[str, object], own: Mapping[str, object], default: str, trainers: Mapping[str, str]
+    name: str, entry: Mapping[str, object], own: Mapping[str, object], default: str, trainable: bool
 ) -> ModelInfo:
     facts = mapping(mapping(own.get("models")).get(name))
     if not facts and name == default:
         facts = dict(own)
-    version, notes = facts.get("version"), facts.get("notes")
+    terms, colours = mapping(facts.get("terms")), mapping(facts.get("colours"))
     return ModelInfo(
         name=name,
         description=text(entry.get("description")),
-        raw=entry,
-        labels=_parse_labels(facts.get("labels")),
-        terms={str(label): _parse_term(term) for label, term in mapping(facts.get("terms")).items()},
-        version=None if version is None else str(version),
+        labels=tuple(
+            _parse_label(label, value, mapping(terms.get(label)), colours.get(label))
+            for label, value in _parse_labels(facts.get("labels")).items()
+        ),
+        version=text(facts.get("version")) or None,
         error=text(facts.get("error")),
-        preset=text(facts.get("preset")),
-        notes=tuple(map(str, notes)) if isinstance(notes, list) else (),
-        trainable=name in trainers,
+        trainable=trainable,
     )
 
 
-def _parse_term(term: object) -> LabelTerm:
-    """Read a term; a part of it that is not usable is left out, because a wrong code would be worse than none."""
-    known = mapping(term)
-    colour = known.get("colour")
-    codes = {key: _parse_code(known.get(key)) for key in ("category", "type", "modifier", "region")}
-    usable = isinstance(colour, list) and len(colour) == 3 and all(_is_byte(part) for part in colour)
-    return LabelTerm(tuple(colour) if usable else None, **codes)  # type: ignore[arg-type]
-
-
-def _is_byte(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+def _parse_label(name: str, value: int, term: Mapping[str, object], colour: object) -> Label:
+    """Read a label; a part of its term that is not usable is left out: a wrong code would be worse than none."""
+    shown = term.get("colour") if colour is None else colour
+    parts = tuple(shown) if isinstance(shown, list) else ()
+    usable = len(parts) == 3 and all(type(part) is int and 0 <= part <= 255 for part in parts)
+    codes = [_parse_code(term.get(key)) for key in ("category", "type", "modifier", "region")]
+    return Label(name, value, parts if usable else None, *codes)
 
 
 def _parse_code(code: object) -> Code | None:
@@ -294,33 +233,68 @@ def _parse_code(code: object) -> Code | None:
 
 
 def _parse_labels(labels: object) -> dict[str, int]:
-    """Check the label map: a wrong voxel value here would mislabel every case, so nothing is guessed."""
-    expected = "Expected label names with whole voxel values above 0 from the server, each value once"
+    """Check a label map: a wrong voxel value here would mislabel every case, so nothing is guessed."""
+    problem = "The server's labels cannot be used: expected names with whole voxel values above 0, each value once"
     todo = "Check the task of the server's app."
     if labels is None:
         return {}
     if not isinstance(labels, dict):
-        raise BadAnswer(f"{expected}, got {str(labels)[:200]!r}. {todo}")
+        raise BadAnswer(f"{problem}, got {str(labels)[:200]!r}. {todo}")
     for name, value in labels.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BadAnswer(f"{expected}, got {value!r} for '{name}'. {todo}")
+        if type(value) is not int or value < 1:
+            raise BadAnswer(f"{problem}, got {value!r} for '{name}'. {todo}")
     if len(set(labels.values())) != len(labels):
-        raise BadAnswer(f"{expected}, got {labels}. {todo}")
+        raise BadAnswer(f"{problem}, got {labels}. {todo}")
     return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
-def parse_case_list(answer: object) -> Datastore:
-    """Read the answer of `/datastore/?output=all`.
+def parse_sample(answer: object, strategy: str) -> Sample:
+    """Read the answer of `/activelearning/STRATEGY`.
 
     Raises:
-        BadAnswer: It does not list objects.
+        BadAnswer: It names no image.
     """
-    objects = mapping(answer).get("objects")
-    if not isinstance(objects, dict):
-        raise BadAnswer(f"Expected the list of images of the data store, got {str(answer)[:200]!r}.")
-    cases = []
-    for name in sorted(objects):
-        entry = mapping(objects[name])
-        info = mapping(mapping(entry.get("image")).get("info"))
-        cases.append(CaseEntry(str(name), tuple(sorted(map(str, mapping(entry.get("labels"))))), info))
-    return Datastore(text(mapping(answer).get("name")), tuple(cases))
+    known = mapping(answer)
+    if not isinstance(known.get("id"), str) or not known["id"]:
+        raise BadAnswer(f"The server did not say which image comes next: {str(answer)[:200]!r}. Look at its log.")
+    id_ = str(known["id"])
+    return Sample(
+        id=id_,
+        name=text(known.get("name")) or id_,
+        strategy=text(known.get("used_strategy")) or strategy,
+        reason=text(known.get("reason")),
+        leased_until=text(known.get("leased_until")),
+    )
+
+
+def parse_segmentation(answer: object) -> SegmentationFacts:
+    """Read what comes with a label map.
+
+    Raises:
+        BadAnswer: It does not say what the values of the label map mean.
+    """
+    known = mapping(answer)
+    names = known.get("label_names")
+    if not isinstance(names, dict) or not all(type(value) is int and value > 0 for value in names.values()):
+        raise BadAnswer(f"The server did not say which label has which value: {names!r}. Look at its log.")
+    return SegmentationFacts(
+        labels=names,
+        version=text(known.get("version")),
+        device=text(known.get("device")),
+        seconds=number(mapping(known.get("latencies")).get("total")),
+        confidence=numbers_of(known.get("confidence")),
+        uncertainty=number(known.get("uncertainty")),
+        missing=texts(known.get("missing_labels")),
+        note=text(known.get("fallback")),
+    )
+
+
+def parse_submitted(answer: object, image_id: str) -> SubmittedLabel:
+    """Read the answer to a label that was sent.
+
+    Raises:
+        BadAnswer: It is no confirmation.
+    """
+    if not isinstance(answer, dict):
+        raise BadAnswer(f"The server did not confirm the label: {str(answer)[:200]!r}. Look at its log.")
+    return SubmittedLabel(image_id, *(bool(answer.get(key)) for key in ("duplicate", "remapped", "resampled")))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import BadAnswer
-from .answers_values import mapping, number, text
+from .answers_values import mapping, number, numbers_of, text, texts
 
 __all__ = [
     "Case",
@@ -35,23 +35,25 @@ class Case:
         time: When, UTC, ISO 8601, "" if not known.
         lease: Who works on it now; None if nobody does.
         score: How unsure the published model is about it, None while not known.
-        raw: The server's whole answer about it.
+        dice: Mean agreement of the final label with the model's segmentation, None where that is not known.
+        role: What it is used for, "training" or "validation"; "" if not known.
     """
 
     id: str
     state: str
-    tags: tuple[str, ...]
-    labels: Mapping[str, float | None] | None
-    author: str
-    time: str
-    lease: Lease | None
-    score: float | None
-    raw: Mapping[str, object] = field(repr=False)
+    tags: tuple[str, ...] = ()
+    labels: Mapping[str, float | None] | None = None
+    author: str = ""
+    time: str = ""
+    lease: Lease | None = None
+    score: float | None = None
+    dice: float | None = None
+    role: str = ""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """An image that is lent to one annotator: its id, whom to, and from when until when (UTC, ISO 8601)."""
+    """An image that is reserved for one annotator: its id, for whom, and from when until when (UTC, ISO 8601)."""
 
     image_id: str
     user: str
@@ -64,20 +66,18 @@ class HistoryEntry:
     """The current label of an image, or an earlier one.
 
     Attributes:
-        entry: Name by which an earlier label is downloaded or restored; None for the current one.
+        entry: Name by which an earlier label is fetched or restored; None for the current one.
         tag: Its tag.
         author: Who made it, "" if not known.
         time: When it was submitted, "" if not known.
         reason: "current", or why it is in the history: "replaced", "removed", "original".
-        raw: The server's whole answer about it.
     """
 
     entry: str | None
-    tag: str
-    author: str
-    time: str
-    reason: str
-    raw: Mapping[str, object] = field(repr=False)
+    tag: str = ""
+    author: str = ""
+    time: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,11 @@ class DicomUpload:
         images: Ids of the images that came in.
         known: Ids of images that the server had already, made of the same series before; they were not made again.
         failed: (source, reason) of each series that cannot be used.
-        folder: Folder below the studies folder that keeps the DICOM files, "" if it keeps none.
-        raw: The whole answer.
     """
 
     images: tuple[str, ...]
-    known: tuple[str, ...]
-    failed: tuple[tuple[str, str], ...]
-    folder: str
-    raw: Mapping[str, object] = field(repr=False)
+    known: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
 
 
 def parse_cases(answer: object) -> tuple[Case, ...]:
@@ -106,7 +102,7 @@ def parse_cases(answer: object) -> tuple[Case, ...]:
         BadAnswer: It is no list of cases.
     """
     if not isinstance(answer, list):
-        raise BadAnswer(f"Expected the list of cases, got {str(answer)[:200]!r}.")
+        raise BadAnswer(f"The server did not list its cases: {str(answer)[:200]!r}. Look at its log.")
     return tuple(parse_case(case) for case in answer)
 
 
@@ -118,19 +114,22 @@ def parse_case(answer: object) -> Case:
     """
     known = mapping(answer)
     if not isinstance(known.get("id"), str) or not isinstance(known.get("state"), str):
-        raise BadAnswer(f"Expected a case with its id and state, got {str(answer)[:200]!r}.")
-    labels, tags, lease = known.get("labels"), known.get("tags"), known.get("lease")
-    volumes = {str(name): number(mapping(label).get("ml")) for name, label in mapping(labels).items()}
+        raise BadAnswer(f"The server's answer names no case: {str(answer)[:200]!r}. Look at its log.")
+    labels, lease, dice = known.get("labels"), known.get("lease"), mapping(known.get("prediction")).get("dice")
+    scores = numbers_of(dice).values()
     return Case(
         id=text(known["id"]),
         state=text(known["state"]),
-        tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
-        labels=volumes if isinstance(labels, dict) else None,
+        tags=texts(known.get("tags")),
+        labels={str(name): number(mapping(label).get("ml")) for name, label in labels.items()}
+        if isinstance(labels, dict)
+        else None,
         author=text(known.get("author")),
         time=text(known.get("time")),
         lease=parse_lease({"image": known["id"], **lease}) if isinstance(lease, dict) else None,
         score=number(known.get("score")),
-        raw=known,
+        dice=sum(scores) / len(scores) if scores else number(dice),
+        role=text(known.get("role")),
     )
 
 
@@ -143,7 +142,7 @@ def parse_lease(answer: object) -> Lease:
     known = mapping(answer)
     parts = [known.get(key) for key in ("image", "user", "since", "until")]
     if not all(isinstance(part, str) for part in parts):
-        raise BadAnswer(f"Expected who an image is lent to, and until when, got {str(answer)[:200]!r}.")
+        raise BadAnswer(f"The server did not say who has the image: {str(answer)[:200]!r}. Look at its log.")
     return Lease(*map(str, parts))
 
 
@@ -154,7 +153,7 @@ def parse_history(answer: object) -> tuple[HistoryEntry, ...]:
         BadAnswer: It is no list of labels.
     """
     if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
-        raise BadAnswer(f"Expected the list of an image's earlier labels, got {str(answer)[:200]!r}.")
+        raise BadAnswer(f"The server did not list the image's labels: {str(answer)[:200]!r}. Look at its log.")
     return tuple(
         HistoryEntry(
             entry=None if known.get("entry") is None else str(known["entry"]),
@@ -162,7 +161,6 @@ def parse_history(answer: object) -> tuple[HistoryEntry, ...]:
             author=text(known.get("author")),
             time=text(known.get("time")),
             reason=text(known.get("reason")),
-            raw=known,
         )
         for known in answer
     )
@@ -177,11 +175,9 @@ def parse_dicom_upload(answer: object) -> DicomUpload:
     known = mapping(answer)
     images, failed, had = known.get("images"), known.get("failed"), known.get("known")
     if not isinstance(images, list) or not isinstance(failed, list):
-        raise BadAnswer(f"Expected what became of the DICOM series, got {str(answer)[:200]!r}.")
+        raise BadAnswer(f"The server did not say what came in: {str(answer)[:200]!r}. Look at its log.")
     return DicomUpload(
         images=tuple(map(str, images)),
         known=tuple(text(mapping(entry).get("image")) for entry in had) if isinstance(had, list) else (),
         failed=tuple((text(mapping(one).get("source")), text(mapping(one).get("error"))) for one in failed),
-        folder=text(known.get("folder")),
-        raw=known,
     )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["descriptions", "integer", "mapping", "number", "numbers_of", "points", "text", "words_of"]
+__all__ = ["descriptions", "integer", "mapping", "number", "numbers_of", "points", "text", "texts", "words_of"]
 
 
 def text(value: object) -> str:
     """Return a value as text, "" if there is none."""
     return "" if value is None else str(value)
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """Return a list as texts, none if it is no list."""
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def mapping(value: object) -> dict[str, object]:

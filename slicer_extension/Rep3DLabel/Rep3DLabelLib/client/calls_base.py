@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from email.message import Message
-from pathlib import Path
 from urllib.parse import quote
 
 import requests
 
-from ..errors import BadAnswer, LocalProblem, NotFoundError, WrongAppError
-from ..files import atomic_target, check_image_file, resolve_target
+from ..errors import LocalProblem, NotFoundError, WrongAppError
 from .answers import ServerInfo, parse_info
-from .multipart import MultipartUpload
-from .transfers import Watch
+from .transfers import FileBody
 from .transport import Timeouts, Transport
 
-__all__ = ["REP3D_MODEL", "Calls", "name_of", "segment_of"]
+__all__ = ["REP3D_MODEL", "Calls", "segment_of"]
 
 REP3D_MODEL = "rep3d"
 
@@ -66,8 +62,7 @@ class Calls:
             answer = self._transport.get_json("/info/")
         except NotFoundError as error:
             raise WrongAppError(
-                f"Expected a MONAI Label server at {self.url}, but another program answers there. Check the address "
-                "and the port."
+                f"Another program answers at {self.url}, no Rep3D Label server. Check the address and the port."
             ) from error
         found = parse_info(answer, REP3D_MODEL)
         self._default_model = found.default_model
@@ -89,44 +84,14 @@ class Calls:
         with self._transport.send("DELETE", path, read=self._timeouts.action) as response:
             return self._transport.read_json(response)
 
-    def _upload(
-        self, path: str, query: Mapping[str, str], upload: MultipartUpload, name: str, read: float | None = None
-    ) -> Mapping[str, object]:
+    def _put(self, path: str, query: Mapping[str, str], body: FileBody, read: float | None = None) -> object:
         read = self._timeouts.transfer if read is None else read
-        with upload, self._transport.send("PUT", path, query, upload=upload, read=read) as response:
-            answer = self._transport.read_json(response)
-        if not isinstance(answer, dict):
-            raise BadAnswer(f"Expected a confirmation of the upload of '{name}', got {str(answer)[:200]!r}.")
-        return answer
-
-    def _download(
-        self, path: str, query: Mapping[str, str], target: str | Path, name: str, watch: Watch | None = None
-    ) -> Path:
-        with self._transport.send("GET", path, query, read=self._timeouts.transfer) as response:
-            content_type = response.headers.get("Content-Type", "")
-            if "html" in content_type or "json" in content_type:
-                raise BadAnswer(
-                    f"Expected an image file for '{name}', got an answer of type '{content_type}'. Check that the "
-                    "address leads to the server and not to a web page or proxy."
-                )
-            header = Message()
-            header["Content-Disposition"] = response.headers.get("Content-Disposition", "attachment")
-            destination = resolve_target(target, header.get_filename() or "", f"{name}.nii.gz")
-            with atomic_target(destination) as part:
-                self._transport.save(response, part, watch)
-                check_image_file(part, destination.name)
-        return destination
-
-
-def name_of(value: str, what: str) -> str:
-    """Return an id or a tag, which must not be empty."""
-    if not value:
-        raise LocalProblem(f"Expected the name of an {what}, got none. Choose one first.")
-    return value
+        with self._transport.send("PUT", path, query, upload=body, read=read) as response:
+            return self._transport.read_json(response)
 
 
 def segment_of(value: str, what: str) -> str:
     """Return a name quoted as one component of a path; '..' and the like would lead elsewhere."""
     if not value.strip("."):
-        raise LocalProblem(f"Expected the name of a {what}, got '{value}'. Choose one of those the server offers.")
+        raise LocalProblem(f"'{value}' is not the name of any {what}. Choose one of those that the server offers.")
     return quote(value, safe="")

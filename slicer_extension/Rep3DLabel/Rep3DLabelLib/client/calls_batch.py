@@ -11,26 +11,19 @@ __all__ = ["BatchCalls"]
 class BatchCalls(Calls):
     """Batch segmentation. A model that is None is the server's default one."""
 
-    def batch_start(
-        self, model: str | None = None, images: str = "unlabeled", views: int = 1, again: bool = False
-    ) -> BatchStatus:
+    def batch_start(self, model: str | None = None, images: str = "unlabeled", views: int = 1) -> BatchStatus:
         """Start segmenting many images, or go on where it was stopped.
 
         Args:
             model: The model.
             images: "unlabeled", "labeled" or "all".
             views: Test-time views of each image, 1 to 8.
-            again: Whether to segment also what the same version has segmented already.
 
         Raises:
             ConflictError: One runs already, there is no trained model yet, or there are no such images.
         """
-        body = {"images": images, "views": views, "again": again}
+        body = {"images": images, "views": views}
         return parse_batch(self._post_json(self._batch_path(model), body))
-
-    def batch_status(self, model: str | None = None) -> BatchStatus:
-        """Return how it is going, or how it ended."""
-        return parse_batch(self._transport.get_json(self._batch_path(model)))
 
     def batch_stop(self, model: str | None = None) -> BatchStatus:
         """Stop it and return its state; nothing happens where none runs."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..errors import NotFoundError
+from .answers import SubmittedLabel, parse_submitted
 from .answers_cases import Case, HistoryEntry, Lease, parse_case, parse_cases, parse_history, parse_lease
-from .answers_values import mapping
 from .calls_base import Calls, segment_of
-from .transfers import Progress, Stop, Watch
 
 __all__ = ["CaseCalls"]
 
@@ -16,55 +13,26 @@ __all__ = ["CaseCalls"]
 class CaseCalls(Calls):
     """Cases."""
 
-    def cases(self, model: str | None = None, state: str | None = None) -> tuple[Case, ...]:
-        """List all cases by id, or those in a state.
-
-        Args:
-            model: Whose scores to give; None for the server's default.
-            state: "new", "leased", "predicted", "submitted" or "reviewed"; None for all.
-        """
-        asked = {"model": model, "state": state}
-        query = {key: value for key, value in asked.items() if value is not None}
-        return parse_cases(self._transport.get_json("/rep3d/cases", query))
-
-    def case(self, image_id: str, model: str | None = None) -> Case:
-        """Return what is known of one case; its label is read if it was not yet."""
-        query = {} if model is None else {"model": model}
-        return parse_case(self._transport.get_json(_case_path(image_id), query))
+    def cases(self, model: str | None = None) -> tuple[Case, ...]:
+        """List all cases by id, with the scores of a model (None: of the server's default one)."""
+        return parse_cases(self._transport.get_json("/rep3d/cases", {} if model is None else {"model": model}))
 
     def history(self, image_id: str) -> tuple[HistoryEntry, ...]:
         """List the current label of an image, then the earlier ones, the latest first."""
         return parse_history(self._transport.get_json(f"{_case_path(image_id)}/history"))
 
-    def download_history(
-        self,
-        image_id: str,
-        entry: str,
-        target: str | Path,
-        progress: Progress | None = None,
-        stop: Stop | None = None,
-    ) -> Path:
-        """Write an earlier label to a file, or into an existing folder, and return its path."""
-        path = f"{_case_path(image_id)}/history/{segment_of(entry, 'label in the history')}"
-        return self._download(path, {}, target, f"{image_id}-{entry}", Watch(progress, stop))
-
-    def restore(self, image_id: str, entry: str, override_lease: bool = False) -> dict[str, object]:
+    def restore(self, image_id: str, entry: str) -> SubmittedLabel:
         """Make an earlier label the current one again; the present one goes into the history.
 
         Args:
             image_id: The image.
             entry: Name of the earlier label in the history.
-            override_lease: Whether to do so even if the image is lent to somebody else.
-
-        Returns:
-            The server's answer: "image", "label", "duplicate" (it was the current one already).
 
         Raises:
-            ConflictError: The image is lent to somebody else.
+            ConflictError: The image is reserved for somebody else.
         """
-        body = {**self._who(), **({"override_lease": True} if override_lease else {})}
         path = f"{_case_path(image_id)}/history/{segment_of(entry, 'label in the history')}/restore"
-        return mapping(self._post_json(path, body))
+        return parse_submitted(self._post_json(path, self._who()), image_id)
 
     def review(self, image_id: str) -> Case:
         """Record that the current label of an image was reviewed.
@@ -86,17 +54,17 @@ class CaseCalls(Calls):
         """Keep an image from being given to others, or prolong that.
 
         Raises:
-            ConflictError: It is lent to somebody else.
+            ConflictError: It is reserved for somebody else.
         """
         return parse_lease(self._post_json(f"/rep3d/leases/{segment_of(image_id, 'image')}", self._who()))
 
     def release_lease(self, image_id: str) -> bool:
-        """Give an image back, so that others may get it; return False if it was not lent.
+        """Give an image back, so that others may get it; return False if it was not reserved.
 
         The server without keys does not check whose lease it is: release only what this client has taken.
 
         Raises:
-            NotAllowedError: It is lent to somebody else.
+            NotAllowedError: It is reserved for somebody else.
         """
         try:
             self._delete_json(f"/rep3d/leases/{segment_of(image_id, 'image')}")

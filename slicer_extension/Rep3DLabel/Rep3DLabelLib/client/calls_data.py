@@ -1,17 +1,17 @@
-"""Calls about images and labels: the next sample, downloads, uploads, submissions."""
+"""Calls about images and labels: the next sample, their voxels in both directions, DICOM series."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import BadAnswer, LocalProblem, NoSampleLeft, NotFoundError
-from ..files import image_suffix
-from .answers import Datastore, Sample, SubmittedLabel, parse_case_list
+from ..errors import BadAnswer, NoSampleLeft, NotFoundError
+from .answers import Sample, SubmittedLabel, parse_sample, parse_submitted
 from .answers_cases import DicomUpload, parse_dicom_upload
-from .calls_base import Calls, name_of, segment_of
-from .multipart import MultipartUpload
-from .transfers import Progress, Stop, Watch
+from .answers_values import mapping
+from .calls_base import Calls, segment_of
+from .transfers import FileBody, Progress, Stop, Watch
+from .voxels import Voxels, body_to_send
 
 __all__ = ["DataCalls"]
 
@@ -34,48 +34,50 @@ class DataCalls(Calls):
             raise NoSampleLeft(f"No image is left to label: {error.detail or 'all are done'}.") from error
         if answer == {}:  # what MONAI Label itself answers then
             raise NoSampleLeft("No image is left to label: all are done.")
-        if not isinstance(answer, dict) or not isinstance(answer.get("id"), str) or not answer["id"]:
-            raise BadAnswer(f"Expected the id of an image from strategy '{strategy}', got {str(answer)[:200]!r}.")
-        return Sample(answer["id"], str(answer.get("name") or answer["id"]), answer)
+        return parse_sample(answer, strategy)
 
-    def datastore(self) -> Datastore:
-        """List the server's images and the tags of their labels."""
-        return parse_case_list(self._transport.get_json("/datastore/", {"output": "all"}))
+    def image(
+        self, image_id: str, folder: str | Path, progress: Progress | None = None, stop: Stop | None = None
+    ) -> Voxels:
+        """Fetch an image's voxels into a new file in a folder."""
+        return self._voxels(f"images/{segment_of(image_id, 'image')}", {}, "image", folder, Watch(progress, stop))
 
-    def download_image(
-        self, image_id: str, target: str | Path, progress: Progress | None = None, stop: Stop | None = None
-    ) -> Path:
-        """Write an image to a file, or into an existing folder under the server's name, and return its path."""
-        query = {"image": name_of(image_id, "image")}
-        return self._download("/datastore/image", query, target, image_id, Watch(progress, stop))
+    def label(
+        self, image_id: str, tag: str, folder: str | Path, progress: Progress | None = None, stop: Stop | None = None
+    ) -> Voxels:
+        """Fetch the voxels of an image's label, on the image's grid, into a new file in a folder."""
+        path = f"labels/{segment_of(image_id, 'image')}"
+        return self._voxels(path, {"tag": tag}, "label", folder, Watch(progress, stop))
 
-    def download_label(
-        self, image_id: str, tag: str, target: str | Path, progress: Progress | None = None, stop: Stop | None = None
-    ) -> Path:
-        """Write an image's label with this tag to a file, or into an existing folder, and return its path."""
-        query = {"label": name_of(image_id, "image"), "tag": name_of(tag, "tag")}
-        return self._download("/datastore/label", query, target, image_id, Watch(progress, stop))
+    def add_image(
+        self, image_id: str, voxels: Voxels, progress: Progress | None = None, stop: Stop | None = None
+    ) -> str:
+        """Add an image to the server's data store and return its id."""
+        path = f"/rep3d/voxels/images/{segment_of(image_id, 'image')}"
+        with body_to_send("image", voxels, self._who(), Watch(progress, stop), self._transport.packs) as body:
+            answer = self._put(path, {}, body)
+        if not mapping(answer).get("image"):
+            raise BadAnswer(f"The server did not confirm the image: {str(answer)[:200]!r}. Look at its log.")
+        return str(mapping(answer)["image"])
 
-    def upload_image(
+    def submit_label(
         self,
-        path: str | Path,
-        image_id: str | None = None,
+        image_id: str,
+        voxels: Voxels,
+        tag: str = "final",
+        params: Mapping[str, object] | None = None,
         progress: Progress | None = None,
         stop: Stop | None = None,
-    ) -> str:
-        """Add an image to the server's data store and return its id.
+    ) -> SubmittedLabel:
+        """Send the label of an image; an older label with this tag is replaced.
 
-        Args:
-            path: Image file; it is streamed.
-            image_id: Wanted id, by default the file's name without its suffix.
-            progress, stop: See `Watch`.
+        Raises:
+            ConflictError: The image is reserved for somebody else.
+            InvalidRequestError: The label does not fit the image or the task; the server kept what it had.
         """
-        source = Path(path)
-        wanted = image_id if image_id is not None else source.name[: len(source.name) - len(image_suffix(source))]
-        query = {"image": name_of(wanted, "image")}
-        upload = MultipartUpload("file", source, {"params": self._who()}, Watch(progress, stop))
-        answer = self._upload("/datastore/image", query, upload, source.name)
-        return str(answer.get("image") or wanted)
+        path, told = f"/rep3d/voxels/labels/{segment_of(image_id, 'image')}", {**(params or {}), **self._who()}
+        with body_to_send("label", voxels, told, Watch(progress, stop), self._transport.packs) as body:
+            return parse_submitted(self._put(path, {"tag": tag}, body), image_id)
 
     def upload_dicom(
         self, zip_path: str | Path, progress: Progress | None = None, stop: Stop | None = None
@@ -89,30 +91,13 @@ class DataCalls(Calls):
         Raises:
             InvalidRequestError: It is no .zip of DICOM files that can be unpacked safely; the server kept nothing.
         """
-        source = Path(zip_path)
-        if source.suffix.lower() != ".zip":
-            raise LocalProblem(f"Expected DICOM files packed as a .zip file, got '{source.name}'. Pack them first.")
-        upload = MultipartUpload("file", source, {}, Watch(progress, stop))
         read = max(self._timeouts.transfer, self._timeouts.infer)  # the series are converted before the answer
-        return parse_dicom_upload(self._upload("/rep3d/dicom", {}, upload, source.name, read))
+        with FileBody(Path(zip_path), {"Content-Type": "application/zip"}, Watch(progress, stop)) as body:
+            return parse_dicom_upload(self._put("/rep3d/dicom", {}, body, read))
 
-    def submit_label(
-        self,
-        image_id: str,
-        label_path: str | Path,
-        tag: str = "final",
-        params: Mapping[str, object] | None = None,
-        progress: Progress | None = None,
-        stop: Stop | None = None,
-    ) -> SubmittedLabel:
-        """Send the label of an image; an older label with this tag is replaced.
-
-        Raises:
-            ConflictError: The image is lent to somebody else.
-            InvalidRequestError: The label does not fit the image or the task; the server kept what it had.
-        """
-        query, source = {"image": name_of(image_id, "image"), "tag": name_of(tag, "tag")}, Path(label_path)
-        fields = {"params": {**(params or {}), **self._who()}}
-        upload = MultipartUpload("label", source, fields, Watch(progress, stop))
-        answer = self._upload("/datastore/label", query, upload, source.name)
-        return SubmittedLabel(image_id, str(answer.get("label") or image_id), tag, answer)
+    def _voxels(self, path: str, query: Mapping[str, str], name: str, folder: str | Path, watch: Watch) -> Voxels:
+        with self._transport.send("GET", f"/rep3d/voxels/{path}", query, read=self._timeouts.transfer) as response:
+            arrays, _ = self._transport.receive(response, folder, watch)
+        if name not in arrays:
+            raise BadAnswer(f"The answer holds no {name}. Look at the server's log.")
+        return arrays[name]

@@ -1,4 +1,4 @@
-"""Calls about training and scoring: start, watch, stop."""
+"""Calls about training: start, watch, stop."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from ..errors import BadAnswer, NotFoundError, ServerBusy, ServerTimeout, WaitTimeout
-from .answers_status import ServerStatus, parse_status
-from .answers_train import IDLE, TaskStatus, TrainStatus, parse_task, parse_train
+from .answers_status import Overview, parse_state
+from .answers_train import IDLE, TrainStatus, parse_task, parse_train
 from .calls_base import Calls, segment_of
 
 __all__ = ["TrainingCalls"]
@@ -16,41 +16,41 @@ _MISSED_POLLS = 5
 
 
 class TrainingCalls(Calls):
-    """Training and scoring."""
+    """Training."""
 
     _stats_before: Mapping[str, object] = {}  # id of a training started here -> "started" of the one before it
 
     def train_start(self, model: str | None = None, settings: Mapping[str, object] | None = None) -> TrainStatus:
         """Start a training at the server and return its first state.
 
+        Args:
+            model: The model, None for the server's default one.
+            settings: As the server knows them; "resume": True goes on with the training that was stopped or
+                interrupted, False begins anew and gives that one up.
+
         Raises:
-            ConflictError, ServerBusy: A training runs already, or there is no labelled case.
+            ConflictError, ServerBusy: A training runs already, there is no labelled case, or there is a training to
+                be gone on with and the settings do not say what becomes of it.
         """
-        info = self.info()
-        model = model or info.default_model
-        before = info.train_stats.get(model, {}).get("started")
+        model = self._model(model)
+        before = parse_state(self._transport.get_json("/rep3d/status"), model)[1].get("started")
         task = parse_task(self._post_json(f"/train/{segment_of(model, 'model')}", dict(settings or {})))
         self._stats_before = {task.task_id: before}
         return parse_train(task, {}, None)
 
-    def train_status(self, model: str | None = None) -> TrainStatus:
-        """Return how a model's latest training is going; state IDLE if there was none since the server started."""
-        task = self._task("/train/")
-        info = self.info()
-        model = model or info.default_model
-        return self._train_status(task, model, info.train_stats.get(model, {}))
+    def overview(self, model: str | None = None) -> Overview:
+        """Return what the server does, and how a model's latest training is going: two cheap requests.
 
-    def overview(self, model: str | None = None) -> tuple[ServerStatus, TrainStatus]:
-        """Return the server's state, and how a model's latest training is going: two cheap requests."""
-        task = self._task("/train/")  # before the numbers: those of a training that has ended are its last ones then
-        status = self.server_status()
-        model = model or status.default_model
-        known = status.models.get(model)
-        return status, self._train_status(task, model, known.training if known else {})
-
-    def server_status(self) -> ServerStatus:
-        """Return what the server does now: models, trainings, batch segmentations, numbers of cases."""
-        return parse_status(self._transport.get_json("/rep3d/status"))
+        The training is in state IDLE if there was none since the server started.
+        """
+        task = self._task()  # before the numbers: those of a training that has ended are its last ones then
+        state, stats = parse_state(self._transport.get_json("/rep3d/status"), model)
+        if task.model not in ("", state.model):  # the latest training of all is another model's
+            task = self._latest_task_of(state.model)
+        started, stale = stats.get("started"), None
+        if started is not None and task.task_id in self._stats_before:
+            stale = started == self._stats_before[task.task_id]
+        return Overview(state, parse_train(task, stats, stale))
 
     def train_stop(self) -> bool:
         """Stop the running training; return False if none was running."""
@@ -82,7 +82,7 @@ class TrainingCalls(Calls):
         start, missed = clock(), 0
         while True:
             try:
-                status = self.train_status(model)
+                status = self.overview(model).train
             except (ServerBusy, ServerTimeout):
                 missed += 1
                 if missed > _MISSED_POLLS:
@@ -95,47 +95,23 @@ class TrainingCalls(Calls):
                     return status
             if timeout is not None and clock() - start >= timeout:
                 raise WaitTimeout(
-                    f"Expected the training to end within {timeout:g} s, but it goes on at the server. Ask for its "
-                    "state later, or stop it."
+                    f"The training has not ended within {timeout:g} s and goes on at the server. Ask for its state "
+                    "later, or stop it."
                 )
             sleep(poll_seconds)
 
-    def scoring_start(self, method: str) -> TaskStatus:
-        """Start a scoring of the images at the server.
-
-        Raises:
-            ConflictError, ServerBusy: One runs already, or there is no trained model yet.
-        """
-        return parse_task(self._post_json(f"/scoring/{segment_of(method, 'scoring method')}", {}))
-
-    def scoring_status(self) -> TaskStatus:
-        """Return how the latest scoring is going; state IDLE if there was none since the server started."""
-        return self._task("/scoring/")
-
-    def scoring_stop(self) -> bool:
-        """Stop the running scoring; return False if none was running."""
-        return self._delete_json("/scoring/") is not None
-
-    def _task(self, path: str) -> TaskStatus:
+    def _task(self) -> TrainStatus:
         try:
-            return parse_task(self._transport.get_json(path))
+            return parse_task(self._transport.get_json("/train/"))
         except NotFoundError:
-            return TaskStatus(IDLE)
+            return TrainStatus(IDLE)
 
-    def _train_status(self, task: TaskStatus, model: str, stats: Mapping[str, object]) -> TrainStatus:
-        if task.model not in ("", model):  # the latest training of all is another model's
-            task = self._latest_task_of(model)
-        started, stale = stats.get("started"), None
-        if started is not None and task.task_id in self._stats_before:
-            stale = started == self._stats_before[task.task_id]
-        return parse_train(task, stats, stale)
-
-    def _latest_task_of(self, model: str) -> TaskStatus:
+    def _latest_task_of(self, model: str) -> TrainStatus:
         try:
             answer = self._transport.get_json("/train/", {"all": "true"})
         except NotFoundError:
-            return TaskStatus(IDLE)
+            return TrainStatus(IDLE)
         if not isinstance(answer, list):
-            raise BadAnswer(f"Expected the list of trainings, got {str(answer)[:200]!r}.")
+            raise BadAnswer(f"The server did not list its trainings: {str(answer)[:200]!r}. Look at its log.")
         own = [task for task in map(parse_task, answer) if task.model == model]
-        return own[-1] if own else TaskStatus(IDLE)
+        return own[-1] if own else TrainStatus(IDLE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .answers_versions import Version, Versions, parse_version, parse_versions
+from .answers_versions import Version, parse_version, parse_versions
 from .calls_base import Calls, segment_of
 
 __all__ = ["VersionCalls"]
@@ -11,8 +11,8 @@ __all__ = ["VersionCalls"]
 class VersionCalls(Calls):
     """Versions of a model. A model that is None is the server's default one."""
 
-    def versions(self, model: str | None = None) -> Versions:
-        """List the versions with their scores and what was decided about each."""
+    def versions(self, model: str | None = None) -> tuple[Version, ...]:
+        """List the versions, oldest first, with their scores and what was decided about each."""
         return parse_versions(self._transport.get_json(f"{self._model_path(model)}/versions"))
 
     def publish(self, model: str | None, version: str, reason: str = "") -> Version:

@@ -8,6 +8,8 @@ The interface on the other side is that of MONAI Label 0.8.5 with the Rep3D Labe
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..connection import READY, ConnectionReport, report_of_error, report_of_info
 from ..errors import ClientError
 from .calls_base import REP3D_MODEL
@@ -28,10 +30,10 @@ class Rep3DClient(DataCalls, InferCalls, TrainingCalls, CaseCalls, VersionCalls,
     def test_connection(self) -> ConnectionReport:
         """Find out whether the server can be used, and if not, why; raises nothing for a server that cannot."""
         try:
-            info = self.info()
+            report = report_of_info(self.info())
         except ClientError as error:
-            return report_of_error(error)
-        return report_of_info(info)
+            report = report_of_error(error)
+        return replace(report, url=self.url)
 
     def is_alive(self) -> bool:
         """Return whether a Rep3D Label server answers now."""

@@ -22,8 +22,8 @@ import requests.auth
 from ..connection import normalise_address
 from ..errors import BadAnswer, ConnectionCut, LocalProblem
 from .failures import cut_message, describe_body, error_of_exception, error_of_status
-from .multipart import MultipartUpload
-from .transfers import Watch
+from .transfers import FileBody, Watch
+from .voxels import MEDIA_TYPE, Voxels, receive
 
 __all__ = ["Timeouts", "Transport"]
 
@@ -80,6 +80,11 @@ class Transport:
         timeouts: Time limits.
         verify: Check certificates (True), do not (False), or the path of the certificates to trust.
 
+    Attributes:
+        url: The server's address as used.
+        timeouts: Time limits.
+        packs: Whether voxels are compressed on their way.
+
     Raises:
         InvalidAddress: The address cannot be one.
         LocalProblem: The API key contains characters that cannot be sent, or there are no certificates at the path.
@@ -95,10 +100,12 @@ class Transport:
     ) -> None:
         self.url = normalise_address(url)
         self.timeouts = timeouts or Timeouts()
+        host = urlsplit(self.url).hostname or ""
+        here = host in ("localhost", "::1") or host.startswith("127.")
+        self.packs = not here  # on one computer, compressing takes longer than it saves
         if session is None:
             session = requests.Session()
-            host = urlsplit(self.url).hostname or ""
-            session.trust_env = not (host in ("localhost", "::1") or host.startswith("127."))
+            session.trust_env = not here
         key = (api_key or "").strip()
         if key and not re.fullmatch(r"[\x21-\x7e]+", key):
             raise LocalProblem("Expected an API key of plain letters, digits and signs. Copy the key again.")
@@ -116,8 +123,20 @@ class Transport:
             return self.read_json(response)
 
     def read_json(self, response: requests.Response) -> object:
-        """Return the decoded JSON of an answer whose body is still unread; raises what its two steps do."""
-        return self.decode_json(self.read_all(response), response)
+        """Return the decoded JSON of an answer whose body is still unread.
+
+        Raises:
+            ServerTimeout: It stopped coming.
+            BadAnswer: It ended early, or is a web page or otherwise no JSON.
+        """
+        content = b"".join(self._blocks(response, Watch()))
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise BadAnswer(
+                f"{response.url} answers with {describe_body(content, response)}, which no Rep3D Label server does. "
+                "Check that the address is that of the server and not of a web page or proxy."
+            ) from error
 
     @contextmanager
     def send(
@@ -126,8 +145,7 @@ class Transport:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, object] | None = None,
-        form: Mapping[str, str] | None = None,
-        upload: MultipartUpload | None = None,
+        upload: FileBody | None = None,
         read: float | None = None,
     ) -> Iterator[requests.Response]:
         """Send a request and give the successful answer, its body still unread.
@@ -137,19 +155,17 @@ class Transport:
             path: Path below the server's address, quoted.
             query: Query parameters, not quoted.
             body: Sent as JSON unless None.
-            form: Sent as a form.
-            upload: Sent as multipart form.
+            upload: Sent as it is, block by block.
             read: Seconds to wait for (the next byte of) the answer, by default `timeouts.read`.
 
         Raises:
             ClientError: Any of its subclasses, see the module `errors`.
         """
         wait = self.timeouts.read if read is None else read
-        headers = {"Connection": "close", "Accept-Encoding": "identity"}
-        data: object = form
+        packs = self.packs and path.startswith("/rep3d/voxels/")
+        headers = {"Connection": "close", "Accept-Encoding": "gzip" if packs else "identity"}
         if upload is not None:
-            headers["Content-Type"] = upload.content_type
-            data = upload
+            headers.update(upload.headers)
 
         def attempt() -> requests.Response:
             with self._translated(method, path, wait):
@@ -158,7 +174,7 @@ class Transport:
                     self.url + path,
                     params=query,
                     json=body,  # type: ignore[arg-type]
-                    data=data,  # type: ignore[arg-type]
+                    data=upload,
                     headers=headers,
                     auth=self._auth,
                     timeout=(self.timeouts.connect if upload is None else self.timeouts.send, wait),
@@ -179,49 +195,36 @@ class Transport:
             self._check(response)
             yield response
 
-    def read_all(self, response: requests.Response, watch: Watch | None = None) -> bytes:
-        """Return the whole body.
+    def receive(
+        self, response: requests.Response, folder: str | Path, watch: Watch
+    ) -> tuple[dict[str, Voxels], dict[str, object]]:
+        """Write the arrays of an answer to files in a folder, see `voxels.receive`.
 
         Raises:
-            ServerTimeout: It stopped coming.
-            BadAnswer: It ended early.
-            Cancelled: It is no longer wanted.
+            ServerTimeout: They stopped coming.
+            BadAnswer: They are cut or damaged, or it is another answer.
+            Cancelled: They are no longer wanted.
         """
-        return b"".join(self._blocks(response, watch or Watch()))
-
-    def save(self, response: requests.Response, part: Path, watch: Watch | None = None) -> None:
-        """Write the whole body to a file; raises what `read_all` does."""
-        with part.open("xb") as stream:
-            for block in self._blocks(response, watch or Watch()):
-                stream.write(block)
-
-    def decode_json(self, content: bytes, response: requests.Response) -> object:
-        """Return the decoded JSON of a body.
-
-        Raises:
-            BadAnswer: It is a web page or otherwise no JSON.
-        """
-        try:
-            return json.loads(content)
-        except ValueError as error:
+        blocks = self._blocks(response, watch)
+        if MEDIA_TYPE not in response.headers.get("Content-Type", ""):
+            content = next(blocks, b"")
             raise BadAnswer(
-                f"Expected JSON from {response.url}, got {describe_body(content, response)}. "
-                "Check that the address is that of a MONAI Label server and not of a web page or proxy."
-            ) from error
+                f"{response.url} answers with {describe_body(content, response)} instead of voxels. Check that the "
+                "address leads to the server and not to a web page or proxy, and that both are of the same release."
+            )
+        return receive(blocks, Path(folder), watch)
 
     def _blocks(self, response: requests.Response, watch: Watch) -> Iterator[bytes]:
         path = urlsplit(response.url).path
         length = response.headers.get("Content-Length", "")
         announced = int(length) if length.isdigit() else None
-        blocks, done = response.iter_content(_BLOCK), 0
+        blocks = response.iter_content(_BLOCK)
         while True:
             watch.ask()
             with self._translated("GET", path, self.timeouts.transfer, in_body=True):
                 block = next(blocks, b"")
             if not block:
                 break
-            done += len(block)
-            watch.tell(done, announced)
             yield block
         came = response.raw.tell()  # bytes on the wire; urllib3 before 2.0 does not compare them itself
         if announced is not None and came != announced:

@@ -57,16 +57,15 @@ def check_affine(affine: numpy.ndarray, name: str) -> None:
     lengths = numpy.linalg.norm(axes, axis=0)
     if not numpy.isfinite(affine).all() or not (lengths > 0).all():
         raise BadAnswer(
-            f"Expected finite voxel sizes above 0 in '{name}', got the matrix {affine[:3].tolist()}. The header of the "
-            "file is damaged: write the image again from its source."
+            f"The header of '{name}' is damaged: its voxels have no size. Write the image again from its source."
         )
     directions = axes / lengths
     off = numpy.abs(directions.T @ directions - numpy.eye(3)).max()
     if off > _SHEAR:
         degrees = numpy.degrees(numpy.arcsin(min(off, 1.0)))
         raise BadAnswer(
-            f"Expected axes at right angles in '{name}', but two of them are off by {degrees:.2g} degrees (a tilted "
-            "gantry, perhaps), which Slicer cannot show. Resample the image to a grid with right angles."
+            f"Slicer cannot show '{name}': two of its axes are {degrees:.2g} degrees off the right angle (a tilted "
+            "gantry, perhaps). Resample the image to a grid with right angles."
         )
 
 
@@ -87,7 +86,7 @@ def index_map(affine: numpy.ndarray, other: numpy.ndarray, shape: Sequence[int],
         affine: Matrix of the grid.
         other: Matrix of the other grid.
         shape: I, J, K of the grid.
-        name: Of the other grid, for the error.
+        name: What has the other grid, for the error.
 
     Raises:
         BadAnswer: Its voxels are not those of the other grid (tolerance: `TOLERANCE`).
@@ -105,8 +104,8 @@ def index_map(affine: numpy.ndarray, other: numpy.ndarray, shape: Sequence[int],
     if not is_turn or off > TOLERANCE:
         what = f"{off:.3g} voxels beside them" if is_turn else "turned or of another size"
         raise BadAnswer(
-            f"Expected the voxels of '{name}', but those of the segmentation are {what}. Set the segmentation's "
-            "geometry to that of the image (Segmentations module, or reopen the case)."
+            f"The segmentation does not lie on the voxels of {name}: it is {what}. Set its geometry to that of the "
+            "image (Segmentations module), or open the case again."
         )
     axes = [int(numpy.argmax(row)) for row in turn]
     signs = [int(whole[row, axis]) for row, axis in enumerate(axes)]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy
 
-__all__ = ["find_peaks"]
+__all__ = ["Peak", "find_peaks"]
 
 
-def find_peaks(
-    voxels: numpy.ndarray, ijk_to_ras: numpy.ndarray, count: int = 5, apart_mm: float = 10.0
-) -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class Peak:
+    """A place: R, A, S in mm, and the smoothed value there."""
+
+    ras: tuple[float, float, float]
+    value: float
+
+
+def find_peaks(voxels: numpy.ndarray, ijk_to_ras: numpy.ndarray, count: int = 5, apart_mm: float = 10.0) -> list[Peak]:
     """Find the highest places of a volume, smoothed over three voxels along each axis.
 
     Args:
@@ -21,21 +28,21 @@ def find_peaks(
         apart_mm: How far apart they are at least.
 
     Returns:
-        The highest first: "ras" [R, A, S] in mm, and the smoothed "value" there.
+        The highest first.
     """
     if not voxels.size:
         return []
     smooth = _smooth(voxels)
     affine = numpy.array(ijk_to_ras, float)
     spacing = numpy.linalg.norm(affine[:3, :3], axis=0)
-    found: list[dict[str, object]] = []
+    found: list[Peak] = []
     while len(found) < count:
         place = numpy.unravel_index(int(numpy.argmax(smooth)), smooth.shape)
         value = float(smooth[place])
         if not value > 0:
             break
         k, j, i = (int(index) for index in place)
-        found.append({"ras": (affine @ (i, j, k, 1.0))[:3].tolist(), "value": value})
+        found.append(Peak(tuple((affine @ (i, j, k, 1.0))[:3].tolist()), value))
         _blank(smooth, (k, j, i), spacing[::-1], apart_mm)
     return found
 

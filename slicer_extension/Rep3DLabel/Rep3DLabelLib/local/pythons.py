@@ -16,11 +16,13 @@ from .process import Child
 __all__ = ["AppSearch", "candidate_pythons", "find_app", "python_of"]
 
 _SECONDS = 60.0
-_VERSIONS = ((3, 10), (3, 11))
+_OLDEST, _NEWEST = 10, 14  # of Python 3
 # Asked in the other Python. Nothing heavy is imported: only where things are is looked up.
 _QUESTION = """
 import importlib.util, json, sys
-found = {"version": list(sys.version_info[:2]), "monailabel": importlib.util.find_spec("monailabel") is not None}
+found = {"version": list(sys.version_info[:2])}
+for name in ("monailabel", "distutils"):
+    found[name] = importlib.util.find_spec(name) is not None
 try:
     from rep3d.demo.checkout import APP
     found["app"] = str(APP)
@@ -61,12 +63,13 @@ def candidate_pythons(environment: Mapping[str, str] | None = None, app: Path | 
         repositories.append(Path(__file__).resolve().parents[4])
     places: list[Path | None] = [python_of(folder / name) for folder in repositories for name in (".venv", "venv")]
     places += [python_of(known[name]) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if known.get(name)]
-    for name in ("python3.11", "python3.10", "python3", "python"):
+    minors = range(_NEWEST, _OLDEST - 1, -1)
+    for name in ("python3", "python", *(f"python3.{minor}" for minor in minors)):
         found = shutil.which(name, path=known.get("PATH", known.get("Path", "")))
         places.append(Path(found) if found else None)
     if sys.platform == "win32":
         roots = [Path(known.get("LOCALAPPDATA", "")) / "Programs" / "Python", Path(known.get("PROGRAMFILES", ""))]
-        places += [python_of(root / f"Python3{minor}") for root in roots for minor in (11, 10)]
+        places += [python_of(root / f"Python3{minor}") for root in roots for minor in minors]
     home = known.get("SLICER_HOME") or os.environ.get("SLICER_HOME", "")
     own = Path(sys.prefix).resolve() if home else None  # Slicer's own Python cannot hold the server
     usable = [place for place in places if place is not None and (own is None or own not in place.resolve().parents)]
@@ -135,15 +138,20 @@ class AppSearch:
         version = answer.get("version") if isinstance(answer, dict) else None
         if not isinstance(version, list):
             self.message = f"Expected a Python at '{self._python}', but it does not answer as one. Choose another file."
-        elif tuple(version) not in _VERSIONS:
+        elif not (3, _OLDEST) <= tuple(version) <= (3, _NEWEST):
             self.message = (
-                f"Expected Python 3.10 or 3.11 for the server, but '{self._python}' is {version[0]}.{version[1]}. "
-                "Choose another Python."
+                f"The server needs Python 3.{_OLDEST} to 3.{_NEWEST}, but '{self._python}' is {version[0]}."
+                f"{version[1]}. Choose another Python."
             )
         elif not answer.get("monailabel"):
             self.message = (
                 f"Expected MONAI Label in the environment of '{self._python}', but it is not installed there. Choose "
                 "the Python of the environment in which Rep3D Label was installed."
+            )
+        elif not answer.get("distutils"):
+            self.message = (
+                f"MONAI Label needs the module distutils, which the environment of '{self._python}' lacks. Install it "
+                f"there: '{self._python}' -m pip install setuptools==80.9.0"
             )
         elif not answer.get("app") or not Path(answer["app"]).is_dir():
             said = answer.get("error") or f"no folder {answer.get('app')}"

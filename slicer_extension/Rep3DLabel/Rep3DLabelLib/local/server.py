@@ -156,11 +156,6 @@ class LocalServer:
             child.kill()
         return self.state
 
-    def mark_ready(self) -> None:
-        """Say that it answers, for a caller that has asked it."""
-        if self.state == STARTING and self._child is not None:
-            self._ready()
-
     def log_lines(self, count: int) -> list[str]:
         """Return the last lines that it printed, at most so many."""
         self._read_log()

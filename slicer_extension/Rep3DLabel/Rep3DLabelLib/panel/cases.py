@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import qt
 
 from ..i18n import tr
-from ..view import CaseRow, View
+from ..view import CaseRow, HistoryRow, View
 from .parts import CommandButtons, Section, fill_combo, set_text, short_time
 from .qt_table import Cell, Row, Table
 
@@ -33,10 +33,12 @@ class CasesSection(Section):
         ui.casesTable.horizontalHeader().setSectionsClickable(True)
         buttons.add(ui.refreshCasesButton, "refresh_cases")
         buttons.add(ui.openCaseButton, "open_case", self.why_not)
-        buttons.add(ui.historyButton, "restore_label", self.why_not_history)
+        buttons.add(ui.historyButton, "restore_label", self.why_not)
+        buttons.add(ui.reviewButton, "review", self.why_not_review)
         ui.refreshCasesButton.connect("clicked(bool)", self.refresh_cases)
         ui.openCaseButton.connect("clicked(bool)", self.open_selected)
         ui.historyButton.connect("clicked(bool)", self.ask_history)
+        ui.reviewButton.connect("clicked(bool)", self.review)
         ui.caseFilterEdit.connect("textChanged(QString)", self.filter_changed)
         ui.caseStateFilter.connect("activated(int)", self.filter_changed)
 
@@ -61,7 +63,7 @@ class CasesSection(Section):
             self._menu_case = self.table.key
             self._workflow.history(self.table.key, self.show_history)
 
-    def show_history(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    def show_history(self, entries: Sequence[HistoryRow]) -> None:
         """Show earlier labels as a menu; the one that is chosen is restored."""
         if self._menu is not None:
             self._menu.deleteLater()
@@ -85,18 +87,28 @@ class CasesSection(Section):
             parts = [
                 case.labels,
                 tr("by {author}").format(author=case.author) if case.author else "",
-                tr("lent to {lease}").format(lease=case.lease) if case.lease else "",
+                tr("reserved for {user}").format(user=case.lease) if case.lease else "",
                 _role(case.role),
             ]
+        reviewed = case is not None and case.state == "reviewed"
+        self._ui.reviewButton.setText(tr("Not reviewed") if reviewed else tr("Reviewed"))
         set_text(self._ui.caseDetails, "; ".join(part for part in parts if part) if case else self._count_text())
 
     def why_not(self) -> str:
         """Return why no case can be opened, "" if one can."""
         return "" if self.table.key in self._by_id else tr("Select a case first.")
 
-    def why_not_history(self) -> str:
-        """Return why no history can be shown, "" if it can."""
-        return self.why_not()
+    def review(self) -> None:
+        """Mark the label of the selected case as reviewed, or take that back."""
+        if self.table.key:
+            self._workflow.review(self.table.key)
+
+    def why_not_review(self) -> str:
+        """Return why the label of the selected case cannot be marked as reviewed, "" if it can."""
+        case = self._by_id.get(self.table.key)
+        if case is None:
+            return self.why_not()
+        return "" if case.has_label else tr("This case has no label yet that could be reviewed.")
 
     def filter_changed(self) -> None:
         """Show the cases that fit the filter."""
@@ -153,19 +165,19 @@ class CasesSection(Section):
 class _Entry:
     """An earlier label as a line of the menu."""
 
-    def __init__(self, workflow: Any, image_id: str, known: Mapping[str, Any]) -> None:
-        self._workflow, self._image_id, self._known = workflow, image_id, known
+    def __init__(self, workflow: Any, image_id: str, row: HistoryRow) -> None:
+        self._workflow, self._image_id, self._row = workflow, image_id, row
 
     def add_to(self, menu: Any) -> None:
         """Be a line of this menu."""
-        action = menu.addAction(_entry_text(self._known))
-        action.setEnabled(self._known.get("reason") != "current" and bool(self._known.get("entry")))
+        action = menu.addAction(self._row.text)
+        action.setEnabled(bool(self._row.restorable))
         action.setToolTip(tr("Make this the label of the case again; the present one stays in the history."))
         action.connect("triggered(bool)", self.restore)
 
     def restore(self) -> None:
         """Make it the label of the case again."""
-        self._workflow.restore_label(self._image_id, str(self._known["entry"]))
+        self._workflow.restore_label(self._image_id, self._row.entry)
 
 
 _SORT_KEYS = (
@@ -180,15 +192,14 @@ def _word(state: str) -> str:
     return {
         "new": tr("New"),
         "predicted": tr("Predicted"),
-        "leased": tr("Lent"),
+        "leased": tr("Reserved"),
         "submitted": tr("Submitted"),
         "reviewed": tr("Reviewed"),
     }.get(state, state)
 
 
 def _role(role: str) -> str:
-    words = {"train": tr("used for training"), "validation": tr("used for measuring"), "val": tr("used for measuring")}
-    return words.get(role, role)
+    return {"training": tr("used for training"), "validation": tr("used for measuring")}.get(role, role)
 
 
 def _row(case: CaseRow) -> Row:
@@ -205,16 +216,3 @@ def _row(case: CaseRow) -> Row:
             Cell(short_time(case.time), ", ".join(part for part in (case.time, case.author) if part), right=True),
         ),
     )
-
-
-def _entry_text(entry: Mapping[str, Any]) -> str:
-    when = str(entry.get("time") or "").replace("T", " ")[:16]
-    reasons = {
-        "current": tr("present label"),
-        "replaced": tr("replaced"),
-        "removed": tr("removed"),
-        "original": tr("as it was sent"),
-    }
-    reason = str(entry.get("reason") or "")
-    parts = [when, str(entry.get("author") or ""), str(entry.get("tag") or ""), reasons.get(reason, reason)]
-    return ", ".join(part for part in parts if part)

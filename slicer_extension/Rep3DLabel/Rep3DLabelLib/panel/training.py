@@ -20,15 +20,21 @@ class TrainingSection(Section):
         self._ui, self._workflow = ui, workflow
         ui.trainingErrorFrame.setStyleSheet(frame_style("trainingErrorFrame", "red"))
         buttons.add(ui.trainButton, "train")
+        buttons.add(ui.trainAnewButton, "train_anew")
         buttons.add(ui.stopTrainingButton, "stop_training")
         buttons.add(ui.curvesButton, "show_curves")
         ui.trainButton.connect("clicked(bool)", self.train)
+        ui.trainAnewButton.connect("clicked(bool)", self.train_anew)
         ui.stopTrainingButton.connect("clicked(bool)", self.stop)
         ui.curvesButton.connect("clicked(bool)", self.curves)
 
     def train(self) -> None:
-        """Start a training."""
+        """Start a training, or go on with one that was stopped."""
         self._workflow.train()
+
+    def train_anew(self) -> None:
+        """Start a new one instead of going on with one that was stopped."""
+        self._workflow.train_anew()
 
     def stop(self) -> None:
         """Stop it."""
@@ -48,7 +54,9 @@ class TrainingSection(Section):
         set_text(ui.trainingHeadline, training.headline or tr("No training has run yet."))
         show_widget(ui.trainingBar, training.is_active or training.progress > 0)
         set_number(ui.trainingBar, training.progress)
-        ui.trainButton.setText(tr("Resume") if training.resumable and not training.is_active else tr("Train"))
+        resumable = training.resumable and not training.is_active
+        ui.trainButton.setText(tr("Resume") if resumable else tr("Train"))
+        show_widget(ui.trainAnewButton, resumable)
         set_text(ui.trainingNumbers, _numbers(training))
         set_text(ui.trainingDice, _dice(training))
         set_text(ui.trainingError, training.error)

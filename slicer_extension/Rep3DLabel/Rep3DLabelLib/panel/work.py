@@ -91,7 +91,7 @@ class ChoiceSection(Section):
         ]
         tips = [model.error or model.description for model in view.models]
         chosen = self._models.index(view.model) if view.model in self._models else -1
-        fill_combo(ui.modelComboBox, list(zip(names, tips)), chosen)  # noqa: B905 - Python 3.9
+        fill_combo(ui.modelComboBox, list(zip(names, tips)), chosen)
         chosen = self._strategies.index(view.strategy) if view.strategy in self._strategies else -1
         fill_combo(ui.strategyComboBox, list(view.strategies), chosen)
         ui.modelComboBox.setEnabled(bool(self._models))
@@ -201,7 +201,7 @@ class CaseSection(Section):
         lines = [
             tr("Segmentation: {source}").format(source=sample.source) if sample.source else "",
             tr("Chosen because: {reason}").format(reason=sample.reason) if sample.reason else "",
-            tr("Lent to you until {time}").format(time=sample.leased_until) if sample.leased_until else "",
+            tr("Reserved for you until {time}").format(time=sample.leased_until) if sample.leased_until else "",
         ]
         set_text(ui.caseText, "\n".join(line for line in lines if line))
 

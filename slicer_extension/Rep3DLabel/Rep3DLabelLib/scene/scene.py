@@ -8,7 +8,7 @@ refused in words. The parts are in the other files of this folder.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,24 @@ from typing import Any
 import vtk
 
 from ..errors import LocalProblem
+from ..images.files import LabelFile, VolumeFile
 from ..images.segnrrd import SegmentationData
-from ..labels import LABEL_TAG, SegmentName
+from ..labels import LABEL_TAG, Label, SegmentName
+from .images import set_geometry
 from .names import BINARY, source_representation
 from .nodes import OVERLAY, ROLE, SEGMENTATION, VOLUME, SampleNodes, mark, nodes_of
 from .plots import Curves
 from .segments import (
     LabelLoad,
+    LoadedLabel,
     check_fits,
     drawn,
     ensure_segments,
     has_label_voxels,
-    label_image,
-    label_values,
     write_label,
 )
 from .snapshot import Grid, LayersLoad, grid_of, is_on_grid, restore, snapshot
-from .terms import entries_by_name, tag_of
+from .terms import tag_of
 from .views import Views
 from .volumes import SlabLoad, SlabSave, add_volume, check_uploadable, highest
 from .watch import Watch
@@ -40,7 +41,6 @@ from .watch import Watch
 __all__ = ["Scene"]
 
 _VOLUME_REFERENCE = "rep3dVolume"  # the user may give a segmentation another reference geometry; this one stays
-Entries = Iterable[Mapping[str, Any]]
 
 
 class Scene:
@@ -108,7 +108,7 @@ class Scene:
 
     # ---- volumes
 
-    def begin_volume(self, volume: Mapping[str, Any], name: str, image_id: str) -> SlabLoad:
+    def begin_volume(self, volume: VolumeFile, name: str, image_id: str) -> SlabLoad:
         """Begin to put an image into the scene; call `step` of what is returned until it returns True.
 
         Args:
@@ -147,7 +147,7 @@ class Scene:
 
     # ---- segmentations
 
-    def segmentation_for(self, volume: Any, entries: Entries, create: bool = True) -> Any:
+    def segmentation_for(self, volume: Any, entries: Iterable[Label], create: bool = True) -> Any:
         """Return the latest segmentation that this module made for a volume, with a segment for each label.
 
         Where there is none: a new one with empty segments, or None if `create` is False.
@@ -163,13 +163,13 @@ class Scene:
         self.ensure_segments(node, entries)
         return node
 
-    def ensure_segments(self, node: Any, entries: Entries) -> None:
+    def ensure_segments(self, node: Any, entries: Iterable[Label]) -> None:
         """Add a segment for each label that has none; nothing else changes."""
         self._require_segmentation(node)
         with self._own_write():
             ensure_segments(self._slicer, node.GetSegmentation(), entries, {})
 
-    def begin_label(self, label: Mapping[str, Any]) -> LabelLoad:
+    def begin_label(self, label: LabelFile) -> LabelLoad:
         """Begin to fetch a label's voxels; when `step` of what is returned gives True, its `label` is written at once.
 
         Raises:
@@ -177,12 +177,12 @@ class Scene:
         """
         return LabelLoad(self._slicer, label)
 
-    def apply_label(self, node: Any, label: Mapping[str, Any], entries: Entries, mode: str = "undo") -> Any:
+    def apply_label(self, node: Any, label: LoadedLabel, entries: Iterable[Label], mode: str = "undo") -> Any:
         """Give the label segments new voxels, and leave every other segment as it is.
 
         Args:
             node: The segmentation.
-            label: The LabelFile, or what `begin_label` gives of it.
+            label: What `begin_label` gives.
             entries: Labels of the model; those that the label does not have become empty.
             mode: "undo" writes into `node` behind an undo point of the segment editor. Where none can be made, though
                 there are voxels to lose, or where the user gave `node` another geometry than the image's, a new
@@ -196,25 +196,25 @@ class Scene:
         """
         if mode not in ("undo", "new"):
             raise ValueError(f"Expected mode 'undo' or 'new', got '{mode}'.")
-        entries, volume, grid, image = self._prepare(node, label, entries)
+        entries, volume, grid = self._prepare(node, label, entries)
         if mode == "new" or not is_on_grid(node, grid) or not self._may_write(node, label, entries):
             node = self._new_segmentation(volume, f"{volume.GetName()} auto-segmentation")
-        self._write(node, image, label, entries)
+        self._write(node, label, entries)
         return node
 
-    def load_label(self, node: Any, label: Mapping[str, Any], entries: Entries) -> None:
+    def load_label(self, node: Any, label: LoadedLabel, entries: Iterable[Label]) -> None:
         """Put a stored label into a segmentation whose label segments are still empty.
 
         Raises:
             LocalProblem, BadAnswer: They are not, or as `apply_label`. Nothing was changed.
         """
-        entries, _, grid, image = self._prepare(node, label, entries)
-        if has_label_voxels(node.GetSegmentation(), label, entries) or not is_on_grid(node, grid):
+        entries, _, grid = self._prepare(node, label, entries)
+        if has_label_voxels(node.GetSegmentation(), label.file, entries) or not is_on_grid(node, grid):
             raise LocalProblem(
                 f"Expected an empty segmentation, but '{node.GetName()}' has voxels. Nothing was changed; open the "
                 "case again."
             )
-        self._write(node, image, label, entries)
+        self._write(node, label, entries)
 
     def snapshot(self, node: Any) -> SegmentationData:
         """Return a copy of all segments on the grid of the image, see `is_on_grid`; voxels beyond it are kept."""
@@ -231,7 +231,7 @@ class Scene:
         return LayersLoad(self._slicer, data)
 
     def restore(
-        self, volume: Any, data: SegmentationData, entries: Entries, name: str, images: list[Any] | None = None
+        self, volume: Any, data: SegmentationData, entries: Iterable[Label], name: str, images: list[Any] | None = None
     ) -> Any:
         """Return a new segmentation with what a snapshot had: overlaps, order, tags and the user's segments included.
 
@@ -250,11 +250,6 @@ class Scene:
             raise
         self.ensure_segments(node, entries)
         return node
-
-    def has_voxels(self, node: Any) -> bool:
-        """Return whether anything is drawn."""
-        self._require_segmentation(node)
-        return next(self._drawn(node), None) is not None
 
     def drawn_segments(self, node: Any) -> set[str]:
         """Return the ids of the segments that have voxels."""
@@ -355,8 +350,8 @@ class Scene:
         self._nodes.add(node)
         return node
 
-    def _prepare(self, node: Any, label: Mapping[str, Any], entries: Entries) -> tuple[list[Any], Any, Grid, Any]:
-        """Check all that can go wrong before anything is changed."""
+    def _prepare(self, node: Any, label: LoadedLabel, entries: Iterable[Label]) -> tuple[list[Label], Any, Grid]:
+        """Check all that can go wrong before anything is changed, and put the label's voxels in their place."""
         self._require_segmentation(node)
         volume = self._volume_of(node)
         if volume is None:
@@ -366,13 +361,15 @@ class Scene:
             )
         self._require_volume(volume)
         grid = grid_of(self._slicer, node, volume)
-        check_fits(label, grid.shape, grid.matrix)
-        return list(entries), volume, grid, label_image(self._slicer, label, grid.matrix)
+        check_fits(label.file, grid.shape, grid.matrix)
+        if label.image is not None:
+            set_geometry(label.image, grid.matrix)
+        return list(entries), volume, grid
 
-    def _may_write(self, node: Any, label: Mapping[str, Any], entries: list[Any]) -> bool:
+    def _may_write(self, node: Any, label: LoadedLabel, entries: list[Label]) -> bool:
         if self._undo is not None and self._undo():
             return True
-        return not has_label_voxels(node.GetSegmentation(), label, entries)
+        return not has_label_voxels(node.GetSegmentation(), label.file, entries)
 
     def _drawn(self, node: Any) -> Iterator[str]:
         segmentation = node.GetSegmentation()
@@ -380,11 +377,11 @@ class Scene:
             return iter(segmentation.GetSegmentIDs())
         return drawn(segmentation)
 
-    def _write(self, node: Any, image: Any, label: Mapping[str, Any], entries: list[Any]) -> None:
-        segmentation, values = node.GetSegmentation(), label_values(label)
+    def _write(self, node: Any, label: LoadedLabel, entries: list[Label]) -> None:
+        segmentation, values = node.GetSegmentation(), label.file.values
         with self._own_write():
             ensure_segments(self._slicer, segmentation, entries, values)
-            write_label(self._slicer, segmentation, image, values, entries_by_name(entries))
+            write_label(self._slicer, segmentation, label.image, values, [entry.name for entry in entries])
 
     @contextmanager
     def _own_write(self) -> Iterator[None]:

@@ -8,19 +8,22 @@ arrives with one copy of memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import BadAnswer
-from ..labels import LABEL_TAG, segment_id
-from .images import array_of, is_empty, set_geometry, whole_offset
+from ..images.files import LabelFile
+from ..labels import LABEL_TAG, Label, segment_id
+from .images import array_of, is_empty, whole_offset
 from .names import BINARY, terminology_tag
-from .terms import colour_of, entries_by_name, serialise_term, tag_of
+from .terms import colour_of, serialise_term, tag_of
 from .volumes import ImageLoad, open_voxels
 
 __all__ = [
     "LabelLoad",
+    "LoadedLabel",
     "add_segment",
     "check_fits",
     "drawn",
@@ -28,9 +31,7 @@ __all__ = [
     "has_label_voxels",
     "image_of",
     "images_of",
-    "label_image",
     "label_segments",
-    "label_values",
     "write_label",
 ]
 
@@ -68,11 +69,6 @@ def label_segments(segmentation: Any) -> dict[str, str]:
     return found
 
 
-def label_values(label: Mapping[str, Any]) -> dict[str, int]:
-    """Return label name -> value of its voxels in a LabelFile."""
-    return {str(name): int(value) for name, value in label["values"].items()}
-
-
 def add_segment(
     slicer: Any, segmentation: Any, identifier: str, name: str, colour: Sequence[float], tags: Mapping[str, str]
 ) -> Any:
@@ -88,28 +84,31 @@ def add_segment(
     return segment
 
 
-def ensure_segments(
-    slicer: Any, segmentation: Any, entries: Iterable[Mapping[str, Any]], values: Mapping[str, int]
-) -> None:
+def ensure_segments(slicer: Any, segmentation: Any, entries: Iterable[Label], values: Mapping[str, int]) -> None:
     """Add a segment for each label that has none; those that are there stay as they are.
 
     Args:
         entries: Of the model.
         values: Label name -> value, for labels that may be missing among the entries.
     """
-    known = entries_by_name(entries)
     present = label_segments(segmentation)
-    wanted = {name: int(entry["value"]) for name, entry in known.items()}
-    for name, value in {**values, **wanted}.items():
-        if name in present:
+    others = {name: Label(name, value) for name, value in values.items()}
+    for label in {**others, **{entry.name: entry for entry in entries}}.values():
+        if label.name in present:
             continue
-        entry = known.get(name)
-        tags = {LABEL_TAG: name}
-        term = serialise_term(entry.get("term") if entry else None)
+        tags, term = {LABEL_TAG: label.name}, serialise_term(label)
         if term:
             tags[terminology_tag(slicer)] = term
-        identifier = segmentation.GenerateUniqueSegmentID(segment_id(value))
-        add_segment(slicer, segmentation, identifier, name, colour_of(entry, value), tags)
+        identifier = segmentation.GenerateUniqueSegmentID(segment_id(label.value))
+        add_segment(slicer, segmentation, identifier, label.name, colour_of(label), tags)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedLabel:
+    """A LabelFile, and its voxels as an image to share; None where it has none."""
+
+    file: LabelFile
+    image: Any
 
 
 class LabelLoad:
@@ -124,19 +123,19 @@ class LabelLoad:
         BadAnswer: It does not fit the description.
     """
 
-    def __init__(self, slicer: Any, label: Mapping[str, Any]) -> None:
+    def __init__(self, slicer: Any, label: LabelFile) -> None:
         self._label = label
         self._load: ImageLoad | None = None
-        if label.get("voxels") is None or label.get("extent") is None:
+        extent = label.extent
+        if label.voxels is None or extent is None:
             return
-        extent = [int(bound) for bound in label["extent"]]
-        whole = [bound for size in label["shape"] for bound in (0, int(size) - 1)]
+        whole = [bound for size in label.shape for bound in (0, size - 1)]
         if any(extent[axis] < whole[axis] or extent[axis + 1] > whole[axis + 1] for axis in (0, 2, 4)):
             raise BadAnswer(f"Expected a segmentation within the image, {whole}, but it covers {extent}.")
-        voxels = open_voxels(str(label["voxels"]), [extent[axis + 1] - extent[axis] + 1 for axis in (0, 2, 4)])
+        voxels = open_voxels(label.voxels, [extent[axis + 1] - extent[axis] + 1 for axis in (0, 2, 4)])
         if voxels.dtype.kind not in "biu":
-            raise BadAnswer(f"Expected a label map of whole numbers in '{label['voxels']}', but got {voxels.dtype}.")
-        top = max(label_values(label).values(), default=0)
+            raise BadAnswer(f"Expected a label map of whole numbers in '{label.voxels}', but got {voxels.dtype}.")
+        top = max(label.values.values(), default=0)
         dtype = np.uint8 if top <= 255 else np.int16 if top <= 32767 else np.uint16
         self._load = ImageLoad(slicer, voxels, extent, dtype)
 
@@ -145,29 +144,9 @@ class LabelLoad:
         return self._load is None or self._load.step()
 
     @property
-    def label(self) -> dict[str, Any]:
-        """The LabelFile with its voxels, for `apply_label` and `load_label`, once `step` has returned True."""
-        return {**self._label, "image": None if self._load is None else self._load.image}
-
-
-def label_image(slicer: Any, label: Mapping[str, Any], grid: Any) -> Any:
-    """Return the voxels of a LabelFile as an image to share, None where it has none.
-
-    Args:
-        label: The LabelFile, or what a `LabelLoad` gives.
-        grid: (4, 4) matrix from voxel indices to RAS.
-
-    Raises:
-        LocalProblem, BadAnswer: See `LabelLoad`.
-    """
-    if "image" not in label:
-        load = LabelLoad(slicer, label)
-        while not load.step():
-            pass
-        label = load.label
-    if label["image"] is not None:
-        set_geometry(label["image"], grid)
-    return label["image"]
+    def label(self) -> LoadedLabel:
+        """What was loaded, for `apply_label` and `load_label`, once `step` has returned True."""
+        return LoadedLabel(self._label, None if self._load is None else self._load.image)
 
 
 def write_label(slicer: Any, segmentation: Any, image: Any, values: Mapping[str, int], names: Iterable[str]) -> None:
@@ -175,7 +154,7 @@ def write_label(slicer: Any, segmentation: Any, image: Any, values: Mapping[str,
 
     Args:
         segmentation: A vtkSegmentation whose source is the binary label map, with a segment for each label.
-        image: What `label_image` gave.
+        image: Of a `LoadedLabel`, in its place.
         values: Label name -> value in the image.
         names: Labels of the model.
     """
@@ -195,18 +174,18 @@ def write_label(slicer: Any, segmentation: Any, image: Any, values: Mapping[str,
         written.Modified()
 
 
-def check_fits(label: Mapping[str, Any], shape: Sequence[int], grid: np.ndarray) -> None:
+def check_fits(label: LabelFile, shape: Sequence[int], grid: np.ndarray) -> None:
     """Refuse a LabelFile that is of another grid than the image.
 
     Raises:
         BadAnswer: Its shape differs, or it is off by more than a hundredth of a voxel.
     """
-    sizes = [int(size) for size in label["shape"]]
+    sizes = list(label.shape)
     whole = [bound for size in sizes for bound in (0, size - 1)]
-    if sizes != [int(size) for size in shape] or whole_offset(np.array(label["ijk_to_ras"]), grid, whole) != (0, 0, 0):
+    if sizes != [int(size) for size in shape] or whole_offset(np.array(label.ijk_to_ras), grid, whole) != (0, 0, 0):
         raise BadAnswer(
-            f"Expected a segmentation on the grid of the image, {tuple(shape)} voxels, but got {tuple(sizes)} voxels "
-            f"at {label['ijk_to_ras']}. Nothing was changed; open the sample again."
+            f"The segmentation is not on the grid of the image: it has {' x '.join(map(str, sizes))} voxels, the image "
+            f"{' x '.join(map(str, shape))}, or it lies elsewhere. Nothing was changed; open the sample again."
         )
 
 
@@ -226,10 +205,10 @@ def _detach(segmentation: Any, chosen: Mapping[str, Any]) -> list[Any]:
     return shared
 
 
-def has_label_voxels(segmentation: Any, label: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> bool:
+def has_label_voxels(segmentation: Any, label: LabelFile, entries: Iterable[Label]) -> bool:
     """Return whether anything is drawn in the segments of a LabelFile's labels and of a model's."""
     mine = label_segments(segmentation)
-    ids = {mine[name] for name in {**entries_by_name(entries), **label_values(label)} if name in mine}
+    ids = {mine[name] for name in (*(entry.name for entry in entries), *label.values) if name in mine}
     if all(image_of(segmentation.GetSegment(identifier)) is None for identifier in ids):
         return False
     return any(identifier in ids for identifier in drawn(segmentation))

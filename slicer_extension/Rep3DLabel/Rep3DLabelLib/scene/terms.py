@@ -1,18 +1,15 @@
-"""Names, colours and terminology of label segments, from the server's entries.
-
-An entry is {"name", "value", "colour": [r, g, b] 0..255 or None, "term": {"category", "type", "modifier", "region"} or
-None}, each part of a term {"value", "scheme", "meaning"}.
-"""
+"""Names, colours and terminology of label segments, from the server's labels."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping
 from typing import Any
 
 import vtk
 
-__all__ = ["colour_of", "entries_by_name", "serialise_term", "tag_of", "tags_of"]
+from ..labels import Code, Label
+
+__all__ = ["colour_of", "serialise_term", "tag_of", "tags_of"]
 
 _CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _REGIONS = "Anatomic codes - DICOM master list"
@@ -21,35 +18,30 @@ _GOLDEN = 0.618033988749895
 _PLAIN = str.maketrans({"~": "-", "^": "-", "|": "-", "\n": " ", "\r": " ", "\t": " "})
 
 
-def entries_by_name(entries: Any) -> dict[str, Mapping[str, Any]]:
-    """Return the entries by the label's name, in their order."""
-    return {str(entry["name"]): entry for entry in entries}
-
-
-def colour_of(entry: Mapping[str, Any] | None, value: int) -> tuple[float, float, float]:
+def colour_of(label: Label) -> tuple[float, float, float]:
     """Return the colour of a label, each part 0..1; one that depends on its value only where the server gives none."""
-    given = entry.get("colour") if entry else None
-    if given is not None:
-        red, green, blue = (min(max(float(part) / 255.0, 0.0), 1.0) for part in given)
-        return red, green, blue
+    if label.colour is not None:
+        red, green, blue = label.colour
+        return red / 255.0, green / 255.0, blue / 255.0
+    value = label.value
     # Steps of the golden ratio spread hues evenly for any number of labels; brightness parts those that come close.
     return colorsys.hsv_to_rgb(value * _GOLDEN % 1.0, 0.55 + 0.35 * (value % 2), 1.0 - 0.15 * (value // 2 % 3))
 
 
-def serialise_term(term: Mapping[str, Any] | None) -> str:
-    """Return a term as Slicer keeps it in a segment's tag, "" where there is none.
+def serialise_term(label: Label) -> str:
+    """Return what a label stands for as Slicer keeps it in a segment's tag, "" where that is not known.
 
     Without a category or a type it is no term to Slicer either.
     """
-    if not term or not term.get("category") or not term.get("type"):
+    if label.category is None or label.type is None:
         return ""
-    codes = [_code(term.get(part)) for part in ("category", "type", "modifier")]
-    return "~".join([_CONTEXT, *codes, _REGIONS, _code(term.get("region")), "^^"])
+    codes = [_code(part) for part in (label.category, label.type, label.modifier)]
+    return "~".join([_CONTEXT, *codes, _REGIONS, _code(label.region), "^^"])
 
 
-def _code(part: Mapping[str, Any] | None) -> str:
-    part = part or {}
-    return "^".join(str(part.get(key) or "").translate(_PLAIN) for key in ("scheme", "value", "meaning"))
+def _code(code: Code | None) -> str:
+    parts = ("", "", "") if code is None else (code.scheme, code.value, code.meaning)
+    return "^".join(part.translate(_PLAIN) for part in parts)
 
 
 def tag_of(segment: Any, name: str) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import vtk
 
 from ..errors import BadAnswer, LocalProblem
+from ..images.files import VolumeFile
 from .images import allocate, array_of, extent_of, is_empty, matrix_of, native_type, vtk_matrix
 
 __all__ = ["ImageLoad", "SlabLoad", "SlabSave", "add_volume", "check_uploadable", "highest", "open_voxels"]
@@ -103,7 +104,7 @@ class SlabLoad:
 
     Args:
         slicer: The slicer module.
-        volume: A VolumeFile: {"voxels": PATH, "shape": [I, J, K], "ijk_to_ras", "low", "high"}.
+        volume: The image.
         finish: Gets the vtkImageData when all voxels are there, and returns the node.
 
     Raises:
@@ -111,10 +112,10 @@ class SlabLoad:
         BadAnswer: It does not fit the description.
     """
 
-    def __init__(self, slicer: Any, volume: Mapping[str, Any], finish: Callable[[Any], Any]) -> None:
-        voxels = open_voxels(str(volume["voxels"]), volume["shape"])
+    def __init__(self, slicer: Any, volume: VolumeFile, finish: Callable[[Any], Any]) -> None:
+        voxels = open_voxels(volume.voxels, volume.shape)
         self._image: Any = vtk.vtkImageData()
-        allocate(self._image, [bound for size in volume["shape"] for bound in (0, int(size) - 1)], voxels.dtype)
+        allocate(self._image, [bound for size in volume.shape for bound in (0, size - 1)], voxels.dtype)
         self._slabs: _Slabs | None = _Slabs(voxels, array_of(self._image))
         self._finish: Callable[[Any], Any] | None = finish
         self._node: Any = None
@@ -145,7 +146,7 @@ class SlabLoad:
         self._slabs = self._finish = self._image = None
 
 
-def add_volume(slicer: Any, scene: Any, image: Any, name: str, volume: Mapping[str, Any], top: float | None) -> Any:
+def add_volume(slicer: Any, scene: Any, image: Any, name: str, volume: VolumeFile, top: float | None) -> Any:
     """Add a scalar volume to the scene.
 
     Args:
@@ -155,13 +156,13 @@ def add_volume(slicer: Any, scene: Any, image: Any, name: str, volume: Mapping[s
         top: Upper end of the display window, from 0; None for the VolumeFile's low and high.
     """
     display = scene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
-    low, high = (float(volume["low"]), float(volume["high"])) if top is None else (0.0, top)
+    low, high = (volume.low, volume.high) if top is None else (0.0, top)
     display.SetAutoWindowLevel(0)
     display.SetWindowLevelMinMax(low, high if high > low else low + 1.0)
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
     node = slicer.vtkMRMLScalarVolumeNode()
     node.SetName(scene.GenerateUniqueName(name))
-    node.SetIJKToRASMatrix(vtk_matrix(volume["ijk_to_ras"]))
+    node.SetIJKToRASMatrix(vtk_matrix(volume.ijk_to_ras))
     node.SetAndObserveImageData(image)
     scene.AddNode(node)
     node.SetAndObserveDisplayNodeID(display.GetID())

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 import weakref
 from collections import deque
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..connection import FAILED
+from .wire import decode
 
 __all__ = ["Job", "JobError", "Worker"]
 
@@ -34,6 +36,7 @@ _READ_AT_ONCE = 1 << 22  # bytes of answers taken in one poll
 _WRITE_AT_ONCE = 1 << 15
 _LOG_LIMIT = 1 << 22
 _LOG_TAIL = 4096
+_BUDGET = 0.02  # seconds of delivering at each poll
 
 
 @dataclass(frozen=True)
@@ -142,10 +145,11 @@ class Worker:
     def poll(self) -> None:
         """Look for answers and call who waits for them, in the order in which they came.
 
-        An exception of a callback passes through; what came after is delivered by the next poll.
+        What takes too long, or comes after an exception of a callback, which passes through, is left for the next poll.
         """
         self._collect()
-        while self._events:
+        end = time.monotonic() + _BUDGET
+        while self._events and time.monotonic() < end:
             self._deliver(self._events.popleft())
         for child in list(self._closing):
             if child.ended:
@@ -213,7 +217,7 @@ class Worker:
         del self._pending[job.id]
         if "done" in event:
             if job.done is not None:
-                job.done(event["done"])
+                job.done(decode(event["done"]))
         elif job.failed is not None:
             job.failed(JobError(**event["failed"]))
 

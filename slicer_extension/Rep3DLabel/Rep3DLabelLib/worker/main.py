@@ -44,7 +44,7 @@ class Answers:
     def __init__(self, file: Path, limit: int = _FILE_LIMIT) -> None:
         self._file, self._limit = file, limit
         self._lock = threading.Lock()
-        self._secrets: set[str] = set()
+        self._secrets: frozenset[str] = frozenset()  # replaced, never changed: another thread may be looking through
         self._stream = self._open()
 
     def _open(self) -> Any:
@@ -54,7 +54,7 @@ class Answers:
         """Never write this text."""
         if text:
             with self._lock:
-                self._secrets |= {text, json.dumps(text)[1:-1]}
+                self._secrets = self._secrets | {text, json.dumps(text)[1:-1]}
 
     def hide(self, text: str, shortest: int = 1) -> str:
         """Return a text without the secrets of that length or more."""
@@ -180,10 +180,11 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in the console that Slicer was started from
     answers.write({"ready": os.getpid()})
     from Rep3DLabelLib.worker.ops import OPS, Task, failure_of  # slow to import: the reader is told first
+    from Rep3DLabelLib.worker.wire import encode
 
     def run(task: Task) -> None:
         try:
-            event: dict[str, Any] = {"id": task.id, "done": OPS[task.op].run(task)}
+            event: dict[str, Any] = {"id": task.id, "done": encode(OPS[task.op].run(task))}
             json.dumps(event, allow_nan=False)
         except Exception as error:
             failure, trace = failure_of(error)

@@ -29,10 +29,7 @@ class Op:
 
 
 OPS: dict[str, Op] = {
-    "read_image": Op(files.read_image),
-    "write_image": Op(files.write_image),
     "measure": Op(files.measure),
-    "compose": Op(files.compose_label),
     "next_sample": Op(cases.next_sample),
     "open_case": Op(cases.open_case),
     "infer": Op(cases.infer),
@@ -43,18 +40,14 @@ OPS: dict[str, Op] = {
     "history": Op(cases.history),
     "restore": Op(cases.restore, _WRITE),
     "review": Op(cases.review, _WRITE),
-    "take": Op(cases.take, _WRITE),
     "release": Op(cases.release, _WRITE),
-    "cancel": Op(cases.cancel),
     "test": Op(models.test),
     "train_start": Op(models.train_start, _WRITE),
-    "train_status": Op(models.train_status),
     "train_stop": Op(models.train_stop),
     "overview": Op(models.overview),
     "versions": Op(models.versions),
     "publish": Op(models.publish, _WRITE),
     "roll_back": Op(models.roll_back, _WRITE),
     "batch_start": Op(models.batch_start, _WRITE),
-    "batch_status": Op(models.batch_status),
     "batch_stop": Op(models.batch_stop),
 }

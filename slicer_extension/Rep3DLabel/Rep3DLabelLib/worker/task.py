@@ -90,11 +90,12 @@ class Task:
             self._told = (stage, now)
             self._write({"id": self.id, "progress": {"stage": stage, "done": done, "total": total}})
 
-    def teller(self, stage: str) -> Callable[[int, int | None], None]:
+    def teller(self, stage: str, stoppable: bool = True) -> Callable[[int, int | None], None]:
         """Return a function that tells how far a stage is, and stops the job if it is not wanted any more."""
 
         def tell(done: int, total: int | None) -> None:
-            self.check()
+            if stoppable:
+                self.check()
             self.tell(stage, done, total)
 
         return tell

@@ -5,16 +5,17 @@ The rule that all others follow: nothing that could lose an edit begins before t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ..drafts import Draft
 from ..errors import ClientError, LocalProblem
 from ..i18n import tr
-from ..labels import assign
+from ..labels import Label, SegmentName, assign
 from ..view import ERROR, DraftRow, LabelRow, Question
-from .desk import Desk, Work, local_time
+from ..worker.results import Measured
+from .context import Context, Work, local_time
 
 __all__ = ["Editing", "names_of"]
 
@@ -27,12 +28,12 @@ class Editing:
     """Drafts of the case in hand.
 
     Args:
-        desk: Shared state.
+        context: Shared state.
         gone: Called after the user has taken the segmentation out of the scene; what was edited is kept.
     """
 
-    def __init__(self, desk: Desk, gone: Callable[[], None]) -> None:
-        self._desk, self._gone = desk, gone
+    def __init__(self, context: Context, gone: Callable[[], None]) -> None:
+        self._context, self._gone = context, gone
         self._not_before = 0.0
         self._measured: tuple[str, int] | None = None  # draft and revision that was measured last
         self._measuring = False
@@ -43,45 +44,45 @@ class Editing:
 
     def take(self, work: Work | None) -> None:
         """Have a case in hand from now on, None for none."""
-        desk = self._desk
-        desk.scene.unwatch()
-        desk.work = work
+        context = self._context
+        context.scene.unwatch()
+        context.work = work
         if work is None:
-            desk.screen.edit(None, None)
+            context.screen.edit(None, None)
         else:
-            desk.scene.watch(work.segmentation, self.edited, self.going)
-            desk.screen.edit(work.segmentation, work.volume)
-        desk.update(edited=bool(work and work.edited), draft_time="")
+            context.scene.watch(work.segmentation, self.edited, self.going)
+            context.screen.edit(work.segmentation, work.volume)
+        context.update(edited=bool(work and work.edited), draft_time="")
         self.list_drafts()
 
     def edited(self) -> None:
         """The user has changed the segmentation."""
-        work = self._desk.work
+        work = self._context.work
         if work is None:
             return
-        now = self._desk.clock()
+        now = self._context.clock()
         first = work.changed_at[0] if work.revision > work.kept else now
         work.revision += 1
         work.changed_at = (first, now)
-        if not self._desk.view.edited:
-            self._desk.update(edited=True)
+        if not self._context.view.edited:
+            self._context.update(edited=True)
 
     def going(self) -> None:
         """The user takes the segmentation out of the scene: keep it while it is there."""
-        work, waiting = self._desk.work, self.stop_saving()
+        work, waiting = self._context.work, self.stop_saving()
         try:
             self.keep()
         except ClientError as error:
-            self._desk.say(ERROR, tr("Your edits could not be kept: {why}").format(why=error))
+            self._context.say(ERROR, tr("Your edits could not be kept: {why}").format(why=error))
 
         def gone() -> bool:  # not before it is out
-            if self._desk.work is work:
+            if self._context.work is work:
                 self._gone()
             if waiting is not None:
                 waiting()
             return True
 
-        self._desk.tasks.append(gone)
+        self._context.tasks.append(gone)
 
     def keep(self) -> None:
         """Write the segmentation to its draft now, however long it takes; for when there is no later.
@@ -89,27 +90,27 @@ class Editing:
         Raises:
             LocalProblem: It cannot be kept; it is still in the scene.
         """
-        desk, work = self._desk, self._desk.work
+        context, work = self._context, self._context.work
         self.stop_saving()
         if work is None or self.is_kept(work):
             return
         revision = work.revision
-        self._kept(work, desk.drafts.save(work.draft, desk.scene.snapshot(work.segmentation)), revision)
+        self._kept(work, context.drafts.save(work.draft, context.scene.snapshot(work.segmentation)), revision)
 
     def keep_then(self, go: Callable[[], None], failed: Callable[[ClientError], None]) -> None:
         """Write the segmentation as it is now to its draft, a little at each tick; then call `go`, or else `failed`."""
-        desk, work = self._desk, self._desk.work
+        context, work = self._context, self._context.work
         if work is None:
             go()
             return
         self.stop_saving()
         revision = work.revision
         try:
-            data = desk.scene.snapshot(work.segmentation)
+            data = context.scene.snapshot(work.segmentation)
         except ClientError as error:
             failed(error)
             return
-        steps = self._saving = desk.drafts.save_in_steps(work.draft, data)
+        steps = self._saving = context.drafts.save_in_steps(work.draft, data)
         self._go_on = go
 
         def step() -> bool:
@@ -130,13 +131,13 @@ class Editing:
 
         # Copying large layers has taken its time already: they are written from the next tick on.
         if sum(layer.nbytes for layer in data.layers) > _LARGE or not step():
-            desk.tasks.append(step)
+            context.tasks.append(step)
 
     def _write_some(self, steps: Generator[float, None, Draft]) -> Draft | None:
         """Write for a moment; return the draft when it is whole."""
-        end = self._desk.clock() + _BUDGET
+        end = self._context.clock() + _BUDGET
         try:
-            while self._desk.clock() <= end:
+            while self._context.clock() <= end:
                 next(steps)
         except StopIteration as stop:
             saved: Draft = stop.value
@@ -147,7 +148,7 @@ class Editing:
         """Return whether what was edited is on disk; another Slicer of the user may have taken the draft over."""
         if work.revision > work.kept:
             return False
-        return not work.edited or not work.kept_in or self._desk.drafts.path(work.kept_in).exists()
+        return not work.edited or not work.kept_in or self._context.drafts.path(work.kept_in).exists()
 
     def stop_saving(self) -> Callable[[], None] | None:
         """Write no further; return what has waited for it, None if nothing was being written."""
@@ -163,12 +164,12 @@ class Editing:
             work.kept, work.kept_in = revision, saved.key
         if work.draft.key == saved.key:
             work.draft = saved
-        if self._desk.work is work:
-            self._desk.update(draft_time=local_time(saved.time))
+        if self._context.work is work:
+            self._context.update(draft_time=local_time(saved.time))
 
     def seal_then(self, go: Callable[[], None], failed: Callable[[ClientError], None]) -> None:
         """As `keep_then`, with all edits so far, as a draft that later edits do not replace."""
-        work = self._desk.work
+        work = self._context.work
         if work is None or not work.edited:
             go()
             return
@@ -184,7 +185,7 @@ class Editing:
         """As `keep_then`, and again as long as the user edits what is being written."""
 
         def kept() -> None:
-            if self._desk.work is work and work.revision > work.kept:
+            if self._context.work is work and work.revision > work.kept:
                 self.keep_then(kept, failed)
             else:
                 go()
@@ -193,7 +194,7 @@ class Editing:
 
     def new_draft(self, work: Work, source: str) -> Draft:
         """Return a draft for the next stretch of work on a case."""
-        return self._desk.drafts.new(work.draft.server, work.image_id, work.name, work.model, source)
+        return self._context.drafts.new(work.draft.server, work.image_id, work.name, work.model, source)
 
     def before_leaving(self, go: Callable[[], None], stay: Callable[[], None] | None = None) -> None:
         """Keep the edits, then go on; where they cannot be kept, the user decides.
@@ -202,13 +203,13 @@ class Editing:
             go: Begins an activity, or ends it.
             stay: Called instead of it where the user wants to stay.
         """
-        desk, work = self._desk, self._desk.work
+        context, work = self._context, self._context.work
         if work is None or not work.edited or self.is_kept(work):
             go()
             return
 
         def failed(error: ClientError) -> None:
-            desk.progress(tr("Waiting for your answer"))
+            context.progress(tr("Waiting for your answer"))
             question = Question(
                 "lose_edits",
                 tr("Edits cannot be kept"),
@@ -216,17 +217,17 @@ class Editing:
                 (("lose", tr("Go on and lose them")), ("stay", tr("Stay here"))),
                 "stay",
             )
-            desk.screen.ask(question, lambda answer: go() if answer == "lose" else (stay or desk.end)())
+            context.screen.ask(question, lambda answer: go() if answer == "lose" else (stay or context.end)())
 
-        desk.begin("keep", tr("Keeping your edits"))
+        context.begin("keep", tr("Keeping your edits"))
         self._keep_all_then(work, go, failed)
 
     def tick(self) -> None:
         """Keep what the user has edited, a moment after the hand rests or at the latest every few seconds."""
-        desk, work = self._desk, self._desk.work
+        context, work = self._context, self._context.work
         if work is None:
             return
-        now = desk.clock()
+        now = context.clock()
         due = now - work.changed_at[1] >= _IDLE or now - work.changed_at[0] >= _LONGEST
         if due and now >= self._not_before and self._saving is None and not self.is_kept(work):
             self.keep_then(lambda: None, self._not_kept)
@@ -234,68 +235,61 @@ class Editing:
             self._measure(work)
 
     def _not_kept(self, error: ClientError) -> None:
-        self._not_before = self._desk.clock() + _AFTER_FAILURE
-        self._desk.say(ERROR, tr("Your edits are only in this window: {why}").format(why=error))
+        self._not_before = self._context.clock() + _AFTER_FAILURE
+        self._context.say(ERROR, tr("Your edits are only in this window: {why}").format(why=error))
 
     def _measure(self, work: Work) -> None:
         """Have the volumes of what was kept counted."""
         wanted = (work.draft.key, work.kept)
-        if self._measuring or self._measured == wanted or not self._desk.drafts.path(work.draft.key).exists():
+        if self._measuring or self._measured == wanted or not self._context.drafts.path(work.draft.key).exists():
             return
         self._measuring = True
 
-        def done(value: Mapping[str, Any]) -> None:
+        def done(value: Measured) -> None:
             self._measuring = False
-            if self._desk.work is work:
-                self.show_counts({int(k): v for k, v in value["counts"].items()}, value.get("voxel_ml"))
+            if self._context.work is work:
+                self.show_counts(value.counts, value.voxel_ml)
 
         def failed(error: Any) -> None:
             self._measuring = False
 
         self._measured = wanted
-        segments = names_of(self._desk.scene, work)
-        args = {
-            "draft": str(self._desk.drafts.path(work.draft.key)),
-            "values": dict(assign(segments, work.labels).values),
-            "priority": [segment.id for segment in segments],
-            "image": work.image,
-        }
-        self._desk.call("measure", args, done, failed)
+        segments = names_of(self._context.scene, work)
+        path, values = self._context.drafts.path(work.draft.key), assign(segments, work.labels).values
+        self._context.call("measure", work.draft_as_label(path, values, segments), done, failed)
 
-    def show_counts(self, counts: Mapping[int, int], voxel_ml: float | None, confidence: Any = None) -> None:
+    def show_counts(
+        self, counts: Mapping[int, int], voxel_ml: float, confidence: Mapping[str, float] | None = None
+    ) -> None:
         """Show how large each label is; `counts` has voxels by value, `voxel_ml` is the volume of one."""
         rows = []
-        for row in self._desk.view.labels:
-            voxels = int(counts.get(row.value, 0))
-            ml = None if voxel_ml is None else voxels * voxel_ml
-            sure = confidence.get(row.name) if isinstance(confidence, dict) else None
-            rows.append(replace(row, voxels=voxels, ml=ml, confidence=sure))
-        self._desk.update(labels=tuple(rows))
+        for row in self._context.view.labels:
+            voxels = counts.get(row.value, 0)
+            rows.append(replace(row, voxels=voxels, ml=voxels * voxel_ml, confidence=(confidence or {}).get(row.name)))
+        self._context.update(labels=tuple(rows))
 
-    def show_labels(self, entries: list[Mapping[str, Any]]) -> None:
+    def show_labels(self, entries: Iterable[Label]) -> None:
         """List a model's labels, not measured yet."""
-        rows = []
-        for entry in entries:
-            colour = tuple(entry.get("colour") or (127, 127, 127))
-            rows.append(LabelRow(str(entry["name"]), int(entry["value"]), colour))
-        self._desk.update(labels=tuple(rows))
+        grey = (127, 127, 127)
+        rows = tuple(LabelRow(label.name, label.value, label.colour or grey) for label in entries)
+        self._context.update(labels=rows)
 
     # ---- drafts
 
     def list_drafts(self) -> None:
         """Show the unsent work that is not in hand now."""
-        current = self._desk.work.draft.key if self._desk.work else ""
+        current = self._context.work.draft.key if self._context.work else ""
         rows = [
             DraftRow(draft.key, draft.image_id, draft.name or draft.image_id, local_time(draft.time), draft.server)
-            for draft in self._desk.drafts.list()
+            for draft in self._context.drafts.list()
             if draft.key != current
         ]
-        self._desk.update(drafts=tuple(rows))
+        self._context.update(drafts=tuple(rows))
 
     def discard(self, key: str) -> None:
         """Ask, then take a draft off the list."""
-        row = next((row for row in self._desk.view.drafts if row.key == key), None)
-        if row is None or self._desk.refused("discard_draft"):
+        row = next((row for row in self._context.view.drafts if row.key == key), None)
+        if row is None or self._context.refused("discard_draft"):
             return
         question = Question(
             "discard_draft",
@@ -308,14 +302,14 @@ class Editing:
         def answer(choice: str) -> None:
             if choice == "discard":
                 try:
-                    self._desk.drafts.discard(key)
+                    self._context.drafts.discard(key)
                 except LocalProblem as error:
-                    self._desk.say(ERROR, str(error))
+                    self._context.say(ERROR, str(error))
                 self.list_drafts()
 
-        self._desk.screen.ask(question, answer)
+        self._context.screen.ask(question, answer)
 
 
-def names_of(scene: Any, work: Work) -> list[Any]:
-    """Return the segments of the case in hand as `labels.SegmentName`, in the order of the list."""
+def names_of(scene: Any, work: Work) -> list[SegmentName]:
+    """Return the segments of the case in hand, in the order of the list."""
     return list(scene.segment_names(work.segmentation))

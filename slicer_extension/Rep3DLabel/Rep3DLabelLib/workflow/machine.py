@@ -18,16 +18,20 @@ from ..errors import ClientError
 from ..i18n import tr
 from ..ports import Screen
 from ..settings import Settings
-from ..view import ERROR, INFO, WARNING, Options, View
+from ..view import ERROR, INFO, WARNING, HistoryRow, Options, View
 from ..worker.jobs import Worker
+from .batch import Batch
+from .cases import Cases
 from .connecting import Connecting
-from .desk import Desk
+from .context import Context
 from .editing import Editing
+from .polling import Polling
 from .sampling import Sampling
 from .segmenting import Segmenting
 from .submitting import Submitting
+from .training import Training
 from .uploading import Uploading
-from .watching import Watching
+from .versions import Versions
 
 __all__ = ["Workflow"]
 
@@ -59,29 +63,31 @@ class Workflow:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = datetime.now,
     ) -> None:
-        self._desk = desk = Desk(worker, scene, screen, drafts, settings, folder, clock, now)
-        self._editing = Editing(desk, self._segmentation_gone)
-        self._segmenting = Segmenting(desk, self._editing)
-        self._sampling = Sampling(desk, self._editing, self._segmenting.forget, self._sample_ready)
-        self._submitting = Submitting(desk, self._editing, self._submitted)
-        self._watching = Watching(desk)
-        self._connecting = Connecting(desk, self._changed_model, launcher)
-        self._uploading = Uploading(desk, self._editing, self._sampling.open_now)
+        self._context = context = Context(worker, scene, screen, drafts, settings, folder, clock, now)
+        self._editing = Editing(context, self._segmentation_gone)
+        self._segmenting = Segmenting(context, self._editing)
+        self._sampling = Sampling(context, self._editing, self._segmenting.forget, self._sample_ready)
+        self._submitting = Submitting(context, self._editing, self._submitted)
+        self._training, self._versions = Training(context), Versions(context)
+        self._batch, self._cases = Batch(context), Cases(context)
+        self._polling = Polling(context, self._training, self._versions, self._batch, self._cases)
+        self._connecting = Connecting(context, self._changed_model, launcher)
+        self._uploading = Uploading(context, self._editing, self._sampling.open_now)
         self._editing.list_drafts()
 
     @property
     def view(self) -> View:
         """What is to be shown."""
-        return self._desk.view
+        return self._context.view
 
     @property
     def settings(self) -> Settings:
         """What is remembered from session to session."""
-        return self._desk.settings
+        return self._context.settings
 
     def observe(self, callback: Callable[[], None]) -> None:
         """Have a function called after each change of the view."""
-        self._desk.observe(callback)
+        self._context.observe(callback)
 
     # ---- connection
 
@@ -103,8 +109,8 @@ class Workflow:
 
     def set_options(self, options: Options) -> None:
         """Change the options, and remember them."""
-        self._desk.settings.save_options(options)
-        self._desk.update(options=options)
+        self._context.settings.save_options(options)
+        self._context.update(options=options)
         self._connecting.set_user()
 
     # ---- the case in hand
@@ -127,19 +133,17 @@ class Workflow:
 
     def cancel(self) -> None:
         """Give up what runs in the foreground."""
-        desk = self._desk
-        if desk.refused("cancel") or desk.view.activity is None:
+        context = self._context
+        if context.refused("cancel") or context.view.activity is None:
             return
-        name = desk.view.activity.name
-        if desk.job is not None:
-            desk.worker.drop(desk.job)
-        if name == "auto_segment":
-            self._segmenting.cancel()
+        name = context.view.activity.name
+        if context.job is not None:
+            context.worker.drop(context.job)  # which tells the server, where it computes something
         self._sampling.cancel()
         if name == "submit":
             self._submitting.cancel()
         else:
-            desk.end(tr("Cancelled."))
+            context.end(tr("Cancelled."))
 
     def show_uncertainty(self, visible: bool) -> None:
         """Show or hide the uncertainty over the image."""
@@ -160,50 +164,58 @@ class Workflow:
     # ---- learning
 
     def train(self, settings: Mapping[str, object] | None = None) -> None:
-        """Start a training."""
-        self._watching.train(settings or {})
+        """Start a training; one that was stopped or interrupted goes on."""
+        self._training.train(settings or {})
+
+    def train_anew(self) -> None:
+        """Start a new training instead of going on with one that was stopped or interrupted."""
+        self._training.train_anew()
 
     def stop_training(self) -> None:
         """Stop the training."""
-        self._watching.stop_training()
+        self._training.stop()
 
     def show_curves(self) -> None:
         """Show loss and Dice beside the slice views."""
-        desk = self._desk
-        if not desk.refused("show_curves"):
-            training = desk.view.training
-            desk.screen.show_chart(desk.scene.show_curves(training.losses, training.validations))
+        context = self._context
+        if not context.refused("show_curves"):
+            training = context.view.training
+            context.screen.show_chart(context.scene.show_curves(training.losses, training.validations))
 
     def publish(self, version: str) -> None:
         """Put a version into use."""
-        self._watching.publish(version)
+        self._versions.publish(version)
 
     def roll_back(self) -> None:
         """Put the version before into use again."""
-        self._watching.roll_back()
+        self._versions.roll_back()
 
     # ---- many cases
 
     def start_batch(self) -> None:
         """Segment all images without a label."""
-        self._watching.start_batch()
+        self._batch.start()
 
     def stop_batch(self) -> None:
         """Stop that."""
-        self._watching.stop_batch()
+        self._batch.stop()
 
     def refresh_cases(self) -> None:
         """List the cases."""
-        self._watching.refresh_cases()
+        self._cases.refresh()
 
-    def history(self, image_id: str, done: Callable[[list[Mapping[str, Any]]], None]) -> None:
+    def history(self, image_id: str, done: Callable[[tuple[HistoryRow, ...]], None]) -> None:
         """Call `done` with the earlier labels of a case, the current one first."""
-        self._watching.history(image_id, done)
+        self._cases.history(image_id, done)
 
     def restore_label(self, image_id: str, entry: str) -> None:
         """Make an earlier label of a case the current one again, and open it."""
-        if not self._desk.refused("restore_label"):
-            self._watching.restore_label(image_id, entry, lambda: self._sampling.open_case(image_id))
+        if not self._context.refused("restore_label"):
+            self._cases.restore_label(image_id, entry, lambda: self._sampling.open_case(image_id))
+
+    def review(self, image_id: str) -> None:
+        """Record that the label of a case was reviewed, or take that back."""
+        self._cases.review(image_id)
 
     def upload_volume(self, node: Any, image_id: str = "") -> None:
         """Add a volume of the scene to the server, and open it as a case."""
@@ -227,96 +239,96 @@ class Workflow:
 
     def tick(self) -> None:
         """Take what has come, and do what is due; a few milliseconds."""
-        desk = self._desk
-        desk.worker.poll()
-        for task in tuple(desk.tasks):
+        context = self._context
+        context.worker.poll()
+        for task in tuple(context.tasks):
             try:
                 ended = task()
             except ClientError as error:
                 ended = True
-                desk.fail(error)
+                context.fail(error)
             except BaseException:
-                desk.tasks.remove(task)
-                desk.end(tr("The module made a mistake; see the Python console."), ERROR)
+                context.tasks.remove(task)
+                context.end(tr("The module made a mistake; see the Python console."), ERROR)
                 raise
-            if ended and task in desk.tasks:
-                desk.tasks.remove(task)
+            if ended and task in context.tasks:
+                context.tasks.remove(task)
         self._editing.tick()
-        self._watching.tick()
+        self._polling.tick()
         self._connecting.tick()
 
     def scene_closing(self) -> None:
         """The scene is about to be closed: keep what was edited."""
-        work = self._desk.work
+        work = self._context.work
         if work is None or not work.edited:
             return
         try:
             self._editing.keep()
         except ClientError as error:
-            self._desk.say(ERROR, tr("Your edits could not be kept: {why}").format(why=error))
+            self._context.say(ERROR, tr("Your edits could not be kept: {why}").format(why=error))
 
     def scene_closed(self) -> None:
         """The scene was closed: there is no case in hand any more."""
-        desk = self._desk
-        work = desk.work
+        context = self._context
+        work = context.work
         self._editing.stop_saving()
         self._segmenting.forget()
         self._sampling.forget()
         self._editing.list_drafts()
-        if desk.view.activity is not None and desk.view.activity.name != "upload_dicom":
-            if desk.job is not None:
-                desk.worker.drop(desk.job)
-            desk.end(tr("The scene was closed, and what ran for it was stopped."))
+        if context.view.activity is not None and context.view.activity.name != "upload_dicom":
+            if context.job is not None:
+                context.worker.drop(context.job)
+            context.end(tr("The scene was closed, and what ran for it was stopped."))
         if work is not None and work.edited and self._editing.is_kept(work):
-            desk.say(WARNING, tr("Your work on {case} is kept as unsent work.").format(case=work.name))
+            context.say(WARNING, tr("Your work on {case} is kept as unsent work.").format(case=work.name))
 
     def shutdown(self) -> None:
         """The session ends: keep edits, give an untouched case back, end the worker and the local server."""
         self.scene_closing()
-        work = self._desk.work
+        work = self._context.work
         if work is not None and not work.edited and not work.sent:
-            self._desk.background("release", {"image_id": work.image_id})
+            self._context.background("release", {"image_id": work.image_id})
         self._connecting.close()
-        self._desk.worker.close()
+        self._context.worker.close()
 
     # ---- between the parts
 
     def _segmentation_gone(self) -> None:
         """The user has taken the segmentation of the case in hand out of the scene, and with it the case."""
-        desk, work = self._desk, self._desk.work
+        context, work = self._context, self._context.work
         if work is None:
             return
         self._segmenting.forget()
         self._sampling.drop()
-        if desk.runs("submit") and desk.job is None:  # nothing is on its way yet, and there is nobody to ask
-            desk.end()
+        if context.runs("submit") and context.job is None:  # nothing is on its way yet, and there is nobody to ask
+            context.end()
         text = tr("The segmentation of {case} was removed from the scene. Open the case again to go on with it.")
         kept = self._editing.is_kept(work)
         if work.edited and kept:
             text = tr("The segmentation of {case} was removed from the scene. Your work is kept as unsent work.")
         if not work.edited or kept:
-            desk.say(WARNING, text.format(case=work.name))
+            context.say(WARNING, text.format(case=work.name))
 
     def _sample_ready(self) -> None:
-        if self._desk.view.options.auto_run and not self._desk.view.enabled["auto_segment"]:
+        if self._context.view.options.auto_run and not self._context.view.enabled["auto_segment"]:
             self._segmenting.auto_segment()
 
     def _submitted(self) -> None:
-        self._watching.soon()
-        desk, message = self._desk, self._desk.view.message
-        if desk.view.options.auto_advance:
+        context, message = self._context, self._context.view.message
+        context.news = True
+        if context.view.options.auto_advance:
             self._sampling.next_sample()
-            if desk.view.activity is not None:  # what was said of the label stays to be read meanwhile
-                desk.say(message.level, message.text)
+            if context.view.activity is not None:  # what was said of the label stays to be read meanwhile
+                context.say(message.level, message.text)
 
     def _changed_model(self) -> None:
         """Another model's labels are used from now on, for the case in hand too."""
-        desk = self._desk
-        work = desk.work
-        if work is not None and work.model != desk.view.model:
-            work.model, work.entries = desk.view.model, desk.entries(desk.view.model)
-            work.labels = dict(desk.info.get("labels", {}))
-            desk.scene.ensure_segments(work.segmentation, work.entries)
+        context = self._context
+        work = context.work
+        if work is not None and context.info is not None and work.model != context.view.model:
+            work.model, work.entries = context.view.model, context.info.labels_of(context.view.model)
+            work.labels = context.info.labels
+            context.scene.ensure_segments(work.segmentation, work.entries)
             self._editing.show_labels(work.entries)
-            desk.say(INFO, tr("The labels of {model} were added to the segmentation.").format(model=work.model))
-        self._watching.forget()
+            context.say(INFO, tr("The labels of {model} were added to the segmentation.").format(model=work.model))
+        self._polling.forget()

@@ -89,6 +89,10 @@ def _train(view: View) -> str:
     return "" if view.completed else tr("Submit at least one label first: there is nothing to learn from.")
 
 
+def _train_anew(view: View) -> str:
+    return _train(view) or ("" if view.training.resumable else tr("There is no training to be resumed: press Train."))
+
+
 def _stop_training(view: View) -> str:
     return "" if view.training.is_active else tr("No training runs.")
 
@@ -136,6 +140,7 @@ _CHECKS = {
     "submit": _submit,
     "cancel": _cancel,
     "train": _train,
+    "train_anew": _train_anew,
     "stop_training": _stop_training,
     "start_batch": _start_batch,
     "stop_batch": _stop_batch,

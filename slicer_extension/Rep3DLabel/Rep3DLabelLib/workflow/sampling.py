@@ -11,15 +11,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..client.answers import Sample
 from ..drafts import Draft
 from ..errors import ClientError
 from ..i18n import tr
+from ..images.files import LabelFile
 from ..images.segnrrd import SegmentationData
 from ..view import WARNING, SampleView, UncertaintyView
 from ..worker.jobs import Job, JobError
-from .desk import Desk, Work, local_time
+from ..worker.results import Fetched
+from .context import Context, Work, local_time
 from .editing import Editing
-from .telling import counts_by_value, voxel_ml
+from .presenting import counts_by_value, voxel_ml
 
 __all__ = ["Sampling"]
 
@@ -30,14 +33,16 @@ class Sampling:
     """Brings cases into the scene.
 
     Args:
-        desk: Shared state.
+        context: Shared state.
         editing: Drafts.
         leaving: Called before the case in hand goes.
         arrived: Called when a case without a label is ready.
     """
 
-    def __init__(self, desk: Desk, editing: Editing, leaving: Callable[[], None], arrived: Callable[[], None]) -> None:
-        self._desk, self._editing = desk, editing
+    def __init__(
+        self, context: Context, editing: Editing, leaving: Callable[[], None], arrived: Callable[[], None]
+    ) -> None:
+        self._context, self._editing = context, editing
         self._leaving, self._arrived = leaving, arrived
         self._server = ""  # that the latest fetch is from
         self._fetch = 0  # number of the latest fetch; an older one's answers are not wanted any more
@@ -49,12 +54,12 @@ class Sampling:
 
     def next_sample(self) -> None:
         """Fetch the case that the server would like to be labelled next."""
-        if not self._desk.refused("next_sample"):
+        if not self._context.refused("next_sample"):
             self._editing.before_leaving(self._ask_next)
 
     def open_case(self, image_id: str) -> None:
         """Fetch a case with its label, if it has one."""
-        if not self._desk.refused("open_case"):
+        if not self._context.refused("open_case"):
             self._editing.before_leaving(lambda: self._open(image_id))
 
     def open_now(self, image_id: str) -> None:
@@ -63,18 +68,18 @@ class Sampling:
 
     def restore_draft(self, key: str) -> None:
         """Fetch the case of a draft and put the draft on it."""
-        desk = self._desk
-        if desk.refused("restore_draft"):
+        context = self._context
+        if context.refused("restore_draft"):
             return
         self._unsent = None
         try:
-            draft = desk.drafts.find(key)
-            if draft.server != desk.url:
+            draft = context.drafts.find(key)
+            if draft.server != context.url:
                 text = tr("This work belongs to the server {server}: connect to it first.")
                 raise ClientError(text.format(server=draft.server))
-            self._unsent = desk.drafts.read(desk.drafts.take_over(draft).key)
+            self._unsent = context.drafts.read(context.drafts.take_over(draft).key)
         except ClientError as error:
-            desk.fail(error)
+            context.fail(error)
             return
         finally:
             self._editing.list_drafts()
@@ -93,45 +98,45 @@ class Sampling:
     def drop(self) -> None:
         """There is no case in hand any more; one that is being fetched comes all the same."""
         self._editing.take(None)
-        self._desk.update(sample=None, labels=(), uncertainty=UncertaintyView())
+        self._context.update(sample=None, labels=(), uncertainty=UncertaintyView())
 
     # ---- steps
 
     def _stay(self) -> None:
         self._unsent = None
-        self._desk.end()
+        self._context.end()
 
     def _ask_next(self) -> None:
-        desk = self._desk
-        desk.begin("next_sample", tr("Asking for the next sample"), cancellable=True)
-        self._start("next_sample", {"strategy": desk.view.strategy})
+        context = self._context
+        context.begin("next_sample", tr("Asking for the next sample"), cancellable=True)
+        self._start("next_sample", {"strategy": context.view.strategy})
 
     def _open(self, image_id: str, unsent: bool = False) -> None:
-        desk = self._desk
-        desk.begin("open_case", tr("Opening {case}").format(case=image_id), cancellable=True)
+        context = self._context
+        context.begin("open_case", tr("Opening {case}").format(case=image_id), cancellable=True)
         if unsent and self._unsent is None:  # the scene was closed while a question was open
-            desk.end(tr("The unsent work was not opened; restore it again from the list."), WARNING)
+            context.end(tr("The unsent work was not opened; restore it again from the list."), WARNING)
             return
         label = None if unsent else FINAL
         self._keep_lease(image_id)
-        self._start("open_case", {"image_id": image_id, "label": label, "entry": None, "lease": True}, unsent)
+        self._start("open_case", {"image_id": image_id, "label": label}, unsent)
 
     def _start(self, op: str, args: Mapping[str, object], unsent: bool = False) -> None:
-        desk = self._desk
+        context = self._context
         if not unsent:
             self._unsent = None
-        self._server = desk.url
+        self._server = context.url
         self._fetch += 1
         fetch = self._fetch
-        folder = desk.folder / f"case{fetch}"
+        folder = context.folder / f"case{fetch}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self._unsent = None
-            desk.fail(ClientError(tr("Cannot write to {folder}: {why}").format(folder=folder, why=error)))
+            context.fail(ClientError(tr("Cannot write to {folder}: {why}").format(folder=folder, why=error)))
             return
 
-        def done(value: Mapping[str, Any]) -> None:
+        def done(value: Fetched) -> None:
             if fetch == self._fetch:
                 self._load(value, fetch)
 
@@ -140,12 +145,12 @@ class Sampling:
                 return
             self._unsent = None
             if error.kind == "NoSampleLeft":  # the work is done: no failure
-                desk.end(error.message)
+                context.end(error.message)
             else:
-                desk.fail(error)
+                context.fail(error)
 
         asked = {**args, "folder": str(folder), "keep": sorted(self._worked_on())}
-        desk.foreground(op, asked, done, failed, self._progress)
+        context.foreground(op, asked, done, failed, self._progress)
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         texts = {
@@ -155,17 +160,17 @@ class Sampling:
         }
         total = event.get("total")
         fraction = min(1.0, event["done"] / total) if total else None
-        self._desk.progress(texts.get(str(event.get("stage")), ""), fraction)
+        self._context.progress(texts.get(str(event.get("stage")), ""), fraction)
 
-    def _load(self, value: Mapping[str, Any], fetch: int) -> None:
+    def _load(self, value: Fetched, fetch: int) -> None:
         """Copy the image into the scene, a slab at each tick."""
-        desk = self._desk
-        self._keep_lease(str(value["id"]))
-        desk.job = None
-        desk.progress(tr("Loading the image"), None)
-        load = desk.scene.begin_volume(value["volume"], value["name"], value["id"])
-        label = desk.scene.begin_label(value["label"]) if value.get("label") and not self._unsent else None
-        layers = desk.scene.begin_restore(self._unsent[1]) if self._unsent else None
+        context = self._context
+        self._keep_lease(value.sample.id)
+        context.job = None
+        context.progress(tr("Loading the image"), None)
+        load = context.scene.begin_volume(value.volume, value.sample.name, value.sample.id)
+        label = context.scene.begin_label(value.label) if value.label and not self._unsent else None
+        layers = context.scene.begin_restore(self._unsent[1]) if self._unsent else None
 
         def step() -> bool:
             if fetch != self._fetch:
@@ -175,42 +180,48 @@ class Sampling:
             if (label is not None and not label.step()) or (layers is not None and not layers.step()):
                 return False
             if not load.step():
-                desk.progress(tr("Loading the image"), load.progress)
+                context.progress(tr("Loading the image"), load.progress)
                 return False
-            ready = {**value, "label": label and label.label, "images": layers and layers.images}
-            self._prepare(ready, load.node)
+            self._prepare(value, load.node, label and label.label, layers and layers.images)
             return True
 
-        desk.tasks.append(step)
+        context.tasks.append(step)
 
-    def _prepare(self, value: Mapping[str, Any], volume: Any) -> None:
-        """Make the segmentation; if that fails, the case in hand is still there."""
-        desk, scene, fetch = self._desk, self._desk.scene, self._fetch
+    def _prepare(self, value: Fetched, volume: Any, label: Any, images: Any) -> None:
+        """Make the segmentation; if that fails, the case in hand is still there.
+
+        Args:
+            value: The case.
+            volume: Its volume node.
+            label: Its label as the scene has loaded it, None for none.
+            images: The voxels of unsent work on it, None for none.
+        """
+        context, scene, fetch = self._context, self._context.scene, self._fetch
         unsent, self._unsent = self._unsent, None
-        if desk.url != self._server:  # an id means another image there
+        if context.url != self._server:  # an id means another image there
             scene.remove(volume)
             text = tr("{case} is a sample of another server, {server}, and was not used.")
-            desk.end(text.format(case=value["name"], server=self._server), WARNING)
+            context.end(text.format(case=value.sample.name, server=self._server), WARNING)
             return
-        model = desk.view.model
-        entries, labels = desk.entries(model), dict(desk.info.get("labels", {}))
-        name, label, source = str(value["name"]), value.get("label"), tr("empty")
+        model, info, source = context.view.model, context.info, tr("empty")
+        entries, labels = (info.labels_of(model), info.labels) if info else ((), {})
+        image_id, name = value.sample.id, value.sample.name
         try:
             if unsent:
                 draft, data = unsent
-                segmentation = scene.restore(volume, data, entries, name, value["images"])
+                segmentation = scene.restore(volume, data, entries, name, images)
                 source = tr("unsent work of {time}").format(time=local_time(draft.time))
             else:
                 segmentation = scene.segmentation_for(volume, entries)
                 if label:
                     scene.load_label(segmentation, label, entries)
                     source = tr("submitted label")
-                draft = desk.drafts.new(desk.url, str(value["id"]), name, model, source)
+                draft = context.drafts.new(context.url, image_id, name, model, source)
         except ClientError:
             scene.remove(volume)
             self._not_taken(value)
             raise
-        work = Work(str(value["id"]), name, str(value["image"]), volume, segmentation, entries, labels, model, draft)
+        work = Work(image_id, name, value.volume, volume, segmentation, entries, labels, model, draft)
         if unsent:
             work.revision = work.kept = 1
             work.kept_in = draft.key
@@ -218,7 +229,9 @@ class Sampling:
         def leave() -> bool:
             if fetch == self._fetch:
                 # What was edited while this case was on its way is kept, too.
-                self._editing.before_leaving(lambda: self._replace(work, value, source), stay)
+                self._editing.before_leaving(
+                    lambda: self._replace(work, value.sample, label and value.label, source), stay
+                )
             else:
                 stay()
             return True
@@ -228,23 +241,23 @@ class Sampling:
             scene.remove(volume)
             self._not_taken(value)
             if fetch == self._fetch:
-                desk.end()
+                context.end()
 
-        desk.tasks.append(leave)
+        context.tasks.append(leave)
 
-    def _replace(self, work: Work, value: Mapping[str, Any], source: str) -> None:
+    def _replace(self, work: Work, sample: Sample, label: LabelFile | None, source: str) -> None:
         """Take the new case into hand and the old one out of the scene."""
-        desk, before, label = self._desk, self._desk.work, value.get("label")
+        context, before = self._context, self._context.work
         self._editing.take(None)  # what is removed now is no edit of the user's
         self._leaving()
-        desk.scene.remove_sample(work.volume, work.segmentation)
-        desk.scene.show_volume(work.volume)
-        desk.update(
+        context.scene.remove_sample(work.volume, work.segmentation)
+        context.scene.show_volume(work.volume)
+        context.update(
             sample=SampleView(
                 id=work.image_id,
                 name=work.name,
-                reason=str(value.get("reason") or ""),
-                leased_until=local_time(str(value.get("leased_until") or "")),
+                reason=sample.reason,
+                leased_until=local_time(sample.leased_until),
                 source=source,
             ),
             uncertainty=UncertaintyView(),
@@ -252,29 +265,29 @@ class Sampling:
         self._editing.show_labels(work.entries)
         self._editing.take(work)
         if label:
-            self._editing.show_counts(counts_by_value(label), voxel_ml(label["ijk_to_ras"]))
+            self._editing.show_counts(counts_by_value(label), voxel_ml(label))
         self._give_back(before, work)
-        unsent = [draft for draft in desk.drafts.of(work.draft.server, work.image_id) if draft.key != work.draft.key]
+        unsent = [draft for draft in context.drafts.of(work.draft.server, work.image_id) if draft.key != work.draft.key]
         hint = "" if label else tr("{case} is ready.").format(case=work.name)
         if unsent:
             hint = tr("There is unsent work of {time} on this case: restore it from the list of unsent work.").format(
                 time=local_time(unsent[0].time)
             )
-        desk.end(hint)
-        desk.tasks.append(_others_removed(desk.folder, Path(work.image).parent))
+        context.end(hint)
+        context.tasks.append(_others_removed(context.folder, Path(work.grid.voxels).parent))
         if not label and not work.edited and not unsent:
             self._arrived()
 
     def _worked_on(self) -> set[str]:
         """Return the cases of this server that the user has in hand or has unsent work on."""
-        desk = self._desk
-        found = {draft.image_id for draft in desk.drafts.list() if draft.server == desk.url}
-        return found if desk.work is None else found | {desk.work.image_id}
+        context = self._context
+        found = {draft.image_id for draft in context.drafts.list() if draft.server == context.url}
+        return found if context.work is None else found | {context.work.image_id}
 
-    def _not_taken(self, value: Mapping[str, Any]) -> None:
+    def _not_taken(self, value: Fetched) -> None:
         """A case that was fetched and is not wanted after all is free for others again."""
-        image_id = str(value["id"])
-        if value.get("leased_until") and self._desk.url == self._server and image_id not in self._worked_on():
+        image_id = value.sample.id
+        if value.sample.leased_until and self._context.url == self._server and image_id not in self._worked_on():
             self._release(image_id)
 
     def _give_back(self, before: Work | None, now: Work) -> None:
@@ -288,13 +301,13 @@ class Sampling:
         def done(value: Any) -> None:
             self._releases.pop(image_id, None)
 
-        self._releases[image_id] = self._desk.background("release", {"image_id": image_id}, done)
+        self._releases[image_id] = self._context.background("release", {"image_id": image_id}, done)
 
     def _keep_lease(self, image_id: str) -> None:
         """The case is wanted again: give it back no more."""
         job = self._releases.pop(image_id, None)
         if job is not None:
-            self._desk.worker.drop(job)
+            self._context.worker.drop(job)
 
 
 def _others_removed(folder: Path, keep: Path) -> Callable[[], bool]:

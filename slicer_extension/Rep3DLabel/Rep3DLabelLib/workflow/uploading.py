@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..client.answers import Sample
+from ..client.answers_cases import DicomUpload
 from ..errors import ClientError
 from ..i18n import tr
 from ..view import INFO, WARNING
-from .desk import Desk
+from ..worker.jobs import JobError
+from .context import Context
 from .editing import Editing
 
 __all__ = ["Uploading", "image_id_of"]
@@ -19,13 +22,13 @@ class Uploading:
     """Uploads.
 
     Args:
-        desk: Shared state.
+        context: Shared state.
         editing: Drafts.
         open_case: Opens an image of the server as the case in hand.
     """
 
-    def __init__(self, desk: Desk, editing: Editing, open_case: Callable[[str], None]) -> None:
-        self._desk, self._editing, self._open_case = desk, editing, open_case
+    def __init__(self, context: Context, editing: Editing, open_case: Callable[[str], None]) -> None:
+        self._context, self._editing, self._open_case = context, editing, open_case
 
     def upload_volume(self, node: Any, image_id: str) -> None:
         """Add a volume of the scene to the server, and open it as a case.
@@ -34,68 +37,68 @@ class Uploading:
             node: Volume node, None if the user chose none.
             image_id: Name on the server, "" for the volume's own.
         """
-        desk = self._desk
-        if desk.refused("upload_volume"):
+        context = self._context
+        if context.refused("upload_volume"):
             return
         if node is None:
-            desk.say(WARNING, tr("Choose a volume to upload."))
+            context.say(WARNING, tr("Choose a volume to upload."))
             return
         wanted = image_id.strip() or image_id_of(node.GetName() or "")
-        desk.begin("upload_volume", tr("Preparing {name}").format(name=wanted))
-        voxels, path = desk.folder / "upload.npy", desk.folder / "upload.nii.gz"
+        context.begin("upload_volume", tr("Preparing {name}").format(name=wanted))
+        voxels = context.folder / "upload.npy"
         try:
-            save = desk.scene.begin_volume_snapshot(node, voxels)
+            save = context.scene.begin_volume_snapshot(node, voxels)
         except ClientError as error:
-            desk.fail(error, tr("Nothing was sent."))
+            context.fail(error, tr("Nothing was sent."))
             return
 
         def step() -> bool:
-            if not desk.runs("upload_volume"):  # the scene was closed
+            if not context.runs("upload_volume"):  # the scene was closed
                 voxels.unlink(missing_ok=True)
                 return True
             if not save.step():
-                desk.progress(tr("Preparing {name}").format(name=wanted), save.progress)
+                context.progress(tr("Preparing {name}").format(name=wanted), save.progress)
                 return False
-            desk.foreground("write_image", {**save.geometry, "path": str(path)}, written)
+            context.progress(tr("Sending {name}").format(name=wanted))
+            args = {**save.geometry, "image_id": wanted}
+            context.foreground("upload_image", args, sent, failed, self._progress)
             return True
 
-        def written(value: Mapping[str, Any]) -> None:
+        def sent(sample: Sample) -> None:
             voxels.unlink(missing_ok=True)
-            desk.progress(tr("Sending {name}").format(name=wanted))
-            desk.foreground("upload_image", {"path": value["path"], "image_id": wanted}, sent, progress=self._progress)
+            context.end(tr("The server has {name} now.").format(name=sample.name))
+            self._open_case(sample.id)
 
-        def sent(value: Mapping[str, Any]) -> None:
-            path.unlink(missing_ok=True)
-            desk.end(tr("The server has {name} now.").format(name=value["id"]))
-            self._open_case(str(value["id"]))
+        def failed(error: JobError) -> None:
+            voxels.unlink(missing_ok=True)
+            context.fail(error)
 
-        desk.tasks.append(step)
+        context.tasks.append(step)
 
     def upload_dicom(self, folder: str) -> None:
         """Add the DICOM series of a folder to the server."""
-        desk = self._desk
-        if desk.refused("upload_dicom"):
+        context = self._context
+        if context.refused("upload_dicom"):
             return
         if not folder.strip():
-            desk.say(WARNING, tr("Choose a folder with DICOM files."))
+            context.say(WARNING, tr("Choose a folder with DICOM files."))
             return
-        desk.begin("upload_dicom", tr("Packing the DICOM files"), cancellable=True)
+        context.begin("upload_dicom", tr("Packing the DICOM files"), cancellable=True)
 
-        def sent(value: Mapping[str, Any]) -> None:
-            images, failed = list(value.get("images") or ()), list(value.get("failed") or ())
-            text = tr("New on the server: {names}.").format(names=", ".join(images) or tr("nothing"))
-            for problem in failed[:3]:
-                text += f" {problem.get('source', '')}: {problem.get('error', '')}."
-            for known in list(value.get("known") or ())[:3]:
+        def sent(value: DicomUpload) -> None:
+            text = tr("New on the server: {names}.").format(names=", ".join(value.images) or tr("nothing"))
+            for source, problem in value.failed[:3]:
+                text += f" {source}: {problem}."
+            for known in value.known[:3]:
                 text += " " + tr("Already there: {name}.").format(name=known)
-            desk.end(text, WARNING if failed or not images else INFO)
+            context.end(text, WARNING if value.failed or not value.images else INFO)
 
-        desk.foreground("upload_dicom", {"folder": folder.strip()}, sent, progress=self._progress)
+        context.foreground("upload_dicom", {"folder": folder.strip()}, sent, progress=self._progress)
 
     def _progress(self, event: Mapping[str, Any]) -> None:
         total = event.get("total")
         text = tr("Packing the DICOM files") if event.get("stage") == "packing" else tr("Sending")
-        self._desk.progress(text, min(1.0, event["done"] / total) if total else None)
+        self._context.progress(text, min(1.0, event["done"] / total) if total else None)
 
 
 def image_id_of(name: str) -> str:

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import slicer
 from Rep3DLabelLib.images import segnrrd
+from Rep3DLabelLib.images.files import LabelFile, VolumeFile
+from Rep3DLabelLib.labels import Label
 from Rep3DLabelLib.scene import Scene
 
-ENTRIES = [
-    {"name": "head", "value": 1, "colour": [200, 30, 30], "term": None},
-    {"name": "tail", "value": 3, "colour": [30, 30, 200], "term": None},
-]
+ENTRIES = [Label("head", 1, (200, 30, 30)), Label("tail", 3, (30, 30, 200))]
 
 
 class Rep3DLabelSceneCase(unittest.TestCase):
@@ -31,14 +30,8 @@ class Rep3DLabelSceneCase(unittest.TestCase):
         voxels = np.arange(7 * 6 * 5, dtype=np.int16).reshape(7, 6, 5)
         path = Path(self.folder.name) / "volume.npy"
         np.save(path, voxels)
-        self.volume = {
-            "voxels": str(path),
-            "shape": [5, 6, 7],
-            "ijk_to_ras": self.ijk_to_ras.tolist(),
-            "low": 0.0,
-            "high": 200.0,
-            "source": "",
-        }
+        grid = self.ijk_to_ras.tolist()
+        self.volume = VolumeFile(str(path), (5, 6, 7), grid, 0.0, 200.0, grid)
         self.scene = Scene(slicer)
 
     def tearDown(self):
@@ -57,15 +50,12 @@ class Rep3DLabelSceneCase(unittest.TestCase):
         label[5, 4, 4] = 3
         path = Path(self.folder.name) / "label.npy"
         np.save(path, label)
-        answer = {
-            "voxels": str(path),
-            "extent": [0, 4, 0, 5, 0, 6],
-            "shape": [5, 6, 7],
-            "ijk_to_ras": self.ijk_to_ras.tolist(),
-            "counts": {"head": 18, "tail": 1},
-            "values": {"head": 1, "tail": 3},
-        }
-        node = self.scene.apply_label(node, answer, ENTRIES, "undo")
+        values, counts = {"head": 1, "tail": 3}, {"head": 18, "tail": 1}
+        file = LabelFile(str(path), (0, 4, 0, 5, 0, 6), (5, 6, 7), self.ijk_to_ras.tolist(), counts, values)
+        loading = self.scene.begin_label(file)
+        while not loading.step():
+            pass
+        node = self.scene.apply_label(node, loading.label, ENTRIES, "undo")
         draft = Path(self.folder.name) / "draft.seg.nrrd"
         segnrrd.write(draft, self.scene.snapshot(node))
         kept = segnrrd.read(draft)

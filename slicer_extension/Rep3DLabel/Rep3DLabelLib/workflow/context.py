@@ -1,29 +1,33 @@
 """What the parts of the workflow share: the view, the worker, the foreground activity, the case in hand.
 
-Whatever goes wrong ends in one place, `Desk.fail`: the activity is over, the connection's state is what the error says,
-and the user is told. So no button stays grey after a failure.
+Whatever goes wrong ends in one place, `Context.fail`: the activity is over, the connection's state is what the error
+says, and the user is told. So no button stays grey after a failure.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..client.answers import ServerInfo
 from ..connection import FAILED, NOT_ALLOWED, READY, UNREACHABLE, UNTRUSTED, WRONG_APP
 from ..drafts import Draft, Drafts
 from ..errors import ClientError
 from ..i18n import tr
+from ..images.files import VolumeFile
+from ..images.peaks import Peak
+from ..labels import Label, SegmentName
 from ..ports import Screen
 from ..settings import Settings
 from ..view import ERROR, INFO, WARNING, Activity, ConnectionView, Message, View
 from ..worker.jobs import Job, JobError, Worker
 from . import rules
 
-__all__ = ["Desk", "Work", "local_time"]
+__all__ = ["Context", "Work", "local_time"]
 
 # What an error says about the connection itself; other errors are about one request.
 _CONNECTION_LOST = frozenset((UNREACHABLE, UNTRUSTED, NOT_ALLOWED, WRONG_APP))
@@ -37,9 +41,9 @@ class Work:
 
     Attributes:
         image_id, name: As the server calls the image.
-        image: Its file as it was downloaded.
+        grid: Its voxels, and where they are.
         volume, segmentation: MRML nodes.
-        entries: Labels of the model, as `info` gives them.
+        entries: Labels of the model.
         labels: All label names of the server -> voxel value.
         model: The model that the entries are of.
         draft: Where edits are kept; a new one for each stretch of work.
@@ -49,15 +53,15 @@ class Work:
         sent: Revision that the server has.
         version: Version of the model whose segmentation is being corrected, "" if none.
         changed_at: Clock at the first edit that is not kept, and at the latest edit.
-        peaks: The most uncertain places, `{"ras": [R, A, S] in mm, "value": ...}`.
+        peaks: The most uncertain places.
     """
 
     image_id: str
     name: str
-    image: str
+    grid: VolumeFile
     volume: Any
     segmentation: Any
-    entries: list[Mapping[str, Any]]
+    entries: tuple[Label, ...]
     labels: Mapping[str, int]
     model: str
     draft: Draft
@@ -67,7 +71,25 @@ class Work:
     sent: int = 0
     version: str = ""
     changed_at: tuple[float, float] = (0.0, 0.0)
-    peaks: list[Any] = field(default_factory=list)
+    peaks: tuple[Peak, ...] = ()
+
+    def draft_as_label(
+        self, path: Path, values: Mapping[str, int], segments: Iterable[SegmentName]
+    ) -> dict[str, object]:
+        """Return what the worker needs to know to make a label map of a draft.
+
+        Args:
+            path: The draft.
+            values: Segment id -> voxel value.
+            segments: All, in the order of the list; where they overlap, the first one keeps the voxel.
+        """
+        return {
+            "draft": str(path),
+            "values": dict(values),
+            "priority": [segment.id for segment in segments],
+            "shape": self.grid.shape,
+            "affine": self.grid.affine,
+        }
 
     @property
     def edited(self) -> bool:
@@ -75,7 +97,7 @@ class Work:
         return self.revision > self.sent
 
 
-class Desk:
+class Context:
     """Shared state.
 
     Args:
@@ -105,19 +127,17 @@ class Desk:
         self.folder, self.clock, self.now = folder, clock, now
         self.server: dict[str, object] = {}  # what requests are sent to
         self.url = ""  # its address, as it is written on drafts
-        self.info: dict[str, Any] = {}
+        self.info: ServerInfo | None = None
         self.work: Work | None = None
         self.job: Job | None = None  # of the foreground activity, to be dropped when it is cancelled
         self.tasks: list[Callable[[], bool]] = []  # each is called once per tick until it returns True
         self.doubtful = False  # whether to find out if the server is still there
+        self.news = False  # whether something has changed at the server, so that it is to be asked at the next tick
+        self._under_way: set[str] = set()  # what the server was asked to do once and has not answered yet
         self._observers: list[Callable[[], None]] = []
         self._numbers = itertools.count(1)
         self.view = View(options=settings.options)
         self.update()
-
-    def entries(self, model: str) -> list[Mapping[str, Any]]:
-        """Return the labels of a model, in the order of their values, with colours and terms."""
-        return list(self.info.get("models", {}).get(model, {}).get("entries", ()))
 
     # ---- what is shown
 
@@ -219,6 +239,25 @@ class Desk:
     ) -> None:
         """As `call`, as the job of the activity."""
         self.job = self.call(op, args, done, failed, progress)
+
+    def once(self, op: str, args: Mapping[str, object], done: Callable[[Any], None] = lambda value: None) -> None:
+        """As `call`, for what is no activity, once at a time: a second click is left out. Ask for news afterwards."""
+        if op in self._under_way:
+            return
+        self._under_way.add(op)
+
+        def answered(value: Any) -> None:
+            self._under_way.discard(op)
+            self.news = True
+            done(value)
+
+        def failed(error: JobError) -> None:
+            self._under_way.discard(op)
+            self.news = True
+            self.note_connection(error)
+            self.say(ERROR, error.message)
+
+        self.call(op, args, answered, failed)
 
     def background(self, op: str, args: Mapping[str, object], done: Callable[[Any], None] = lambda value: None) -> Job:
         """As `call`, for what is nice to have: a failure shows in the connection's state only."""

@@ -1,0 +1,137 @@
+"""Addresses for voxels that numpy alone reads and writes: images, labels, and segmentations.
+
+The form is that of :mod:`lib.storage.voxels`. The file formats, headers and grids are the server's affair: whoever
+sends or gets voxels here has them on the image's own grid, voxel by voxel.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.responses import StreamingResponse
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
+from starlette.concurrency import run_in_threadpool
+
+from lib.api.access import AS_ANNOTATOR, AS_USER
+from lib.api.data import take_label
+from lib.api.forms import json_object
+from lib.inference.request import InferRequest
+from lib.storage.registry import FINAL
+from lib.storage.voxels import MEDIA_TYPE, Received, Receiver, gzipped, image_voxels, label_voxels, pack
+from rep3d.errors import ImageError
+from rep3d.imaging.grid import Geometry
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False)
+
+
+async def _received(request: Request) -> AsyncIterator[Received]:
+    """The voxels in a request's body, in a file that goes with the request."""
+    with tempfile.TemporaryDirectory() as folder:
+        receiver = Receiver(Path(folder) / "voxels", request.headers.get("content-encoding", ""))
+        try:
+            async for block in request.stream():
+                await run_in_threadpool(receiver.feed, block)
+            yield receiver.finish()
+        finally:
+            receiver.close()
+
+
+_Voxels = Annotated[Received, Depends(_received)]
+
+
+def _answer(
+    request: Request, arrays: Mapping[str, np.ndarray], grid: Geometry, params: Mapping[str, Any] | None = None
+) -> StreamingResponse:
+    blocks, headers = pack(arrays, grid, params), {}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        blocks, headers = gzipped(blocks), {"Content-Encoding": "gzip"}
+    return StreamingResponse(blocks, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _params(voxels: Received) -> dict[str, Any]:
+    return json_object("params", json.dumps(voxels.params))
+
+
+@router.get("/rep3d/voxels/images/{image}")
+def get_image(request: Request, image: str, user: User = AS_USER) -> StreamingResponse:
+    """The voxels of an image, as the array ``image``."""
+    file = app_instance().datastore().image_file(image)
+    try:
+        voxels, grid = image_voxels(file)
+    except ImageError as error:
+        raise ImageError(str(error).replace(file.name, f"image {image}")) from error
+    return _answer(request, {"image": voxels}, grid)
+
+
+@router.get("/rep3d/voxels/labels/{image}")
+def get_label(request: Request, image: str, tag: str = FINAL, user: User = AS_USER) -> StreamingResponse:
+    """The voxels of an image's label, as the array ``label``, on the image's own grid."""
+    store = app_instance().datastore()
+    voxels, grid = label_voxels(store.label_file(image, tag), store.image_file(image))
+    return _answer(request, {"label": voxels}, grid)
+
+
+@router.put("/rep3d/voxels/images/{image}")
+def put_image(image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels) -> dict[str, Any]:
+    """Adds an image under this id."""
+    info = _params(voxels)
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        info["user"] = user.username
+    file = voxels.file.with_name("image.nii.gz")
+    voxels.write_image(file)
+    return {"image": app_instance().datastore().add_image(image, str(file), info)}
+
+
+@router.put("/rep3d/voxels/labels/{image}")
+def put_label(
+    request: Request, image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels, tag: str = FINAL
+) -> dict[str, Any]:
+    """Submits a label; ``params`` of the voxels are as in :func:`lib.api.data.save_label`."""
+
+    def write(folder: Path) -> Path:
+        file = folder / "submission.nii.gz"
+        voxels.write_label(app_instance().datastore().image_file(image), file)
+        return file
+
+    return take_label(request, user, image, tag, _params(voxels), write)
+
+
+@router.post("/rep3d/voxels/infer/{model}")
+def segment(
+    request: Request,
+    model: str,
+    image: str,
+    user: Annotated[User, AS_USER],
+    params: Annotated[dict[str, Any] | None, Body()] = None,
+) -> StreamingResponse:
+    """Segments an image; ``params`` are as for ``/infer/``.
+
+    Returns:
+        The array ``label``, and ``uncertainty`` (0 to 1) where that was asked for; ``params`` are the facts about it.
+    """
+    app = app_instance()
+    app.check_model(model)
+    asked = {**json_object("params", json.dumps(params or {})), "model": model, "image": image}
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        asked["user"] = user.username
+    wanted = InferRequest.parse(asked)
+    result = app.infer({**asked, "request_id": wanted.id})
+    file = Path(result["file"])
+    try:
+        voxels, grid = label_voxels(file, app.datastore().image_file(image))
+    finally:
+        file.unlink(missing_ok=True)
+    arrays = {"label": voxels}
+    if wanted.uncertainty:
+        arrays["uncertainty"], _ = image_voxels(app.requests.map_file(wanted.id))
+    return _answer(request, arrays, grid, result["params"])

@@ -1,0 +1,94 @@
+"""Does a label map fit its image and its task?
+
+A label map is hours of a clinician's work, so everything that is accepted is checked here first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rep3d.errors import LabelError
+from rep3d.imaging.grid import Geometry, same_grid
+from rep3d.imaging.nifti import LARGEST_VALUE, read_label, stored_grid
+
+__all__ = ["check_grid", "check_label", "check_values", "label_counts"]
+
+
+def label_counts(values: np.ndarray) -> dict[int, int]:
+    """How many voxels have each value, 0 included.
+
+    Args:
+        values: (X, Y, Z) integers. Counted slice by slice: a large map is not copied or sorted as a whole.
+    """
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > LARGEST_VALUE:
+        found, counts = np.unique(values, return_counts=True)
+        return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+    total = np.zeros(high + 1, np.int64)
+    for index in range(values.shape[-1]):
+        total += np.bincount(values[..., index].ravel(order="K"), minlength=high + 1)
+    return {int(value): int(total[value]) for value in np.flatnonzero(total)}
+
+
+def check_label(
+    label: Path | str, image: Path | str, labels: Mapping[str, int], other_values: Collection[int] = ()
+) -> None:
+    """Makes sure that a label map lies on its image's grid and uses only the task's values.
+
+    Args:
+        label: the label map's file.
+        image: the image's file.
+        labels: label name to voxel value.
+        other_values: values that may be there as well, such as those of another model's labels.
+
+    Raises:
+        LabelError: saying which of the two does not hold, with expected, got and remedy.
+        ImageError: if the image itself cannot be read.
+    """
+    label, image = Path(label), Path(image)
+    values, grid = read_label(label)
+    check_grid(grid, stored_grid(image), label.name, image.name)
+    check_values(set(label_counts(values)) - set(other_values), labels, label.name)
+
+
+def check_grid(grid: Geometry, expected: Geometry, label: str, image: str) -> None:
+    """Refuses a label map that does not lie on its image's grid.
+
+    Args:
+        grid: the label's.
+        expected: the image's.
+        label: the label's name, for the message.
+        image: the image's name, for the message.
+
+    Raises:
+        LabelError: if the grids differ.
+    """
+    if not same_grid(grid, expected):
+        raise LabelError(
+            f"{label} does not lie on the voxels of image {image}: expected shape {expected.shape} and "
+            f"affine {np.round(expected.affine, 3).tolist()}, got shape {grid.shape} and "
+            f"affine {np.round(grid.affine, 3).tolist()}. "
+            f"Draw the label on this image, or export it with the image as reference."
+        )
+
+
+def check_values(found: Collection[int], labels: Mapping[str, int], label: str) -> None:
+    """Refuses voxel values that are no label's.
+
+    Args:
+        found: the values of a label map; 0 is always fine.
+        labels: label name to voxel value.
+        label: the label map's name, for the message.
+
+    Raises:
+        LabelError: if there are others.
+    """
+    unknown = sorted(set(found) - {0, *labels.values()})
+    if unknown:
+        raise LabelError(
+            f"{label} has unexpected values: {unknown[:10]}. Known are 0 (background) and {dict(labels)}. "
+            f"Rename or remove these segments, or start the server with labels that include them."
+        )

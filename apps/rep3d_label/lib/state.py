@@ -50,6 +50,7 @@ def _check_model(model: ServedModel) -> None:
     for file in (status_file(space.train_status), scores_file(space), scores_of_versions(space.validation_scores)):
         file.read()
     batch_file(model).read()
+    run_file(space.run_set_aside).read()
     run = run_file(space.run).read()
     model.versions.publications()
     records = model.versions.records()

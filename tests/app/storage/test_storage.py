@@ -158,7 +158,7 @@ def test_the_watch_of_the_folder_outlives_an_error(datastore: Rep3DDatastore, mo
 
 
 def test_archive_of_the_labelled_cases(datastore: Rep3DDatastore, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="No image has a label yet"):
+    with pytest.raises(NotFoundError, match="No image is annotated yet"):
         datastore.get_dataset_archive(None)
     for number in range(3):
         label = write_label(tmp_path / "up" / f"{number}.nii.gz", number)

@@ -64,7 +64,7 @@ def test_what_is_no_server_of_ours(
         ("nextSampleButton", "POST", "/activelearning/first", {"content": HTML, "status": 502}, "server's log"),
         ("nextSampleButton", "POST", "/activelearning/first", {"content": {"id": None}}, "which image comes next"),
         ("nextSampleButton", "POST", "/activelearning/first", {"content": [[]]}, "which image comes next"),
-        ("nextSampleButton", "GET", IMAGE, {"content": HTML}, "image"),
+        ("nextSampleButton", "GET", IMAGE, {"content": HTML}, "no voxels"),
         ("nextSampleButton", "GET", IMAGE, {"cut_after": 900}, "try again"),
         ("nextSampleButton", "GET", IMAGE, {"cut_after": 900, "announce": False}, "Try again"),
         ("autoSegmentButton", "POST", INFER, {"cut_after": 400}, "try again"),

@@ -60,7 +60,6 @@ BUTTONS = {
     "submitButton": ("submit",),
     "jumpButton": ("jump_to_uncertain",),
     "trainButton": ("train",),
-    "trainAnewButton": ("train_anew",),
     "stopTrainingButton": ("stop_training",),
     "curvesButton": ("show_curves",),
     "rollBackButton": ("roll_back",),
@@ -317,7 +316,7 @@ def test_labels_and_uncertainty(opened: OpenPanel, click) -> None:
     assert not opened.ui.showUncertaintyCheckBox.checked and opened.ui.uncertaintyText.isHidden()
 
 
-def test_training_never_looks_done_before_it_is(opened: OpenPanel) -> None:
+def test_training_never_looks_done_before_it_is(opened: OpenPanel, click) -> None:
     ui = opened.ui
     state = TrainingView("running", "step 999 of 1000", 0.999, 30.0, 0.2, 0.9, {"a": 0.91, "b": 0.89})
     opened.show(training=state)
@@ -328,6 +327,8 @@ def test_training_never_looks_done_before_it_is(opened: OpenPanel) -> None:
     assert ui.trainingError.text == "Out of memory." and ui.trainingErrorFrame.isVisible()
     assert ui.trainButton.text == "Resume" and ui.trainingBar.value == 500
     assert ui.trainAnewButton.isVisible() and ui.trainAnewButton.enabled
+    click(ui.trainAnewButton)
+    assert opened.commands == [("train_anew",)]
 
 
 def test_versions_publish_the_selected_one(opened: OpenPanel, click) -> None:

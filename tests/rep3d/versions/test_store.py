@@ -135,7 +135,7 @@ def test_deleting_frees_the_space_and_keeps_the_record_and_the_name(store: Versi
 @pytest.mark.parametrize("name", ["v9", "", "../model", "v0", "v1/../v2", "V1"])
 def test_unknown_versions(store: VersionStore, name: str) -> None:
     for call in (store.get, store.checkpoint, store.delete, lambda name: store.publish(name, "anna", "")):
-        with pytest.raises(UnknownVersionError, match="expected one of v1, v2, v3"):
+        with pytest.raises(UnknownVersionError, match="There are: v1, v2, v3"):
             call(name)
 
 

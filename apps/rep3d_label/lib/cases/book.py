@@ -148,7 +148,7 @@ class CaseBook:
         """
         files = self.files(image_id)
         if files.label is None:
-            raise ConflictError(f"Image {image_id} has no submitted label to review. Submit one first.")
+            raise ConflictError(f"Image {image_id} has no final label to review. Submit one first.")
         self._reviews.add(image_id, self._datastore.label_facts.of(files.label).digest, user)
         return self.case(image_id)
 

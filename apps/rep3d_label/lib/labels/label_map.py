@@ -133,8 +133,7 @@ class LabelMap:
         stored = ",".join(f"{label}={number}" for label, number in self.of(list(self.values)).items())
         why = f"that value stands for {holder!r}" if holder != name else f"{name!r} has the value {self.values[name]}"
         return StartupError(
-            f"label values as stored in {self.path}: {stored}",
-            f"{name}={value}, but {why}",
+            f"The label values contradict those stored in {self.path} ({stored}): {name}={value}, but {why}.",
             "Label files made so far have the stored values, so give those, or a new name or a free value. Only if no "
             "label files exist yet, move that file away and start again.",
         )
@@ -146,5 +145,5 @@ def _free(value: int, values: Mapping[str, int]) -> int:
         return value
     free = next((number for number in range(1, _HIGHEST + 1) if number not in taken), None)
     if free is None:
-        raise StartupError(f"fewer than {_HIGHEST} labels", str(len(taken)), "Serve fewer labels.")
+        raise StartupError(f"There are {len(taken)} labels already, and {_HIGHEST} is the most.", "Serve fewer labels.")
     return free

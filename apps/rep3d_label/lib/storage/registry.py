@@ -166,7 +166,7 @@ class Registry(LocalDatastore):
             cases = self.labelled_cases()
             facts = self._datastore.model_dump_json(exclude={"base_path"})
         if not cases:
-            raise NotFoundError("No image has a label yet, so there is no data set to download. Submit one first.")
+            raise NotFoundError("No image is annotated yet, so there is no data set to download. Submit a label first.")
         handle, name = tempfile.mkstemp(suffix=".zip")
         try:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:

@@ -247,11 +247,11 @@ class TrainRun:
             return
         if split.validation:
             raise NoCasesError(
-                f"No case is left to train on: all {len(split.validation)} labelled cases are held out for validation "
+                f"No case is left to train on: all {len(split.validation)} annotated cases are held out to measure "
                 f"({', '.join(split.validation[:5])}), for ever. Submit another label."
             )
         reasons = "; ".join(f"{id_}: {reason}" for id_, reason in found.skipped.items()) or "there are no labels"
-        raise NoCasesError(f"No labelled case can be trained on: {reasons}")
+        raise NoCasesError(f"No annotated case can be trained on: {reasons}")
 
     def _made_by(self, run: str) -> VersionRecord | None:
         """The version that this run made before it was interrupted."""

@@ -134,11 +134,12 @@ def history_rows(entries: Iterable[HistoryEntry]) -> tuple[HistoryRow, ...]:
         "replaced": tr("replaced"),
         "removed": tr("removed"),
         "original": tr("as it was sent"),
+        "unknown": tr("its record is damaged"),
     }
     rows = []
     for entry in entries:
         parts = [local_time(entry.time), entry.author, entry.tag, reasons.get(entry.reason, entry.reason)]
-        restorable = bool(entry.entry) and entry.reason not in ("current", "original")
+        restorable = bool(entry.entry) and entry.reason not in ("current", "original", "unknown")
         rows.append(HistoryRow(entry.entry or "", ", ".join(part for part in parts if part), restorable))
     return tuple(rows)
 

@@ -21,7 +21,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
 
 ROOT = Path(__file__).resolve().parent.parent
 # Files that take longest: a worker begins with them, so that all workers end at about the same time.
-LONGEST_FIRST: tuple[str, ...] = ()
+LONGEST_FIRST = (
+    "tests/extension/test_loop.py",
+    "tests/app/http/test_interrupted.py",
+    "tests/rep3d/demo/test_demo.py",
+    "tests/extension/faults/test_faults_killed.py",
+    "tests/app/http/test_training.py",
+    "tests/app/http/test_versions.py",
+    "tests/rep3d/inference/test_export.py",
+    "tests/app/http/test_dashboard.py",
+    "tests/test_hippocampus.py",
+    "tests/app/http/test_batch.py",
+    "tests/app/http/test_active_learning.py",
+    "tests/rep3d/active/test_simulate.py",
+    "tests/rep3d/training/test_distributed.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

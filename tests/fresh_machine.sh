@@ -5,10 +5,18 @@
 # they do on this machine: its Debian mirror, proxies and settings of pip hold inside too.
 set -euo pipefail
 
-# Everything inside runs in namespaces of its own, so that its mounts and processes end with it, however it ends.
+# All that mounts or starts something runs in namespaces of its own, which end with it, however it ends.
 inside() {
-  local root=$1 suite=$2 args=$3 file path word
-  shift 3
+  local here=$1 root=$2 suite=$3 args=$4 mirror file path word
+  shift 4
+  # This machine's mirror, where it is a Debian itself; else debootstrap's own.
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null |
+    grep -v security | head -n 1 || true)
+  debootstrap --variant=minbase --include=python3,python3-venv,make,git,ca-certificates "$suite" "$root" $mirror \
+    > "$root.log" 2>&1 || { tail "$root.log" >&2; exit 1; }
+  git clone --quiet --no-hardlinks "$here" "$root/root/rep3d"
+  echo "== $suite: bare system and clone of $(git -C "$here" rev-parse --short HEAD): $SECONDS s"
+
   mount --rbind /dev "$root/dev"
   mount --rbind /sys "$root/sys"
   mount -t proc proc "$root/proc"
@@ -53,29 +61,31 @@ inside() {
   done
 }
 
-if [ "${1:-}" = --inside ]; then
+clean() {
+  pkill -KILL -P "$!" && wait "$!" || true  # the first process of the namespaces takes all others with it
+  rm -rf --one-file-system "$root" "$root.log"
+} 2>/dev/null
+
+main() {
+  if [ "${1:-}" = --inside ]; then
+    shift
+    inside "$@"
+    return
+  fi
+  local suite=${1:-} commands=(demo test) here
+  case "$suite" in bookworm | trixie | sid) ;; *) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;; esac
   shift
-  inside "$@"
-  exit
-fi
+  case "${1:-}" in demo | test) commands=("$1") && shift ;; esac
+  [ "$(id -u)" = 0 ] || { echo "Only root can make a machine within this one. Say: sudo $0 $suite" >&2; exit 2; }
+  command -v debootstrap >/dev/null || { echo "Not installed: debootstrap. Say: apt-get install debootstrap" >&2; exit 2; }
+  here=$(cd "$(dirname "$0")/.." && pwd)
+  root=$(mktemp -d "${TMPDIR:-/var/tmp}/rep3d-$suite-XXXXXX")
+  trap clean EXIT
+  set -m  # else what runs in the background could not be stopped with Ctrl+C
+  unshare --mount --pid --fork --kill-child --mount-proc \
+    bash "$0" --inside "$here" "$root" "$suite" "$*" "${commands[@]}" &
+  wait "$!"
+}
 
-suite=${1:-}
-case "$suite" in bookworm | trixie | sid) ;; *) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;; esac
-commands=(demo test)
-case "${2:-}" in demo | test) commands=("$2") && shift ;; esac
-[ "$(id -u)" = 0 ] || { echo "Only root may make a machine within this one: sudo $0 $*" >&2; exit 2; }
-command -v debootstrap >/dev/null || { echo "Not installed: debootstrap. Say: apt-get install debootstrap" >&2; exit 2; }
-
-here=$(cd "$(dirname "$0")/.." && pwd)
-root=$(mktemp -d "${TMPDIR:-/var/tmp}/rep3d-$suite-XXXXXX")
-trap 'rm -rf --one-file-system "$root"' EXIT
-# This machine's mirror, where it is a Debian itself; else debootstrap's own.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null | grep -v security | head -n 1 || true)
-packages=python3,python3-venv,make,git,ca-certificates
-SECONDS=0
-debootstrap --variant=minbase --include=$packages "$suite" "$root" $mirror > "$root.log" 2>&1 ||
-  { tail "$root.log" >&2; rm "$root.log"; exit 1; }
-rm "$root.log"
-git clone --quiet --no-hardlinks "$here" "$root/root/rep3d"
-echo "== $suite: bare system and clone of $(git -C "$here" rev-parse --short HEAD): $SECONDS s"
-unshare --mount --pid --fork --kill-child bash "$0" --inside "$root" "$suite" "${*:2}" "${commands[@]}"
+main "$@"
+exit

@@ -7,17 +7,18 @@ Heavy modules are imported inside the commands, so that ``rep3d --help`` is inst
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from rep3d import __version__
+from rep3d.cli.common import DECATHLON, Device, Engine, Folder, Preset, console, stop_on_terminate
+from rep3d.cli.simulate import simulate
 from rep3d.cli.versions import versions
 from rep3d.errors import Rep3DError
 
@@ -29,13 +30,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
-console = Console()
 _TRY, _MODELS, _SERVER = "Try it out", "Train and use a model", "Look after a server"
-_DECATHLON = "Data set: a folder with imagesTr, labelsTr and dataset.json, as in the Medical Segmentation Decathlon."
-_Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
-_Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; if not given, the best there is.")]
-_Engine = Annotated[str | None, typer.Option(help="auto, torch or openvino; if not given, auto.")]
-_Preset = Annotated[str, typer.Option(help="Size of the network: tiny or base.")]
 
 
 def _version(show: bool) -> None:
@@ -58,8 +53,8 @@ def _top(
 
 @app.command(rich_help_panel=_TRY)
 def demo(
-    out: _Folder = Path("demo_output"),
-    data: Annotated[Path | None, typer.Option(help=f"{_DECATHLON} If not given, images are generated.")] = None,
+    out: Folder = Path("demo_output"),
+    data: Annotated[Path | None, typer.Option(help=f"{DECATHLON} If not given, images are generated.")] = None,
     submit: Annotated[
         int | None, typer.Option(help="Labels to submit in all.", show_default="8; 16 with --data")
     ] = None,
@@ -90,7 +85,7 @@ def demo(
     from rep3d.demo.screen import Screen
     from rep3d.demo.server import ServerProcess
 
-    _stop_on_terminate()
+    stop_on_terminate()
     real = data is not None
     plan = DemoPlan(
         submit=submit if submit is not None else (16 if real else 8),
@@ -139,21 +134,12 @@ def _new_run_folder(out: Path) -> Path:
     return folder
 
 
-def _stop_on_terminate() -> None:
-    """Makes a polite kill like Ctrl-C, so that the server is stopped with us."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-
-
 @app.command(rich_help_panel=_MODELS)
 def train(
-    data: Annotated[Path, typer.Option(help=_DECATHLON)],
+    data: Annotated[Path, typer.Option(help=DECATHLON)],
     output: Annotated[Path, typer.Option(help="Model file to write, such as model.pt.")],
     start: Annotated[Path | None, typer.Option(help="Model file to go on from.")] = None,
-    preset: _Preset = "tiny",
+    preset: Preset = "tiny",
     variant: Annotated[
         str, typer.Option(help="Spatial prior of a new network's kernels: learned, fixed or none.")
     ] = "learned",
@@ -170,7 +156,7 @@ def train(
         typer.Option(help="Folder for this run alone. If the run is killed, the same command goes on from there."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of first weights, sampling and augmentation.")] = 0,
-    device: _Device = None,
+    device: Device = None,
     gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
 ) -> None:
     """Train a model on a data set.
@@ -224,8 +210,8 @@ def segment(
     checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
     image: Annotated[Path, typer.Argument(help="NIfTI image, or a folder with one DICOM series.")],
     output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz), on the image's own grid.")],
-    device: _Device = None,
-    engine: _Engine = None,
+    device: Device = None,
+    engine: Engine = None,
 ) -> None:
     """Segment an image with a model."""
     from rep3d.inference.predictor import Predictor
@@ -242,8 +228,8 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
     data: Annotated[Path, typer.Option(help="Data set to measure on: a folder with imagesTr and labelsTr.")],
     skip: Annotated[int, typer.Option(help="Leave out so many cases, the first by name.")] = 0,
-    device: _Device = None,
-    engine: _Engine = None,
+    device: Device = None,
+    engine: Engine = None,
 ) -> None:
     """Measure a model's Dice on annotated cases.
 
@@ -283,7 +269,7 @@ def evaluate(
 @app.command(rich_help_panel=_MODELS)
 def explain(
     checkpoint: Annotated[Path, typer.Option(help="Model file.")],
-    out: _Folder = Path("explained"),
+    out: Folder = Path("explained"),
     compare: Annotated[
         str | None,
         typer.Option(help="Model to show beside it: a file, or untrained, prior or plain for a new network."),
@@ -291,7 +277,7 @@ def explain(
     image: Annotated[list[Path] | None, typer.Option(help="NIfTI image to take inputs from; may be repeated.")] = None,
     inputs: Annotated[int, typer.Option(help="Inputs to average over.")] = 8,
     logits: Annotated[bool, typer.Option("--logits", help="Measure the network's outputs too (slow).")] = False,
-    device: _Device = None,
+    device: Device = None,
     seed: Annotated[int, typer.Option(help="Seed of patches, noise and new weights.")] = 0,
 ) -> None:
     """Show what a model looks at, on one page.
@@ -325,57 +311,7 @@ def export(
     console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
 
 
-@app.command(rich_help_panel=_TRY)
-def simulate(
-    data: Annotated[
-        Path | None, typer.Argument(help=f"{_DECATHLON} If not given, images are generated.", show_default=False)
-    ] = None,
-    out: _Folder = Path("simulation"),
-    strategies: Annotated[str, typer.Option(help="Strategies, by comma. The word help lists them.")] = (
-        "random,entropy,hybrid"
-    ),
-    seeds: Annotated[
-        str, typer.Option(help="Seeds, by comma. Each has its own split, first cases and trainings.")
-    ] = "0,1,2",
-    labels: Annotated[str, typer.Option(help="Labels there are after each round, by comma.")] = "2,4,8,12,20",
-    pool: Annotated[int, typer.Option(help="Cases that may be annotated.")] = 60,
-    held_out: Annotated[int, typer.Option(help="Other cases, to measure on.")] = 20,
-    iterations: Annotated[int, typer.Option(help="Training steps per round.")] = 100,
-    new_weight: Annotated[float, typer.Option(help="Draw a new case so many times as often as an old one.")] = 3.0,
-    preset: _Preset = "tiny",
-    device: _Device = None,
-    jobs: Annotated[int, typer.Option(help="Runs at the same time; they share the cores.")] = 1,
-) -> None:
-    """Find out which strategy needs the fewest labels.
-
-    Annotation is replayed on a data set whose labels are known, with several strategies. The result is Dice at each
-    number of labels, and how many labels give 95 % of what all of them give. The same command goes on with an
-    interrupted simulation.
-    """
-    from rep3d.active.simulate.schedule import SimulationPlan
-    from rep3d.active.simulate.schedule import simulate as run
-    from rep3d.active.strategies import STRATEGIES
-    from rep3d.cli.tables import show_strategies, show_summary
-
-    if strategies == "help":
-        show_strategies(console, STRATEGIES)
-        return
-    _stop_on_terminate()
-    plan = SimulationPlan(
-        labels=_whole_numbers(labels, "--labels"),
-        pool=pool,
-        held_out=held_out,
-        iterations=iterations,
-        preset=preset,
-        new_weight=new_weight,
-        device=device,
-    )
-    names = [name.strip() for name in strategies.split(",")]
-    results = run(
-        data, out, names, _whole_numbers(seeds, "--seeds"), plan, jobs, lambda line: console.print(escape(line))
-    )
-    show_summary(console, results)
-    console.print(f"Wrote {escape(str(out / 'results.json'))} and curves.png", soft_wrap=True)
+app.command(rich_help_panel=_TRY)(simulate)
 
 
 @app.command(rich_help_panel=_SERVER)
@@ -395,13 +331,6 @@ def tasks(
         show_task(console, name)
     else:
         show_tasks(console)
-
-
-def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise Rep3DError(f"{option}: expected whole numbers with commas between them, got {text!r}") from error
 
 
 app.command(rich_help_panel=_SERVER)(versions)

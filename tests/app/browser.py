@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +25,8 @@ def find_chromium() -> str | None:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The system's browser, headless; nothing is downloaded."""
-    root = ["--no-sandbox", "--disable-dev-shm-usage"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=root, timeout=60_000)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), timeout=60_000)
         yield browser
         browser.close()
 

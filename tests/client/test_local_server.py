@@ -157,9 +157,9 @@ def test_children_of_one_that_dies_do_not_stay(place):
         ("print('x (ModuleNotFoundError: No module named \\'monailabel\\')'); sys.exit(1)", "not installed there"),
         ("print('ERROR: [Errno 98] error while binding: address already in use'); sys.exit(1)", "Another program uses"),
         (
-            "print('[t] [CRITICAL] (main:1) - Rep3D Label cannot start: expected label names, got none. Say --conf'); "
+            "print('[t] [CRITICAL] (main:1) - Rep3D Label cannot start: It knows no label names. Say --conf'); "
             "print('later'); sys.exit(3)",
-            "The server cannot start: expected label names, got none. Say --conf",
+            "The server cannot start: It knows no label names. Say --conf",
         ),
     ],
 )
@@ -408,7 +408,7 @@ def test_the_real_server_without_labels_or_with_a_port_that_is_taken(place):
     server = place.server(python=sys.executable, app=APP_DIR)
     server.start()
     assert reached(server, RUNNING, FAILED, seconds=180) == FAILED
-    assert "expected to know the label names" in server.message and "--conf labels a,b" in server.message
+    assert "It does not know the label names" in server.message and "--conf labels a,b" in server.message
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

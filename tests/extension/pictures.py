@@ -1,6 +1,6 @@
 """Makes the pictures of README and docs/slicer.md from a real session, on images that the project generates.
 
-Run ``make pictures`` (about six minutes). A real server trains three times; the figures in them are those that it
+Run ``make pictures`` (six minutes on two free cores). A real server trains three times; the figures in them are those that it
 measured, but for the demo's curve, which is drawn from docs/results/demo_phantoms.json. Panel and dashboard are
 photographed. The bench renders no images, so the slices beside the panel are drawn from the voxels of its scene
 (`slice_drawing`). Slicer's segment editor is a stand-in on the bench and is left closed.
@@ -24,10 +24,10 @@ sys.path[:0] = [str(ROOT / "slicer_extension" / "Rep3DLabel")]
 
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
 
 from rep3d.data.cohort import Cohort, phantom_cohort  # noqa: E402
 from rep3d.demo.figures import CurvePoint, curve_png  # noqa: E402
+from tests.app.browser import chromium  # noqa: E402
 from tests.app.server import AppServer  # noqa: E402
 from tests.extension.clinician import Clinician  # noqa: E402
 from tests.extension.slice_drawing import draw_beside  # noqa: E402
@@ -35,7 +35,7 @@ from tests.slicerbench import driver, install  # noqa: E402
 
 WIDTH = 380
 CASES = 14
-CONF = {"iterations": "120", "max_minutes": "2", "preset": "tiny", "device": "cpu", "score_minutes": "0.5"}
+CONF = {"iterations": "150", "max_minutes": "3", "preset": "tiny", "device": "cpu", "score_minutes": "0.5"}
 
 
 def main(folder: Path) -> None:
@@ -92,6 +92,7 @@ def _session(person: Clinician, server: AppServer, cohort: Cohort, folder: Path)
     person.wait(lambda: len(person.view.versions) == 3, 60)
     person.open("optionsSection")
     person.click("uncertaintyCheckBox")
+    driver.choose(person.ui.strategyComboBox, "first")  # not the case that the model knows least about
     case = person.next_sample()
     person.auto_segment()
     draw_beside(camera.take("panel", "labels"), person, folder / "first_sight.png")
@@ -121,22 +122,21 @@ class Photographer:
         """Write a picture with only these sections open."""
         for section in ("labels", "editor", "training", "versions", "cases", "batch", "options", "local", "access"):
             getattr(self._person.ui, f"{section}Section").collapsed = section not in sections
-        driver.spin(0.3)
-        self._root.resize(WIDTH, self._root.layout().heightForWidth(WIDTH))
+        for _ in range(2):  # a section that has just been closed still asks for its width at the first time
+            driver.spin(0.3)
+            self._root.resize(WIDTH, self._root.layout().heightForWidth(WIDTH))
         driver.spin(0.2)
         return driver.screenshot(self._root, self._folder / f"slicer_{name}.png")
 
 
 def photograph_dashboard(url: str, picture: Path) -> None:
-    """Write a picture of the dashboard, down to the first cases."""
-    with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=shutil.which("chromium"))
-        page = browser.new_page(viewport={"width": 1200, "height": 1150})
+    """Write a picture of the upper part of the dashboard."""
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1200, "height": 1082})
         page.goto(url)
-        page.wait_for_function("[...document.querySelectorAll('#case-list img')].some(picture => picture.complete)")
+        page.locator("#case-list img").first.wait_for()
         page.wait_for_timeout(1500)  # pictures of cases come one by one
         page.screenshot(path=picture)
-        browser.close()
 
 
 def draw_curve(results: Path, picture: Path) -> None:

@@ -18,14 +18,16 @@ export async function ask(method, path, body) {
     answer = await fetch(address(path), options);
     text = await answer.text();
   } catch (error) {
-    throw new Unreachable(error.name === "TimeoutError" ? "the server did not answer within a minute" : "the server cannot be reached");
+    throw new Unreachable(error.name === "TimeoutError" ? "The server did not answer within a minute" : "The server cannot be reached");
   }
   let content = null;
   try { content = text ? JSON.parse(text) : null; } catch { /* an answer that is no JSON has no detail */ }
   if (answer.ok) return content;
-  if (answer.status === 502 || answer.status === 503 || answer.status === 504) throw new Unreachable("the server is not ready");
   const detail = content?.detail;
-  throw new Refused(typeof detail === "string" ? detail : `the server answered ${answer.status} ${answer.statusText}`);
+  if (typeof detail === "string") throw new Refused(detail);
+  // Without words of the server's: a proxy before it answers, because it is not there.
+  if (answer.status === 502 || answer.status === 503 || answer.status === 504) throw new Unreachable("The server is not ready");
+  throw new Refused(`The server answered ${answer.status} ${answer.statusText}`);
 }
 
 /** Runs what a button does: the button rests meanwhile, and a refusal is shown in words beside it. */

@@ -33,10 +33,14 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StartupError(Exception):
-    """The server cannot start; the message says what was expected, what came, and what to do."""
+    """The server cannot start.
 
-    def __init__(self, expected: str, got: str, remedy: str) -> None:
-        super().__init__(f"Rep3D Label cannot start: expected {expected}, got {got}. {remedy}")
+    Args:
+        sentences: what is wrong, and what to do.
+    """
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__(f"Rep3D Label cannot start: {' '.join(sentences)}")
 
 
 class RequestError(Rep3DError):

@@ -110,14 +110,16 @@ def test_no_case_left_says_why(clean: AppServer, tmp_path: Path) -> None:
         user = "anna" if number < 2 else "carl"
         assert clean.post(f"/rep3d/leases/case_{number}", json={"user": user}).ok
     with unchanged(clean.studies):
-        refused(ask(clean, "ben"), 404, "No image is left", "the 4 without a label", "reserved for others", "until ")
+        refused(
+            ask(clean, "ben"), 404, "No image is left", "the 4 that are not annotated", "reserved for others", "until "
+        )
         refused(ask(clean, "ben", "nonsense"), 404, "strategy", "'nonsense'")
     for number in range(4):
         label = write_label(tmp_path / f"{number}.nii.gz", number)
         assert submit(clean, f"case_{number}", label, user="anna" if number < 2 else "carl").ok
     assert clean.get("/rep3d/leases").json() == []
     with unchanged(clean.studies):
-        refused(ask(clean, "ben"), 404, "all 4 images have a label")
+        refused(ask(clean, "ben"), 404, "all 4 are annotated")
 
 
 def test_submitting_to_anothers_case_is_refused(clean: AppServer, label: Path) -> None:
@@ -206,7 +208,7 @@ def test_cases_refuse_what_they_do_not_know(clean: AppServer) -> None:
         refused(clean.get("/rep3d/cases/nobody"), 404, "nobody")
         refused(clean.get("/rep3d/cases/nobody/history"), 404, "nobody")
         refused(clean.get("/rep3d/cases/nobody/thumbnail.png"), 404, "nobody")
-        refused(clean.post("/rep3d/cases/case_3/review"), 409, "no submitted label")
+        refused(clean.post("/rep3d/cases/case_3/review"), 409, "no final label")
         refused(clean.get("/rep3d/cases/case_3/thumbnail.png?size=100000"), 422, "size")
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.app.data import CONF, snapshot, write_image
 from tests.app.server import AppServer
 
-REASON = "Rep3D Label cannot start: expected"
+REASON = "Rep3D Label cannot start: "
 # Root may write everywhere; this takes that right from it.
 WITHOUT_OVERRIDE = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
 
@@ -92,10 +92,18 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ref
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("labels", ["to know the label names", "--conf labels a,b", "dataset.json", "published model"]),
-        ("map", ["as stored in", "liver=1,head=2", "head=1, but that value stands for 'liver'", "labels.json"]),
-        ("unwritable", ["a studies folder that can be written", "Permission denied", "--studies"]),
-        ("port", ["to listen on 127.0.0.1 port", "Address already in use", "--port"]),
+        ("labels", ["does not know the label names", "--conf labels a,b", "dataset.json", "published model"]),
+        (
+            "map",
+            [
+                "contradict those stored in",
+                "liver=1,head=2",
+                "head=1, but that value stands for 'liver'",
+                "labels.json",
+            ],
+        ),
+        ("unwritable", ["could not keep labels in", "Permission denied", "--studies"]),
+        ("port", ["cannot listen on 127.0.0.1 port", "Address already in use", "--port"]),
     ],
 )
 def test_refuses_to_start(refusals: dict[str, Refusal], name: str, words: list[str]) -> None:
@@ -136,7 +144,7 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
         assert (answer.status_code, "no trained model yet" in answer.json()["detail"]) == (409, True)
         second = AppServer(studies, scratch, CONF)
         second.launch()
-        assert "no other server on the studies folder" in second.wait_until_refused()
+        assert "Another server runs on the studies folder" in second.wait_until_refused()
     # A server that is asked to end does its clean-up, and leaves no folder of uploads behind.
     assert server.orderly
     assert not list((scratch / "tmp").glob("rep3d-label-*"))

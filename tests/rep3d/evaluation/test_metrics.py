@@ -38,7 +38,7 @@ def test_files_on_other_grids_and_other_shapes_are_refused(write_nifti: Callable
     here = write_nifti("here.nii.gz", np.ones((3, 3, 3), np.uint8))
     there = write_nifti("there.nii.gz", np.ones((3, 3, 3), np.uint8), np.diag([-1.0, 1, 1, 1]))
     assert dice_of_files(here, here, {"a": 1}) == {"a": 1.0}
-    with pytest.raises(LabelError, match="geometry"):
+    with pytest.raises(LabelError, match="does not lie on the voxels of"):
         dice_of_files(here, there, {"a": 1})
     with pytest.raises(LabelError, match="shape"):
         dice_per_label(np.ones((2, 2, 2)), np.ones((2, 2, 3)), {"a": 1})

@@ -98,7 +98,7 @@ def test_series_are_found_in_subfolders_and_other_files_passed_over(tmp_path: Pa
     found = find_series(tmp_path)
     assert [one.uid for one in found] == ["1.2.3.4", "1.2.3.5"]
     assert [one.folder.name for one in found] == ["a", "b"]
-    with pytest.raises(ImageError, match=r"found 2: .*1\.2\.3\.4.*1\.2\.3\.5"):
+    with pytest.raises(ImageError, match=r"holds 2 DICOM series: .*1\.2\.3\.4.*1\.2\.3\.5"):
         only_series(tmp_path)
     with as_nifti(tmp_path / "patient" / "a") as file:
         assert nib.load(file).shape == (5, 4, COUNT)
@@ -148,7 +148,7 @@ def _without(name: str) -> Callable[[Dataset, int], None]:
         (_set(Rows=2, PixelData=b"\0" * 20), "slices of several sizes"),
         (_set(NumberOfFrames=2, PixelData=b"\0" * 80), "multi-frame"),
         (_set(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0), "colour"),
-        (_without("ImagePositionPatient"), "the position of each slice"),
+        (_without("ImagePositionPatient"), "no stack of slices in space: .* as its position"),
     ],
 )
 def test_what_is_no_complete_even_stack_is_refused(

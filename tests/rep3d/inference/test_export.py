@@ -91,7 +91,7 @@ def test_onnx_without_its_packages_is_refused_with_the_pip_line(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingComponentError, match=r"'onnx', 'onnxscript'.*pip install onnx onnxscript"):
+    with pytest.raises(MissingComponentError, match=r"onnx, onnxscript.*pip install onnx onnxscript"):
         export_onnx(checkpoint, tmp_path / "model.onnx")
 
 
@@ -135,7 +135,7 @@ assert not {"rep3d", "monai"} & set(sys.modules)
             return convolution
 
         monkeypatch.setattr(export, "_plain_convolution", wrong)
-        with pytest.raises(MissingComponentError, match="difference"):
+        with pytest.raises(ExportError, match="would differ by"):
             export_program(checkpoint.model, tmp_path / "model.pt2", (10, 10, 1))
         assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]
         assert (tmp_path / "model.pt2").read_text() == "old"
@@ -145,7 +145,7 @@ assert not {"rep3d", "monai"} & set(sys.modules)
             def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
                 return super().encode(x * float(x.sum() > 0))
 
-        with pytest.raises(MissingComponentError, match=r"torch\.export"):
+        with pytest.raises(ExportError, match=r"torch\.export"):
             export_program(Unruly(CONFIG), tmp_path / "model.pt2", (32, 16, 16))
         assert not list(tmp_path.iterdir())
 

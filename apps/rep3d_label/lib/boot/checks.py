@@ -81,8 +81,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise StartupError(
-                f"to listen on {host} port {port}",
-                f"'{error.strerror}'",
+                f"It cannot listen on {host} port {port} ({error.strerror}).",
                 "Another program uses that port, perhaps an earlier server: stop it, or choose another with --port.",
             ) from error
 
@@ -101,8 +100,7 @@ def check_writable(folder: Path) -> None:
                 pass
         except OSError as error:
             raise StartupError(
-                f"a studies folder that can be written, so that labels can be kept in {place}",
-                f"'{error.strerror}'",
+                f"It could not keep labels in {place}, which cannot be written ({error.strerror}).",
                 "Give the server's user write permission on it, or choose another folder with --studies.",
             ) from error
 
@@ -122,8 +120,7 @@ def hold_folder(folder: Path) -> None:
         lock.acquire()
     except Timeout as error:
         raise StartupError(
-            f"no other server on the studies folder {folder}",
-            "one that runs already",
+            f"Another server runs on the studies folder {folder} already.",
             "Use that one, or stop it first.",
         ) from error
     except (OSError, NotImplementedError) as error:  # some network file systems know no locks

@@ -25,7 +25,7 @@ OWN_LABELS = "rep3d"  # the name of a model whose labels are no registered task'
 # A GPU of this many bytes holds the base network, its gradients and two patches.
 _BASE_NEEDS_BYTES = 12 * 10**9
 # Keys that MONAI Label's own apps and clients pass to every app; they mean nothing here.
-_FOREIGN_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
+_IGNORED_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,10 @@ class AppConf:
             StartupError: for an unknown key, an impossible value, or ``help``.
         """
         if "help" in conf:
-            raise StartupError(
-                "no 'help' among --conf when the server is to run", "it", f"The settings are:\n{options_text()}"
-            )
+            raise StartupError(f"It was asked what can stand after --conf:\n{options_text()}")
         for key in conf:
-            if key not in OPTIONS and key not in _FOREIGN_KEYS:
-                raise StartupError(
-                    f"--conf settings among {sorted(OPTIONS)}", repr(key), f"They are:\n{options_text()}"
-                )
+            if key not in OPTIONS and key not in _IGNORED_KEYS:
+                raise StartupError(f"There is no --conf setting {key!r}. The settings are:\n{options_text()}")
         given = {key: OPTIONS[key].parse(str(text)) for key, text in conf.items() if key in OPTIONS}
         given.setdefault("device", _device(None))
         return cls(values_given="=" in str(conf.get("labels", "")), **given)
@@ -124,18 +120,18 @@ def parse_labels(text: str) -> dict[str, int]:
     parts = [part.strip() for part in text.split(",")]
     with_value = [part for part in parts if "=" in part]
     if not all(parts) or len(with_value) not in (0, len(parts)):
-        raise StartupError("label names, all or none of them with a value", repr(text), remedy)
+        raise StartupError(f"--conf labels {text!r} has an empty name, or a value for some names only.", remedy)
     try:
         pairs = [(name.strip(), int(value)) for name, _, value in (part.rpartition("=") for part in with_value)]
     except ValueError as error:
-        raise StartupError("whole numbers as label values", repr(text), remedy) from error
+        raise StartupError(f"--conf labels {text!r} has a value that is no whole number.", remedy) from error
     pairs = pairs or [(name, value) for value, name in enumerate(parts, start=1)]
     if len({name for name, _ in pairs}) < len(pairs):
-        raise StartupError("distinct label names", repr(text), remedy)
+        raise StartupError(f"--conf labels {text!r} names a label twice.", remedy)
     try:
         return dict(TaskConfig("labels", dict(pairs)).labels)
     except Rep3DError as error:
-        raise StartupError("usable labels", repr(text), f"{error}. {remedy}") from error
+        raise StartupError(f"--conf labels {text!r} cannot be used. {error}", remedy) from error
 
 
 def _models(text: str) -> tuple[str, ...]:
@@ -144,12 +140,12 @@ def _models(text: str) -> tuple[str, ...]:
     for name in names:
         if name not in known:
             raise StartupError(
-                f"--conf models to be some of {', '.join(known)}",
-                repr(name or text),
-                f"Give them as --conf models {known[0]},{known[1]}; {OWN_LABELS!r} stands for labels of your own.",
+                f"--conf models names {name or text!r}, which is no model.",
+                f"Choose some of {', '.join(known)}, as in --conf models {known[0]},{known[1]}; {OWN_LABELS!r} stands "
+                f"for labels of your own.",
             )
     if len(set(names)) < len(names):
-        raise StartupError("each of --conf models once", repr(text), "Name each model once.")
+        raise StartupError(f"--conf models {text!r} names a model twice.", "Name each once.")
     return names
 
 
@@ -157,19 +153,19 @@ def _device(text: str | None) -> str:
     try:
         return str(choose_device(text))
     except Rep3DError as error:
-        raise StartupError("a device of this machine", f"--conf device {text!r}", f"{error}") from error
+        raise StartupError(f"--conf device {text!r} cannot be used. {error}") from error
 
 
 def _modality(text: str) -> str:
     if text.upper() not in ("CT", "MRI", "MR"):
-        raise StartupError("--conf modality to be CT or MRI", repr(text), "Choose one of them, or leave it out.")
+        raise StartupError(f"--conf modality must be CT or MRI, not {text!r}.", "Choose one of them, or leave it out.")
     return "CT" if text.upper() == "CT" else "MRI"
 
 
 def _one_of(name: str, choices: list[str]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
-            raise StartupError(f"--conf {name} to be one of {choices}", repr(text), "Choose one of them.")
+            raise StartupError(f"--conf {name} must be one of {', '.join(choices)}, not {text!r}.")
         return text
 
     return parse
@@ -184,7 +180,7 @@ def _number(name: str, low: float, high: float, whole: bool = False) -> Callable
         if not low <= value <= high:  # neither is NaN
             kind = "a whole number" if whole else "a number"
             raise StartupError(
-                f"--conf {name} to be {kind} from {low:g} to {high:g}", repr(text), "Correct it, or leave it out."
+                f"--conf {name} must be {kind} from {low:g} to {high:g}, not {text!r}.", "Correct it, or leave it out."
             )
         return value
 
@@ -201,7 +197,7 @@ def _triple(name: str, text: str, kind: type) -> tuple[Any, Any, Any]:
         values *= 3
     if len(values) != 3:
         raise StartupError(
-            f"--conf {name} to be one number or three", repr(text), f"Give it as --conf {name} 96 or 96,96,64."
+            f"--conf {name} must be one number or three, not {text!r}.", f"Give it as --conf {name} 96 or 96,96,64."
         )
     return values[0], values[1], values[2]
 
@@ -211,8 +207,8 @@ def _roi_size(text: str) -> tuple[int, int, int]:
     step = UnetrSegmenter.stride
     if any(side % step or not 0 < side <= 512 for side in sides) or max(sides) < 2 * step:
         raise StartupError(
-            f"--conf roi_size to be multiples of {step} from {step} to 512, one of them {2 * step} or more",
-            repr(text),
+            f"--conf roi_size must be multiples of {step} from {step} to 512, one of them {2 * step} or more, not "
+            f"{text!r}.",
             f"Round each side to a multiple of {step}, such as --conf roi_size 96.",
         )
     return sides
@@ -222,14 +218,15 @@ def _spacing(text: str) -> tuple[float, float, float]:
     sides = _triple("spacing", text, float)
     if not all(0.01 <= side <= 100 for side in sides):
         raise StartupError(
-            "--conf spacing to be voxel sizes from 0.01 to 100 mm", repr(text), "Give it as --conf spacing 1.5,1.5,2."
+            f"--conf spacing must be voxel sizes from 0.01 to 100 mm, not {text!r}.",
+            "Give it as --conf spacing 1.5,1.5,2.",
         )
     return sides
 
 
 OPTIONS: Mapping[str, Option] = {
     "models": Option(
-        f"what to serve, one or several by comma: {', '.join(TASKS)} (see `rep3d tasks`), or {OWN_LABELS} for labels "
+        f"models to serve, one or several by comma: {', '.join(TASKS)} (see `rep3d tasks`), or {OWN_LABELS} for labels "
         "of your own",
         "the registered task with dataset.json's labels, else what was served last, else rep3d",
         _models,
@@ -269,8 +266,8 @@ OPTIONS: Mapping[str, Option] = {
     "iterations": Option("steps of a training that asks for no number", "300", _number("iterations", 1, 1e7, True)),
     "max_minutes": Option("minutes of a training that asks for no limit", "60", _number("max_minutes", 0.01, 1e6)),
     "score_minutes": Option(
-        "minutes spent on scoring unlabelled images at the end of a training (the rest is scored in the background); 0 "
-        "for no scoring by itself",
+        "minutes spent on scoring images that are not annotated at the end of a training (the rest is scored in the "
+        "background); 0 for no scoring by itself",
         "5",
         _number("score_minutes", 0, 1e5),
     ),
@@ -280,7 +277,7 @@ OPTIONS: Mapping[str, Option] = {
         _number("train_every", 0, 1e6, True),
     ),
     "publish_margin": Option(
-        "mean Dice by which a new version must beat the published one on the same validation cases to replace it",
+        "mean Dice by which a new version must beat the published one on the same held-out cases to replace it",
         "0.005",
         _number("publish_margin", 0, 1),
     ),
@@ -290,7 +287,7 @@ OPTIONS: Mapping[str, Option] = {
         _one_of("strategy", list(STRATEGIES)),
     ),
     "lease_minutes": Option(
-        "how long an image stays with the annotator who asked for it",
+        "how long a case stays reserved for the person who asked for it",
         "60",
         _number("lease_minutes", 0.01, 1e5),
     ),

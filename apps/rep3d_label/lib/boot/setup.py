@@ -14,6 +14,7 @@ from typing import Any
 from lib.boot.conf import OWN_LABELS, AppConf
 from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
+from lib.labels.recovery import check_recovered, recovered_map
 from lib.paths import ModelWorkspace, Workspace
 from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError, TaskError
@@ -132,11 +133,15 @@ class Setup:
         settings = AppConf.parse(conf)
         if studies.startswith(("http://", "https://")):
             raise StartupError(
-                "a local folder as --studies", repr(studies), "Give the path of a folder with NIfTI images."
+                f"--studies must be a local folder, not {studies!r}.", "Give the path of a folder with NIfTI images."
             )
         folder = Path(studies).resolve()
         workspace = Workspace(folder / "rep3d")
-        stored = LabelMap.read(workspace.labels)
+        damage: StartupError | None = None
+        try:
+            stored = LabelMap.read(workspace.labels)
+        except StartupError as error:
+            damage, stored = error, recovered_map(workspace, error)
         dataset = _DataSet.read(folder / "dataset.json", needed=settings.labels is None)
         names = _model_names(settings, dataset, stored)
         published = {name: _Published.read(workspace, name, adopts=name == names[0]) for name in names}
@@ -144,13 +149,15 @@ class Setup:
         for name, labels in wanted.items():
             if not labels:
                 raise StartupError(
-                    "to know the label names",
-                    f"no --conf labels, no dataset.json in {folder}, and no published model in "
-                    f"{workspace.model(name).root}",
+                    f"It does not know the label names: there is no --conf labels, no dataset.json in {folder}, and no "
+                    f"published model in {workspace.model(name).root}.",
                     "Give them in one of four ways: --conf labels a,b (or a=1,b=3); --conf models with a registered "
                     "task's name (see `rep3d tasks`); a dataset.json with 'labels' in the studies folder; or a "
                     "published model at rep3d/published.pt in it.",
                 )
+        if damage:
+            stated = {**dataset.labels, **(settings.labels if settings.labels and settings.values_given else {})}
+            check_recovered(stored, {name for labels in wanted.values() for name in labels}, stated, damage)
         label_map = _label_map(stored, wanted, settings, dataset, published)
         models = {
             name: _model(name, workspace, label_map, list(labels), settings, dataset, published[name])
@@ -185,7 +192,8 @@ class _DataSet:
             if not needed:
                 return cls({}, None, None)
             raise StartupError(
-                "labels in dataset.json", f"'{error}'", "Correct that file, or give the labels with --conf labels a,b."
+                f"The labels in dataset.json cannot be used. {error}",
+                "Correct that file, or give the labels with --conf labels a,b.",
             ) from error
         task = matching_task(labels, modality)
         return cls(task.labels if task else labels, modality, task)  # the task's names are spelled rightly
@@ -221,8 +229,7 @@ class _Published:
 def damaged_checkpoint(path: Path, error: CheckpointError) -> StartupError:
     """The refusal to start with a published model that cannot be used."""
     return StartupError(
-        "a published model that can be loaded",
-        f"'{error}'",
+        f"The published model cannot be loaded. {error}",
         f"Move {path} away (the server then starts without a model).",
     )
 
@@ -232,8 +239,7 @@ def _model_names(settings: AppConf, dataset: _DataSet, stored: LabelMap) -> tupl
     if settings.models:
         if settings.labels and len(settings.models) > 1 and OWN_LABELS not in settings.models:
             raise StartupError(
-                f"--conf labels beside one model, or beside {OWN_LABELS!r} among several",
-                f"--conf models {','.join(settings.models)}",
+                f"--conf labels cannot be given with --conf models {','.join(settings.models)}: whose would they be?",
                 f"Leave --conf labels out, or add {OWN_LABELS!r} to --conf models: the labels are then its own.",
             )
         return settings.models
@@ -351,8 +357,7 @@ def _preset(settings: AppConf, published: _Published) -> str:
     preset = settings.preset_for(published.facts.get("preset"))
     if settings.preset not in (None, preset):
         raise StartupError(
-            f"the preset of the published model, {preset!r}",
-            f"--conf preset {settings.preset!r}",
+            f"The preset of the published model is {preset}, not {settings.preset} as in --conf preset.",
             f"Leave --conf preset out, or move {published.path} away to begin anew with another network.",
         )
     return preset

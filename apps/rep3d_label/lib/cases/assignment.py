@@ -54,5 +54,5 @@ def next_sample(
 def _why(total: int, lent: Collection[Lease]) -> str:
     if lent:
         first = min(lent, key=lambda lease: lease.until)
-        return f"the {len(lent)} without a label are all reserved for others, the first until {first.ends}"
-    return f"all {total} images have a label" if total else "there are no images yet. Add one"
+        return f"the {len(lent)} that are not annotated are all reserved for others, the first until {first.ends}"
+    return f"all {total} are annotated" if total else "there are no images yet. Add one"

@@ -23,7 +23,7 @@ SETTINGS: Mapping[str, str] = {
     "label_tag": "the tag of the label that is kept",
 }
 # What MONAI Label's own clients send along, and what its server adds; none of it changes a segmentation here.
-_FOREIGN_KEYS = frozenset(
+_IGNORED_KEYS = frozenset(
     (
         "background",
         "bundle_path",
@@ -79,7 +79,7 @@ class InferRequest:
             ConfigError: for a number of views that there is not.
             ImageError: for a box that is none.
         """
-        unknown = sorted(set(request) - set(SETTINGS) - _FOREIGN_KEYS)
+        unknown = sorted(set(request) - set(SETTINGS) - _IGNORED_KEYS)
         if unknown:
             raise RequestError(
                 f"There is no setting {', '.join(unknown[:5])[:200]}. Choose among {', '.join(sorted(SETTINGS))}."

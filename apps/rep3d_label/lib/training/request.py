@@ -17,7 +17,7 @@ __all__ = ["RESUME", "TrainRequest"]
 _SCORE_MINUTES = 5.0
 RESUME = (True, False, "auto")
 # What MONAI Label and its clients add to a request; none of it is a setting of ours.
-_FOREIGN_KEYS = frozenset({"model", "local_rank", "client_id", "bundle_path"})
+_IGNORED_KEYS = frozenset({"model", "local_rank", "client_id", "bundle_path"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TrainRequest:
         Raises:
             ConfigError: for an unknown setting or an impossible value.
         """
-        values = {key: value for key, value in request.items() if key not in _FOREIGN_KEYS}
+        values = {key: value for key, value in request.items() if key not in _IGNORED_KEYS}
         minutes = values.pop("score_minutes", score_minutes)
         resume = values.pop("resume", "auto")
         devices = _devices(values.pop("multi_gpu", False), values.pop("gpus", None))

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Optional
 
 from .process import Child
 
@@ -97,12 +96,12 @@ class AppSearch:
         folder: Path,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.app: Optional[Path] = None
+        self.app: Path | None = None
         self.message = ""
         self._python = python
         self._clock = clock
         self._until = clock() + _SECONDS
-        self._child: Optional[Child] = None
+        self._child: Child | None = None
         try:
             self._child = Child([str(python), "-c", _QUESTION], environment, folder, None)
         except OSError as error:

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Optional
 
 from .log import LogReader
 from .notes import Leftover, forget, leftovers, remember, tidy
@@ -80,16 +79,16 @@ class LocalServer:
         self.state = STOPPED
         self.message = ""
         self.url = ""
-        self.log_file: Optional[Path] = None
+        self.log_file: Path | None = None
         self._python, self._studies, self._folder = str(python), Path(studies).expanduser(), Path(folder)
         self._app = Path(app).expanduser() if str(app).strip() else None
         self._port = port
         self._conf = {**({"labels": labels.strip()} if labels.strip() else {}), **(conf or {})}
         self._environment = clean_environment(environment)
         self._grace, self._clock = grace, clock
-        self._search: Optional[AppSearch] = None
-        self._child: Optional[Child] = None
-        self._log: Optional[LogReader] = None
+        self._search: AppSearch | None = None
+        self._child: Child | None = None
+        self._log: LogReader | None = None
         self._kill_at = 0.0
         self._killed = False
 

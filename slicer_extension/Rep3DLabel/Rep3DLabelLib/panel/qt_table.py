@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import qt
 
@@ -23,7 +23,7 @@ class Cell(NamedTuple):
 
     text: str
     tip: str = ""
-    colour: Optional[tuple[int, int, int]] = None
+    colour: tuple[int, int, int] | None = None
     bold: bool = False
     right: bool = False
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ..connection import FAILED
 from .wire import decode
@@ -68,9 +68,9 @@ class Job:
 
     id: int
     op: str
-    done: Optional[Done]
-    failed: Optional[Failed]
-    progress: Optional[Progress]
+    done: Done | None
+    failed: Failed | None
+    progress: Progress | None
 
 
 class Worker:

@@ -1,0 +1,28 @@
+"""What the commands of ``rep3d`` share: the terminal, the options that several have, and how they are ended."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+__all__ = ["DECATHLON", "Device", "Engine", "Folder", "Preset", "console", "stop_on_terminate"]
+
+console = Console()
+DECATHLON = "Data set: a folder with imagesTr, labelsTr and dataset.json, as in the Medical Segmentation Decathlon."
+Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; if not given, the best there is.")]
+Engine = Annotated[str | None, typer.Option(help="auto, torch or openvino; if not given, auto.")]
+Preset = Annotated[str, typer.Option(help="Size of the network: tiny or base.")]
+
+
+def stop_on_terminate() -> None:
+    """Makes a polite kill like Ctrl-C, so that the server is stopped with us."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

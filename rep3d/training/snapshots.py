@@ -95,14 +95,17 @@ class RunState:
                 raise OSError(f"checksum of {damaged}")
             content = torch.load(self._path, map_location="cpu", weights_only=True)
         except Exception as error:  # bytes that are no pickle can make the unpickler raise anything at all
-            return self._unusable(f"its snapshot is damaged ({type(error).__name__})")
+            self._unusable(f"its snapshot is damaged ({type(error).__name__})")
+            return None
         known = isinstance(content, dict) and content.get("format") == _FORMAT
         if not known or content.get("format_version") != _FORMAT_VERSION:
-            return self._unusable("its snapshot is of another format")
+            self._unusable("its snapshot is of another format")
+            return None
         kept = content["identity"]
         changed = sorted(key for key in {*kept, *self._identity} if kept.get(key) != self._identity.get(key))
         if changed:
-            return self._unusable(f"its snapshot is of a training with other {', '.join(changed)}")
+            self._unusable(f"its snapshot is of a training with other {', '.join(changed)}")
+            return None
         return content["content"]
 
     def _unusable(self, problem: str) -> None:

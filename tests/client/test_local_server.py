@@ -175,11 +175,11 @@ def test_why_it_did_not_start(place, behaviour, words):
     ("settings", "words"),
     [
         ({"python": ""}, "Choose the Python"),
-        ({"python": "no-such-python-anywhere"}, "Expected a Python at 'no-such-python-anywhere'"),
-        ({"python": __file__}, "Expected a Python at"),
-        ({"python": "/"}, "Expected a Python at"),
-        ({"studies": "/no/such/folder"}, "Expected a folder of images, got '/no/such/folder'"),
-        ({"studies": ""}, "Expected a folder of images"),
+        ({"python": "no-such-python-anywhere"}, "There is no Python at 'no-such-python-anywhere'"),
+        ({"python": __file__}, "There is no Python at"),
+        ({"python": "/"}, "There is no Python at"),
+        ({"studies": "/no/such/folder"}, "There is no folder '/no/such/folder'"),
+        ({"studies": ""}, "There is no folder"),
         ({"app": "/etc"}, "has no main.py"),
     ],
 )

@@ -28,7 +28,7 @@ __all__ = ["APP_DIR", "ROOT", "AppServer", "free_port"]
 
 HOST = "127.0.0.1"
 _START_SECONDS = 180.0
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 90.0
 
 
 def free_port() -> int:
@@ -189,7 +189,7 @@ class AppServer:
         """The state of the training as ``/info/`` gives it."""
         return dict(self.get("/info/").json()["train_stats"]["rep3d"])
 
-    def wait_for_training(self, seconds: float = 240.0) -> dict[str, Any]:
+    def wait_for_training(self, seconds: float = 480.0) -> dict[str, Any]:
         """Waits until no training runs any more.
 
         Returns:

@@ -46,7 +46,7 @@ def _scores(studies: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def _wait(what: Callable[[], bool], server: AppServer, seconds: float = 240) -> None:
+def _wait(what: Callable[[], bool], server: AppServer, seconds: float = 480) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, server.log[-4000:]

@@ -25,7 +25,7 @@ LARGE = 8  # of about half a second each, so that a run can be stopped in the mi
 _LARGE_SHAPE = (80, 80, 80)
 
 
-def _wait(server: AppServer, wanted: Any, seconds: float = 90) -> dict:
+def _wait(server: AppServer, wanted: Any, seconds: float = 300) -> dict:
     deadline = time.monotonic() + seconds
     while not wanted(state := server.get(BATCH).json()):
         assert time.monotonic() < deadline, f"{state}\n{server.log[-3000:]}"

@@ -20,7 +20,7 @@ def _store(server: AppServer) -> VersionStore:
     return VersionStore(server.studies / "rep3d" / "models" / "rep3d")
 
 
-def _wait(what: Callable[[], Any], seconds: float = 120) -> Any:
+def _wait(what: Callable[[], Any], seconds: float = 300) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline

@@ -68,7 +68,12 @@ def _headline(status: TrainStatus) -> str:
         return tr("Interrupted. It can be resumed.") if status.resumable else ""
     made = status.version_made
     head = tr("Done: version {version}.").format(version=made) if made else tr("Done.")
-    return f"{head} {status.reason}".strip()
+    return f"{head} {_sentence(status.reason)}".strip()
+
+
+def _sentence(words: str) -> str:
+    """Return the server's words with a capital and a full stop, as other sentences follow."""
+    return words[:1].upper() + words[1:] + ("." if words and words[-1] not in ".!?" else "")
 
 
 def _phase(word: str) -> str:

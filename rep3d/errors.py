@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DamagedFileError",
     "ExportError",
     "ImageError",
     "InferenceCancelled",
@@ -38,6 +39,19 @@ class TaskError(Rep3DError):
 
 class CheckpointError(Rep3DError):
     """A checkpoint is missing, damaged, of another format, or belongs to another task."""
+
+
+class DamagedFileError(Rep3DError):
+    """A file of ours is not what was written to it.
+
+    Args:
+        message: which file, and what is lost.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ExportError(Rep3DError):

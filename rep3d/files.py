@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "link_whole", "read_json", "utc_now", "whole_file", "write_text"]
+__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "link_whole", "utc_now", "whole_file", "write_text"]
 
 PART_SUFFIX = ".part"
 
@@ -38,8 +38,23 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Brings the names in a folder to the disk: without it, a power cut may bring the old file back."""
+    if os.name == "nt":  # which opens no folders, and needs none of this
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def copy_whole(source: Path, target: Path) -> None:
@@ -66,15 +81,6 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file by way of :func:`whole_file`."""
     with whole_file(path) as file:
         file.write(text.encode("utf-8"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of ours; empty where there is no file yet, or one that is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def file_hash(path: Path) -> str:

@@ -8,13 +8,12 @@ validation set grows with the data and never leaks.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rep3d.errors import Rep3DError
-from rep3d.files import write_text
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["HELD_OUT", "LEAST_CASES", "TRAINING_ONLY", "CaseRoles", "Split"]
 
@@ -52,26 +51,35 @@ class CaseRoles:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        lost = "which cases trained and which only measured"
+        self._file: JsonFile[dict[str, str]] = JsonFile(path, _parsed, lost, dict, begins_anew=False)
 
     def read(self) -> dict[str, str]:
         """Case id to ``"training"`` or ``"validation"``, of every case that ever got a role.
 
         Raises:
-            Rep3DError: if the file is damaged: nobody could tell any more what was trained on.
+            DamagedFileError: if the file is damaged: nobody could tell any more what was trained on.
         """
-        if not self._path.exists():
-            return {}
-        try:
-            roles = json.loads(self._path.read_text(encoding="utf-8"))
-            if not isinstance(roles, dict) or not set(roles.values()) <= {_TRAINING, _VALIDATION}:
-                raise ValueError(f"not all roles are {_TRAINING!r} or {_VALIDATION!r}")
-        except (ValueError, TypeError) as error:
-            raise Rep3DError(
-                f"{self._path}: expected the roles of cases as JSON, got a damaged file ({error}). Put a copy back; "
-                f"without one, move it away: cases then get new roles, and scores no longer compare with earlier ones."
-            ) from error
-        return roles
+        return self._file.read()
+
+    def mend(self, trained: Collection[str], measured: Collection[str]) -> bool:
+        """Makes a damaged file anew from what is on record of versions; nothing happens where it is not damaged.
+
+        A case that no version was trained on cannot leak, so one whose role is on no record may get any.
+
+        Args:
+            trained: the cases that some version was trained on.
+            measured: the cases that some version was measured on.
+
+        Returns:
+            Whether it was damaged.
+        """
+        with self._file.locked():
+            if self._file.set_aside() is None:
+                return False
+            roles = {**dict.fromkeys(measured, _VALIDATION), **dict.fromkeys(trained, _TRAINING)}
+            self._file.write(dict(sorted(roles.items())))
+            return True
 
     def assign(self, ids: Iterable[str], trained: Collection[str] = ()) -> Split:
         """Gives roles to the cases that have none, and keeps them.
@@ -86,8 +94,14 @@ class CaseRoles:
 
         Returns:
             The given cases by role.
+
+        Raises:
+            DamagedFileError: as :meth:`read`.
         """
-        labelled = sorted(set(ids))
+        with self._file.locked():
+            return self._assign(sorted(set(ids)), trained)
+
+    def _assign(self, labelled: list[str], trained: Collection[str]) -> Split:
         known = self.read()
         roles = {**known, **dict.fromkeys(trained, _TRAINING)}
         fresh = sorted((id_ for id_ in labelled if id_ not in roles), key=_order)
@@ -99,12 +113,18 @@ class CaseRoles:
         roles.update(dict.fromkeys(fresh[:chosen], _VALIDATION))
         roles.update(dict.fromkeys(fresh[chosen:], _TRAINING))
         if roles != known:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self._path, json.dumps(dict(sorted(roles.items())), indent=2, ensure_ascii=False) + "\n")
+            self._file.write(dict(sorted(roles.items())))
         return Split(
             tuple(id_ for id_ in labelled if roles[id_] == _TRAINING),
             tuple(id_ for id_ in labelled if roles[id_] == _VALIDATION),
         )
+
+
+def _parsed(content: Any) -> dict[str, str]:
+    roles = json_object(content)
+    if not set(roles.values()) <= {_TRAINING, _VALIDATION}:
+        raise ValueError(f"not all roles are {_TRAINING!r} or {_VALIDATION!r}")
+    return roles
 
 
 def _order(id_: str) -> str:

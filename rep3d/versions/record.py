@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rep3d.errors import UnknownVersionError, VersionError
-from rep3d.files import read_json, write_text
+from rep3d.errors import DamagedFileError, UnknownVersionError, VersionError
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["VersionRecord", "version_number"]
 
@@ -104,15 +103,29 @@ class VersionRecord:
         """
         if not path.is_file():
             raise UnknownVersionError(f"version {path.parent.name}: expected a record at {path}, found none")
-        known = {field.name for field in dataclasses.fields(cls)}
-        record = cls(**{key: value for key, value in read_json(path).items() if key in known})
-        if record.version != path.parent.name:
-            raise VersionError(
-                f"{path}: expected the record of version {path.parent.name}, got a damaged file or that of another "
-                f"version ({record.version!r}). Put a copy back, or move the folder {path.parent.name} away."
-            )
-        return record
+        try:
+            return cls.file(path).read()
+        except DamagedFileError as error:
+            raise VersionError(f"version {path.parent.name}: {error}") from error
+
+    @classmethod
+    def file(cls, path: Path) -> JsonFile[VersionRecord]:
+        """The file of a record, ``versions/v3/version.json``."""
+
+        def parse(content: Any) -> VersionRecord:
+            kinds = {name: type(value) for name, value in dataclasses.asdict(cls()).items()}
+            known = {key: value for key, value in json_object(content).items() if key in kinds}
+            for key, value in known.items():
+                if kinds[key] in (dict, list, str) and not isinstance(value, kinds[key]):
+                    raise ValueError(f"{key}: expected a {kinds[key].__name__}, got {type(value).__name__}")
+            record = cls(**known)
+            if record.version != path.parent.name:
+                raise ValueError(f"expected the record of {path.parent.name}, got that of {record.version!r}")
+            return record
+
+        lost = f"what is known about version {path.parent.name} besides its weights: scores and cases"
+        return JsonFile(path, parse, lost, cls, begins_anew=False)
 
     def write(self, path: Path) -> None:
         """Writes the file whole or not at all."""
-        write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self.file(path).write(self.to_dict(), allow_nan=False)

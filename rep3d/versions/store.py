@@ -14,12 +14,11 @@ training, the command line) may work on the folder at a time: what changes it ho
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,9 @@ from filelock import FileLock, Timeout
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
-from rep3d.files import link_whole, read_json, utc_now, write_text
+from rep3d.files import link_whole, utc_now
+from rep3d.json_file import JsonFile, json_object
+from rep3d.tasks.config import TaskConfig
 from rep3d.versions.record import VersionRecord, version_number
 
 __all__ = ["VersionStore"]
@@ -50,7 +51,9 @@ class VersionStore:
         self.root = Path(root)
         self._folder = self.root / "versions"
         self._published = self.root / "published.pt"
-        self._log = self.root / "publications.json"
+        lost = "who published which version, when and why, and so what a roll-back goes back to"
+        log = self.root / "publications.json"
+        self._log: JsonFile[list[dict[str, Any]]] = JsonFile(log, _entries, lost, list, begins_anew=True)
         self._known: tuple[tuple[int, ...], dict[str, Any]] | None = None
 
     # What is there ------------------------------------------------------------------------------------------
@@ -110,7 +113,7 @@ class VersionStore:
 
     def publications(self) -> Sequence[dict[str, Any]]:
         """What was published, oldest first: ``version``, ``by``, ``time``, ``reason``, ``rollback``."""
-        entries = _entries(self._log)
+        entries = self._log.read()
         # An entry is written before the file is replaced: after a crash between the two it says what never came about.
         facts = self._published_facts()
         before = entries[-2]["version"] if len(entries) > 1 else None
@@ -207,6 +210,8 @@ class VersionStore:
     def adopt(self) -> VersionRecord | None:
         """Takes in a published checkpoint that is no version yet, and clears what a killed process left behind.
 
+        Damaged records are made anew from what the weights themselves say; what was measured of them is lost.
+
         Such a checkpoint was put there by hand, or by a release without versions. It keeps its name if that is free;
         else it gets the next one, and its file says so.
 
@@ -217,6 +222,7 @@ class VersionStore:
             CheckpointError: if the published file is damaged.
         """
         with self._locked():
+            self._mend_records()
             self._clear_leftovers()
             return self._adopt()
 
@@ -280,23 +286,7 @@ class VersionStore:
         """Makes a version's folder; ``same`` is a file that holds just this checkpoint already."""
         info = {**checkpoint.info, "version": name, "generation": version_number(name)}
         info.setdefault("created", utc_now())
-        cases = info.get("cases", [])
-        if record.origin == "adopted":  # runs before its last one left no record here: none of their cases may validate
-            cases = sorted({*cases, *info.get("trained_on", [])})
-        record = dataclasses.replace(
-            record,
-            version=name,
-            created=info["created"],
-            parent=info.get("parent"),
-            cases=[str(case) for case in cases],
-            labels=dict(checkpoint.task.labels),
-            head=info.get("head"),
-            preset=info.get("preset"),
-            iterations=info.get("iterations"),
-            loss=info.get("loss"),
-            minutes=info.get("minutes"),
-            stopped=info.get("stopped"),
-        )
+        record = _completed(record, name, checkpoint.task, info)
         new = self._folder / f".{name}.{uuid.uuid4().hex}{_NEW_SUFFIX}"
         try:
             new.mkdir(parents=True)
@@ -314,6 +304,20 @@ class VersionStore:
             raise
         return record
 
+    def _mend_records(self) -> None:
+        for name in self._names():
+            weights = self._folder / name / "model.pt"
+            if VersionRecord.file(self._record_file(name)).set_aside() is None or not weights.is_file():
+                continue
+            try:
+                task, info = read_checkpoint_task(weights)
+            except CheckpointError as error:
+                logger.error("version %s: neither its record nor its weights can be read: %s", name, error)
+                continue
+            if info.get("version") == name:
+                record = VersionRecord(origin="adopted")  # nobody can tell any more whether it was trained here
+                _completed(record, name, task, info).write(self._record_file(name))
+
     def _publish(self, name: str, by: str, reason: str, rollback: bool) -> None:
         file = self.checkpoint(name)
         _, facts = read_checkpoint_task(file)
@@ -324,7 +328,7 @@ class VersionStore:
             )
         entries = self._effective_log()
         entry = {"version": name, "by": by, "time": utc_now(), "reason": reason, "rollback": rollback}
-        write_text(self._log, json.dumps({"publications": [*entries, entry]}, indent=2, ensure_ascii=False) + "\n")
+        self._log.write({"publications": [*entries, entry]})
         link_whole(file, self._published)
 
     def _effective_log(self) -> Sequence[dict[str, Any]]:
@@ -332,7 +336,7 @@ class VersionStore:
         try:
             return self.publications()
         except CheckpointError:
-            return _entries(self._log)
+            return self._log.read()
 
     def _clear_leftovers(self) -> None:
         """What was begun and never completed: new versions, and weights whose deletion is on record."""
@@ -356,5 +360,26 @@ class VersionStore:
             ) from error
 
 
-def _entries(log: Path) -> list[dict[str, Any]]:
-    return [dict(entry) for entry in read_json(log).get("publications", [])]
+def _completed(record: VersionRecord, name: str, task: TaskConfig, info: Mapping[str, Any]) -> VersionRecord:
+    """A record with what a checkpoint says of itself."""
+    cases = info.get("cases", [])
+    if record.origin == "adopted":  # runs before its last one left no record here: none of their cases may validate
+        cases = sorted({*cases, *info.get("trained_on", [])})
+    return dataclasses.replace(
+        record,
+        version=name,
+        created=info.get("created"),
+        parent=info.get("parent"),
+        cases=[str(case) for case in cases],
+        labels=dict(task.labels),
+        head=info.get("head"),
+        preset=info.get("preset"),
+        iterations=info.get("iterations"),
+        loss=info.get("loss"),
+        minutes=info.get("minutes"),
+        stopped=info.get("stopped"),
+    )
+
+
+def _entries(content: Any) -> list[dict[str, Any]]:
+    return [json_object(entry, version=str) for entry in json_object(content, publications=list)["publications"]]

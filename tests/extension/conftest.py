@@ -15,8 +15,9 @@ def _why_not() -> str:
     try:
         import PySide6.QtWidgets  # noqa: F401
         import slicer  # noqa: F401
+        import vtk  # noqa: F401
     except ImportError as error:
-        return f"the Slicer bench needs slicer-core and PySide6: {error}. To run these tests: {WHAT_TO_RUN}"
+        return f"the Slicer bench needs slicer-core, vtk and PySide6: {error}. To run these tests: {WHAT_TO_RUN}"
     return ""
 
 
@@ -25,7 +26,11 @@ WHY_NOT = _why_not()
 collect_ignore = [
     str(file.relative_to(Path(__file__).parent))
     for file in Path(__file__).parent.rglob("test_*.py")
-    if WHY_NOT and any(word in file.read_text(encoding="utf-8") for word in ("slicerbench", "clinician", "PySide6"))
+    if WHY_NOT
+    and any(
+        word in file.read_text(encoding="utf-8")
+        for word in ("slicerbench", "clinician", "PySide6", "Rep3DLabelLib.scene")
+    )
 ]
 
 

@@ -1,6 +1,6 @@
 """Makes the pictures of README and docs/slicer.md from a real session, on images that the project generates.
 
-Run ``make pictures`` (about six minutes). A real server trains three times; the figures in them are those that it
+Run ``make pictures`` (six minutes on two free cores). A real server trains three times; the figures in them are those that it
 measured, but for the demo's curve, which is drawn from docs/results/demo_phantoms.json. Panel and dashboard are
 photographed. The bench renders no images, so the slices beside the panel are drawn from the voxels of its scene
 (`slice_drawing`). Slicer's segment editor is a stand-in on the bench and is left closed.
@@ -130,9 +130,9 @@ class Photographer:
 
 
 def photograph_dashboard(url: str, picture: Path) -> None:
-    """Write a picture of the dashboard, down to the first cases."""
+    """Write a picture of the upper part of the dashboard."""
     with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1200, "height": 1150})
+        page = browser.new_page(viewport={"width": 1200, "height": 1082})
         page.goto(url)
         page.locator("#case-list img").first.wait_for()
         page.wait_for_timeout(1500)  # pictures of cases come one by one

@@ -19,7 +19,9 @@ os.environ.setdefault("QT_LOGGING_RULES", "qt.qpa.*=false")
 
 __all__ = ["WHAT_TO_RUN", "install"]
 
-WHAT_TO_RUN = "make venv (slicer-core and PySide6 for Python 3.10 to 3.13), and on Linux: sh tests/system_packages.sh"
+WHAT_TO_RUN = (
+    "make venv with Python 3.10 to 3.13 (slicer-core is not made for 3.14), and on Linux: sh tests/system_packages.sh"
+)
 
 
 def install():

@@ -50,7 +50,13 @@ function show() {
   showCases(page);
   showBatch(model);
   showScores(model);
+  $("damaged").hidden = !state.damaged.length;
+  fill($("damaged"), state.damaged, () => state.damaged.map(damage));
   $("foot").textContent = `Rep3D Label ${state.server.version}`;
+}
+
+function damage({ file, kept, lost }) {
+  return h("li", {}, `${file} is damaged. Lost: ${lost}. ${kept ? `The damaged file is kept as ${kept}.` : "It was left as it is."}`);
 }
 
 function tiles(model, state) {

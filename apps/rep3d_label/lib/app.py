@@ -47,8 +47,8 @@ from lib.inference.task import Rep3DInferTask
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name, known
+from lib.state import check_state
 from lib.storage.datastore import Rep3DDatastore, Submission
-from lib.storage.registry import DATASTORE_FILE, check_registry
 from lib.training.auto import AutoTrain
 from lib.training.cases import models_taught
 from lib.training.control import TrainingControl
@@ -95,6 +95,8 @@ class Rep3DLabelApp(MONAILabelApp):
         self.training = TrainingControl(self._trainers, self.datastore(), self.auto_train)
         self.intake = LabelIntake(self.leases, reviews, self._count)
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
+        if server_is_starting():
+            check_state(self._setup.folder, self.served.values(), self.datastore(), self.auto_train)
         self.dashboard = Dashboard(self._setup, self.served, self.datastore(), self.training, self.batch)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
@@ -107,7 +109,6 @@ class Rep3DLabelApp(MONAILabelApp):
         setup = Setup.find(studies, conf)
         if starting:
             check_writable(setup.folder)
-            check_registry(setup.folder / DATASTORE_FILE)
             _check_adopted(setup.workspace.adopted)
         self.served = {name: _served(model) for name, model in setup.models.items()}
         self.requests = RunningRequests()

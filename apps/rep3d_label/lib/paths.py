@@ -10,9 +10,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from rep3d.files import PART_SUFFIX, copy_whole, read_json, utc_now, whole_file, write_text
+from rep3d.files import PART_SUFFIX, copy_whole, utc_now, whole_file
 
-__all__ = ["ModelWorkspace", "Workspace", "copy_whole", "read_json", "utc_now", "whole_file", "write_text"]
+__all__ = ["ModelWorkspace", "Workspace", "copy_whole", "utc_now", "whole_file"]
 
 
 @dataclass(frozen=True)

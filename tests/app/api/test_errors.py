@@ -71,7 +71,7 @@ def test_every_error_of_ours_has_a_status(kind: type[BaseException]) -> None:
     answer, words = answer_for(_made(kind))
     assert 400 <= answer.status < 600 and words
     fault = kind in (own.BusyError, own.DiskFullError, package.ExportError)
-    fault = fault or kind in (package.MissingComponentError, package.OutOfMemoryError)
+    fault = fault or kind in (package.DamagedFileError, package.MissingComponentError, package.OutOfMemoryError)
     assert (answer.status >= 500) == fault
 
 

@@ -14,11 +14,11 @@ from lib.boot.conf import OPTIONS, AppConf, parse_labels
 from lib.boot.setup import Setup
 from lib.errors import StartupError
 from lib.names import checked_name, split_suffix
-from lib.paths import write_text
-from lib.storage.registry import DATASTORE_FILE, check_registry, images_folder
+from lib.storage.registry import images_folder
 from lib.training.task import TrainRequest
 
 from rep3d.errors import ConfigError
+from rep3d.files import write_text
 from rep3d.tasks.registry import registered_task
 from rep3d.training.train import TrainSettings
 from tests.app.data import publish_small_model, unchanged, write_image
@@ -218,9 +218,6 @@ def test_what_is_damaged_is_not_started_with(tmp_path: Path) -> None:
     model.write_bytes(model.read_bytes()[:3000])
     with unchanged(tmp_path), pytest.raises(StartupError, match=r"cannot be loaded.*published\.pt away"):
         Setup.find(str(tmp_path), {"labels": "a"})
-    (tmp_path / DATASTORE_FILE).write_text('{"name": "x", "obj')
-    with unchanged(tmp_path), pytest.raises(StartupError, match="Move that file away"):
-        check_registry(tmp_path / DATASTORE_FILE)
 
 
 def test_preset_follows_the_published_model(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_what_follows_cannot_make_a_stored_label_a_failure(
         raise OSError(28, "No space left on device")
 
     office.leases.take("case", "anna")
-    monkeypatch.setattr("lib.cases.leases.write_text", fails)
+    monkeypatch.setattr(office.leases._file, "write", fails)
     intake = LabelIntake(office.leases, office.reviews, fails)
     assert intake.take("case", "final", {"anna"}, False, ways["submitted"]).duplicate is False
 

@@ -167,6 +167,29 @@ def test_flipped_label_is_put_right_only_when_asked(
     assert reasons == ["current", "original"]
 
 
+def test_each_label_is_stored_on_the_images_own_affine_to_the_bit(
+    server: AppServer, studies: Path, case: str, truth: np.ndarray, tmp_path: Path
+) -> None:
+    # As programs do that keep affines in single precision: within what is taken for the same grid, but not the same.
+    near = AFFINE.copy()
+    near[:3, 3] += 0.02
+    label = write_nifti(tmp_path / "near.nii.gz", truth, near)
+    own = nib.load(studies / f"{case}.nii.gz").affine
+    assert not np.array_equal(nib.load(label).affine, own)
+    answer = submit(server, case, label, user="anna")
+    assert answer.json() == {"image": case, "label": case}
+    kept = stored(server, case, tmp_path)
+    np.testing.assert_array_equal(kept.affine, own)
+    np.testing.assert_array_equal(np.asanyarray(kept.dataobj), truth)
+    assert submit(server, case, label, user="anna").json()["duplicate"] is True  # it says the same
+    # One that an older server stored as it came is put right when it is made the current one again.
+    assert submit(server, case, write_nifti(tmp_path / "other.nii.gz", np.roll(truth, 1, 0)), user="anna").ok
+    (entry,) = [e for e in server.get(f"/rep3d/cases/{case}/history").json() if e["entry"]]
+    write_nifti(studies / "rep3d" / "history" / case / entry["file"], truth, near)
+    assert server.post(f"/rep3d/cases/{case}/history/{entry['entry']}/restore", json={"user": "anna"}).ok
+    np.testing.assert_array_equal(stored(server, case, tmp_path).affine, own)
+
+
 def test_finer_label_is_resampled_by_nearest_neighbour(
     server: AppServer, case: str, truth: np.ndarray, tmp_path: Path
 ) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from lib.errors import ConflictError, NotFoundError, RequestError
-from lib.paths import Workspace, write_text
+from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
-from lib.storage.registry import check_registry
 from lib.training.status import TrainStatus, read_status
+from monailabel.datastore.local import LocalDatastoreModel
 
 from rep3d.errors import LabelError
+from rep3d.files import write_text
 from tests.app.data import LABELS, unchanged, write_image, write_label
 
 
@@ -184,7 +185,7 @@ def test_facts_that_would_make_the_registry_unreadable_are_refused(
         ):
             with pytest.raises(RequestError, match="cannot be stored"):
                 call()
-    check_registry(tmp_path / "datastore_v2.json")
+    LocalDatastoreModel.model_validate_json((tmp_path / "datastore_v2.json").read_bytes())
 
 
 def test_an_image_that_is_renamed_into_place_is_noticed(tmp_path: Path, workspace: Workspace) -> None:

@@ -159,10 +159,13 @@ def test_curves_go_on_after_an_interruption(tmp_path: Path) -> None:
 
 def test_nothing_to_resume_without_a_snapshot(tmp_path: Path) -> None:
     assert resumable_run(tmp_path) is None
-    (tmp_path / "run.json").write_text(json.dumps({"id": "a"}))
+    request = TrainRequest.parse({}, DEFAULTS).to_dict()
+    known = {"id": "a", "started": "2024-05-01", "request": request, "training": [], "validation": [], "hashes": {}}
+    known["labels"] = LABELS
+    (tmp_path / "run.json").write_text(json.dumps(known))
     assert resumable_run(tmp_path) is None
     (tmp_path / "trained.pt").write_bytes(b"")
-    assert resumable_run(tmp_path) == {"id": "a"}
+    assert resumable_run(tmp_path) == known
 
 
 # Cases ----------------------------------------------------------------------------------------------------------------

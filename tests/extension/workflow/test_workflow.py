@@ -955,7 +955,7 @@ def test_a_training_is_watched_to_its_end_and_the_decision_is_told(ready: Bench)
     assert training.headline == "Measuring on the held-out cases, step 40 of 100, cpu"
     done = replace(running, state="done", progress=1.0, version_made="v2", reason="it is better")
     _poll(ready, train=done, version="v2")
-    assert "it is better" in ready.view.message.text and "in use now" in ready.view.message.text
+    assert "v2. It is better. " in ready.view.message.text and "in use now" in ready.view.message.text
     assert ready.view.models[0].version == "v2"
     assert ready.worker.waiting("versions") == 1
 
@@ -992,7 +992,7 @@ def test_a_version_that_was_not_published_is_told_as_such(ready: Bench) -> None:
     ready.worker.answer("train_start", TrainStatus("submitted"))
     _poll(ready, train=TrainStatus("running", progress=0.1))
     _poll(ready, train=TrainStatus("done", progress=1.0, version_made="v2", reason="it is worse"))
-    assert "it is worse" in ready.view.message.text and "stays v1" in ready.view.message.text
+    assert "v2. It is worse. " in ready.view.message.text and "stays v1" in ready.view.message.text
 
 
 def test_an_error_of_the_training_is_told_in_words_and_never_as_complete(ready: Bench) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from rep3d.errors import Rep3DError
 from rep3d.evaluation.roles import CaseRoles
+from rep3d.json_file import found_damage
 
 
 def _ids(count: int, first: int = 0) -> list[str]:
@@ -99,3 +100,15 @@ def test_damaged_roles_are_refused_and_left_alone(roles: CaseRoles, tmp_path: Pa
     with pytest.raises(Rep3DError, match="Put a copy back"):
         roles.assign(_ids(3))
     assert (tmp_path / "roles.json").read_text() == content
+
+
+def test_damaged_roles_are_made_anew_from_versions(roles: CaseRoles, tmp_path: Path) -> None:
+    file = tmp_path / "roles.json"
+    assert not roles.mend(["a"], ["b"])
+    assert not file.exists()
+    file.write_text('{"a": "training", "b": "vali')
+    assert roles.mend(["a", "c"], ["b", "c"])
+    assert roles.read() == {"a": "training", "b": "validation", "c": "training"}
+    (damage,) = found_damage(tmp_path)
+    assert damage.kept is not None and damage.kept.read_text() == '{"a": "training", "b": "vali'
+    assert not roles.mend([], [])

@@ -15,6 +15,7 @@ import torch
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
+from rep3d.json_file import found_damage
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig
@@ -173,6 +174,44 @@ def test_damaged_record_is_named_and_hides_no_other(store: VersionStore) -> None
     with pytest.raises(VersionError, match="v2"):
         store.get("v2")
     store.publish("v1", "anna", "")
+
+
+@pytest.mark.parametrize("text", ["", "{half", "[]", '{"version": "v1"}', '{"version": "v3", "cases": 3}'])
+def test_damaged_record_is_made_anew_from_its_weights(store: VersionStore, text: str) -> None:
+    record = store.root / "versions" / "v3" / "version.json"
+    before = store.get("v3")
+    replace(before, scores={"head": 0.9}, case_scores={"x": {"head": 0.9}}).write(record)
+    record.write_text(text)
+    assert store.adopt() is None
+    made = store.get("v3")
+    assert (made.created, made.cases, made.labels, made.parent) == (before.created, ["a"], TASK.labels, before.parent)
+    assert (made.measured, store.published()) == (False, "v3")  # what was measured is on no record any more
+    (kept,) = record.parent.glob("version.json.damaged-*")
+    assert kept.read_text() == text
+    (damage,) = found_damage(store.root)
+    assert (damage.file, damage.kept, "scores" in damage.lost) == (record, kept, True)
+
+
+def test_damaged_record_without_readable_weights_keeps_its_name(store: VersionStore) -> None:
+    folder = store.root / "versions" / "v2"
+    (folder / "version.json").write_text("{half")
+    store.checkpoint("v1").replace(folder / "model.pt")  # of another version
+    store.adopt()
+    with pytest.raises(UnknownVersionError):
+        store.get("v2")
+    assert (folder / "model.pt").exists()
+    assert store.add(load_checkpoint(store.checkpoint("v3")), VersionRecord()).version == "v4"
+
+
+@pytest.mark.parametrize("text", ["", "{half", "[]", '{"publications": [{"by": "anna"}]}'])
+def test_damaged_log_of_publications_begins_anew(store: VersionStore, text: str) -> None:
+    log = store.root / "publications.json"
+    log.write_text(text)
+    assert store.publications() == []
+    (damage,) = found_damage(store.root)
+    assert damage.file == log and damage.kept is not None and damage.kept.read_text() == text
+    store.publish("v1", "anna", "by hand")
+    assert [entry["version"] for entry in store.publications()] == ["v1"]
 
 
 def test_adopts_a_checkpoint_that_was_put_there(tmp_path: Path, network: Rep3D) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from lib.paths import ModelWorkspace, read_json, whole_file, write_text
+from lib.paths import ModelWorkspace, whole_file
 from rep3d.active.strategies import ImageScore
+from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["Knowledge", "current_scores", "identity", "read_knowledge", "write_knowledge"]
+__all__ = ["Knowledge", "current_scores", "identity", "read_knowledge", "scores_file", "write_knowledge"]
+
+logger = logging.getLogger(__name__)
 
 _MEASURES = tuple(measure.name for measure in dataclasses.fields(ImageScore))
 
@@ -48,11 +52,11 @@ def read_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any]) -> Knowl
     """What the files say, if they are of the model with these facts; else nothing."""
     if not facts:
         return Knowledge()
-    content = read_json(workspace.scores)
-    if any(content.get(key) != value for key, value in identity(facts).items()):
+    content = scores_file(workspace).read()
+    if not content or any(content.get(key) != value for key, value in identity(facts).items()):
         return Knowledge()
-    scores = {str(id_): _score(values) for id_, values in dict(content.get("scores") or {}).items()}
-    return Knowledge(scores, _features(workspace.features, facts), dict(content.get("failed") or {}))
+    scores = {id_: _score(values) for id_, values in content["scores"].items()}
+    return Knowledge(scores, _features(workspace.features, facts), dict(content["failed"]))
 
 
 def write_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any], known: Knowledge) -> None:
@@ -69,7 +73,16 @@ def write_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any], known: 
         id_: {name: value for name in _MEASURES if (value := score.value(name)) is not None}
         for id_, score in sorted(known.scores.items())
     }
-    write_text(workspace.scores, json.dumps({**identity(facts), "scores": scores, "failed": known.failed}, indent=2))
+    scores_file(workspace).write({**identity(facts), "scores": scores, "failed": known.failed})
+
+
+def scores_file(workspace: ModelWorkspace) -> JsonFile[dict[str, Any]]:
+    """What :func:`write_knowledge` writes about scores; empty where nothing was scored."""
+    return JsonFile(workspace.scores, _parsed, "the scores of images: they are computed again", dict, begins_anew=True)
+
+
+def _parsed(content: Any) -> dict[str, Any]:
+    return json_object({"failed": {}, **json_object(content)}, scores=dict, failed=dict)
 
 
 def current_scores(workspace: ModelWorkspace, facts: Mapping[str, Any]) -> dict[str, float]:
@@ -91,5 +104,8 @@ def _features(path: Path, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
             if json.loads(str(content["identity"])) != identity(facts):
                 return {}
             return dict(zip(content["ids"].tolist(), content["features"], strict=True))
-    except (FileNotFoundError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        return {}  # none yet, or a file that is not ours: they are computed again
+    except FileNotFoundError:
+        return {}
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("%s: the file is damaged (%s). Lost: the features of images: computed again.", path, error)
+        return {}

@@ -14,18 +14,19 @@ from typing import Any
 import torch
 from monailabel.utils.async_tasks.utils import processes
 
-from lib.active.knowledge import identity
+from lib.active.knowledge import identity, scores_file
 from lib.boot.setup import Setup
 from lib.cases.thumbnails import label_colours
 from lib.inference.batch import BatchRunner
 from lib.models.served import ServedModel
-from lib.paths import ModelWorkspace, read_json, utc_now
+from lib.paths import ModelWorkspace, utc_now
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import DATASTORE_FILE
 from lib.training.control import TrainingControl
 from rep3d import __version__
 from rep3d.errors import CheckpointError
 from rep3d.inference.predictor import choose_device
+from rep3d.json_file import Damage, found_damage
 
 __all__ = ["Dashboard", "device_name"]
 
@@ -61,8 +62,9 @@ class Dashboard:
         """The state of the server.
 
         Returns:
-            ``server`` (folder, device), ``cases`` (counts and a stamp), ``default_model``, and ``models``: for each its
-            labels with colours, published version, training, batch inference and scores.
+            ``server`` (folder, device), ``cases`` (counts and a stamp), ``damaged`` (state files: where each was found
+            and is now, what is lost), ``default_model``, and ``models``: for each its labels with colours, published
+            version, training, batch inference and scores.
         """
         setup = self._setup
         unlabelled = self._datastore.get_unlabeled_images()
@@ -87,8 +89,19 @@ class Dashboard:
                     ]
                 ),
             },
+            "damaged": [self._shown(damage) for damage in found_damage(setup.folder)],
             "default_model": setup.default_model,
             "models": {name: self._model(model, set(unlabelled)) for name, model in self._served.items()},
+        }
+
+    def _shown(self, damage: Damage) -> dict[str, str | None]:
+        folder = self._setup.folder
+        return {
+            "file": damage.file.relative_to(folder).as_posix(),
+            "kept": damage.kept.relative_to(folder).as_posix() if damage.kept else None,
+            "lost": damage.lost,
+            "reason": damage.reason,
+            "time": damage.time,
         }
 
     def _model(self, model: ServedModel, unlabelled: set[str]) -> dict[str, Any]:
@@ -142,8 +155,8 @@ def _stamp(paths: Iterable[Path]) -> str:
 
 
 def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> dict[str, Any]:
-    path = model.setup.workspace.scores
-    content = read_json(path)
+    file = scores_file(model.setup.workspace)
+    content = file.read()
     current = bool(facts) and all(content.get(key) == value for key, value in identity(facts).items())
     entropy = {
         id_: values["entropy"]
@@ -152,7 +165,7 @@ def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> 
     }
     return {
         "version": content.get("version"),
-        "updated": _utc(path.stat().st_mtime) if content else None,
+        "updated": _utc(file.path.stat().st_mtime) if content else None,
         "scored": len(entropy),
         "unlabelled": len(unlabelled),
         "failed": content.get("failed", {}),

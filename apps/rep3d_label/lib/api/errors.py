@@ -28,6 +28,7 @@ from lib.errors import (
 )
 from rep3d.errors import (
     CheckpointError,
+    DamagedFileError,
     ExportError,
     InferenceCancelled,
     MissingComponentError,
@@ -84,6 +85,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     TrainingError: Answer(409),
     # It is the server's fault, not the request's.
     ExportError: Answer(500),
+    DamagedFileError: Answer(500),
     MissingComponentError: Answer(501),
     BusyError: Answer(503, retry_after=5),
     OutOfMemoryError: Answer(503, retry_after=60),

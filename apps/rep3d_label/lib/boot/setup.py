@@ -14,6 +14,7 @@ from typing import Any
 from lib.boot.conf import OWN_LABELS, AppConf
 from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
+from lib.labels.recovery import check_recovered, recovered_map
 from lib.paths import ModelWorkspace, Workspace
 from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError, TaskError
@@ -136,7 +137,11 @@ class Setup:
             )
         folder = Path(studies).resolve()
         workspace = Workspace(folder / "rep3d")
-        stored = LabelMap.read(workspace.labels)
+        damage: StartupError | None = None
+        try:
+            stored = LabelMap.read(workspace.labels)
+        except StartupError as error:
+            damage, stored = error, recovered_map(workspace, error)
         dataset = _DataSet.read(folder / "dataset.json", needed=settings.labels is None)
         names = _model_names(settings, dataset, stored)
         published = {name: _Published.read(workspace, name, adopts=name == names[0]) for name in names}
@@ -150,6 +155,9 @@ class Setup:
                     "task's name (see `rep3d tasks`); a dataset.json with 'labels' in the studies folder; or a "
                     "published model at rep3d/published.pt in it.",
                 )
+        if damage:
+            stated = {**dataset.labels, **(settings.labels if settings.labels and settings.values_given else {})}
+            check_recovered(stored, {name for labels in wanted.values() for name in labels}, stated, damage)
         label_map = _label_map(stored, wanted, settings, dataset, published)
         models = {
             name: _model(name, workspace, label_map, list(labels), settings, dataset, published[name])

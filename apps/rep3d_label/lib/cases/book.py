@@ -18,13 +18,13 @@ from lib.cases.leases import Lease, LeaseBook
 from lib.cases.reviews import Reviews
 from lib.errors import ConflictError, NotFoundError, RequestError
 from lib.labels.facts import LabelFacts, Stamp, file_stamp
+from lib.labels.reasons import REPLACED
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.storage.datastore import Rep3DDatastore
-from lib.storage.history import REPLACED
 from lib.storage.registry import FINAL, CaseFiles
 from rep3d.active.strategies import ImageScore
-from rep3d.errors import CheckpointError, Rep3DError
+from rep3d.errors import CheckpointError, DamagedFileError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles
 from rep3d.imaging.nifti import stored_grid
 
@@ -176,7 +176,11 @@ class CaseBook:
             scores = read_knowledge(served.setup.workspace, served.published.facts()).scores
         except CheckpointError:
             scores = {}  # the model is damaged; the cases are there all the same
-        return _Model(scores, CaseRoles(served.setup.workspace.roles).read())
+        try:
+            roles = CaseRoles(served.setup.workspace.roles).read()
+        except DamagedFileError:
+            roles = {}  # the status says so, and no training begins before it is mended
+        return _Model(scores, roles)
 
     def _case(self, files: CaseFiles, model: _Model, lease: Lease | None) -> dict[str, Any]:
         grid = self._grid(files.image)

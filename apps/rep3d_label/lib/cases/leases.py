@@ -5,7 +5,6 @@ It ends when the label is submitted, when it is given back, or by itself after a
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import ReservedError
-from lib.paths import read_json, write_text
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["Lease", "LeaseBook"]
 
@@ -64,19 +63,13 @@ class LeaseBook:
     def __init__(
         self, path: Path, minutes: float = 60.0, per_user: int = 3, clock: Callable[[], datetime] = _now
     ) -> None:
-        self._path = path
+        lost = "who works on which image: all are free"
+        self._file: JsonFile[dict[str, Lease]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._minutes = minutes
         self._per_user = per_user
         self._clock = clock
         self._guard = threading.RLock()
-        self._leases: dict[str, Lease] = {}
-        for image, stored in read_json(path).items():
-            try:
-                lease = Lease(image, str(stored["user"]), str(stored["since"]), str(stored["until"]))
-                datetime.fromisoformat(lease.until)
-            except (KeyError, TypeError, ValueError):
-                continue  # an image that is free too early is better than a server that does not start
-            self._leases[image] = lease
+        self._leases = self._file.read()
 
     def all(self) -> list[Lease]:
         """The leases that have not ended, by image id."""
@@ -154,5 +147,13 @@ class LeaseBook:
             return lease
 
     def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self._path, json.dumps({image: lease.to_dict() for image, lease in self._leases.items()}, indent=2))
+        self._file.write({image: lease.to_dict() for image, lease in self._leases.items()})
+
+
+def _parsed(content: Any) -> dict[str, Lease]:
+    found = {}
+    for image, stored in json_object(content).items():
+        json_object(stored, user=str, since=str, until=str)
+        found[image] = Lease(image, stored["user"], stored["since"], stored["until"])
+        datetime.fromisoformat(found[image].until)
+    return found

@@ -5,12 +5,12 @@ A review belongs to a label's content: a new submission, or a file that is chang
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import Any
 
-from lib.paths import read_json, utc_now, write_text
+from lib.paths import utc_now
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["Reviews"]
 
@@ -23,9 +23,10 @@ class Reviews:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        lost = "which labels were reviewed, and by whom: all count as not reviewed"
+        self._file: JsonFile[dict[str, dict[str, Any]]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._guard = threading.RLock()
-        self._reviews: dict[str, dict[str, Any]] = {k: v for k, v in read_json(path).items() if isinstance(v, dict)}
+        self._reviews = self._file.read()
 
     def of(self, image: str, digest: str | None) -> dict[str, Any] | None:
         """The review (``user``, ``time``) of an image's label, or None.
@@ -44,16 +45,16 @@ class Reviews:
         """Records that a label was reviewed, now."""
         with self._guard:
             self._reviews[image] = {"user": user, "time": utc_now(), "digest": digest}
-            self._save()
+            self._file.write(self._reviews)
 
     def remove(self, image: str) -> bool:
         """Takes a review back; whether there was one."""
         with self._guard:
             if self._reviews.pop(image, None) is None:
                 return False
-            self._save()
+            self._file.write(self._reviews)
             return True
 
-    def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self._path, json.dumps(self._reviews, indent=2))
+
+def _parsed(content: Any) -> dict[str, dict[str, Any]]:
+    return {image: json_object(review, digest=str) for image, review in json_object(content).items()}

@@ -7,21 +7,25 @@ written over, and a series that cannot be used keeps nobody from working: it is 
 
 from __future__ import annotations
 
-import json
+import gzip
 import logging
 import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lib.paths import read_json, utc_now, write_text
+from lib.paths import utc_now
 from lib.storage.registry import images_folder
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["DicomImport", "Taken"]
 
@@ -61,6 +65,8 @@ class DicomImport:
     def __init__(self, studies: Path, record: Path) -> None:
         self._studies = studies
         self._record = record
+        lost = "which DICOM series were taken in: those whose image is there are found again, the others come in anew"
+        self._file: JsonFile[dict[str, Any]] = JsonFile(record, _parsed, lost, dict, begins_anew=True)
         self._guard = threading.Lock()
 
     def run(self) -> dict[str, Any]:
@@ -130,14 +136,17 @@ class DicomImport:
                 continue
             source = str(series.folder.relative_to(self._studies))
             try:
-                image = self._convert(series)
+                image, is_new = self._convert(series)
             except Exception as error:  # whatever it is, the server must start
                 logger.warning("DICOM series in %s left out: %s", source, error)
                 failed[series.uid] = {"source": source, "error": str(error)}
                 continue
-            logger.info("DICOM series in %s is image %s now", source, image)
             known[series.uid] = {"image": image, "source": source, "time": utc_now(), "series": str(series)}
-            imported[image] = known[series.uid]
+            if is_new:
+                logger.info("DICOM series in %s is image %s now", source, image)
+                imported[image] = known[series.uid]
+            else:
+                again[series.uid] = image
             self._remember(known, {**self._recorded("failed"), **failed})
         return imported, failed, again
 
@@ -155,7 +164,7 @@ class DicomImport:
         return any((images / f"{image}{suffix}").exists() for suffix in IMAGE_SUFFIXES)
 
     def _recorded(self, what: str) -> dict[str, Any]:
-        return dict(read_json(self._record).get(what, {}))
+        return dict(self._file.read().get(what, {}))
 
     def _free_folder(self, name: str) -> Path:
         number = 1
@@ -165,14 +174,28 @@ class DicomImport:
             folder = self._studies / f"{name}-{number}"
         return folder
 
-    def _convert(self, series: DicomSeries) -> str:
-        """Writes the image, whole or not at all, under a name that is free."""
+    def _convert(self, series: DicomSeries) -> tuple[str, bool]:
+        """Writes the image, whole or not at all, under a name that is free.
+
+        Where the record was lost the image may be there already: under a name of the series, voxel for voxel.
+
+        Returns:
+            The image's id, and whether it is new.
+        """
         images = self._studies / images_folder(self._studies)
-        image = self._free_name(series, images)
+        taken = {file.name for file in images.iterdir()}
+        earlier = []
+        for image in self._names(series):
+            if not any(f"{image}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
+                break
+            earlier.append(image)
         part = self._record.parent / f".{image}{_PART}"  # where no watcher takes half a file for an image
         target = images / f"{image}.nii.gz"
         try:
             convert_series(series, part)
+            for other in earlier:
+                if _same_content(images / f"{other}.nii.gz", part):
+                    return other, False
             try:
                 os.link(part, target)  # fails where there is a file, which a renaming would replace
             except FileExistsError:
@@ -183,22 +206,34 @@ class DicomImport:
                 os.rename(part, target)
         finally:
             part.unlink(missing_ok=True)
-        return image
+        return image, True
 
-    def _free_name(self, series: DicomSeries, images: Path) -> str:
+    def _names(self, series: DicomSeries) -> Iterator[str]:
+        """Names for the image of a series, the best one first."""
         relative = series.folder.relative_to(self._studies)
         words = re.sub(r"[^\w-]+", "_", "_".join((*relative.parts, series.description))).strip("_-")
         name = words[:_LONGEST_NAME].rstrip("_-") or "series"
-        taken = {file.name for file in images.iterdir()}
-        number = 1
-        candidate = name
-        while any(f"{candidate}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
-            number += 1
-            candidate = f"{name}_{number}"
-        return candidate
+        yield name
+        for number in count(2):
+            yield f"{name}_{number}"
 
     def _remember(self, known: dict[str, Any], failed: dict[str, Any]) -> None:
-        write_text(self._record, json.dumps({"imported": known, "failed": failed}, indent=2))
+        self._file.write({"imported": known, "failed": failed})
+
+
+def _parsed(content: Any) -> dict[str, dict[str, Any]]:
+    for series in json_object(content, imported=dict, failed=dict)["imported"].values():
+        json_object(series, image=str)
+    return dict(content)
+
+
+def _same_content(file: Path, other: Path) -> bool:
+    """Whether two compressed files say the same; how they are compressed does not matter."""
+    with suppress(OSError, EOFError, zlib.error), gzip.open(file) as one, gzip.open(other) as two:  # none, or damaged
+        while (block := one.read(1 << 20)) == two.read(1 << 20):
+            if not block:
+                return True
+    return False
 
 
 def _may_hold_series(folder: Path) -> bool:

@@ -9,7 +9,6 @@ resumed by starting it again.
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import tempfile
 import threading
@@ -24,13 +23,14 @@ from lib.cases.leases import LeaseBook
 from lib.errors import ConflictError, RequestError, in_words
 from lib.models.served import ServedModel
 from lib.names import known
-from lib.paths import read_json, utc_now, write_text
+from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.errors import InferenceCancelled
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.views import check_views
+from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["IMAGES", "BatchRequest", "BatchRunner", "batch_tag"]
+__all__ = ["IMAGES", "BatchRequest", "BatchRunner", "batch_file", "batch_tag"]
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class BatchRunner:
         run = self._run
         if run and run.model == model:
             return asdict(run)
-        record = read_json(served.setup.workspace.batch)
+        record = batch_file(served).read()
         if not record:
             return {"model": model, "phase": "never", "tag": batch_tag(model)}
         if record.get("phase") in ("running", "stopping"):
@@ -315,6 +315,14 @@ class BatchRunner:
 
     def _write(self, run: _Run) -> None:
         run.updated = utc_now()
-        path = self._served[run.model].setup.workspace.batch
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(asdict(run), indent=2))
+        batch_file(self._served[run.model]).write(asdict(run))
+
+
+def batch_file(served: ServedModel) -> JsonFile[dict[str, Any]]:
+    """What a model's batch inference does or did last; empty where there was none."""
+    lost = "what the last batch inference did; its predictions are there"
+    return JsonFile(served.setup.workspace.batch, _parsed, lost, dict, begins_anew=True)
+
+
+def _parsed(content: Any) -> dict[str, Any]:
+    return json_object(content, model=str, phase=str, tag=str, total=int, done=int, failed=dict)

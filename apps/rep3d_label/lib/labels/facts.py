@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lib.paths import read_json, write_text
 from rep3d.imaging.labels import label_counts
 from rep3d.imaging.nifti import read_label
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["FactsCache", "LabelFacts", "Stamp", "file_stamp"]
 
@@ -51,6 +51,9 @@ class LabelFacts:
         return cls(digest.hexdigest(), label_counts(values))
 
 
+_Known = dict[str, tuple[Stamp, LabelFacts]]
+
+
 class FactsCache:
     """Facts about label files, kept in a file of their own so that a restart does not read all volumes again.
 
@@ -59,15 +62,10 @@ class FactsCache:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        lost = "nothing: what the label files contain is read again from them"
+        self._file: JsonFile[_Known] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._guard = threading.RLock()
-        self._known: dict[str, tuple[Stamp, LabelFacts]] = {}
-        for file, stored in read_json(path).items():
-            try:
-                counts = {int(value): int(count) for value, count in stored["counts"].items()}
-                self._known[file] = (stored["stamp"][0], stored["stamp"][1]), LabelFacts(stored["digest"], counts)
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-                continue  # the label is read again
+        self._known = self._file.read()
 
     def known(self, file: Path) -> LabelFacts | None:
         """The facts about a file if they are known, without reading it."""
@@ -104,5 +102,14 @@ class FactsCache:
                 for file, (stamp, facts) in self._known.items()
                 if Path(file).exists()
             }
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self._path, json.dumps(stored))
+            self._file.write(stored)
+
+
+def _parsed(content: Any) -> _Known:
+    found = {}
+    for file, stored in json_object(content).items():
+        json_object(stored, digest=str, counts=dict, stamp=list)
+        counts = {int(value): int(count) for value, count in stored["counts"].items()}
+        stamp = int(stored["stamp"][0]), int(stored["stamp"][1])
+        found[file] = stamp, LabelFacts(stored["digest"], counts)
+    return found

@@ -7,15 +7,14 @@ them with the data, and also keeps those of labels that are no longer served: th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib.errors import StartupError
-from lib.paths import write_text
-from rep3d.errors import TaskError
+from rep3d.errors import DamagedFileError, TaskError
+from rep3d.json_file import JsonFile, json_object
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["LabelMap"]
@@ -32,12 +31,14 @@ class LabelMap:
         values: label name to voxel value, of all labels that were ever served here.
         models: model name to its label names, as served last.
         served: names of the models that were served last; the first is the default.
+        recovered: whether it was made anew in place of a damaged one.
     """
 
     path: Path
     values: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     served: tuple[str, ...] = ()
+    recovered: bool = field(default=False, compare=False)
 
     @classmethod
     def read(cls, path: Path) -> LabelMap:
@@ -46,28 +47,33 @@ class LabelMap:
         Raises:
             StartupError: if the file is damaged.
         """
-        if not path.exists():
-            return cls(path)
         try:
-            content: Any = json.loads(path.read_text(encoding="utf-8"))
-            values = dict(content["labels"])
+            return cls(path)._file().read()
+        except (OSError, DamagedFileError) as error:
+            reason = error.reason if isinstance(error, DamagedFileError) else error
+            raise StartupError(
+                f"The map from label names to voxel values in {path} cannot be read ({reason}).",
+                "Put a copy of that file back. Without one, give the values that the label files have with "
+                "--conf labels a=1,b=3.",
+            ) from error
+
+    def _file(self) -> JsonFile[LabelMap]:
+        lost = "which voxel value stands for which label name"
+        return JsonFile(self.path, self._parsed, lost, lambda: LabelMap(self.path), begins_anew=False)
+
+    def _parsed(self, content: Any) -> LabelMap:
+        values = dict(json_object(content, labels=dict, models=dict, served=list)["labels"])
+        try:
             if values:
                 TaskConfig("labels", values)  # it checks names and values
-            models = {str(model): tuple(names) for model, names in content["models"].items()}
-            served = tuple(str(model) for model in content["served"])
-            strangers = {name for names in models.values() for name in names} - set(values)
-            if strangers or set(served) - set(models):
-                raise ValueError(
-                    f"unknown labels or models: {sorted(map(str, strangers | (set(served) - set(models))))}"
-                )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, TaskError) as error:
-            raise StartupError(
-                "a readable map from label names to voxel values",
-                f"'{type(error).__name__}: {error}' in {path}",
-                "Put a copy of that file back. Without one, move it away and give the values that the label files have "
-                "with --conf labels a=1,b=3.",
-            ) from error
-        return cls(path, values, models, served)
+        except TaskError as error:
+            raise ValueError(str(error)) from error
+        models = {str(model): tuple(names) for model, names in content["models"].items()}
+        served = tuple(str(model) for model in content["served"])
+        strangers = {name for names in models.values() for name in names} - set(values)
+        if strangers or set(served) - set(models):
+            raise ValueError(f"unknown labels or models: {sorted(map(str, strangers | (set(served) - set(models))))}")
+        return LabelMap(self.path, values, models, served)
 
     def extended(
         self,
@@ -100,23 +106,27 @@ class LabelMap:
                 if name not in values:
                     values[name] = _free(labels[name], values)
         models = {model: tuple(sorted(labels, key=lambda name: values[name])) for model, labels in wanted.items()}
-        return LabelMap(self.path, values, {**self.models, **models}, tuple(wanted))
+        return LabelMap(self.path, values, {**self.models, **models}, tuple(wanted), self.recovered)
 
     def of(self, names: Sequence[str]) -> dict[str, int]:
         """The values of some labels, in the order of the values."""
         return {name: self.values[name] for name in sorted(names, key=lambda name: self.values[name])}
 
     def write(self) -> None:
-        """Stores the map, whole or not at all; nothing is written where nothing has changed."""
+        """Stores the map, whole or not at all; nothing is written where nothing has changed.
+
+        A damaged file, in whose place this map was made, is kept aside first.
+        """
+        if self.recovered:
+            self._file().set_aside()
+        if self._file().read() == self and self.path.exists():
+            return
         content = {
             "labels": self.of(list(self.values)),
             "models": {model: list(names) for model, names in self.models.items()},
             "served": list(self.served),
         }
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.path, text)
+        self._file().write(content)
 
     def _contradiction(self, name: str, value: int, holder: str) -> StartupError:
         stored = ",".join(f"{label}={number}" for label, number in self.of(list(self.values)).items())

@@ -26,14 +26,16 @@ from pydantic_core import from_json
 from lib.errors import ConflictError, RequestError
 from lib.labels.facts import FactsCache, Stamp, file_stamp
 from lib.labels.formats import LABEL_SUFFIXES
+from lib.labels.reasons import ORIGINAL, REMOVED, REPLACED, UNKNOWN
 from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
 from lib.names import checked_name, split_suffix
-from lib.paths import Workspace, copy_whole, utc_now, write_text
-from lib.storage.history import ORIGINAL, REMOVED, REPLACED, LabelHistory, file_time
+from lib.paths import Workspace, copy_whole, utc_now
+from lib.storage.history import LabelHistory, file_time
 from lib.storage.predictions import Predictions
 from lib.storage.registry import FINAL, Registry
 from rep3d.errors import ImageError, LabelError, Rep3DError
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry, stored_grid
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["Rep3DDatastore", "Submission"]
 
@@ -191,6 +193,11 @@ class Rep3DDatastore(Registry):
                 f"{entry!r} is a label as it was sent, with voxel values or a grid of its own. Restore the label that "
                 f"was made of it, or submit the file again."
             )
+        if facts.get("reason") == UNKNOWN:
+            raise RequestError(
+                f"The record of the earlier label {entry!r} is damaged, so its voxel values may be a client's own. "
+                f"Download it, look at it, and submit it again."
+            )
         options = SubmitOptions(empty=True)  # it was accepted before
         with tempfile.TemporaryDirectory() as scratch:
             prepared = prepare_label(file, image_file, self._label_values, {}, options, Path(scratch))
@@ -328,7 +335,8 @@ class Rep3DDatastore(Registry):
             image = self._image(image_id)
             target = self._workspace.removed / f"{image_id}-{file_time()}"
             target.mkdir(parents=True)
-            write_text(target / "info.json", json.dumps(image.model_dump(), indent=2, default=str))
+            facts = JsonFile(target / "info.json", json_object, "facts about a removed image", dict, begins_anew=False)
+            facts.write(image.model_dump())
             for tag in image.labels:
                 (target / tag).mkdir()
                 label = Path(self.get_label_uri(image_id, tag))

@@ -1,29 +1,33 @@
 """Earlier labels: whatever is replaced, removed or changed on the way in is kept, with author, time and reason.
 
-An entry is a label file and a JSON file of the same name, in one folder per image.
+An entry is a label file and a JSON file of the same name, in one folder per image. Where the JSON file is damaged, the
+label stays in the list, with what its file's name says.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from lib.errors import NotFoundError
-from lib.paths import copy_whole, read_json, utc_now, write_text
+from lib.labels.formats import LABEL_SUFFIXES
+from lib.labels.reasons import UNKNOWN
+from lib.names import split_suffix
+from lib.paths import copy_whole, utc_now
+from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["ORIGINAL", "REMOVED", "REPLACED", "LabelHistory", "file_time"]
+__all__ = ["LabelHistory", "file_time"]
 
-REPLACED = "replaced"  # another label took its place
-REMOVED = "removed"  # it was taken away
-ORIGINAL = "original"  # it is what was submitted for a label that was stored with other voxel values or another grid
+_SUFFIXES = (*LABEL_SUFFIXES, ".json")
+_TIME = "%Y%m%dT%H%M%S.%fZ"
 
 
 def file_time() -> str:
     """The time in UTC as part of a file name, with microseconds so that two in a second differ."""
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+    return datetime.now(timezone.utc).strftime(_TIME)
 
 
 class LabelHistory:
@@ -47,7 +51,7 @@ class LabelHistory:
             file: the label; it stays where it is.
             image_id: its image.
             tag: its tag.
-            reason: why it is kept, one of this module's constants.
+            reason: why it is kept, see :mod:`lib.labels.reasons`.
             facts: what is known about it.
 
         Returns:
@@ -56,12 +60,13 @@ class LabelHistory:
         folder = self.folder(image_id)
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{tag}-{file_time()}"
-        while (folder / f"{name}.json").exists():  # clocks may be coarse, or set back: no entry replaces another
+        # Clocks may be coarse, or set back: no entry replaces another.
+        while any((folder / f"{name}{suffix}").exists() for suffix in _SUFFIXES):
             name = f"{tag}-{file_time()}"
-        target = folder / f"{name}{_suffixes(file)}"
+        target = folder / f"{name}{split_suffix(file.name, LABEL_SUFFIXES)[1]}"
         copy_whole(file, target)
         known = {**facts, "image": image_id, "tag": tag, "reason": reason, "replaced": utc_now(), "file": target.name}
-        write_text(folder / f"{name}.json", json.dumps(known, indent=2, default=str))
+        _file(folder, name).write(known)
         return name
 
     def entries(self, image_id: str) -> list[dict[str, Any]]:
@@ -69,8 +74,15 @@ class LabelHistory:
         folder = self.folder(image_id)
         if not folder.is_dir():
             return []
-        found = [{"entry": file.stem, **read_json(file)} for file in folder.glob("*.json")]
+        files = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
+        names = {stem for stem, suffix in (split_suffix(file, _SUFFIXES) for file in files) if suffix}
+        found = [{"entry": name, **(_file(folder, name).read() or _by_name(name))} for name in names]
         return sorted(found, key=lambda entry: (str(entry.get("replaced")), entry["entry"]), reverse=True)
+
+    def check(self) -> None:
+        """Reads all entries, so that damaged ones are told."""
+        for folder in sorted(self._root.glob("*")):
+            self.entries(folder.name)
 
     def find(self, image_id: str, entry: str) -> tuple[Path, dict[str, Any]]:
         """The file of an entry, and what is known about it.
@@ -81,17 +93,25 @@ class LabelHistory:
         folder = self.folder(image_id)
         facts = next((known for known in self.entries(image_id) if known["entry"] == entry), None)
         # The name is looked for among those that are there, so it cannot lead anywhere else.
-        files = [] if facts is None else [file for file in folder.iterdir() if _is_label_of(file, entry)]
+        candidates = [] if facts is None else [folder / f"{entry}{suffix}" for suffix in LABEL_SUFFIXES]
+        files = [file for file in candidates if file.is_file()]
         if facts is None or not files:
             raise NotFoundError(f"Image {image_id} has no earlier label {entry[:200]!r}.")
         return files[0], facts
 
 
-def _suffixes(file: Path) -> str:
-    name = file.name.lower()
-    return next((s for s in (".nii.gz", ".seg.nrrd") if name.endswith(s)), Path(name).suffix)
+def _file(folder: Path, name: str) -> JsonFile[dict[str, Any]]:
+    lost = f"author and origin of the earlier label {name} of image {folder.name}; the label itself is there"
+    return JsonFile(folder / f"{name}.json", _parsed, lost, dict, begins_anew=True)
 
 
-def _is_label_of(file: Path, entry: str) -> bool:
-    suffix = _suffixes(file)
-    return suffix != ".json" and file.name == f"{entry}{suffix}"
+def _parsed(content: Any) -> dict[str, Any]:
+    return json_object(content, tag=str)
+
+
+def _by_name(name: str) -> dict[str, Any]:
+    """What the name of an entry says, as :meth:`LabelHistory.keep` makes it."""
+    tag, _, time = name.rpartition("-")
+    with suppress(ValueError):
+        time = datetime.strptime(time, _TIME).replace(tzinfo=timezone.utc).isoformat(timespec="seconds")
+    return {"tag": tag, "replaced": time, "reason": UNKNOWN}

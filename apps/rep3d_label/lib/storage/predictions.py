@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Mapping
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lib.labels.facts import Stamp, file_stamp
-from lib.paths import copy_whole, read_json, utc_now, write_text
+from lib.paths import copy_whole, utc_now
 from rep3d.errors import LabelError
 from rep3d.evaluation.metrics import dice_per_label
 from rep3d.imaging.grid import same_grid
 from rep3d.imaging.nifti import read_label
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["Predictions"]
 
@@ -35,21 +35,27 @@ class Predictions:
         """The file of the prediction; it may not exist."""
         return self._folder / f"{image_id}.nii.gz"
 
-    def _facts_file(self, image_id: str) -> Path:
-        return self._folder / f"{image_id}.json"
+    def _facts_file(self, image_id: str) -> JsonFile[dict[str, Any]]:
+        lost = f"which version made the last prediction for image {image_id}: its label is compared with none"
+        return JsonFile(self._folder / f"{image_id}.json", json_object, lost, dict, begins_anew=True)
 
     def facts(self, image_id: str) -> dict[str, Any] | None:
         """What is known about the prediction (``model``, ``version``, ``time``, ...), or None where there is none."""
-        path = self._facts_file(image_id)
+        file = self._facts_file(image_id)
         try:
-            stamp = file_stamp(path)
+            stamp = file_stamp(file.path)
         except FileNotFoundError:
             return None
         with self._guard:
             known = self._read.get(image_id)
             if known is None or known[0] != stamp:
-                known = self._read[image_id] = stamp, read_json(path)
+                known = self._read[image_id] = stamp, file.read()
         return known[1] or None
+
+    def check(self) -> None:
+        """Reads all facts, so that damaged ones are told."""
+        for file in sorted(self._folder.glob("*.json")):
+            self.facts(file.stem)
 
     def keep(self, image_id: str, file: Path, facts: Mapping[str, Any]) -> None:
         """Keeps a prediction instead of the one before.
@@ -60,17 +66,17 @@ class Predictions:
             facts: ``model``, ``version`` and more.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"time": utc_now(), **facts}, indent=2, default=str)
         with self._guard:
             # Without facts there is no prediction: a crash in between never pairs a file with another one's facts.
-            self._facts_file(image_id).unlink(missing_ok=True)
+            known = self._facts_file(image_id)
+            known.path.unlink(missing_ok=True)
             copy_whole(file, self.file(image_id))
-            write_text(self._facts_file(image_id), content)
+            known.write({"time": utc_now(), **facts})
 
     def remove(self, image_id: str) -> None:
         """Forgets the prediction of an image."""
         with self._guard:
-            self._facts_file(image_id).unlink(missing_ok=True)
+            self._facts_file(image_id).path.unlink(missing_ok=True)
             self.file(image_id).unlink(missing_ok=True)
 
     def compare(self, image_id: str, label: Path, labels: Mapping[str, int]) -> dict[str, Any] | None:

@@ -5,29 +5,28 @@ MONAI Label's own local datastore writes its list in place, and from several thr
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
+from pydantic_core import from_json
 
-from lib.errors import ConflictError, NotFoundError, StartupError
+from lib.errors import ConflictError, NotFoundError
 from lib.names import split_suffix
-from lib.paths import write_text
 from rep3d.data.cases import Case
+from rep3d.errors import DamagedFileError
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
+from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "check_registry", "images_folder"]
+__all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "images_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,24 +63,6 @@ def images_folder(studies: Path) -> str:
     return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
 
 
-def check_registry(path: Path) -> None:
-    """Refuses to start with a damaged registry of images and labels; the files themselves are not in danger.
-
-    Raises:
-        StartupError: if the file is there and cannot be read.
-    """
-    if not path.exists():
-        return
-    try:
-        LocalDatastoreModel.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise StartupError(
-            f"MONAI Label's list of images and labels in {path}",
-            f"a damaged file ({str(error).splitlines()[0]})",
-            "Move that file away: images and labels are found again by their files, only facts about them are lost.",
-        ) from error
-
-
 class Registry(LocalDatastore):
     """The list of images and labels of a folder.
 
@@ -90,13 +71,19 @@ class Registry(LocalDatastore):
         auto_reload: notice files that are put into or taken out of the folder while the server runs.
         read_only: never write. For child processes, whose copy of the registry ages: writing it would erase what the
             server registered meanwhile.
+
+    Raises:
+        DamagedFileError: if the list is damaged and may only be read.
     """
 
     def __init__(self, folder: Path, auto_reload: bool, read_only: bool) -> None:
+        lost = "who submitted which label, when and from what; images and labels are found again by their files"
+        self._list = JsonFile(folder / DATASTORE_FILE, self._parsed, lost, self._new, begins_anew=False)
         self._may_write = not read_only
         self._images_found_in = images_folder(folder)
         # The watcher of the folder runs in a thread of its own, and so do requests.
         self._guard = threading.RLock()
+        self._config_ts: float = 0
         super().__init__(
             str(folder),
             images_dir=self._images_found_in,
@@ -249,19 +236,51 @@ class Registry(LocalDatastore):
             super()._reconcile_datastore()
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        """Reads the list, unless it is as this process has read or written it."""
         with self._guard:
-            super()._init_from_datastore_file(throw_exception)
-            if not self._datastore.objects:  # a folder that was empty when first served may have got any layout since
-                self._datastore.images_dir = self._images_found_in
+            time = self._list.path.stat().st_mtime if self._list.path.exists() else 0
+            if time == self._config_ts:
+                return
+            try:
+                self._datastore, self._config_ts = self._list.read(), time
+            except DamagedFileError:
+                self._refuse_if_read_only()
+                kept = self._list.set_aside()
+                if throw_exception and kept:  # at the start; later, what is in memory is whole
+                    self._datastore = self._salvaged(kept)
+                self._update_datastore_file()
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         """Writes the registry atomically (the stock method writes in place: a crash leaves half of it)."""
         self._refuse_if_read_only()
-        path = Path(self._datastore_config_path)
-        text = json.dumps(self._datastore.model_dump(exclude={"base_path"}), indent=2, default=str)
-        with self._guard, FileLock(self._lock_file) if lock else nullcontext():
-            write_text(path, text)
-            self._config_ts = path.stat().st_mtime
+        with self._guard, self._list.locked():  # MONAI Label's own lock
+            self._list.write(self.json(), ensure_ascii=True)  # MONAI Label reads it in the system's encoding
+            self._config_ts = self._list.path.stat().st_mtime
+
+    def _new(self) -> LocalDatastoreModel:
+        return LocalDatastoreModel(
+            name="new-dataset",
+            description="New Dataset",
+            images_dir=self._images_found_in,
+            base_path=self._datastore_path,
+        )
+
+    def _parsed(self, content: Any) -> LocalDatastoreModel:
+        found = LocalDatastoreModel.model_validate({**json_object(content), "base_path": self._datastore_path})
+        if not found.objects:  # a folder that was empty when first served may have got any layout since
+            found.images_dir = self._images_found_in
+        return found
+
+    def _salvaged(self, damaged: Path) -> LocalDatastoreModel:
+        """What a file that was cut off says before its end; the last image may be incomplete, so it is left out."""
+        try:
+            content = from_json(damaged.read_bytes(), allow_partial=True)
+            content["objects"].popitem()
+            found = self._parsed(content)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return self._new()
+        logger.error("%s: what is known of %d images could still be read", self._list.path, len(found.objects))
+        return found
 
     def _refuse_if_read_only(self) -> None:
         if not self._may_write:

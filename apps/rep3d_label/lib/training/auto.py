@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
-from lib.paths import read_json, write_text
 from rep3d.errors import Rep3DError
+from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["AutoTrain"]
 
@@ -38,7 +38,8 @@ class AutoTrain:
         runs: Callable[[], bool],
         seconds: float = 1.0,
     ) -> None:
-        self._path = path
+        lost = "how many labels came since the last training: counted from 0 again"
+        self._file: JsonFile[dict[str, int]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._every = every
         self._start = start
         self._runs = runs
@@ -73,7 +74,7 @@ class AutoTrain:
     def counts(self) -> dict[str, int]:
         """Model to the submissions since its last training began."""
         with self._guard:
-            return {name: int(count) for name, count in read_json(self._path).items()}
+            return self._file.read()
 
     def start_due(self) -> str | None:
         """Starts the training that has been due the most, unless one runs.
@@ -112,5 +113,8 @@ class AutoTrain:
 
     def _write(self, counts: dict[str, int]) -> None:
         if counts != self.counts():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self._path, json.dumps(counts, indent=2) + "\n")
+            self._file.write(counts)
+
+
+def _parsed(content: Any) -> dict[str, int]:
+    return {name: int(count) for name, count in json_object(content).items()}

@@ -7,7 +7,6 @@ trained on and how (``run.json``), the snapshots of the training (``state``), th
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import shutil
 import uuid
@@ -17,7 +16,7 @@ from typing import Any
 
 from lib.active.scoring import score_unlabelled
 from lib.models.served import ServedModel
-from lib.paths import ModelWorkspace, read_json, utc_now, write_text
+from lib.paths import ModelWorkspace, utc_now
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.cases import LabelledCases, case_weights, find_cases, split_cases
 from lib.training.request import TrainRequest
@@ -28,11 +27,12 @@ from rep3d.errors import NoCasesError, TrainingError, VersionError
 from rep3d.evaluation.gate import Decision, decide, label_means, unmeasured
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
+from rep3d.json_file import JsonFile, json_object
 from rep3d.training.head import with_labels
 from rep3d.training.train import TrainProgress, train
 from rep3d.versions.record import VersionRecord
 
-__all__ = ["TrainRun", "changes_since", "interrupted_run", "resumable_run"]
+__all__ = ["TrainRun", "changes_since", "interrupted_run", "resumable_run", "run_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,29 @@ def resumable_run(folder: Path) -> dict[str, Any] | None:
     Args:
         folder: the model's folder ``run``.
     """
-    known = read_json(folder / "run.json")
+    known = run_file(folder).read()
     if not known or not ((folder / "trained.pt").exists() or (folder / "state" / "run.pt").exists()):
         return None
     return known
+
+
+def run_file(folder: Path) -> JsonFile[dict[str, Any]]:
+    """What a training that has not ended trains on, and how; empty where there is none.
+
+    Args:
+        folder: the model's folder ``run``.
+    """
+    lost = "what the interrupted training was doing: it cannot be resumed, and the next one begins anew"
+    # Beside the folder, which the next training empties.
+    return JsonFile(folder / "run.json", _parsed, lost, dict, begins_anew=True, aside=folder.parent)
+
+
+def _parsed(content: Any) -> dict[str, Any]:
+    run = json_object(
+        content, id=str, started=str, request=dict, training=list, validation=list, hashes=dict, labels=dict
+    )
+    json_object(run["request"], settings=dict)
+    return run
 
 
 def interrupted_run(workspace: ModelWorkspace) -> dict[str, Any] | None:
@@ -205,7 +224,7 @@ class TrainRun:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         run = {"id": uuid.uuid4().hex, "started": utc_now(), **plan}
-        write_text(self._folder / "run.json", json.dumps(run, indent=2) + "\n")
+        run_file(self._folder).write(run)
         return run, split
 
     def _set_aside(self, known: Mapping[str, Any]) -> None:

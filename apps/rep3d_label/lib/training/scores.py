@@ -6,7 +6,6 @@ are new, or whose label was corrected.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import tempfile
@@ -18,10 +17,10 @@ from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import ImageError, OutOfMemoryError
 from rep3d.evaluation.metrics import dice_of_files
-from rep3d.files import read_json, write_text
 from rep3d.inference.predictor import Predictor
+from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["VersionScores"]
+__all__ = ["VersionScores", "scores_of_versions"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ class VersionScores:
     """
 
     def __init__(self, path: Path, labels: Mapping[str, int], device: str | None) -> None:
-        self._path = path
+        self._file = scores_of_versions(path)
         self._labels = dict(labels)
         self._device = device
 
@@ -88,11 +87,24 @@ class VersionScores:
         return {case.id: scores[case.id] for case in cases if case.id in scores}
 
     def _read(self) -> dict[str, dict[str, Any]]:
-        content = read_json(self._path)
+        content = self._file.read()
         return dict(content["versions"]) if content.get("labels") == self._labels else {}
 
     def _keep(self, identity: str, cases: Mapping[str, Any]) -> None:
         versions = self._read()
         versions[identity] = {**versions.pop(identity, {}), **cases}  # the last one is the youngest
         recent = dict(list(versions.items())[-_KEPT:])
-        write_text(self._path, json.dumps({"labels": self._labels, "versions": recent}, indent=1) + "\n")
+        self._file.write({"labels": self._labels, "versions": recent}, allow_nan=False)
+
+
+def scores_of_versions(path: Path) -> JsonFile[dict[str, Any]]:
+    """The file that keeps them: ``labels``, and ``versions`` with the scores of each case; empty where none is."""
+    lost = "what versions scored on single cases: measured again when it is needed"
+    return JsonFile(path, _parsed, lost, dict, begins_anew=True)
+
+
+def _parsed(content: Any) -> dict[str, Any]:
+    for cases in json_object(content, labels=dict, versions=dict)["versions"].values():
+        for case in cases.values():
+            json_object(case, label=str, dice=dict)
+    return dict(content)

@@ -6,7 +6,6 @@ process is gone without having said how it ended is reported as interrupted, nev
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -16,9 +15,10 @@ from typing import Any
 
 import psutil
 
-from lib.paths import read_json, utc_now, write_text
+from lib.paths import utc_now
+from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["ALIVE", "FINISHED_PHASES", "TrainStatus", "process_mark", "read_status"]
+__all__ = ["ALIVE", "FINISHED_PHASES", "TrainStatus", "process_mark", "read_status", "status_file"]
 
 FINISHED_PHASES = frozenset({"done", "error", "stopped", "interrupted"})
 ALIVE = frozenset({"SUBMITTED", "RUNNING"})
@@ -42,7 +42,7 @@ class TrainStatus:
         clock: Callable[[], float] = time.monotonic,
         process: Mapping[str, float] | None = None,
     ) -> None:
-        self._path = path
+        self._file = status_file(path)
         self._interval = interval
         self._clock = clock
         self._written_at: float | None = None
@@ -86,7 +86,7 @@ class TrainStatus:
             now = self._clock()
             if new_phase or self._written_at is None or now - self._written_at >= self._interval:
                 self._fields["updated"] = utc_now()
-                write_text(self._path, json.dumps(self._fields, indent=2))
+                self._file.write(self._fields)
                 self._written_at = now
 
     def progress(self, changes: Mapping[str, Any]) -> None:
@@ -122,6 +122,18 @@ class _Curve:
             self._stride = max(1, self.points[1][0] - self.points[0][0])
 
 
+def status_file(path: Path) -> JsonFile[dict[str, Any]]:
+    """What the last training does or did, as :class:`TrainStatus` writes it; empty where there was none."""
+    return JsonFile(path, _parsed, "what the last training did; the versions that it made are there", dict, True)
+
+
+def _parsed(content: Any) -> dict[str, Any]:
+    status = json_object(content, phase=str, iteration=int, iterations=int)
+    for curve in ("losses", "validations"):
+        status[curve] = [(int(step), float(value)) for step, value in status.get(curve, [])]
+    return status
+
+
 def process_mark() -> dict[str, float]:
     """What tells this process from others, also from a later one of the same number."""
     return {"pid": os.getpid(), "created": psutil.Process().create_time()}
@@ -146,7 +158,7 @@ def read_status(path: Path, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any
         The fields of the file, with ``phase`` corrected where the process is gone; empty where nothing was ever
         trained.
     """
-    status = read_json(path)
+    status = status_file(path).read()
     if not status or status.get("phase") in FINISHED_PHASES:
         return status
     ended = {**status, "phase": "interrupted", "eta_seconds": None}

@@ -16,11 +16,10 @@ from monailabel.utils.async_tasks.utils import tasks
 
 from lib.errors import in_words
 from lib.models.served import ServedModel
-from lib.paths import read_json
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.request import TrainRequest
 from lib.training.run import TrainRun, changes_since, interrupted_run, resumable_run
-from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status
+from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status, status_file
 from lib.training.watch import watch_server
 from rep3d.errors import NoCasesError, VersionError
 
@@ -99,7 +98,7 @@ class Rep3DTrainTask(TrainTask):
 
     def announce(self, request: TrainRequest, datastore: Rep3DDatastore) -> None:
         """Records that a training is about to start, so that no client takes the record of the last one for it."""
-        before = read_json(self._workspace.train_status)
+        before = status_file(self._workspace.train_status).read()
         status = TrainStatus(self._workspace.train_status)
         status.take_up(before, 0 if request.resume is False else int(before.get("iterations", 0)))
         status.update(
@@ -113,7 +112,7 @@ class Rep3DTrainTask(TrainTask):
 
     def record_stop(self) -> None:
         """Records that the training was stopped on request; a server that starts later knows it, too."""
-        status = read_json(self._workspace.train_status)
+        status = status_file(self._workspace.train_status).read()
         if status and status.get("phase") not in FINISHED_PHASES:
             stopped = TrainStatus(self._workspace.train_status)
             stopped.take_up(status, status["iterations"])
@@ -121,7 +120,7 @@ class Rep3DTrainTask(TrainTask):
 
     def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
         """Trains, measures, publishes what is better, scores; see :class:`lib.training.run.TrainRun`."""
-        before = read_json(self._workspace.train_status)
+        before = status_file(self._workspace.train_status).read()
         status = TrainStatus(self._workspace.train_status, process=process_mark())
         status.update({})
         watch_server(status)

@@ -70,7 +70,7 @@ class HistoryEntry:
         tag: Its tag.
         author: Who made it, "" if not known.
         time: When it was submitted, "" if not known.
-        reason: "current", or why it is in the history: "replaced", "removed", "original".
+        reason: "current", or why it is in the history: "replaced", "removed", "original", "unknown".
     """
 
     entry: str | None

@@ -101,7 +101,7 @@ class ChoiceSection(Section):
             dict(view.strategies).get(view.strategy, ""),
         ]
         if view.total:
-            lines.append(tr("{done} of {all} cases are labelled.").format(done=view.completed, all=view.total))
+            lines.append(tr("{done} of {all} cases are annotated.").format(done=view.completed, all=view.total))
         set_text(ui.choiceText, "\n".join(line for line in lines if line))
 
 

@@ -68,7 +68,12 @@ def _headline(status: TrainStatus) -> str:
         return tr("Interrupted. It can be resumed.") if status.resumable else ""
     made = status.version_made
     head = tr("Done: version {version}.").format(version=made) if made else tr("Done.")
-    return f"{head} {status.reason}".strip()
+    return f"{head} {_sentence(status.reason)}".strip()
+
+
+def _sentence(words: str) -> str:
+    """Return the server's words with a capital and a full stop, as other sentences follow."""
+    return words[:1].upper() + words[1:] + ("." if words and words[-1] not in ".!?" else "")
 
 
 def _phase(word: str) -> str:
@@ -129,11 +134,12 @@ def history_rows(entries: Iterable[HistoryEntry]) -> tuple[HistoryRow, ...]:
         "replaced": tr("replaced"),
         "removed": tr("removed"),
         "original": tr("as it was sent"),
+        "unknown": tr("its record is damaged"),
     }
     rows = []
     for entry in entries:
         parts = [local_time(entry.time), entry.author, entry.tag, reasons.get(entry.reason, entry.reason)]
-        restorable = bool(entry.entry) and entry.reason not in ("current", "original")
+        restorable = bool(entry.entry) and entry.reason not in ("current", "original", "unknown")
         rows.append(HistoryRow(entry.entry or "", ", ".join(part for part in parts if part), restorable))
     return tuple(rows)
 

@@ -1,0 +1,37 @@
+"""What the documents point to is there: links, pictures, and files named by their path."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", "apps/rep3d_label/README.md", "slicer_extension/README.md"]
+PAGES += [f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))]
+LARGEST = 300_000  # bytes; a page with its pictures must open at once
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith(("http:", "https:"))]
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(
+        re.findall(
+            r"(?<![\w./-])((?:rep3d|lib|tests|docs|benchmarks|slicer_extension|apps)/[\w./-]+\.(?:py|sh|md))\b", text
+        )
+    )
+    places = (ROOT, ROOT / "apps" / "rep3d_label")  # `lib/` is the app's
+    assert [name for name in sorted(named) if not any((place / name).is_file() for place in places)] == []
+
+
+def test_pictures_are_small() -> None:
+    pictures = list((ROOT / "docs").rglob("*.png"))
+    assert pictures and [picture.name for picture in pictures if picture.stat().st_size > LARGEST] == []

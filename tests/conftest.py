@@ -27,6 +27,8 @@ LONGEST_FIRST = (
     "tests/rep3d/demo/test_demo.py",
     "tests/extension/faults/test_faults_killed.py",
     "tests/app/http/test_training.py",
+    "tests/app/http/test_versions.py",
+    "tests/rep3d/inference/test_export.py",
     "tests/app/http/test_dashboard.py",
     "tests/test_hippocampus.py",
     "tests/app/http/test_batch.py",

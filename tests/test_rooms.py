@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from tests.conftest import LONGEST_FIRST
+
 ROOT = Path(__file__).resolve().parents[1]
 CODE = sorted(
     path for top in ("rep3d", "apps", "slicer_extension", "benchmarks") for path in (ROOT / top).rglob("*.py")
@@ -26,3 +28,7 @@ def test_files_are_small() -> None:
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in CODE}
     assert lines[WIRING] <= 150
     assert {path.relative_to(ROOT).as_posix(): count for path, count in lines.items() if count > 400} == {}
+
+
+def test_the_files_that_workers_begin_with_are_there() -> None:
+    assert [file for file in LONGEST_FIRST if not (ROOT / file).is_file()] == []

@@ -52,8 +52,7 @@ class LabelMap:
         except (OSError, DamagedFileError) as error:
             reason = error.reason if isinstance(error, DamagedFileError) else error
             raise StartupError(
-                "a readable map from label names to voxel values",
-                f"'{reason}' in {path}",
+                f"The map from label names to voxel values in {path} cannot be read ({reason}).",
                 "Put a copy of that file back. Without one, give the values that the label files have with "
                 "--conf labels a=1,b=3.",
             ) from error

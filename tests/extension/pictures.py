@@ -1,7 +1,7 @@
 """Makes the pictures of README and docs/slicer.md from a real session, on images that the project generates.
 
-Run ``make pictures`` (six minutes on two free cores). A real server trains three times; the figures in them are those that it
-measured, but for the demo's curve, which is drawn from docs/results/demo_phantoms.json. Panel and dashboard are
+Run ``make pictures`` (six minutes on two free cores). A real server trains three times; the figures are those that
+it measured, but for the demo's curve, which is drawn from docs/results/demo_phantoms.json. Panel and dashboard are
 photographed. The bench renders no images, so the slices beside the panel are drawn from the voxels of its scene
 (`slice_drawing`). Slicer's segment editor is a stand-in on the bench and is left closed.
 """

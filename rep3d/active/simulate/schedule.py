@@ -7,7 +7,6 @@ done again, so that a simulation that was interrupted goes on where it was.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import platform
@@ -33,8 +32,8 @@ from rep3d.active.simulate.unit import (
     SCRATCH_SUFFIX,
     SimulationPlan,
     Unit,
+    plain_file,
     play_unit,
-    write_json,
 )
 from rep3d.active.strategies import STRATEGIES, check_strategy
 from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
@@ -84,7 +83,7 @@ def simulate(
     _check_same(runs / "settings.json", {**plan.identity(), "data": next(iter(cohorts.values())).name})
     _Schedule(plan, cohorts, units, runs, jobs, say).run()
     results = _collect(plan, cohorts, strategies, seeds, runs, jobs)
-    write_json(out / "results.json", results)
+    plain_file(out / "results.json", begins_anew=True).write(results, allow_nan=False)
     name = results["data"]
     write_curves(results["summary"], f"{name}: which case to annotate next ({plan.preset} network)", out / "curves.png")
     return results
@@ -109,13 +108,13 @@ def _cohort(data: Path | None, out: Path, plan: SimulationPlan, seed: int) -> Co
 
 def _check_same(path: Path, identity: dict[str, Any]) -> None:
     """Results of different settings must not end up in one curve."""
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+    file = plain_file(path, begins_anew=False)
+    if before := file.read():
         changed = sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
         if changed:
             told = ", ".join(f"{key} {before.get(key)!r} (now {identity.get(key)!r})" for key in changed)
             raise ConfigError(f"--out: {path.parent.parent} holds a simulation with {told}. Give another --out.")
-    write_json(path, identity)
+    file.write(identity)
 
 
 @dataclass
@@ -146,7 +145,7 @@ class _Schedule:
     def _done(self, unit: Unit) -> bool:
         if unit.name == FIRST_BATCH and not unit.model(self.folder).exists():
             return False
-        return unit.result(self.folder).exists()
+        return bool(unit.rounds(self.folder))
 
     def _ready(self, unit: Unit) -> bool:
         return unit.name in (FIRST_BATCH, REFERENCE) or self._done(Unit(unit.seed, FIRST_BATCH))
@@ -214,7 +213,7 @@ def _collect(
     jobs: int,
 ) -> dict[str, Any]:
     def rounds(seed: int, name: str) -> list[dict[str, Any]]:
-        return json.loads(Unit(seed, name).result(runs).read_text(encoding="utf-8"))["rounds"]
+        return Unit(seed, name).rounds(runs)
 
     played = {name: {seed: rounds(seed, name) for seed in seeds} for name in strategies}
     full = {seed: rounds(seed, REFERENCE)[0] for seed in seeds}

@@ -6,7 +6,6 @@ learned from the same first batch, and is measured on the same held-out cases: d
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import time
@@ -23,14 +22,14 @@ from rep3d.data.cases import Case
 from rep3d.data.cohort import Cohort
 from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
-from rep3d.files import write_text
 from rep3d.inference.predictor import Predictor
+from rep3d.json_file import JsonFile, json_object
 from rep3d.nn.config import PRESETS
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.training.train import TrainSettings, task_for_cases, train
 
-__all__ = ["FIRST_BATCH", "REFERENCE", "SCRATCH_SUFFIX", "SimulationPlan", "Unit", "play_unit", "write_json"]
+__all__ = ["FIRST_BATCH", "REFERENCE", "SCRATCH_SUFFIX", "SimulationPlan", "Unit", "play_unit", "plain_file"]
 
 FIRST_BATCH, REFERENCE = "first_batch", "reference"
 SCRATCH_SUFFIX = ".scratch"  # of folders that a unit works in and removes
@@ -95,6 +94,10 @@ class Unit:
         """Where its numbers are written."""
         return folder / f"seed{self.seed}_{self.name}.json"
 
+    def rounds(self, folder: Path) -> list[dict[str, Any]]:
+        """Its numbers; empty where it is not done, or is to be done again since the file is damaged."""
+        return plain_file(self.result(folder), begins_anew=True).read().get("rounds", [])
+
     def model(self, folder: Path) -> Path:
         """Where its model is kept, for the units that begin with it."""
         return folder / f"seed{self.seed}_{self.name}.pt"
@@ -119,14 +122,15 @@ def play_unit(plan: SimulationPlan, cohort: Cohort, unit: Unit, folder: Path, re
             rounds = player.reference()
         else:
             first = Unit(unit.seed, FIRST_BATCH)
-            done = json.loads(first.result(folder).read_text(encoding="utf-8"))["rounds"]
+            done = first.rounds(folder)
             rounds = done + player.strategy(done[0]["added"], load_checkpoint(first.model(folder)))
-    write_json(unit.result(folder), {"seed": unit.seed, "name": unit.name, "rounds": rounds})
+    result = {"seed": unit.seed, "name": unit.name, "rounds": rounds}
+    plain_file(unit.result(folder), begins_anew=True).write(result, allow_nan=False)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes plain JSON types, without NaN: after an interruption there is the whole file or none."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+def plain_file(path: Path, begins_anew: bool) -> JsonFile[dict[str, Any]]:
+    """A file of a simulation; see :class:`rep3d.json_file.JsonFile`."""
+    return JsonFile(path, json_object, f"what the simulation wrote into {path.name}", dict, begins_anew)
 
 
 class _Player:

@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
         write_image(studies / f"case_{number}.nii.gz", number)
     publish_small_model(studies)
     conf = {**CONF, "iterations": "3000", "preset": "tiny", "score_minutes": "0", "strategy": "first"}
-    with AppServer(studies, tmp_path_factory.mktemp("scratch"), conf, forked=False) as running:
+    with AppServer(studies, tmp_path_factory.mktemp("scratch"), conf) as running:
         yield running
 
 

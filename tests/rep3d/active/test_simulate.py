@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 from rep3d.active.simulate import unit as simulate_runs
 from rep3d.active.simulate.figures import write_curves
-from rep3d.active.simulate.schedule import SimulationPlan, simulate
+from rep3d.active.simulate.schedule import SimulationPlan, _check_same, simulate
 from rep3d.active.simulate.summary import interval, labels_to_reach, summarise
 from rep3d.active.simulate.unit import FIRST_BATCH, REFERENCE, Unit
 from rep3d.cli.main import app
 from rep3d.data.phantoms import generate_cohort
-from rep3d.errors import ConfigError, TaskError
+from rep3d.errors import ConfigError, DamagedFileError, TaskError
 from rep3d.nn import config
 from rep3d.nn.config import Rep3DConfig
 
@@ -229,3 +229,21 @@ def test_figure_of_one_seed_without_random(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").stat().st_size > 5000
     assert REFERENCE not in summary["strategies"]
     assert os.listdir(tmp_path) == ["curves.png"]
+
+
+def test_a_damaged_result_is_played_again_and_damaged_settings_are_named(tmp_path: Path) -> None:
+    unit = Unit(0, FIRST_BATCH)
+    assert unit.rounds(tmp_path) == []
+    unit.result(tmp_path).write_text('{"seed": 0, "rounds": [{"added": ["a"]}]}')
+    assert unit.rounds(tmp_path) == [{"added": ["a"]}]
+    unit.result(tmp_path).write_text('{"seed": 0, "rou')
+    assert unit.rounds(tmp_path) == []
+    (kept,) = tmp_path.glob("*.damaged-*")
+    assert kept.read_text() == '{"seed": 0, "rou'
+    settings = tmp_path / "settings.json"
+    _check_same(settings, {"pool": 3})
+    with pytest.raises(ConfigError, match="pool 3"):
+        _check_same(settings, {"pool": 4})
+    settings.write_text("{half")
+    with pytest.raises(DamagedFileError, match=r"settings\.json"):
+        _check_same(settings, {"pool": 3})

@@ -179,9 +179,9 @@ def test_seeds_and_indices_give_different_patients(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("count", "seed", "prefix", "words"),
     [
-        (0, 0, "p", "count=0"),
-        (-2, 0, "p", "count=-2"),
-        (1, -1, "p", "seed=-1"),
+        (0, 0, "p", "at least 1 case, got 0"),
+        (-2, 0, "p", "at least 1 case, got -2"),
+        (1, -1, "p", "0 or more, got -1"),
         (1, 0, "../p", "'../p'"),
         (1, 0, "", "''"),
     ],

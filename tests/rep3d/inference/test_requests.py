@@ -160,7 +160,7 @@ class _Counting:
 def test_boxes_without_a_voxel_of_the_image_are_refused(
     rule: Predictor, image: Path, tmp_path: Path, box: dict
 ) -> None:
-    with pytest.raises(ImageError, match="box: expected"):
+    with pytest.raises(ImageError, match="box: .*(reaches outside the image|no voxel of the image is in it)"):
         rule.segment(image, tmp_path / "part.nii.gz", box=Box.parse(box))
     assert not (tmp_path / "part.nii.gz").exists()
 

@@ -120,6 +120,7 @@ def test_values_of_another_models_labels_count_as_background_and_unknown_ones_ar
         train([case], TASK, SETTINGS, tmp_path / "other.pt", other_values=(1,))
 
 
+@pytest.mark.timed
 def test_the_time_budget_ends_a_run_annealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     step = training_loop._Loop._before_step

@@ -137,7 +137,7 @@ def test_cases_to_validate_on_are_chosen_the_same_way_each_time_and_never_from_t
     seen = [case.id for case in cases[:6]]
     assert not {case.id for case in choose_validation(cases, 4, seen)[1]} & set(seen)
     for count in (-1, 5, 10):
-        with pytest.raises(ConfigError, match=f"got {count}"):
+        with pytest.raises(ConfigError, match=f"Cannot hold out {count} cases"):
             choose_validation(cases, count, seen)
     with pytest.raises(ConfigError, match="from 0 to 9"):
         choose_validation(cases, 10)

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _LOCK_SECONDS = 60.0
 _NEW_SUFFIX = ".new"
+# What a record takes from its checkpoint as it is.
+_SAID = ("created", "parent", "head", "preset", "iterations", "loss", "minutes", "stopped")
 
 
 class VersionStore:
@@ -365,19 +367,13 @@ def _completed(record: VersionRecord, name: str, task: TaskConfig, info: Mapping
     cases = info.get("cases", [])
     if record.origin == "adopted":  # runs before its last one left no record here: none of their cases may validate
         cases = sorted({*cases, *info.get("trained_on", [])})
+    said: dict[str, Any] = {key: info.get(key) for key in _SAID}
     return dataclasses.replace(
         record,
         version=name,
-        created=info.get("created"),
-        parent=info.get("parent"),
         cases=[str(case) for case in cases],
         labels=dict(task.labels),
-        head=info.get("head"),
-        preset=info.get("preset"),
-        iterations=info.get("iterations"),
-        loss=info.get("loss"),
-        minutes=info.get("minutes"),
-        stopped=info.get("stopped"),
+        **said,
     )
 
 

@@ -7,6 +7,7 @@ list when it has changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -33,30 +34,23 @@ __all__ = ["Dashboard", "device_name"]
 _TOP = 5  # of the images that would teach the model most
 
 
+@dataclass(frozen=True)
 class Dashboard:
     """What the page shows of a server.
 
     Args:
-        setup: what the server works with.
-        served: the models, by name; the first is the default.
-        datastore: images and labels.
-        training: knows what the trainings do.
-        batch: knows what the batch inferences do.
+        _setup: what the server works with.
+        _served: the models, by name; the first is the default.
+        _datastore: images and labels.
+        _training: knows what the trainings do.
+        _batch: knows what the batch inferences do.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        served: Mapping[str, ServedModel],
-        datastore: Rep3DDatastore,
-        training: TrainingControl,
-        batch: BatchRunner,
-    ) -> None:
-        self._setup = setup
-        self._served = served
-        self._datastore = datastore
-        self._training = training
-        self._batch = batch
+    _setup: Setup
+    _served: Mapping[str, ServedModel]
+    _datastore: Rep3DDatastore
+    _training: TrainingControl
+    _batch: BatchRunner
 
     def status(self) -> dict[str, Any]:
         """The state of the server.
@@ -96,13 +90,8 @@ class Dashboard:
 
     def _shown(self, damage: Damage) -> dict[str, str | None]:
         folder = self._setup.folder
-        return {
-            "file": damage.file.relative_to(folder).as_posix(),
-            "kept": damage.kept.relative_to(folder).as_posix() if damage.kept else None,
-            "lost": damage.lost,
-            "reason": damage.reason,
-            "time": damage.time,
-        }
+        kept = damage.kept.relative_to(folder).as_posix() if damage.kept else None
+        return {**asdict(damage), "file": damage.file.relative_to(folder).as_posix(), "kept": kept}
 
     def _model(self, model: ServedModel, unlabelled: set[str]) -> dict[str, Any]:
         facts, error = {}, None

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
-from rep3d.files import link_whole, utc_now
+from rep3d.files import file_state, link_whole, utc_now
 from rep3d.json_file import JsonFile, json_object
 from rep3d.tasks.config import TaskConfig
 from rep3d.versions.record import VersionRecord, version_number
@@ -260,11 +260,9 @@ class VersionStore:
         return max(known, default=0) + 1
 
     def _published_facts(self) -> dict[str, Any] | None:
-        try:
-            state = self._published.stat()
-        except FileNotFoundError:
+        stamp = file_state(self._published)
+        if stamp is None:
             return None
-        stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
         if self._known is None or self._known[0] != stamp:
             facts = read_checkpoint_task(self._published)[1]
             self._known = stamp, {**facts, "version": str(facts.get("version", "unversioned"))}

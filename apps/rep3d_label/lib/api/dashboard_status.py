@@ -26,6 +26,7 @@ from lib.storage.registry import DATASTORE_FILE
 from lib.training.control import TrainingControl
 from rep3d import __version__
 from rep3d.errors import CheckpointError
+from rep3d.files import file_state
 from rep3d.inference.predictor import choose_device
 from rep3d.json_file import Damage, found_damage
 
@@ -133,14 +134,8 @@ def _version_files(root: Path) -> Iterable[Path]:
 
 def _stamp(paths: Iterable[Path]) -> str:
     """What changes when one of the files does, or one comes or goes."""
-    parts = []
-    for path in paths:
-        try:
-            state = path.stat()
-        except FileNotFoundError:
-            continue
-        parts.append(f"{path.parent.name}/{path.name}:{state.st_mtime_ns}:{state.st_size}")
-    return f"{hash(tuple(parts)) & 0xFFFFFFFFFFFF:x}"
+    states = tuple((path.parent.name, path.name, state) for path in paths if (state := file_state(path)))
+    return f"{hash(states) & 0xFFFFFFFFFFFF:x}"
 
 
 def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> dict[str, Any]:

@@ -19,16 +19,17 @@ VOXELS = {"Content-Type": "application/x-rep3d-voxels"}
 def packed(
     arrays: Mapping[str, np.ndarray], affine: Any = None, params: Mapping[str, Any] | None = None, **changes: Any
 ) -> bytes:
-    """A body with arrays (I, J, K); `changes` are made to what its line says of the first one."""
+    """A body with arrays (I, J, K); `changes` are made to its line, and to what that says of the first array."""
     parts = [array.astype(array.dtype.newbyteorder("<")).tobytes(order="F") for array in arrays.values()]
     told: list[dict[str, Any]] = [
         {"name": name, "dtype": array.dtype.newbyteorder("<").str, "bytes": len(part), "crc32": zlib.crc32(part)}
         for (name, array), part in zip(arrays.items(), parts, strict=True)
     ]
     told[0].update({key: value for key, value in changes.items() if key in told[0]})
-    matrix = np.eye(4) if affine is None else np.asarray(affine)
+    matrix: Any = np.eye(4) if affine is None else affine
+    matrix = matrix.tolist() if isinstance(matrix, np.ndarray) else matrix
     shape = next(iter(arrays.values())).shape
-    line = {"shape": shape, "affine": matrix.tolist(), "arrays": told, "params": dict(params or {})}
+    line = {"shape": shape, "affine": matrix, "arrays": told, "params": params or {}}
     line.update({key: value for key, value in changes.items() if key in line})
     return json.dumps(line).encode() + b"\n" + b"".join(parts)
 

@@ -62,6 +62,7 @@ class TrainPlan:
     weights: Mapping[str, float] | None = None
     state: Path | None = None
     other_values: tuple[int, ...] = ()
+    must_resume: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for an interrupted run to be resumed."""
@@ -314,6 +315,11 @@ class _Loop:
         if self.state is not None and self.worker.leads:
             self.state.remove_parts()
         if kept is None:
+            if self.plan.must_resume:
+                problem = self.state.problem if self.state is not None else "no folder of its state was given"
+                raise TrainingError(
+                    f"The interrupted training cannot go on: {problem}. Start a new one (resume: false)."
+                )
             return
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])

@@ -69,6 +69,9 @@ class RunState:
         folder: where they are; made if need be. Nothing else should be in it.
         identity: plain values that are the same if, and only if, the run is the same.
         seconds: least time between two snapshots; None for ten seconds.
+
+    Attributes:
+        problem: why :meth:`read` gave nothing, in words.
     """
 
     def __init__(self, folder: Path | str, identity: Mapping[str, Any], seconds: float | None = None) -> None:
@@ -79,6 +82,7 @@ class RunState:
         self._last = time.monotonic()
         self._cost = 0.0
         self._writer: threading.Thread | None = None
+        self.problem = "there is no snapshot of it"
 
     def read(self) -> dict[str, Any] | None:
         """What the interrupted run kept, or None where there is none, it is damaged, or it was another run."""
@@ -91,18 +95,22 @@ class RunState:
                 raise OSError(f"checksum of {damaged}")
             content = torch.load(self._path, map_location="cpu", weights_only=True)
         except Exception as error:  # bytes that are no pickle can make the unpickler raise anything at all
-            logger.warning("%s: damaged, so the training starts anew (%s)", self._path, type(error).__name__)
+            self._unusable(f"its snapshot is damaged ({type(error).__name__})")
             return None
         known = isinstance(content, dict) and content.get("format") == _FORMAT
         if not known or content.get("format_version") != _FORMAT_VERSION:
-            logger.warning("%s: of another format, so the training starts anew", self._path)
+            self._unusable("its snapshot is of another format")
             return None
         kept = content["identity"]
         changed = sorted(key for key in {*kept, *self._identity} if kept.get(key) != self._identity.get(key))
         if changed:
-            logger.warning("%s: of a training with other %s, so it starts anew", self._path, ", ".join(changed))
+            self._unusable(f"its snapshot is of a training with other {', '.join(changed)}")
             return None
         return content["content"]
+
+    def _unusable(self, problem: str) -> None:
+        self.problem = problem
+        logger.warning("%s: an interrupted training cannot go on: %s", self._path, problem)
 
     def due(self) -> bool:
         """Whether a snapshot should be taken now."""

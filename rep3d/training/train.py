@@ -99,6 +99,7 @@ def train(
     validation: Sequence[Case] = (),
     weights: Mapping[str, float] | None = None,
     state: Path | str | None = None,
+    must_resume: bool = False,
     other_values: Collection[int] = (),
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
@@ -125,6 +126,7 @@ def train(
         state: folder, of this run alone, for what is needed to resume it. If it holds an interrupted run with the same
             cases, settings and start, that one is continued and its time counts; else the run starts anew. It is
             removed when the run ended well or its loss was not finite; it stays after a stop.
+        must_resume: refuse to start anew where the interrupted run in ``state`` cannot be continued.
         other_values: voxel values that label files may have beside the task's (labels of another model, or retired
             ones); they count as background.
 
@@ -136,8 +138,8 @@ def train(
         ConfigError: if a case is in ``validation`` too, a weight is impossible, or a device is not there.
         LabelError, ImageError: if a case is not usable; the message names the file.
         CheckpointError: if ``start`` belongs to another task.
-        TrainingError: if the loss stops being finite, or a process on one of several GPUs dies; ``output`` is not
-            touched.
+        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, or there is nothing to
+            resume though it must be; ``output`` is not touched.
     """
     if not cases:
         raise NoCasesError("There is nothing to train on: no case has a label. Submit a label first.")
@@ -156,6 +158,7 @@ def train(
         weights=weights,
         state=Path(state) if state else None,
         other_values=tuple(other_values),
+        must_resume=must_resume,
     )
     try:
         if len(devices) > 1:

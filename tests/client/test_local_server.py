@@ -153,8 +153,8 @@ def test_children_of_one_that_dies_do_not_stay(place):
     [
         ("os._exit(3)", "exit code 3. It wrote nothing."),
         ("os.kill(os.getpid(), 9)", "ended by signal 9"),
-        ("print('/usr/bin/python: No module named monailabel'); sys.exit(1)", "not installed there"),
-        ("print('x (ModuleNotFoundError: No module named \\'monailabel\\')'); sys.exit(1)", "not installed there"),
+        ("print('/usr/bin/python: No module named monailabel'); sys.exit(1)", "is not installed in the environment"),
+        ("print('x (ModuleNotFoundError: No module named \\'monailabel\\')'); sys.exit(1)", "is not installed"),
         ("print('ERROR: [Errno 98] error while binding: address already in use'); sys.exit(1)", "Another program uses"),
         (
             "print('[t] [CRITICAL] (main:1) - Rep3D Label cannot start: It knows no label names. Say --conf'); "
@@ -175,11 +175,11 @@ def test_why_it_did_not_start(place, behaviour, words):
     ("settings", "words"),
     [
         ({"python": ""}, "Choose the Python"),
-        ({"python": "no-such-python-anywhere"}, "Expected a Python at 'no-such-python-anywhere'"),
-        ({"python": __file__}, "Expected a Python at"),
-        ({"python": "/"}, "Expected a Python at"),
-        ({"studies": "/no/such/folder"}, "Expected a folder of images, got '/no/such/folder'"),
-        ({"studies": ""}, "Expected a folder of images"),
+        ({"python": "no-such-python-anywhere"}, "There is no Python at 'no-such-python-anywhere'"),
+        ({"python": __file__}, "There is no Python at"),
+        ({"python": "/"}, "There is no Python at"),
+        ({"studies": "/no/such/folder"}, "There is no folder '/no/such/folder'"),
+        ({"studies": ""}, "There is no folder"),
         ({"app": "/etc"}, "has no main.py"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_python_that_cannot_be_started(place):
     assert server.state == FAILED and "cannot be started with" in server.message
     server = place.server(app="")
     server.start()
-    assert reached(server, FAILED) == FAILED and "that can be started" in server.message
+    assert reached(server, FAILED) == FAILED and "cannot be started" in server.message
 
 
 # ---- the app of an environment
@@ -210,12 +210,12 @@ def said(**answer):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ("print('no json')", "does not answer as one"),
-        ("print('[1]')", "does not answer as one"),
-        ("sys.exit(1)", "does not answer as one"),
+        ("print('no json')", "does not answer as a Python does"),
+        ("print('[1]')", "does not answer as a Python does"),
+        ("sys.exit(1)", "does not answer as a Python does"),
         (said(version=[3, 9], app="/"), "needs Python 3.10 to 3.14, but "),
         (said(version=[3, 15], app="/"), "is 3.15"),
-        (said(monailabel=False), "not installed there"),
+        (said(monailabel=False), "is not installed in the environment"),
         (said(distutils=False, app="/"), "pip install setuptools"),
         (said(error="ImportError: x"), "ImportError: x"),
         (said(app="/no/such"), "/no/such"),
@@ -393,7 +393,7 @@ def test_the_real_server(place):
     second = place.server(**settings)
     second.start()
     assert reached(second, RUNNING, FAILED, seconds=180) == FAILED
-    assert "no other server on the studies folder" in second.message
+    assert "Another server runs on the studies folder" in second.message
     family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     server.stop()
     assert reached(server, STOPPED, FAILED) == STOPPED, server.message

@@ -163,7 +163,7 @@ def test_a_connection_that_is_not_set_up_in_time():
                 one.setblocking(False)
                 one.connect_ex(address)
             client = Rep3DClient(f"127.0.0.1:{address[1]}", timeouts=Timeouts(connect=0.3, read=5))
-            with pytest.raises(ServerUnreachable, match="in time"):
+            with pytest.raises(ServerUnreachable, match="Nothing answers at"):
                 client.info()
         finally:
             for one in waiting:
@@ -172,7 +172,7 @@ def test_a_connection_that_is_not_set_up_in_time():
 
 def test_a_server_that_accepts_and_says_nothing(server, connect):
     server.on("GET", "/info/", {}, delay=0.6)
-    with pytest.raises(ServerTimeout, match="GET /info/.*0.2 s"):
+    with pytest.raises(ServerTimeout, match="0.2 s.*GET /info/"):
         connect(timeouts={"read": 0.2}).info()
     assert len(server.received) == 1
 

@@ -324,7 +324,7 @@ STATES: dict[str, tuple[Callable[[], View], tuple[str, ...]]] = {  # name -> vie
             ("unreachable", f"Nothing answers at {URL}. Is the server running, and is the address right?"),
             ("untrusted", "The server cannot prove who it is. Give its certificate, or allow it."),
             ("wrong_app", "Another program answers at this address. Expected Rep3D Label, got 'DeepEdit'."),
-            ("wrong_address", "Expected an address such as http://localhost:8000, got 'segment:port'."),
+            ("wrong_address", "This cannot be the address of a server: the port is missing."),
             ("failed", "The server answered with an error (500). Its log says more."),
         )
     },

@@ -205,7 +205,7 @@ class Drafts:
             part.unlink(missing_ok=True)
 
     def _gone(self, key: str) -> LocalProblem:
-        return LocalProblem(f"Expected the draft '{key}' in '{self.folder}', but it is gone. Refresh the list.")
+        return LocalProblem(f"The unsent work '{key}' is not in '{self.folder}' any more. Refresh the list.")
 
     def _problem(self, error: OSError) -> LocalProblem:
         return LocalProblem(

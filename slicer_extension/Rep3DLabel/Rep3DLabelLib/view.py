@@ -299,7 +299,7 @@ class Options:
         views: Test-time views to average, 1 (none) to 8.
         device: Device that the server trains on, "" for its own choice.
         into: Where a segmentation goes: "undo" (into the present one, behind an undo point) or "new".
-        user: Name under which samples are lent and labels are kept, "" for the login name.
+        user: Name under which samples are reserved and labels are kept, "" for the login name.
     """
 
     auto_run: bool = False

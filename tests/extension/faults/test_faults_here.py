@@ -308,7 +308,7 @@ def test_a_node_is_deleted_by_hand(
         person.told("was removed from the scene", "kept as unsent work", level="warning")
         assert person.view.sample is None and not person.view.edited
     if button == "autoSegmentButton":
-        person.told(*(("Expected the image", "open it again") if what == "volume" else ("was not used",)), level=None)
+        person.told(*(("The image of", "open it again") if what == "volume" else ("was not used",)), level=None)
     if button != "submitButton":
         person.on_disk(mine)
     else:

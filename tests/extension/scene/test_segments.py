@@ -375,7 +375,7 @@ def test_a_stored_label_is_loaded_into_an_empty_segmentation_only(scene, node, e
     scene.load_label(node, a_label(tmp_path), ENTRIES)
     assert editor.calls == 0
     np.testing.assert_array_equal(voxels_of(node, "rep3d_7"), label_map() == 7)
-    with pytest.raises(LocalProblem, match="Expected an empty segmentation"):
+    with pytest.raises(LocalProblem, match="is not empty any more"):
         scene.load_label(node, a_label(tmp_path, label_map(5)), ENTRIES)
     np.testing.assert_array_equal(voxels_of(node, "rep3d_7"), label_map() == 7)
 

@@ -259,7 +259,7 @@ def test_work_on_another_image_is_not_restored(scene, bench, tmp_path):
     data = scene.snapshot(node)
     other = samples.load(scene, samples.volume_file(tmp_path, np.zeros((5, 6, 7)), np.eye(4)), "b", "b")
     before = samples.counts(bench.scene)
-    with pytest.raises(LocalProblem, match="another place"):
+    with pytest.raises(LocalProblem, match="lies elsewhere"):
         scene.restore(other, data, ENTRIES, "again")
     assert samples.counts(bench.scene) == before
 

@@ -252,7 +252,7 @@ def test_a_label_for_a_segmentation_whose_image_is_gone(bench, scene, volume, tm
     node = scene.segmentation_for(volume, ENTRIES)
     bench.scene.RemoveNode(volume)
     label = loaded_label(tmp_path, np.ones((5, 6, 7), np.uint8), VALUES, samples.oblique())
-    with pytest.raises(LocalProblem, match="Expected the image of .* it was removed"):
+    with pytest.raises(LocalProblem, match="The image of .* was removed"):
         scene.apply_label(node, label, ENTRIES)
     scene.remove_sample()
 

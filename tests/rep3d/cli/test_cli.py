@@ -64,7 +64,7 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
     assert "Validation Dice on 1 cases that it was not trained on; they chose the weights (step 1)" in trained.stdout
     assert not (tmp_path / "run").exists()
     refused = _rep3d(*common, 2, "--start", model)
-    assert refused.returncode == 1 and "expected from 0 to 1 cases" in refused.stderr
+    assert refused.returncode == 1 and "Cannot hold out 2 cases: expected from 0 to 1." in refused.stderr
 
 
 @pytest.mark.parametrize(

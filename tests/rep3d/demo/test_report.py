@@ -246,13 +246,13 @@ def test_a_prediction_without_any_organ_can_be_drawn(tmp_path: Path) -> None:
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     picture = make_picture(tmp_path, "h1")
     other = save(tmp_path / "other.nii.gz", np.zeros((20, 20, 19), dtype=np.uint8))
-    with pytest.raises(ImageError, match=r"\(20, 20, 20\).*\(20, 20, 19\)"):
+    with pytest.raises(ImageError, match=r"\(20, 20, 19\).*\(20, 20, 20\)"):
         slice_pngs(picture.image, picture.label, other, LABELS)
     moved = save(tmp_path / "moved.nii.gz", np.zeros((20, 20, 20), dtype=np.uint8), np.diag([1.0, 1.0, 1.5, 1.0]))
     with pytest.raises(ImageError, match="affine"):
         slice_pngs(picture.image, picture.label, moved, LABELS)
     flat = save(tmp_path / "flat.nii.gz", np.zeros((20, 20), dtype=np.uint8))
-    with pytest.raises(ImageError, match="3D"):
+    with pytest.raises(ImageError, match="three-dimensional"):
         slice_pngs(flat, picture.label, picture.prediction, LABELS)
     noise = tmp_path / "noise.nii.gz"
     noise.write_bytes(b"no image")

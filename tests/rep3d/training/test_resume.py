@@ -157,7 +157,7 @@ def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureF
     for words, changed in changes.items():
         caplog.clear()
         assert _kept(changed) is None
-        assert f"of a training with other {words}, so it starts anew" in caplog.text
+        assert f"cannot go on: its snapshot is of a training with other {words}" in caplog.text
     os.utime(cases[0].label, ns=(1, 1))  # submitted again
     caplog.clear()
     assert _kept(plan) is None and "other cases" in caplog.text
@@ -191,7 +191,32 @@ def test_a_damaged_snapshot_is_ignored(tmp_path: Path, damage: str, caplog: pyte
         file.write_bytes(content[:middle] + bytes([content[middle] ^ 0x55]) + content[middle + 1 :])
     else:
         file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "noise": os.urandom(1000)}[damage])
-    assert RunState(tmp_path, {"a": 1}).read() is None and "starts anew" in caplog.text
+    assert RunState(tmp_path, {"a": 1}).read() is None and "cannot go on: its snapshot is" in caplog.text
+
+
+@pytest.mark.parametrize("why", ["other settings", "damaged", "no snapshot"])
+def test_a_run_that_must_be_resumed_says_why_it_cannot_be_and_is_kept(tmp_path: Path, why: str) -> None:
+    cases, others = _interrupted(tmp_path, 2)
+    settings = replace(SETTINGS, iterations=3) if why == "other settings" else SETTINGS
+    file = tmp_path / "run" / "run.pt"
+    if why == "damaged":
+        file.write_bytes(b"PK half a snapshot")
+    elif why == "no snapshot":
+        file.unlink()
+    before = file.read_bytes() if file.exists() else None
+    output = tmp_path / "model.pt"
+    with pytest.raises(TrainingError, match=rf"cannot go on: .*{why}.* \(resume: false\)"):
+        train(
+            cases,
+            TASK,
+            settings,
+            output,
+            small_checkpoint(),
+            validation=others,
+            state=tmp_path / "run",
+            must_resume=True,
+        )
+    assert (file.read_bytes() if file.exists() else None) == before and not output.exists()
 
 
 def test_a_run_beside_a_damaged_snapshot_ends_well_and_leaves_nothing(tmp_path: Path) -> None:

@@ -291,6 +291,7 @@ class TrainRun:
             validation=validation,
             weights=case_weights(record, split, found),
             state=self._folder / "state",
+            must_resume=self._request.resume is True,
             other_values=self._setup.other_values,
         )
         logger.info("trained %s on %d cases", run["id"], len(training))

@@ -65,20 +65,17 @@ def error_of_exception(
 
     reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), str(error))
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return InvalidAddress(f"Expected the address of a server, got '{url}': {error}. Correct it.")
+        return InvalidAddress(f"'{url}' cannot be the address of a server: {error}. Correct it.")
     if has(ssl.SSLError, requests.exceptions.SSLError):
         reason = next((str(cause) for cause in causes if isinstance(cause, ssl.SSLError)), reason)
         return TlsError(
-            f"Expected a trusted encrypted connection to {url}, got: {reason}. If the server speaks no https, use "
+            f"The encrypted connection to {url} cannot be trusted: {reason}. If the server speaks no https, use "
             "http:// in the address; if it has a certificate of its own, give that file as the certificates to trust."
         )
     if isinstance(error, requests.exceptions.ProxyError):
         return ServerUnreachable(f"The proxy between here and {url} does not work: {reason}. Check the proxy settings.")
     if isinstance(error, requests.ConnectTimeout):
-        return ServerUnreachable(
-            f"Expected a connection to {url}, but nothing answered in time. Check the address, the network and the "
-            "firewall."
-        )
+        return ServerUnreachable(f"Nothing answers at {url}. Check the address, the network and the firewall.")
     if has(socket.gaierror):
         return ServerUnreachable(f"The host name in {url} is not known here. Check its spelling and the network.")
     if has(ConnectionRefusedError):
@@ -89,22 +86,22 @@ def error_of_exception(
         has(TimeoutError, socket.timeout, requests.Timeout) or "ReadTimeoutError" in names
     ):
         return ServerTimeout(
-            f"Expected an answer to {what} from {url}, but none came in {wait:g} s. The server is busy, or the work "
+            f"No answer came from {url} in {wait:g} s ({what}). The server is busy, or the work "
             "takes longer than that: look at the server before you try again."
         )
     if in_body:
         return BadAnswer(cut_message(what, str(error)))
     if has(ConnectionError):
         return ConnectionCut(
-            f"Expected an answer to {what} from {url}, but the connection was closed before it came. The server may "
+            f"The connection to {url} was closed before an answer came ({what}). The server may "
             "have been stopped, or the port expects https://. Check at the server whether the request was carried out."
         )
     if has(http.client.HTTPException):
         return BadAnswer(
-            f"Expected an answer in HTTP from {url}, got something else ({error}). Another program uses this port, or "
+            f"{url} answers with something else than HTTP ({error}). Another program uses this port, or "
             "it expects https://: check the address."
         )
-    return ServerUnreachable(f"Expected a connection to {url}, got: {reason}. Check the address and the network.")
+    return ServerUnreachable(f"There is no connection to {url}: {reason}. Check the address and the network.")
 
 
 def error_of_status(response: requests.Response, url: str, what: str, content: bytes) -> ClientError:
@@ -120,7 +117,7 @@ def error_of_status(response: requests.Response, url: str, what: str, content: b
     if status < 400:
         target = response.headers.get("Location", "nowhere")
         return BadAnswer(
-            f"Expected an answer to {what} from {url}, but it redirects to {target}. Enter the address that it "
+            f"{url} redirects to {target} instead of answering ({what}). Enter the address that it "
             "redirects to (often https:// instead of http://), or log in where it leads."
         )
     detail = _detail(content, response)
@@ -142,7 +139,7 @@ def error_of_status(response: requests.Response, url: str, what: str, content: b
 
 def cut_message(what: str, reason: str) -> str:
     """Return the message about an answer that ended early."""
-    return f"Expected a complete answer to {what}, but it was cut: {reason}. Check the network and try again."
+    return f"The answer was cut ({what}): {reason}. Check the network and try again."
 
 
 def describe_body(content: bytes, response: requests.Response) -> str:

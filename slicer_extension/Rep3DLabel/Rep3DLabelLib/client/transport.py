@@ -108,11 +108,11 @@ class Transport:
             session.trust_env = not here
         key = (api_key or "").strip()
         if key and not re.fullmatch(r"[\x21-\x7e]+", key):
-            raise LocalProblem("Expected an API key of plain letters, digits and signs. Copy the key again.")
-        if isinstance(verify, str) and not Path(verify).exists():
             raise LocalProblem(
-                f"Expected certificates to trust in '{verify}', but there is no such file. Correct the path."
+                "This cannot be an API key: keys have plain letters, digits and signs only. Copy the key again."
             )
+        if isinstance(verify, str) and not Path(verify).exists():
+            raise LocalProblem(f"There is no file '{verify}' with certificates to trust. Correct the path.")
         self._auth = _Bearer(key) if key else None
         self._session = session
         self._verify = verify

@@ -105,7 +105,7 @@ class AppSearch:
         try:
             self._child = Child([str(python), "-c", _QUESTION], environment, folder, None)
         except OSError as error:
-            self.message = f"Expected a Python at '{python}' that can be started, got: {error.strerror or error}."
+            self.message = f"The Python at '{python}' cannot be started: {error.strerror or error}."
 
     def poll(self) -> bool:
         """Return whether the answer is there; never waits."""
@@ -136,7 +136,7 @@ class AppSearch:
             answer = {}
         version = answer.get("version") if isinstance(answer, dict) else None
         if not isinstance(version, list):
-            self.message = f"Expected a Python at '{self._python}', but it does not answer as one. Choose another file."
+            self.message = f"'{self._python}' does not answer as a Python does. Choose another file."
         elif not (3, _OLDEST) <= tuple(version) <= (3, _NEWEST):
             self.message = (
                 f"The server needs Python 3.{_OLDEST} to 3.{_NEWEST}, but '{self._python}' is {version[0]}."
@@ -144,7 +144,7 @@ class AppSearch:
             )
         elif not answer.get("monailabel"):
             self.message = (
-                f"Expected MONAI Label in the environment of '{self._python}', but it is not installed there. Choose "
+                f"MONAI Label is not installed in the environment of '{self._python}'. Choose "
                 "the Python of the environment in which Rep3D Label was installed."
             )
         elif not answer.get("distutils"):
@@ -155,7 +155,7 @@ class AppSearch:
         elif not answer.get("app") or not Path(answer["app"]).is_dir():
             said = answer.get("error") or f"no folder {answer.get('app')}"
             self.message = (
-                f"Expected Rep3D Label's app with '{self._python}', found none ({said}). Choose the Python of the "
+                f"Rep3D Label's app was not found with '{self._python}' ({said}). Choose the Python of the "
                 "environment in which it was installed, or name the folder of the app (apps/rep3d_label)."
             )
         else:

@@ -106,12 +106,12 @@ class LocalServer:
         if not self._python.strip():
             return self._fail("Choose the Python of the environment in which Rep3D Label is installed.")
         if python is None:
-            return self._fail(f"Expected a Python at '{self._python}', found none. Choose its file or its environment.")
+            return self._fail(f"There is no Python at '{self._python}'. Choose its file or its environment.")
         if not str(self._studies).strip(". ") or not self._studies.is_dir():
-            return self._fail(f"Expected a folder of images, got '{self._studies}'. Choose a folder that exists.")
+            return self._fail(f"There is no folder '{self._studies}'. Choose the folder with your images.")
         if self._app is not None and not (self._app / "main.py").is_file():
             return self._fail(
-                f"Expected the folder of Rep3D Label's app, but '{self._app}' has no main.py. Choose apps/rep3d_label, "
+                f"'{self._app}' is not the folder of Rep3D Label's app: it has no main.py. Choose apps/rep3d_label, "
                 "or leave the field empty."
             )
         try:
@@ -218,7 +218,7 @@ class LocalServer:
                 return f"The server cannot start: {refusal.group(1)}"
             if _NOT_INSTALLED.search(line):
                 return (
-                    f"Expected MONAI Label in the environment of '{self._python}', but it is not installed there. "
+                    f"MONAI Label is not installed in the environment of '{self._python}'. "
                     "Choose the Python of the environment in which Rep3D Label was installed."
                 )
             if _PORT_TAKEN.search(line):

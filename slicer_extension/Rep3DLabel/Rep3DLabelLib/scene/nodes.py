@@ -77,11 +77,9 @@ class SampleNodes:
                 if hasattr(node, "GetClassName")
                 else type(node).__name__
             )
-            raise LocalProblem(f"Expected {what}, but got {got}. Choose one in the scene.")
+            raise LocalProblem(f"This is {got}, not {what}. Choose one in the scene.")
         if not self.is_here(node):
-            raise LocalProblem(
-                f"Expected {what} in the scene, but '{node.GetName()}' was removed from it. Open the sample again."
-            )
+            raise LocalProblem(f"'{node.GetName()}' was removed from the scene. Open the sample again.")
 
     def remove(self, *keep: Any) -> None:
         """Take the sample's nodes out of the scene, with the display and storage nodes that only they use.

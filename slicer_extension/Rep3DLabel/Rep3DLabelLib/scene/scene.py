@@ -210,10 +210,7 @@ class Scene:
         """
         entries, _, grid = self._prepare(node, label, entries)
         if has_label_voxels(node.GetSegmentation(), label.file, entries) or not is_on_grid(node, grid):
-            raise LocalProblem(
-                f"Expected an empty segmentation, but '{node.GetName()}' has voxels. Nothing was changed; open the "
-                "case again."
-            )
+            raise LocalProblem(f"'{node.GetName()}' is not empty any more. Nothing was changed; open the case again.")
         self._write(node, label, entries)
 
     def snapshot(self, node: Any) -> SegmentationData:
@@ -356,7 +353,7 @@ class Scene:
         volume = self._volume_of(node)
         if volume is None:
             raise LocalProblem(
-                f"Expected the image of '{node.GetName()}' in the scene, but it was removed. Nothing was changed; "
+                f"The image of '{node.GetName()}' was removed from the scene. Nothing was changed; "
                 "submit or leave this case, and open it again."
             )
         self._require_volume(volume)

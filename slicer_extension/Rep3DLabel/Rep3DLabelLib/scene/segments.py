@@ -131,10 +131,10 @@ class LabelLoad:
             return
         whole = [bound for size in label.shape for bound in (0, size - 1)]
         if any(extent[axis] < whole[axis] or extent[axis + 1] > whole[axis + 1] for axis in (0, 2, 4)):
-            raise BadAnswer(f"Expected a segmentation within the image, {whole}, but it covers {extent}.")
+            raise BadAnswer(f"The segmentation covers {extent}, more than the image, {whole}.")
         voxels = open_voxels(label.voxels, [extent[axis + 1] - extent[axis] + 1 for axis in (0, 2, 4)])
         if voxels.dtype.kind not in "biu":
-            raise BadAnswer(f"Expected a label map of whole numbers in '{label.voxels}', but got {voxels.dtype}.")
+            raise BadAnswer(f"The label map in '{label.voxels}' has voxels of type {voxels.dtype}, not whole numbers.")
         top = max(label.values.values(), default=0)
         dtype = np.uint8 if top <= 255 else np.int16 if top <= 32767 else np.uint16
         self._load = ImageLoad(slicer, voxels, extent, dtype)

@@ -56,7 +56,7 @@ def grid_of(slicer: Any, node: Any, volume: Any) -> Grid:
     text = node.GetSegmentation().GetConversionParameter(converter.GetReferenceImageGeometryParameterName())
     image = slicer.vtkOrientedImageData()
     if not text or not converter.DeserializeImageGeometry(text, image, False):
-        raise LocalProblem(f"Expected the image of '{node.GetName()}' in the scene, but it was removed. Open it again.")
+        raise LocalProblem(f"The image of '{node.GetName()}' was removed from the scene. Open it again.")
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     return _grid(extent_of(image), matrix_of(matrix), node.GetParentTransformNode())
@@ -144,8 +144,8 @@ def restore(slicer: Any, node: Any, data: SegmentationData, grid: Grid, images: 
     same = tuple(data.shape) == grid.shape and whole_offset(data.ijk_to_ras, grid.matrix, whole) == (0, 0, 0)
     if not same:
         raise LocalProblem(
-            f"Expected work on this image, {grid.shape} voxels, but it was drawn on one of {tuple(data.shape)} voxels "
-            "at another place. Open the image that it belongs to; the work stays on disk."
+            f"This work was drawn on another image, of {tuple(data.shape)} voxels; this one has {grid.shape} or lies "
+            "elsewhere. Open the image that it belongs to; the work stays on disk."
         )
     if images is None:
         load = LayersLoad(slicer, data)
@@ -173,7 +173,7 @@ def _with_voxels(slicer: Any, node: Any) -> Any:
     copy.DeepCopy(segmentation)
     if not copy.CreateRepresentation(BINARY):
         raise LocalProblem(
-            f"Expected segments with voxels in '{node.GetName()}', but Slicer cannot convert them from "
+            f"The segments in '{node.GetName()}' have no voxels, and Slicer cannot make any from "
             f"'{source_representation(segmentation)}'. Make 'Binary labelmap' the source in the module Segmentations."
         )
     return copy

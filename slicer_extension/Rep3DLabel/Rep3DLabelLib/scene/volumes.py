@@ -43,11 +43,11 @@ def open_voxels(path: str, shape: Any) -> np.ndarray:
     except OSError as error:
         raise LocalProblem(f"Cannot read '{path}': {error.strerror or error}. Load the sample again.") from error
     except ValueError as error:
-        raise BadAnswer(f"Expected voxels in '{path}', but it is damaged ({error}). Load the sample again.") from error
+        raise BadAnswer(f"The voxels in '{path}' are damaged ({error}). Load the sample again.") from error
     wanted = tuple(int(size) for size in reversed(tuple(shape)))
     if voxels.shape != wanted or voxels.dtype.kind not in "biuf":
         raise BadAnswer(
-            f"Expected numbers of shape {wanted} (K, J, I) in '{path}', but got {voxels.dtype} of shape {voxels.shape}."
+            f"The voxels in '{path}' are {voxels.dtype} of shape {voxels.shape}, not numbers of shape {wanted}."
         )
     return voxels
 
@@ -178,25 +178,25 @@ def check_uploadable(scene: Any, node: Any) -> None:
     """
     name = f"'{node.GetName()}'"
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise LocalProblem(f"Expected an image, but {name} is a label map. Choose the image that it belongs to.")
+        raise LocalProblem(f"{name} is a label map. Choose the image that it belongs to.")
     if is_empty(node.GetImageData()):
-        raise LocalProblem(f"Expected an image with voxels, but {name} has none. Load it again.")
+        raise LocalProblem(f"{name} has no voxels. Load it again.")
     components = node.GetImageData().GetNumberOfScalarComponents()
     if components != 1 or node.IsA("vtkMRMLTensorVolumeNode"):
         raise LocalProblem(
-            f"Expected one value per voxel, but {name} has {components} (a colour or vector image). "
+            f"{name} has {components} values per voxel (a colour or vector image), not one. "
             "Convert it with the module 'Vector to Scalar Volume' first."
         )
     if node.GetParentTransformNode() is not None:
         raise LocalProblem(
-            f"Expected {name} where its voxels say, but the transform '{node.GetParentTransformNode().GetName()}' "
-            "moves it. Harden the transform (Data module, right click), or take the volume out of it."
+            f"The transform '{node.GetParentTransformNode().GetName()}' moves {name} from where its voxels are. "
+            " Harden the transform (Data module, right click), or take the volume out of it."
         )
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
         browser = scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode")
         if browser.IsProxyNode(node.GetID()):
             raise LocalProblem(
-                f"Expected a single image, but {name} shows one frame of the sequence '{browser.GetName()}'. "
+                f"{name} shows one frame of the sequence '{browser.GetName()}'. "
                 "Clone the frame (Data module, right click) and choose the clone."
             )
 

@@ -201,7 +201,7 @@ class Connecting:
 
 
 def _user(options: Options) -> str:
-    """Return the name under which samples are lent and labels are kept: the user's own choice, else the login name."""
+    """Return the name under which samples are reserved and labels kept: the user's own choice, else the login name."""
     if options.user.strip():
         return options.user.strip()
     try:

@@ -10,25 +10,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import nibabel as nib
 import numpy as np
-import psutil
 import requests
 import torch
+from measuring import machine, write_result
 
 from rep3d.checkpoint import save_checkpoint
 from rep3d.demo.checkout import APP, import_client_path
-from rep3d.demo.server import ServerProcess, free_port
+from rep3d.demo.server import ServerProcess
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig
@@ -54,25 +52,18 @@ def _studies(folder: Path) -> Path:
     return folder
 
 
-def _seconds_to_first_answer(app: Path, studies: Path, log: Path, conf: list[str]) -> float:
-    port = free_port()
-    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *conf]
+def _seconds_to_first_answer(app: Path, studies: Path, log: Path, conf: dict[str, str]) -> float:
     started = time.perf_counter()
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            while True:
-                if process.poll() is not None:
-                    raise SystemExit(f"the server ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-                try:
-                    requests.get(f"http://127.0.0.1:{port}/info/", timeout=60).raise_for_status()
-                    return time.perf_counter() - started
-                except requests.ConnectionError:
-                    time.sleep(0.05)
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+    with ServerProcess(studies, log, conf=conf, app=app) as server:
+
+        def answers() -> bool:
+            with suppress(requests.ConnectionError):
+                requests.get(f"{server.url}/info/", timeout=60).raise_for_status()
+                return True
+            return False
+
+        server.wait_until(answers, pause=0.05)
+        return time.perf_counter() - started
 
 
 def _start_times(folder: Path, runs: int) -> dict[str, list[float]]:
@@ -81,10 +72,8 @@ def _start_times(folder: Path, runs: int) -> dict[str, list[float]]:
     (empty / "main.py").write_text(_EMPTY_APP)
     times: dict[str, list[float]] = {"bare": [], "rep3d_label": []}
     for run in range(runs + 1):  # the first of each warms the disk's cache and is not counted
-        bare = _seconds_to_first_answer(empty, _studies(folder / f"bare_{run}"), folder / "bare.log", [])
-        ours = _seconds_to_first_answer(
-            APP, _studies(folder / f"ours_{run}"), folder / "ours.log", ["--conf", "labels", "a,b"]
-        )
+        bare = _seconds_to_first_answer(empty, _studies(folder / f"bare_{run}"), folder / "bare.log", {})
+        ours = _seconds_to_first_answer(APP, _studies(folder / f"ours_{run}"), folder / "ours.log", {"labels": "a,b"})
         if run:
             times["bare"].append(bare)
             times["rep3d_label"].append(ours)
@@ -118,18 +107,15 @@ def main() -> None:
     medians = {key: statistics.median(values) for key, values in starts.items()}
     result = {
         "command": f"python benchmarks/server.py --runs {arguments.runs}",
-        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}, "
-        f"PyTorch {torch.__version__}",
+        "machine": machine(torch.device("cpu")),
         "start_to_first_answer_seconds": {k: [round(v, 2) for v in values] for k, values in starts.items()},
         "start_ratio_of_medians": round(medians["rep3d_label"] / medians["bare"], 3),
         "segment_36x50x35_over_http_warm_seconds": [round(v, 3) for v in infers],
         "segment_median_seconds": round(statistics.median(infers), 3),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
+    print(json.dumps(result, indent=1))
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+        write_result(arguments.output, result)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ __all__ = ["Ours", "Radiology", "System"]
 _NEVER = 1_000_000  # iterations or epochs that no budget of minutes allows
 
 
-class System:
+class _System:
     """An app with its studies folder.
 
     Args:
@@ -46,15 +46,24 @@ class System:
         number = len(list(self.folder.glob("server_*.log")))
         return self.folder / f"server_{number}.log"
 
+
+class Ours(_System):
+    """Rep3D Label."""
+
+    network_time = "network"
+
     @property
     def has_published(self) -> bool:
         """Whether it has a trained model. Without one the radiology app answers requests with random weights."""
-        raise NotImplementedError
+        return any((self.studies / "rep3d").rglob("published.pt"))
 
     @contextmanager
     def served(self) -> Iterator[LabelServer]:
         """Its server, running."""
-        raise NotImplementedError
+        # The other app scores no unlabelled images in the background either.
+        conf = {"labels": ",".join(self.labels), "preset": "tiny", "score_minutes": "0"}
+        with running_server(self.studies, self.log, conf) as server:
+            yield server
 
     def train(self, server: LabelServer, minutes: float, seconds: float | None, seed: int) -> Trained:
         """Trains on all labels submitted.
@@ -65,45 +74,20 @@ class System:
             seconds: what the other system took, from the request to the published model, if it was measured.
             seed: of the training, where the app takes one.
         """
-        raise NotImplementedError
-
-    def use_random_weights(self, spacing: tuple[float, float, float], roi_size: tuple[int, int, int]) -> None:
-        """Makes the app answer requests before any training."""
-        raise NotImplementedError
-
-
-class Ours(System):
-    """Rep3D Label."""
-
-    network_time = "network"
-
-    @property
-    def has_published(self) -> bool:
-        return any((self.studies / "rep3d").rglob("published.pt"))
-
-    @contextmanager
-    def served(self) -> Iterator[LabelServer]:
-        # The other app scores no unlabelled images in the background either.
-        conf = {"labels": ",".join(self.labels), "preset": "tiny", "score_minutes": "0"}
-        with running_server(self.studies, self.log, conf) as server:
-            yield server
-
-    def train(self, server: LabelServer, minutes: float, seconds: float | None, seed: int) -> Trained:
         return server.train({"max_minutes": minutes, "iterations": _NEVER, "seed": seed})
 
     def use_random_weights(self, spacing: tuple[float, float, float], roi_size: tuple[int, int, int]) -> None:
+        """Makes the app answer requests before any training."""
         task = TaskConfig("rep3d", self.labels, spacing=spacing, roi_size=roi_size)
         network = Rep3D(preset_config("tiny", 1, len(self.labels) + 1))
         save_checkpoint(self.studies / "rep3d" / "published.pt", network, task, {"version": "v1"})
 
 
-class Radiology(System):
+class Radiology(_System):
     """MONAI Label's radiology app with its ``segmentation`` model (SegResNet).
 
     Args:
-        name: see :class:`System`.
-        folder: see :class:`System`.
-        labels: see :class:`System`.
+        name, folder, labels: as of :class:`Ours`.
         python: interpreter of its environment.
         source: the app's folder, or None for the installed one.
         changes: what to change in its files.
@@ -149,3 +133,6 @@ class Radiology(System):
 
     def use_random_weights(self, spacing: tuple[float, float, float], roi_size: tuple[int, int, int]) -> None:
         """Without a checkpoint the app uses the network as initialised."""
+
+
+System = Ours | Radiology

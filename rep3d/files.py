@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "link_whole", "utc_now", "whole_file", "write_text"]
+__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "file_state", "link_whole", "utc_now", "whole_file", "write_text"]
 
 PART_SUFFIX = ".part"
 
@@ -21,6 +21,15 @@ PART_SUFFIX = ".part"
 def utc_now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does (time of change in nanoseconds, size in bytes, inode); None where there is none."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def _part_of(path: Path) -> Path:

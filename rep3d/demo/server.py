@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -70,17 +70,8 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ServerProcess:
-        command = [
-            str(self.python),
-            "-m",
-            "monailabel.main",
-            "start_server",
-            "--app",
-            str(self.app),
-            "--studies",
-            str(self.studies),
-        ]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        command = [str(self.python), "-m", "monailabel.main", "start_server", "--app", str(self.app)]
+        command += ["--studies", str(self.studies), "--host", "127.0.0.1", "--port", str(self.port)]
         for key, value in self.conf.items():
             command += ["--conf", key, value]
         # Idle OpenMP threads must sleep, not spin: server, training and client share the cores.
@@ -97,12 +88,13 @@ class ServerProcess:
             )
         return self
 
-    def wait_until(self, ready: Callable[[], bool], timeout: float = 180.0) -> None:
+    def wait_until(self, ready: Callable[[], bool], timeout: float = 180.0, pause: float = 0.25) -> None:
         """Waits until the server answers.
 
         Args:
             ready: asks the server once.
             timeout: seconds.
+            pause: seconds between two questions.
 
         Raises:
             ServerError: with the end of the log, if the server ended or the time is over.
@@ -112,7 +104,7 @@ class ServerProcess:
             self.check()
             if ready():
                 return
-            time.sleep(0.25)
+            time.sleep(pause)
         raise ServerError(
             f"The server did not answer at {self.url} within {timeout:g} s. Its log: {self.log}\n{self._log_end()}"
         )
@@ -150,7 +142,8 @@ class ServerProcess:
         except psutil.NoSuchProcess:
             family = []
         for member in family:
-            _signal(member, signal.SIGTERM)
+            with suppress(psutil.NoSuchProcess):
+                member.terminate()
         _, alive = psutil.wait_procs(family, timeout=5)
         for member in alive:
             member.kill()
@@ -160,10 +153,3 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return

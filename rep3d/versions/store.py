@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
-from rep3d.files import link_whole, utc_now
+from rep3d.files import file_state, link_whole, utc_now
 from rep3d.json_file import JsonFile, json_object
 from rep3d.tasks.config import TaskConfig
 from rep3d.versions.record import VersionRecord, version_number
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _LOCK_SECONDS = 60.0
 _NEW_SUFFIX = ".new"
+# What a record takes from its checkpoint as it is.
+_SAID = ("created", "parent", "head", "preset", "iterations", "loss", "minutes", "stopped")
 
 
 class VersionStore:
@@ -258,11 +260,9 @@ class VersionStore:
         return max(known, default=0) + 1
 
     def _published_facts(self) -> dict[str, Any] | None:
-        try:
-            state = self._published.stat()
-        except FileNotFoundError:
+        stamp = file_state(self._published)
+        if stamp is None:
             return None
-        stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
         if self._known is None or self._known[0] != stamp:
             facts = read_checkpoint_task(self._published)[1]
             self._known = stamp, {**facts, "version": str(facts.get("version", "unversioned"))}
@@ -365,19 +365,13 @@ def _completed(record: VersionRecord, name: str, task: TaskConfig, info: Mapping
     cases = info.get("cases", [])
     if record.origin == "adopted":  # runs before its last one left no record here: none of their cases may validate
         cases = sorted({*cases, *info.get("trained_on", [])})
+    said: dict[str, Any] = {key: info.get(key) for key in _SAID}
     return dataclasses.replace(
         record,
         version=name,
-        created=info.get("created"),
-        parent=info.get("parent"),
         cases=[str(case) for case in cases],
         labels=dict(task.labels),
-        head=info.get("head"),
-        preset=info.get("preset"),
-        iterations=info.get("iterations"),
-        loss=info.get("loss"),
-        minutes=info.get("minutes"),
-        stopped=info.get("stopped"),
+        **said,
     )
 
 

@@ -68,27 +68,27 @@ class Rep3DLabelApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         try:
-            self._setup = self._prepare(studies, conf or {})
+            self.setup = self._prepare(studies, conf or {})
         except StartupError as error:
             say_once(error, logger)
             raise
         super().__init__(
             app_dir=app_dir,
-            studies=str(self._setup.folder),
+            studies=str(self.setup.folder),
             conf=conf or {},
             name="Rep3D Label",
             description="3D segmentation with large re-parameterised kernels that learns from each submitted label",
             version=__version__,
-            labels=sorted(self._setup.labels, key=lambda name: self._setup.labels[name]),
+            labels=sorted(self.setup.labels, key=lambda name: self.setup.labels[name]),
         )
-        workspace = self._setup.workspace
-        self.leases = LeaseBook(workspace.leases, self._setup.conf.lease_minutes)
+        workspace = self.setup.workspace
+        self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes)
         reviews = Reviews(workspace.reviews)
-        self.case_book = CaseBook(self.datastore(), self._setup.labels, self.leases, reviews, self.served)
-        self.thumbnails = Thumbnails(workspace.thumbnails, self._setup.labels)
+        self.case_book = CaseBook(self.datastore(), self.setup.labels, self.leases, reviews, self.served)
+        self.thumbnails = Thumbnails(workspace.thumbnails, self.setup.labels)
         self.auto_train = AutoTrain(
             workspace.auto_train,
-            self._setup.conf.train_every,
+            self.setup.conf.train_every,
             lambda model: self.training.start(model, {}),
             lambda: self.training.runs(),
         )
@@ -96,8 +96,8 @@ class Rep3DLabelApp(MONAILabelApp):
         self.intake = LabelIntake(self.leases, reviews, self._count)
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
         if server_is_starting():
-            check_state(self._setup.folder, self.served.values(), self.datastore(), self.auto_train)
-        self.dashboard = Dashboard(self._setup, self.served, self.datastore(), self.training, self.batch)
+            check_state(self.setup.folder, self.served.values(), self.datastore(), self.auto_train)
+        self.dashboard = Dashboard(self.setup, self.served, self.datastore(), self.training, self.batch)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
 
@@ -126,21 +126,16 @@ class Rep3DLabelApp(MONAILabelApp):
         return setup
 
     @property
-    def setup(self) -> Setup:
-        """What the server works with."""
-        return self._setup
-
-    @property
     def default_model(self) -> str:
         """The model that requests without a model's name mean."""
-        return self._setup.default_model
+        return self.setup.default_model
 
     # What the app offers ------------------------------------------------------------------------------------
 
     def init_datastore(self) -> Rep3DDatastore:
         child = in_child_process()
         watch = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and not child
-        return Rep3DDatastore(self._setup.folder, self._setup.workspace, self._setup.labels, watch, read_only=child)
+        return Rep3DDatastore(self.setup.folder, self.setup.workspace, self.setup.labels, watch, read_only=child)
 
     def init_infers(self) -> dict[str, Any]:
         return {
@@ -162,7 +157,7 @@ class Rep3DLabelApp(MONAILabelApp):
 
     def info(self) -> dict[str, Any]:
         """MONAI Label's description of the app, and ours under ``"rep3d"``."""
-        setup = self._setup
+        setup = self.setup
         models = {name: _facts(model) for name, model in self.served.items()}
         default = models[self.default_model]
         ours = {
@@ -234,12 +229,12 @@ class Rep3DLabelApp(MONAILabelApp):
         Raises:
             NotFoundError: for an unknown strategy, and where every image has a label or is lent to another.
         """
-        strategy = known("strategy", request.get("strategy") or self._setup.conf.strategy, self._strategies)
+        strategy = known("strategy", request.get("strategy") or self.setup.conf.strategy, self._strategies)
         return next_sample(strategy, request, self.datastore(), self.leases)
 
     def _count(self, accepted: Submission) -> None:
         """Counts a person's label for the training that may start by itself."""
-        if self._setup.conf.train_every:
+        if self.setup.conf.train_every:
             self.auto_train.submitted(models_taught(self.served, accepted))
 
     def on_init_complete(self) -> None:
@@ -258,7 +253,7 @@ class Rep3DLabelApp(MONAILabelApp):
             logger.info(
                 "Rep3D Label serves %s of %s: labels %s, device %s, preset %s, version %s",
                 name,
-                self._setup.folder,
+                self.setup.folder,
                 dict(model.setup.labels),
                 model.setup.device,
                 model.setup.preset,

@@ -15,6 +15,16 @@ from rep3d.files import PART_SUFFIX, copy_whole, utc_now, whole_file
 __all__ = ["ModelWorkspace", "Workspace", "copy_whole", "utc_now", "whole_file"]
 
 
+class _Below:
+    """A path in the folder ``root`` of the object whose attribute it is."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, workspace: ModelWorkspace | Workspace, owner: type) -> Path:
+        return workspace.root / self._name
+
+
 @dataclass(frozen=True)
 class ModelWorkspace:
     """Paths of what belongs to one served model.
@@ -25,50 +35,16 @@ class ModelWorkspace:
 
     root: Path
 
-    @property
-    def published(self) -> Path:
-        """The checkpoint that answers requests."""
-        return self.root / "published.pt"
-
-    @property
-    def roles(self) -> Path:
-        """Which cases train and which validate, for ever, as JSON."""
-        return self.root / "roles.json"
-
-    @property
-    def run(self) -> Path:
-        """What a training that has not ended needs to be resumed."""
-        return self.root / "run"
-
-    @property
-    def run_set_aside(self) -> Path:
-        """The interrupted training that another one took the place of, until it can no longer be resumed."""
-        return self.root / "run_set_aside"
-
-    @property
-    def train_status(self) -> Path:
-        """What the training does or did last, as JSON."""
-        return self.root / "train_status.json"
-
-    @property
-    def scores(self) -> Path:
-        """How useful each image without a label would be, as JSON."""
-        return self.root / "scores.json"
-
-    @property
-    def features(self) -> Path:
-        """Encoder features of the images."""
-        return self.root / "features.npz"
-
-    @property
-    def validation_scores(self) -> Path:
-        """What versions scored on single held-out cases, as JSON."""
-        return self.root / "validation_scores.json"
-
-    @property
-    def batch(self) -> Path:
-        """What the batch inference does or did last, as JSON."""
-        return self.root / "batch.json"
+    published = _Below("published.pt")  # the checkpoint that answers requests
+    roles = _Below("roles.json")  # which cases train and which validate, for ever, as JSON
+    run = _Below("run")  # what a training that has not ended needs to be resumed
+    # The interrupted training that another one took the place of, until it can no longer be resumed.
+    run_set_aside = _Below("run_set_aside")
+    train_status = _Below("train_status.json")  # what the training does or did last, as JSON
+    scores = _Below("scores.json")  # how useful each image without a label would be, as JSON
+    features = _Below("features.npz")  # encoder features of the images
+    validation_scores = _Below("validation_scores.json")  # what versions scored on single held-out cases, as JSON
+    batch = _Below("batch.json")  # what the batch inference does or did last, as JSON
 
 
 @dataclass(frozen=True)
@@ -81,64 +57,24 @@ class Workspace:
 
     root: Path
 
-    @property
-    def labels(self) -> Path:
-        """Which voxel value stands for which label name, as JSON."""
-        return self.root / "labels.json"
-
-    @property
-    def leases(self) -> Path:
-        """Who works on which image, as JSON."""
-        return self.root / "leases.json"
-
-    @property
-    def reviews(self) -> Path:
-        """Which labels were reviewed, and by whom, as JSON."""
-        return self.root / "reviews.json"
-
-    @property
-    def auto_train(self) -> Path:
-        """How many labels each model got since its last training began, as JSON."""
-        return self.root / "auto_train.json"
-
-    @property
-    def history(self) -> Path:
-        """Earlier labels, one folder per image."""
-        return self.root / "history"
-
-    @property
-    def predictions(self) -> Path:
-        """The last prediction for each image of the studies folder."""
-        return self.root / "predictions"
-
-    @property
-    def label_facts(self) -> Path:
-        """What the label files contain, remembered so that they are not read again, as JSON."""
-        return self.root / "label_facts.json"
-
-    @property
-    def thumbnails(self) -> Path:
-        """Small pictures of the cases."""
-        return self.root / "thumbnails"
-
-    @property
-    def removed(self) -> Path:
-        """Images that were removed, with their labels."""
-        return self.root / "removed"
-
-    @property
-    def models(self) -> Path:
-        """One folder per model."""
-        return self.root / "models"
+    labels = _Below("labels.json")  # which voxel value stands for which label name, as JSON
+    leases = _Below("leases.json")  # who works on which image, as JSON
+    reviews = _Below("reviews.json")  # which labels were reviewed, and by whom, as JSON
+    auto_train = _Below("auto_train.json")  # how many labels each model got since its last training began, as JSON
+    history = _Below("history")  # earlier labels, one folder per image
+    predictions = _Below("predictions")  # the last prediction for each image of the studies folder
+    # What the label files contain, remembered so that they are not read again, as JSON.
+    label_facts = _Below("label_facts.json")
+    thumbnails = _Below("thumbnails")  # small pictures of the cases
+    removed = _Below("removed")  # images that were removed, with their labels
+    models = _Below("models")  # one folder per model
 
     def model(self, name: str) -> ModelWorkspace:
         """Where the data of a model are."""
         return ModelWorkspace(self.models / name)
 
-    @property
-    def adopted(self) -> Path:
-        """Where somebody may put a checkpoint before the server starts; it becomes the default model's."""
-        return self.root / "published.pt"
+    # Where somebody may put a checkpoint before the server starts; it becomes the default model's.
+    adopted = _Below("published.pt")
 
     def prepare(self, default_model: str) -> None:
         """Makes the folders, takes in a checkpoint that was put there, and removes what a killed process left behind.

@@ -22,6 +22,7 @@ from lib.models.served import ServedModel
 from lib.paths import ModelWorkspace
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.errors import Rep3DError
+from rep3d.files import file_state
 
 __all__ = ["ScoringWatch"]
 
@@ -99,19 +100,11 @@ class _KnownFiles:
         self._known = Knowledge()
 
     def read(self, facts: Mapping[str, Any]) -> Knowledge:
-        stamps = [_stamp(path) for path in (self._workspace.scores, self._workspace.features)]
+        stamps = [file_state(path) for path in (self._workspace.scores, self._workspace.features)]
         key = (identity(facts), stamps)
         if key != self._key:
             self._known, self._key = read_knowledge(self._workspace, facts), key
         return self._known
-
-
-def _stamp(path: Any) -> tuple[int, int] | None:
-    try:
-        state = path.stat()
-    except FileNotFoundError:
-        return None
-    return state.st_mtime_ns, state.st_size
 
 
 def _usable_facts(published: PublishedModel) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
@@ -39,7 +40,7 @@ def next_sample(request: Request, strategy: str, params: _Params = None, user: U
 @router.get("/rep3d/leases")
 def leases(user: User = AS_USER) -> list[dict[str, Any]]:
     """Who works on what."""
-    return [lease.to_dict() for lease in app_instance().leases.all()]
+    return [asdict(lease) for lease in app_instance().leases.all()]
 
 
 @router.post("/rep3d/leases/{image}")
@@ -47,7 +48,7 @@ def take_lease(request: Request, image: str, params: _Params = None, user: User 
     """Lends a certain image to who asks, or prolongs the lease; 409 if it is lent to another."""
     app = app_instance()
     app.datastore().image_file(image)
-    return app.leases.take(image, Annotator.of(user, params or {}, request).lease_name).to_dict()
+    return asdict(app.leases.take(image, Annotator.of(user, params or {}, request).lease_name))
 
 
 @router.delete("/rep3d/leases/{image}")
@@ -61,7 +62,7 @@ def end_lease(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
     if not admin and lease.user != user.username:
         raise ForbiddenError(f"Image {image} is reserved for {lease.user}. Only an administrator may end that.")
     book.release(image)
-    return lease.to_dict()
+    return asdict(lease)
 
 
 # What is known of each case ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ list when it has changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lib.storage.registry import DATASTORE_FILE
 from lib.training.control import TrainingControl
 from rep3d import __version__
 from rep3d.errors import CheckpointError
+from rep3d.files import file_state
 from rep3d.inference.predictor import choose_device
 from rep3d.json_file import Damage, found_damage
 
@@ -33,30 +35,23 @@ __all__ = ["Dashboard", "device_name"]
 _TOP = 5  # of the images that would teach the model most
 
 
+@dataclass(frozen=True)
 class Dashboard:
     """What the page shows of a server.
 
     Args:
-        setup: what the server works with.
-        served: the models, by name; the first is the default.
-        datastore: images and labels.
-        training: knows what the trainings do.
-        batch: knows what the batch inferences do.
+        _setup: what the server works with.
+        _served: the models, by name; the first is the default.
+        _datastore: images and labels.
+        _training: knows what the trainings do.
+        _batch: knows what the batch inferences do.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        served: Mapping[str, ServedModel],
-        datastore: Rep3DDatastore,
-        training: TrainingControl,
-        batch: BatchRunner,
-    ) -> None:
-        self._setup = setup
-        self._served = served
-        self._datastore = datastore
-        self._training = training
-        self._batch = batch
+    _setup: Setup
+    _served: Mapping[str, ServedModel]
+    _datastore: Rep3DDatastore
+    _training: TrainingControl
+    _batch: BatchRunner
 
     def status(self) -> dict[str, Any]:
         """The state of the server.
@@ -96,13 +91,8 @@ class Dashboard:
 
     def _shown(self, damage: Damage) -> dict[str, str | None]:
         folder = self._setup.folder
-        return {
-            "file": damage.file.relative_to(folder).as_posix(),
-            "kept": damage.kept.relative_to(folder).as_posix() if damage.kept else None,
-            "lost": damage.lost,
-            "reason": damage.reason,
-            "time": damage.time,
-        }
+        kept = damage.kept.relative_to(folder).as_posix() if damage.kept else None
+        return {**asdict(damage), "file": damage.file.relative_to(folder).as_posix(), "kept": kept}
 
     def _model(self, model: ServedModel, unlabelled: set[str]) -> dict[str, Any]:
         facts, error = {}, None
@@ -144,14 +134,8 @@ def _version_files(root: Path) -> Iterable[Path]:
 
 def _stamp(paths: Iterable[Path]) -> str:
     """What changes when one of the files does, or one comes or goes."""
-    parts = []
-    for path in paths:
-        try:
-            state = path.stat()
-        except FileNotFoundError:
-            continue
-        parts.append(f"{path.parent.name}/{path.name}:{state.st_mtime_ns}:{state.st_size}")
-    return f"{hash(tuple(parts)) & 0xFFFFFFFFFFFF:x}"
+    states = tuple((path.parent.name, path.name, state) for path in paths if (state := file_state(path)))
+    return f"{hash(states) & 0xFFFFFFFFFFFF:x}"
 
 
 def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from lib.api.data import take_label
 from lib.api.forms import json_object
 from lib.inference.request import InferRequest
 from lib.storage.registry import FINAL
-from lib.storage.voxels import MEDIA_TYPE, Received, Receiver, gzipped, image_voxels, label_voxels, pack
+from lib.storage.voxels import MEDIA_TYPE, Received, Receiver, gzipped, label_voxels, pack
 from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry
+from rep3d.imaging.nifti import read_image
 
 __all__ = ["router"]
 
@@ -67,7 +68,7 @@ def get_image(request: Request, image: str, user: User = AS_USER) -> StreamingRe
     """The voxels of an image, as the array ``image``."""
     file = app_instance().datastore().image_file(image)
     try:
-        voxels, grid = image_voxels(file)
+        voxels, grid = read_image(file)
     except ImageError as error:
         raise ImageError(str(error).replace(file.name, f"image {image}")) from error
     return _answer(request, {"image": voxels}, grid)
@@ -133,5 +134,5 @@ def segment(
         file.unlink(missing_ok=True)
     arrays = {"label": voxels}
     if wanted.uncertainty:
-        arrays["uncertainty"], _ = image_voxels(app.requests.map_file(wanted.id))
+        arrays["uncertainty"], _ = read_image(app.requests.map_file(wanted.id))
     return _answer(request, arrays, grid, result["params"])

@@ -47,23 +47,14 @@ class Option:
 class AppConf:
     """The app's settings; None where one was not given and the data or the machine decide.
 
+    What each means says the table :data:`OPTIONS`.
+
     Attributes:
-        models: names of the models to serve.
         labels: label name to voxel value.
         values_given: whether the user gave those values, or only an order of names.
-        preset: network of a run that starts from nothing.
-        variant: spatial prior of such a network.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         modality: ``"CT"`` or ``"MRI"``.
         roi_size: patch (D, H, W) in voxels.
         spacing: voxel size in mm along R, A, S.
-        iterations: training steps of a run that gives none.
-        max_minutes: minutes of a run that gives none.
-        score_minutes: minutes of scoring after a publication.
-        train_every: start a training by itself after so many submitted labels; 0 for never.
-        publish_margin: mean Dice by which a new version must be better to be published.
-        strategy: how the next image is chosen where a client names no strategy.
-        lease_minutes: how long an image stays with the annotator who asked for it.
     """
 
     models: tuple[str, ...] | None = None

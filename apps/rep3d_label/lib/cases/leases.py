@@ -45,10 +45,6 @@ class Lease:
         today = until.date() == datetime.now().astimezone().date()
         return until.strftime("%H:%M %Z" if today else "%d %b %Y, %H:%M %Z")
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
-
 
 class LeaseBook:
     """All leases, in a file that survives the server. Safe to use from several threads.
@@ -147,7 +143,7 @@ class LeaseBook:
             return lease
 
     def _save(self) -> None:
-        self._file.write({image: lease.to_dict() for image, lease in self._leases.items()})
+        self._file.write({image: asdict(lease) for image, lease in self._leases.items()})
 
 
 def _parsed(content: Any) -> dict[str, Lease]:

@@ -156,9 +156,9 @@ def _resampled(
             check_grid(grid, target, name, image)
         except LabelError as error:
             raise LabelError(f'{error} Or let the server resample it: params {{"resample": true}}.') from error
-    before = _drawn(values)
+    before = np.count_nonzero(values)
     result = resample_label(values, grid, target)
-    after = _drawn(result)
+    after = np.count_nonzero(result)
     if before and not after:
         raise LabelError(f"{name} has all its structures outside of image {image}. Was it drawn on another image?")
     facts = {
@@ -167,10 +167,6 @@ def _resampled(
         "ml_after": round(after * target.voxel_ml, 4),
     }
     return result, facts
-
-
-def _drawn(values: np.ndarray) -> int:
-    return int(np.count_nonzero(values))
 
 
 def _with_server_values(

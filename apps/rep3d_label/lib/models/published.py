@@ -15,6 +15,7 @@ from typing import Any
 from lib.errors import NoModelError
 from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
 from rep3d.errors import CheckpointError
+from rep3d.files import file_state
 from rep3d.inference.predictor import Predictor
 from rep3d.tasks.config import TaskConfig
 
@@ -55,13 +56,6 @@ class PublishedModel:
         self._predictor_stamp: tuple[int, int, int] | None = None
         self._predictor: Predictor | None = None
 
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            state = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return state.st_mtime_ns, state.st_size, state.st_ino
-
     def facts(self) -> dict[str, Any]:
         """What the checkpoint says about its origin (``version``, ``cases``, ...); empty where none is published.
 
@@ -69,7 +63,7 @@ class PublishedModel:
             CheckpointError: if the file is damaged or knows none of the labels.
         """
         with self._facts_lock:
-            stamp = self._stamp()
+            stamp = file_state(self.path)
             if stamp is None:
                 return {}
             if stamp != self._facts_stamp:
@@ -88,7 +82,7 @@ class PublishedModel:
             NoModelError: if there is no trained model yet.
         """
         with self._predictor_lock:
-            stamp = self._stamp()
+            stamp = file_state(self.path)
             if stamp is None:
                 self._predictor = None
                 raise NoModelError

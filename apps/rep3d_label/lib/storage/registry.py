@@ -5,12 +5,13 @@ MONAI Label's own local datastore writes its list in place, and from several thr
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,17 @@ def images_folder(studies: Path) -> str:
     return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
 
 
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of MONAI Label's that runs while no other thread changes the list."""
+
+    @functools.wraps(method)
+    def guarded(self: Registry, *args: Any, **options: Any) -> Any:
+        with self._guard:
+            return method(self, *args, **options)
+
+    return guarded
+
+
 class Registry(LocalDatastore):
     """The list of images and labels of a folder.
 
@@ -97,20 +109,11 @@ class Registry(LocalDatastore):
 
     # What is there ------------------------------------------------------------------------------------------
 
-    def list_images(self) -> list[str]:
-        """Ids of all images."""
-        with self._guard:
-            return super().list_images()
-
-    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Ids of the images with a final label."""
-        with self._guard:
-            return super().get_labeled_images(label_tag, labels)
-
-    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Ids of the images without a final label."""
-        with self._guard:
-            return super().get_unlabeled_images(label_tag, labels)
+    list_images = _guarded(LocalDatastore.list_images)  # ids of all images
+    get_labeled_images = _guarded(LocalDatastore.get_labeled_images)  # ids of the images with a final label
+    get_unlabeled_images = _guarded(LocalDatastore.get_unlabeled_images)  # ids of the images without one
+    status = _guarded(LocalDatastore.status)  # counts of images and labels
+    json = _guarded(LocalDatastore.json)  # the whole registry
 
     def image_file(self, image_id: str) -> Path:
         """The file of an image; NotFoundError where there is none of that id."""
@@ -179,16 +182,6 @@ class Registry(LocalDatastore):
             raise
         return name
 
-    def status(self) -> dict[str, Any]:
-        """Counts of images and labels."""
-        with self._guard:
-            return super().status()
-
-    def json(self) -> dict[str, Any]:
-        """The whole registry."""
-        with self._guard:
-            return super().json()
-
     def _image(self, image_id: str) -> ImageLabelModel:
         with self._guard:
             found = self._datastore.objects.get(image_id)
@@ -231,9 +224,7 @@ class Registry(LocalDatastore):
         except Exception:
             logger.exception("studies folder: a change of the registry was not taken up")
 
-    def _reconcile_datastore(self) -> None:
-        with self._guard:
-            super()._reconcile_datastore()
+    _reconcile_datastore = _guarded(LocalDatastore._reconcile_datastore)
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         """Reads the list, unless it is as this process has read or written it."""

@@ -30,9 +30,9 @@ import numpy as np
 from rep3d.errors import ImageError, LabelError
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
-from rep3d.imaging.nifti import read_image, read_label, stored_grid, write_label
+from rep3d.imaging.nifti import read_label, stored_grid, write_label
 
-__all__ = ["MEDIA_TYPE", "Received", "Receiver", "gzipped", "image_voxels", "label_voxels", "pack"]
+__all__ = ["MEDIA_TYPE", "Received", "Receiver", "gzipped", "label_voxels", "pack"]
 
 MEDIA_TYPE = "application/x-rep3d-voxels"
 _SLAB_BYTES = 1 << 22
@@ -40,11 +40,6 @@ _LONGEST_LINE = 1 << 20
 _LARGEST = 8 << 30  # bytes of an array that is taken in
 _LONGEST_AXIS = 32767  # of a NIfTI-1 file
 _DTYPE = re.compile(r"[|<](?:[iu][124]|f[48])")
-
-
-def image_voxels(file: Path) -> tuple[np.ndarray, Geometry]:
-    """An image's voxels and their grid; see :func:`rep3d.imaging.nifti.read_image`."""
-    return read_image(file)
 
 
 def label_voxels(file: Path, image: Path) -> tuple[np.ndarray, Geometry]:

@@ -36,7 +36,7 @@ Convolution = Callable[[torch.Tensor, torch.nn.Parameter], torch.Tensor]
 
 
 def convolution(way: str, channels: int, device: torch.device) -> Convolution:
-    """Returns the way as a function of maps and kernels."""
+    """Return the way as a function of maps and kernels."""
     if way == "rep3d":
         return depthwise_conv3d
     if way == "native":
@@ -51,7 +51,7 @@ def convolution(way: str, channels: int, device: torch.device) -> Convolution:
 
 
 def passes(way: str, shape: tuple[int, int, int], device: torch.device) -> dict[str, Callable[[], object]]:
-    """Returns what is measured of one way: ``forward`` (inference) and ``forward+backward`` (both gradients)."""
+    """Return what is measured of one way: ``forward`` (inference) and ``forward+backward`` (both gradients)."""
     batch, channels, side = shape
     torch.manual_seed(0)
     x = torch.randn(batch, channels, side, side, side, device=device)
@@ -79,14 +79,14 @@ def passes(way: str, shape: tuple[int, int, int], device: torch.device) -> dict[
 
 
 def memory(way: str, name: str, shape: tuple[int, int, int], device: torch.device) -> float:
-    """Measures the memory of one way in a process of its own, MB beyond inputs and kernels, results included."""
+    """Measure the memory of one way in a process of its own, MB beyond inputs and kernels, results included."""
     command = [sys.executable, __file__, "--device", str(device), "--memory", way, name, *map(str, shape)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout))
 
 
 def measure(shape: tuple[int, int, int], device: torch.device, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measures all ways at one shape (batch, channels, side)."""
+    """Measure all ways at one shape (batch, channels, side)."""
     ways = {way: passes(way, shape, device) for way in WAYS}
     exact = ways["native"]["forward"]()
     error = (ways["rep3d"]["forward"]() - exact).abs().max() / exact.abs().max()  # type: ignore[operator, attr-defined]

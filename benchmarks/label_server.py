@@ -41,7 +41,7 @@ class Segmented:
     seconds: float
 
     def overhead(self, network: str) -> float:
-        """Seconds that were not the network's.
+        """Return seconds that were not the network's.
 
         Args:
             network: the name that the app gives the network's time among its latencies.
@@ -59,7 +59,7 @@ class Trained:
 
 
 def parts_of_answer(content: bytes, content_type: str) -> tuple[dict[str, Any], bytes]:
-    """Splits an answer of ``POST /infer/`` into the facts and the label file.
+    """Split an answer of ``POST /infer/`` into the facts and the label file.
 
     Raises:
         RuntimeError: if it lacks one of them.
@@ -90,7 +90,7 @@ class LabelServer:
         return dict(self._ask("GET", "/info/").json())
 
     def submit(self, case: Case, label_info: list[dict[str, Any]]) -> None:
-        """Adds an image and its final label, as a client would that segmented it.
+        """Add an image and its final label, as a client would that segmented it.
 
         Args:
             case: image and label file.
@@ -107,7 +107,7 @@ class LabelServer:
             )
 
     def train(self, settings: Mapping[str, Any], stop_after: float | None = None) -> Trained:
-        """Trains, and waits for the end.
+        """Train, and wait for the end.
 
         Args:
             settings: of the training.
@@ -135,7 +135,7 @@ class LabelServer:
         return Trained(status, seconds, self.info().get("train_stats", {}).get(self.model) or {})
 
     def segment(self, image: Path | None = None, image_id: str = "") -> Segmented:
-        """Segments a file of this computer, or an image that the server has."""
+        """Segment a file of this computer, or an image that the server has."""
         query = f"/infer/{self.model}?output=all" + (f"&image={image_id}" if image_id else "")
         with contextlib.ExitStack() as stack:
             files = {"file": (image.name, stack.enter_context(image.open("rb")))} if image else None
@@ -161,7 +161,7 @@ def running_server(
     python: Path | None = None,
     model: str | None = None,
 ) -> Iterator[LabelServer]:
-    """Starts a server on a free port, waits until it answers, and stops it in the end.
+    """Start a server on a free port, wait until it answers, and stop it in the end.
 
     Args:
         studies: studies folder; made if missing.

@@ -23,7 +23,7 @@ _STATS = ("version", "iteration", "iterations", "epoch", "best_metric", "loss", 
 
 
 def beside(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, Any]:
-    """Two apps on the same held-out cases.
+    """Return two apps on the same held-out cases.
 
     Args:
         ours: case id to Dice, mean over labels.
@@ -82,7 +82,7 @@ class Learning:
             self._steps = found["steps"]
 
     def run(self) -> dict[str, Any]:
-        """Does all steps that are not done.
+        """Do all steps that are not done.
 
         Returns:
             ``steps``, one for each app and number of cases, and ``beside``: number of cases -> other app -> comparison.
@@ -149,7 +149,7 @@ class Learning:
         return step
 
     def _keep(self, system: System, cases: int) -> None:
-        """Keeps the app's state after a step, from which the next one begins even if it was interrupted once."""
+        """Keep the app's state after a step, from which the next one begins even if it was interrupted once."""
         for name in ("studies", "app"):
             kept = system.folder / f"after_{cases}" / name
             shutil.rmtree(kept, ignore_errors=True)
@@ -157,7 +157,7 @@ class Learning:
                 shutil.copytree(system.folder / name, kept, symlinks=True)
 
     def _restore(self, system: System, cases: int) -> None:
-        """Brings the app to its state after the step with so many cases; 0 for the very beginning."""
+        """Bring the app to its state after the step with so many cases; 0 for the very beginning."""
         for name in ("studies", "app"):
             shutil.rmtree(system.folder / name, ignore_errors=True)
             kept = system.folder / f"after_{cases}" / name

@@ -17,7 +17,7 @@ __all__ = ["extra_memory", "machine", "time_in_turns", "write_result"]
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Describes what the figures were measured on."""
+    """Describe what the figures were measured on."""
     cores = len(os.sched_getaffinity(0))
     found: dict[str, Any] = {
         "cpu": next(
@@ -40,7 +40,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 def time_in_turns(
     runs: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, seconds_each: float
 ) -> dict[str, dict[str, float]]:
-    """Times several ways of doing the same in turn, so that a machine's drift falls on all of them alike.
+    """Time several ways of doing the same in turn, so that a machine's drift falls on all of them alike.
 
     Args:
         runs: Name to what is timed. Each runs once before it is timed, if that takes less than ``seconds_each``.
@@ -67,7 +67,7 @@ def time_in_turns(
 
 
 def extra_memory(run: Callable[[], object], device: torch.device) -> float:
-    """Returns by how many MB memory rose above its level before, while ``run`` ran; its result counts.
+    """Return by how many MB memory rose above its level before, while ``run`` ran; its result counts.
 
     On a CPU it is the process's resident memory (Linux). Measure one thing in one process, and warm the libraries up
     with something small before.
@@ -91,7 +91,7 @@ def _resident_kib(field: str) -> int:
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Writes a result file; its folder is made."""
+    """Write a result file; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

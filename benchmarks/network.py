@@ -40,7 +40,7 @@ NATIVE = NETWORKS[1]
 
 @contextmanager
 def native_convolution(enabled: bool) -> Iterator[None]:
-    """Lets Rep3D's layers call PyTorch's convolution in place of ours."""
+    """Let Rep3D's layers call PyTorch's convolution in place of ours."""
 
     def native(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         return F.conv3d(x, weight, bias, padding=[side // 2 for side in weight.shape[2:]], groups=x.shape[1])
@@ -55,7 +55,7 @@ def native_convolution(enabled: bool) -> Iterator[None]:
 
 
 def build(name: str, arguments: argparse.Namespace) -> torch.nn.Module:
-    """Builds a network with random weights."""
+    """Build a network with random weights."""
     torch.manual_seed(0)
     roi_size = (arguments.side,) * 3
     kind = name.split()[0]
@@ -64,7 +64,7 @@ def build(name: str, arguments: argparse.Namespace) -> torch.nn.Module:
 
 
 def training_step(name: str, arguments: argparse.Namespace) -> Callable[[], None]:
-    """Returns one step of training, ready to run."""
+    """Return one step of training, ready to run."""
     network = build(name, arguments).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0.08)
     loss_function = DiceCELoss(to_onehot_y=True, softmax=True)
@@ -84,7 +84,7 @@ def training_step(name: str, arguments: argparse.Namespace) -> Callable[[], None
 
 
 def inference(name: str, arguments: argparse.Namespace) -> dict[str, Callable[[], torch.Tensor]]:
-    """Returns the ways to segment one window: PyTorch and, for Rep3D on a CPU, the other engines at hand."""
+    """Return the ways to segment one window: PyTorch and, for Rep3D on a CPU, the other engines at hand."""
     network = reparameterize(build(name, arguments), copy=False)
     image = torch.randn(1, 1, *(arguments.side,) * 3, device=arguments.device)
 
@@ -107,7 +107,7 @@ def lower_precision(arguments: argparse.Namespace) -> Iterator[None]:
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> float | None:
-    """Returns the peak of a GPU's memory in MB during a run, None on a CPU."""
+    """Return the peak of a GPU's memory in MB during a run, None on a CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.reset_peak_memory_stats(device)
@@ -117,7 +117,7 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> float | None
 
 
 def measure(ways: dict[str, Callable[[], Any]], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Times the ways in turn; the ratio is how many times as long as Rep3D (in PyTorch) each takes."""
+    """Time the ways in turn; the ratio is how many times as long as Rep3D (in PyTorch) each takes."""
     times = time_in_turns(ways, arguments.device, arguments.rounds, arguments.seconds)
     ours = times[NETWORKS[0]]["median"]
     return {
@@ -127,7 +127,7 @@ def measure(ways: dict[str, Callable[[], Any]], arguments: argparse.Namespace) -
 
 
 def agreement(ways: dict[str, Callable[[], torch.Tensor]]) -> dict[str, float]:
-    """Returns the largest difference in probability between Rep3D in PyTorch and on what computes the same."""
+    """Return the largest difference in probability between Rep3D in PyTorch and on what computes the same."""
     expected = ways[NETWORKS[0]]().float().softmax(1)
     same = [name for name in ways if name.startswith(NETWORKS[0]) and name != NETWORKS[0]]
     return {name: float((ways[name]().float().softmax(1) - expected).abs().max()) for name in same}
@@ -167,7 +167,7 @@ def main() -> None:
 
 
 def show(task: str, result: dict[str, Any]) -> None:
-    """Prints a table of one task."""
+    """Print a table of one task."""
     table = Table(task, "median ms", "best ms", "runs", "times rep3d", "peak MB")
     for name, taken in result[task].items():
         peak = "" if taken["peak_mb"] is None else f"{taken['peak_mb']:.0f}"

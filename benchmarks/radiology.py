@@ -48,12 +48,12 @@ _SMALL_GRID: tuple[tuple[float, float, float], tuple[int, int, int]] = ((1.0, 1.
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Reads ``8,16,32`` or ``512x512x300``."""
+    """Read ``8,16,32`` or ``512x512x300``."""
     return tuple(int(part) for part in text.replace("x", ",").split(","))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", type=Path, help="data set in the decathlon's layout (imagesTr, labelsTr, dataset.json)"
@@ -92,7 +92,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def make_systems(
     arguments: argparse.Namespace, folder: Path, labels: dict[str, int], changes: AppChanges
 ) -> list[System]:
-    """The apps to compare, ours first: the others get at least the time that it took."""
+    """Return the apps to compare, ours first: the others get at least the time that it took."""
     python, source = arguments.radiology_python, arguments.radiology_app
     systems: list[System] = [Ours(OURS, folder / OURS, labels)]
     if python:
@@ -115,7 +115,7 @@ def measure_learning(arguments: argparse.Namespace, work: Path, console: Console
 
 
 def _volume(path: Path, shape: tuple[int, ...], spacing: tuple[float, float, float]) -> None:
-    """A smooth blob in noise, as 16-bit integers like a scanner's."""
+    """Write a smooth blob in noise, as 16-bit integers like a scanner's."""
     axes = np.meshgrid(*(np.linspace(-1, 1, side, dtype=np.float32) for side in shape), indexing="ij", sparse=True)
     blob = 600 * np.exp(-3 * sum(axis**2 for axis in axes))
     noise = np.random.default_rng(0).normal(0, 20, shape)
@@ -124,7 +124,7 @@ def _volume(path: Path, shape: tuple[int, ...], spacing: tuple[float, float, flo
 
 
 def measure_serving(arguments: argparse.Namespace, work: Path, console: Console) -> dict[str, Any]:
-    """What a request takes beyond the network's own time, for each volume and app."""
+    """Return what a request takes beyond the network's own time, for each volume and app."""
     labels = {f"organ_{value}": value for value in range(1, arguments.labels + 1)}
     result: dict[str, Any] = {"labels": len(labels)}
     volumes = (
@@ -157,7 +157,7 @@ def measure_serving(arguments: argparse.Namespace, work: Path, console: Console)
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """Prints the two tables."""
+    """Print the two tables."""
     learning, serving = result.get("learning"), result.get("serving")
     if learning:
         table = Table(
@@ -181,7 +181,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def main() -> None:
-    """Measures, prints and, if asked, writes the result."""
+    """Measure, print and, if asked, write the result."""
     arguments = parse_arguments()
     # Ends as on Ctrl-C, so that no server, and no training without an end, is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

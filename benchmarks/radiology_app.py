@@ -42,7 +42,7 @@ class AppChanges:
 
 
 def changed_source(text: str, pattern: str, replacement: str) -> str:
-    """Replaces the one place of a source file that matches.
+    """Replace the one place of a source file that matches.
 
     Raises:
         ValueError: if there is none, or more than one: the app is another version than this was written for.
@@ -90,13 +90,13 @@ class RadiologyApp:
         return self.folder / "model" / "segmentation.pt"
 
     def publish_best(self) -> None:
-        """Publishes the best weights of the last training, should the stop have come between saving and publishing."""
+        """Publish the best weights of the last training, should the stop have come between saving and publishing."""
         best = self.folder / "model" / "segmentation" / "train_01" / "model.pt"
         if best.exists() and not (self.published.exists() and filecmp.cmp(best, self.published, shallow=False)):
             shutil.copy(best, self.published)
 
 
 def versions_of(python: Path) -> dict[str, Any]:
-    """Versions of what the radiology app runs on, in the environment of this interpreter."""
+    """Return versions of what the radiology app runs on, in the environment of this interpreter."""
     found = subprocess.run([python, "-c", _ASK, *_PACKAGES], check=True, capture_output=True, text=True).stdout
     return dict(json.loads(found))

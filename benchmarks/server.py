@@ -96,7 +96,7 @@ def _infer_times(folder: Path, runs: int) -> list[float]:
 
 
 def main() -> None:
-    """Measures, prints and, if asked, writes the result."""
+    """Measure, print and, if asked, write the result."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--output", type=Path)

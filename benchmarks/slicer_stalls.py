@@ -47,7 +47,7 @@ def write_images(folder: Path, shape: tuple[int, int, int]) -> None:
 
 
 def organs(shape: tuple[int, ...]) -> np.ndarray:
-    """A label map (K, J, I) with a large ball in two halves."""
+    """Return a label map (K, J, I) with a large ball in two halves."""
     k, j, i = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j, -1 : 1 : shape[2] * 1j]
     ball = k * k + j * j + i * i < 0.6
     values = np.where(k > 0, *LABELS.values()).astype(np.uint8)
@@ -55,7 +55,7 @@ def organs(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def play(shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Clicks through a case and measures each action."""
+    """Click through a case and measure each action."""
     from tests.extension.clinician import Clinician
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -121,7 +121,7 @@ def play(shape: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def beside(bench: Any, image: Path, values: np.ndarray, folder: Path) -> dict[str, float]:
-    """Times what a module does that has Slicer read and write files itself, in ms."""
+    """Time what a module does that has Slicer read and write files itself, in ms."""
     slicer, found = bench.slicer, {}
 
     def timed(name: str, action: Callable[[], Any]) -> Any:
@@ -146,7 +146,7 @@ def beside(bench: Any, image: Path, values: np.ndarray, folder: Path) -> dict[st
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a small image, to see that it works")
     parser.add_argument("--output", type=Path, help="result file (JSON)")

@@ -77,7 +77,7 @@ class Ours(_System):
         return server.train({"max_minutes": minutes, "iterations": _NEVER, "seed": seed})
 
     def use_random_weights(self, spacing: tuple[float, float, float], roi_size: tuple[int, int, int]) -> None:
-        """Makes the app answer requests before any training."""
+        """Make the app answer requests before any training."""
         task = TaskConfig("rep3d", self.labels, spacing=spacing, roi_size=roi_size)
         network = Rep3D(preset_config("tiny", 1, len(self.labels) + 1))
         save_checkpoint(self.studies / "rep3d" / "published.pt", network, task, {"version": "v1"})

@@ -49,7 +49,7 @@ class Checkpoint:
 
 
 def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes tensors and plain values with ``torch.save``; readers see the old file or the new one, never a part.
+    """Write tensors and plain values with ``torch.save``; readers see the old file or the new one, never a part.
 
     Args:
         path: file to write; its folder is made.
@@ -69,7 +69,7 @@ def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def save_checkpoint(path: Path | str, model: Rep3D, task: TaskConfig, info: Mapping[str, Any]) -> None:
-    """Writes a checkpoint atomically: readers see the old file or the new one, never a part.
+    """Write a checkpoint atomically: readers see the old file or the new one, never a part.
 
     Args:
         path: file to write; its folder is made.
@@ -140,7 +140,7 @@ def read_checkpoint_task(path: Path | str) -> tuple[TaskConfig, dict[str, Any]]:
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Loads a checkpoint onto the CPU, in eval mode.
+    """Load a checkpoint onto the CPU, in eval mode.
 
     Raises:
         CheckpointError: if the file is missing, damaged, of another kind, has weights that are not finite, or its parts

@@ -59,7 +59,7 @@ _turns_guard = threading.Lock()
 
 
 def device_turn(device: torch.device) -> FairLock:
-    """The lock of a device: whoever computes a window on it, with whichever model, takes it for that window.
+    """Return the lock of a device: whoever computes a window on it, with whichever model, takes it for that window.
 
     So the memory in use is that of one forward pass, however many requests and models there are.
     """

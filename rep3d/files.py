@@ -19,12 +19,13 @@ PART_SUFFIX = ".part"
 
 
 def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def file_state(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does (time of change in nanoseconds, size in bytes, inode); None where there is none."""
+    """Return what changes when a file does (time of change in nanoseconds, size in bytes, inode); None where there
+    is none."""
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -33,13 +34,13 @@ def file_state(path: Path) -> tuple[int, int, int] | None:
 
 
 def _part_of(path: Path) -> Path:
-    """A hidden name beside a file; the watcher of a studies folder ignores its suffix."""
+    """Return a hidden name beside a file; the watcher of a studies folder ignores its suffix."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears at ``path`` when it is complete; until then it lies beside it, hidden."""
+    """Yield a file to write that appears at ``path`` when it is complete; until then it lies beside it, hidden."""
     temporary = _part_of(path)
     try:
         with temporary.open("xb") as file:
@@ -53,7 +54,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk: without it, a power cut may bring the old file back."""
+    """Bring the names in a folder to the disk: without it, a power cut may bring the old file back."""
     if os.name == "nt":  # which opens no folders, and needs none of this
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -67,13 +68,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copies a file's content by way of :func:`whole_file`."""
+    """Copy a file's content by way of :func:`whole_file`."""
     with source.open("rb") as file, whole_file(target) as out:
         shutil.copyfileobj(file, out)
 
 
 def link_whole(source: Path, target: Path) -> None:
-    """Makes ``target`` the same file as ``source``, at once; a copy where the file system knows no hard links."""
+    """Make ``target`` the same file as ``source``, at once; a copy where the file system knows no hard links."""
     temporary = _part_of(target)
     try:
         os.link(source, temporary)
@@ -87,7 +88,7 @@ def link_whole(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file by way of :func:`whole_file`."""
+    """Write a text file by way of :func:`whole_file`."""
     with whole_file(path) as file:
         file.write(text.encode("utf-8"))
 

@@ -28,5 +28,5 @@ def _templates() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template; every value is escaped but what is ``markupsafe.Markup``."""
+    """Return a page from a template; every value is escaped but what is ``markupsafe.Markup``."""
     return _templates().get_template(template).render(values)

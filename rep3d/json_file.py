@@ -59,19 +59,20 @@ class Damage:
 
 
 def found_damage(folder: Path) -> list[Damage]:
-    """The damaged files below a folder that this process found, in the order of their paths."""
+    """Return the damaged files below a folder that this process found, in the order of their paths."""
     return [damage for file, damage in sorted(_found.items()) if folder in file.parents]
 
 
 def note_kept(kept: Path) -> None:
-    """Counts a file as found that an earlier process kept aside."""
+    """Count a file as found that an earlier process kept aside."""
     name, _, time = kept.name.partition(DAMAGED)
     lost = "what it held; it was kept aside at an earlier start"
     _found.setdefault(kept, Damage(kept.with_name(name), kept, lost, "kept aside", time))
 
 
 def json_object(content: Any, **kinds: type) -> dict[str, Any]:
-    """The content, if it is a JSON object with values of these types under these keys; ``ValueError`` otherwise."""
+    """Return the content, if it is a JSON object with values of these types under these keys; ``ValueError``
+    otherwise."""
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, got {type(content).__name__}")
     for key, kind in kinds.items():
@@ -110,7 +111,7 @@ class JsonFile(Generic[T]):
         self._aside = aside or path.parent
 
     def read(self) -> T:
-        """The content.
+        """Return the content.
 
         Raises:
             DamagedFileError: if it is damaged and does not begin anew.
@@ -125,7 +126,7 @@ class JsonFile(Generic[T]):
         return self._read()
 
     def write(self, content: Any, *, allow_nan: bool = True, ensure_ascii: bool = False) -> None:
-        """Writes JSON content, whole or not at all; hold :meth:`locked` where it depends on what was read before.
+        """Write JSON content, whole or not at all; hold :meth:`locked` where it depends on what was read before.
 
         Args:
             content: plain JSON types; what is none is written as ``str`` shows it.
@@ -137,7 +138,7 @@ class JsonFile(Generic[T]):
         write_text(self.path, text + "\n")
 
     def set_aside(self) -> Path | None:
-        """Renames the file if it is damaged; with the next reading its content begins anew.
+        """Rename the file if it is damaged; with the next reading its content begins anew.
 
         Returns:
             Where it is kept; None where it is not damaged.
@@ -158,7 +159,7 @@ class JsonFile(Generic[T]):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other threads and processes from doing the same with the files of this folder; may be nested."""
+        """Keep other threads and processes from doing the same with the files of this folder; may be nested."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.parent / ".lock", timeout=_LOCK_SECONDS, is_singleton=True)
         with _threads:

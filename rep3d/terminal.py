@@ -52,7 +52,7 @@ def print_scores(
 
 
 def _groups(names: Sequence[str], room: int) -> list[list[str]]:
-    """Labels whose columns fit beside each other into so many characters; at least one in each group."""
+    """Return labels whose columns fit beside each other into so many characters; at least one in each group."""
     groups: list[list[str]] = [[]]
     used = 0
     for name in names:
@@ -66,5 +66,5 @@ def _groups(names: Sequence[str], room: int) -> list[list[str]]:
 
 
 def _width(name: str) -> int:
-    """Characters that a label's column needs: for a number, and for the longest word of its name."""
+    """Return characters that a label's column needs: for a number, and for the longest word of its name."""
     return max(_NUMBER, *(len(word) for word in name.split()))

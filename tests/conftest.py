@@ -39,7 +39,7 @@ LONGEST_FIRST = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts the longest files first where several workers share the tests, a file a worker (`--dist loadfile`)."""
+    """Put the longest files first where several workers share the tests, a file a worker (`--dist loadfile`)."""
     if hasattr(config, "workerinput"):
         places = {file: place for place, file in enumerate(LONGEST_FIRST)}
         items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
@@ -47,7 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real images, which is not part of the project; tests that need it skip where it is absent."""
+    """Return the folder of real images, which is not part of the project; tests that need it skip where it is
+    absent."""
     folder = Path(os.environ.get("REP3D_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / "hippocampus" / "imagesTr").is_dir():
         pytest.skip(f"no real images at {folder}: set REP3D_DATA to a folder with hippocampus/imagesTr and labelsTr")
@@ -56,7 +57,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def write_nifti(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an array as NIfTI and returns its path."""
+    """Write an array as NIfTI and return its path."""
 
     def write(name: str, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
         path = tmp_path / name

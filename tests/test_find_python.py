@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shel
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[[str, str], None]:
-    """Puts a program, written for the shell, on the only folder of the PATH."""
+    """Put a program, written for the shell, on the only folder of the PATH."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "grep").symlink_to(str(shutil.which("grep")))
 
@@ -44,7 +44,7 @@ def python(version: str, venv: bool = True) -> str:
 
 
 def apt(*offered: str) -> str:
-    """What apt-cache answers about `policy NAME`."""
+    """Return what apt-cache answers about `policy NAME`."""
     cases = "".join(f"{name}) echo '  Candidate: 3.0-1' ;; " for name in offered)
     return f"case \"$2\" in {cases} *) echo '  Candidate: (none)' ;; esac"
 

@@ -19,7 +19,7 @@ VOXELS = {"Content-Type": "application/x-rep3d-voxels"}
 def packed(
     arrays: Mapping[str, np.ndarray], affine: Any = None, params: Mapping[str, Any] | None = None, **changes: Any
 ) -> bytes:
-    """A body with arrays (I, J, K); `changes` are made to its line, and to what that says of the first array."""
+    """Return a body with arrays (I, J, K); `changes` are made to its line, and to what that says of the first array."""
     parts = [array.astype(array.dtype.newbyteorder("<")).tobytes(order="F") for array in arrays.values()]
     told: list[dict[str, Any]] = [
         {"name": name, "dtype": array.dtype.newbyteorder("<").str, "bytes": len(part), "crc32": zlib.crc32(part)}
@@ -35,7 +35,7 @@ def packed(
 
 
 def unpacked(body: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What the line of a body says, and its arrays (I, J, K)."""
+    """Return what the line of a body says, and its arrays (I, J, K)."""
     line, _, rest = body.partition(b"\n")
     about = json.loads(line)
     arrays = {}
@@ -48,12 +48,12 @@ def unpacked(body: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def voxels_of(array: np.ndarray, path: Path, affine: Any = None) -> Voxels:
-    """An array (I, J, K) as the client takes it, in a file."""
+    """Return an array (I, J, K) as the client takes it, in a file."""
     path.write_bytes(array.tobytes(order="F"))
     matrix = np.eye(4) if affine is None else np.asarray(affine)
     return Voxels(path, array.shape, array.dtype.newbyteorder("<").str, tuple(map(tuple, matrix.tolist())))
 
 
 def array_of(voxels: Voxels) -> np.ndarray:
-    """The array (I, J, K) that the client got."""
+    """Return the array (I, J, K) that the client got."""
     return np.fromfile(voxels.path, voxels.dtype).reshape(voxels.shape, order="F")

@@ -68,7 +68,7 @@ class ImageScore:
     variance: float | None = None
 
     def value(self, measure: str) -> float | None:
-        """The measure of that name, None where it is absent or not finite."""
+        """Return the measure of that name, None where it is absent or not finite."""
         value = getattr(self, measure)
         return value if value is not None and math.isfinite(value) else None
 
@@ -99,7 +99,7 @@ class _Model(Protocol):
 
 
 def assess(predictor: _Model, image: Path | str, views: int = 1) -> ImageScore:
-    """Scores an image.
+    """Score an image.
 
     Args:
         predictor: the model.
@@ -125,7 +125,7 @@ def assess(predictor: _Model, image: Path | str, views: int = 1) -> ImageScore:
 
 
 def check_strategy(name: str) -> str:
-    """The name, if it is one of :data:`STRATEGIES`.
+    """Return the name, if it is one of :data:`STRATEGIES`.
 
     Raises:
         ConfigError: listing them.
@@ -146,7 +146,7 @@ class _Pool:
     rng: np.random.Generator
 
     def measured(self, measure: str) -> dict[str, float]:
-        """The candidates that have this measure."""
+        """Return the candidates that have this measure."""
         values = {id_: self.scores[id_].value(measure) for id_ in self.candidates if id_ in self.scores}
         return {id_: value for id_, value in values.items() if value is not None}
 
@@ -159,7 +159,7 @@ def select(
     labelled_features: Sequence[np.ndarray],
     rng: np.random.Generator,
 ) -> Choice | None:
-    """Chooses one image; images without score or feature are passed over where others have one.
+    """Choose one image; images without score or feature are passed over where others have one.
 
     Args:
         strategy: one of :data:`STRATEGIES`.
@@ -191,7 +191,7 @@ def select_batch(
     labelled_features: Sequence[np.ndarray],
     rng: np.random.Generator,
 ) -> list[Choice]:
-    """Chooses several images, one after the other: each choice counts as labelled for the next.
+    """Choose several images, one after the other: each choice counts as labelled for the next.
 
     The arguments are those of :func:`select`; fewer than ``count`` come back where there are fewer candidates.
     """

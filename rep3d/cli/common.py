@@ -20,7 +20,7 @@ Preset = Annotated[str, typer.Option(help="Size of the network: tiny or base.")]
 
 
 def stop_on_terminate() -> None:
-    """Makes a polite kill like Ctrl-C, so that the server is stopped with us."""
+    """Make a polite kill like Ctrl-C, so that the server is stopped with us."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

@@ -123,7 +123,7 @@ def demo(
 
 
 def _new_run_folder(out: Path) -> Path:
-    """A new folder for this run below ``out``; what is there stays."""
+    """Return a new folder for this run below ``out``; what is there stays."""
     from datetime import datetime
 
     folder = out / datetime.now().strftime("run_%Y-%m-%d_%H-%M-%S")

@@ -18,7 +18,7 @@ __all__ = ["show_strategies", "show_summary", "show_task", "show_tasks", "tasks_
 
 
 def tasks_as_json(name: str | None = None) -> dict[str, Any]:
-    """The tasks as plain JSON types, name to definition; only one where a name is given.
+    """Return the tasks as plain JSON types, name to definition; only one where a name is given.
 
     Raises:
         TaskError: if there is no task of that name.
@@ -58,7 +58,7 @@ def show_task(console: Console, name: str) -> None:
 
 
 def _label(console: Console, task: TaskConfig, name: str) -> Text:
-    """A label's name, after a square of its colour where the terminal shows colours."""
+    """Return a label's name, after a square of its colour where the terminal shows colours."""
     term = task.terms.get(name)
     if term is None or console.no_color or not console.color_system:
         return Text(name)
@@ -74,7 +74,7 @@ def _settings(task: TaskConfig) -> str:
 
 
 def show_strategies(console: Console, strategies: Mapping[str, str]) -> None:
-    """Lists the strategies."""
+    """List the strategies."""
     table = Table("Strategy", "What it chooses")
     for name, description in strategies.items():
         table.add_row(name, description)

@@ -93,7 +93,7 @@ def _user_name() -> str:
 
 
 def _model_folder(studies: Path, model: str | None) -> Path:
-    """Where a model's data are.
+    """Return where a model's data are.
 
     Raises:
         Rep3DError: if there is none of that name, or none, or several and no name.
@@ -127,7 +127,7 @@ def _export(console: Console, checkpoint: Path, version: str, output: Path | Non
 
 
 def _show_all(console: Console, store: VersionStore, model: str) -> None:
-    """Prints all versions, oldest first, with what was decided about them."""
+    """Print all versions, oldest first, with what was decided about them."""
     published, records = store.published(), store.list()
     if not records:
         console.print(f"{escape(model)} has no versions yet: each training that ends well makes one.")
@@ -152,7 +152,7 @@ def _show_all(console: Console, store: VersionStore, model: str) -> None:
 
 
 def _show_one(console: Console, store: VersionStore, record: VersionRecord) -> None:
-    """Prints one version in full."""
+    """Print one version in full."""
     published = " (published)" if record.version == store.published() else ""
     table = Table(title=f"{record.version}{published}", show_header=False)
     steps = f"{record.iterations} steps" if record.iterations is not None else "unknown"

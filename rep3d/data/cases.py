@@ -18,7 +18,8 @@ class Case:
 
 
 def decathlon_cases(folder: Path | str) -> list[Case]:
-    """The labelled cases of a folder in the decathlon's layout, by name: files of one name in imagesTr and labelsTr.
+    """Return the labelled cases of a folder in the decathlon's layout, by name: files of one name in imagesTr and
+    labelsTr.
 
     Hidden files, which macOS leaves beside images, are no cases.
     """

@@ -31,14 +31,14 @@ class Cohort:
 
 
 def phantom_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
-    """Generates phantoms into ``folder`` and splits them; the pool holds the first ones, with every kind of
+    """Generate phantoms into ``folder`` and split them; the pool holds the first ones, with every kind of
     geometry."""
     generate_cohort(folder, pool + held_out, seed=seed)
     return _split(folder, pool, held_out, seed, shuffle=False)
 
 
 def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
-    """Takes cases from a folder in the decathlon's layout (``imagesTr``, ``labelsTr``, ``dataset.json``), at random.
+    """Take cases from a folder in the decathlon's layout (``imagesTr``, ``labelsTr``, ``dataset.json``), at random.
 
     Raises:
         TaskError: if the layout is another one, or there are too few cases.

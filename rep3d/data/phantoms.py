@@ -142,7 +142,8 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _bent_line(rng: np.random.Generator, length: float, bend: float, wiggle: float, points: int) -> np.ndarray:
-    """A line (points, 3) of ``length`` mm that runs along +x, turns by ``bend`` radians bulging to +y, and wiggles."""
+    """Return a line (points, 3) of ``length`` mm that runs along +x, turns by ``bend`` radians bulging to +y, and
+    wiggles."""
     s = np.linspace(0, 1, points)
     phase = rng.uniform(0, 2 * np.pi, size=2)
     turn = bend * (0.5 - s) + wiggle * np.sin(2 * np.pi * s + phase[0])
@@ -152,7 +153,8 @@ def _bent_line(rng: np.random.Generator, length: float, bend: float, wiggle: flo
 
 
 def _make_organ(rng: np.random.Generator) -> tuple[_Tube, float]:
-    """The organ near the origin, Head left and up, bulging forwards, and where along it (0..1) the Tail begins."""
+    """Return the organ near the origin, Head left and up, bulging forwards, and where along it (0..1) the Tail
+    begins."""
     line = _bent_line(rng, rng.uniform(32, 39), np.deg2rad(rng.uniform(85, 130)), rng.uniform(0.0, 0.18), points=40)
     boundary = rng.uniform(0.42, 0.50)
     s = np.linspace(0, 1, len(line))
@@ -197,7 +199,7 @@ def _make_look_alikes(organ: _Tube, middle: np.ndarray, rng: np.random.Generator
 
 
 def _make_look_alike(kind: str, radius: float, rng: np.random.Generator) -> _Tube:
-    """One look-alike of the given kind and radius (mm) around the origin, turned at random."""
+    """Return one look-alike of the given kind and radius (mm) around the origin, turned at random."""
     if kind == "ball":
         line = np.zeros((1, 3))
     elif kind == "rod":
@@ -256,7 +258,7 @@ def _occupancy(distance: np.ndarray) -> np.ndarray:
 
 
 def _texture(points: np.ndarray, rng: np.random.Generator, wavelength: tuple[float, float]) -> np.ndarray:
-    """A smooth random field (X, Y, Z) of unit variance whose waves are ``wavelength`` mm long."""
+    """Return a smooth random field (X, Y, Z) of unit variance whose waves are ``wavelength`` mm long."""
     field = np.zeros(points.shape[1:], dtype=np.float32)
     waves = 10
     for _ in range(waves):
@@ -274,7 +276,8 @@ class _Body:
 
 
 def _paint_body(points: np.ndarray, middle: np.ndarray, organ_distance: np.ndarray, rng: np.random.Generator) -> _Body:
-    """Layers around the organ, from within: mottled parenchyma, a film of fluid, the bright wall, fat, the outside."""
+    """Return layers around the organ, from within: mottled parenchyma, a film of fluid, the bright wall, fat, the
+    outside."""
     radii = rng.uniform(21, 25, size=3)
     ratio = np.linalg.norm((points - middle[:, None, None, None]) / radii[:, None, None, None], axis=0)
     depth = (ratio - 1) * radii.mean() + 1.2 * _texture(points, rng, wavelength=(14.0, 26.0))
@@ -287,7 +290,8 @@ def _paint_body(points: np.ndarray, middle: np.ndarray, organ_distance: np.ndarr
 
 
 def _scan(signal: np.ndarray, offset: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What the scanner makes of it: bias field over ``offset`` (3, X, Y, Z) mm, Rician noise, contrast; int16."""
+    """Return what the scanner makes of it: bias field over ``offset`` (3, X, Y, Z) mm, Rician noise, contrast;
+    int16."""
     x, y, z = offset / 28
     terms = np.stack([x, y, z, x * y, y * z, x * z, x * x - 0.3, y * y - 0.3, z * z - 0.3])
     bias = np.tensordot(rng.normal(size=len(terms)).astype(np.float32), terms, axes=1)

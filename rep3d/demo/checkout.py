@@ -19,7 +19,7 @@ _CLIENT = _ROOT / "slicer_extension" / "Rep3DLabel"
 
 
 def import_client_path() -> None:
-    """Makes ``Rep3DLabelLib``, the Slicer extension's client, importable.
+    """Make ``Rep3DLabelLib``, the Slicer extension's client, importable.
 
     Raises:
         ConfigError: if this package was installed without its repository.
@@ -35,7 +35,8 @@ def import_client_path() -> None:
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """The errors that the client raises, for whoever shows them; none where the package is without its repository."""
+    """Return the errors that the client raises, for whoever shows them; none where the package is without its
+    repository."""
     try:
         import_client_path()
         from Rep3DLabelLib.errors import ClientError

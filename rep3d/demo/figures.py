@@ -47,7 +47,8 @@ class CurvePoint:
 
 
 def curve_png(points: Sequence[CurvePoint], ink: str, width: float) -> str:
-    """Mean Dice against the number of labels submitted, on a transparent ground for a page whose text is ``ink``.
+    """Return the mean Dice against the number of labels submitted, on a transparent ground for a page whose text is
+    ``ink``.
 
     ``width`` is in inches; the letters keep their size, so that a narrow picture stays readable on a phone.
     """
@@ -141,7 +142,7 @@ def slice_pngs(image: Path, label: Path, prediction: Path, labels: Mapping[str, 
 
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (X, Y, Z) turned to the nearest RAS+ order, and their affine (4, 4) to mm."""
+    """Return voxels (X, Y, Z) turned to the nearest RAS+ order, and their affine (4, 4) to mm."""
     try:
         image = nib.as_closest_canonical(nib.load(path))
     except (OSError, nib.filebasedimages.ImageFileError) as error:
@@ -155,7 +156,8 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fullest_slice(truth: np.ndarray, across: int, labels: Mapping[str, int]) -> int:
-    """The slice that shows most of all true labels, each counted by its share; the middle one if there is none."""
+    """Return the slice that shows most of all true labels, each counted by its share; the middle one if there is
+    none."""
     others = tuple(axis for axis in range(3) if axis != across)
     score = np.zeros(truth.shape[across])
     for value in labels.values():
@@ -165,7 +167,7 @@ def _fullest_slice(truth: np.ndarray, across: int, labels: Mapping[str, int]) ->
 
 
 def _edges(count: int, spacing: float, centre: float) -> tuple[float, float]:
-    """Where the first and the last voxel of an axis end, in mm from ``centre``."""
+    """Return where the first and the last voxel of an axis end, in mm from ``centre``."""
     return -0.5 * spacing - centre, (count - 0.5) * spacing - centre
 
 

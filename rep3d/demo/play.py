@@ -77,11 +77,11 @@ class DemoPlan:
             )
 
     def new_labels(self, round_: int) -> int:
-        """Labels submitted in a round, counted from 1."""
+        """Return labels submitted in a round, counted from 1."""
         return self.submit * round_ // self.rounds - self.submit * (round_ - 1) // self.rounds
 
     def share(self, round_: int) -> float:
-        """Part of the iterations and minutes that a round may use: in proportion to the labels it has."""
+        """Return the part of the iterations and minutes that a round may use: in proportion to the labels it has."""
         submitted = [self.submit * r // self.rounds for r in range(1, self.rounds + 1)]
         return submitted[round_ - 1] / sum(submitted)
 
@@ -90,13 +90,13 @@ class Listener:
     """Told what happens; the command line draws it. This one keeps silent."""
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Show the user a line."""
 
     def training(self, round_: int, status: TrainStatus) -> None:
-        """How the training goes."""
+        """Show how the training goes."""
 
     def measured(self, result: RoundResult) -> None:
-        """A round is over and was measured."""
+        """Show a round that is over and was measured."""
 
 
 class Player:
@@ -123,7 +123,7 @@ class Player:
         self._started = time.monotonic()
 
     def prepare(self) -> None:
-        """Fills the studies folder as a clinic would: images and a dataset.json with the label names, no labels."""
+        """Fill the studies folder as a clinic would: images and a dataset.json with the label names, no labels."""
         self.studies.mkdir(parents=True)
         for case in self.cohort.pool:
             shutil.copyfile(case.image, self.studies / case.image.name)
@@ -133,7 +133,7 @@ class Player:
         (self.studies / "dataset.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
 
     def play(self, server: ServerProcess) -> list[RoundResult]:
-        """Plays all rounds.
+        """Play all rounds.
 
         Raises:
             DemoError: if a training fails, or the Dice of the last round is not above that of the first.
@@ -199,7 +199,7 @@ class Player:
         return time.monotonic() - started, client.info().published_version
 
     def _measure(self, client: Rep3DClient, case: Case, round_: int) -> dict[str, float]:
-        """Has the server segment an image that it does not keep, as other clients of MONAI Label do."""
+        """Have the server segment an image that it does not keep, as other clients of MONAI Label do."""
         url, found = f"{client.url}/infer/{client.info().default_model}", self.prediction(case, round_)
         with case.image.open("rb") as image:
             answer = requests.post(url, params={"output": "image"}, files={"file": image}, timeout=_INFER_SECONDS)
@@ -209,7 +209,7 @@ class Player:
         return dice_of_files(found, case.label, self.cohort.labels)
 
     def prediction(self, case: Case, round_: int) -> Path:
-        """Where the prediction of a held-out case after a round is kept."""
+        """Return where the prediction of a held-out case after a round is kept."""
         folder = self.folder / "predictions" / f"round_{round_}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{case.id}.nii.gz"
@@ -223,7 +223,7 @@ class Player:
             )
 
     def write_report(self, path: Path) -> None:
-        """Writes report.html about the rounds played so far, and results.json beside it."""
+        """Write report.html about the rounds played so far, and results.json beside it."""
         import torch
 
         last = self.rounds[-1]
@@ -256,7 +256,7 @@ class Player:
 
 
 def _as_json(value: Any) -> Any:
-    """The same with None for NaN, which JSON has not."""
+    """Return the same with None for NaN, which JSON has not."""
     if isinstance(value, dict):
         return {key: _as_json(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -84,12 +84,13 @@ def write_report(path: Path, report: DemoReport) -> None:
 
 
 def case_mean(dice: Mapping[str, float]) -> float:
-    """Mean Dice of one case over its labels; labels with NaN are left out, NaN if none is left."""
+    """Return the mean Dice of one case over its labels; labels with NaN are left out, NaN if none is left."""
     return _mean(dice.values())
 
 
 def pick_cases(dice: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """The best, median and worst case of a round by mean Dice, as role to case id; fewer roles if there are fewer."""
+    """Return the best, median and worst case of a round by mean Dice, as role to case id; fewer roles if there are
+    fewer."""
     ranked = sorted((case for case in dice if np.isfinite(case_mean(dice[case]))), key=lambda c: -case_mean(dice[c]))
     if not ranked:
         return {}
@@ -117,7 +118,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _case_values(result: RoundResult, label: str | None) -> list[float]:
-    """One value per held-out case: its Dice of ``label``, or its mean over the labels for None."""
+    """Return one value per held-out case: its Dice of ``label``, or its mean over the labels for None."""
     rows = result.dice.values()
     return [case_mean(row) if label is None else row.get(label, float("nan")) for row in rows]
 
@@ -127,7 +128,7 @@ def _number(value: float) -> str:
 
 
 def _spread(values: Iterable[float]) -> float | None:
-    """Standard deviation over cases, where there are two or more."""
+    """Return the standard deviation over cases, where there are two or more."""
     array = _finite(values)
     return float(array.std(ddof=1)) if len(array) > 1 else None
 
@@ -175,7 +176,7 @@ def _page(report: DemoReport) -> str:
 
 
 def _curve(report: DemoReport) -> list[tuple[str, str]]:
-    """The curve as pictures, each with the media that it is for; the last is for all others."""
+    """Return the curve as pictures, each with the media that it is for; the last is for all others."""
     points = [
         CurvePoint(
             submitted=r.submitted,

@@ -43,7 +43,7 @@ def _note(iteration: int | None, iterations: int | None, loss: float | None, eta
 
 @contextmanager
 def train_progress(console: Console) -> Iterator[Callable[[TrainProgress], None]]:
-    """A progress bar for :func:`rep3d.training.train.train`."""
+    """Yield a progress bar for :func:`rep3d.training.train.train`."""
     with _progress(console) as progress:
         task = progress.add_task("training", total=None, note="")
 
@@ -96,7 +96,7 @@ class Screen(Listener):
             )
 
     def _means(self, result: RoundResult) -> dict[str, float]:
-        """Mean Dice of each label over the cases that have it."""
+        """Return the mean Dice of each label over the cases that have it."""
         means = {}
         for name in self.cohort.labels:
             values = [case[name] for case in result.dice.values() if not math.isnan(case[name])]
@@ -105,7 +105,7 @@ class Screen(Listener):
         return means
 
     def finish(self, rounds: Sequence[RoundResult], report: Path) -> None:
-        """Prints the table of Dice and where the report is."""
+        """Print the table of Dice and where the report is."""
         self.progress.stop()
         held_out = len(self.cohort.held_out)
         title = f"Dice on {held_out} held-out cases"
@@ -119,7 +119,7 @@ class Screen(Listener):
         self.console.print(f"Report: {report.resolve()}", soft_wrap=True)
 
     def serving(self, url: str, studies: Path) -> None:
-        """Says how to connect 3D Slicer, and how to stop."""
+        """Say how to connect 3D Slicer, and how to stop."""
         self.console.print(
             f"\nThe server goes on at [bold]{url}[/] (images and labels: {studies.resolve()}).\n"
             f"In 3D Slicer: open the Rep3D Label or the MONAI Label module, enter {url} as the server, and connect.\n"

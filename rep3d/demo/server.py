@@ -28,7 +28,7 @@ class ServerError(Rep3DError):
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on at this moment."""
+    """Return a TCP port of this machine that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -89,7 +89,7 @@ class ServerProcess:
         return self
 
     def wait_until(self, ready: Callable[[], bool], timeout: float = 180.0, pause: float = 0.25) -> None:
-        """Waits until the server answers.
+        """Wait until the server answers.
 
         Args:
             ready: asks the server once.
@@ -110,7 +110,7 @@ class ServerProcess:
         )
 
     def check(self) -> None:
-        """Raises ServerError if the server has ended."""
+        """Raise ServerError if the server has ended."""
         if self._process is None or self._process.poll() is not None:
             code = None if self._process is None else self._process.returncode
             raise ServerError(
@@ -118,7 +118,7 @@ class ServerProcess:
             )
 
     def wait_for_interrupt(self) -> None:
-        """Returns on Ctrl-C; raises ServerError if the server ends by itself before."""
+        """Return on Ctrl-C; raise ServerError if the server ends by itself before."""
         try:
             while True:
                 self.check()
@@ -133,7 +133,7 @@ class ServerProcess:
             return f"(no log: {error})"
 
     def stop(self) -> None:
-        """Stops the server and every process it started; returns when they are gone."""
+        """Stop the server and every process it started; return when they are gone."""
         process, self._process = self._process, None
         if process is None:
             return

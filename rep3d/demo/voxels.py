@@ -17,7 +17,7 @@ __all__ = ["as_nifti", "as_voxels"]
 
 
 def as_voxels(label: Path, raw: Path) -> Voxels:
-    """A label map's file as the client sends it; its bytes go into the file ``raw``."""
+    """Return a label map's file as the client sends it; its bytes go into the file ``raw``."""
     values, grid = read_label(label)
     raw.write_bytes(values.astype(np.uint8).tobytes(order="F"))
     shape = (values.shape[0], values.shape[1], values.shape[2])
@@ -25,7 +25,7 @@ def as_voxels(label: Path, raw: Path) -> Voxels:
 
 
 def as_nifti(voxels: Voxels, target: Path) -> Path:
-    """Voxels as they came as a file."""
+    """Return voxels as they came as a file."""
     values = np.fromfile(voxels.path, voxels.dtype).reshape(voxels.shape, order="F")
     nib.save(nib.Nifti1Image(values, np.array(voxels.affine)), target)
     return target

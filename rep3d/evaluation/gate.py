@@ -53,7 +53,7 @@ class Decision:
 
 
 def unmeasured(labelled: int, measured_before: bool) -> Decision:
-    """The decision about a version that no case was held out for.
+    """Return the decision about a version that no case was held out for.
 
     Args:
         labelled: the labelled cases that there were.
@@ -69,7 +69,7 @@ def unmeasured(labelled: int, measured_before: bool) -> Decision:
 
 
 def decide(new: Scores, old: Scores | None, margin: float = MARGIN, tolerance: float = LABEL_TOLERANCE) -> Decision:
-    """Compares a new version with the published one.
+    """Compare a new version with the published one.
 
     Args:
         new: scores of the new version on the held-out cases.
@@ -118,7 +118,7 @@ def decide(new: Scores, old: Scores | None, margin: float = MARGIN, tolerance: f
 
 
 def label_means(scores: Scores) -> dict[str, float]:
-    """Mean Dice of each label over the cases that have it."""
+    """Return the mean Dice of each label over the cases that have it."""
     found: dict[str, list[float]] = {}
     for case in scores.values():
         for name, dice in case.items():

@@ -59,7 +59,7 @@ def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str
 
 
 def mean_dice(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """Mean over cases of each case's mean over its labels; labels absent in both maps (NaN) are left out.
+    """Return the mean over cases of each case's mean over its labels; labels absent in both maps (NaN) are left out.
 
     Args:
         scores: case id to label name to Dice.

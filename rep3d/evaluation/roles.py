@@ -63,7 +63,7 @@ class CaseRoles:
         return self._file.read()
 
     def mend(self, trained: Collection[str], measured: Collection[str]) -> bool:
-        """Makes a damaged file anew from what is on record of versions; nothing happens where it is not damaged.
+        """Make a damaged file anew from what is on record of versions; nothing happens where it is not damaged.
 
         A case that no version was trained on cannot leak, so one whose role is on no record may get any.
 
@@ -82,7 +82,7 @@ class CaseRoles:
             return True
 
     def assign(self, ids: Iterable[str], trained: Collection[str] = ()) -> Split:
-        """Gives roles to the cases that have none, and keeps them.
+        """Give roles to the cases that have none, and keep them.
 
         From 5 labelled cases on, a fifth of them (at least one) is to validate. Validation cases are taken from those
         without a role, in the order of the SHA-256 of their ids; one at least is left to train on.

@@ -49,7 +49,7 @@ def explain(
     *,
     logits: bool = False,
 ) -> Path:
-    """Shows the masks, kernels and effective receptive fields of a trained network, alone or beside another one.
+    """Show the masks, kernels and effective receptive fields of a trained network, alone or beside another one.
 
     Writes ``explain.html``, a page that needs nothing else, and ``explain.json`` with its numbers.
 

@@ -74,7 +74,7 @@ class Profile:
 
 
 def radial_profile(volume: np.ndarray) -> Profile:
-    """Sorts the taps of kernels, shape (..., Kz, Ky, Kx), by distance from the centre; leading axes are pooled."""
+    """Sort the taps of kernels, shape (..., Kz, Ky, Kx), by distance from the centre; leading axes are pooled."""
     offsets = [np.arange(side) - side // 2 for side in volume.shape[-3:]]
     squared = offsets[0][:, None, None] ** 2 + offsets[1][:, None] ** 2 + offsets[2] ** 2
     distances, ring, taps = np.unique(squared.ravel(), return_inverse=True, return_counts=True)
@@ -100,17 +100,17 @@ class Cubes:
     ratio: np.ndarray
 
     def reach(self, share: float) -> int:
-        """Returns how far the smallest cube that holds more than ``share`` (0 to below 1) reaches from its centre."""
+        """Return how far the smallest cube that holds more than ``share`` (0 to below 1) reaches from its centre."""
         return int(np.argmax(self.share > share))
 
     def smallest(self, share: float) -> tuple[int, float]:
-        """Returns side and volume ratio of that cube."""
+        """Return side and volume ratio of that cube."""
         index = self.reach(share)
         return int(self.side[index]), float(self.ratio[index])
 
 
 def centred_cubes(volume: np.ndarray, centre: Sequence[int]) -> Cubes:
-    """Measures the cubes around a voxel.
+    """Measure the cubes around a voxel.
 
     Args:
         volume: shape (D, H, W), nowhere negative.
@@ -134,7 +134,7 @@ def centred_cubes(volume: np.ndarray, centre: Sequence[int]) -> Cubes:
 
 
 def contribution(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Returns how much each voxel of one input contributes to the central output, as RepLKNet defines it.
+    """Return how much each voxel of one input contributes to the central output, as RepLKNet defines it.
 
     Args:
         function: maps (1, C, D, H, W) to (1, C', D', H', W').
@@ -173,7 +173,7 @@ class BlockView:
     map_shape: tuple[int, ...]
 
     def profiles(self) -> dict[str, Profile]:
-        """Returns profiles by name: ``kernel`` and, if masked, ``prior``, ``mask``, ``adam_field``, ``sgd_field``."""
+        """Return profiles by name: ``kernel`` and, if masked, ``prior``, ``mask``, ``adam_field``, ``sgd_field``."""
         volumes = {"kernel": self.kernel}
         if self.prior is not None and self.mask is not None:
             fields = {"mask": self.mask, "adam_field": np.abs(self.mask), "sgd_field": self.mask**2}
@@ -217,11 +217,11 @@ class ReceptiveField:
     contribution: np.ndarray
 
     def cubes(self) -> Cubes:
-        """Returns what cubes around the centre hold."""
+        """Return what cubes around the centre hold."""
         return centred_cubes(self.contribution, self.centre)
 
     def log_cubes(self) -> Cubes:
-        """Returns what they hold of log10(contribution + 1), as RepLKNet's script measures it."""
+        """Return what they hold of log10(contribution + 1), as RepLKNet's script measures it."""
         return centred_cubes(np.log10(self.contribution + 1), self.centre)
 
     def to_dict(self) -> dict[str, Any]:
@@ -345,7 +345,7 @@ def _blocks(model: Rep3D, window: tuple[int, ...]) -> tuple[BlockView, ...]:
 
 
 def view_model(name: str, version: str, model: Rep3D, inputs: torch.Tensor, logits: bool) -> ModelView:
-    """Looks at a network; leaves it as it is.
+    """Look at a network; leave it as it is.
 
     Args:
         name: see `ModelView`.

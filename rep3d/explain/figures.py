@@ -81,18 +81,19 @@ class Curve:
 
 
 def log_slice_svg(values: np.ndarray, lowest: float, highest: float, label: str, boxes: Sequence[Box] = ()) -> Markup:
-    """A slice (first axis to the right, second upwards) of positive values, on a logarithmic scale with two ends."""
+    """Return a slice (first axis to the right, second upwards) of positive values, on a logarithmic scale with two
+    ends."""
     shown = np.log(np.clip(values, lowest, highest) / lowest) / np.log(highest / lowest)
     return _slice_svg(_log_colours()(shown), label, boxes)
 
 
 def signed_slice_svg(values: np.ndarray, limit: float, label: str) -> Markup:
-    """A slice of values from ``-limit`` to ``limit``, on a linear scale with zero in its middle."""
+    """Return a slice of values from ``-limit`` to ``limit``, on a linear scale with zero in its middle."""
     return _slice_svg(_signed_colours()(0.5 + 0.5 * np.clip(values / limit, -1, 1)), label, ())
 
 
 def bar_svg(signed: bool, label: str) -> Markup:
-    """The colours of one of the two scales, from left to right."""
+    """Return the colours of one of the two scales, from left to right."""
     colours = _signed_colours() if signed else _log_colours()
     return _slice_svg(colours(np.linspace(0, 1, 128))[:, None], label, (), stretch=True)
 
@@ -106,7 +107,7 @@ def curves_svg(
     log: bool = False,
     levels: Sequence[float] = (),
 ) -> Markup:
-    """A line chart.
+    """Return a line chart.
 
     Args:
         curves: the lines; later ones lie on top.
@@ -160,7 +161,8 @@ def _dress(axes: Axes) -> None:
 
 
 def _inline(figure: Figure, name: str, label: str) -> Markup:
-    """The figure as SVG for a page: sized by its place, with ids of its own, in the page's font and text colour."""
+    """Return the figure as SVG for a page: sized by its place, with ids of its own, in the page's font and text
+    colour."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
@@ -188,7 +190,8 @@ def _signed_colours() -> Colormap:
 
 
 def _slice_svg(colours: np.ndarray, label: str, boxes: Sequence[Box], stretch: bool = False) -> Markup:
-    """An image of one pixel per voxel, from colours (first axis, second axis, RGBA); the second axis points upwards."""
+    """Return an image of one pixel per voxel, from colours (first axis, second axis, RGBA); the second axis points
+    upwards."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()

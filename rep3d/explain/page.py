@@ -32,7 +32,7 @@ _PLANES = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal", "S"
 
 
 def page(explanation: Explanation) -> str:
-    """Returns the page as HTML."""
+    """Return the page as HTML."""
     models, inputs = explanation.models, explanation.inputs
     deepest = [model.fields[3].cubes().smallest(0.5)[0] for model in models]
     blocks = [block for model in models for block in model.blocks]
@@ -66,7 +66,7 @@ def page(explanation: Explanation) -> str:
 
 
 def _short(name: str) -> str:
-    """A name that fits into a legend."""
+    """Return a name that fits into a legend."""
     return name if len(name) <= 20 else f"{name[:9]}…{name[-10:]}"
 
 
@@ -119,7 +119,8 @@ def _field_slices(field: ReceptiveField, cubes: Cubes, orientation: str) -> list
 def _areas(
     explanation: Explanation, measure: Callable[[ReceptiveField], Cubes]
 ) -> list[tuple[str, int, str, list[tuple[int, str]]]]:
-    """Rows of output, which network, its name, and for each share the side of the cube and its part of the volume."""
+    """Return rows of output, which network, its name, and for each share the side of the cube and its part of the
+    volume."""
     rows = []
     for fields in zip(*(model.fields for model in explanation.models), strict=True):
         for index, (model, field) in enumerate(zip(explanation.models, fields, strict=True)):

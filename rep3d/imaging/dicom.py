@@ -48,7 +48,7 @@ class _Slice:
     tags: dict[str, str]
 
     def numbers(self, name: str, count: int) -> np.ndarray | None:
-        """The numbers of a tag, or None where it has not so many."""
+        """Return the numbers of a tag, or None where it has not so many."""
         try:
             values = np.array([float(part) for part in self.tags.get(name, "").split("\\")])
         except ValueError:
@@ -80,7 +80,7 @@ class DicomSeries:
 
 
 def find_series(folder: Path | str) -> list[DicomSeries]:
-    """All series in a folder and its subfolders, by description and UID; other files are passed over.
+    """Return all series in a folder and its subfolders, by description and UID; other files are passed over.
 
     Raises:
         MissingComponentError: if SimpleITK is not installed.
@@ -107,7 +107,7 @@ def find_series(folder: Path | str) -> list[DicomSeries]:
 
 
 def only_series(folder: Path | str) -> DicomSeries:
-    """The one series in a folder.
+    """Return the one series in a folder.
 
     Raises:
         ImageError: if there is none, or more than one.
@@ -125,7 +125,7 @@ def only_series(folder: Path | str) -> DicomSeries:
 
 
 def convert_series(source: DicomSeries | Path | str, output: Path | str) -> DicomSeries:
-    """Writes a series as a NIfTI file, in the scanner's coordinates, with rescaled values (HU for CT).
+    """Write a series as a NIfTI file, in the scanner's coordinates, with rescaled values (HU for CT).
 
     Args:
         source: the series, or a folder that holds only one.
@@ -149,7 +149,8 @@ def convert_series(source: DicomSeries | Path | str, output: Path | str) -> Dico
 
 @contextmanager
 def as_nifti(image: Path | str) -> Iterator[Path]:
-    """A NIfTI file for an image: itself, or the converted series where it is a folder, for as long as it is needed.
+    """Yield a NIfTI file for an image: itself, or the converted series where it is a folder, for as long as it is
+    needed.
 
     Raises:
         ImageError: as :func:`convert_series`.
@@ -183,7 +184,7 @@ def _looks_like_dicom(file: Path) -> bool:
 
 
 def _read_tags(file: Path) -> _Slice | None:
-    """The tags of a file; None if it is no DICOM image of a series."""
+    """Return the tags of a file; None if it is no DICOM image of a series."""
     if not _looks_like_dicom(file):
         return None
     itk = _simple_itk()
@@ -200,7 +201,7 @@ def _read_tags(file: Path) -> _Slice | None:
 
 
 def _stack(series: DicomSeries) -> tuple[list[_Slice], np.ndarray]:
-    """The slices in order, and the affine (4, 4) from column, row and slice indices to RAS mm."""
+    """Return the slices in order, and the affine (4, 4) from column, row and slice indices to RAS mm."""
     slices = list(series.slices)
     if any(part.tags.get("frames", "1") not in ("1", "0", "") for part in slices):
         raise ImageError(

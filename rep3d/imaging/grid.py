@@ -41,7 +41,7 @@ class Geometry:
 
 
 def same_grid(a: Geometry, b: Geometry, tolerance_voxels: float = 0.05) -> bool:
-    """Whether two grids put every voxel at the same place.
+    """Return whether two grids put every voxel at the same place.
 
     Compared are the world positions of the grid's corners, which is what an annotator sees, not matrix entries: allowed
     is ``tolerance_voxels`` of the smallest voxel side, room for headers in single precision and no more.
@@ -55,7 +55,7 @@ def same_grid(a: Geometry, b: Geometry, tolerance_voxels: float = 0.05) -> bool:
 
 
 def resample_label(values: np.ndarray, grid: Geometry, target: Geometry) -> np.ndarray:
-    """A label map on another grid: each new voxel takes the value of the nearest old one, background outside.
+    """Return a label map on another grid: each new voxel takes the value of the nearest old one, background outside.
 
     Args:
         values: (X, Y, Z) voxel values.

@@ -18,7 +18,7 @@ __all__ = ["check_grid", "check_label", "check_values", "label_counts"]
 
 
 def label_counts(values: np.ndarray) -> dict[int, int]:
-    """How many voxels have each value, 0 included.
+    """Return how many voxels have each value, 0 included.
 
     Args:
         values: (X, Y, Z) integers. Counted slice by slice: a large map is not copied or sorted as a whole.
@@ -36,7 +36,7 @@ def label_counts(values: np.ndarray) -> dict[int, int]:
 def check_label(
     label: Path | str, image: Path | str, labels: Mapping[str, int], other_values: Collection[int] = ()
 ) -> None:
-    """Makes sure that a label map lies on its image's grid and uses only the task's values.
+    """Make sure that a label map lies on its image's grid and use only the task's values.
 
     Args:
         label: the label map's file.
@@ -55,7 +55,7 @@ def check_label(
 
 
 def check_grid(grid: Geometry, expected: Geometry, label: str, image: str) -> None:
-    """Refuses a label map that does not lie on its image's grid.
+    """Refuse a label map that does not lie on its image's grid.
 
     Args:
         grid: the label's.
@@ -76,7 +76,7 @@ def check_grid(grid: Geometry, expected: Geometry, label: str, image: str) -> No
 
 
 def check_values(found: Collection[int], labels: Mapping[str, int], label: str) -> None:
-    """Refuses voxel values that are no label's.
+    """Refuse voxel values that are no label's.
 
     Args:
         found: the values of a label map; 0 is always fine.

@@ -80,7 +80,7 @@ def _grid(image: nib.spatialimages.SpatialImage, path: Path, error: type[ImageEr
 def _too_large(
     image: nib.spatialimages.SpatialImage, path: Path, error: type[ImageError] | type[LabelError]
 ) -> Rep3DError:
-    """What is wrong where the voxels did not fit into memory: the header, or the machine."""
+    """Return what is wrong where the voxels did not fit into memory: the header, or the machine."""
     size = math.prod(image.shape) * image.get_data_dtype().itemsize
     if size > _DEFLATE * path.stat().st_size:
         return error(
@@ -94,7 +94,7 @@ def _too_large(
 
 
 def stored_grid(path: Path | str) -> Geometry:
-    """The voxel grid of an image file by its header alone: quick, but no proof that its voxels can be read.
+    """Return the voxel grid of an image file by its header alone: quick, but no proof that its voxels can be read.
 
     Raises:
         ImageError: if the file has no readable header of a three-dimensional image.
@@ -104,12 +104,12 @@ def stored_grid(path: Path | str) -> Geometry:
 
 
 def geometry(path: Path | str) -> Geometry:
-    """The voxel grid of an image file, after making sure that its voxels can be read; see :func:`read_image`."""
+    """Return the voxel grid of an image file, after making sure that its voxels can be read; see :func:`read_image`."""
     return read_image(path)[1]
 
 
 def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
-    """The voxels of an image file and their grid.
+    """Return the voxels of an image file and their grid.
 
     Args:
         path: a NIfTI file.
@@ -142,7 +142,7 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
 
 
 def _voxels(stored: Any) -> np.ndarray:
-    """The scaled voxels; whole numbers become float32, where nibabel would make them twice as large."""
+    """Return the scaled voxels; whole numbers become float32, where nibabel would make them twice as large."""
     if not isinstance(stored, ArrayProxy) or stored.dtype.kind not in "iu":
         return np.asanyarray(stored)
     voxels = stored.get_unscaled()
@@ -152,7 +152,7 @@ def _voxels(stored: Any) -> np.ndarray:
 
 
 def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
-    """A label map as integers.
+    """Return a label map as integers.
 
     Returns:
         The (X, Y, Z) array of voxel values, of the file's own integer type (32 bits for whole numbers that are stored
@@ -188,7 +188,7 @@ def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
 
 
 def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> None:
-    """Writes a label map on the grid of another image, header codes included.
+    """Write a label map on the grid of another image, header codes included.
 
     Args:
         values: (X, Y, Z) array of voxel values from 0 to 65535, in the stored axis order of ``like``.
@@ -209,7 +209,7 @@ def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> Non
 
 
 def write_share(values: np.ndarray, like: Path | str, output: Path | str) -> None:
-    """Writes a map of shares from 0 to 1 on the grid of another image, as bytes with a scale in the header.
+    """Write a map of shares from 0 to 1 on the grid of another image, as bytes with a scale in the header.
 
     Args:
         values: (X, Y, Z) uint8, in steps of 1/255, in the stored axis order of ``like``.

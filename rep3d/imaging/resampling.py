@@ -31,7 +31,8 @@ class AxisMap:
     position: np.ndarray
 
     def corners(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The two source voxels around each position, and the weight of the second; ``length`` is the source's."""
+        """Return the two source voxels around each position, and the weight of the second; ``length`` is the
+        source's."""
         first = np.clip(np.floor(self.position), 0, max(length - 2, 0)).astype(np.int64)
         weight = (self.position - first).astype(np.float32)
         return first, np.minimum(first + 1, length - 1), weight
@@ -40,7 +41,7 @@ class AxisMap:
 def axis_maps(
     source_shape: tuple[int, ...], source_affine: np.ndarray, shape: tuple[int, ...], affine: np.ndarray
 ) -> tuple[AxisMap, AxisMap, AxisMap] | None:
-    """How a target grid lies on a source grid, axis by axis; None where their axes are not parallel.
+    """Return how a target grid lies on a source grid, axis by axis; None where their axes are not parallel.
 
     Args:
         source_shape: voxels of the source.
@@ -91,5 +92,5 @@ def interpolate_axis(volume: torch.Tensor, axis: int, along: AxisMap) -> torch.T
 
 
 def nearest_axis(volume: torch.Tensor, axis: int, along: AxisMap) -> torch.Tensor:
-    """The nearest voxels along one axis, arguments as :func:`interpolate_axis`."""
+    """Return the nearest voxels along one axis, arguments as :func:`interpolate_axis`."""
     return volume.index_select(axis, torch.from_numpy(np.rint(along.position).astype(np.int64)))

@@ -45,10 +45,10 @@ class Engine(Protocol):
     name: str
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+        """Map images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
 
     def release(self) -> None:
-        """Gives back memory that is only needed during a call."""
+        """Give back memory that is only needed during a call."""
 
 
 class TorchEngine:
@@ -65,11 +65,11 @@ class TorchEngine:
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+        """Map images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
         return self._model(images)
 
     def release(self) -> None:
-        """Does nothing: PyTorch keeps no buffers of its own for a model."""
+        """Do nothing: PyTorch keeps no buffers of its own for a model."""
 
 
 class OpenVinoEngine:
@@ -111,11 +111,11 @@ class OpenVinoEngine:
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+        """Map images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
         return self._decode(images, self._model.encode(images))
 
     def release(self) -> None:
-        """Frees the buffers for the decoder's maps; the next call makes them again."""
+        """Free the buffers for the decoder's maps; the next call makes them again."""
         self._compiled.release_memory()
 
     def _decode(self, image: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -133,7 +133,7 @@ class OpenVinoEngine:
 def choose_engine(
     model: nn.Module, device: torch.device, name: str | None = None, voxels: float = math.inf
 ) -> TorchEngine | OpenVinoEngine:
-    """The engine of that name, or the fastest at hand.
+    """Return the engine of that name, or the fastest at hand.
 
     ``auto`` is OpenVINO on a CPU where it is installed, else PyTorch. Starting OpenVINO takes a second or more, so for
     decoding less than `WORTH_CONVERTING` multiply-adds in all (one small image, say) ``auto`` stays with PyTorch.
@@ -183,7 +183,7 @@ def _decoding_work(model: UnetrSegmenter) -> float:
 
 
 def _openvino_obstacle(model: nn.Module, device: torch.device) -> str | None:
-    """Says what speaks against OpenVINO and what to do; None if nothing does."""
+    """Say what speaks against OpenVINO and what to do; None if nothing does."""
     if device.type != "cpu":
         return f"expected the device 'cpu', got '{device}'. Use another engine or device."
     if not isinstance(model, UnetrSegmenter):
@@ -194,7 +194,7 @@ def _openvino_obstacle(model: nn.Module, device: torch.device) -> str | None:
 
 
 def _import_openvino() -> Any:
-    """Imports OpenVINO without its telemetry.
+    """Import OpenVINO without its telemetry.
 
     Where the package ``openvino_telemetry`` is installed, OpenVINO reports its use to its makers without asking. A
     hospital's server must not do that. OpenVINO works without the package, so it is made to look absent.
@@ -207,7 +207,7 @@ def _import_openvino() -> Any:
 
 @contextmanager
 def _root_logger_kept() -> Iterator[None]:
-    """Undoes what OpenVINO's converter does to the root logger where it fails: it silences all below errors."""
+    """Undo what OpenVINO's converter does to the root logger where it fails: it silences all below errors."""
     root = logging.getLogger()
     level, handlers, filters = root.level, list(root.handlers), list(root.filters)
     try:
@@ -218,7 +218,7 @@ def _root_logger_kept() -> Iterator[None]:
 
 
 def _example(model: UnetrSegmenter) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """A small random image and its stage outputs, on the model's device."""
+    """Return a small random image and its stage outputs, on the model's device."""
     weight = next(model.parameters())
     shape = (1, model.in_channels, 2 * model.stride, model.stride, model.stride)
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight)

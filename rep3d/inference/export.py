@@ -58,7 +58,7 @@ class Exported:
 def export_onnx(
     source: Checkpoint | UnetrSegmenter, path: Path | str, roi_size: Sequence[int] | None = None, *, opset: int = 20
 ) -> Exported:
-    """Writes a network as one ONNX file, in float32, with the input ``image`` and the output ``logits``.
+    """Write a network as one ONNX file, in float32, with the input ``image`` and the output ``logits``.
 
     Both are of shape (batch, channels, depth, height, width); each side is a multiple of 16, at least 32 (sides of 16
     in ``roi_size`` are fixed at that). The logits of channel i belong to the i-th value of the property ``values``.
@@ -101,7 +101,7 @@ def export_onnx(
 def export_program(
     source: Checkpoint | UnetrSegmenter, path: Path | str, roi_size: Sequence[int] | None = None
 ) -> Exported:
-    """Writes a network as a `torch.export` program: ``torch.export.load(path).module()(image)`` returns the logits.
+    """Write a network as a `torch.export` program: ``torch.export.load(path).module()(image)`` returns the logits.
 
     Shapes are as for `export_onnx`; the facts about the task are in the archive's extra file ``rep3d.json``.
 
@@ -168,7 +168,7 @@ class _Job:
             self._expected = [model(image).softmax(1) for image in self._images]
 
     def capture(self) -> ExportedProgram:
-        """Returns the network as a program for any batch and, where a side is not of one stride only, any size."""
+        """Return the network as a program for any batch and, where a side is not of one stride only, any size."""
         plain = replace_modules(self._model, _plain_convolution).eval()
         shapes: dict[int, Any] = {0: Dim("batch", min=1)}
         for axis, (name, side) in enumerate(zip(_AXES[2:], self._sides, strict=True), start=2):
@@ -180,7 +180,7 @@ class _Job:
             return torch.export.export(plain, (example,), dynamic_shapes=(shapes,))
 
     def write(self, save: Callable[[Path], None], load: Callable[[Path], tuple[str, _Run | None]]) -> Exported:
-        """Writes a file next to its place, checks it there, and moves it.
+        """Write a file next to its place, check it there, and move it.
 
         Args:
             save: Writes the file.
@@ -200,7 +200,7 @@ class _Job:
         return Exported(self._path, self._path.stat().st_size, checked_with, error)
 
     def _check(self, checked_with: str, run: _Run | None) -> tuple[str, float | None]:
-        """Returns who checked, and the largest error in probability (NaN if any is) unless nothing could compute."""
+        """Return who checked, and the largest error in probability (NaN if any is) unless nothing could compute."""
         if run is None:
             return checked_with, None
         errors = [
@@ -210,14 +210,14 @@ class _Job:
         return checked_with, torch.stack(errors).max().item()
 
     def _small_shape(self, strides: int, batch: int) -> tuple[int, ...]:
-        """The shape of a small batch whose sides are that many strides, but for those that are fixed at one."""
+        """Return the shape of a small batch whose sides are that many strides, but for those that are fixed at one."""
         stride = self._model.stride
         sides = (stride if side == stride else strides * stride for side in self._sides)
         return (batch, self._model.in_channels, *sides)
 
 
 def _checked_sides(roi_size: tuple[int, ...], stride: int) -> tuple[int, ...]:
-    """The window, rounded up to multiples of the stride as inference does."""
+    """Return the window, rounded up to multiples of the stride as inference does."""
     if len(roi_size) != 3 or any(side < 1 for side in roi_size):
         raise ExportError(f"roi_size: expected three positive numbers of voxels (D, H, W), got {roi_size!r}.")
     return fit_window(roi_size, roi_size, stride)
@@ -228,7 +228,7 @@ def _random_image(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _plain_convolution(module: nn.Module) -> nn.Module | None:
-    """Returns PyTorch's own form of our depthwise convolution, with the same weights; None for other modules."""
+    """Return PyTorch's own form of our depthwise convolution, with the same weights; None for other modules."""
     if not isinstance(module, DepthwiseConv3d):
         return None
     channels, side = module.weight.shape[0], module.weight.shape[-1]
@@ -261,7 +261,7 @@ def _run_program(file: Path) -> tuple[str, _Run | None]:
 
 @contextmanager
 def _failing_as_export_error(what: str) -> Iterator[None]:
-    """Turns whatever an exporter raises (there is no common class) into our error, with the first one as its cause."""
+    """Turn whatever an exporter raises (there is no common class) into our error, with the first one as its cause."""
     try:
         yield
     except Exception as error:

@@ -53,7 +53,7 @@ def decide(
     values: Sequence[int],
     region: Region | None = None,
 ) -> Decision:
-    """The label of each voxel of an image.
+    """Return the label of each voxel of an image.
 
     Args:
         probabilities: (C, D, H, W), float32 on the CPU.
@@ -88,7 +88,7 @@ def decide(
 def interpolated_map(
     volume: torch.Tensor, affine: np.ndarray, grid: Geometry, region: Region | None = None
 ) -> np.ndarray:
-    """A map of shares in [0, 1] on an image's grid, linearly interpolated.
+    """Return a map of shares in [0, 1] on an image's grid, linearly interpolated.
 
     Args:
         volume: (D, H, W), float32 on the CPU.
@@ -111,7 +111,7 @@ def interpolated_map(
 
 
 def _candidates(around: torch.Tensor) -> list[int]:
-    """The channels that can win a voxel inside a box (C, d, h, w) of the task's grid; one at least."""
+    """Return the channels that can win a voxel inside a box (C, d, h, w) of the task's grid; one at least."""
     channels = around.shape[0]
     lowest, highest = torch.aminmax(around.reshape(channels, -1), dim=1)
     low, high = lowest.tolist(), highest.tolist()
@@ -132,7 +132,8 @@ def _picked(around: torch.Tensor, channels: list[int]) -> torch.Tensor:
 
 
 def _winner(probabilities: torch.Tensor) -> np.ndarray:
-    """The first of the highest channels at each voxel of (K, x, y, z): argmax, which PyTorch does many times slower."""
+    """Return the first of the highest channels at each voxel of (K, x, y, z): argmax, which PyTorch does many times
+    slower."""
     channels = probabilities.numpy()
     best = channels[0].copy()
     kind = np.uint8 if len(channels) <= 256 else np.uint16
@@ -173,7 +174,7 @@ class _ParallelBlocks:
         return int(first[part].min()), int(second[part].max())
 
     def around(self, block: Region) -> torch.Tensor:
-        """All that the block's voxels are interpolated from."""
+        """Return all that the block's voxels are interpolated from."""
         ranges = (self._range(axis, part) for axis, part in enumerate(block))
         return self._volume[(slice(None), *(slice(low, high + 1) for low, high in ranges))]
 
@@ -214,7 +215,7 @@ class _ObliqueBlocks:
         return low, high
 
     def around(self, block: Region) -> torch.Tensor:
-        """All that the block's voxels are interpolated from."""
+        """Return all that the block's voxels are interpolated from."""
         low, high = self._low_and_high(block)
         return self._volume[(slice(None), *(slice(a, b + 1) for a, b in zip(low, high, strict=True)))]
 

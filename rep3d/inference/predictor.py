@@ -67,7 +67,7 @@ class Segmentation:
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device of that name, or the best one at hand.
+    """Return the device of that name, or the best one at hand.
 
     Raises:
         ConfigError: if the name is unknown or the device is not there.
@@ -192,12 +192,13 @@ class Predictor:
                 yield MetaTensor(found, affine=prepared.tensor.affine)
 
     def uncertainty(self, image: Path | str) -> float:
-        """How unsure the model is about an image, from 0 to 1; see :func:`rep3d.inference.uncertainty.mean_entropy`."""
+        """Return how unsure the model is about an image, from 0 to 1; see
+        :func:`rep3d.inference.uncertainty.mean_entropy`."""
         return mean_entropy(self.probabilities(image).as_tensor())
 
     @torch.inference_mode()
     def features(self, image: Path | str) -> np.ndarray:
-        """What the encoder makes of an image: its deepest stage, averaged over the voxels of all windows.
+        """Return what the encoder makes of an image: its deepest stage, averaged over the voxels of all windows.
 
         Args:
             image: as in :meth:`probabilities`.
@@ -234,7 +235,7 @@ class Predictor:
         uncertainty: Path | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:
-        """Segments an image into a label file with the voxel values of its labels, on the image's own grid.
+        """Segment an image into a label file with the voxel values of its labels, on the image's own grid.
 
         Args:
             image: a NIfTI file, or a folder with one DICOM series.
@@ -309,7 +310,7 @@ class Predictor:
 
     @contextmanager
     def _in_use(self, engine: Engine) -> Iterator[None]:
-        """Keeps the engine's buffers for as long as any request uses it."""
+        """Keep the engine's buffers for as long as any request uses it."""
         with self._users_guard:
             self._users += 1
         try:
@@ -343,7 +344,7 @@ class Predictor:
         return total.div_(views) if views > 1 else total
 
     def _values(self) -> list[int]:
-        """The voxel value of each output channel."""
+        """Return the voxel value of each output channel."""
         return [0, *(self.values.get(name, 0) for name in self.task.label_names)]
 
     def _confidence(self, probabilities: torch.Tensor, counts: Mapping[str, int]) -> dict[str, float | None]:
@@ -357,7 +358,8 @@ class Predictor:
         return found
 
     def _crop(self, prepared: _Prepared, region: tuple[slice, slice, slice]) -> MetaTensor:
-        """The part of the prepared image that a region of the stored one needs, with surroundings for the network.
+        """Return the part of the prepared image that a region of the stored one needs, with surroundings for the
+        network.
 
         The intensities were scaled before, by the whole image, as in training.
         """

@@ -35,7 +35,7 @@ class Box:
 
     @classmethod
     def parse(cls, value: Any) -> Box:
-        """Reads what a client sent.
+        """Read what a client sent.
 
         Args:
             value: ``{"voxels": [[i, j, k], [i, j, k]]}`` or ``{"ras": [[R, A, S], [R, A, S]]}``.
@@ -56,7 +56,7 @@ class Box:
         return cls(unit, (first, last))
 
     def on(self, grid: Geometry) -> tuple[slice, slice, slice]:
-        """The voxels of an image that lie in the box.
+        """Return the voxels of an image that lie in the box.
 
         A box in mm takes every voxel whose centre lies in the smallest block of voxels around the eight corners, so on
         an oblique image it is somewhat larger than asked for.

@@ -29,7 +29,7 @@ _SOFTMAX_SLICES = 16
 
 
 def fit_window(roi_size: tuple[int, ...], shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
-    """The sliding window for an image: ``roi_size``, but no larger than the image needs at the network's stride.
+    """Return the sliding window for an image: ``roi_size``, but no larger than the image needs at the network's stride.
 
     Args:
         roi_size: the task's window (D, H, W) in voxels.
@@ -45,7 +45,7 @@ def fit_window(roi_size: tuple[int, ...], shape: tuple[int, ...], stride: int) -
 
 
 def count_windows(window: tuple[int, ...], shape: tuple[int, ...]) -> int:
-    """How many sliding windows (D, H, W) cover an image (D, H, W), each overlapping the next by half."""
+    """Return how many sliding windows (D, H, W) cover an image (D, H, W), each overlapping the next by half."""
     return math.prod(
         math.ceil(max(length - side, 0) / (side * (1 - OVERLAP))) + 1
         for side, length in zip(window, shape, strict=True)
@@ -53,7 +53,7 @@ def count_windows(window: tuple[int, ...], shape: tuple[int, ...]) -> int:
 
 
 def check_memory(channels: int, shape: tuple[int, ...], maps: int = 1, available: int | None = None) -> None:
-    """Refuses an image whose result would not fit into memory, before any time is spent on it.
+    """Refuse an image whose result would not fit into memory, before any time is spent on it.
 
     Args:
         channels: classes of the model, background included.
@@ -100,12 +100,12 @@ class WindowTurns:
         self._on_spare = False
 
     def check(self) -> None:
-        """Raises InferenceCancelled where the request is no longer wanted."""
+        """Raise InferenceCancelled where the request is no longer wanted."""
         if self.cancelled is not None and self.cancelled():
             raise InferenceCancelled("The segmentation was cancelled; nothing was written.")
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """Maps windows (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W) on the same device."""
+        """Map windows (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W) on the same device."""
         done: list[torch.Tensor] = []
         start = 0
         while start < len(windows):
@@ -123,7 +123,7 @@ class WindowTurns:
         return done[0] if len(done) == 1 else torch.cat(done)
 
     def _use_less(self, windows: int) -> None:
-        """What to do after ``windows`` at a time did not fit."""
+        """Use less memory, after ``windows`` at a time did not fit."""
         _free_cached()
         if windows > 1:
             self._at_once = 1

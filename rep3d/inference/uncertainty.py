@@ -57,7 +57,7 @@ def voxel_margin(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def voxel_variance(views: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """How much the views of one image disagree at each voxel.
+    """Return how much the views of one image disagree at each voxel.
 
     The variance over the views, summed over the classes, is at most 1 - 1 / n for n views (each certain, of another
     class), and at most 1 - 1 / C for C classes; it is given as a share of the smaller of the two.
@@ -80,23 +80,23 @@ def voxel_variance(views: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.T
 
 
 def mean_entropy(probabilities: torch.Tensor) -> float:
-    """Mean of :func:`voxel_entropy` in and around the predicted foreground; see :func:`regional_mean`."""
+    """Return the mean of :func:`voxel_entropy` in and around the predicted foreground; see :func:`regional_mean`."""
     return regional_mean(voxel_entropy(probabilities), probabilities)
 
 
 def mean_margin(probabilities: torch.Tensor) -> float:
-    """Mean of :func:`voxel_margin` in and around the predicted foreground; see :func:`regional_mean`."""
+    """Return the mean of :func:`voxel_margin` in and around the predicted foreground; see :func:`regional_mean`."""
     return regional_mean(voxel_margin(probabilities), probabilities)
 
 
 def mean_variance(views: Iterable[torch.Tensor]) -> float:
-    """Mean of :func:`voxel_variance` in and around the foreground that the views predict together."""
+    """Return the mean of :func:`voxel_variance` in and around the foreground that the views predict together."""
     variance, probabilities = voxel_variance(views)
     return regional_mean(variance, probabilities)
 
 
 def regional_mean(amount: torch.Tensor, probabilities: torch.Tensor) -> float:
-    """Mean of a voxel map (D, H, W) in and around the predicted foreground.
+    """Return the mean of a voxel map (D, H, W) in and around the predicted foreground.
 
     Where no foreground is predicted there is no region; the map is then weighted by itself (sum of squares over sum),
     which voxels without doubt do not change either, however many they are.
@@ -114,7 +114,8 @@ def regional_mean(amount: torch.Tensor, probabilities: torch.Tensor) -> float:
 
 
 def label_confidence(probabilities: torch.Tensor) -> list[float | None]:
-    """Mean probability of each class over the voxels where it is the most probable, on the grid of the probabilities.
+    """Return the mean probability of each class over the voxels where it is the most probable, on the grid of the
+    probabilities.
 
     Args:
         probabilities: (C, D, H, W) softmax output.

@@ -42,7 +42,7 @@ class View:
     def predict(
         self, image: torch.Tensor, window: tuple[int, ...], predict: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """What the network says to this view, brought back onto the image's grid.
+        """Return what the network says to this view, brought back onto the image's grid.
 
         Args:
             image: (1, D, H, W), scaled as the task says.
@@ -76,7 +76,7 @@ MAX_VIEWS = len(VIEWS)
 
 
 def check_views(views: int) -> int:
-    """The number, if so many views can be had.
+    """Return the number, if so many views can be had.
 
     Raises:
         ConfigError: if it is none from 1 (the plain image) to `MAX_VIEWS`.
@@ -87,7 +87,7 @@ def check_views(views: int) -> int:
 
 
 def _rotated(volume: torch.Tensor, degrees: float) -> torch.Tensor:
-    """A volume (C, D, H, W) rotated in the plane of D and H about its middle; outside, its rim goes on."""
+    """Return a volume (C, D, H, W) rotated in the plane of D and H about its middle; outside, its rim goes on."""
     if not degrees:
         return volume
     angle = math.radians(degrees)

@@ -40,7 +40,7 @@ State = dict[str, torch.Tensor]
 
 
 def load_authors_state_dict(state: Mapping[str, Any], *, prior: str = "in_weights") -> Rep3D:
-    """Builds a Rep3D with plain kernels (spatial prior ``none``) that computes what the authors' network does.
+    """Build a Rep3D with plain kernels (spatial prior ``none``) that computes what the authors' network does.
 
     The sizes of the network are read from the tensors. A bias on a large kernel is accepted and moved into the
     BatchNorm behind it.
@@ -81,7 +81,7 @@ def load_authors_state_dict(state: Mapping[str, Any], *, prior: str = "in_weight
 
 
 def _unwrap(state: Mapping[str, Any]) -> State:
-    """Returns the tensors by the names that the network itself has for them."""
+    """Return the tensors by the names that the network itself has for them."""
     for wrapper in _WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
@@ -102,7 +102,7 @@ def _unwrap(state: Mapping[str, Any]) -> State:
 
 
 def _config_of(tensors: State) -> Rep3DConfig:
-    """Reads the sizes of the network from its tensors."""
+    """Read the sizes of the network from its tensors."""
 
     def shape_of(name: str, rank: int = 5) -> tuple[int, ...]:
         if name not in tensors:
@@ -128,7 +128,7 @@ def _config_of(tensors: State) -> Rep3DConfig:
 
 
 def _fold_masks(weights: State, mask_parts: State) -> None:
-    """Multiplies the masks into the kernels, in place of the dictionary's entries."""
+    """Multiply the masks into the kernels, in place of the dictionary's entries."""
     for name in [name for name in weights if _KERNEL.fullmatch(name)]:
         block, kernel = name.removesuffix("dwconv.weight"), weights[name].double()
         mask = mask_parts.get(f"{block}prior_map", distance_prior(kernel.shape[-1])).double()
@@ -145,7 +145,7 @@ def _fold_masks(weights: State, mask_parts: State) -> None:
 
 
 def _move_biases(weights: State) -> None:
-    """Moves biases of large kernels into the running mean of the BatchNorm behind: norm(y + bias) is the same."""
+    """Move biases of large kernels into the running mean of the BatchNorm behind: norm(y + bias) is the same."""
     for name in [name for name in weights if _KERNEL.fullmatch(name)]:
         block = name.removesuffix("dwconv.weight")
         mean, bias = weights.get(f"{block}norm.running_mean"), weights.get(f"{block}dwconv.bias")

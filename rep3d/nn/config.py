@@ -88,12 +88,12 @@ class Rep3DConfig:
                 raise ConfigError(f"{name}: expected a positive finite number, got {value!r}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the settings as plain JSON types."""
+        """Return the settings as plain JSON types."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Rep3DConfig:
-        """Builds a config from `to_dict`'s output; settings that are absent keep their defaults.
+        """Build a config from `to_dict`'s output; settings that are absent keep their defaults.
 
         Raises:
             ConfigError: If a key is unknown or a value impossible.
@@ -114,7 +114,7 @@ PRESETS: Mapping[str, Rep3DConfig] = MappingProxyType(
 
 
 def preset_config(name: str, in_channels: int, out_channels: int) -> Rep3DConfig:
-    """Returns the preset ``name`` for a task's number of input and output channels.
+    """Return the preset ``name`` for a task's number of input and output channels.
 
     Raises:
         ConfigError: If there is no such preset, or a channel count is impossible.

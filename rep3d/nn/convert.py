@@ -44,7 +44,7 @@ def apply_lrbm(
     min_kernel_size: int = MIN_KERNEL_SIZE,
     copy: bool = True,
 ) -> nn.Module:
-    """Puts a learning-rate mask (LRBM) on the large depthwise convolutions of any network.
+    """Put a learning-rate mask (LRBM) on the large depthwise convolutions of any network.
 
     Taken are those of `depthwise_convolutions`; LRBM convolutions already there stay as they are, also those whose
     spatial prior is ``none``. At the moment of conversion the network computes what it did before, up to rounding: the
@@ -86,7 +86,7 @@ def apply_lrbm(
 
 
 def apply_fast_conv(module: nn.Module, *, min_kernel_size: int = MIN_KERNEL_SIZE, copy: bool = True) -> nn.Module:
-    """Lets the large depthwise convolutions of any network compute by `rep3d.nn.fastconv.conv3d.depthwise_conv3d`.
+    """Let the large depthwise convolutions of any network compute by `rep3d.nn.fastconv.conv3d.depthwise_conv3d`.
 
     The values and the names in the state dict stay the same; large kernels train many times faster.
 
@@ -109,7 +109,7 @@ def apply_fast_conv(module: nn.Module, *, min_kernel_size: int = MIN_KERNEL_SIZE
 
 
 def depthwise_convolutions(module: nn.Module, min_kernel_size: int = MIN_KERNEL_SIZE) -> list[DepthwiseConvolution]:
-    """Finds the large depthwise convolutions of a network that keep the shape of their maps.
+    """Find the large depthwise convolutions of a network that keep the shape of their maps.
 
     These are each `torch.nn.Conv3d` (no subclass, no hooks, no parametrisation: those compute something else) with
     groups == in_channels == out_channels, an odd cubic kernel, stride 1, dilation 1 and 'same' zero padding, and each
@@ -161,7 +161,7 @@ def _convert(
     min_kernel_size: int,
     copy: bool,
 ) -> nn.Module:
-    """Replaces the large depthwise convolutions of a network that are not of type ``target`` already."""
+    """Replace the large depthwise convolutions of a network that are not of type ``target`` already."""
     network = copying.deepcopy(module) if copy else module
     convolutions = [conv for conv in depthwise_convolutions(network, min_kernel_size) if type(conv) is not target]
     if not convolutions and not any(isinstance(part, target) for part in network.modules()):

@@ -61,31 +61,31 @@ class CSLAConv3d(nn.Module):
         self.small_scale = small_scale
 
     def effective_weight(self) -> torch.Tensor:
-        """Returns the merged kernel W', shape (C, 1, K, K, K)."""
+        """Return the merged kernel W', shape (C, 1, K, K, K)."""
         margin = (self.large.weight.shape[-1] - self.small.weight.shape[-1]) // 2
         return self.large_scale * self.large.weight + self.small_scale * F.pad(self.small.weight, (margin,) * 6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolves maps (B, C, D, H, W), once, with the merged kernel; the branches get their gradients through it."""
+        """Convolve maps (B, C, D, H, W), once, with the merged kernel; the branches get their gradients through it."""
         return depthwise_conv3d(x, self.effective_weight())
 
     def deployed(self) -> DepthwiseConv3d:
-        """Returns the merged convolution; shares nothing with this module."""
+        """Return the merged convolution; shares nothing with this module."""
         return DepthwiseConv3d.from_weight(self.effective_weight(), None)
 
 
 def sgd_field(layer: CSLAConv3d, large_rate: float, small_rate: float) -> torch.Tensor:
-    """Returns the learning rate of each tap of the merged kernel, shape (K, K, K), when SGD trains the branches."""
+    """Return the learning rate of each tap of the merged kernel, shape (K, K, K), when SGD trains the branches."""
     return _field(layer, large_rate * layer.large_scale**2, small_rate * layer.small_scale**2)
 
 
 def adamw_field(layer: CSLAConv3d, large_rate: float, small_rate: float) -> torch.Tensor:
-    """Returns the learning rate of each tap of the merged kernel, shape (K, K, K), when AdamW trains the branches."""
+    """Return the learning rate of each tap of the merged kernel, shape (K, K, K), when AdamW trains the branches."""
     return _field(layer, large_rate * abs(layer.large_scale), small_rate * abs(layer.small_scale))
 
 
 def _field(layer: CSLAConv3d, everywhere: float, inside: float) -> torch.Tensor:
-    """Returns `everywhere`, plus `inside` on the footprint of the small kernel."""
+    """Return `everywhere`, plus `inside` on the footprint of the small kernel."""
     small = torch.full_like(layer.small.weight[0, 0], inside, requires_grad=False)
     margin = (layer.large.weight.shape[-1] - small.shape[-1]) // 2
     return everywhere + F.pad(small, (margin,) * 6)

@@ -21,7 +21,7 @@ __all__ = ["reparameterize", "replace_modules"]
 
 
 def reparameterize(model: nn.Module, copy: bool = True) -> nn.Module:
-    """Folds masks, branches and batch norms into the large kernels, anywhere in a model, and puts it in eval mode.
+    """Fold masks, branches and batch norms into the large kernels, anywhere in a model, and put it in eval mode.
 
     Folding a folded model changes nothing.
 
@@ -49,7 +49,7 @@ def _fold_block(block: Rep3DBlock) -> None:
 
 
 def _fold_batch_norm(conv: LRBMConv3d | CSLAConv3d | DepthwiseConv3d, norm: nn.BatchNorm3d) -> DepthwiseConv3d:
-    """Returns the convolution that equals ``norm(conv(x))`` in eval mode; computed in float64, rounded once."""
+    """Return the convolution that equals ``norm(conv(x))`` in eval mode; computed in float64, rounded once."""
     weight = conv.effective_weight()
     running_mean, running_var = norm.running_mean, norm.running_var
     assert running_mean is not None and running_var is not None, "a Rep3DBlock's BatchNorm tracks statistics"
@@ -62,12 +62,12 @@ def _fold_batch_norm(conv: LRBMConv3d | CSLAConv3d | DepthwiseConv3d, norm: nn.B
 
 
 def _deployed(module: nn.Module) -> nn.Module | None:
-    """Returns the deployed form of a masked or two-branch convolution, None for any other module."""
+    """Return the deployed form of a masked or two-branch convolution, None for any other module."""
     return module.deployed() if isinstance(module, (LRBMConv3d, CSLAConv3d)) else None
 
 
 def replace_modules(root: nn.Module, replacement_of: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """Replaces modules anywhere in a model, in place; one that is used at several places stays one module.
+    """Replace modules anywhere in a model, in place; one that is used at several places stays one module.
 
     Args:
         root: The model.

@@ -28,7 +28,7 @@ __all__ = ["DepthwiseConv3d", "LRBMConv3d", "MaskGenerator", "distance_prior"]
 
 
 def distance_prior(kernel_size: int, scale: float = 1.0, exponent: float = 1.0) -> torch.Tensor:
-    """Returns beta / (distance to the centre ^ g + beta) for each tap: 1 at the centre, decaying outwards.
+    """Return beta / (distance to the centre ^ g + beta) for each tap: 1 at the centre, decaying outwards.
 
     The paper's text has g = 1 and varies beta; its published code has beta = 1 and varies g.
 
@@ -81,7 +81,7 @@ class MaskGenerator(nn.Module):
         self.norms = nn.ModuleList(norms)
 
     def forward(self, prior: torch.Tensor) -> torch.Tensor:
-        """Maps the prior, shape (1, C, K, K, K), to its correction, same shape."""
+        """Map the prior, shape (1, C, K, K, K), to its correction, same shape."""
         hidden = prior
         for stage, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if stage > 0:
@@ -111,7 +111,7 @@ class DepthwiseConv3d(nn.Module):
 
     @classmethod
     def from_weight(cls, weight: torch.Tensor, bias: torch.Tensor | None) -> DepthwiseConv3d:
-        """Returns a convolution with copies of a kernel (C, 1, K, K, K) and, if given, a bias (C,).
+        """Return a convolution with copies of a kernel (C, 1, K, K, K) and, if given, a bias (C,).
 
         Raises:
             ConfigError: If the kernel is not of that shape, or K even.
@@ -125,11 +125,11 @@ class DepthwiseConv3d(nn.Module):
         return conv
 
     def effective_weight(self) -> torch.Tensor:
-        """Returns the kernel that the convolution uses, shape (C, 1, K, K, K): the weight itself."""
+        """Return the kernel that the convolution uses, shape (C, 1, K, K, K): the weight itself."""
         return self.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolves maps (B, C, D, H, W)."""
+        """Convolve maps (B, C, D, H, W)."""
         return depthwise_conv3d(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -193,7 +193,7 @@ class LRBMConv3d(nn.Module):
         bias: torch.Tensor | None,
         **settings: Any,
     ) -> LRBMConv3d:
-        """Returns a layer that starts as the convolution with a given kernel: W is the kernel divided by the mask.
+        """Return a layer that starts as the convolution with a given kernel: W is the kernel divided by the mask.
 
         At the start the mask is the prior, positive everywhere, so the division is safe.
 
@@ -215,7 +215,7 @@ class LRBMConv3d(nn.Module):
         return layer
 
     def mask(self) -> torch.Tensor | None:
-        """Returns M, shape (1 or C, 1, K, K, K), or None where the kernel is used as it is."""
+        """Return M, shape (1 or C, 1, K, K, K), or None where the kernel is used as it is."""
         if self.prior is None:
             return None
         if self.generator is None:
@@ -225,16 +225,16 @@ class LRBMConv3d(nn.Module):
             return (self.prior + self.generator(self.prior)).transpose(0, 1)
 
     def effective_weight(self) -> torch.Tensor:
-        """Returns W_eff, shape (C, 1, K, K, K): the kernel to deploy."""
+        """Return W_eff, shape (C, 1, K, K, K): the kernel to deploy."""
         mask = self.mask()
         return self.weight if mask is None else self.weight * mask
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolves maps (B, C, D, H, W)."""
+        """Convolve maps (B, C, D, H, W)."""
         return depthwise_conv3d(x, self.effective_weight(), self.bias)
 
     def deployed(self) -> DepthwiseConv3d:
-        """Returns the plain convolution with the mask multiplied in; shares nothing with this module."""
+        """Return the plain convolution with the mask multiplied in; shares nothing with this module."""
         return DepthwiseConv3d.from_weight(self.effective_weight(), self.bias)
 
     def extra_repr(self) -> str:
@@ -252,7 +252,7 @@ def _require_cubic(owner: str, weight: torch.Tensor) -> None:
 
 
 def _init_unit_gain(weight: torch.Tensor, gain: float) -> None:
-    """Draws a kernel so that, once masked, it turns unit-variance noise into unit-variance noise.
+    """Draw a kernel so that, once masked, it turn unit-variance noise into unit-variance noise.
 
     The taps are independent, so the output variance is the sum over k of var(W[k]) * M[k]^2. Every W[k] gets the same
     variance; the mask alone shapes the kernel.

@@ -45,7 +45,7 @@ class Rep3DBlock(nn.Module):
         self.act = nn.GELU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps (B, C, D, H, W) to the same shape."""
+        """Map (B, C, D, H, W) to the same shape."""
         return self.act(self.norm(self.dwconv(x)))
 
 

@@ -72,7 +72,7 @@ class StagedEncoder(nn.Module):
             self.add_module(f"norm{stage}", ChannelLayerNorm(channels))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Maps an image (B, in_channels, D, H, W) to the stage outputs (B, dims[i], D / 2^(i+1), ...), normalised."""
+        """Map an image (B, in_channels, D, H, W) to the stage outputs (B, dims[i], D / 2^(i+1), ...), normalised."""
         outputs = []
         for index, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
             x = stage(downsample(x))
@@ -125,7 +125,7 @@ class UnetrSegmenter(nn.Module):
         self.out = UnetOutBlock(spatial_dims=3, in_channels=dims[0], out_channels=out_channels)
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Maps an image (B, in_channels, D, H, W) to the four stage outputs (B, dims[i], D / 2^(i+1), ...).
+        """Map an image (B, in_channels, D, H, W) to the four stage outputs (B, dims[i], D / 2^(i+1), ...).
 
         Raises:
             ConfigError: If the image has the wrong rank, channel count or size.
@@ -134,7 +134,7 @@ class UnetrSegmenter(nn.Module):
         return self.get_submodule(self.encoder_name)(x)
 
     def decode(self, x: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Maps the image and its stage outputs (of `encode`) to logits (B, out_channels, D, H, W)."""
+        """Map the image and its stage outputs (of `encode`) to logits (B, out_channels, D, H, W)."""
         half, quarter, eighth, sixteenth = stages
         up = self._deepest_level(sixteenth, eighth)
         up = self.decoder4(up, self.encoder3(quarter))
@@ -143,7 +143,7 @@ class UnetrSegmenter(nn.Module):
         return self.out(self.decoder1(up))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps an image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
+        """Map an image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
 
         Raises:
             ConfigError: If the image has the wrong rank, channel count or size.
@@ -151,7 +151,7 @@ class UnetrSegmenter(nn.Module):
         return self.decode(x, self.encode(x))
 
     def _deepest_level(self, sixteenth: torch.Tensor, eighth: torch.Tensor) -> torch.Tensor:
-        """The decoder's first step, in the weights' precision on a CPU, also under autocast.
+        """Return the decoder's first step, in the weights' precision on a CPU, also under autocast.
 
         On maps of one or two voxels a side, oneDNN's bfloat16 weight gradient reads memory that was never written (NaN
         in one run of ten with PyTorch 2.13). These maps are so small that lower precision would save nothing.
@@ -178,7 +178,7 @@ class UnetrSegmenter(nn.Module):
 
 
 def _residual_block(in_channels: int, out_channels: int) -> UnetrBasicBlock:
-    """Two 3^3 convolutions with instance norm and a residual path."""
+    """Return two 3^3 convolutions with instance norm and a residual path."""
     return UnetrBasicBlock(
         spatial_dims=3,
         in_channels=in_channels,
@@ -191,7 +191,7 @@ def _residual_block(in_channels: int, out_channels: int) -> UnetrBasicBlock:
 
 
 def _upsampling_block(in_channels: int, out_channels: int) -> UnetrUpBlock:
-    """Doubles the resolution, concatenates the skip connection, and applies a residual block."""
+    """Double the resolution, concatenate the skip connection, and apply a residual block."""
     return UnetrUpBlock(
         spatial_dims=3,
         in_channels=in_channels,

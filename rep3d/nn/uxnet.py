@@ -39,7 +39,7 @@ class UXNetBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), layer_scale))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps (B, C, D, H, W) to the same shape."""
+        """Map (B, C, D, H, W) to the same shape."""
         branch = self.pwconv2(self.act(self.pwconv1(self.norm(self.dwconv(x)))))
         return x + self.gamma.view(-1, 1, 1, 1) * branch
 

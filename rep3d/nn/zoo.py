@@ -25,7 +25,7 @@ Settings = Mapping[str, Any]
 
 
 def model_names() -> tuple[str, ...]:
-    """Returns the names that `build_model` knows."""
+    """Return the names that `build_model` knows."""
     return tuple(_MODELS)
 
 
@@ -38,7 +38,7 @@ def build_model(
     roi_size: Sequence[int] = (96, 96, 96),
     **options: Any,
 ) -> nn.Module:
-    """Builds a segmentation network, untrained.
+    """Build a segmentation network, untrained.
 
     Args:
         name: One of `model_names`: ``rep3d``; ``csla`` (Rep3D with two-branch kernels in the place of LRBM);
@@ -160,7 +160,7 @@ def _mednext(in_channels: int, out_channels: int, roi_size: tuple[int, ...], set
 
 
 def _split_plug_ins(settings: Settings) -> tuple[dict[str, Any], Callable[[nn.Module], nn.Module]]:
-    """Splits settings into those of the network and a function that converts its large kernels as the others say."""
+    """Split settings into those of the network and a function that converts its large kernels as the others say."""
     from rep3d.nn.convert import apply_fast_conv, apply_lrbm
 
     def plugged(network: nn.Module) -> nn.Module:

@@ -109,7 +109,7 @@ class Term:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Term:
-        """The inverse of :meth:`to_dict`.
+        """Return the inverse of :meth:`to_dict`.
 
         Raises:
             TaskError: if the colour or a code is impossible.
@@ -164,7 +164,7 @@ class TaskConfig:
             raise TaskError(f"task terms: expected a Term for some of {list(self.labels)}, got {dict(self.terms)!r}")
 
     def with_labels(self, labels: Mapping[str, int]) -> TaskConfig:
-        """The same task for other labels; the terms of those that stay are kept."""
+        """Return the same task for other labels; the terms of those that stay are kept."""
         return replace(self, labels=labels, terms={name: term for name, term in self.terms.items() if name in labels})
 
     @property
@@ -198,7 +198,7 @@ class TaskConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskConfig:
-        """The inverse of :meth:`to_dict`; ``terms`` and ``modality`` may be absent, as in older checkpoints.
+        """Return the inverse of :meth:`to_dict`; ``terms`` and ``modality`` may be absent, as in older checkpoints.
 
         Raises:
             TaskError: if a field is missing, unknown or impossible.
@@ -264,7 +264,7 @@ def labels_from_dataset_json(path: Path | str) -> dict[str, int]:
 
 
 def modality_from_dataset_json(path: Path | str) -> str | None:
-    """The first modality named by a ``dataset.json`` (``"MRI"``, ``"CT"``), or None where it names none.
+    """Return the first modality named by a ``dataset.json`` (``"MRI"``, ``"CT"``), or None where it names none.
 
     Raises:
         TaskError: if the file is unreadable.

@@ -73,7 +73,7 @@ def _task(
     description: str,
     roi_size: tuple[int, int, int] = _PAPER_PATCH,
 ) -> TaskConfig:
-    """A task whose labels have the values 1, 2, ... in the order of ``terms``."""
+    """Return a task whose labels have the values 1, 2, ... in the order of ``terms``."""
     values = {label: value for value, label in enumerate(terms, start=1)}
     return TaskConfig(name, values, spacing, intensity, "RAS", roi_size, description, terms, modality)
 
@@ -143,7 +143,7 @@ _PUBLISHED_SPELLINGS: Mapping[str, str] = {"arota": "aorta", "gall bladder": "ga
 
 
 def registered_task(name: str) -> TaskConfig:
-    """The task of that name.
+    """Return the task of that name.
 
     Raises:
         TaskError: if there is none.
@@ -154,13 +154,13 @@ def registered_task(name: str) -> TaskConfig:
 
 
 def same_modality(one: str | None, other: str | None) -> bool:
-    """Whether two names of modalities may mean the same; ``"MR"`` is ``"MRI"``, and a missing one may be any."""
+    """Return whether two names of modalities may mean the same; ``"MR"`` is ``"MRI"``, and a missing one may be any."""
     first, second = ((text or "").upper().replace("MRI", "MR") for text in (one, other))
     return not first or not second or first == second
 
 
 def matching_task(labels: Mapping[str, int], modality: str | None = None) -> TaskConfig | None:
-    """The registered task with the same label names and voxel values, or None.
+    """Return the registered task with the same label names and voxel values, or None.
 
     Args:
         labels: label name to voxel value, as a data set says; the published misspellings of AMOS are understood.

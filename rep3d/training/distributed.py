@@ -35,7 +35,7 @@ _SETTLE_SECONDS = 2.0  # after the first failure, for the one that caused it to 
 
 
 def parse_gpus(text: str) -> list[str]:
-    """The devices meant by ``"all"``, ``"0,1"`` or ``"cuda:0,cuda:1"``.
+    """Return the devices meant by ``"all"``, ``"0,1"`` or ``"cuda:0,cuda:1"``.
 
     Raises:
         ConfigError: if the text is none of these, names a GPU twice, or one that is not there.
@@ -59,7 +59,7 @@ def parse_gpus(text: str) -> list[str]:
 
 
 def training_devices(settings: TrainSettings) -> list[str]:
-    """The devices to train on, one unless ``settings.gpus`` asks for several.
+    """Return the devices to train on, one unless ``settings.gpus`` asks for several.
 
     Raises:
         ConfigError: if one of them is not there.
@@ -110,7 +110,7 @@ def train_on(devices: Sequence[str], plan: TrainPlan, report: Callable[[TrainPro
 
 
 def _watch(running: dict[Connection, BaseProcess], report: Callable[[TrainProgress], None]) -> None:
-    """Passes progress on until all processes have ended; raises the cause if one failed."""
+    """Pass progress on until all processes have ended; raise the cause if one failed."""
     failures: list[tuple[int, Exception]] = []
     until = float("inf")
     while running and time.monotonic() < until:

@@ -61,7 +61,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def head_change(known: Mapping[str, int], wanted: Mapping[str, int]) -> HeadChange:
-    """Compares labels by name, each in the order of its voxel values.
+    """Compare labels by name, each in the order of its voxel values.
 
     Args:
         known: label name to voxel value of a trained network.
@@ -76,7 +76,7 @@ def head_change(known: Mapping[str, int], wanted: Mapping[str, int]) -> HeadChan
 
 
 def with_labels(checkpoint: Checkpoint, labels: Mapping[str, int], seed: int = 0) -> tuple[Checkpoint, HeadChange]:
-    """A checkpoint for other labels; the given one stays as it is.
+    """Return a checkpoint for other labels; the given one stays as it is.
 
     Args:
         checkpoint: a trained network.

@@ -65,7 +65,7 @@ class TrainPlan:
     must_resume: bool = False
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for an interrupted run to be resumed."""
+        """Return what must be the same for an interrupted run to be resumed."""
         settings = dataclasses.asdict(self.settings)
         return {
             "cases": case_marks(self.cases),
@@ -80,7 +80,7 @@ class TrainPlan:
 
 
 def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]) -> Checkpoint | None:
-    """Trains, and writes the checkpoint if this is the leading process.
+    """Train, and write the checkpoint if this is the leading process.
 
     Args:
         plan: what to train.
@@ -97,7 +97,7 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
 
 
 def check_start(task: TaskConfig, start: Checkpoint | None) -> None:
-    """Makes sure that training for a task can begin from a model.
+    """Make sure that training for a task can begin from a model.
 
     Raises:
         CheckpointError: if the model has other labels.
@@ -119,7 +119,8 @@ def _first_network(task: TaskConfig, settings: TrainSettings, start: Checkpoint 
 
 
 def _bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; elsewhere it would be emulated, and slower than float32."""
+    """Return whether the device multiplies bfloat16 in hardware; elsewhere it would be emulated, and slower than
+    float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -144,7 +145,7 @@ class _MixedPrecision(SimpleInferer):
 
 @contextmanager
 def _tensor_cores(device: torch.device) -> Iterator[None]:
-    """Lets a GPU multiply float32 matrices as TF32, which the large kernels' transforms are made of.
+    """Let a GPU multiply float32 matrices as TF32, which the large kernels' transforms are made of.
 
     PyTorch allows this for convolutions anyway; its precision is that of half precision, its range float32's.
     """
@@ -200,7 +201,7 @@ class _Loop:
         return self.prepare({"image": str(case.image), "label": str(case.label)})
 
     def train(self) -> None:
-        """Runs the steps that are left."""
+        """Run the steps that are left."""
         steps = self.settings.iterations - self.iteration
         self.started = time.monotonic()
         self._take_stock()
@@ -254,7 +255,8 @@ class _Loop:
             trainer.terminate()
 
     def _take_stock(self) -> None:
-        """How much of the run is over and whether it ends here; the leader decides, validates and takes snapshots."""
+        """Find out how much of the run is over and whether it ends here; the leader decides, validates and takes
+        snapshots."""
         if self.worker.leads:
             by_steps, by_time = self.iteration / self.settings.iterations, self._elapsed() / self._time_for_steps()
             self.done = max(self.done, min(1.0, max(by_steps, by_time)))
@@ -278,7 +280,8 @@ class _Loop:
         return self.validator.expected_seconds(self._elapsed() / max(1, self.iteration))
 
     def _time_for_steps(self) -> float:
-        """Seconds of the budget that training may take: the validation at its end needs the rest, up to a half."""
+        """Return seconds of the budget that training may take: the validation at its end needs the rest, up to a
+        half."""
         budget = 60.0 * self.settings.max_minutes
         if self.validator is None or not self.iteration:
             return budget
@@ -356,7 +359,7 @@ class _Loop:
         )
 
     def finish(self) -> Checkpoint:
-        """Validates the end, writes the weights to keep, and clears the run's state."""
+        """Validate the end, write the weights to keep, and clear the run's state."""
         history = self.best.history or []
         if self.validator is not None and (not history or history[-1]["iteration"] != self.iteration):
             self._validate()

@@ -44,7 +44,7 @@ def prior_fields(
     prior_exponent: float = 1.0,
     min_kernel_size: int = MIN_KERNEL_SIZE,
 ) -> dict[torch.Tensor, torch.Tensor]:
-    """Returns the field of the fixed prior, P ** power, for each large depthwise kernel of a network.
+    """Return the field of the fixed prior, P ** power, for each large depthwise kernel of a network.
 
     Args:
         module: A network with plain kernels, for instance a `rep3d.nn.rep3d.Rep3D` with the spatial prior ``none``.
@@ -74,7 +74,7 @@ def prior_fields(
 
 
 def scale_steps(optimizer: _Optimizer, fields: Fields, scale: str = "gradient") -> _Optimizer:
-    """Makes an optimizer train some of its parameters with a learning rate for each element.
+    """Make an optimizer train some of its parameters with a learning rate for each element.
 
     It stays the optimizer it is: parameter groups, state dict, schedulers and gradient scalers work as before. The
     fields are not in its state dict, and a copied or unpickled optimizer has lost them: call this again on that one.

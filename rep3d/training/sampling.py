@@ -27,7 +27,7 @@ _LOWEST, _HIGHEST = 1e-3, 1e3
 
 
 def case_weights(cases: Sequence[Case], weights: Mapping[str, float] | None) -> list[float]:
-    """How often each case is drawn, relative to the others; 1 where nothing is said.
+    """Return how often each case is drawn, relative to the others; 1 where nothing is said.
 
     Args:
         cases: the training cases.

@@ -33,7 +33,7 @@ _COST = 20.0  # times what a snapshot takes is waited at least
 
 
 def case_marks(cases: Sequence[Case]) -> list[list[Any]]:
-    """What tells whether cases are still the same: id, and size and time of change of each file."""
+    """Return what tells whether cases are still the same: id, and size and time of change of each file."""
     marks: list[list[Any]] = []
     for case in cases:
         facts = [file.stat() for file in (Path(case.image), Path(case.label))]
@@ -42,7 +42,7 @@ def case_marks(cases: Sequence[Case]) -> list[list[Any]]:
 
 
 def start_mark(start: Checkpoint | None) -> list[Any] | None:
-    """What tells whether a run starts from the same model: its version and a checksum of its weights."""
+    """Return what tells whether a run starts from the same model: its version and a checksum of its weights."""
     if start is None:
         return None
     check = 0
@@ -52,7 +52,7 @@ def start_mark(start: Checkpoint | None) -> list[Any] | None:
 
 
 def copy_to_cpu(content: Any) -> Any:
-    """A copy of nested dictionaries and lists whose tensors are copies on the CPU."""
+    """Return a copy of nested dictionaries and lists whose tensors are copies on the CPU."""
     if isinstance(content, torch.Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, Mapping):
@@ -85,7 +85,7 @@ class RunState:
         self.problem = "there is no snapshot of it"
 
     def read(self) -> dict[str, Any] | None:
-        """What the interrupted run kept, or None where there is none, it is damaged, or it was another run."""
+        """Return what the interrupted run kept, or None where there is none, it is damaged, or it was another run."""
         if not self._path.is_file():
             return None
         try:
@@ -113,12 +113,12 @@ class RunState:
         logger.warning("%s: an interrupted training cannot go on: %s", self._path, problem)
 
     def due(self) -> bool:
-        """Whether a snapshot should be taken now."""
+        """Return whether a snapshot should be taken now."""
         waited = time.monotonic() - self._last >= max(self._seconds, _COST * self._cost)
         return waited and (self._writer is None or not self._writer.is_alive())
 
     def write(self, content: Mapping[str, Any]) -> None:
-        """Copies what is to be kept and has it written beside the training.
+        """Copy what is to be kept and have it written beside the training.
 
         A disk that is full or gone does not end the training; the log says so.
         """
@@ -149,11 +149,11 @@ class RunState:
             self._writer = None
 
     def remove_parts(self) -> None:
-        """Removes what a killed process left of a half-written snapshot."""
+        """Remove what a killed process left of a half-written snapshot."""
         for part in self._folder.glob(f".{_FILE}.*.part"):
             part.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Removes the folder: the run ended, there is nothing to resume."""
+        """Remove the folder: the run ended, there is nothing to resume."""
         self.wait()
         shutil.rmtree(self._folder, ignore_errors=True)

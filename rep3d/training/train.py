@@ -45,7 +45,7 @@ def task_for_cases(
     spacing: tuple[float, float, float] | None = None,
     roi_size: tuple[int, int, int] | None = None,
 ) -> TaskConfig:
-    """A task definition for data that come without one.
+    """Return a task definition for data that come without one.
 
     Unless given, spacing is the median over the images along R, A and S, and the patch holds the median image where
     ``max_side`` allows; intensity is the paper's CT window for CT and z-scores for all else.

@@ -29,7 +29,7 @@ _LEAST_APART = 0.05  # of the run
 
 
 def refuse_overlap(cases: Sequence[Case], validation: Sequence[Case]) -> None:
-    """Makes sure that no case is both trained on and validated on.
+    """Make sure that no case is both trained on and validated on.
 
     Raises:
         ConfigError: naming the cases that are.
@@ -48,14 +48,14 @@ def _shuffled(cases: Sequence[Case]) -> list[Case]:
 
 
 def measured_cases(validation: Sequence[Case]) -> list[Case]:
-    """The cases that are measured during a run: all up to 8, else the same 8 each time."""
+    """Return the cases that are measured during a run: all up to 8, else the same 8 each time."""
     return sorted(_shuffled(validation)[:_MOST_CASES], key=lambda case: case.id)
 
 
 def choose_validation(
     cases: Sequence[Case], count: int, trained_on: Sequence[str] = ()
 ) -> tuple[list[Case], list[Case]]:
-    """Splits labelled cases into those to train on and those to validate on, the same way each time.
+    """Split labelled cases into those to train on and those to validate on, the same way each time.
 
     Args:
         cases: all cases.
@@ -164,7 +164,7 @@ class Validator:
         return torch.as_tensor(scores)[0].argmax(0).cpu().numpy()
 
     def expected_seconds(self, step_seconds: float) -> float:
-        """What a measurement will take: as the last one did, or else judged by a training step on one patch."""
+        """Return what a measurement will take: as the last one did, or else judged by a training step on one patch."""
         if self.seconds is not None:
             return self.seconds
         windows = sum(volume.windows for volume in self._volumes)
@@ -184,7 +184,7 @@ class ValidationTimes:
         self._last_done = 0.0
 
     def due(self, iteration: int, seconds: float, done: float, cost: float) -> bool:
-        """Whether to validate now.
+        """Return whether to validate now.
 
         Args:
             iteration: steps done.
@@ -199,7 +199,7 @@ class ValidationTimes:
         return apart >= _LEAST_APART and seconds - self._last_seconds >= cost / _SHARE
 
     def validated(self, seconds: float, done: float) -> None:
-        """Takes down that a validation has just ended."""
+        """Take down that a validation has just ended."""
         self._last_seconds, self._last_done = seconds, done
 
 
@@ -226,7 +226,7 @@ class BestWeights:
     def offer(
         self, scores: Mapping[str, Mapping[str, float]], iteration: int, weights: Callable[[], dict[str, torch.Tensor]]
     ) -> dict[str, float]:
-        """Takes down a validation; of equally good weights the later ones are kept, which are annealed further.
+        """Take down a validation; of equally good weights the later ones are kept, which are annealed further.
 
         Args:
             scores: case id to label name to Dice.

@@ -36,20 +36,20 @@ class Worker:
         return self.rank == 0
 
     def prepare(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Moves a network to the device; with several GPUs its batch statistics are those of all patches."""
+        """Move a network to the device; with several GPUs its batch statistics are those of all patches."""
         if self.size > 1 and self.device.type == "cuda":
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return network.to(self.device)
 
     def joined(self, network: torch.nn.Module) -> torch.nn.Module:
-        """The network as it is trained: where there are several processes, its gradients are averaged."""
+        """Return the network as it is trained: where there are several processes, its gradients are averaged."""
         if self.size == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
         return torch.nn.parallel.DistributedDataParallel(network, device_ids=devices)
 
     def agree(self, *values: float) -> list[float]:
-        """The leader's values, in every process."""
+        """Return the leader's values, in every process."""
         if self.size == 1:
             return list(values)
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -57,7 +57,7 @@ class Worker:
         return shared.tolist()
 
     def check_same(self, network: torch.nn.Module) -> None:
-        """Makes sure that all processes have the same weights.
+        """Make sure that all processes have the same weights.
 
         Raises:
             TrainingError: if they have not.
@@ -76,7 +76,7 @@ class Worker:
 
 
 def leave_group() -> None:
-    """Leaves the other processes when the work is done; a process on a CPU ends here.
+    """Leave the other processes when the work is done; a process on a CPU ends here.
 
     The destructor of gloo's process group waits, while it holds Python's lock, for a thread that may just then wait for
     that lock (https://github.com/pytorch/pytorch/issues/56297): a finished training would hang once in a long while.
@@ -89,7 +89,7 @@ def leave_group() -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, even while it waits for another one's gradients."""
+    """End this process when the one that started it is gone, even while it waits for another one's gradients."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -95,7 +95,7 @@ class VersionRecord:
 
     @classmethod
     def read(cls, path: Path) -> VersionRecord:
-        """The record in a file; fields that a later release added are left out.
+        """Return the record in a file; fields that a later release added are left out.
 
         Raises:
             UnknownVersionError: if there is no file.
@@ -110,7 +110,7 @@ class VersionRecord:
 
     @classmethod
     def file(cls, path: Path) -> JsonFile[VersionRecord]:
-        """The file of a record, ``versions/v3/version.json``."""
+        """Return the file of a record, ``versions/v3/version.json``."""
 
         def parse(content: Any) -> VersionRecord:
             kinds = {name: type(value) for name, value in dataclasses.asdict(cls()).items()}
@@ -127,5 +127,5 @@ class VersionRecord:
         return JsonFile(path, parse, lost, cls, begins_anew=False)
 
     def write(self, path: Path) -> None:
-        """Writes the file whole or not at all."""
+        """Write the file whole or not at all."""
         self.file(path).write(self.to_dict(), allow_nan=False)

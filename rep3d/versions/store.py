@@ -61,7 +61,8 @@ class VersionStore:
     # What is there ------------------------------------------------------------------------------------------
 
     def list(self) -> Sequence[VersionRecord]:
-        """All versions whose weights are kept, oldest first; records that are damaged are left out, and logged."""
+        """Return all versions whose weights are kept, oldest first; records that are damaged are left out, and
+        logged."""
         return [record for record in self.records() if record.deleted is None]
 
     def records(self) -> Sequence[VersionRecord]:
@@ -75,7 +76,7 @@ class VersionStore:
         return found
 
     def get(self, name: str) -> VersionRecord:
-        """The record of a version, also of a deleted one.
+        """Return the record of a version, also of a deleted one.
 
         Raises:
             UnknownVersionError: if there is none of that name.
@@ -96,7 +97,7 @@ class VersionStore:
         return None if facts is None else str(facts["version"])
 
     def checkpoint(self, name: str) -> Path:
-        """The weights of a version, to be read only.
+        """Return the weights of a version, to be read only.
 
         Raises:
             UnknownVersionError: if there is none of that name, or its weights were deleted.
@@ -109,12 +110,13 @@ class VersionStore:
         return self._folder / name / "model.pt"
 
     def size(self, name: str) -> int:
-        """Bytes that the weights of a version take; the published file takes none besides, where links are known."""
+        """Return bytes that the weights of a version take; the published file takes none besides, where links are
+        known."""
         file = self._folder / name / "model.pt"
         return file.stat().st_size if file.exists() else 0
 
     def publications(self) -> Sequence[dict[str, Any]]:
-        """What was published, oldest first: ``version``, ``by``, ``time``, ``reason``, ``rollback``."""
+        """Return what was published, oldest first: ``version``, ``by``, ``time``, ``reason``, ``rollback``."""
         entries = self._log.read()
         # An entry is written before the file is replaced: after a crash between the two it says what never came about.
         facts = self._published_facts()
@@ -128,7 +130,7 @@ class VersionStore:
     # What changes it ----------------------------------------------------------------------------------------
 
     def add(self, checkpoint: Checkpoint, record: VersionRecord) -> VersionRecord:
-        """Keeps a trained model as the next version; nothing is published.
+        """Keep a trained model as the next version; nothing is published.
 
         Args:
             checkpoint: the model; the facts in its file will name the version that it becomes.
@@ -138,14 +140,14 @@ class VersionStore:
             return self._add(checkpoint, record, f"v{self._next_number()}")
 
     def amend(self, name: str, decision: dict[str, Any]) -> VersionRecord:
-        """Changes what was decided about a version; raises as :meth:`get`."""
+        """Change what was decided about a version; raise as :meth:`get`."""
         with self._locked():
             record = dataclasses.replace(self.get(name), decision=decision)
             record.write(self._record_file(name))
             return record
 
     def publish(self, name: str, by: str, reason: str, instead_of: str | None = None) -> VersionRecord:
-        """Makes a version the one that answers requests; where it is that already, nothing happens.
+        """Make a version the one that answers requests; where it is that already, nothing happens.
 
         Args:
             name: the version.
@@ -170,7 +172,7 @@ class VersionStore:
             return self.get(name)
 
     def rollback(self, by: str, reason: str = "") -> VersionRecord:
-        """Publishes the version that was published before the present one; again, the one before that.
+        """Publish the version that was published before the present one; again, the one before that.
 
         Raises:
             VersionError: if there is none whose weights are kept.
@@ -194,7 +196,7 @@ class VersionStore:
             return self.get(target)
 
     def delete(self, name: str, by: str = "unknown") -> VersionRecord:
-        """Deletes the weights of a version; its record stays and its name is never given again.
+        """Delete the weights of a version; its record stays and its name is never given again.
 
         Raises:
             UnknownVersionError: if there is none of that name.
@@ -210,7 +212,7 @@ class VersionStore:
             return record
 
     def adopt(self) -> VersionRecord | None:
-        """Takes in a published checkpoint that is no version yet, and clears what a killed process left behind.
+        """Take in a published checkpoint that is no version yet, and clear what a killed process left behind.
 
         Damaged records are made anew from what the weights themselves say; what was measured of them is lost.
 
@@ -269,7 +271,8 @@ class VersionStore:
         return self._known[1]
 
     def _published_version(self) -> str | None:
-        """The published version, after taking in what was put in its place by hand; None where that is damaged."""
+        """Return the published version, after taking in what was put in its place by hand; None where that is
+        damaged."""
         try:
             self._adopt()
             return self.published()
@@ -283,7 +286,7 @@ class VersionStore:
         return record.deleted is None and record.created == facts.get("created")
 
     def _add(self, checkpoint: Checkpoint, record: VersionRecord, name: str, same: Path | None = None) -> VersionRecord:
-        """Makes a version's folder; ``same`` is a file that holds just this checkpoint already."""
+        """Make a version's folder; ``same`` is a file that holds just this checkpoint already."""
         info = {**checkpoint.info, "version": name, "generation": version_number(name)}
         info.setdefault("created", utc_now())
         record = _completed(record, name, checkpoint.task, info)
@@ -339,7 +342,7 @@ class VersionStore:
             return self._log.read()
 
     def _clear_leftovers(self) -> None:
-        """What was begun and never completed: new versions, and weights whose deletion is on record."""
+        """Remove what was begun and never completed: new versions, and weights whose deletion is on record."""
         if self._folder.is_dir():
             for leftover in self._folder.glob(f".*{_NEW_SUFFIX}"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -361,7 +364,7 @@ class VersionStore:
 
 
 def _completed(record: VersionRecord, name: str, task: TaskConfig, info: Mapping[str, Any]) -> VersionRecord:
-    """A record with what a checkpoint says of itself."""
+    """Return a record with what a checkpoint says of itself."""
     cases = info.get("cases", [])
     if record.origin == "adopted":  # runs before its last one left no record here: none of their cases may validate
         cases = sorted({*cases, *info.get("trained_on", [])})

@@ -61,7 +61,7 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._folder = None
 
     def setup(self):
-        """The module is opened for the first time."""
+        """Note that the module is opened for the first time."""
         ScriptedLoadableModuleWidget.setup(self)
         root = slicer.util.loadUI(self.resourcePath("UI/Rep3DLabel.ui"))
         self.layout.addWidget(root)
@@ -88,11 +88,11 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         slicer.app.connect("aboutToQuit()", self.cleanup)
 
     def enter(self):
-        """The user selects the module."""
+        """Note that the user selects the module."""
         self.panel.enter()
 
     def exit(self):
-        """The user selects another module; the workflow goes on."""
+        """Note that the user selects another module; the workflow goes on."""
         self.panel.exit()
 
     def cleanup(self):
@@ -114,12 +114,12 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.editor.scene_closing()
 
     def onSceneEndClose(self, caller, event):
-        """The scene is empty."""
+        """Note that the scene is empty."""
         self.workflow.scene_closed()
         self.panel.editor.scene_closed()
 
     def onSceneEndImport(self, caller, event):
-        """A scene was read, perhaps with editor settings of ours."""
+        """Note that a scene was read, perhaps with editor settings of ours."""
         self.panel.editor.scene_closed()
 
 
@@ -127,7 +127,7 @@ class Rep3DLabelTest(ScriptedLoadableModuleTest):
     """Runs the cases of Testing/Python, in Slicer and on the bench alike."""
 
     def runTest(self, **options):
-        """Called by Reload and Test, and by ctest."""
+        """Run the tests. Called by Reload and Test, and by ctest."""
         slicer.mrmlScene.Clear(0)
         folder = Path(__file__).resolve().parent / "Testing" / "Python"
         result = unittest.TestResult()

@@ -18,13 +18,13 @@ _PATIENCE_MS = 30_000
 
 
 def find_chromium() -> str | None:
-    """The command of the system's browser, if there is one."""
+    """Return the command of the system's browser, if there is one."""
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The system's browser, headless; nothing is downloaded."""
+    """Yield the system's browser, headless; nothing is downloaded."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), timeout=60_000)
         yield browser
@@ -56,7 +56,8 @@ class Watched:
 
 @contextmanager
 def watched(browser: Browser, width: int = 1280, dark: bool = False) -> Iterator[Watched]:
-    """An empty page of a width in CSS pixels (below 600: a phone's), for a user who prefers dark colours or not."""
+    """Yield an empty page of a width in CSS pixels (below 600: a phone's), for a user who prefers dark colours or
+    not."""
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", is_mobile=width < 600
     )

@@ -16,7 +16,7 @@ sys.path.insert(0, str(APP_DIR))  # as MONAI Label does while it loads an app
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """A server with a (tiny, untrained) published model, five images, and a final label for the first.
+    """Yield a server with a (tiny, untrained) published model, five images, and a final label for the first.
 
     Tests that use it leave the studies folder as they found it, or add cases of their own.
     """
@@ -31,5 +31,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 @pytest.fixture
 def studies(server: AppServer) -> Path:
-    """The studies folder of :func:`server`."""
+    """Return the studies folder of :func:`server`."""
     return server.studies

@@ -35,14 +35,14 @@ AFFINE = np.array([[-1.0, 0.1, 0.0, 12.0], [0.1, 1.0, 0.0, -9.0], [0.0, 0.0, 1.2
 
 
 def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
-    """Writes an array as NIfTI."""
+    """Write an array as NIfTI."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(values, affine), path)
     return path
 
 
 def _organ(seed: int) -> np.ndarray:
-    """A ball of which the upper half is the head and the lower half the tail, somewhere near the middle."""
+    """Return a ball of which the upper half is the head and the lower half the tail, somewhere near the middle."""
     random = np.random.default_rng(seed)
     centre = np.array(SHAPE) / 2 + random.uniform(-2, 2, 3)
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), -1)
@@ -51,18 +51,18 @@ def _organ(seed: int) -> np.ndarray:
 
 
 def write_image(path: Path, seed: int = 0) -> Path:
-    """An image in which the two labels are bright and brighter."""
+    """Return an image in which the two labels are bright and brighter."""
     noise = np.random.default_rng(seed).normal(0, 5, SHAPE)
     return write_nifti(path, (100 + 40 * _organ(seed) + noise).astype(np.int16))
 
 
 def write_label(path: Path, seed: int = 0) -> Path:
-    """The true label of :func:`write_image` with the same seed."""
+    """Return the true label of :func:`write_image` with the same seed."""
     return write_nifti(path, _organ(seed))
 
 
 def publish_small_model(studies: Path, labels: dict[str, int] | None = None) -> Path:
-    """Puts an untrained network of a few thousand weights where a server looks for its published model."""
+    """Put an untrained network of a few thousand weights where a server looks for its published model."""
     labels = labels or LABELS
     config = Rep3DConfig(
         in_channels=1,
@@ -80,14 +80,14 @@ def publish_small_model(studies: Path, labels: dict[str, int] | None = None) -> 
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Every file below a folder with its SHA-256; MONAI Label's lock file aside."""
+    """Return every file below a folder with its SHA-256; MONAI Label's lock file aside."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != ".lock")
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 @contextmanager
 def unchanged(folder: Path) -> Iterator[None]:
-    """Asserts that no file below a folder was added, changed or removed meanwhile."""
+    """Assert that no file below a folder was added, changed or removed meanwhile."""
     before = snapshot(folder)
     yield
     assert snapshot(folder) == before

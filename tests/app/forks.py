@@ -66,24 +66,24 @@ class Forked:
         return self._status(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for its end; `subprocess.TimeoutExpired` after `timeout` seconds."""
+        """Wait for its end; `subprocess.TimeoutExpired` after `timeout` seconds."""
         status = self._status(timeout)
         if status is None:
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
         return status
 
     def send_signal(self, number: int) -> None:
-        """Sends it a signal, unless it has ended."""
+        """Send it a signal, unless it has ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Asks it to end."""
+        """Ask it to end."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends it."""
+        """End it."""
         self.send_signal(signal.SIGKILL)
 
     def _status(self, timeout: float | None) -> int | None:
@@ -135,7 +135,7 @@ _way_to_parent: socket.socket | None = None
 
 
 def _parent() -> socket.socket:
-    """The way to the warm parent of this process, started when it is first needed; it ends with this process."""
+    """Return the way to the warm parent of this process, started when it is first needed; it ends with this process."""
     global _way_to_parent
     if _way_to_parent is None:
         _way_to_parent, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -202,7 +202,7 @@ def _import_everything() -> None:
 
 
 def _become(request: Mapping[str, Any], output: int) -> list[str]:
-    """Makes this process what its start would have made; returns the module that it runs, and its arguments."""
+    """Make this process what its start would have made; return the module that it runs, and its arguments."""
     import numpy as np
     from monailabel.config import Settings, settings
 
@@ -226,7 +226,7 @@ def _become(request: Mapping[str, Any], output: int) -> list[str]:
 
 
 def _show(command: Sequence[str]) -> None:
-    """Writes another command line over the one that ``ps`` shows."""
+    """Write another command line over the one that ``ps`` shows."""
     with open("/proc/self/stat", encoding="utf-8") as file:
         fields = file.read().rpartition(")")[2].split()
     start, end = int(fields[45]), int(fields[46])

@@ -28,7 +28,8 @@ ANSWERS = _answers()
 
 
 def old_studies(target: Path) -> Path:
-    """A copy of the folder, as the old server left it: its times, one file under two names, a lease that lasts."""
+    """Return a copy of the folder, as the old server left it: its times, one file under two names, a lease that
+    lasts."""
     shutil.copytree(OLD / "studies", target)
     for file, stamp in json.loads((OLD / "times.json").read_text(encoding="utf-8")).items():
         os.utime(target / file, ns=(stamp, stamp))

@@ -32,7 +32,7 @@ _STOP_SECONDS = 90.0
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
+    """Return a TCP port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -92,7 +92,7 @@ class AppServer:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def launch(self) -> None:
-        """Starts the process without waiting for it."""
+        """Start the process without waiting for it."""
         temporary = self._scratch / "tmp"
         temporary.mkdir(exist_ok=True)
         folders = {"MONAI_LABEL_SESSION_PATH": str(self._scratch / "sessions"), "TMPDIR": str(temporary)}
@@ -109,7 +109,7 @@ class AppServer:
             )
 
     def wait_until_ready(self) -> float:
-        """Waits for the first answer to ``GET /info/``.
+        """Wait for the first answer to ``GET /info/``.
 
         Returns:
             Seconds that it took.
@@ -126,7 +126,7 @@ class AppServer:
         raise AssertionError(f"the server did not answer within {_START_SECONDS:g} s:\n{self.log[-4000:]}")
 
     def wait_until_refused(self) -> str:
-        """Waits for a server that does not start to end.
+        """Wait for a server that does not start to end.
 
         Returns:
             What it logged.
@@ -137,7 +137,7 @@ class AppServer:
         return self.log
 
     def stop(self) -> None:
-        """Ends the process in the orderly way, and what is left of it and its children the other way."""
+        """End the process in the orderly way, and what is left of it and its children the other way."""
         if self._process is None:
             return
         family: list[psutil.Process] = []
@@ -170,7 +170,7 @@ class AppServer:
     # Requests ------------------------------------------------------------------------------------------------------
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
-        """A request with a time-out; ``options`` are those of ``requests``."""
+        """Return a request with a time-out; ``options`` are those of ``requests``."""
         return requests.request(method, f"{self.url}{path}", timeout=options.pop("timeout", 120), **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
@@ -186,11 +186,11 @@ class AppServer:
         return self.request("PUT", path, **options)
 
     def train_stats(self) -> dict[str, Any]:
-        """The state of the training as ``/info/`` gives it."""
+        """Return the state of the training as ``/info/`` gives it."""
         return dict(self.get("/info/").json()["train_stats"]["rep3d"])
 
     def wait_for_training(self, seconds: float = 480.0) -> dict[str, Any]:
-        """Waits until no training runs any more.
+        """Wait until no training runs any more.
 
         Returns:
             Its last state.

@@ -62,7 +62,7 @@ def studies(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Builds the app as a server does that starts, with no setting but the device."""
+    """Build the app as a server does that starts, with no setting but the device."""
     monkeypatch.setattr(app_module, "server_is_starting", lambda: True)
     monkeypatch.setattr(app_module, "check_port", lambda *_: None)
     monkeypatch.setattr(app_module, "hold_folder", lambda _: None)
@@ -81,7 +81,7 @@ def _damage(studies: Path, file: str, how: str) -> bytes:
 
 
 def _told(app: Rep3DLabelApp, file: str) -> dict[str, Any]:
-    """What the status says of a damaged file; those of single images are looked through in the background."""
+    """Return what the status says of a damaged file; those of single images are looked through in the background."""
     deadline = time.monotonic() + 30
     while not (found := [one for one in app.dashboard.status()["damaged"] if one["file"] == file]):
         assert time.monotonic() < deadline
@@ -95,7 +95,7 @@ def _labels(folder: Path) -> dict[str, str]:
 
 
 def _known(app: Rep3DLabelApp) -> dict[str, dict[str, Any]]:
-    """What is known of all cases whose labels have been read, by id."""
+    """Return what is known of all cases whose labels have been read, by id."""
     return {case["id"]: app.case_book.case(case["id"]) for case in app.case_book.cases()}
 
 

@@ -81,7 +81,7 @@ def reached(server, *states, seconds=60.0):
 
 
 def running_in(folder):
-    """Processes that work in a folder."""
+    """Return processes that work in a folder."""
     found = []
     for process in psutil.process_iter():
         try:

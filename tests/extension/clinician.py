@@ -43,22 +43,22 @@ class Clinician:
         return str(self.ui.messageLabel.text)
 
     def wait(self, until: Callable[[], object], seconds: float = 60.0) -> object:
-        """Lets the module go on until something holds."""
+        """Let the module go on until something holds."""
         return driver.wait(until, seconds, lambda: f"{self.view.activity} {self.view.connection} {self.view.message}")
 
     def open(self, section: str) -> None:
-        """Opens a section of the panel."""
+        """Open a section of the panel."""
         getattr(self.ui, section).collapsed = False
         driver.spin()
 
     def click(self, button: str) -> None:
-        """Clicks a button as soon as it is drawn as usable."""
+        """Click a button as soon as it is drawn as usable."""
         widget = getattr(self.ui, button)
         driver.wait(lambda: widget.enabled, 2, lambda: f"{button} to be usable; it says: {widget.toolTip}")
         driver.click(widget)
 
     def connect(self, url: str) -> None:
-        """Types an address and connects."""
+        """Type an address and connect."""
         driver.type_text(self.ui.serverComboBox, url)
         self.click("connectButton")
         self.wait(lambda: self.view.connection.state == "ready")
@@ -67,14 +67,14 @@ class Clinician:
         return self.view.activity is None
 
     def next_sample(self) -> str:
-        """Fetches the next sample and returns its id."""
+        """Fetch the next sample and return its id."""
         before = self.view.sample
         self.click("nextSampleButton")
         self.wait(lambda: self.idle() and self.view.sample is not None and self.view.sample != before)
         return str(self.view.sample.id)
 
     def auto_segment(self) -> None:
-        """Has it segmented."""
+        """Have it segmented."""
         self.click("autoSegmentButton")
         self.wait(self.idle)
         assert self.view.message.level == "info", self.view.message
@@ -88,12 +88,12 @@ class Clinician:
         return self.ui.segmentEditor.sourceVolumeNode()
 
     def voxels(self, name: str) -> np.ndarray:
-        """A segment's voxels on the volume's grid, (K, J, I)."""
+        """Return a segment's voxels on the volume's grid, (K, J, I)."""
         segment = self.segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
         return self.slicer.util.arrayFromSegmentBinaryLabelmap(self.segmentation, segment, self.volume)
 
     def draw(self, name: str, voxels: np.ndarray) -> None:
-        """Gives a segment new voxels (K, J, I on the volume's grid), as an effect of the editor would."""
+        """Give a segment new voxels (K, J, I on the volume's grid), as an effect of the editor would."""
         segment = self.segmentation.GetSegmentation().GetSegmentIdBySegmentName(name)
         driver.edit_segment(self.ui.segmentEditor, segment, voxels.astype(np.uint8), self.volume)
 
@@ -108,7 +108,8 @@ class Clinician:
         )
 
     def in_scene(self, label: Path) -> np.ndarray:
-        """A label file's voxels as they lie in the scene's volume: by position in space, whatever the axes are."""
+        """Return a label file's voxels as they lie in the scene's volume: by position in space, whatever the axes
+        are."""
         file = nib.load(label)
         matrix = np.array(
             [[self._matrix().GetElement(row, column) for column in range(4)] for row in range(4)], np.float64
@@ -128,13 +129,13 @@ class Clinician:
         return made
 
     def correct(self, label: Path, values: dict[str, int]) -> None:
-        """Makes the segments what the expert drew."""
+        """Make the segments what the expert drew."""
         expert = self.in_scene(label)
         for name, value in values.items():
             self.draw(name, expert == value)
 
     def submit(self) -> None:
-        """Submits, and waits until the server has it."""
+        """Submit, and wait until the server has it."""
         self.click("submitButton")
         self.wait(self.idle)
         assert "Submitted" in self.message, self.message

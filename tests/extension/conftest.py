@@ -11,7 +11,7 @@ from tests.slicerbench import WHAT_TO_RUN, install
 
 
 def _why_not() -> str:
-    """Why the bench cannot run here, "" if it can."""
+    """Return why the bench cannot run here, "" if it can."""
     try:
         import PySide6.QtWidgets  # noqa: F401
         import slicer  # noqa: F401
@@ -36,7 +36,7 @@ collect_ignore = [
 
 @pytest.fixture(scope="session")
 def slicer_process():
-    """The bench of this process (`tests.slicerbench.bench.Bench`); most tests want `bench`."""
+    """Return the bench of this process (`tests.slicerbench.bench.Bench`); most tests want `bench`."""
     if WHY_NOT:
         pytest.skip(WHY_NOT)
     return install()
@@ -44,7 +44,8 @@ def slicer_process():
 
 @pytest.fixture
 def bench(slicer_process) -> Iterator:
-    """The bench with an empty scene; afterwards the test fails for exceptions in callbacks and for errors of VTK."""
+    """Yield the bench with an empty scene; afterwards the test fails for exceptions in callbacks and for errors of
+    VTK."""
     slicer_process.start_test()
     yield slicer_process
     slicer_process.end_test()
@@ -52,19 +53,19 @@ def bench(slicer_process) -> Iterator:
 
 @pytest.fixture
 def slicer(bench):
-    """The module `slicer`, with an empty scene."""
+    """Return the module `slicer`, with an empty scene."""
     return bench.slicer
 
 
 @pytest.fixture
 def qt(bench):
-    """The module `qt`."""
+    """Return the module `qt`."""
     return bench.qt
 
 
 @pytest.fixture
 def driver(bench):
-    """What a user does: `tests.slicerbench.driver`."""
+    """Return what a user does: `tests.slicerbench.driver`."""
     from tests.slicerbench import driver
 
     return driver
@@ -72,5 +73,5 @@ def driver(bench):
 
 @pytest.fixture
 def toy(bench):
-    """The module of tests/extension/toy, open (`tests.slicerbench.modules.OpenModule`)."""
+    """Return the module of tests/extension/toy, open (`tests.slicerbench.modules.OpenModule`)."""
     return bench.open_module(Path(__file__).parent / "toy" / "ToyLab.py")

@@ -52,7 +52,7 @@ VOLUME = VolumeFile("", SHAPE, MATRIX, 0.0, 1.0, MATRIX)
 
 
 def overview(train: TrainStatus | None = None, **changes: Any) -> Overview:
-    """What the server says of itself while nothing runs."""
+    """Return what the server says of itself while nothing runs."""
     state = ServerState(5, 1, "a", "rep3d", "v1", "a")
     return Overview(replace(state, **changes), train or TrainStatus("idle"))
 
@@ -93,13 +93,13 @@ class FakeWorker:
         self.closed = True
 
     def job(self, op: str) -> FakeJob:
-        """The oldest question of a kind that is not answered yet; a draft may be being measured beside."""
+        """Return the oldest question of a kind that is not answered yet; a draft may be being measured beside."""
         waiting = [job for job in self.jobs if job.op == op]
         assert waiting, f"nobody asked for {op!r}; asked: {[job.op for job in self.jobs]}"
         return waiting[-1] if op == "measure" else waiting[0]
 
     def answer(self, op: str, value: Any = None) -> FakeJob:
-        """Answers it."""
+        """Answer it."""
         job = self.job(op)
         self.jobs.remove(job)
         if not job.dropped and job.done:
@@ -107,7 +107,7 @@ class FakeWorker:
         return job
 
     def fail(self, op: str, kind: str, message: str = "it broke", detail: str = "", state: str = "failed") -> FakeJob:
-        """Answers it with an error."""
+        """Answer it with an error."""
         job = self.job(op)
         self.jobs.remove(job)
         if not job.dropped and job.failed:
@@ -115,7 +115,7 @@ class FakeWorker:
         return job
 
     def waiting(self, op: str) -> int:
-        """How many questions of a kind are not answered."""
+        """Return how many questions of a kind are not answered."""
         return sum(job.op == op for job in self.jobs)
 
 
@@ -374,7 +374,7 @@ class Bench:
         return self.flow.view
 
     def tick(self, seconds: float = 0.0) -> None:
-        """Lets time pass."""
+        """Let time pass."""
         self.time += seconds
         self.flow.tick()
 
@@ -387,13 +387,13 @@ class Bench:
         return self
 
     def value(self, image_id: str, label: LabelFile | None = None, **more: Any) -> Fetched:
-        """A case as the worker gives it; `more` is of the sample."""
+        """Return a case as the worker gives it; `more` is of the sample."""
         return Fetched(
             Sample(image_id, image_id, **more), replace(VOLUME, voxels=f"{self.folder}/{image_id}.npy"), label
         )
 
     def fetch(self, image_id: str = "case_1") -> Bench:
-        """Has a case in hand, by Next sample."""
+        """Have a case in hand, by Next sample."""
         self.flow.next_sample()
         self.worker.answer("next_sample", self.value(image_id, reason="most unsure"))
         for _ in range(3):
@@ -402,7 +402,7 @@ class Bench:
         return self
 
     def draw(self, **voxels: int) -> Bench:
-        """Edits: `draw(rep3d_1=5)`."""
+        """Edit: `draw(rep3d_1=5)`."""
         node = self.screen.editing[0]
         node.drawn.update(voxels)
         assert self.scene.edited is not None
@@ -410,7 +410,7 @@ class Bench:
         return self
 
     def write_slowly(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """Has each draft take three steps of a second from now on; returns their keys, filled as they become whole."""
+        """Have each draft take three steps of a second from now on; return their keys, filled as they become whole."""
         written: list[str] = []
 
         def slowly(draft: Draft, data: object) -> Iterator[float]:
@@ -426,17 +426,17 @@ class Bench:
         return written
 
     def segment(self, version: str = "v1", **more: Any) -> Bench:
-        """Has the case segmented."""
+        """Have the case segmented."""
         self.flow.auto_segment()
         self.worker.answer("infer", self.inferred(version, **more))
         return self
 
     def inferred(self, version: str = "v1", **more: Any) -> Segmented:
-        """A segmentation as the worker gives it."""
+        """Return a segmentation as the worker gives it."""
         extent = (0, 1, 0, 1, 0, 1)
         label = LabelFile("x.npy", extent, SHAPE, MATRIX, {"head": 7, "tail": 0}, {"head": 1, "tail": 3})
         return Segmented(SegmentationFacts(label.values, version, "cpu", 1.5), label, **more)
 
     def measured(self, **changes: Any) -> Measured:
-        """What the worker says of a label map."""
+        """Return what the worker says of a label map."""
         return replace(Measured({1: 7, 3: 2}, (), 0, 0.002), **changes)

@@ -56,7 +56,7 @@ INFO = {
 
 
 def status(**model: object) -> dict[str, object]:
-    """The answer of `/rep3d/status`, with changes to what it says of the model."""
+    """Return the answer of `/rep3d/status`, with changes to what it says of the model."""
     known = {"labels": [], "version": "v1", "versions_stamp": "a", "training": {}, "batch": {"phase": "never"}}
     return {
         "server": {"version": "0.1.0", "device": "cpu", "device_name": "CPU"},
@@ -67,24 +67,24 @@ def status(**model: object) -> dict[str, object]:
 
 
 def some_labels() -> np.ndarray:
-    """A label map with a block of each label."""
+    """Return a label map with a block of each label."""
     voxels = np.zeros(SHAPE, np.uint8)
     voxels[4:8, 4:8, 4:8], voxels[10:12, 10:12, 10:12] = LABELS.values()
     return voxels
 
 
 def image_body() -> bytes:
-    """An image as it is sent."""
+    """Return an image as it is sent."""
     return packed({"image": np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.int16)}, AFFINE)
 
 
 def label_body(voxels: np.ndarray | None = None, affine: np.ndarray = AFFINE) -> bytes:
-    """A label map as it is sent."""
+    """Return a label map as it is sent."""
     return packed({"label": some_labels() if voxels is None else voxels}, affine)
 
 
 def segmentation(voxels: np.ndarray | None = None, affine: np.ndarray = AFFINE, **params: object) -> dict[str, object]:
-    """What to answer to a segmentation, as `on` takes it."""
+    """Return what to answer to a segmentation, as `on` takes it."""
     told = {"label_names": LABELS, "version": "v1", "latencies": {"total": 0.1}, "device": "cpu", **params}
     return {"content": packed({"label": some_labels() if voxels is None else voxels}, affine, told), "headers": VOXELS}
 
@@ -131,11 +131,11 @@ class FaultServer(FakeServer):
         self.on("DELETE", "/rep3d/models/rep3d/batch", {"phase": "stopped", "total": 3, "done": 1})
 
     def place(self, path: str) -> str:
-        """The same answer for all images and labels."""
+        """Return the same answer for all images and labels."""
         return path.rpartition("/")[0] if path.startswith("/rep3d/voxels/") else path
 
     def stored(self, image_id: str) -> list[bytes]:
-        """The labels that arrived whole for an image; one that comes again is not kept again, as in our app."""
+        """Return the labels that arrived whole for an image; one that comes again is not kept again, as in our app."""
         found: list[bytes] = []
         for request in self.received:
             whole = len(request.body) == int(request.headers.get("content-length", 0))
@@ -146,7 +146,7 @@ class FaultServer(FakeServer):
         return found
 
     def asked(self, method: str, path: str) -> int:
-        """How often something was asked for."""
+        """Return how often something was asked for."""
         return sum((request.method, self.place(request.path)) == (method, path) for request in self.received)
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
@@ -177,7 +177,7 @@ class FaultServer(FakeServer):
 
 
 def self_signed(folder: Path) -> Path:
-    """A certificate that nobody vouches for, and its key, in one file."""
+    """Return a certificate that nobody vouches for, and its key, in one file."""
     path, key = folder / "server.pem", folder / "key.pem"
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"

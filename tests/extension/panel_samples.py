@@ -129,12 +129,12 @@ class OpenPanel:
 
 
 def with_rules(view: View) -> View:
-    """A view with the reasons why commands cannot be used."""
+    """Return a view with the reasons why commands cannot be used."""
     return replace(view, enabled=enabled(view))
 
 
 def everything(view: View) -> View:
-    """A view in which every command can be used."""
+    """Return a view in which every command can be used."""
     return replace(view, enabled=dict.fromkeys(COMMANDS, ""))
 
 
@@ -160,7 +160,7 @@ def disconnected() -> View:
 
 
 def ready() -> View:
-    """Connected, no case yet."""
+    """Return a view: connected, no case yet."""
     return with_rules(
         View(
             connection=ConnectionView("ready", "Connected to Rep3D Label: 40 images, model version v3.", URL),
@@ -186,7 +186,7 @@ VERSIONS = (
 
 
 def cases(count: int) -> tuple[CaseRow, ...]:
-    """Cases in all states."""
+    """Return cases in all states."""
     states = ("submitted", "predicted", "new", "leased", "reviewed")
     return tuple(
         CaseRow(
@@ -206,7 +206,7 @@ def cases(count: int) -> tuple[CaseRow, ...]:
 
 
 def with_sample(**changes: Any) -> View:
-    """A case in hand, segmented and edited."""
+    """Return a case in hand, segmented and edited."""
     view = replace(
         ready(),
         sample=SampleView(
@@ -225,7 +225,7 @@ def with_sample(**changes: Any) -> View:
 
 
 def training() -> View:
-    """A training runs."""
+    """Return a view in which a training runs."""
     points = tuple((float(step), 1.0 / (1 + step / 40)) for step in range(0, 400, 20))
     return with_rules(
         replace(

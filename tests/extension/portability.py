@@ -156,7 +156,7 @@ def _calls(tree: ast.AST) -> Iterator[Finding]:
 
 
 def _is_on_widget(function: ast.AST) -> bool:
-    """Whether a method is called on what may be a widget; QSize has methods of the same names."""
+    """Return whether a method is called on what may be a widget; QSize has methods of the same names."""
     return isinstance(function, ast.Attribute) and _name(function.value) not in ("sizeHint", "minimumSizeHint", "size")
 
 

@@ -19,7 +19,7 @@ BINARY = "Binary labelmap"
 
 
 def the_slicer() -> Any:
-    """The module, once the bench has made it."""
+    """Return the module, once the bench has made it."""
     import slicer
 
     return slicer
@@ -32,7 +32,7 @@ ENTRIES = [Label("Anterior", 1, (200, 30, 40)), Label("Posterior", 2), Label("Cy
 
 
 def oblique(spacing: tuple[float, float, float] = (0.7, 1.3, 2.9), flips: tuple[int, int, int] = (1, 1, 1)) -> Any:
-    """A grid turned about two axes, with unequal spacing."""
+    """Return a grid turned about two axes, with unequal spacing."""
     a, b = 0.31, -0.47
     about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
@@ -43,7 +43,7 @@ def oblique(spacing: tuple[float, float, float] = (0.7, 1.3, 2.9), flips: tuple[
 
 
 def volume_file(folder: Path, voxels: np.ndarray, matrix: Any = None, name: str = "image") -> VolumeFile:
-    """A VolumeFile of voxels (K, J, I)."""
+    """Return a VolumeFile of voxels (K, J, I)."""
     path = folder / f"{name}.npy"
     np.save(path, voxels)
     grid = as_tuples(np.eye(4) if matrix is None else matrix)
@@ -52,12 +52,12 @@ def volume_file(folder: Path, voxels: np.ndarray, matrix: Any = None, name: str 
 
 
 def as_tuples(matrix: Any) -> tuple[tuple[float, ...], ...]:
-    """A matrix as the worker gives it."""
+    """Return a matrix as the worker gives it."""
     return tuple(map(tuple, np.asarray(matrix, float).tolist()))
 
 
 def label_file(folder: Path, label: np.ndarray, values: Mapping[str, int], matrix: Any = None) -> LabelFile:
-    """A LabelFile of a label map (K, J, I), cropped to what it has."""
+    """Return a LabelFile of a label map (K, J, I), cropped to what it has."""
     grid = as_tuples(np.eye(4) if matrix is None else matrix)
     voxels = extent = None
     if label.any():
@@ -71,7 +71,7 @@ def label_file(folder: Path, label: np.ndarray, values: Mapping[str, int], matri
 
 
 def loaded(label: LabelFile) -> LoadedLabel:
-    """A label with its voxels, as `Scene.begin_label` gives it in the end."""
+    """Return a label with its voxels, as `Scene.begin_label` gives it in the end."""
     load = LabelLoad(the_slicer(), label)
     while not load.step():
         pass
@@ -79,7 +79,7 @@ def loaded(label: LabelFile) -> LoadedLabel:
 
 
 def loaded_label(folder: Path, label: np.ndarray, values: Mapping[str, int], matrix: Any = None) -> LoadedLabel:
-    """A label map (K, J, I) with its voxels."""
+    """Return a label map (K, J, I) with its voxels."""
     return loaded(label_file(folder, label, values, matrix))
 
 
@@ -113,14 +113,14 @@ def draw(
 
 
 def grid_matrix(node: Any) -> np.ndarray:
-    """The matrix of the volume below a segmentation."""
+    """Return the matrix of the volume below a segmentation."""
     matrix = vtk.vtkMatrix4x4()
     node.GetNodeReference("rep3dVolume").GetIJKToRASMatrix(matrix)
     return np.array([[matrix.GetElement(r, c) for c in range(4)] for r in range(4)])
 
 
 def mask(data: SegmentationData, identifier: str) -> np.ndarray:
-    """Where a segment is, on the whole reference grid, (K, J, I)."""
+    """Return where a segment is, on the whole reference grid, (K, J, I)."""
     entry = next(segment for segment in data.segments if segment.id == identifier)
     result = np.zeros(tuple(data.shape)[::-1], bool)
     if data.layers:
@@ -132,7 +132,7 @@ def mask(data: SegmentationData, identifier: str) -> np.ndarray:
 
 
 def voxels_of(node: Any, identifier: str) -> np.ndarray:
-    """Where a segment is, read by Slicer's own function instead of ours."""
+    """Return where a segment is, read by Slicer's own function instead of ours."""
     image = the_slicer().vtkOrientedImageData()
     if node.GetSegmentation().GetSegment(identifier).GetRepresentation(BINARY).GetPointData().GetScalars() is not None:
         node.GetBinaryLabelmapRepresentation(identifier, image)
@@ -148,7 +148,7 @@ def voxels_of(node: Any, identifier: str) -> np.ndarray:
 
 
 def counts(scene: Any) -> dict[str, int]:
-    """Number of nodes of each class in a MRML scene."""
+    """Return the number of nodes of each class in a MRML scene."""
     result: dict[str, int] = {}
     for index in range(scene.GetNumberOfNodes()):
         name = scene.GetNthNode(index).GetClassName()
@@ -157,7 +157,7 @@ def counts(scene: Any) -> dict[str, int]:
 
 
 def new_label_image(slicer: Any, voxels: np.ndarray, extent: Sequence[int], ijk_to_ras: Any, dtype: Any) -> Any:
-    """A vtkOrientedImageData with a copy of voxels (K, J, I) over an extent, converted to `dtype`."""
+    """Return a vtkOrientedImageData with a copy of voxels (K, J, I) over an extent, converted to `dtype`."""
     image = slicer.vtkOrientedImageData()
     allocate(image, extent, dtype)
     array_of(image)[...] = voxels

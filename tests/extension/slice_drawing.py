@@ -68,12 +68,12 @@ def draw_beside(panel: Path, person: Clinician, output: Path) -> Path:
 
 
 def _place(index: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Where an index (K, J, I) lies, in mm (RAS)."""
+    """Return where an index (K, J, I) lies, in mm (RAS)."""
     return np.asarray((grid @ [*index[::-1], 1.0])[:3])
 
 
 def _sampled(voxels: np.ndarray, points: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Voxels (K, J, I) at points (3, ...) in mm, by linear interpolation; 0 outside."""
+    """Return voxels (K, J, I) at points (3, ...) in mm, by linear interpolation; 0 outside."""
     flat = np.concatenate([points.reshape(3, -1), np.ones((1, points[0].size))])
     index = (np.linalg.inv(grid) @ flat)[2::-1]
     return map_coordinates(voxels.astype(np.float32), index, order=1).reshape(points.shape[1:])
@@ -145,7 +145,7 @@ def _surface(
 
 
 def _triangles(mask: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """The surface of a mask (K, J, I) as triangles (N, 3, 3) in mm, a little smoothed."""
+    """Return the surface of a mask (K, J, I) as triangles (N, 3, 3) in mm, a little smoothed."""
     padded = np.pad(mask.astype(np.float32), 2)
     smooth = np.ascontiguousarray(gaussian_filter(padded, 1.0))
     image = vtk.vtkImageData()

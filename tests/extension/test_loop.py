@@ -31,7 +31,7 @@ CONF = {"iterations": "12", "preset": "tiny", "device": "cpu", "score_minutes": 
 
 @pytest.fixture(scope="module")
 def experts(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Images and what an expert drew on them: six of the hippocampus set, generated ones where it is absent."""
+    """Return images and what an expert drew on them: six of the hippocampus set, generated ones where it is absent."""
     folder = tmp_path_factory.mktemp("experts")
     try:
         data = request.getfixturevalue("shared_data") / "hippocampus"

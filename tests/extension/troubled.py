@@ -34,7 +34,7 @@ class TroubledClinician(Clinician):
     """A clinician at a server that fails."""
 
     def wait(self, until: Callable[[], object], seconds: float = 15.0) -> object:
-        """Lets the module go on until something holds."""
+        """Let the module go on until something holds."""
         return super().wait(until, seconds)
 
     @property
@@ -47,30 +47,30 @@ class TroubledClinician(Clinician):
         return self.flow._context.worker
 
     def begin(self, url: str) -> np.ndarray:
-        """Connects, fetches a sample and draws in it; returns what was drawn (K, J, I)."""
+        """Connect, fetch a sample and draw in it; return what was drawn (K, J, I)."""
         self.connect(url)
         self.next_sample()
         return self.paint()
 
     def paint(self, start: int = 2) -> np.ndarray:
-        """Draws a block of "head"."""
+        """Draw a block of "head"."""
         mine = np.zeros(self.slicer.util.arrayFromVolume(self.volume).shape, bool)
         mine[start : start + 3, 3:6, 4:9] = True
         self.draw("head", mine)
         return mine
 
     def click(self, button: str) -> None:
-        """Clicks a button."""
+        """Click a button."""
         self._seen = self.view.message.number
         super().click(button)
 
     def fails(self, button: str, *words: str, state: str = "ready", level: str = "error") -> None:
-        """Clicks a button, and is told that it did not work and what to do."""
+        """Click a button, and be told that it did not work and what to do."""
         self.click(button)
         self.told(*words, state=state, level=level)
 
     def told(self, *words: str, state: str = "ready", level: str | None = "error") -> None:
-        """Waits for the end of what was clicked last; then the message line has these words, and nothing is stuck."""
+        """Wait for the end of what was clicked last; then the message line has these words, and nothing is stuck."""
 
         def said() -> bool:
             message = self.view.message
@@ -102,17 +102,17 @@ class TroubledClinician(Clinician):
                 assert not view.enabled["submit"] and not view.enabled["auto_segment"], view.enabled
 
     def reconnect(self) -> None:
-        """Connects to a server that is back."""
+        """Connect to a server that is back."""
         self.click("connectButton")
         self.wait(lambda: self.view.connection.state == "ready", 20)
 
     def unharmed(self, mine: np.ndarray, image_id: str = "case_0") -> None:
-        """What was drawn is in the scene and, as unsent work, on disk."""
+        """Assert that what was drawn is in the scene and, as unsent work, on disk."""
         assert np.array_equal(self.voxels("head").astype(bool), mine)
         self.on_disk(mine, image_id)
 
     def on_disk(self, mine: np.ndarray, image_id: str = "case_0") -> None:
-        """What was drawn is on disk as unsent work."""
+        """Assert that what was drawn is on disk as unsent work."""
         shape = mine.shape
         driver.wait(lambda: any(np.array_equal(self._drawn(draft, shape), mine) for draft in self._of(image_id)), 5)
 
@@ -129,7 +129,7 @@ class TroubledClinician(Clinician):
         return voxels
 
     def answer(self, choice: str) -> None:
-        """Answers the question that is shown by a click."""
+        """Answer the question that is shown by a click."""
         from tests.slicerbench.dialogs import open_dialogs
 
         box = driver.wait(lambda: next(iter(open_dialogs()), None), 5)

@@ -22,7 +22,7 @@ SETTINGS = TrainSettings(iterations=3, crops=1, device="cpu")
 
 
 def ball_case(folder: Path, seed: int, affine: np.ndarray | None = None) -> Case:
-    """An image of 32^3 voxels with a ball somewhere near the middle, and its label (value 3)."""
+    """Return an image of 32^3 voxels with a ball somewhere near the middle, and its label (value 3)."""
     random = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), -1)
     inside = np.linalg.norm(grid - random.uniform(12, 20, 3), axis=-1) < 7
@@ -40,6 +40,6 @@ def small_config(name: str = "tiny", in_channels: int = 1, out_channels: int = 2
 
 
 def small_checkpoint() -> Checkpoint:
-    """An untrained model for :data:`TASK`; unlike a patched preset, it reaches other processes."""
+    """Return an untrained model for :data:`TASK`; unlike a patched preset, it reaches other processes."""
     torch.manual_seed(0)
     return Checkpoint(Rep3D(small_config()).eval(), TASK, {"version": "v1", "generation": 1, "preset": "tiny"})

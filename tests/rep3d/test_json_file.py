@@ -130,7 +130,7 @@ add(Path(sys.argv[1]), 20)
 
 
 def add(path: Path, times: int) -> None:
-    """Counts up, as several processes and threads do at once."""
+    """Count up, as several processes and threads do at once."""
     file = _file(path)
     for _ in range(times):
         with file.locked(), file.locked():

@@ -25,7 +25,7 @@ WHAT_TO_RUN = (
 
 
 def install():
-    """Puts the modules `slicer`, `qt` and `ctk` of the bench into `sys.modules`, once a process.
+    """Put the modules `slicer`, `qt` and `ctk` of the bench into `sys.modules`, once a process.
 
     Returns:
         the installed `tests.slicerbench.bench.Bench`.

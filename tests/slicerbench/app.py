@@ -21,13 +21,13 @@ class ModuleManager(QtCore.QObject):
     moduleAboutToBeUnloaded = QtCore.Signal(str)
 
     def module(self, name: str):
-        """The module object of this name, None where there is none."""
+        """Return the module object of this name, None where there is none."""
         import slicer
 
         return getattr(slicer.modules, name.lower(), None)
 
     def isLoaded(self, name: str) -> bool:
-        """Whether there is a module of this name."""
+        """Return whether there is a module of this name."""
         return self.module(name) is not None
 
 
@@ -70,55 +70,55 @@ class Application(QtWidgets.QApplication):
     slicerUserSettingsFilePath = property(lambda self: self.userSettings().fileName())
 
     def applicationLogic(self):
-        """The vtkSlicerApplicationLogic."""
+        """Return the vtkSlicerApplicationLogic."""
         return self._d.bench.core.application_logic
 
     def mrmlScene(self):
-        """The scene."""
+        """Return the scene."""
         return self._d.bench.scene
 
     def moduleLogic(self, name: str):
-        """The logic of a C++ module, by its name."""
+        """Return the logic of a C++ module, by its name."""
         return self._d.bench.core.logics.get(name)
 
     def coreIOManager(self):
-        """The file manager."""
+        """Return the file manager."""
         return self._d.bench.core.io_manager
 
     def ioManager(self):
-        """The file manager."""
+        """Return the file manager."""
         return self._d.bench.core.io_manager
 
     def moduleManager(self) -> ModuleManager:
-        """The module manager."""
+        """Return the module manager."""
         return self._d.module_manager
 
     def layoutManager(self) -> LayoutManager:
-        """The layout manager."""
+        """Return the layout manager."""
         return self._d.layout_manager
 
     def commandOptions(self) -> CommandOptions:
-        """The command line's options."""
+        """Return the command line's options."""
         return self._d.options
 
     def testingEnabled(self) -> bool:
-        """Whether Slicer was started with --testing."""
+        """Return whether Slicer was started with --testing."""
         return self._d.options.testingEnabled
 
     def settings(self) -> QtCore.QSettings:
-        """The user's settings: a file in the bench's temporary folder."""
+        """Return the user's settings: a file in the bench's temporary folder."""
         return self._d.settings()
 
     def userSettings(self) -> QtCore.QSettings:
-        """The user's settings: a file in the bench's temporary folder."""
+        """Return the user's settings: a file in the bench's temporary folder."""
         return self._d.settings()
 
     def mainWindow(self) -> QtWidgets.QMainWindow:
-        """The main window: empty but for a status bar."""
+        """Return the main window: empty but for a status bar."""
         return self._d.main_window
 
     def setRenderPaused(self, pause: bool) -> None:
-        """Counts pauses; nothing is rendered."""
+        """Count pauses; nothing is rendered."""
         self._d.pauses += 1 if pause else -1
         self.renderPaused.emit(pause)
 
@@ -131,11 +131,11 @@ class Application(QtWidgets.QApplication):
         self.setRenderPaused(False)
 
     def startupEnvironment(self) -> QtCore.QProcessEnvironment:
-        """The environment that the application was started in."""
+        """Return the environment that the application was started in."""
         return QtCore.QProcessEnvironment.systemEnvironment()
 
     def moduleDocumentationUrl(self, name: str) -> str:
-        """Where the module's page would be."""
+        """Return where the module's page would be."""
         return f"{self.documentationBaseUrl}user_guide/modules/{name.lower()}.html"
 
     def reset(self) -> None:
@@ -174,7 +174,7 @@ class _Private:
 
 
 def make(folder: Path) -> Application:
-    """The application; before it exists, settings are sent to `folder`.
+    """Return the application; before it exists, settings are sent to `folder`.
 
     Raises:
         RuntimeError: where this process already has a Qt application of another kind.
@@ -199,7 +199,7 @@ def make(folder: Path) -> Application:
 
 
 def install(application: Application, bench) -> None:
-    """Makes it `slicer.app`, with a main window."""
+    """Make it `slicer.app`, with a main window."""
     private = application._d
     private.bench = bench
     private.module_manager = ModuleManager()

@@ -57,7 +57,8 @@ class Bench:
         return self.slicer.mrmlScene
 
     def start_test(self) -> None:
-        """An empty scene with its three slice views, no settings, no prepared answers, no problems on record."""
+        """Begin with an empty scene with its three slice views, no settings, no prepared answers, no problems on
+        record."""
         self.modules.close_all()
         self.core.clear()
         self.core.views.turn_back()
@@ -66,7 +67,7 @@ class Bench:
         self.problems.start()
 
     def end_test(self) -> None:
-        """Closes what the test left open; raises what its callbacks raised.
+        """Close what the test left open; raise what its callbacks raised.
 
         Raises:
             AssertionError: naming exceptions in callbacks, errors of VTK that nobody expected, unused answers.
@@ -81,7 +82,7 @@ class Bench:
         self.dialogs.check()
 
     def _delete_windows(self) -> None:
-        """Deletes what was opened: widgets that live on would follow the scene of every later test."""
+        """Delete what was opened: widgets that live on would follow the scene of every later test."""
         from PySide6 import QtCore
 
         main = self.slicer.util.mainWindow()
@@ -93,12 +94,12 @@ class Bench:
         QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
 
     def open_module(self, path, name: str | None = None):
-        """Opens a scripted module as Slicer does when the user selects it: see `modules.Modules.open`."""
+        """Open a scripted module as Slicer does when the user selects it: see `modules.Modules.open`."""
         return self.modules.open(Path(path), name)
 
 
 def installed() -> Bench:
-    """The bench of this process, made at the first call."""
+    """Return the bench of this process, made at the first call."""
     if not _BENCH:
         _BENCH.append(Bench())
     return _BENCH[0]

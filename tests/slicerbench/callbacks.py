@@ -22,18 +22,18 @@ _depth = 0
 
 
 def listen(listener: Callable[[Run], None]) -> None:
-    """Tells `listener` of each callback that ends from now on; one inside another is part of the outer one."""
+    """Tell `listener` of each callback that ends from now on; one inside another is part of the outer one."""
     _listeners.append(listener)
 
 
 def unlisten(listener: Callable[[Run], None]) -> None:
-    """Ends what `listen` began."""
+    """End what `listen` began."""
     _listeners.remove(listener)
 
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
-    """Counts what runs inside as one callback."""
+    """Count what runs inside as one callback."""
     global _depth
     _depth += 1
     start = time.perf_counter()
@@ -48,7 +48,7 @@ def timed(name: str) -> Iterator[None]:
 
 
 def taken(callback: Callable) -> int | None:
-    """How many arguments PythonQt passes to `callback` at most; None: all that the signal has.
+    """Return how many arguments PythonQt passes to `callback` at most; None: all that the signal has.
 
     PythonQt reads `co_argcount` of functions and bound methods, so a parameter with a default value counts; any other
     callable, and one with `*args`, gets all.
@@ -60,7 +60,7 @@ def taken(callback: Callable) -> int | None:
 
 
 def adapted(callback: Callable, count: int) -> Callable:
-    """A function of exactly `count` parameters that calls `callback` as PythonQt would.
+    """Return a function of exactly `count` parameters that calls `callback` as PythonQt would.
 
     The count must be fixed: PySide6 picks the overload of a signal by it.
 

@@ -31,7 +31,7 @@ class ModuleObject:
         self._logic = logic
 
     def logic(self) -> vtk.vtkObject:
-        """The module's logic."""
+        """Return the module's logic."""
         return self._logic
 
 
@@ -68,6 +68,6 @@ class Core:
         self.views = SliceViews(self.scene, self.application_logic)
 
     def clear(self) -> None:
-        """Closes the scene as File > Close Scene does: singletons such as slice nodes stay, reset."""
+        """Close the scene as File > Close Scene does: singletons such as slice nodes stay, reset."""
         self.scene.Clear(False)
         self.views.ensure()

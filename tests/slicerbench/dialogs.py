@@ -31,7 +31,7 @@ class Dialogs:
     _unanswered: list[str] = field(default_factory=list)
 
     def answer(self, text: str, answer: object) -> None:
-        """Prepares the answer to the next dialog whose title or text contains `text`.
+        """Prepare the answer to the next dialog whose title or text contains `text`.
 
         Args:
             text: a part of the title or text.
@@ -40,16 +40,16 @@ class Dialogs:
         self._answers.append((text, answer))
 
     def texts(self) -> list[str]:
-        """The texts of all dialogs shown."""
+        """Return the texts of all dialogs shown."""
         return [dialog.text for dialog in self.shown]
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Forget everything."""
         for things in (self.shown, self._answers, self._unanswered):
             things.clear()
 
     def check(self) -> None:
-        """Raises AssertionError for a dialog that had no answer, or an answer that no dialog asked for."""
+        """Raise AssertionError for a dialog that had no answer, or an answer that no dialog asked for."""
         assert not self._unanswered, "these dialogs opened and the test had prepared no answer: " + "; ".join(
             self._unanswered
         )
@@ -74,7 +74,7 @@ class Dialogs:
 
 
 def install(qt, dialogs: Dialogs) -> None:
-    """Replaces exec() of dialogs and the static functions that wait."""
+    """Replace exec() of dialogs and the static functions that wait."""
     QtWidgets.QDialog.exec = lambda self: _run_dialog(self, dialogs)
     QtWidgets.QDialog.exec_ = QtWidgets.QDialog.exec
     QtWidgets.QMessageBox.exec = lambda self: _run_message_box(self, dialogs)
@@ -116,7 +116,7 @@ def _run_message_box(box: QtWidgets.QMessageBox, dialogs: Dialogs) -> int:
 
 
 def _static(kind: str, dialogs: Dialogs):
-    """A static function of Qt that waits: (parent, title, text, ...) -> the prepared answer."""
+    """Return a static function of Qt that waits: (parent, title, text, ...) -> the prepared answer."""
 
     def shown(parent=None, title: str = "", text: str = "", *rest: object):
         one_button = kind in ("QMessageBox.information", "QMessageBox.warning", "QMessageBox.critical") and not rest

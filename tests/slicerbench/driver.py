@@ -27,7 +27,7 @@ _SHORTCUTS = ((QtGui.QShortcut, "key", "activated"), (QtGui.QAction, "shortcut",
 
 
 def spin(seconds: float = 0.0) -> None:
-    """Lets the event loop run: once through what is due, and on for `seconds`."""
+    """Let the event loop run: once through what is due, and on for `seconds`."""
     end = time.monotonic() + seconds
     while True:
         stall.process_events()
@@ -37,7 +37,7 @@ def spin(seconds: float = 0.0) -> None:
 
 
 def wait(until: Callable[[], object], seconds: float = 5.0, what: str = "") -> object:
-    """Lets the event loop run until `until()` is true, and returns its value.
+    """Let the event loop run until `until()` is true, and return its value.
 
     Args:
         until: asked again and again.
@@ -61,7 +61,7 @@ def wait(until: Callable[[], object], seconds: float = 5.0, what: str = "") -> o
 
 
 def click(widget: QtWidgets.QWidget) -> None:
-    """Clicks a widget with the left button; refuses one that is hidden or disabled.
+    """Click a widget with the left button; refuse one that is hidden or disabled.
 
     Raises:
         AssertionError: where a user could not click it.
@@ -78,7 +78,7 @@ def click(widget: QtWidgets.QWidget) -> None:
 
 
 def _place(widget: QtWidgets.QWidget) -> QtCore.QPoint:
-    """Where to click: a spot that the widget says is its button; else its middle."""
+    """Return where to click: a spot that the widget says is its button; else its middle."""
     middle = QtCore.QRect(0, 0, widget.width, widget.height).center()
     if isinstance(widget, QtWidgets.QCheckBox | QtWidgets.QRadioButton | QtWidgets.QGroupBox):
         return QtCore.QPoint(10, min(10, middle.y()))
@@ -88,7 +88,7 @@ def _place(widget: QtWidgets.QWidget) -> QtCore.QPoint:
 
 
 def type_text(widget: QtWidgets.QWidget, text: str, enter: bool = False) -> None:
-    """Replaces the text of a line by keys; for a combo box or spin box, that of its line.
+    """Replace the text of a line by keys; for a combo box or spin box, that of its line.
 
     Raises:
         AssertionError: where a user could not type there.
@@ -106,7 +106,7 @@ def type_text(widget: QtWidgets.QWidget, text: str, enter: bool = False) -> None
 
 
 def choose(combo: QtWidgets.QWidget, choice: object) -> None:
-    """Chooses an item by its text or data in a combo box, or a node (or its ID) in a qMRMLNodeComboBox.
+    """Choose an item by its text or data in a combo box, or a node (or its ID) in a qMRMLNodeComboBox.
 
     Raises:
         AssertionError: where there is no such item, naming those that are there.
@@ -125,7 +125,7 @@ def choose(combo: QtWidgets.QWidget, choice: object) -> None:
 
 
 def shortcut(keys: str, widget: QtWidgets.QWidget | None = None) -> None:
-    """Presses keys ("Ctrl+Z") that a QShortcut or a QAction waits for, in the window of `widget` or in the main window.
+    """Press keys ("Ctrl+Z") that a QShortcut or a QAction waits for, in the window of `widget` or in the main window.
 
     Raises:
         AssertionError: where nothing, or more than one thing, waits for them; Qt runs neither of two.
@@ -151,14 +151,15 @@ def shortcut(keys: str, widget: QtWidgets.QWidget | None = None) -> None:
 
 
 def edit_segment(editor, segment_id: str, voxels, volume) -> None:
-    """What painting comes to: an undo point, then new voxels (array K, J, I) of one segment on the grid of `volume`."""
+    """Do what painting comes to: an undo point, then new voxels (array K, J, I) of one segment on the grid of
+    `volume`."""
     editor.saveStateForUndo()
     slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, editor.segmentationNode(), segment_id, volume)
     spin()
 
 
 def screenshot(widget: QtWidgets.QWidget, path: Path | str) -> Path:
-    """Writes a picture (PNG) of a widget as it looks now.
+    """Write a picture (PNG) of a widget as it looks now.
 
     Raises:
         OSError: where it cannot be written.

@@ -23,18 +23,18 @@ class IOManager:
         self._logics = logics
 
     def fileType(self, path: str) -> str:
-        """The type of reader by file name: `.seg.nrrd` and `.seg.nhdr` are segmentations, all else volumes."""
+        """Return the type of reader by file name: `.seg.nrrd` and `.seg.nhdr` are segmentations, all else volumes."""
         name = os.path.basename(str(path)).lower()
         return "SegmentationFile" if name.endswith((".seg.nrrd", ".seg.nhdr", ".seg.vtm")) else "VolumeFile"
 
     def fileWriterFileType(self, node: vtk.vtkObject) -> str:
-        """The type of writer for a node."""
+        """Return the type of writer for a node."""
         return "SegmentationFile" if node.IsA("vtkMRMLSegmentationNode") else "VolumeFile"
 
     def loadNodes(
         self, file_type: str, properties: Mapping, loaded: vtk.vtkCollection | None = None, messages=None
     ) -> bool:
-        """Loads the file `properties["fileName"]`; adds the new node to `loaded`.
+        """Load the file `properties["fileName"]`; add the new node to `loaded`.
 
         Raises:
             NotImplementedError: for a file type that the bench does not read.
@@ -61,7 +61,7 @@ class IOManager:
         return True
 
     def saveNodes(self, file_type: str, properties: Mapping, messages=None) -> bool:
-        """Writes the node `properties["nodeID"]` to `properties["fileName"]`."""
+        """Write the node `properties["nodeID"]` to `properties["fileName"]`."""
         node = self._scene.GetNodeByID(properties["nodeID"])
         storage = node.GetStorageNode()
         if storage is None:
@@ -73,7 +73,7 @@ class IOManager:
         return bool(storage.WriteData(node))
 
     def _show(self, node: vtk.vtkObject, labelmap: bool) -> None:
-        """Puts a volume into the slice views, as the application's reader of volumes does."""
+        """Put a volume into the slice views, as the application's reader of volumes does."""
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", self._scene):
             if labelmap:
                 composite.SetLabelVolumeID(node.GetID())

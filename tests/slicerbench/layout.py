@@ -15,15 +15,15 @@ class SliceWidget(QtCore.QObject):
         self._d = (views, name)
 
     def mrmlSliceNode(self):
-        """The vtkMRMLSliceNode."""
+        """Return the vtkMRMLSliceNode."""
         return self._d[0].slice_node(self._d[1])
 
     def sliceLogic(self):
-        """The vtkMRMLSliceLogic."""
+        """Return the vtkMRMLSliceLogic."""
         return self._d[0].logic(self._d[1])
 
     def mrmlSliceCompositeNode(self):
-        """The vtkMRMLSliceCompositeNode."""
+        """Return the vtkMRMLSliceCompositeNode."""
         return self._d[0].composite_node(self._d[1])
 
 
@@ -55,17 +55,17 @@ class LayoutManager(QtCore.QObject):
     layout = property(lambda self: self._d.layout, lambda self, value: self.setLayout(value))
 
     def setLayout(self, layout: int) -> None:
-        """Notes the layout (vtkMRMLLayoutNode.SlicerLayout...)."""
+        """Note the layout (vtkMRMLLayoutNode.SlicerLayout...)."""
         changed, self._d.layout = layout != self._d.layout, layout
         if changed:
             self.layoutChanged.emit(layout)
 
     def sliceViewNames(self) -> tuple[str, ...]:
-        """Names of the slice views; a tuple, as PythonQt returns string lists."""
+        """Return names of the slice views; a tuple, as PythonQt returns string lists."""
         return self._d.bench.core.views.names()
 
     def sliceWidget(self, name: str) -> SliceWidget | None:
-        """The view of this name, None where there is none."""
+        """Return the view of this name, None where there is none."""
         return self._d.slice_widgets.get(name)
 
     def mrmlSliceLogics(self):
@@ -73,18 +73,18 @@ class LayoutManager(QtCore.QObject):
         return self._d.bench.core.views.logics
 
     def mrmlScene(self):
-        """The scene."""
+        """Return the scene."""
         return self._d.bench.scene
 
     def resetSliceViews(self) -> None:
-        """Fits each slice view to its background."""
+        """Fit each slice view to its background."""
         self._d.calls.append("resetSliceViews")
         logics = self._d.bench.core.views.logics
         for index in range(logics.GetNumberOfItems()):
             logics.GetItemAsObject(index).FitSliceToBackground()
 
     def resetThreeDViews(self) -> None:
-        """Noted only."""
+        """Note it only."""
         self._d.calls.append("resetThreeDViews")
 
     def setRenderPaused(self, pause: bool) -> None:

@@ -22,7 +22,7 @@ class UiLoader(QtUiTools.QUiLoader):
         self._errors: list[Exception] = []
 
     def createWidget(self, name: str, parent=None, object_name: str = ""):
-        """Called by Qt for each widget. An exception must not leave it: that would end the process."""
+        """Handle an event; called by Qt for each widget. An exception must not leave it: that would end the process."""
         try:
             cls = CLASSES.get(name) or getattr(QtWidgets, name, None)
             if cls is None:
@@ -36,7 +36,7 @@ class UiLoader(QtUiTools.QUiLoader):
         return widget
 
     def load(self, file: QtCore.QFile, parent=None):
-        """The top widget of the file.
+        """Return the top widget of the file.
 
         Raises:
             RuntimeError: naming the class, property, signal or slot that does not exist, or what Qt warned of.
@@ -82,7 +82,7 @@ class UiLoader(QtUiTools.QUiLoader):
 
     @staticmethod
     def _set_enumerated(root: ElementTree.Element, widgets: dict[str, QtWidgets.QWidget]) -> set[str]:
-        """Sets enumerations of stand-ins, which Qt's loader cannot read from a Python class; returns their names."""
+        """Set enumerations of stand-ins, which Qt's loader cannot read from a Python class; return their names."""
         done = set()
         for element in root.iter("widget"):
             widget = widgets.get(element.get("name", ""))

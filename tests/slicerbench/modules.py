@@ -26,7 +26,7 @@ class ScriptedModule:
         self._widget = None
 
     def widgetRepresentation(self):
-        """The widget that holds the module's panel."""
+        """Return the widget that holds the module's panel."""
         return self._widget
 
     def logic(self):
@@ -80,7 +80,7 @@ class OpenModule:
         self.parent.show()
 
     def enter(self) -> None:
-        """The user selects the module."""
+        """Note that the user selects the module."""
         if not self.entered:
             self.entered = True
             self.parent._d.entered = True
@@ -88,7 +88,7 @@ class OpenModule:
                 self.widget.enter()
 
     def exit(self) -> None:
-        """The user selects another module."""
+        """Note that the user selects another module."""
         if self.entered:
             self.entered = False
             self.parent._d.entered = False
@@ -125,7 +125,7 @@ class Modules:
         self.open_modules: list[OpenModule] = []
 
     def open(self, path: Path, name: str | None = None) -> OpenModule:
-        """Runs module(parent), widget(parent), setup() and enter() of the scripted module in the file `path`.
+        """Run module(parent), widget(parent), setup() and enter() of the scripted module in the file `path`.
 
         Raises:
             FileNotFoundError: where there is no such file.
@@ -139,13 +139,13 @@ class Modules:
         return opened
 
     def close_all(self) -> None:
-        """Closes what is open."""
+        """Close what is open."""
         for opened in list(self.open_modules):
             opened.close()
 
 
 def _imported(name: str, path: Path):
-    """The Python module, executed anew; its folder stays on `sys.path`, as in Slicer."""
+    """Return the Python module, executed anew; its folder stays on `sys.path`, as in Slicer."""
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)

@@ -30,7 +30,7 @@ class Problems:
         self._before: vtk.vtkOutputWindow | None = None
 
     def start(self) -> None:
-        """Forgets what was collected and listens from now on."""
+        """Forget what was collected and listen from now on."""
         self.stop()
         for messages in (self.exceptions, self.vtk_errors, self.vtk_warnings):
             messages.clear()
@@ -39,7 +39,7 @@ class Problems:
         vtk.vtkOutputWindow.SetInstance(self._window)
 
     def stop(self) -> None:
-        """Gives the hooks back; what was collected stays."""
+        """Give the hooks back; what was collected stays."""
         if self._hook is not None:
             sys.excepthook = self._hook
             vtk.vtkOutputWindow.SetInstance(self._before)
@@ -62,7 +62,7 @@ class Problems:
         assert found, f"expected a problem that says {text!r}, got {self.exceptions + self.vtk_errors}"
 
     def check(self) -> None:
-        """Raises AssertionError with all that was collected, where anything was."""
+        """Raise AssertionError with all that was collected, where anything was."""
         found = self.exceptions + self.vtk_errors
         assert not found, "while the test ran, callbacks or VTK reported:\n" + "\n".join(found)
 

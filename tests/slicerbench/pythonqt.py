@@ -12,7 +12,7 @@ _MODULES = (QtCore, QtGui, QtWidgets, QtNetwork)
 
 
 def install() -> types.ModuleType:
-    """Patches the classes of PySide6 for this process and returns the module `qt`."""
+    """Patch the classes of PySide6 for this process and return the module `qt`."""
     qt = types.ModuleType("qt")
     for module in _MODULES:
         for name in dir(module):

@@ -12,12 +12,12 @@ _read = QtCore.QObject.__getattribute__
 
 
 def normalized(signature: str) -> str:
-    """The signature as Qt writes it: no spaces, no `const &`."""
+    """Return the signature as Qt writes it: no spaces, no `const &`."""
     return bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
 
 
 def arguments(signature: str) -> int:
-    """How many arguments a normalized signature has."""
+    """Return how many arguments a normalized signature has."""
     inner = signature[signature.index("(") + 1 : -1]
     return inner.count(",") + 1 if inner else 0
 
@@ -31,7 +31,7 @@ def standin_signals(cls: type) -> dict[str, str]:
 
 
 def has_signal(thing: QtCore.QObject, signature: str) -> bool:
-    """Whether the real object has a signal of this normalized signature."""
+    """Return whether the real object has a signal of this normalized signature."""
     if signature in standin_signals(type(thing)):
         return True
     meta = QtCore.QObject.metaObject(thing)
@@ -82,7 +82,7 @@ def connect(thing: QtCore.QObject, signature: str, receiver: object, slot: str |
 
 
 def disconnect(thing: QtCore.QObject, signature: str, receiver: object = None, slot: str | None = None) -> bool:
-    """Ends connections made by `connect`: to one receiver, or all of a signal. False where there was none."""
+    """End connections made by `connect`: to one receiver, or all of a signal. False where there was none."""
     wanted = normalized(signature)
     native = native_signal(thing, wanted)
     made = _connections(thing)
@@ -100,7 +100,7 @@ class Signal:
         self._thing, self._name, self._native = thing, name, native
 
     def _signature(self) -> str:
-        """The signature with most arguments: the one that PythonQt takes."""
+        """Return the signature with most arguments: the one that PythonQt takes."""
         own = [sign for sign, name in standin_signals(type(self._thing)).items() if name == self._name]
         if own:
             return own[0]
@@ -114,7 +114,7 @@ class Signal:
         return max(signatures, key=arguments) if signatures else f"{self._name}()"
 
     def connect(self, receiver) -> bool:
-        """Connects a function, or another signal."""
+        """Connect a function, or another signal."""
         if isinstance(receiver, Signal):
             self._native.connect(receiver._native)
             return True
@@ -125,7 +125,7 @@ class Signal:
         return True
 
     def disconnect(self, receiver) -> bool:
-        """Ends what `connect` began; False where it was not connected."""
+        """End what `connect` began; False where it was not connected."""
         made = _connections(self._thing).pop((self._signature(), receiver), None)
         if made is None:
             return False
@@ -133,14 +133,14 @@ class Signal:
         return True
 
     def emit(self, *values: object) -> None:
-        """Sends the signal."""
+        """Send the signal."""
         self._native.emit(*values)
 
     __call__ = emit
 
 
 def read_attribute(thing: QtCore.QObject, name: str):
-    """Reads an attribute of any QObject. PySide6 resolves `connect` in C++, out of reach of a patched method."""
+    """Read an attribute of any QObject. PySide6 resolves `connect` in C++, out of reach of a patched method."""
     if name == "connect":
         return lambda *values: connect(thing, *values)
     if name == "disconnect":

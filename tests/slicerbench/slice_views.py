@@ -31,23 +31,23 @@ class SliceViews:
 
     @staticmethod
     def names() -> tuple[str, ...]:
-        """The views' layout names."""
+        """Return the views' layout names."""
         return tuple(name for name, _, _ in _VIEWS)
 
     def slice_node(self, name: str) -> vtk.vtkObject | None:
-        """The vtkMRMLSliceNode of a view, None where there is no such view."""
+        """Return the vtkMRMLSliceNode of a view, None where there is no such view."""
         return self._scene.GetSingletonNode(name, "vtkMRMLSliceNode")
 
     def composite_node(self, name: str) -> vtk.vtkObject | None:
-        """The vtkMRMLSliceCompositeNode of a view, None where there is no such view."""
+        """Return the vtkMRMLSliceCompositeNode of a view, None where there is no such view."""
         return self._scene.GetSingletonNode(name, "vtkMRMLSliceCompositeNode")
 
     def logic(self, name: str) -> vtk.vtkObject | None:
-        """The vtkMRMLSliceLogic of a view, None where there is no such view."""
+        """Return the vtkMRMLSliceLogic of a view, None where there is no such view."""
         return self._by_name.get(name)
 
     def ensure(self) -> None:
-        """Adds the nodes that are missing; called at the start and after the scene was closed."""
+        """Add the nodes that are missing; called at the start and after the scene was closed."""
         for name, orientation, label in _VIEWS:
             if self.slice_node(name) is None:
                 node = self._made("vtkMRMLSliceNode")
@@ -64,7 +64,7 @@ class SliceViews:
                 self._scene.AddNode(composite)
 
     def turn_back(self) -> None:
-        """Turns the views as Slicer starts with them; closing the scene leaves them turned."""
+        """Turn the views as Slicer starts with them; closing the scene leaves them turned."""
         for name, orientation, _ in _VIEWS:
             node = self.slice_node(name)
             node.GetSliceToRAS().Identity()
@@ -72,7 +72,7 @@ class SliceViews:
             node.UpdateMatrices()
 
     def _made(self, class_name: str) -> vtk.vtkObject:
-        """A new node with the scene's defaults, which hold the orientation presets."""
+        """Return a new node with the scene's defaults, which hold the orientation presets."""
         node = self._scene.CreateNodeByClass(class_name)
         node.UnRegister(None)
         return node

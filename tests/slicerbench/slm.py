@@ -39,11 +39,11 @@ class ScriptedLoadableModule:
         slicer.selfTests[self.moduleName] = self.runTest
 
     def resourcePath(self, filename: str) -> str:
-        """The path of a file in the module's folder Resources."""
+        """Return the path of a file in the module's folder Resources."""
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
     def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
-        """A sentence of HTML with a link to the module's page."""
+        """Return a sentence of HTML with a link to the module's page."""
         import slicer
 
         url = (
@@ -52,7 +52,7 @@ class ScriptedLoadableModule:
         return f'<p>For more information see the <a href="{url}">online documentation</a>.</p>'
 
     def runTest(self, msec: int = 100, **named) -> None:
-        """Runs NAMETest().runTest().
+        """Run NAMETest().runTest().
 
         Raises:
             AssertionError: where there is no class of that name.
@@ -88,7 +88,7 @@ class ScriptedLoadableModuleWidget:
         slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
     def resourcePath(self, filename: str) -> str:
-        """The path of a file in the module's folder Resources."""
+        """Return the path of a file in the module's folder Resources."""
         import slicer
 
         return os.path.join(os.path.dirname(slicer.util.modulePath(self.moduleName)), "Resources", filename)
@@ -107,7 +107,7 @@ class ScriptedLoadableModuleWidget:
             slicer.app.moduleManager().disconnect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
     def onReload(self) -> None:
-        """What the Reload button of the developers' section does."""
+        """Do what the Reload button of the developers' section does."""
         import slicer
 
         slicer.util.reloadScriptedModule(self.moduleName)
@@ -122,7 +122,7 @@ class ScriptedLoadableModuleLogic:
         self.isSingletonParameterNode = True
 
     def getParameterNode(self):
-        """The module's vtkMRMLScriptedModuleNode, made where there is none."""
+        """Return the module's vtkMRMLScriptedModuleNode, made where there is none."""
         import slicer
 
         if self.isSingletonParameterNode:
@@ -136,14 +136,14 @@ class ScriptedLoadableModuleLogic:
         return slicer.mrmlScene.AddNode(self.createParameterNode())
 
     def getAllParameterNodes(self) -> list:
-        """All vtkMRMLScriptedModuleNodes of this module."""
+        """Return all vtkMRMLScriptedModuleNodes of this module."""
         import slicer
 
         nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
         return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
 
     def createParameterNode(self):
-        """A new node, not yet in the scene."""
+        """Return a new node, not yet in the scene."""
         import slicer
 
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
@@ -159,7 +159,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
     """A module's own tests, which Slicer runs by `runTest`. Not done: takeScreenshot."""
 
     def delayDisplay(self, message: str, requestedDelay: int | None = None, msec: int | None = None) -> None:
-        """Shows a message and lets the event loop run."""
+        """Show a message and let the event loop run."""
         import slicer
 
         delay = getattr(self, "messageDelay", None) or msec or requestedDelay or 100
@@ -171,7 +171,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 
 
 def install(slicer) -> None:
-    """Makes `from slicer.ScriptedLoadableModule import *` work."""
+    """Make `from slicer.ScriptedLoadableModule import *` work."""
     module = types.ModuleType("slicer.ScriptedLoadableModule")
     for name in __all__:
         setattr(module, name, globals()[name])
@@ -180,5 +180,5 @@ def install(slicer) -> None:
 
 
 def run_module_test(opened) -> None:
-    """Runs the NAMETest class of an open module, as Slicer's Reload and Test and its test runner do."""
+    """Run the NAMETest class of an open module, as Slicer's Reload and Test and its test runner do."""
     opened.module.runTest(msec=0)

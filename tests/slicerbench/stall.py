@@ -38,7 +38,7 @@ class StallMeter:
         return max(self.runs, key=lambda run: run.seconds).name if self.runs else ""
 
     def check(self, seconds: float) -> None:
-        """Raises AssertionError, naming the slowest, where a callback or a turn took longer than `seconds`."""
+        """Raise AssertionError, naming the slowest, where a callback or a turn took longer than `seconds`."""
         slowest = sorted(self.runs, key=lambda run: -run.seconds)[:5]
         report = ", ".join(f"{run.name} {run.seconds * 1000:.0f} ms" for run in slowest)
         assert self.longest <= seconds, (
@@ -51,7 +51,7 @@ class StallMeter:
 
 @contextmanager
 def stall_meter() -> Iterator[StallMeter]:
-    """Measures how long the GUI stands still inside it."""
+    """Measure how long the GUI stands still inside it."""
     meter = StallMeter()
     callbacks.listen(meter.runs.append)
     _meters.append(meter)

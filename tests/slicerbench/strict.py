@@ -36,7 +36,7 @@ class QtProperty:
 
 
 def add_properties(cls: type) -> None:
-    """Makes the meta-object's properties of one class attributes: `w.text`, not `w.text()`; `setText` stays."""
+    """Make the meta-object's properties of one class attributes: `w.text`, not `w.text()`; `setText` stays."""
     meta = cls.staticMetaObject
     for index in range(meta.propertyCount()):
         qt_property = meta.property(index)
@@ -71,7 +71,7 @@ def refuse_new_attributes(cls: type) -> None:
 
 
 def stands_for_cpp(cls: type) -> bool:
-    """Whether PythonQt would see a C++ class here: one of Qt, or a stand-in."""
+    """Return whether PythonQt would see a C++ class here: one of Qt, or a stand-in."""
     return cls in _cpp_classes or "STANDS_FOR_CPP" in cls.__dict__
 
 

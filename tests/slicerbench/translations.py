@@ -7,17 +7,17 @@ import types
 
 
 def tr(text: str) -> str:
-    """The text itself; Slicer looks it up under the module's name."""
+    """Return the text itself; Slicer looks it up under the module's name."""
     return text
 
 
 def translate(context: str, text: str) -> str:
-    """The text itself; Slicer looks it up under `context`."""
+    """Return the text itself; Slicer looks it up under `context`."""
     return text
 
 
 def install(slicer) -> None:
-    """Makes `from slicer.i18n import tr, translate` work."""
+    """Make `from slicer.i18n import tr, translate` work."""
     module = types.ModuleType("slicer.i18n")
     module.tr, module.translate = tr, translate
     sys.modules["slicer.i18n"] = slicer.i18n = module

@@ -102,7 +102,7 @@ class Rep3DLabelApp(MONAILabelApp):
         self._auto_update_scoring = False
 
     def _prepare(self, studies: str, conf: dict[str, str]) -> Setup:
-        """Checks all that can be checked before anything is written, then makes the app's own folder."""
+        """Check all that can be checked before anything is written, then make the app's own folder."""
         starting = server_is_starting()
         if starting:
             check_port(host_from_arguments(sys.argv[1:]), settings.MONAI_LABEL_SERVER_PORT)
@@ -177,19 +177,19 @@ class Rep3DLabelApp(MONAILabelApp):
     # What is asked of it ------------------------------------------------------------------------------------
 
     def check_model(self, model: str) -> None:
-        """Refuses a model that is not served (NotFoundError)."""
+        """Refuse a model that is not served (NotFoundError)."""
         known("model", model, self._infers)
 
     def check_scoring(self, method: str) -> None:
-        """Refuses a scoring that cannot run: NotFoundError for an unknown method, NoModelError without a model."""
+        """Refuse a scoring that cannot run: NotFoundError for an unknown method, NoModelError without a model."""
         known("scoring method", method, self._scoring_methods).check()
 
     def has_session(self, session_id: str) -> bool:
-        """Whether a session of that id is open."""
+        """Return whether a session of that id is open."""
         return bool(self._sessions and self._sessions.get_session(session_id))
 
     def infer(self, request: dict[str, Any], datastore: Rep3DDatastore | None = None) -> dict[str, Any]:
-        """Segments an image; see MONAI Label. Only this server's own images and uploads are in reach."""
+        """Segment an image; see MONAI Label. Only this server's own images and uploads are in reach."""
         task = known("model", request.get("model"), self._infers)
         store = datastore or self.datastore()
         image = request.get("image")
@@ -216,7 +216,7 @@ class Rep3DLabelApp(MONAILabelApp):
         return {"label": label, "tag": tag, "file": file, "params": params}
 
     def _is_upload(self, path: str) -> bool:
-        """Whether a path is a file that came with this request, or the image of a session."""
+        """Return whether a path is a file that came with this request, or the image of a session."""
         if not os.path.isabs(path) or not os.path.isfile(path):
             return False
         folder = os.path.dirname(os.path.realpath(path))
@@ -224,7 +224,7 @@ class Rep3DLabelApp(MONAILabelApp):
         return incoming or (self._sessions is not None and self._sessions.owns(path))
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Which image to annotate next.
+        """Return which image to annotate next.
 
         Raises:
             NotFoundError: for an unknown strategy, and where every image has a label or is lent to another.
@@ -233,12 +233,12 @@ class Rep3DLabelApp(MONAILabelApp):
         return next_sample(strategy, request, self.datastore(), self.leases)
 
     def _count(self, accepted: Submission) -> None:
-        """Counts a person's label for the training that may start by itself."""
+        """Count a person's label for the training that may start by itself."""
         if self.setup.conf.train_every:
             self.auto_train.submitted(models_taught(self.served, accepted))
 
     def on_init_complete(self) -> None:
-        """Completes the HTTP application, which exists by now, with our routes and errors."""
+        """Complete the HTTP application, which exists by now, with our routes and errors."""
         from monailabel.app import app  # only the server has one, and it is being built while this file is loaded
 
         add_routes(app)
@@ -269,7 +269,7 @@ def _served(setup: ModelSetup) -> ServedModel:
 
 
 def _check_adopted(path: Path) -> None:
-    """Refuses a checkpoint that was put into the folder and cannot be used."""
+    """Refuse a checkpoint that was put into the folder and cannot be used."""
     try:
         if path.exists():
             load_checkpoint(path)
@@ -278,7 +278,7 @@ def _check_adopted(path: Path) -> None:
 
 
 def _load(model: ServedModel) -> None:
-    """Makes the model ready, so that the first request does not wait for it."""
+    """Make the model ready, so that the first request does not wait for it."""
     try:
         if model.published.path.exists():
             head = model.setup.head
@@ -291,7 +291,7 @@ def _load(model: ServedModel) -> None:
 
 
 def _facts(model: ServedModel) -> dict[str, Any]:
-    """What clients are told about a model."""
+    """Return what clients are told about a model."""
     known = {**model.setup.facts(), "colours": label_colours(model.setup.labels)}
     try:
         return {**known, "version": model.published.facts().get("version"), "error": None}

@@ -79,7 +79,7 @@ class DiskFullError(Rep3DError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether something failed for want of memory, however it was wrapped on its way up."""
+    """Return whether something failed for want of memory, however it was wrapped on its way up."""
     return any(
         isinstance(cause, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(cause)
         for cause in _causes(error)
@@ -87,12 +87,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether something failed because the disk is full, however it was wrapped on its way up."""
+    """Return whether something failed because the disk is full, however it was wrapped on its way up."""
     return any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in _causes(error))
 
 
 def in_words(error: BaseException) -> str:
-    """An error as the record of a job says it."""
+    """Return an error as the record of a job says it."""
     if is_out_of_memory(error):
         return OUT_OF_MEMORY
     return str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"

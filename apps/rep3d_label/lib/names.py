@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"\w[\w .,+=()@-]{0,126}")
 
 
 def checked_name(kind: str, name: str) -> str:
-    """The name, if it is a plain one.
+    """Return the name, if it is a plain one.
 
     Args:
         kind: what it names, for the message.
@@ -37,7 +37,7 @@ def checked_name(kind: str, name: str) -> str:
 
 
 def split_suffix(file_name: str, suffixes: tuple[str, ...]) -> tuple[str, str]:
-    """Splits a file name at the end into name and image suffix.
+    """Split a file name at the end into name and image suffix.
 
     Args:
         file_name: such as ``"case.1.nii.gz"``.
@@ -53,7 +53,7 @@ def split_suffix(file_name: str, suffixes: tuple[str, ...]) -> tuple[str, str]:
 
 
 def known(kind: str, name: Any, found: Mapping[str, _Found]) -> _Found:
-    """What has a name that a client sent.
+    """Return what has a name that a client sent.
 
     Args:
         kind: what it names, for the message.

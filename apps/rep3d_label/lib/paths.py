@@ -70,14 +70,14 @@ class Workspace:
     models = _Below("models")  # one folder per model
 
     def model(self, name: str) -> ModelWorkspace:
-        """Where the data of a model are."""
+        """Return where the data of a model are."""
         return ModelWorkspace(self.models / name)
 
     # Where somebody may put a checkpoint before the server starts; it becomes the default model's.
     adopted = _Below("published.pt")
 
     def prepare(self, default_model: str) -> None:
-        """Makes the folders, takes in a checkpoint that was put there, and removes what a killed process left behind.
+        """Make the folders, take in a checkpoint that was put there, and remove what a killed process left behind.
 
         Args:
             default_model: the model that a checkpoint at ``published.pt`` is for.

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_state(folder: Path, served: Iterable[ServedModel], datastore: Rep3DDatastore, auto_train: AutoTrain) -> None:
-    """Reads the state files of all models at once, and the many small ones of single images in the background.
+    """Read the state files of all models at once, and the many small ones of single images in the background.
 
     Args:
         folder: the studies folder.

@@ -22,7 +22,7 @@ _DODGE = 0.12  # of the narrowest step between label counts: neighbouring bars m
 
 
 def write_curves(summary: Mapping[str, Any], title: str, path: Path) -> None:
-    """Draws the summary of :func:`rep3d.active.simulate.summary.summarise` into a PNG file.
+    """Draw the summary of :func:`rep3d.active.simulate.summary.summarise` into a PNG file.
 
     Left the mean Dice over seeds with its interval, right (where random choice was played) the paired difference to it.
     """

@@ -53,7 +53,7 @@ def simulate(
     jobs: int = 1,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Plays all strategies with all seeds and writes ``results.json`` and ``curves.png``.
+    """Play all strategies with all seeds and write ``results.json`` and ``curves.png``.
 
     Args:
         data: a folder in the decathlon's layout; None for generated phantoms.
@@ -188,7 +188,7 @@ _lines: SimpleQueue[str]  # of the process that started this one
 
 
 def _begin(lines: SimpleQueue[str], threads: int) -> None:
-    """Prepares a process for units."""
+    """Prepare a process for units."""
     import torch
 
     from rep3d.training.worker import end_with_parent

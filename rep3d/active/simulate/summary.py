@@ -21,7 +21,7 @@ SHARE_OF_FULL = 0.95
 
 
 def interval(values: Sequence[float]) -> dict[str, float | int | None]:
-    """Mean of some values, one per seed, with a 95 % Student-t interval.
+    """Return the mean of some values, one per seed, with a 95 % Student-t interval.
 
     Returns:
         ``mean``, ``low``, ``high`` (both None with fewer than two values) and ``n``.
@@ -39,7 +39,7 @@ def interval(values: Sequence[float]) -> dict[str, float | int | None]:
 
 
 def labels_to_reach(labels: Sequence[int], dice: Sequence[float], target: float) -> float | None:
-    """Number of labels at which a curve first reaches a value, interpolated; None where it never does.
+    """Return the number of labels at which a curve first reaches a value, interpolated; None where it never does.
 
     A curve that begins above the target gives its first number of labels: it may have been there earlier.
     """
@@ -55,7 +55,7 @@ def labels_to_reach(labels: Sequence[int], dice: Sequence[float], target: float)
 def summarise(
     runs: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]], reference: Mapping[int, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The summary that ``results.json`` carries.
+    """Return the summary that ``results.json`` carries.
 
     Args:
         runs: strategy to seed to rounds, each with ``labels`` and ``mean`` (mean Dice).
@@ -96,7 +96,7 @@ def summarise(
 def _reached(
     labels: Sequence[int], curves: Mapping[int, Sequence[float]], reference: Mapping[int, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Labels to reach 95 % of the Dice that the same seed reached with the whole pool."""
+    """Return labels to reach 95 % of the Dice that the same seed reached with the whole pool."""
     seeds = [seed for seed in curves if seed in reference]
     by_seed = {seed: labels_to_reach(labels, curves[seed], SHARE_OF_FULL * _dice(reference[seed])) for seed in seeds}
     found = [value for value in by_seed.values() if value is not None]
@@ -115,7 +115,7 @@ def _dice(round_: Mapping[str, Any]) -> float:
 
 
 def _area(labels: Sequence[int], dice: Sequence[float]) -> float:
-    """Mean height of a curve between its first and its last number of labels."""
+    """Return the mean height of a curve between its first and its last number of labels."""
     if len(labels) < 2:
         return float(dice[0])
     x, y = np.asarray(labels, float), np.asarray(dice, float)

@@ -73,7 +73,7 @@ class SimulationPlan:
             raise ConfigError(f"preset: expected one of {sorted(PRESETS)}, got {self.preset!r}")
 
     def identity(self) -> dict[str, Any]:
-        """What the numbers depend on, as plain JSON types."""
+        """Return what the numbers depend on, as plain JSON types."""
         return {**asdict(self), "labels": list(self.labels)}
 
 
@@ -91,7 +91,7 @@ class Unit:
             raise ConfigError(f"seed: expected a whole number from 0 to {_MOST_SEED - 1}, got {self.seed}")
 
     def result(self, folder: Path) -> Path:
-        """Where its numbers are written."""
+        """Return where its numbers are written."""
         return folder / f"seed{self.seed}_{self.name}.json"
 
     def rounds(self, folder: Path) -> list[dict[str, Any]]:
@@ -99,12 +99,12 @@ class Unit:
         return plain_file(self.result(folder), begins_anew=True).read().get("rounds", [])
 
     def model(self, folder: Path) -> Path:
-        """Where its model is kept, for the units that begin with it."""
+        """Return where its model is kept, for the units that begin with it."""
         return folder / f"seed{self.seed}_{self.name}.pt"
 
 
 def play_unit(plan: SimulationPlan, cohort: Cohort, unit: Unit, folder: Path, report: Callable[[str], None]) -> None:
-    """Does one unit and writes its result; a strategy needs the first batch of its seed.
+    """Do one unit and write its result; a strategy needs the first batch of its seed.
 
     Args:
         plan: what to replay.
@@ -129,7 +129,7 @@ def play_unit(plan: SimulationPlan, cohort: Cohort, unit: Unit, folder: Path, re
 
 
 def plain_file(path: Path, begins_anew: bool) -> JsonFile[dict[str, Any]]:
-    """A file of a simulation; see :class:`rep3d.json_file.JsonFile`."""
+    """Return a file of a simulation; see :class:`rep3d.json_file.JsonFile`."""
     return JsonFile(path, json_object, f"what the simulation wrote into {path.name}", dict, begins_anew)
 
 
@@ -244,7 +244,7 @@ class _Player:
 
 
 def _number(value: float) -> float | None:
-    """Rounded; None for NaN, which JSON does not know."""
+    """Round; None for NaN, which JSON does not know."""
     return round(value, 6) if math.isfinite(value) else None
 
 

@@ -33,7 +33,7 @@ class ChannelChunks:
     threads: int
 
     def run(self, work: Callable[[Iterable[slice]], None]) -> None:
-        """Calls ``work`` in each thread with the chunks it shall do; returns when all are done.
+        """Call ``work`` in each thread with the chunks it shall do; return when all are done.
 
         Args:
             work: Takes chunks from its argument until none is left. It writes into tensors made before.
@@ -59,7 +59,7 @@ class ChannelChunks:
 
 
 def plan_chunks(channels: int, channel_bytes: int, device: torch.device, max_bytes: int | None) -> ChannelChunks:
-    """Splits channels into chunks of about equal size.
+    """Split channels into chunks of about equal size.
 
     Args:
         channels: Number of channels.
@@ -83,7 +83,7 @@ def plan_chunks(channels: int, channel_bytes: int, device: torch.device, max_byt
 
 
 def lend_buffers(count: int, shape: tuple[int, ...], like: torch.Tensor) -> list[torch.Tensor]:
-    """Lends this thread ``count`` buffers of the given shape; they are lent anew at the next call.
+    """Lend this thread ``count`` buffers of the given shape; they are lent anew at the next call.
 
     On a CPU the memory belongs to the thread and is kept: fresh pages cost more than the arithmetic. On a GPU PyTorch's
     allocator does that better.
@@ -127,7 +127,7 @@ _pools_lock = threading.Lock()
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Returns the pool of that many threads, each of which computes on one core; made once."""
+    """Return the pool of that many threads, each of which computes on one core; made once."""
     with _pools_lock:
         if threads not in _pools:
             _pools[threads] = _single_core_threads(threads)

@@ -39,7 +39,7 @@ _SUPPORTED_TYPES = _AUTOCAST_TYPES | {torch.float64}
 def depthwise_conv3d(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, workspace_bytes: int | None = None
 ) -> torch.Tensor:
-    """Convolves each channel with its own kernel, as ``F.conv3d(x, weight, bias, padding=K // 2, groups=C)``.
+    """Convolve each channel with its own kernel, as ``F.conv3d(x, weight, bias, padding=K // 2, groups=C)``.
 
     Stride and dilation are 1, the output has the shape of the input and is contiguous. Small or unusual problems, where
     PyTorch's kernel is as fast or the only one, are handed to it. float16 and bfloat16 (also under autocast) are
@@ -83,7 +83,8 @@ def depthwise_conv3d(
 
 @torch.library.custom_op("rep3d::depthwise_conv3d", mutates_args=())
 def _convolve(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int | None) -> torch.Tensor:
-    """The convolution as an operator of PyTorch's, to float64 for such maps, else float32; saves its inputs alone."""
+    """Return the convolution as an operator of PyTorch's, to float64 for such maps, else float32; saves its inputs
+    alone."""
     working = _working_type(x)
     return _forward(x.to(working), weight.detach().to(working), weight if keep_spectrum else None, workspace_bytes)
 
@@ -97,7 +98,7 @@ def _convolve_backward(
     needs_weight: bool,
     workspace_bytes: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients for ``x`` and ``weight``, in their types; one that is not needed is an empty tensor."""
+    """Return the gradients for ``x`` and ``weight``, in their types; one that is not needed is an empty tensor."""
     working = _working_type(x)
     grads = _backward(grad, x.to(working), weight.to(working), needs_x, needs_weight, workspace_bytes)
     grad_x, grad_weight = (
@@ -146,7 +147,7 @@ _convolve.register_autograd(_differentiate, setup_context=_save_inputs)
 def _forward(
     x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None, workspace_bytes: int | None
 ) -> torch.Tensor:
-    """Computes y = x * weight, spectrum by spectrum: Y = X W.
+    """Compute y = x * weight, spectrum by spectrum: Y = X W.
 
     Args:
         x: Shape (B, C, D, H, W).
@@ -187,7 +188,7 @@ def _backward(
     needs_weight: bool,
     workspace_bytes: int | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Computes both gradients from the spectrum G of dL/dy: G conj(W) for x, the sum over B of G conj(X) for weight.
+    """Compute both gradients from the spectrum G of dL/dy: G conj(W) for x, the sum over B of G conj(X) for weight.
 
     The circular transform that serves y is long enough for both: dL/dx is again a "same" correlation, and of dL/dweight
     only the offsets -K // 2 .. K // 2 are wanted, which nothing wraps around to.
@@ -225,7 +226,7 @@ def _backward(
 
 
 def _prepare(x: torch.Tensor, weight: torch.Tensor) -> tuple[tuple[int, int, int], ConvolutionPlan, torch.Tensor]:
-    """Returns the taps that reach a voxel, the transforms, and the kernels (C, *taps) without the others."""
+    """Return the taps that reach a voxel, the transforms, and the kernels (C, *taps) without the others."""
     taps = _reachable_taps(x.shape[2:], weight.shape[2:])
     plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
     return taps, plan, _crop(weight[:, 0], taps)
@@ -234,12 +235,12 @@ def _prepare(x: torch.Tensor, weight: torch.Tensor) -> tuple[tuple[int, int, int
 def _run_in_chunks(
     work: Callable[[Iterable[slice]], None], like: torch.Tensor, channels: int, plan: ConvolutionPlan, bound: int | None
 ) -> None:
-    """Runs work over all channels, so many at a time that spectra of the type of ``like`` stay within the bound."""
+    """Run work over all channels, so many at a time that spectra of the type of ``like`` stay within the bound."""
     plan_chunks(channels, plan.spectrum_size * like.element_size(), like.device, bound).run(work)
 
 
 def _spectra(count: int, channels: slice, plan: ConvolutionPlan, like: torch.Tensor) -> list[torch.Tensor]:
-    """Lends buffers of shape (channels in the chunk, Mz, My, Mx)."""
+    """Lend buffers of shape (channels in the chunk, Mz, My, Mx)."""
     return lend_buffers(count, (channels.stop - channels.start, *plan.length), like)
 
 
@@ -247,7 +248,7 @@ _kernel_spectra = SpectrumCache(CACHE_BYTES, CACHED_SPECTRUM_BYTES)
 
 
 def _kernel_spectrum(kernels: torch.Tensor, plan: ConvolutionPlan, max_bytes: int | None) -> torch.Tensor:
-    """Returns the spectrum (C, Mz, My, Mx) of kernels (C, Kz, Ky, Kx), within a bound on the workspace."""
+    """Return the spectrum (C, Mz, My, Mx) of kernels (C, Kz, Ky, Kx), within a bound on the workspace."""
     spectrum = kernels.new_empty((kernels.shape[0], *plan.length))
 
     def transform(chunks: Iterable[slice]) -> None:
@@ -259,7 +260,7 @@ def _kernel_spectrum(kernels: torch.Tensor, plan: ConvolutionPlan, max_bytes: in
 
 
 def _reachable_taps(map_shape: Sequence[int], kernel_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Returns how many taps along each axis, about the centre, can reach a voxel of the map at all.
+    """Return how many taps along each axis, about the centre, can reach a voxel of the map at all.
 
     From one voxel to the farthest other of an axis with N voxels it is N - 1; what is farther out only meets padding.
     """
@@ -268,7 +269,7 @@ def _reachable_taps(map_shape: Sequence[int], kernel_shape: Sequence[int]) -> tu
 
 
 def _crop(kernels: torch.Tensor, taps: tuple[int, int, int]) -> torch.Tensor:
-    """Views the central taps of kernels (..., Kz, Ky, Kx)."""
+    """View the central taps of kernels (..., Kz, Ky, Kx)."""
     for axis, kept in enumerate(taps, start=kernels.dim() - 3):
         kernels = kernels.narrow(axis, (kernels.shape[axis] - kept) // 2, kept)
     return kernels
@@ -293,7 +294,7 @@ def _check_shapes(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 
 def _result_type(x: torch.Tensor, weight: torch.Tensor) -> torch.dtype | None:
-    """Returns the type that `F.conv3d` would return, or None for types and devices this module leaves to it."""
+    """Return the type that `F.conv3d` would return, or None for types and devices this module leaves to it."""
     if x.device.type not in ("cpu", "cuda") or torch.jit.is_tracing():
         return None
     types = {x.dtype, weight.dtype}
@@ -307,7 +308,7 @@ def _working_type(x: torch.Tensor) -> torch.dtype:
 
 
 def _transforms_pay(voxels: int, taps: int, training: bool) -> bool:
-    """Whether transforms beat PyTorch's direct sum, by the multiplications that this needs for each channel.
+    """Return whether transforms beat PyTorch's direct sum, by the multiplications that this needs for each channel.
 
     Measured on a CPU over maps of 2^3 to 48^3 and kernels of 3^3 to 21^3. Backward, the direct sum is so slow that only
     tiny problems favour it. Forward, it is good at small kernels and small maps; the bounds are those of a processor

@@ -86,7 +86,7 @@ class ConvolutionPlan:
 def plan_convolution(
     map_shape: tuple[int, ...], kernel_shape: Shape3, dtype: torch.dtype, device: torch.device
 ) -> ConvolutionPlan:
-    """Returns the plan for maps (D, H, W) and odd kernels (Kz, Ky, Kx); plans are kept, they are small."""
+    """Return the plan for maps (D, H, W) and odd kernels (Kz, Ky, Kx); plans are kept, they are small."""
     length = [_round_up_to_even(n + k // 2) for n, k in zip(map_shape, kernel_shape, strict=True)]
     map_positions = [range(n) for n in map_shape]
     # PyTorch's "convolution" correlates: tap i of k reads the voxel at offset i - k // 2, so as a factor of a true
@@ -118,7 +118,7 @@ def plan_convolution(
 
 
 def analyse(samples: torch.Tensor, matrices: Matrices, scratch: Sequence[torch.Tensor], out: torch.Tensor) -> None:
-    """Transforms samples (C, Z, Y, X) into the spectrum ``out`` (C, Mz, My, Mx).
+    """Transform samples (C, Z, Y, X) into the spectrum ``out`` (C, Mz, My, Mx).
 
     Each step transforms the last axis and, by writing the product transposed, moves it to the front. After three steps
     every axis has been last once and the order is the original one again, without a single permuting copy.
@@ -142,7 +142,7 @@ def analyse(samples: torch.Tensor, matrices: Matrices, scratch: Sequence[torch.T
 
 
 def synthesise(spectrum: torch.Tensor, matrices: Matrices, scratch: Sequence[torch.Tensor], out: torch.Tensor) -> None:
-    """Transforms a spectrum (C, Mz, My, Mx) back into samples, written to ``out`` (C, Z, Y, X).
+    """Transform a spectrum (C, Mz, My, Mx) back into samples, written to ``out`` (C, Z, Y, X).
 
     Args:
         spectrum: Contiguous.
@@ -200,7 +200,7 @@ class SpectralProduct:
                 self._terms.append((_select(left_parts, source), factor, _select(out_parts, target), sign))
 
     def compute(self) -> None:
-        """Sets ``out`` to the product of what the two buffers hold now."""
+        """Set ``out`` to the product of what the two buffers hold now."""
         if self._fused is not None:
             self._fused(*self._spectra, False)
             return
@@ -209,7 +209,7 @@ class SpectralProduct:
         self._add(self._terms[1:])
 
     def accumulate(self) -> None:
-        """Adds the product of what the two buffers hold now to ``out``."""
+        """Add the product of what the two buffers hold now to ``out``."""
         if self._fused is not None:
             self._fused(*self._spectra, True)
             return
@@ -223,7 +223,7 @@ class SpectralProduct:
 
 @functools.cache
 def _fused_product() -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool], None] | None:
-    """Returns the GPU kernel of the product, or None where Triton is not installed or cannot build it."""
+    """Return the GPU kernel of the product, or None where Triton is not installed or cannot build it."""
     try:
         from rep3d.nn.fastconv.triton import spectral_product
 
@@ -241,7 +241,7 @@ def _fused_product() -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor, bool
 def _half_odd_dft(
     positions: tuple[int, ...], length: int, interleaved: bool, scale: float, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """Returns the (length, len(positions)) matrix with rows scale * cos(t_k n) and scale * -sin(t_k n).
+    """Return the (length, len(positions)) matrix with rows scale * cos(t_k n) and scale * -sin(t_k n).
 
     Args:
         positions: The integer positions n of the samples.
@@ -259,14 +259,14 @@ def _half_odd_dft(
 
 
 def _complex_parts(spectrum: torch.Tensor) -> torch.Tensor:
-    """Views a spectrum as complex numbers along x, shape (C, part of z, part of y, Mz/2, My/2, Mx/2)."""
+    """View a spectrum as complex numbers along x, shape (C, part of z, part of y, Mz/2, My/2, Mx/2)."""
     channels, z_length, y_length, x_length = spectrum.shape
     parts = spectrum.view(channels, 2, z_length // 2, 2, y_length // 2, x_length // 2, 2)
     return torch.view_as_complex(parts).transpose(2, 3)
 
 
 def _select(parts: torch.Tensor, which: Sequence[int | None]) -> torch.Tensor:
-    """Narrows the z and y part axes to the given part, or leaves an axis whole for None."""
+    """Narrow the z and y part axes to the given part, or leave an axis whole for None."""
     for axis, part in enumerate(which, start=1):
         if part is not None:
             parts = parts.narrow(axis, part, 1)
@@ -274,7 +274,7 @@ def _select(parts: torch.Tensor, which: Sequence[int | None]) -> torch.Tensor:
 
 
 def _front(buffer: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Views the first elements of a contiguous buffer as a tensor of the given shape."""
+    """View the first elements of a contiguous buffer as a tensor of the given shape."""
     return buffer.view(-1)[: math.prod(shape)].view(shape)
 
 

@@ -42,7 +42,7 @@ class SpectrumCache:
         plan: ConvolutionPlan,
         compute: Callable[[torch.Tensor, ConvolutionPlan], torch.Tensor],
     ) -> torch.Tensor | None:
-        """Returns the spectrum (C, Mz, My, Mx) of ``kernels`` (C, Kz, Ky, Kx), or None where none is kept.
+        """Return the spectrum (C, Mz, My, Mx) of ``kernels`` (C, Kz, Ky, Kx), or None where none is kept.
 
         Args:
             owner: What ``kernels`` was made from. Only a parameter outlives the call; for anything else nothing is

@@ -17,7 +17,7 @@ _BLOCK = 256
 
 
 def spectral_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, accumulate: bool) -> None:
-    """Sets ``out`` to, or adds to it, the product in C x C x C of two spectra.
+    """Set ``out`` to, or add to it, the product in C x C x C of two spectra.
 
     Args:
         left: Spectrum, shape (C, Mz, My, Mx), contiguous, laid out as `rep3d.nn.fastconv.dft` describes.
@@ -35,13 +35,13 @@ def spectral_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor,
 
 @triton.jit
 def _complex(a_re, a_im, b_re, b_im):
-    """Multiplies two complex numbers."""
+    """Multiply two complex numbers."""
     return a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re
 
 
 @triton.jit
 def _pair(a0_re, a0_im, a1_re, a1_im, b0_re, b0_im, b1_re, b1_im):
-    """Multiplies two numbers of C x C, each a0 + l a1 with complex a0 and a1: l * l = -1."""
+    """Multiply two numbers of C x C, each a0 + l a1 with complex a0 and a1: l * l = -1."""
     p_re, p_im = _complex(a0_re, a0_im, b0_re, b0_im)
     q_re, q_im = _complex(a1_re, a1_im, b1_re, b1_im)
     r_re, r_im = _complex(a0_re, a0_im, b1_re, b1_im)
@@ -51,7 +51,7 @@ def _pair(a0_re, a0_im, a1_re, a1_im, b0_re, b0_im, b1_re, b1_im):
 
 @triton.jit
 def _load_pair(base, half, y_step, mask):
-    """Loads the four components of one part along z: real and imaginary along y, times the same along x."""
+    """Load the four components of one part along z: real and imaginary along y, times the same along x."""
     at = base + half
     return (
         tl.load(at, mask=mask),

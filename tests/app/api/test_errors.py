@@ -38,7 +38,7 @@ def _made(kind: type[BaseException]) -> BaseException:
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
-    """An application that raises what it is asked for."""
+    """Return an application that raises what it is asked for."""
     app = FastAPI()
     register_error_handlers(app)
     waiting: list[BaseException] = []
@@ -49,7 +49,7 @@ def client() -> TestClient:
 
     @app.post("/")
     def take(params: dict) -> None:
-        """Takes a JSON object."""
+        """Take a JSON object."""
 
     client = TestClient(app, raise_server_exceptions=False)
     client.waiting = waiting  # type: ignore[attr-defined]

@@ -45,7 +45,7 @@ class Folder:
         self.open()
 
     def open(self) -> None:
-        """Reads everything anew, as after a restart."""
+        """Read everything anew, as after a restart."""
         self.store = Rep3DDatastore(self.path, self.workspace, LABELS, auto_reload=False, read_only=False)
         self.leases = LeaseBook(self.workspace.leases)
         published = SimpleNamespace(facts=lambda: FACTS)

@@ -17,7 +17,7 @@ TRAVERSALS = ["../../outside", "..", "/tmp/outside", "a/b", "a\\b", ".hidden", "
 
 
 def refused(answer: requests.Response, status: int, *words: str) -> None:
-    """Asserts status and wording of a refusal."""
+    """Assert status and wording of a refusal."""
     assert answer.status_code == status, answer.text
     detail = answer.json()["detail"]
     assert isinstance(detail, str)
@@ -26,7 +26,7 @@ def refused(answer: requests.Response, status: int, *words: str) -> None:
 
 
 def upload(server: AppServer, path: str, field: str, file: Path, **options) -> requests.Response:
-    """A PUT or POST of one file as a form field."""
+    """Return a PUT or POST of one file as a form field."""
     method = options.pop("method", "PUT")
     name = options.pop("name", file.name)
     return server.request(method, path, files={field: (name, file.read_bytes())}, **options)
@@ -34,7 +34,7 @@ def upload(server: AppServer, path: str, field: str, file: Path, **options) -> r
 
 @pytest.fixture
 def text_file(tmp_path: Path) -> Path:
-    """A text file that is named like an image."""
+    """Return a text file that is named like an image."""
     path = tmp_path / "text.nii.gz"
     path.write_text("this is no image")
     return path

@@ -48,7 +48,7 @@ def _predictions(studies: Path) -> dict[str, str]:
 
 
 def _publish(studies: Path, version: str) -> None:
-    """Publishes a small model while the server runs, as a training does: the file is replaced at once."""
+    """Publish a small model while the server runs, as a training does: the file is replaced at once."""
     path = publish_small_model(studies)
     model = load_checkpoint(path)
     save_checkpoint(path, model.model, model.task, {**model.info, "version": version})
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """A server over that folder, without a model at first."""
+    """Yield a server over that folder, without a model at first."""
     running = AppServer(folder, tmp_path_factory.mktemp("scratch"), CONF)
     with running:
         yield running

@@ -23,7 +23,7 @@ from tests.app.server import AppServer
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """A server with four images that nobody has touched; each test takes its own."""
+    """Yield a server with four images that nobody has touched; each test takes its own."""
     studies = tmp_path_factory.mktemp("cases")
     for number in range(4):
         write_image(studies / f"case_{number}.nii.gz", number)
@@ -34,7 +34,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 @pytest.fixture
 def clean(running: AppServer) -> Iterator[AppServer]:
-    """The server without labels and leases, before and after."""
+    """Yield the server without labels and leases, before and after."""
     yield running
     for lease in running.get("/rep3d/leases").json():
         assert running.request("DELETE", f"/rep3d/leases/{lease['image']}").ok
@@ -44,12 +44,12 @@ def clean(running: AppServer) -> Iterator[AppServer]:
 
 
 def ask(server: AppServer, user: str | None = None, strategy: str = "first") -> requests.Response:
-    """Asks for the next sample."""
+    """Ask for the next sample."""
     return server.post(f"/activelearning/{strategy}", json={"client_id": user} if user else {})
 
 
 def submit(server: AppServer, case: str, label: Path, **params: Any) -> requests.Response:
-    """Submits a final label."""
+    """Submit a final label."""
     return server.put(
         "/datastore/label",
         params={"image": case, "tag": "final"},

@@ -27,7 +27,7 @@ SLOW = 30_000  # ms: for what takes the server or the page a moment
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """A server without a model: six images, labels for two."""
+    """Yield a server without a model: six images, labels for two."""
     studies = tmp_path_factory.mktemp("ward-7")
     for number in range(5):
         write_image(studies / f"case_{number}.nii.gz", number)
@@ -41,14 +41,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests."""
+    """Yield one browser for all tests."""
     with chromium() as running:
         yield running
 
 
 @pytest.fixture
 def seen(server: AppServer, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Watched]:
-    """The dashboard, loaded and filled; afterwards nothing is on its console and no other host was asked."""
+    """Yield the dashboard, loaded and filled; afterwards nothing is on its console and no other host was asked."""
     with watched(browser, *getattr(request, "param", ())) as found:
         _open(found.page, server)
         yield found
@@ -72,7 +72,7 @@ def _text(page: Page, selector: str) -> str:
 
 
 def _until(page: Page, holds: Callable[[], bool]) -> None:
-    """Waits for what no locator can say."""
+    """Wait for what no locator can say."""
     for _ in range(SLOW // 50):
         if holds():
             return
@@ -81,7 +81,7 @@ def _until(page: Page, holds: Callable[[], bool]) -> None:
 
 
 def _forget_refusal(seen: Watched) -> None:
-    """The browser itself notes on the console that an answer was an error; that is wanted here."""
+    """Forget the refusal: the browser itself notes on the console that an answer was an error; that is wanted here."""
     _until(seen.page, lambda: bool(seen.console))
     assert all("Failed to load resource" in line for line in seen.console)
     seen.console.clear()

@@ -26,7 +26,7 @@ from tests.rep3d.imaging.test_dicom import write_series
 
 
 def pack(folder: Path, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """All files below a folder, as a .zip file."""
+    """Return all files below a folder, as a .zip file."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", compression) as archive:
         for file in sorted(folder.rglob("*")):
@@ -35,7 +35,7 @@ def pack(folder: Path, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 
 def packed_entries(entries: dict[str, bytes], change: Callable[[zipfile.ZipInfo], object] | None = None) -> bytes:
-    """A .zip file with these entries, each changed as wanted."""
+    """Return a .zip file with these entries, each changed as wanted."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries.items():
@@ -55,7 +55,7 @@ def send(server: AppServer, content: bytes) -> dict:
 
 
 def remove(server: AppServer, studies: Path, found: dict) -> None:
-    """Takes away what a test brought in."""
+    """Take away what a test brought in."""
     for image in found["images"]:
         assert server.request("DELETE", "/datastore/image", params={"id": image}).ok
     if found["folder"]:
@@ -139,7 +139,7 @@ def _damaged() -> bytes:
 
 
 def _declaring(size: int, count: int = 1) -> bytes:
-    """A file whose list of contents lies about the size of its entries."""
+    """Return a file whose list of contents lies about the size of its entries."""
     content = bytearray(packed_entries({f"{number}.dcm": DICOM for number in range(count)}))
     place = 0
     for _ in range(count):

@@ -29,7 +29,8 @@ BIG = (150, 140, 90)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """A server over two small images, a large one, and folders of DICOM series, with a model that knows one label."""
+    """Yield a server over two small images, a large one, and folders of DICOM series, with a model that knows one
+    label."""
     studies = tmp_path_factory.mktemp("studies")
     for number in range(2):
         write_image(studies / f"case_{number}.nii.gz", number)
@@ -43,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 
 def segment(server: AppServer, image: str, status: int = 200, **params: Any) -> tuple[dict[str, Any], nib.Nifti1Image]:
-    """Asks for a segmentation; returns the facts and the label map."""
+    """Ask for a segmentation; return the facts and the label map."""
     answer = server.post("/infer/rep3d", params={"image": image}, data={"params": json.dumps(params)})
     assert answer.status_code == status, answer.text
     parts = {}
@@ -54,7 +55,7 @@ def segment(server: AppServer, image: str, status: int = 200, **params: Any) -> 
 
 
 def read(content: bytes) -> nib.Nifti1Image:
-    """A NIfTI image from its compressed bytes."""
+    """Return a NIfTI image from its compressed bytes."""
     holder = nib.FileHolder(fileobj=io.BytesIO(gzip.decompress(content)))
     return nib.Nifti1Image.from_file_map({"header": holder, "image": holder})
 

@@ -48,7 +48,7 @@ def _parts(answer: requests.Response) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """A server with a small published model, four images, and a final label for the first."""
+    """Yield a server with a small published model, four images, and a final label for the first."""
     studies = tmp_path_factory.mktemp("loop")
     for number in range(4):
         write_image(studies / f"case_{number}.nii.gz", number)

@@ -33,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def servers(folders: dict[str, Path]) -> Iterator[dict[str, AppServer]]:
-    """Servers started side by side: importing MONAI Label takes ten seconds."""
+    """Yield servers started side by side: importing MONAI Label takes ten seconds."""
     scratch = folders["scratch"]
     confs = {
         "several": {"models": "msd_hippocampus,kits", "device": "cpu"},
@@ -116,7 +116,7 @@ def test_labels_are_extended_over_a_restart(servers: dict[str, AppServer], folde
 
 
 def _body(studies: Path) -> np.ndarray:
-    """All weights but the head's, of the published model, in one vector."""
+    """Return all weights but the head's, of the published model, in one vector."""
     model = load_checkpoint(studies / "rep3d" / "models" / "rep3d" / "published.pt").model
     return np.concatenate(
         [tensor.detach().numpy().ravel() for name, tensor in model.named_parameters() if not name.startswith("out.")]

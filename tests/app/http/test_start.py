@@ -29,7 +29,7 @@ class Refusal:
         self.log = ""
 
     def untouched(self) -> bool:
-        """Whether the folder is as it was."""
+        """Return whether the folder is as it was."""
         names = sorted(path.name for path in self.server.studies.iterdir())
         return snapshot(self.server.studies) == self.before and names == self.names_before
 
@@ -65,7 +65,7 @@ def _rights_can_be_taken() -> bool:
 
 @pytest.fixture(scope="module")
 def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Refusal]]:
-    """Servers that should not start, all launched at once, because each takes ten seconds to say so."""
+    """Yield servers that should not start, all launched at once, because each takes ten seconds to say so."""
     found = {}
     busy = socket.socket()
     try:

@@ -23,7 +23,7 @@ HEAD, TAIL = LABELS["head"], LABELS["tail"]
 
 @pytest.fixture
 def case(server: AppServer, tmp_path: Path) -> str:
-    """A new case without a label."""
+    """Return a new case without a label."""
     name = f"submitted-{uuid.uuid4().hex}"
     image = write_image(tmp_path / f"{name}.nii.gz", 7)
     assert server.put("/datastore/image", files={"file": (image.name, image.read_bytes())}).json() == {"image": name}
@@ -32,12 +32,12 @@ def case(server: AppServer, tmp_path: Path) -> str:
 
 @pytest.fixture
 def truth(tmp_path: Path) -> np.ndarray:
-    """The true label of :func:`case`."""
+    """Return the true label of :func:`case`."""
     return np.asanyarray(nib.load(write_label(tmp_path / "truth.nii.gz", 7)).dataobj)
 
 
 def submit(server: AppServer, case: str, file: Path, **params: Any) -> requests.Response:
-    """Submits a final label."""
+    """Submit a final label."""
     return server.put(
         "/datastore/label",
         params={"image": case, "tag": "final"},
@@ -47,7 +47,7 @@ def submit(server: AppServer, case: str, file: Path, **params: Any) -> requests.
 
 
 def stored(server: AppServer, case: str, tmp_path: Path) -> nib.Nifti1Image:
-    """The current label."""
+    """Return the current label."""
     answer = server.get("/datastore/label", params={"label": case, "tag": "final"})
     name = answer.headers["content-disposition"].split("filename=")[1].strip('"')
     path = tmp_path / "stored" / name

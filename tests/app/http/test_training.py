@@ -38,7 +38,7 @@ def _submit(server: AppServer, number: int, scratch: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """A server with an untrained published model, eight images, and labels for the first five."""
+    """Yield a server with an untrained published model, eight images, and labels for the first five."""
     studies = tmp_path_factory.mktemp("training")
     for number in range(8):
         write_image(studies / f"case_{number}.nii.gz", number)

@@ -27,7 +27,8 @@ OLD, NEW = {"x": {"head": 0.4, "tail": 0.5}}, {"x": {"head": 0.6, "tail": 0.7}}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """A server with a checkpoint that was put there (v1), and two more versions that a training could have made."""
+    """Yield a server with a checkpoint that was put there (v1), and two more versions that a training could have
+    made."""
     studies = tmp_path_factory.mktemp("versions")
     write_image(studies / "case_0.nii.gz")
     publish_small_model(studies)

@@ -23,7 +23,7 @@ LABEL = np.random.default_rng(3).choice([0, *LABELS.values()], SHAPE).astype(np.
 
 @pytest.fixture
 def store(server: AppServer, studies: Path) -> Iterator[Store]:
-    """Puts an image file into the studies folder, and gives its id; all are gone afterwards."""
+    """Put an image file into the studies folder, and give its id; all are gone afterwards."""
     names = []
 
     def put(image: nib.spatialimages.SpatialImage) -> str:
@@ -40,7 +40,7 @@ def store(server: AppServer, studies: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def case(store: Store) -> str:
-    """An image without a label."""
+    """Return an image without a label."""
     return store(nib.Nifti1Image(np.random.default_rng(0).normal(100, 9, SHAPE).astype(np.int16), AFFINE))
 
 

@@ -14,7 +14,7 @@ from tests.app.data import publish_small_model, unchanged
 
 
 def _start(folder: Path, **conf: str) -> dict[str, dict[str, int]]:
-    """What a starting server does with the map: model name to its labels."""
+    """Return what a starting server does with the map: model name to its labels."""
     setup = Setup.find(str(folder), conf)
     setup.label_map.write()
     return {name: dict(model.labels) for name, model in setup.models.items()}

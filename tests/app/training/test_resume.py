@@ -81,7 +81,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def _whole(space: ModelWorkspace) -> list[str]:
-    """The runs that could be resumed, the one in its place first."""
+    """Return the runs that could be resumed, the one in its place first."""
     return [_id(run) for run in (space.run, space.run_set_aside) if (run / "state" / "run.pt").exists()]
 
 

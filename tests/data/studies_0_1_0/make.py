@@ -39,7 +39,7 @@ MODEL = "/rep3d/models/rep3d"
 
 
 def organ(seed: int, radius: float = 4.0) -> np.ndarray:
-    """A ball of which the upper half is the head and the lower half the tail."""
+    """Return a ball of which the upper half is the head and the lower half the tail."""
     centre = np.array(SHAPE) / 2 + np.random.default_rng(seed).uniform(-1, 1, 3)
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), -1)
     ball = np.linalg.norm(grid - centre, axis=-1) < radius
@@ -47,13 +47,13 @@ def organ(seed: int, radius: float = 4.0) -> np.ndarray:
 
 
 def image(path: Path, seed: int) -> Path:
-    """An image in which the two labels are bright and brighter."""
+    """Return an image in which the two labels are bright and brighter."""
     noise = np.random.default_rng(seed).normal(0, 1, SHAPE)
     return write_nifti(path, (100 + 40 * organ(seed) + noise).astype(np.int16))
 
 
 def publish(studies: Path) -> None:
-    """An untrained network of a few thousand weights."""
+    """Publish an untrained network of a few thousand weights."""
     torch.manual_seed(0)
     config = Rep3DConfig(1, 3, (1, 2, 2, 2), (1, 1, 1, 1), 2, kernel_size=3, generator_kernel=1)
     info = {"version": "v1", "created": "2024-01-01T00:00:00+00:00", "cases": ["elsewhere"], "preset": "tiny"}
@@ -62,7 +62,7 @@ def publish(studies: Path) -> None:
 
 
 def wait(what: Callable[[], Any], seconds: float = 240) -> Any:
-    """The first answer that is not empty."""
+    """Return the first answer that is not empty."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline
@@ -78,13 +78,13 @@ class Folder:
         self._scratch = scratch
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        """The answer to a request that must succeed."""
+        """Return the answer to a request that must succeed."""
         answer = self.server.request(method, path, **options)
         assert answer.ok, f"{path}: {answer.status_code} {answer.text}"
         return answer.json()
 
     def submit(self, case: str, values: np.ndarray, tag: str = "final", **params: Any) -> None:
-        """Submits a label."""
+        """Submit a label."""
         file = write_nifti(self._scratch / f"{case}.nii.gz", values)
         self.call(
             "PUT",
@@ -126,7 +126,7 @@ class Folder:
         self.submit("case_0", organ(0, 3.8), user="anna")  # the training that follows does not count it
 
     def answers(self) -> dict[str, Any]:
-        """What the server says, by address."""
+        """Return what the server says, by address."""
         cases = self.call("GET", "/rep3d/cases")
         addresses = ["/rep3d/cases", "/rep3d/leases", "/datastore/?output=all", f"{MODEL}/versions", f"{MODEL}/batch"]
         addresses += [f"{MODEL}/versions/v1", f"{MODEL}/versions/v2"]
@@ -134,7 +134,7 @@ class Folder:
         return {address: self.call("GET", address) for address in addresses}
 
     def interrupt(self) -> None:
-        """Kills the server in the middle of a training."""
+        """Kill the server in the middle of a training."""
         self.call("POST", "/train/rep3d", json={"iterations": 100_000, "max_minutes": 60, "score_minutes": 0})
         wait((self.server.studies / "rep3d" / "models" / "rep3d" / "run" / "state" / "run.pt").exists)
         process = psutil.Process(self.server.pid)
@@ -147,7 +147,7 @@ def _compact(answer: Any) -> str:
 
 
 def main(out: Path) -> None:
-    """Makes the folder."""
+    """Make the folder."""
     assert rep3d.__version__ == "0.1.0", rep3d.__version__
     studies, scratch = out / "studies", out / "scratch"
     scratch.mkdir(parents=True)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def volume(bench, write_nifti):
-    """A volume of 4 x 5 x 6 voxels with 30 bright ones, loaded from a file."""
+    """Return a volume of 4 x 5 x 6 voxels with 30 bright ones, loaded from a file."""
     voxels = np.zeros((4, 5, 6), dtype=np.int16)
     voxels[1] = 200
     affine = np.array([[-2.0, 0, 0, 10], [0, -3, 0, 20], [0, 0, 4, -30], [0, 0, 0, 1]])

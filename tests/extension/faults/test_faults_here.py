@@ -40,7 +40,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def begun(person: TroubledClinician, server: FaultServer, button: str, method: str, path: str) -> None:
-    """Has an action begin whose answer does not come."""
+    """Have an action begin whose answer does not come."""
     before = server.asked(method, path)
     # What is sent is answered in the end, since a second one waits for its turn.
     server.on(method, path, {}, delay=HANG if method != "PUT" else 1.0)
@@ -86,7 +86,7 @@ def test_auto_segment_without_a_place_for_drafts_loses_nothing(person: TroubledC
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB."""
+    """Yield a disk of 64 KiB."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     if os.geteuid() or os.system(f"mount -t tmpfs -o size=64k tmpfs {folder} 2>/dev/null"):

@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 
 def kill(server: AppServer) -> None:
-    """Ends the server and all that it has started, as a power cut does."""
+    """End the server and all that it has started, as a power cut does."""
     process = psutil.Process(server.pid)
     family = [*process.children(recursive=True), process]
     for one in family:

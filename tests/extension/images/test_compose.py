@@ -17,7 +17,7 @@ def segment(name: str, layer: int, value: int) -> SegmentEntry:
 
 
 def slowly(data: SegmentationData, values: dict[str, int], order: list[str]) -> tuple[np.ndarray, dict, int]:
-    """The label map on the whole grid, overlaps {(first, second): voxels}, and voxels outside."""
+    """Return the label map on the whole grid, overlaps {(first, second): voxels}, and voxels outside."""
     k0, j0, i0 = data.extent[4], data.extent[2], data.extent[0]
     full = np.zeros(data.shape[::-1], int)
     masks: dict[str, np.ndarray] = {}

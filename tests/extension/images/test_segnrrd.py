@@ -17,7 +17,7 @@ TERM = "Segmentation category and type~SCT^123037004^Anatomical Structure~SCT^10
 
 
 def oblique() -> np.ndarray:
-    """An oblique, anisotropic, right-handed grid."""
+    """Return an oblique, anisotropic, right-handed grid."""
     turn, _ = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))
     turn[:, 0] *= np.sign(np.linalg.det(turn))
     affine = np.eye(4)
@@ -27,7 +27,7 @@ def oblique() -> np.ndarray:
 
 
 def entries(names: list[str], layers: int = 1) -> tuple[SegmentEntry, ...]:
-    """Segments with these names; their values go through the layers in turn."""
+    """Return segments with these names; their values go through the layers in turn."""
     return tuple(
         SegmentEntry(
             f"rep3d_{number}",
@@ -55,7 +55,7 @@ def same(one: SegmentationData, other: SegmentationData) -> bool:
 
 @pytest.fixture
 def load(slicer) -> Callable:
-    """Loads a file as Slicer does; gives the node."""
+    """Load a file as Slicer does; give the node."""
 
     def loaded(path: Path):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
@@ -70,7 +70,7 @@ def load(slicer) -> Callable:
 
 
 def voxels_of(slicer, node, identifier: str, shape: tuple[int, int, int]) -> np.ndarray:
-    """Where a loaded segment is, on the whole reference grid (K, J, I); checks the grid of its image, too."""
+    """Return where a loaded segment is, on the whole reference grid (K, J, I); check the grid of its image, too."""
     from vtk.util.numpy_support import vtk_to_numpy
 
     segment = node.GetSegmentation().GetSegment(identifier)

@@ -22,7 +22,7 @@ GRIDS = [(axes, flips) for axes in ((0, 1, 2), (2, 0, 1), (1, 0, 2)) for flips i
 
 
 def oblique(axes: tuple[int, int, int] = (0, 1, 2), flips: tuple[int, int, int] = (1, 1, 1)) -> np.ndarray:
-    """A grid turned about two axes, with unequal voxels, whose axes are permuted and reversed."""
+    """Return a grid turned about two axes, with unequal voxels, whose axes are permuted and reversed."""
     a, b = 0.31, -0.47
     about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])

@@ -37,7 +37,7 @@ def random_label(seed=0, shape=(5, 6, 7)):
 
 
 def check(scene, node):
-    """What the snapshot says of each segment is what Slicer says of it."""
+    """Assert that what the snapshot says of each segment is what Slicer says of it."""
     data = scene.snapshot(node)
     segmentation = node.GetSegmentation()
     assert [segment.id for segment in data.segments] == list(segmentation.GetSegmentIDs())

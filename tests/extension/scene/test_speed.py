@@ -24,7 +24,7 @@ BOUND = 0.5  # seconds
 
 @pytest.fixture
 def timed():
-    """Calls a function and returns its result; the best of the given number of calls must be within the bound."""
+    """Call a function and return its result; the best of the given number of calls must be within the bound."""
     figures: dict[str, float] = {}
 
     def call(name, function, times=1):

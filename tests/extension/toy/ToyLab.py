@@ -87,7 +87,7 @@ class ToyLabLogic(ScriptedLoadableModuleLogic):
     """What it computes."""
 
     def segment(self, volume, threshold):
-        """A segmentation of what is brighter than `threshold`, and its number of voxels."""
+        """Return a segmentation of what is brighter than `threshold`, and its number of voxels."""
         mask = (slicer.util.arrayFromVolume(volume) > threshold).astype(np.uint8)
         if not mask.any():
             raise ValueError(f"nothing is brighter than {threshold}")

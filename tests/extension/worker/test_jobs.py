@@ -65,12 +65,12 @@ class Bench:
             time.sleep(0.005)
 
     def finish(self, seconds: float = 20.0) -> list[tuple[str, str, Any]]:
-        """Waits for all jobs; gives what ended, in order."""
+        """Wait for all jobs; give what ended, in order."""
         self.until(lambda: not self.worker.pending, seconds)
         return [event for event in self.came if event[1] != "progress"]
 
     def result(self, seconds: float = 20.0) -> Any:
-        """Waits for the only job."""
+        """Wait for the only job."""
         ((_, how, value),) = self.finish(seconds)
         self.came.clear()
         return value if how == "done" else pytest.fail(str(value))
@@ -108,7 +108,7 @@ INFER = "/rep3d/voxels/infer/rep3d"
 
 
 def draft(path: Path) -> dict[str, object]:
-    """What the worker is told of a draft with a block of one label on an image of 6 x 5 x 4 voxels."""
+    """Return what the worker is told of a draft with a block of one label on an image of 6 x 5 x 4 voxels."""
     layer = np.ones((2, 3, 4), np.uint8)
     data = SegmentationData(
         (layer,), (0, 3, 0, 2, 0, 1), (6, 5, 4), np.eye(4), (SegmentEntry("s", "a", (1, 0, 0), 0, 1),)
@@ -513,7 +513,7 @@ def test_dropping_a_slow_download_stops_it(bench: Bench, server: FakeServer, tmp
 
 
 def ask_for_a_segmentation(bench: Bench, server: FakeServer, folder: Path) -> tuple[Any, str]:
-    """A job that the server is busy with, and the address under which it can be cancelled there."""
+    """Return a job that the server is busy with, and the address under which it can be cancelled there."""
     server.on("POST", INFER, {"detail": "cancelled"}, status=409, delay=2.0)
     job = bench.ask("infer", image_id="a", model="rep3d", folder=str(folder))
     bench.until(lambda: server.requests_to(INFER))

@@ -29,7 +29,7 @@ from tests.rep3d.imaging.test_dicom import write_series
 
 
 def crew(at_once: int = 2) -> tuple[Crew, list[str], dict[str, threading.Event]]:
-    """A crew whose jobs, "lane:name", wait until a test lets them go; and the names of those that have begun."""
+    """Return a crew whose jobs, "lane:name", wait until a test lets them go; and the names of those that have begun."""
     begun: list[str] = []
     gates: dict[str, threading.Event] = {}
 
@@ -212,7 +212,7 @@ def test_what_the_server_is(call: Client) -> None:
 
 
 def draft(path: Path, volume: VolumeFile, seed: int) -> np.ndarray:
-    """A draft with a random head and tail and a segment that is none of the labels, on the grid of a volume."""
+    """Return a draft with a random head and tail and a segment that is none of the labels, on the grid of a volume."""
     shape = volume.shape
     rng = np.random.default_rng(seed)
     layer = np.zeros(shape[::-1], np.uint8)

@@ -29,7 +29,7 @@ class Clock:
 
 
 def data(value: int = 1) -> SegmentationData:
-    """A small segmentation."""
+    """Return a small segmentation."""
     layer = np.zeros((3, 4, 5), np.uint8)
     layer[1, 2, 3] = value
     segment = SegmentEntry("rep3d_1", "Kopf (α)", (0.25, 0.5, 0.75), 0, value, {LABEL_TAG: "head"})

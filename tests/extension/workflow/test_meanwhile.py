@@ -21,7 +21,7 @@ def ready(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def slow(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Drafts take three ticks to write; their keys when they are whole."""
+    """Make drafts take three ticks to write; return their keys when they are whole."""
     monkeypatch.setattr(ready.drafts, "save", lambda draft, data: draft)
     return ready.write_slowly(monkeypatch)
 

@@ -1129,7 +1129,7 @@ class _Local:
         self.lines: list[str] = []
 
     def start(self) -> None:
-        """It has been started."""
+        """Note that it has been started."""
 
     def stop(self) -> None:
         self.state = "stopping"

@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the ``tiny`` preset a network of a few thousand weights."""
+    """Make the ``tiny`` preset a network of a few thousand weights."""
     monkeypatch.setattr(config, "PRESETS", {**config.PRESETS, "tiny": SMALL})
 
 

@@ -22,7 +22,7 @@ MEASURES = (mean_entropy, mean_margin)
 
 
 def _ball(side: int, radius: float, softness: float = 1.5) -> torch.Tensor:
-    """Probabilities (2, side, side, side) of a ball whose border is blurred; certain elsewhere."""
+    """Return probabilities (2, side, side, side) of a ball whose border is blurred; certain elsewhere."""
     grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij")) - (side - 1) / 2
     inside = 1 / (1 + np.exp((np.linalg.norm(grid, axis=0) - radius) / softness))
     inside[inside < 1e-4] = 0.0

@@ -135,7 +135,7 @@ def test_scores_of_few_labels_stay_in_one_table() -> None:
 
 @pytest.fixture
 def studies(tmp_path: Path) -> Path:
-    """A studies folder with two versions of a model of fifteen labels."""
+    """Return a studies folder with two versions of a model of fifteen labels."""
     store = VersionStore(tmp_path / "rep3d" / "models" / "rep3d")
     config = Rep3DConfig(
         in_channels=1,

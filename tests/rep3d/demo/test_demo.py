@@ -116,7 +116,7 @@ def test_free_port_is_free() -> None:
 
 @pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
-    """An environment with a mark, by which every process that a test started can be found."""
+    """Yield an environment with a mark, by which every process that a test started can be found."""
     mark = f"rep3d-test-{os.getpid()}-{time.time_ns()}"
     yield {**os.environ, "REP3D_TEST_MARK": mark, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
     for process in _marked(mark):

@@ -45,7 +45,7 @@ def written(tmp_path: Path, report: DemoReport) -> str:
 
 
 def text_of(page: str) -> str:
-    """What a reader sees, tags and style removed, on one line."""
+    """Return what a reader sees, tags and style removed, on one line."""
     body = re.sub(r"<style>.*?</style>", "", page, flags=re.S)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body).replace("&plusmn;&nbsp;", "+-"))
 
@@ -56,7 +56,8 @@ def save(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Pa
 
 
 def make_picture(tmp_path: Path, case_id: str, affine: np.ndarray | None = None) -> CasePicture:
-    """A case whose true label lies to the patient's left, front and top in RAS, with a prediction to the right."""
+    """Return a case whose true label lies to the patient's left, front and top in RAS, with a prediction to the
+    right."""
     image = np.arange(20 * 20 * 20, dtype=np.int16).reshape(20, 20, 20)
     label, prediction = np.zeros((2, 20, 20, 20), dtype=np.uint8)
     label[2:5, 12:17, 12:17] = 1
@@ -201,7 +202,7 @@ def test_pictures_are_named_by_their_rank(tmp_path: Path) -> None:
 
 
 def coloured(uri: str, colour: str) -> np.ndarray:
-    """Places (column, row) of a picture's pixels of one colour, as shares of its side."""
+    """Return places (column, row) of a picture's pixels of one colour, as shares of its side."""
     from matplotlib.image import imread
 
     pixels = imread(io.BytesIO(base64.b64decode(uri.split(",")[1])), format="png")[..., :3]

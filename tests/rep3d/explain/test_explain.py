@@ -28,7 +28,7 @@ TASK = TaskConfig("toy", {"Organ": 1}, (1.0, 1.0, 2.0), Intensity("window", 0, 1
 
 
 def save_network(path: Path, seed: int = 0, **settings: Any) -> Path:
-    """A checkpoint whose masks are away from the prior, with two blocks in its first stage."""
+    """Return a checkpoint whose masks are away from the prior, with two blocks in its first stage."""
     torch.manual_seed(seed)
     small: dict[str, Any] = {"dims": (8, 8, 8, 8), "depths": (2, 1, 1, 1), "hidden_size": 4, "kernel_size": 5}
     model = Rep3D(Rep3DConfig(**{**small, "generator_kernel": 3, "prior_scale": 2.0, **settings}))
@@ -48,7 +48,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(checkpoint: Path) -> Path:
-    """The page of the checkpoint by itself, logits included."""
+    """Return the page of the checkpoint by itself, logits included."""
     return explain(checkpoint, checkpoint.parent / "alone", inputs=2, device="cpu", logits=True)
 
 
@@ -62,7 +62,7 @@ def numbers(page: Path) -> dict[str, Any]:
 
 
 def text_of(page: Path) -> str:
-    """What a reader sees, tags and styles removed, on one line."""
+    """Return what a reader sees, tags and styles removed, on one line."""
     body = re.sub(r"<style.*?</style>", "", page.read_text(encoding="utf-8"), flags=re.S)
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))
 

@@ -22,7 +22,8 @@ COUNT = 6
 
 
 def _write_slice(folder: Path, number: int, uid: str, change: Callable[[Dataset], object] | None = None) -> Path:
-    """One axial CT slice of 4 rows and 5 columns: the value at (row, column) is 100 * number + 10 * row + column."""
+    """Return one axial CT slice of 4 rows and 5 columns: the value at (row, column) is 100 * number + 10 * row +
+    column."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -49,7 +50,7 @@ def _write_slice(folder: Path, number: int, uid: str, change: Callable[[Dataset]
 
 
 def write_series(folder: Path, change: Callable[[Dataset, int], object] | None = None, uid: str = "1.2.3.4") -> Path:
-    """A CT series of 5 x 4 x 6 voxels, each slice changed as wanted."""
+    """Return a CT series of 5 x 4 x 6 voxels, each slice changed as wanted."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(COUNT):
         _write_slice(folder, number, uid, (lambda data, n=number: change(data, n)) if change else None)

@@ -43,7 +43,7 @@ def _no_engine_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def network(config: Rep3DConfig, seed: int = 0) -> UnetrSegmenter:
-    """Returns a folded network whose probabilities are spread over (0, 1)."""
+    """Return a folded network whose probabilities are spread over (0, 1)."""
     torch.manual_seed(seed)
     model = Rep3D(config)
     with torch.no_grad():

@@ -27,7 +27,7 @@ TASK = TaskConfig(
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    """A network with statistics, masks and norms away from their start."""
+    """Return a network with statistics, masks and norms away from their start."""
     torch.manual_seed(0)
     network = Rep3D(CONFIG)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)

@@ -15,7 +15,7 @@ AFFINE = np.array([[1.5, 0, 0, -20], [0, 1.5, 0, 7], [0, 0, 2.0, -30], [0, 0, 0,
 
 
 def _everything_interpolated(probabilities: torch.Tensor, affine: np.ndarray, grid: Geometry) -> torch.Tensor:
-    """The plain way: MONAI's, in float64, all classes at once."""
+    """Return the plain way: MONAI's, in float64, all classes at once."""
     resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True, dtype=torch.float64)
     volume = MetaTensor(probabilities, affine=torch.as_tensor(affine))
     return torch.as_tensor(resample(volume, dst_affine=torch.as_tensor(grid.affine), spatial_size=grid.shape))

@@ -44,7 +44,8 @@ def predictor() -> Predictor:
 
 
 def _world_phantom(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """Two balls defined in mm: Head (2) of radius 7 at -6, Tail (7) of radius 5 at +6 along the left-right axis."""
+    """Return two balls defined in mm: Head (2) of radius 7 at -6, Tail (7) of radius 5 at +6 along the left-right
+    axis."""
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
     centre = affine[:3, :3] @ (np.array(shape) - 1) / 2 + affine[:3, 3]
     mm = index @ affine[:3, :3].T + affine[:3, 3] - centre

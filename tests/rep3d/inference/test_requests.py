@@ -44,7 +44,7 @@ def _predictor(values: dict[str, int] | None = None) -> Predictor:
 
 @pytest.fixture
 def rule() -> Predictor:
-    """A predictor whose labels follow from the intensity."""
+    """Return a predictor whose labels follow from the intensity."""
     predictor = _predictor()
     predictor.engine = TorchEngine(_ReadOffIntensity())
     return predictor
@@ -52,7 +52,7 @@ def rule() -> Predictor:
 
 @pytest.fixture
 def image(write_nifti: Callable[..., Path]) -> Path:
-    """Two blocks, of Head and of Tail."""
+    """Return two blocks, of Head and of Tail."""
     voxels = np.zeros((60, 50, 30), np.int16)
     voxels[10:30, 10:30, 5:20] = 50
     voxels[35:50, 20:40, 10:25] = 100

@@ -67,7 +67,7 @@ class AuthorsBlock(nn.Module):
 
 
 def authors_network(bias: bool = False, masked: bool = False) -> UnetrSegmenter:
-    """Returns their network with statistics and weights away from their start, in eval mode."""
+    """Return their network with statistics and weights away from their start, in eval mode."""
     torch.manual_seed(0)
     encoder = StagedEncoder(2, DIMS, (1, 2, 1, 1), lambda channels: AuthorsBlock(channels, bias, masked))
     network = UnetrSegmenter("rep3d", encoder, 2, 3, DIMS, 12)

@@ -28,12 +28,13 @@ def seed() -> None:
 
 
 def uxnet() -> nn.Module:
-    """A small 3D UX-Net whose residual branches count: at the start of training, a millionth of them is added."""
+    """Return a small 3D UX-Net whose residual branches count: at the start of training, a millionth of them is
+    added."""
     return UXNet3D(dims=(4, 6, 8, 10), depths=(1, 1, 1, 1), hidden_size=12, layer_scale=0.5).double()
 
 
 def mednext() -> nn.Module:
-    """A small MedNeXt; its strided and transposed convolutions are depthwise as well."""
+    """Return a small MedNeXt; its strided and transposed convolutions are depthwise as well."""
     return MedNeXt(
         init_filters=4, kernel_size=5, use_residual_connection=True, blocks_down=(1, 1), blocks_up=(1, 1)
     ).double()

@@ -40,7 +40,7 @@ def settings(
 
 
 def trained(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Returns a network with statistics, masks and norms away from their start, in eval mode."""
+    """Return a network with statistics, masks and norms away from their start, in eval mode."""
     network = network.to(dtype)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(3):

@@ -46,7 +46,7 @@ def train_branches(layer: CSLAConv3d, optimizer: torch.optim.Optimizer, batches:
 
 
 def train_merged(weight: torch.Tensor, step: Update, batches: list[torch.Tensor]) -> torch.Tensor:
-    """Trains one kernel by ``weight += step(weight, gradient)``, on plain PyTorch convolutions."""
+    """Train one kernel by ``weight += step(weight, gradient)``, on plain PyTorch convolutions."""
     for x in batches:
         weight = weight.detach().requires_grad_()
         loss_of(F.conv3d(x, weight, padding=3, groups=2)).backward()

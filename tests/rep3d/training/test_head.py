@@ -22,7 +22,8 @@ INFO = {"version": "v4", "parent": "v3", "cases": ["a"]}
 
 @pytest.fixture
 def trained() -> Checkpoint:
-    """A network after a few real optimizer steps, so that its statistics and rows are not those of a fresh one."""
+    """Return a network after a few real optimizer steps, so that its statistics and rows are not those of a fresh
+    one."""
     torch.manual_seed(0)
     model = Rep3D(CONFIG)
     optimizer = torch.optim.AdamW(model.parameters(), 0.05)

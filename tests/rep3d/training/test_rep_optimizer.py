@@ -36,14 +36,14 @@ def batches() -> list[torch.Tensor]:
 
 
 def plain_copy(masked: LRBMConv3d) -> DepthwiseConv3d:
-    """The same function, on a kernel without a mask."""
+    """Return the same function, on a kernel without a mask."""
     return DepthwiseConv3d.from_weight(masked.effective_weight().detach(), None)
 
 
 def kernels_while_training(
     layer: DepthwiseConv3d | LRBMConv3d, optimizer: torch.optim.Optimizer, batches: list[torch.Tensor]
 ) -> torch.Tensor:
-    """Returns the kernel that the layer uses after each step, shape (steps, C, 1, K, K, K)."""
+    """Return the kernel that the layer uses after each step, shape (steps, C, 1, K, K, K)."""
     kernels = []
     for x in batches:
         optimizer.zero_grad()
@@ -60,7 +60,7 @@ def drift(actual: torch.Tensor, expected: torch.Tensor, start: torch.Tensor) -> 
 
 
 def exact_prior(layer: DepthwiseConv3d, masked: LRBMConv3d, exponent: int) -> dict[torch.Tensor, torch.Tensor]:
-    """The prior as the mask holds it: a float32 network turned into float64 has it rounded."""
+    """Return the prior as the mask holds it: a float32 network turned into float64 has it rounded."""
     assert masked.prior is not None
     return {layer.weight: masked.prior.pow(exponent)}
 

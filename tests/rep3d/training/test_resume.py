@@ -48,7 +48,7 @@ train(cases[:2], start.task, settings, folder / "model.pt", start, say, validati
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot after each step."""
+    """Have a snapshot made after each step."""
     monkeypatch.setattr(run_state, "_SECONDS", 0.0)
     monkeypatch.setattr(run_state, "_COST", 0.0)
 
@@ -58,7 +58,7 @@ def _cases(folder: Path) -> tuple[list[Case], list[Case]]:
 
 
 def _interrupted(folder: Path, at: int, settings: TrainSettings = SETTINGS) -> tuple[list[Case], list[Case]]:
-    """Stops a run after some steps; the last snapshot is on disk."""
+    """Stop a run after some steps; the last snapshot is on disk."""
     cases, others = _cases(folder)
 
     def stop(progress: TrainProgress) -> None:

@@ -28,7 +28,7 @@ from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop is under test here, not the network: a small one keeps this quick."""
+    """Use a small network: the loop is under test here, and this keeps it quick."""
     monkeypatch.setattr(training_loop, "preset_config", small_config)
 
 

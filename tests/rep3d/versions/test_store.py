@@ -41,7 +41,7 @@ def network() -> Rep3D:
 
 
 def _trained(network: Rep3D, mark: float, **facts: Any) -> Checkpoint:
-    """A checkpoint that can be told from others by one of its weights."""
+    """Return a checkpoint that can be told from others by one of its weights."""
     with torch.no_grad():
         network.out.conv.conv.bias[0] = mark
     return Checkpoint(network, TASK, {"created": f"2024-01-0{int(mark)}", "cases": ["a"], **facts})
@@ -291,7 +291,7 @@ CHANGES = ("replace", "rename", "link", "unlink", "mkdir", "chmod", "fsync")
 
 
 def _run_until_killed(action: Callable[[], object], step: int) -> bool:
-    """Runs an action in a process that dies at once, as by SIGKILL, before its n-th change of the disk.
+    """Run an action in a process that dies at once, as by SIGKILL, before its n-th change of the disk.
 
     Returns:
         Whether it died.

@@ -47,7 +47,7 @@ IN_CTK = (
 
 
 def register(qt, ctk, slicer) -> None:
-    """Makes the stand-ins known as `slicer.qMRML...`, `ctk.ctk...` and to the loader of .ui files."""
+    """Make the stand-ins known as `slicer.qMRML...`, `ctk.ctk...` and to the loader of .ui files."""
     for module, classes in ((slicer, IN_SLICER), (ctk, IN_CTK)):
         for cls in classes:
             setattr(module, cls.__name__, cls)

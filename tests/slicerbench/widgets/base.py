@@ -12,12 +12,13 @@ from PySide6 import QtCore
 
 
 def private(**values: object) -> types.SimpleNamespace:
-    """What a stand-in keeps in `self._d`, like a C++ widget in its private class; it takes no other attribute."""
+    """Return what a stand-in keeps in `self._d`, like a C++ widget in its private class; it takes no other
+    attribute."""
     return types.SimpleNamespace(kept={}, **values)
 
 
 def kept(name: str, kind: object, default: object, changed: str = ""):
-    """A property that is only remembered; after it was set the method named `changed` is called."""
+    """Return a property that is only remembered; after it was set the method named `changed` is called."""
 
     def read(self):
         return self._d.kept.get(name, default)
@@ -31,7 +32,7 @@ def kept(name: str, kind: object, default: object, changed: str = ""):
 
 
 def passed_on(kind: object, target: str, name: str):
-    """A property that is one of an inner widget, `self._d.TARGET`."""
+    """Return a property that is one of an inner widget, `self._d.TARGET`."""
 
     def read(self):
         return getattr(getattr(self._d, target), name)
@@ -43,7 +44,7 @@ def passed_on(kind: object, target: str, name: str):
 
 
 def observe(widget: QtCore.QObject, observed: vtk.vtkObject, event: object, action: Callable) -> int:
-    """Calls `action(widget)` when `observed` reports `event`, as long as the widget exists; returns the observer's tag.
+    """Call `action(widget)` when `observed` reports `event`, as long as the widget exists; return the observer's tag.
 
     A C++ widget ends its observations when it is deleted; a Python object may live on beyond that.
     """

@@ -40,7 +40,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         return position.y() < _HEADER
 
     def paintEvent(self, event: QtGui.QPaintEvent) -> None:
-        """An arrow and the title in bold."""
+        """Draw an arrow and the title in bold."""
         painter = QtGui.QPainter(self)
         header = QtCore.QRect(0, 0, self.width, _HEADER)
         painter.fillRect(header, self.palette.color(QtGui.QPalette.Mid).lighter(140))
@@ -81,7 +81,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
 
 
 def _show_children(widget: QtWidgets.QWidget, visible: bool) -> None:
-    """Hides the children, or shows those that it hid."""
+    """Hide the children, or show those that it hid."""
     if visible:
         shown, widget._d.hidden = widget._d.hidden, []
     else:

@@ -41,7 +41,7 @@ class ctkComboBox(QtWidgets.QComboBox):
     )
 
     def setCurrentUserDataAsString(self, text: str) -> None:
-        """Chooses the item whose data is this text."""
+        """Choose the item whose data is this text."""
         self.setCurrentIndex(self.findData(text))
 
     def _default_text_changed(self) -> None:

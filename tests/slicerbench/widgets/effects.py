@@ -34,23 +34,23 @@ class qSlicerSegmentEditorAbstractEffect(QtCore.QObject):
     name = QtCore.Property(str, lambda self: self._d[1])
 
     def setParameter(self, name: str, value) -> None:
-        """Sets a parameter; all are kept as text."""
+        """Set a parameter; all are kept as text."""
         self._node().SetAttribute(f"{self._d[1]}.{name}", str(value))
 
     def parameter(self, name: str) -> str:
-        """A parameter as text, "" where it is not set."""
+        """Return a parameter as text, "" where it is not set."""
         return self._node().GetAttribute(f"{self._d[1]}.{name}") or ""
 
     def doubleParameter(self, name: str) -> float:
-        """A parameter as a number, 0 where it is not set."""
+        """Return a parameter as a number, 0 where it is not set."""
         return float(self.parameter(name) or 0)
 
     def integerParameter(self, name: str) -> int:
-        """A parameter as a whole number, 0 where it is not set."""
+        """Return a parameter as a whole number, 0 where it is not set."""
         return int(self.parameter(name) or 0)
 
     def parameterDefined(self, name: str) -> bool:
-        """Whether a parameter is set."""
+        """Return whether a parameter is set."""
         return self._node().GetAttribute(f"{self._d[1]}.{name}") is not None
 
     def _node(self):

@@ -21,5 +21,5 @@ class ctkMessageBox(QtWidgets.QMessageBox):
     dontShowAgainVisible = kept("dontShowAgainVisible", bool, False)
 
     def setDontShowAgain(self, hide: bool) -> None:
-        """Whether it comes again."""
+        """Set whether it comes again."""
         self.dontShowAgain = hide

@@ -16,13 +16,13 @@ class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
         self._d.entered = False
 
     def self(self):
-        """The Python object of the panel."""
+        """Return the Python object of the panel."""
         return self._d.python
 
     def reload(self) -> None:
-        """Makes a new Python object; called by `slicer.util.reloadScriptedModule`."""
+        """Make a new Python object; called by `slicer.util.reloadScriptedModule`."""
         self._d.reload()
 
     def isEntered(self) -> bool:
-        """Whether the user is in this module."""
+        """Return whether the user is in this module."""
         return self._d.entered

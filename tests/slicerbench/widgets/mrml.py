@@ -19,18 +19,18 @@ class qMRMLWidget(QtWidgets.QWidget):
         self._d = private(scene=None)
 
     def mrmlScene(self):
-        """The scene, None before it is set."""
+        """Return the scene, None before it is set."""
         return self._d.scene
 
     def setMRMLScene(self, scene) -> None:
-        """Sets the scene and tells widgets that the .ui file connects."""
+        """Set the scene and tell widgets that the .ui file connects."""
         if scene is not self._d.scene:
             self._d.scene = scene
             self.mrmlSceneChanged.emit(scene)
 
     @staticmethod
     def pixmapFromIcon(icon: QtGui.QIcon) -> QtGui.QPixmap:
-        """The icon as a picture of 16 x 16 pixels."""
+        """Return the icon as a picture of 16 x 16 pixels."""
         return icon.pixmap(16, 16)
 
 

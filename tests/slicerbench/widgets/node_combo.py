@@ -67,11 +67,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     currentNodeID = QtCore.Property(str, lambda self: self._d.node_id, lambda self, value: self.setCurrentNodeID(value))
 
     def mrmlScene(self):
-        """The scene, None before it is set."""
+        """Return the scene, None before it is set."""
         return self._d.scene
 
     def setMRMLScene(self, scene) -> None:
-        """The scene whose nodes are listed; None empties the list."""
+        """Set the scene whose nodes are listed; None empties the list."""
         private_ = self._d
         for tag in private_.observed:
             private_.scene.RemoveObserver(tag)
@@ -84,57 +84,57 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._fill()
 
     def currentNode(self):
-        """The chosen node, None for none."""
+        """Return the chosen node, None for none."""
         return self._d.scene.GetNodeByID(self._d.node_id) if self._d.scene is not None and self._d.node_id else None
 
     def currentNodeId(self) -> str:
-        """Deprecated in Slicer: currentNodeID."""
+        """Return what `currentNodeID` says; deprecated in Slicer."""
         return self._d.node_id
 
     def setCurrentNode(self, node) -> None:
-        """Chooses a node, by itself or by its ID; None chooses none."""
+        """Choose a node, by itself or by its ID; None chooses none."""
         self.setCurrentNodeID(node if isinstance(node, str) else node.GetID() if node is not None else "")
 
     def setCurrentNodeID(self, node_id: str | None) -> None:
-        """Chooses a node by its ID; one that is not listed chooses none."""
+        """Choose a node by its ID; one that is not listed chooses none."""
         index = self._d.combo.findData(node_id) if node_id else (0 if self.noneEnabled else -1)
         if index < 0 and self.noneEnabled:
             index = 0
         self._d.combo.setCurrentIndex(index)
 
     def setCurrentNodeIndex(self, index: int) -> None:
-        """Chooses by the position in the list of nodes."""
+        """Choose by the position in the list of nodes."""
         self._d.combo.setCurrentIndex(index + (1 if self.noneEnabled else 0))
 
     def nodeCount(self) -> int:
-        """How many nodes are listed."""
+        """Return how many nodes are listed."""
         return len(self._nodes())
 
     def nodeFromIndex(self, index: int):
-        """The node at a position, None beyond the end."""
+        """Return the node at a position, None beyond the end."""
         nodes = self._nodes()
         return nodes[index] if 0 <= index < len(nodes) else None
 
     def addAttribute(self, node_type: str, name: str, value: object = None) -> None:
-        """Lists nodes of a type only where they have this attribute (and value)."""
+        """List nodes of a type only where they have this attribute (and value)."""
         self._d.attributes.append((node_type, name, value))
         self._fill()
 
     def removeAttribute(self, node_type: str, name: str) -> None:
-        """Undoes addAttribute."""
+        """Undo addAttribute."""
         self._d.attributes = [given for given in self._d.attributes if given[:2] != (node_type, name)]
         self._fill()
 
     def setNodeTypeLabel(self, label: str, node_type: str) -> None:
-        """The word for a type in the menu."""
+        """Set the word for a type in the menu."""
         self._d.labels[node_type] = label
 
     def nodeTypeLabel(self, node_type: str) -> str:
-        """The word for a type in the menu."""
+        """Set the word for a type in the menu."""
         return self._d.labels.get(node_type, "")
 
     def addNode(self, node_type: str = ""):
-        """What the menu's «Create new» does."""
+        """Do what the menu's «Create new» does."""
         if node_type and node_type not in self.nodeTypes:
             return None
         node = self._d.scene.AddNewNodeByClass(node_type or self.nodeTypes[0], self.baseName)
@@ -144,12 +144,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return node
 
     def removeCurrentNode(self) -> None:
-        """What the menu's «Delete current» does."""
+        """Do what the menu's «Delete current» does."""
         if self.currentNode() is not None:
             self._d.scene.RemoveNode(self.currentNode())
 
     def _matches(self, node) -> bool:
-        """Whether this node is listed."""
+        """Return whether this node is listed."""
         types = self.nodeTypes
         if self.showChildNodeTypes:
             fits = any(node.IsA(name) for name in types) and not any(node.IsA(t) for t in self.hideChildNodeTypes)
@@ -167,7 +167,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return [node for node in nodes if self._matches(node)]
 
     def _fill(self) -> None:
-        """Lists the nodes anew, keeping the choice where it can be kept."""
+        """List the nodes anew, keeping the choice where it can be kept."""
         private_ = self._d
         nodes = self._nodes()
         private_.filling = True

@@ -57,11 +57,11 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     )
 
     def setCurrentPath(self, path: str) -> None:
-        """Writes a path into the line."""
+        """Write a path into the line."""
         self._d.combo.setEditText(path)
 
     def browse(self) -> None:
-        """Asks by a file dialog, which the bench answers."""
+        """Ask by a file dialog, which the bench answers."""
         dialog = QtWidgets.QFileDialog
         ask = dialog.getOpenFileName if self.filters & self.Files else dialog.getExistingDirectory
         path = ask(self, self.label or "Select a file", self.currentPath)
@@ -69,7 +69,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
             self.setCurrentPath(path)
 
     def retrieveHistory(self) -> None:
-        """Lists the paths remembered in the settings; the path stays, or is the latest of them where it was empty."""
+        """List the paths remembered in the settings; the path stays, or is the latest of them where it was empty."""
         path = self.currentPath
         paths = QtCore.QSettings().value(self._key(), []) or []
         paths = [paths] if isinstance(paths, str) else list(paths)
@@ -78,7 +78,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         self._d.combo.setEditText(path or (paths[0] if paths else ""))
 
     def addCurrentPathToHistory(self) -> None:
-        """Remembers the path in the settings."""
+        """Remember the path in the settings."""
         path = self.currentPath
         if path:
             others = [self._d.combo.itemText(i) for i in range(self._d.combo.count)]
@@ -128,7 +128,7 @@ class ctkDirectoryButton(QtWidgets.QWidget):
     directory = QtCore.Property(str, lambda self: self._d.directory, lambda self, path: self._set(path))
 
     def browse(self) -> str:
-        """Asks by a file dialog, which the bench answers."""
+        """Ask by a file dialog, which the bench answers."""
         path = QtWidgets.QFileDialog.getExistingDirectory(self, self.caption or self.toolTip, self.directory)
         if path:
             self._set(path)

@@ -22,12 +22,12 @@ class qMRMLPlotView(QtWidgets.QWidget):
         self.setMinimumHeight(120)
 
     def setMRMLScene(self, scene) -> None:
-        """Sets the scene."""
+        """Set the scene."""
         self._d.scene = scene
         self.mrmlSceneChanged.emit(scene)
 
     def setMRMLPlotViewNode(self, node) -> None:
-        """The view node whose chart is drawn."""
+        """Set the view node whose chart is drawn."""
         private_ = self._d
         if private_.tag is not None:
             private_.node.RemoveObserver(private_.tag)
@@ -40,7 +40,7 @@ class qMRMLPlotView(QtWidgets.QWidget):
         self.update()
 
     def paintEvent(self, event: QtGui.QPaintEvent) -> None:
-        """The title and the curves."""
+        """Draw the title and the curves."""
         painter = QtGui.QPainter(self)
         painter.fillRect(self.rect, QtCore.Qt.white)
         chart = self._d.node.GetPlotChartNode() if self._d.node is not None else None
@@ -97,23 +97,23 @@ class qMRMLPlotWidget(QtWidgets.QWidget):
         self._d = private(view=view, scene=None, node=None)
 
     def mrmlScene(self):
-        """The scene, None before it is set."""
+        """Return the scene, None before it is set."""
         return self._d.scene
 
     def setMRMLScene(self, scene) -> None:
-        """Sets the scene."""
+        """Set the scene."""
         self._d.scene = scene
         self._d.view.setMRMLScene(scene)
 
     def mrmlPlotViewNode(self):
-        """The view node, None for none."""
+        """Return the view node, None for none."""
         return self._d.node
 
     def setMRMLPlotViewNode(self, node) -> None:
-        """The view node whose chart is drawn."""
+        """Set the view node whose chart is drawn."""
         self._d.node = node
         self._d.view.setMRMLPlotViewNode(node)
 
     def plotView(self) -> qMRMLPlotView:
-        """The view itself."""
+        """Return the view itself."""
         return self._d.view

@@ -55,11 +55,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     )
 
     def mrmlSegmentEditorNode(self):
-        """The vtkMRMLSegmentEditorNode, None before it is set."""
+        """Return the vtkMRMLSegmentEditorNode, None before it is set."""
         return self._d.node
 
     def setMRMLSegmentEditorNode(self, node) -> None:
-        """The node that keeps all choices; to be set before anything else."""
+        """Set the node that keeps all choices; to be set before anything else."""
         private = self._d
         if private.tag is not None:
             private.node.RemoveObserver(private.tag)
@@ -70,13 +70,13 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._update()
 
     def setMRMLScene(self, scene) -> None:
-        """Sets the scene of the selectors too."""
+        """Set the scene of the selectors too."""
         super().setMRMLScene(scene)
         for selector in (self._d.segmentation_selector, self._d.volume_selector):
             selector.setMRMLScene(scene)
 
     def segmentationNode(self):
-        """The segmentation that is edited, None for none."""
+        """Return the segmentation that is edited, None for none."""
         return self._d.node.GetSegmentationNode() if self._d.node is not None else None
 
     def segmentationNodeID(self) -> str:
@@ -85,7 +85,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         return node.GetID() if node is not None else ""
 
     def setSegmentationNode(self, node) -> None:
-        """Edits this segmentation; its first segment is selected, and earlier undo states are dropped."""
+        """Edit this segmentation; its first segment is selected, and earlier undo states are dropped."""
         self._needs_node("setSegmentationNode")
         if node is not self.segmentationNode():
             self._d.node.SetAndObserveSegmentationNode(node)
@@ -96,7 +96,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self.setSegmentationNode(self._d.scene.GetNodeByID(node_id))
 
     def sourceVolumeNode(self):
-        """The image that is segmented, None for none."""
+        """Return the image that is segmented, None for none."""
         return self._d.node.GetSourceVolumeNode() if self._d.node is not None else None
 
     def sourceVolumeNodeID(self) -> str:
@@ -105,7 +105,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         return node.GetID() if node is not None else ""
 
     def setSourceVolumeNode(self, node) -> None:
-        """Segments this image.
+        """Segment this image.
 
         Raises:
             RuntimeError: before a segmentation is set; Slicer only logs that, and the image is not set.
@@ -124,66 +124,66 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self.setSourceVolumeNode(self._d.scene.GetNodeByID(node_id))
 
     def currentSegmentID(self) -> str:
-        """The selected segment's ID, "" for none."""
+        """Return the selected segment's ID, "" for none."""
         return (self._d.node.GetSelectedSegmentID() or "") if self._d.node is not None else ""
 
     def setCurrentSegmentID(self, segment_id: str) -> None:
-        """Selects a segment."""
+        """Select a segment."""
         self._needs_node("setCurrentSegmentID")
         self._d.node.SetSelectedSegmentID(segment_id)
 
     def availableEffectNames(self) -> tuple[str, ...]:
-        """Names of all effects."""
+        """Return names of all effects."""
         return NAMES
 
     def effectByName(self, name: str):
-        """An effect, None where there is none of this name."""
+        """Return an effect, None where there is none of this name."""
         return self._d.effects.get(name)
 
     def activeEffect(self):
-        """The active effect, None for none."""
+        """Return the active effect, None for none."""
         return self.effectByName(self._d.node.GetActiveEffectName() or "") if self._d.node is not None else None
 
     def setActiveEffect(self, effect) -> None:
-        """Makes an effect active, None for none."""
+        """Make an effect active, None for none."""
         self._needs_node("setActiveEffect")
         self._d.node.SetActiveEffectName(effect.name if effect is not None else "")
 
     def setActiveEffectByName(self, name: str) -> None:
-        """Makes an effect active; an unknown name is refused, in Slicer it is logged."""
+        """Make an effect active; an unknown name is refused, in Slicer it is logged."""
         if name and name not in NAMES:
             raise ValueError(f"expected one of {NAMES}, got {name!r}")
         self.setActiveEffect(self.effectByName(name))
 
     def saveStateForUndo(self) -> None:
-        """Keeps the segmentation as it is now; to be called before a change."""
+        """Keep the segmentation as it is now; to be called before a change."""
         if self.undoEnabled and self.segmentationNode() is not None:
             self._d.history.SaveState()
 
     def undo(self) -> None:
-        """Goes back to the last kept state."""
+        """Go back to the last kept state."""
         if self.segmentationNode() is not None:
             self._d.history.RestorePreviousState()
 
     def redo(self) -> None:
-        """Takes undo back."""
+        """Take undo back."""
         if self.segmentationNode() is not None:
             self._d.history.RestoreNextState()
 
     def setUndoEnabled(self, enabled: bool) -> None:
-        """Whether states are kept."""
+        """Set whether states are kept."""
         self.undoEnabled = enabled
 
     def setMaximumNumberOfUndoStates(self, count: int) -> None:
-        """How many states are kept."""
+        """Set how many states are kept."""
         self._d.history.SetMaximumNumberOfStates(count)
 
     def setSegmentationNodeSelectorVisible(self, visible: bool) -> None:
-        """Shows or hides the selector."""
+        """Show or hide the selector."""
         self.segmentationNodeSelectorVisible = visible
 
     def setSourceVolumeNodeSelectorVisible(self, visible: bool) -> None:
-        """Shows or hides the selector."""
+        """Show or hide the selector."""
         self.sourceVolumeNodeSelectorVisible = visible
 
     def setSwitchToSegmentationsButtonVisible(self, visible: bool) -> None:
@@ -191,7 +191,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self.switchToSegmentationsButtonVisible = visible
 
     def setReadOnly(self, read_only: bool) -> None:
-        """Disables adding, removing, undo and redo."""
+        """Disable adding, removing, undo and redo."""
         self.readOnly = read_only
 
     def setEffectNameOrder(self, names) -> None:
@@ -199,7 +199,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._d.kept["effectNameOrder"] = list(names)
 
     def effectNameOrder(self) -> tuple[str, ...]:
-        """The order of the effects' buttons."""
+        """Return the order of the effects' buttons."""
         return tuple(self._d.kept.get("effectNameOrder", NAMES))
 
     def setupViewObservations(self) -> None:
@@ -221,7 +221,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             self._d.shortcuts.append(shortcut)
 
     def uninstallKeyboardShortcuts(self) -> None:
-        """Takes the shortcuts away."""
+        """Take the shortcuts away."""
         for shortcut in self._d.shortcuts:
             shortcut.setEnabled(False)
             shortcut.setParent(None)
@@ -229,7 +229,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._d.shortcuts = []
 
     def updateWidgetFromMRML(self) -> None:
-        """Shows what the nodes say."""
+        """Show what the nodes say."""
         self._update()
 
     def _needs_node(self, name: str) -> None:
@@ -290,7 +290,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         return lambda checked: self.setActiveEffectByName(name if checked else "")
 
     def _update(self) -> None:
-        """Shows what the segment editor node says, and tells of what changed."""
+        """Show what the segment editor node says, and tell of what changed."""
         private = self._d
         if private.updating:
             return

@@ -56,11 +56,11 @@ class qMRMLSegmentsTableView(qMRMLWidget):
     segmentCount = QtCore.Property(int, lambda self: self._d.table.rowCount)
 
     def segmentationNode(self):
-        """The segmentation whose segments are listed, None for none."""
+        """Return the segmentation whose segments are listed, None for none."""
         return self._d.node
 
     def setSegmentationNode(self, node) -> None:
-        """Lists the segments of this node, and follows its changes."""
+        """List the segments of this node, and follow its changes."""
         private_ = self._d
         for observed, tag in private_.tags:
             observed.RemoveObserver(tag)
@@ -74,15 +74,15 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         self._fill()
 
     def tableWidget(self) -> QtWidgets.QTableView:
-        """The Qt table."""
+        """Return the Qt table."""
         return self._d.table
 
     def selectedSegmentIDs(self) -> tuple[str, ...]:
-        """IDs of the selected rows; a tuple, as PythonQt returns string lists."""
+        """Return IDs of the selected rows; a tuple, as PythonQt returns string lists."""
         return tuple(self.segmentIDForRow(index.row()) for index in self._d.table.selectionModel().selectedRows())
 
     def setSelectedSegmentIDs(self, segment_ids) -> None:
-        """Selects rows."""
+        """Select rows."""
         model, table = self._d.table.selectionModel(), self._d.table
         flags = QtCore.QItemSelectionModel.Select | QtCore.QItemSelectionModel.Rows
         model.clearSelection()
@@ -92,29 +92,29 @@ class qMRMLSegmentsTableView(qMRMLWidget):
                 model.select(table.model().index(row, 0), flags)
 
     def clearSelection(self) -> None:
-        """Selects nothing."""
+        """Select nothing."""
         self._d.table.clearSelection()
 
     def setHideSegments(self, segment_ids) -> None:
-        """Leaves segments out of the list."""
+        """Leave segments out of the list."""
         self._d.hidden = list(segment_ids)
         self._fill()
 
     def hideSegments(self) -> tuple[str, ...]:
-        """IDs that are left out."""
+        """Return IDs that are left out."""
         return tuple(self._d.hidden)
 
     def displayedSegmentIDs(self) -> tuple[str, ...]:
-        """IDs of all rows."""
+        """Return IDs of all rows."""
         return tuple(self.segmentIDForRow(row) for row in range(self._d.table.rowCount))
 
     def rowForSegmentID(self, segment_id: str) -> int:
-        """The row of a segment, -1 for none."""
+        """Return the row of a segment, -1 for none."""
         ids = self.displayedSegmentIDs()
         return ids.index(segment_id) if segment_id in ids else -1
 
     def segmentIDForRow(self, row: int) -> str:
-        """The segment in a row."""
+        """Return the segment in a row."""
         return self._d.table.item(row, 1).data(QtCore.Qt.UserRole)
 
     def setSelectionMode(self, mode: int) -> None:
@@ -122,7 +122,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         self._d.table.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode(mode))
 
     def setHeaderVisible(self, visible: bool) -> None:
-        """Shows or hides the header."""
+        """Show or hide the header."""
         self._d.table.horizontalHeader().setVisible(visible)
 
     def setReadOnly(self, read_only: bool) -> None:
@@ -134,7 +134,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         self.filterBarVisible = visible
 
     def _fill(self) -> None:
-        """Writes the rows anew; the selection stays."""
+        """Write the rows anew; the selection stays."""
         node, table = self._d.node, self._d.table
         selected = self.selectedSegmentIDs()
         blocked = table.selectionModel().blockSignals(True)

@@ -42,7 +42,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
     spinBoxVisible = kept("spinBoxVisible", bool, True, "_show_box")
 
     def setValue(self, value: float) -> None:
-        """Sets the value, held within the range."""
+        """Set the value, held within the range."""
         self._d.box.setValue(value)
 
     def reset(self) -> None:
@@ -50,7 +50,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
         self._d.box.setValue(0.0)
 
     def setSpinBoxVisible(self, visible: bool) -> None:
-        """Shows or hides the spin box."""
+        """Show or hide the spin box."""
         self.spinBoxVisible = visible
 
     def _show_box(self) -> None:
@@ -78,13 +78,13 @@ class qMRMLSliderWidget(ctkSliderWidget):
     unitAwareProperties = kept("unitAwareProperties", int, 39)
 
     def mrmlScene(self):
-        """The scene, None before it is set."""
+        """Return the scene, None before it is set."""
         return self._d.kept.get("scene")
 
     def setMRMLScene(self, scene) -> None:
-        """The scene that knows the units."""
+        """Set the scene that knows the units."""
         self._d.kept["scene"] = scene
 
     def setQuantity(self, quantity: str) -> None:
-        """What is measured, `length` say."""
+        """Set what is measured, `length` say."""
         self.quantity = quantity

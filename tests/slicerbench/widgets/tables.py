@@ -26,20 +26,20 @@ class qMRMLTableView(QtWidgets.QTableView):
     firstColumnLocked = kept("firstColumnLocked", bool, False)
 
     def mrmlScene(self):
-        """The scene, None before it is set."""
+        """Return the scene, None before it is set."""
         return self._d.scene
 
     def setMRMLScene(self, scene) -> None:
-        """Sets the scene."""
+        """Set the scene."""
         self._d.scene = scene
         self.mrmlSceneChanged.emit(scene)
 
     def mrmlTableNode(self):
-        """The table node, None for none."""
+        """Return the table node, None for none."""
         return self._d.node
 
     def setMRMLTableNode(self, node) -> None:
-        """Shows this table, and its changes."""
+        """Show this table, and its changes."""
         private_ = self._d
         if private_.tag is not None:
             private_.node.RemoveObserver(private_.tag)

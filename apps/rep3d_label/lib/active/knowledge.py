@@ -29,7 +29,7 @@ _MEASURES = tuple(measure.name for measure in dataclasses.fields(ImageScore))
 
 
 def identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells one published model from another; version names repeat where training began anew."""
+    """Return what tells one published model from another; version names repeat where training began anew."""
     return {"version": facts.get("version"), "created": facts.get("created")}
 
 
@@ -49,7 +49,7 @@ class Knowledge:
 
 
 def read_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any]) -> Knowledge:
-    """What the files say, if they are of the model with these facts; else nothing."""
+    """Return what the files say, if they are of the model with these facts; else nothing."""
     if not facts:
         return Knowledge()
     content = scores_file(workspace).read()
@@ -60,7 +60,7 @@ def read_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any]) -> Knowl
 
 
 def write_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any], known: Knowledge) -> None:
-    """Writes both files, each whole; the features first, because the scores say that all is there."""
+    """Write both files, each whole; the features first, because the scores say that all is there."""
     ids = sorted(known.features)
     with whole_file(workspace.features) as file:
         np.savez(
@@ -77,7 +77,7 @@ def write_knowledge(workspace: ModelWorkspace, facts: Mapping[str, Any], known: 
 
 
 def scores_file(workspace: ModelWorkspace) -> JsonFile[dict[str, Any]]:
-    """What :func:`write_knowledge` writes about scores; empty where nothing was scored."""
+    """Return what :func:`write_knowledge` writes about scores; empty where nothing was scored."""
     return JsonFile(workspace.scores, _parsed, "the scores of images: they are computed again", dict, begins_anew=True)
 
 
@@ -86,7 +86,7 @@ def _parsed(content: Any) -> dict[str, Any]:
 
 
 def current_scores(workspace: ModelWorkspace, facts: Mapping[str, Any]) -> dict[str, float]:
-    """Mean entropy by image id, if it was computed with the model of these facts; else nothing."""
+    """Return the mean entropy by image id, if it was computed with the model of these facts; else nothing."""
     scores = read_knowledge(workspace, facts).scores
     return {id_: value for id_, score in scores.items() if (value := score.value("entropy")) is not None}
 

@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 
 
 def missing_work(datastore: Rep3DDatastore, known: Knowledge, views: bool = True) -> list[tuple[str, str]]:
-    """What there is still to compute, as pairs of kind of work and image id, in the order to do it.
+    """Return what there is still to compute, as pairs of kind of work and image id, in the order to do it.
 
     Of images with a final label only the features are needed; they come in turn with the others, so that a strategy
     that looks for diversity can be of use early.
@@ -80,7 +80,7 @@ def score_unlabelled(
     *,
     views: bool = False,
 ) -> dict[str, float]:
-    """Scores the images without a final label, and computes the features of all; what is known already is kept.
+    """Score the images without a final label, and compute the features of all; what is known already is kept.
 
     If another model is published meanwhile, its scores are computed instead.
 
@@ -113,7 +113,7 @@ def _score_with_one_model(
     on_progress: Progress | None,
     views: bool,
 ) -> bool:
-    """Does what is missing; False where it ended because another model was published."""
+    """Do what is missing; False where it ended because another model was published."""
     facts = model.facts()
     predictor = model.predictor()
     known = read_knowledge(workspace, facts)
@@ -169,12 +169,12 @@ class UncertaintyScoring(ScoringMethod):
         self._served = served
 
     def check(self) -> None:
-        """Refuses to start while there is no model to score with (NoModelError)."""
+        """Refuse to start while there is no model to score with (NoModelError)."""
         if not any(model.published.path.exists() for model in self._served.values()):
             raise NoModelError
 
     def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
-        """Scores every image without a label, without a time limit.
+        """Score every image without a label, without a time limit.
 
         Args:
             request: ``model``, a name, or nothing for all; ``background``, whether others come first.

@@ -46,7 +46,7 @@ class Acquisition(Strategy):
         self._random = np.random.default_rng(seed)
 
     def __call__(self, request: dict[str, Any], datastore: Rep3DDatastore) -> dict[str, Any] | None:
-        """Chooses among ``request["candidates"]``, image ids, or else among all images without a final label.
+        """Choose among ``request["candidates"]``, image ids, or else among all images without a final label.
 
         Returns:
             ``id``, ``used_strategy``, and where they apply ``score``, ``version`` (of the model that was asked) and
@@ -74,7 +74,7 @@ class Acquisition(Strategy):
         return answer
 
     def _known(self, model: Any) -> tuple[Mapping[str, Any], Knowledge, str | None]:
-        """Facts of the model, what it says about the images, and why there is nothing of that."""
+        """Return facts of the model, what it says about the images, and why there is nothing of that."""
         served = known("model", model, self._served)
         if not NEEDS[self._name]:
             return {}, Knowledge(), None

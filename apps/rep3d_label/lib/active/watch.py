@@ -46,7 +46,7 @@ class ScoringWatch:
         self._tried: dict[str, Any] = {}
 
     def start(self) -> None:
-        """Begins to look, until the server ends."""
+        """Begin to look, until the server ends."""
         threading.Thread(target=self._run, name="scoring-watch", daemon=True).start()
 
     def _run(self) -> None:
@@ -59,7 +59,7 @@ class ScoringWatch:
                 ended.wait(60)
 
     def look(self) -> bool:
-        """Starts a scoring where one is needed and nothing else runs, and stops it where a training has started.
+        """Start a scoring where one is needed and nothing else runs, and stop it where a training has started.
 
         Returns:
             Whether it started one.
@@ -108,7 +108,7 @@ class _KnownFiles:
 
 
 def _usable_facts(published: PublishedModel) -> dict[str, Any]:
-    """Facts of the published model; empty where there is none, or none that can be used."""
+    """Return facts of the published model; empty where there is none, or none that can be used."""
     try:
         return published.facts()
     except Rep3DError:
@@ -116,6 +116,6 @@ def _usable_facts(published: PublishedModel) -> dict[str, Any]:
 
 
 def _runs(method: str) -> dict[str, Any] | None:
-    """The last task of MONAI Label's of that kind, if it waits or runs."""
+    """Return the last task of MONAI Label's of that kind, if it waits or runs."""
     last = tasks(method)[-1:]
     return last[0] if last and last[0]["status"] in ("SUBMITTED", "RUNNING") else None

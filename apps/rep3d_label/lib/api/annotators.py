@@ -37,7 +37,7 @@ class Annotator:
 
     @classmethod
     def of(cls, user: User, params: Mapping[str, Any], request: Request) -> Annotator:
-        """Who asks, by authentication, by what the client says, by its address.
+        """Return who asks, by authentication, by what the client says, by its address.
 
         Raises:
             RequestError: for a name that is no short text.

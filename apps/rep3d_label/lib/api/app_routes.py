@@ -22,7 +22,7 @@ _stock = APIRouter(include_in_schema=False)  # addresses that MONAI Label has ou
 
 @_stock.post("/reload")
 def reload(user: User = AS_ADMIN) -> dict[str, Any]:
-    """Looks through the studies folder anew.
+    """Look through the studies folder anew.
 
     The stock route throws the app away, and the next request builds a second one while the first one's threads, batch
     inference and requests go on: two lists of the same folder, of which the older overwrites the newer.
@@ -35,7 +35,7 @@ _PARTS = (infer, batch, train, scoring, data, dicom, cases, dashboard, versions,
 
 
 def add_routes(app: FastAPI) -> None:
-    """Puts our routes ahead of the application's own."""
+    """Put our routes ahead of the application's own."""
     before = len(app.router.routes)
     for part in _PARTS:
         app.include_router(part.router, prefix=settings.MONAI_LABEL_API_STR)

@@ -34,19 +34,19 @@ def _start(model: str, images: str | None, params: dict[str, Any] | None, user: 
 
 @router.post("/rep3d/models/{model}/batch")
 def start_batch(model: str, params: dict | None = None, images: str | None = None, user: User = AS_ADMIN) -> Any:
-    """Starts a batch inference, or resumes one that was stopped."""
+    """Start a batch inference, or resume one that was stopped."""
     return _start(model, images, params, user)
 
 
 @router.get("/rep3d/models/{model}/batch")
 def batch_state(model: str, user: User = AS_USER) -> Any:
-    """What it does or did last."""
+    """Return what it does or did last."""
     return app_instance().batch.status(model)
 
 
 @router.delete("/rep3d/models/{model}/batch")
 def stop_batch(model: str, user: User = AS_ADMIN) -> Any:
-    """Stops it; nothing happens where none runs for this model."""
+    """Stop it; nothing happens where none runs for this model."""
     batch = app_instance().batch
     batch.status(model)  # 404 for an unknown model
     if batch.running == model:
@@ -74,7 +74,7 @@ def start_task(
     run_sync: bool = False,
     user: User = AS_ADMIN,
 ) -> Any:
-    """Starts a batch inference as MONAI Label's clients ask for it. Without ``images``: those without a label."""
+    """Start a batch inference as MONAI Label's clients ask for it. Without ``images``: those without a label."""
     if run_sync:
         raise RequestError("run_sync is not offered. Ask GET /batch/infer for the progress instead.")
     return _as_task(_start(model, images, params, user))
@@ -83,7 +83,7 @@ def start_task(
 @router.get("/batch/infer")
 @router.get("/batch/infer/")
 def task_state(all: bool = False, check_if_running: bool = False, user: User = AS_USER) -> Any:
-    """The newest batch inference since the server is up, in MONAI Label's form; 404 where there is none."""
+    """Return the newest batch inference since the server is up, in MONAI Label's form; 404 where there is none."""
     batch = app_instance().batch
     last = batch.last()
     if last is None or (check_if_running and batch.running is None):
@@ -94,7 +94,7 @@ def task_state(all: bool = False, check_if_running: bool = False, user: User = A
 @router.delete("/batch/infer")
 @router.delete("/batch/infer/")
 def stop_task(user: User = AS_ADMIN) -> Any:
-    """Stops the batch inference that runs, of whichever model; null where none runs, as MONAI Label says it."""
+    """Stop the batch inference that runs, of whichever model; null where none runs, as MONAI Label says it."""
     batch = app_instance().batch
     if batch.running is None:
         return None

@@ -30,7 +30,8 @@ _Params = Annotated[dict[str, Any] | None, Body()]
 
 @router.post("/activelearning/{strategy}")
 def next_sample(request: Request, strategy: str, params: _Params = None, user: User = AS_USER) -> Any:
-    """Which image to annotate next; it is lent to who asks (``user`` or ``client_id`` in the body, else by address)."""
+    """Return which image to annotate next; it is lent to who asks (``user`` or ``client_id`` in the body, else by
+    address)."""
     annotator = Annotator.of(user, params or {}, request)
     sample = activelearning.sample(strategy, {**(params or {}), "annotator": annotator.lease_name}, user.username)
     lease = app_instance().leases.holder(sample["id"])  # facts about the image may have a user, too
@@ -39,13 +40,13 @@ def next_sample(request: Request, strategy: str, params: _Params = None, user: U
 
 @router.get("/rep3d/leases")
 def leases(user: User = AS_USER) -> list[dict[str, Any]]:
-    """Who works on what."""
+    """Return who works on what."""
     return [asdict(lease) for lease in app_instance().leases.all()]
 
 
 @router.post("/rep3d/leases/{image}")
 def take_lease(request: Request, image: str, params: _Params = None, user: User = AS_ANNOTATOR) -> dict[str, Any]:
-    """Lends a certain image to who asks, or prolongs the lease; 409 if it is lent to another."""
+    """Lend a certain image to who asks, or prolong the lease; 409 if it is lent to another."""
     app = app_instance()
     app.datastore().image_file(image)
     return asdict(app.leases.take(image, Annotator.of(user, params or {}, request).lease_name))
@@ -53,7 +54,7 @@ def take_lease(request: Request, image: str, params: _Params = None, user: User 
 
 @router.delete("/rep3d/leases/{image}")
 def end_lease(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
-    """Ends a lease: one's own, or as an administrator anybody's."""
+    """End a lease: one's own, or as an administrator anybody's."""
     book = app_instance().leases
     lease = book.holder(image)
     if lease is None:
@@ -70,31 +71,31 @@ def end_lease(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
 
 @router.get("/rep3d/cases")
 def cases(state: str | None = None, model: str | None = None, user: User = AS_USER) -> list[dict[str, Any]]:
-    """All cases, or those in a state."""
+    """Return all cases, or those in a state."""
     return app_instance().case_book.cases(model, state)
 
 
 @router.get("/rep3d/cases/{image}")
 def case(image: str, model: str | None = None, user: User = AS_USER) -> dict[str, Any]:
-    """One case."""
+    """Return one case."""
     return app_instance().case_book.case(image, model)
 
 
 @router.post("/rep3d/cases/{image}/review")
 def review(request: Request, image: str, params: _Params = None, user: User = AS_ANNOTATOR) -> dict[str, Any]:
-    """Records that the current label was reviewed."""
+    """Record that the current label was reviewed."""
     return app_instance().case_book.review(image, Annotator.of(user, params or {}, request).name)
 
 
 @router.delete("/rep3d/cases/{image}/review")
 def take_review_back(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
-    """Takes a review back."""
+    """Take a review back."""
     return app_instance().case_book.take_review_back(image)
 
 
 @router.get("/rep3d/cases/{image}/thumbnail.png")
 def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, user: User = AS_USER) -> FileResponse:
-    """A slice of the image with the outlines of its label, else of its prediction."""
+    """Return a slice of the image with the outlines of its label, else of its prediction."""
     app = app_instance()
     files = app.case_book.files(image)
     predictions = app.datastore().predictions
@@ -111,13 +112,13 @@ def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, use
 
 @router.get("/rep3d/cases/{image}/history")
 def history(image: str, user: User = AS_USER) -> list[dict[str, Any]]:
-    """The current label and all earlier ones."""
+    """Return the current label and all earlier ones."""
     return app_instance().case_book.history(image)
 
 
 @router.get("/rep3d/cases/{image}/history/{entry}")
 def earlier_label(image: str, entry: str, user: User = AS_USER) -> FileResponse:
-    """The file of an earlier label."""
+    """Return the file of an earlier label."""
     store = app_instance().datastore()
     store.image_file(image)
     file, _ = store.history.find(image, entry)
@@ -128,7 +129,7 @@ def earlier_label(image: str, entry: str, user: User = AS_USER) -> FileResponse:
 def restore(
     request: Request, image: str, entry: str, params: _Params = None, user: User = AS_ANNOTATOR
 ) -> dict[str, Any]:
-    """Makes an earlier label the current one again."""
+    """Make an earlier label the current one again."""
     app = app_instance()
     values = dict(params or {})
     override = flag(values, "override_lease")

@@ -36,13 +36,13 @@ _HEADERS = {
 
 @router.get("/rep3d")
 def redirect_to_page() -> RedirectResponse:
-    """The address without its last slash, which people type."""
+    """Return the address without its last slash, which people type."""
     return RedirectResponse("rep3d/")
 
 
 @router.get("/rep3d/status")
 def status(user: User = AS_USER) -> Any:
-    """All that is live on the page, see :meth:`lib.api.dashboard_status.Dashboard.status`."""
+    """Return all that is live on the page, see :meth:`lib.api.dashboard_status.Dashboard.status`."""
     return app_instance().dashboard.status()
 
 

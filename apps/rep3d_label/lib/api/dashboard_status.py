@@ -54,7 +54,7 @@ class Dashboard:
     _batch: BatchRunner
 
     def status(self) -> dict[str, Any]:
-        """The state of the server.
+        """Return the state of the server.
 
         Returns:
             ``server`` (folder, device), ``cases`` (counts and a stamp), ``damaged`` (state files: where each was found
@@ -114,7 +114,7 @@ class Dashboard:
 
 
 def _labels(model: ServedModel) -> list[dict[str, Any]]:
-    """Labels by value, with the colours that the pictures of the cases use."""
+    """Return labels by value, with the colours that the pictures of the cases use."""
     labels = model.setup.labels
     colours = label_colours(labels)
     return [
@@ -124,7 +124,7 @@ def _labels(model: ServedModel) -> list[dict[str, Any]]:
 
 
 def _case_files(space: ModelWorkspace) -> Iterable[Path]:
-    """What a model's scores and roles of cases are read from."""
+    """Return what a model's scores and roles of cases are read from."""
     return space.scores, space.roles, space.published
 
 
@@ -133,7 +133,7 @@ def _version_files(root: Path) -> Iterable[Path]:
 
 
 def _stamp(paths: Iterable[Path]) -> str:
-    """What changes when one of the files does, or one comes or goes."""
+    """Return what changes when one of the files does, or one comes or goes."""
     states = tuple((path.parent.name, path.name, state) for path in paths if (state := file_state(path)))
     return f"{hash(states) & 0xFFFFFFFFFFFF:x}"
 
@@ -167,6 +167,6 @@ def _utc(seconds: float) -> str:
 
 
 def device_name(device: str) -> str:
-    """What a device is called, such as "NVIDIA H100"."""
+    """Return what a device is called, such as "NVIDIA H100"."""
     chosen = choose_device(device)
     return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "CPU"

@@ -40,7 +40,7 @@ def add_image(
     params: str = Form("{}"),
     user: User = AS_ANNOTATOR,
 ) -> Any:
-    """Adds an image under the id ``image``, else the file's name (which the stock route cuts at the first dot)."""
+    """Add an image under the id ``image``, else the file's name (which the stock route cuts at the first dot)."""
     json_object("params", params)
     name, suffix = split_suffix(upload_name(file), IMAGE_SUFFIXES)
     if not suffix:
@@ -57,7 +57,7 @@ def save_label(
     tag: str = FINAL,
     user: User = AS_ANNOTATOR,
 ) -> Any:
-    """Submits a label.
+    """Submit a label.
 
     ``params`` may have, besides facts to keep with it: ``label_info`` (see ``described_values``), ``model_version``,
     ``empty`` and ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``.
@@ -75,7 +75,7 @@ def save_label(
 def take_label(
     request: Request, user: User, image: str, tag: str, values: dict[str, Any], write: Callable[[Path], Path]
 ) -> dict[str, Any]:
-    """Submits a label, in whatever form it came.
+    """Submit a label, in whatever form it came.
 
     Args:
         request, user: who sends it.
@@ -105,21 +105,21 @@ def take_label(
 
 
 def _suffix(name: str) -> str:
-    """What a file name says of the file's format; the rest of it is the client's own."""
+    """Return what a file name says of the file's format; the rest of it is the client's own."""
     suffix = split_suffix(name.lower(), LABEL_SUFFIXES)[1] or Path(name).suffix
     return suffix if suffix.replace(".", "").isalnum() else ""
 
 
 @router.put("/datastore/image/info")
 def update_image_info(image: str, info: str = Form("{}"), user: User = AS_ANNOTATOR) -> Any:
-    """Adds facts to an image."""
+    """Add facts to an image."""
     json_object("info", info)
     return datastore.update_image_info(image, info, user.username)
 
 
 @router.put("/datastore/label/info")
 def update_label_info(label: str, tag: str, info: str = Form("{}"), user: User = AS_ANNOTATOR) -> Any:
-    """Adds facts to a label."""
+    """Add facts to a label."""
     json_object("info", info)
     return datastore.update_label_info(label, tag, info, user.username)
 
@@ -132,7 +132,7 @@ def update_label_info_as_before(label: str, tag: str, params: str = Form("{}"), 
 
 @router.get("/datastore/dataset")
 def download_dataset(limit_cases: int | None = None, user: User = AS_ANNOTATOR) -> FileResponse:
-    """The labelled cases as a ZIP file, which is removed when it was sent (the stock route keeps each)."""
+    """Return the labelled cases as a ZIP file, which is removed when it was sent (the stock route keeps each)."""
     file = Path(app_instance().datastore().get_dataset_archive(limit_cases))
     clean_up = BackgroundTask(file.unlink, missing_ok=True)
     return FileResponse(file, media_type="application/zip", filename="dataset.zip", background=clean_up)

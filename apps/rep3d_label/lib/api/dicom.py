@@ -29,7 +29,7 @@ _one_at_a_time = threading.Lock()  # what an upload needs of the disk is checked
 
 @router.post("/rep3d/dicom/import")
 def import_dicom(user: User = AS_ANNOTATOR) -> Any:
-    """Converts the series below the studies folder that are new; says what came in and what cannot be used."""
+    """Convert the series below the studies folder that are new; say what came in and what cannot be used."""
     app = app_instance()
     found = app.dicom.run()
     app.datastore().refresh()
@@ -37,7 +37,7 @@ def import_dicom(user: User = AS_ANNOTATOR) -> Any:
 
 
 async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
-    """The .zip file of a request."""
+    """Yield the .zip file of a request."""
     if request.headers.get("content-type", "").startswith("multipart/"):
         async with request.form() as form:
             file = form.get("file")
@@ -53,7 +53,7 @@ async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
 
 @router.put("/rep3d/dicom")
 def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Depends(_packed)]) -> dict[str, Any]:
-    """Takes in the series of a .zip file of DICOM files, which is the body, or the part ``file`` of a form.
+    """Take in the series of a .zip file of DICOM files, which is the body, or the part ``file`` of a form.
 
     Returns:
         ``images`` (ids that came in), ``known`` (series that were there already: ``series`` and ``image``), ``failed``

@@ -97,7 +97,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
 
 
 def answer_for(error: BaseException) -> tuple[Answer, str]:
-    """The row of the table for an error, and what is to be said."""
+    """Return the row of the table for an error, and what is to be said."""
     if is_out_of_memory(error):
         answer = _NO_MEMORY
     elif is_disk_full(error) and not isinstance(error, DiskFullError):
@@ -118,7 +118,7 @@ def _error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
-    """What FastAPI found wrong with the parts of a request."""
+    """Return what FastAPI found wrong with the parts of a request."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
@@ -128,7 +128,7 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def register_error_handlers(app: FastAPI) -> None:
-    """Makes the application answer every error as JSON with a ``detail`` in words."""
+    """Make the application answer every error as JSON with a ``detail`` in words."""
     app.add_exception_handler(RequestValidationError, _validation_error)
     for kind in (*ANSWERS, OSError, RuntimeError):  # the last two may stand for want of room
         app.add_exception_handler(kind, _error)

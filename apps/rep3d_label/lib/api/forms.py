@@ -14,7 +14,7 @@ __all__ = ["flag", "is_text", "json_object", "upload_name"]
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
-    """A JSON object out of a form field; RequestError for anything else."""
+    """Return a JSON object out of a form field; RequestError for anything else."""
     try:
         value = json.loads(text) if text else {}
     except json.JSONDecodeError as error:
@@ -29,7 +29,8 @@ def json_object(name: str, text: str) -> dict[str, Any]:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text of whole characters; half of a pair of surrogates could be stored, but not shown."""
+    """Return whether a value is a text of whole characters; half of a pair of surrogates could be stored, but not
+    shown."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -37,7 +38,7 @@ def is_text(value: Any) -> bool:
 
 
 def flag(values: dict[str, Any], name: str) -> bool:
-    """Takes a switch out of the fields; RequestError if it is neither true nor false."""
+    """Take a switch out of the fields; RequestError if it is neither true nor false."""
     value = values.pop(name, False)
     if not isinstance(value, bool):
         raise RequestError(f"{name} must be true or false, not {str(value)[:200]!r}.")

@@ -45,7 +45,7 @@ def run_inference(
     output: ResultType | None = None,
     user: User = AS_USER,
 ) -> Any:
-    """Segments an image of the studies folder, of a session, or one that comes with the request."""
+    """Segment an image of the studies folder, of a session, or one that comes with the request."""
     app = app_instance()
     app.check_model(model)
     values = json_object("params", params)
@@ -76,7 +76,7 @@ def run_inference(
 
 @contextmanager
 def _received(file: UploadFile | None) -> Iterator[Path | None]:
-    """An uploaded file on the disk, for as long as it is needed."""
+    """Yield an uploaded file on the disk, for as long as it is needed."""
     if not file:
         yield None
         return
@@ -98,18 +98,18 @@ def refuse_whole_slides(model: str, user: User = AS_USER) -> None:
 
 @router.get("/rep3d/requests")
 def running_requests(user: User = AS_USER) -> Any:
-    """The segmentations that run now."""
+    """Return the segmentations that run now."""
     return app_instance().requests.all()
 
 
 @router.delete("/rep3d/requests/{request_id}")
 def cancel_request(request_id: str, user: User = AS_USER) -> Any:
-    """Cancels one; the client that waits for it gets 409."""
+    """Cancel one; the client that waits for it gets 409."""
     return app_instance().requests.cancel(request_id)
 
 
 @router.get("/rep3d/requests/{request_id}/uncertainty")
 def uncertainty_map(request_id: str, user: User = AS_USER) -> Any:
-    """The second volume of a request that asked for it, as NIfTI."""
+    """Return the second volume of a request that asked for it, as NIfTI."""
     file = app_instance().requests.map_file(request_id)
     return FileResponse(file, media_type="application/gzip", filename=f"uncertainty-{request_id}.nii.gz")

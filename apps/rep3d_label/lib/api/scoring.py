@@ -19,6 +19,6 @@ router = APIRouter(include_in_schema=False)
 @router.post("/scoring/")
 @router.post("/scoring/{method}")
 async def run_scoring(method: str = "uncertainty", params: dict | None = None, user: User = AS_ANNOTATOR) -> Any:
-    """Starts a scoring in a child process."""
+    """Start a scoring in a child process."""
     app_instance().check_scoring(method)
     return scoring.run_method(method, params)

@@ -20,20 +20,20 @@ class SafeSessions(Sessions):
     """Sessions whose ids cannot be paths, and which unpack no archives."""
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
-        """The session of that id, or None (the stock method takes any path for an id, and may delete it)."""
+        """Return the session of that id, or None (the stock method takes any path for an id, and may delete it)."""
         if not _ID.fullmatch(session_id):
             return None
         return super().get_session(session_id, update_ts, fetch_cache)
 
     def remove_session(self, session_id: str) -> None:
-        """Removes a session; ids that are none are ignored."""
+        """Remove a session; ids that are none are ignored."""
         if _ID.fullmatch(session_id):
             super().remove_session(session_id)
 
     def add_session(
         self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
     ) -> tuple[str, SessionInfo]:
-        """Adds a session for one image file.
+        """Add a session for one image file.
 
         Raises:
             RequestError: for archives, whose members could be written anywhere.
@@ -43,7 +43,7 @@ class SafeSessions(Sessions):
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:
-        """Removes old sessions, and damaged ones (on which the stock method fails, and with it the server's start)."""
+        """Remove old sessions, and damaged ones (on which the stock method fails, and with it the server's start)."""
         names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
         removed = 0
         for name in filter(_ID.fullmatch, names):
@@ -65,6 +65,6 @@ class SafeSessions(Sessions):
             return False
 
     def owns(self, path: str) -> bool:
-        """Whether a file lies below the sessions' folder."""
+        """Return whether a file lies below the sessions' folder."""
         root = os.path.realpath(self.store_path)
         return os.path.commonpath([root, os.path.realpath(path)]) == root

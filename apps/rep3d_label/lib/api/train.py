@@ -24,7 +24,7 @@ def run_training(
     run_sync: bool = False,
     user: User = AS_ADMIN,
 ) -> Any:
-    """Starts a training in a child process."""
+    """Start a training in a child process."""
     if run_sync:
         raise RequestError("run_sync is not offered: the server could answer nobody meanwhile.")
     app = app_instance()
@@ -33,14 +33,14 @@ def run_training(
 
 @router.delete("/train/")
 def end_training(user: User = AS_ADMIN) -> Any:
-    """Stops the training that runs, at once; it can be resumed. Answers null where none runs."""
+    """Stop the training that runs, at once; it can be resumed. Answers null where none runs."""
     return app_instance().training.stop()
 
 
 @router.put("/model/{model}")
 @router.delete("/model/{model}")
 def refuse_model_change(model: str, user: User = AS_ADMIN) -> None:
-    """A model file from elsewhere may belong to another task, and half a file would answer every request."""
+    """Refuse it: a model file from elsewhere may belong to another task, and half a file would answer every request."""
     app_instance().check_model(model)
     raise ForbiddenError(
         "The published model changes by training, or by publishing another version (/rep3d/models/MODEL/versions). To "

@@ -32,7 +32,7 @@ _LONGEST = 500  # characters of a reason or a name
 
 @router.get("/versions")
 def list_versions(model: str, user: User = AS_USER) -> dict[str, Any]:
-    """All versions, oldest first, without their scores of single cases; and what was published when."""
+    """Return all versions, oldest first, without their scores of single cases; and what was published when."""
     served = _served(model)
     try:
         now, error, log = served.versions.published(), None, served.versions.publications()
@@ -49,7 +49,7 @@ def list_versions(model: str, user: User = AS_USER) -> dict[str, Any]:
 
 @router.get("/versions/{version}")
 def show_version(model: str, version: str, user: User = AS_USER) -> dict[str, Any]:
-    """One version in full; also one whose weights were deleted."""
+    """Return one version in full; also one whose weights were deleted."""
     served = _served(model)
     record = served.versions.get(version)
     return {**_shown(served, record, _published(served)), **record.to_dict()}
@@ -57,7 +57,7 @@ def show_version(model: str, version: str, user: User = AS_USER) -> dict[str, An
 
 @router.post("/versions/{version}/publish")
 def publish_version(model: str, version: str, params: dict | None = None, user: User = AS_ADMIN) -> dict[str, Any]:
-    """Publishes a version by hand; ``params`` may say ``by`` and ``reason``."""
+    """Publish a version by hand; ``params`` may say ``by`` and ``reason``."""
     served = _served(model)
     by, reason = _words(params, user)
     record = served.versions.publish(version, by, reason or "published by hand")
@@ -66,7 +66,7 @@ def publish_version(model: str, version: str, params: dict | None = None, user: 
 
 @router.post("/rollback")
 def roll_back(model: str, params: dict | None = None, user: User = AS_ADMIN) -> dict[str, Any]:
-    """Publishes the version that was published before the present one; ``params`` as for publishing."""
+    """Publish the version that was published before the present one; ``params`` as for publishing."""
     served = _served(model)
     by, reason = _words(params, user)
     record = served.versions.rollback(by, reason)
@@ -75,7 +75,7 @@ def roll_back(model: str, params: dict | None = None, user: User = AS_ADMIN) -> 
 
 @router.delete("/versions/{version}")
 def delete_version(model: str, version: str, user: User = AS_ADMIN) -> dict[str, Any]:
-    """Deletes the weights of a version that is not published; its record stays."""
+    """Delete the weights of a version that is not published; its record stays."""
     served = _served(model)
     record = served.versions.delete(version, _words(None, user)[0])
     return _shown(served, record, _published(served))
@@ -83,14 +83,14 @@ def delete_version(model: str, version: str, user: User = AS_ADMIN) -> dict[str,
 
 @router.get("/versions/{version}/checkpoint")
 def download_checkpoint(model: str, version: str, user: User = AS_USER) -> FileResponse:
-    """The weights of a version, as a Rep3D checkpoint."""
+    """Return the weights of a version, as a Rep3D checkpoint."""
     file = _served(model).versions.checkpoint(version)
     return FileResponse(file, media_type="application/octet-stream", filename=f"{model}-{version}.pt")
 
 
 @router.get("/versions/{version}/onnx")
 def download_onnx(model: str, version: str, user: User = AS_USER) -> FileResponse:
-    """The folded network of a version for other programs; made on request, which takes seconds."""
+    """Return the folded network of a version for other programs; made on request, which takes seconds."""
     file = _served(model).versions.checkpoint(version)
     folder = Path(tempfile.mkdtemp(prefix="rep3d-onnx-"))
     try:
@@ -118,7 +118,7 @@ def _published(served: ServedModel) -> str | None:
 
 
 def _shown(served: ServedModel, record: VersionRecord, published: str | None) -> dict[str, Any]:
-    """A version as the list shows it."""
+    """Return a version as the list shows it."""
     facts = record.to_dict()
     for large in ("case_scores", "compared", "label_hashes"):
         del facts[large]
@@ -131,7 +131,7 @@ def _shown(served: ServedModel, record: VersionRecord, published: str | None) ->
 
 
 def _words(params: dict | None, user: User) -> tuple[str, str]:
-    """Who wants it, as authenticated or else as the client says, and why."""
+    """Return who wants it, as authenticated or else as the client says, and why."""
     values = params or {}
     for name in ("by", "reason"):
         if not is_text(values.get(name, "")) or len(values.get(name, "")) > _LONGEST:

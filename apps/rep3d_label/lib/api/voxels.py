@@ -36,7 +36,7 @@ router = APIRouter(include_in_schema=False)
 
 
 async def _received(request: Request) -> AsyncIterator[Received]:
-    """The voxels in a request's body, in a file that goes with the request."""
+    """Yield the voxels in a request's body, in a file that goes with the request."""
     with tempfile.TemporaryDirectory() as folder:
         receiver = Receiver(Path(folder) / "voxels", request.headers.get("content-encoding", ""))
         try:
@@ -65,7 +65,7 @@ def _params(voxels: Received) -> dict[str, Any]:
 
 @router.get("/rep3d/voxels/images/{image}")
 def get_image(request: Request, image: str, user: User = AS_USER) -> StreamingResponse:
-    """The voxels of an image, as the array ``image``."""
+    """Return the voxels of an image, as the array ``image``."""
     file = app_instance().datastore().image_file(image)
     try:
         voxels, grid = read_image(file)
@@ -76,7 +76,7 @@ def get_image(request: Request, image: str, user: User = AS_USER) -> StreamingRe
 
 @router.get("/rep3d/voxels/labels/{image}")
 def get_label(request: Request, image: str, tag: str = FINAL, user: User = AS_USER) -> StreamingResponse:
-    """The voxels of an image's label, as the array ``label``, on the image's own grid."""
+    """Return the voxels of an image's label, as the array ``label``, on the image's own grid."""
     store = app_instance().datastore()
     voxels, grid = label_voxels(store.label_file(image, tag), store.image_file(image))
     return _answer(request, {"label": voxels}, grid)
@@ -84,7 +84,7 @@ def get_label(request: Request, image: str, tag: str = FINAL, user: User = AS_US
 
 @router.put("/rep3d/voxels/images/{image}")
 def put_image(image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels) -> dict[str, Any]:
-    """Adds an image under this id."""
+    """Add an image under this id."""
     info = _params(voxels)
     if settings.MONAI_LABEL_AUTH_ENABLE:
         info["user"] = user.username
@@ -97,7 +97,7 @@ def put_image(image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels) 
 def put_label(
     request: Request, image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels, tag: str = FINAL
 ) -> dict[str, Any]:
-    """Submits a label; ``params`` of the voxels are as in :func:`lib.api.data.save_label`."""
+    """Submit a label; ``params`` of the voxels are as in :func:`lib.api.data.save_label`."""
 
     def write(folder: Path) -> Path:
         file = folder / "submission.nii.gz"
@@ -115,7 +115,7 @@ def segment(
     user: Annotated[User, AS_USER],
     params: Annotated[dict[str, Any] | None, Body()] = None,
 ) -> StreamingResponse:
-    """Segments an image; ``params`` are as for ``/infer/``.
+    """Segment an image; ``params`` are as for ``/infer/``.
 
     Returns:
         The array ``label``, and ``uncertainty`` (0 to 1) where that was asked for; ``params`` are the facts about it.

@@ -39,28 +39,31 @@ _held: list[BaseFileLock] = []  # for the life of the process
 
 
 def in_child_process() -> bool:
-    """Whether this is a training or scoring process that MONAI Label started from its server."""
+    """Return whether this is a training or scoring process that MONAI Label started from its server."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec is not None and spec.name == _CHILD_MODULE
 
 
 def in_server_process() -> bool:
-    """Whether this is the process that answers HTTP requests (not a child, not a test that builds the app by hand)."""
+    """Return whether this is the process that answers HTTP requests (not a child, not a test that builds the app by
+    hand)."""
     return _SERVER_MODULE in sys.modules and not in_child_process()
 
 
 def server_is_starting() -> bool:
-    """Whether the server is about to start (MONAI Label's ``POST /reload`` builds the app again in one that runs)."""
+    """Return whether the server is about to start (MONAI Label's ``POST /reload`` builds the app again in one that
+    runs)."""
     return in_server_process() and not getattr(sys.modules[_SERVER_MODULE].app.state, _STARTED, False)
 
 
 def mark_started() -> None:
-    """Records that the server has started."""
+    """Record that the server has started."""
     setattr(sys.modules[_SERVER_MODULE].app.state, _STARTED, True)
 
 
 def host_from_arguments(arguments: list[str]) -> str:
-    """The address that the server will listen on; MONAI Label keeps the port in its settings, but not the address."""
+    """Return the address that the server will listen on; MONAI Label keeps the port in its settings, but not the
+    address."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-i", "--host", default="0.0.0.0")
     known, _ = parser.parse_known_args(arguments)
@@ -68,7 +71,7 @@ def host_from_arguments(arguments: list[str]) -> str:
 
 
 def check_port(host: str, port: int) -> None:
-    """Refuses a port that another program listens on.
+    """Refuse a port that another program listens on.
 
     Raises:
         StartupError: if the server could not listen there.
@@ -87,7 +90,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuses a studies folder that labels could not be written to.
+    """Refuse a studies folder that labels could not be written to.
 
     Raises:
         StartupError: if a file cannot be made in it, or in the folder of our own data below it.
@@ -106,7 +109,7 @@ def check_writable(folder: Path) -> None:
 
 
 def hold_folder(folder: Path) -> None:
-    """Keeps other servers away from a studies folder until this process ends, however it ends.
+    """Keep other servers away from a studies folder until this process ends, however it ends.
 
     Two servers would each overwrite the list of images and labels with what they know of it.
 
@@ -137,6 +140,6 @@ class _WithoutTraceback(logging.Filter):
 
 
 def say_once(error: StartupError, logger: logging.Logger) -> None:
-    """Logs why the server does not start, and keeps the traceback that would follow it out of the log."""
+    """Log why the server does not start, and keep the traceback that would follow it out of the log."""
     logging.getLogger("uvicorn.error").addFilter(_WithoutTraceback())
     logger.critical("%s", error)

@@ -76,7 +76,7 @@ class AppConf:
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> AppConf:
-        """Checks what the user gave.
+        """Check what the user gave.
 
         Raises:
             StartupError: for an unknown key, an impossible value, or ``help``.
@@ -91,7 +91,8 @@ class AppConf:
         return cls(values_given="=" in str(conf.get("labels", "")), **given)
 
     def preset_for(self, published: str | None) -> str:
-        """The network to train: the published model's own, else the one asked for, else what the device can hold."""
+        """Return the network to train: the published model's own, else the one asked for, else what the device can
+        hold."""
         return published or self.preset or ("base" if _holds_base(self.device) else "tiny")
 
 
@@ -287,7 +288,7 @@ OPTIONS: Mapping[str, Option] = {
 
 
 def options_text() -> str:
-    """The settings, what they mean and their defaults, one per line."""
+    """Return the settings, what they mean and their defaults, one per line."""
     width = max(map(len, OPTIONS))
     lines = []
     for name, option in OPTIONS.items():

@@ -59,7 +59,7 @@ class ModelSetup:
     notes: tuple[str, ...] = ()
 
     def task_for(self, images: Sequence[Path]) -> TaskConfig:
-        """The task of a first training on some images.
+        """Return the task of a first training on some images.
 
         Raises:
             TaskError: if there are no images, and none are needed to know the task.
@@ -73,7 +73,7 @@ class ModelSetup:
         )
 
     def train_settings(self) -> TrainSettings:
-        """How to train where a request says nothing else."""
+        """Return how to train where a request says nothing else."""
         conf = self.conf
         return TrainSettings(
             iterations=conf.iterations,
@@ -84,7 +84,7 @@ class ModelSetup:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What clients are told, as plain JSON types."""
+        """Return what clients are told, as plain JSON types."""
         return {
             "labels": dict(self.labels),
             "terms": {name: term.to_dict() for name, term in self.task.terms.items()} if self.task else {},
@@ -125,7 +125,7 @@ class Setup:
 
     @classmethod
     def find(cls, studies: str, conf: Mapping[str, str]) -> Setup:
-        """Reads the settings and the studies folder; writes nothing.
+        """Read the settings and the studies folder; write nothing.
 
         Raises:
             StartupError: if a server could not run with them.
@@ -183,7 +183,7 @@ class _DataSet:
 
     @classmethod
     def read(cls, path: Path, needed: bool) -> _DataSet:
-        """Reads it; a file that is not usable is refused where its labels are ``needed``."""
+        """Read it; a file that is not usable is refused where its labels are ``needed``."""
         if not path.is_file():
             return cls({}, None, None)
         try:
@@ -227,7 +227,7 @@ class _Published:
 
 
 def damaged_checkpoint(path: Path, error: CheckpointError) -> StartupError:
-    """The refusal to start with a published model that cannot be used."""
+    """Return the refusal to start with a published model that cannot be used."""
     return StartupError(
         f"The published model cannot be loaded. {error}",
         f"Move {path} away (the server then starts without a model).",
@@ -235,7 +235,7 @@ def damaged_checkpoint(path: Path, error: CheckpointError) -> StartupError:
 
 
 def _model_names(settings: AppConf, dataset: _DataSet, stored: LabelMap) -> tuple[str, ...]:
-    """What to serve; the first is the default."""
+    """Return what to serve; the first is the default."""
     if settings.models:
         if settings.labels and len(settings.models) > 1 and OWN_LABELS not in settings.models:
             raise StartupError(
@@ -259,7 +259,7 @@ def _labels(
     stored: LabelMap,
     published: _Published,
 ) -> dict[str, int]:
-    """A model's labels with the voxel values that it would like; empty where nothing says what they are."""
+    """Return a model's labels with the voxel values that it would like; empty where nothing says what they are."""
     if settings.labels and (name == OWN_LABELS or len(names) == 1):
         return dict(settings.labels)
     if name in TASKS:
@@ -278,7 +278,7 @@ def _label_map(
     dataset: _DataSet,
     published: Mapping[str, _Published],
 ) -> LabelMap:
-    """The stored map with the labels wanted now."""
+    """Return the stored map with the labels wanted now."""
     fixed = dict(settings.labels or {}) if settings.values_given else {}
     served = {name for labels in wanted.values() for name in labels}
     # The folder's label files have the data set's values, unless the user says otherwise.

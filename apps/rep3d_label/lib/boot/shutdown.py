@@ -15,7 +15,7 @@ __all__ = ["make_incoming_folder", "stop_children_with_server"]
 
 
 def make_incoming_folder() -> None:
-    """Gives this process a temporary folder that only its user can look into, and removes it when the process ends.
+    """Give this process a temporary folder that only its user can look into, and remove it when the process ends.
 
     MONAI Label writes uploads to the process's temporary folder under names of its own; in a folder of ours they can be
     told from every other file of this computer.
@@ -25,7 +25,7 @@ def make_incoming_folder() -> None:
 
 
 def stop_children_with_server() -> None:
-    """Ends training and scoring processes as soon as the server ends, however it is asked to.
+    """End training and scoring processes as soon as the server ends, however it is asked to.
 
     Otherwise Python waits for them (a thread of MONAI Label's reads their output), so that a stopped server lives on
     for as long as a training lasts.

@@ -17,7 +17,7 @@ __all__ = ["next_sample"]
 def next_sample(
     strategy: Strategy, request: dict[str, Any], datastore: Rep3DDatastore, leases: LeaseBook
 ) -> dict[str, Any]:
-    """Chooses an image without a final label and lends it to the annotator.
+    """Choose an image without a final label and lend it to the annotator.
 
     Who asks again gets another image, and keeps the ones asked for before until the leases end; only where no other is
     left, the annotator's own come again.

@@ -91,7 +91,7 @@ class CaseBook:
         self._reader: threading.Thread | None = None
 
     def cases(self, model: str | None = None, state: str | None = None) -> list[dict[str, Any]]:
-        """All cases by id; see :meth:`case` for what each has.
+        """Return all cases by id; see :meth:`case` for what each has.
 
         Args:
             model: whose scores and roles; None for the default model.
@@ -110,7 +110,7 @@ class CaseBook:
         return [case for case in found if state is None or case["state"] == state]
 
     def case(self, image_id: str, model: str | None = None) -> dict[str, Any]:
-        """One case, with its label read if it was not yet.
+        """Return one case, with its label read if it was not yet.
 
         Returns:
             ``state``, ``lease``, ``scores`` (how unsure the published model is; ``score`` is its entropy), ``role``,
@@ -128,7 +128,7 @@ class CaseBook:
         return self._case(files, chosen, self._leases.holder(image_id))
 
     def files(self, image_id: str) -> CaseFiles:
-        """The files of a case; NotFoundError where there is none of that id."""
+        """Return the files of a case; NotFoundError where there is none of that id."""
         self._datastore.image_file(image_id)
         for files in self._datastore.case_files():
             if files.id == image_id:
@@ -136,7 +136,7 @@ class CaseBook:
         raise NotFoundError(f"Image {image_id} was removed this moment.")
 
     def review(self, image_id: str, user: str | None) -> dict[str, Any]:
-        """Records that the current label of a case was reviewed.
+        """Record that the current label of a case was reviewed.
 
         Returns:
             The case.
@@ -153,14 +153,14 @@ class CaseBook:
         return self.case(image_id)
 
     def take_review_back(self, image_id: str) -> dict[str, Any]:
-        """Removes the review of a case; NotFoundError where there is none."""
+        """Remove the review of a case; NotFoundError where there is none."""
         self.files(image_id)
         if not self._reviews.remove(image_id):
             raise NotFoundError(f"The label of image {image_id} has no review to take back.")
         return self.case(image_id)
 
     def history(self, image_id: str) -> list[dict[str, Any]]:
-        """The current label, then the earlier ones, the latest first.
+        """Return the current label, then the earlier ones, the latest first.
 
         Returns:
             For each ``entry`` (None for the current one), ``tag``, ``author``, ``time``, ``source``, ``reason``

@@ -36,7 +36,7 @@ class LabelIntake:
     def take(
         self, image: str, tag: str, names: Collection[str], override: bool, store: Callable[[], Submission]
     ) -> Submission:
-        """Stores a label. A person's one ends the lease, makes an earlier review void, and counts for training.
+        """Store a label. A person's one ends the lease, makes an earlier review void, and counts for training.
 
         Args:
             image: the image's id.

@@ -68,18 +68,18 @@ class LeaseBook:
         self._leases = self._file.read()
 
     def all(self) -> list[Lease]:
-        """The leases that have not ended, by image id."""
+        """Return the leases that have not ended, by image id."""
         with self._guard:
             now = self._clock()
             self._leases = {k: v for k, v in self._leases.items() if datetime.fromisoformat(v.until) > now}
             return [self._leases[image] for image in sorted(self._leases)]
 
     def holder(self, image: str) -> Lease | None:
-        """The lease of an image, or None where it is free."""
+        """Return the lease of an image, or None where it is free."""
         return next((lease for lease in self.all() if lease.image == image), None)
 
     def take(self, image: str, user: str) -> Lease:
-        """Lends an image, or prolongs the lease that its holder has.
+        """Lend an image, or prolong the lease that its holder has.
 
         Raises:
             ReservedError: if it is lent to another.
@@ -99,7 +99,7 @@ class LeaseBook:
             return lease
 
     def take_if(self, image: str, user: str, seen: Lease | None) -> Lease | None:
-        """Lends an image, if nobody has taken, prolonged or given it back since one looked.
+        """Lend an image, if nobody has taken, prolonged or given it back since one looked.
 
         Args:
             image: its id.
@@ -113,7 +113,7 @@ class LeaseBook:
             return self.take(image, user) if self.holder(image) == seen else None
 
     def check(self, image: str, names: Collection[str]) -> None:
-        """Makes sure that an image is free, or lent to somebody of these names.
+        """Make sure that an image is free, or lent to somebody of these names.
 
         Raises:
             ReservedError: if it is lent to another.
@@ -125,7 +125,7 @@ class LeaseBook:
             )
 
     def release(self, image: str, names: Collection[str] | None = None) -> Lease | None:
-        """Gives an image back.
+        """Give an image back.
 
         Args:
             image: its id.

@@ -29,7 +29,7 @@ class Reviews:
         self._reviews = self._file.read()
 
     def of(self, image: str, digest: str | None) -> dict[str, Any] | None:
-        """The review (``user``, ``time``) of an image's label, or None.
+        """Return the review (``user``, ``time``) of an image's label, or None.
 
         Args:
             image: the image's id.
@@ -42,13 +42,13 @@ class Reviews:
         return {"user": review.get("user"), "time": review.get("time")}
 
     def add(self, image: str, digest: str, user: str | None) -> None:
-        """Records that a label was reviewed, now."""
+        """Record that a label was reviewed, now."""
         with self._guard:
             self._reviews[image] = {"user": user, "time": utc_now(), "digest": digest}
             self._file.write(self._reviews)
 
     def remove(self, image: str) -> bool:
-        """Takes a review back; whether there was one."""
+        """Take a review back; whether there was one."""
         with self._guard:
             if self._reviews.pop(image, None) is None:
                 return False

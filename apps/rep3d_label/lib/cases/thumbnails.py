@@ -31,7 +31,7 @@ _GOLDEN_ANGLE = 0.618034
 
 
 def label_colours(labels: Mapping[str, int]) -> dict[str, Colour]:
-    """A colour for each label: the registered one for its name, else one by its value."""
+    """Return a colour for each label: the registered one for its name, else one by its value."""
     known = {name: term.colour for task in TASKS.values() for name, term in task.terms.items()}
     return {name: known.get(name) or _by_value(value) for name, value in labels.items()}
 
@@ -56,7 +56,7 @@ class Thumbnails:
         self._busy = threading.Semaphore(2)  # a page asks for dozens at once, and each may need a whole volume
 
     def png(self, image_id: str, image: Path, label: Path | None, size: int) -> Path:
-        """The picture of a case.
+        """Return the picture of a case.
 
         Args:
             image_id: its id.
@@ -88,7 +88,7 @@ class Thumbnails:
 
 
 def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size: int) -> bytes:
-    """Draws the axial slice in which the label is largest, else the middle one, as radiologists look at it.
+    """Draw the axial slice in which the label is largest, else the middle one, as radiologists look at it.
 
     Args:
         image: a NIfTI image.
@@ -112,7 +112,7 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
     at = tuple(index if axis == up else slice(None) for axis in range(3))
 
     def picture(slice_: np.ndarray) -> np.ndarray:
-        """Rows from front to back, columns from the patient's right to left."""
+        """Return rows from front to back, columns from the patient's right to left."""
         plane = slice_ if stored[1] < stored[0] else slice_.T
         front, right = axes[stored[1], 1], axes[stored[0], 1]
         return plane[:: -1 if front > 0 else 1, :: -1 if right > 0 else 1]
@@ -144,7 +144,7 @@ def _windowed(voxels: np.ndarray) -> np.ndarray:
 
 
 def _outline(picture: np.ndarray, values: np.ndarray, colours: Mapping[int, Colour]) -> None:
-    """Shades each label in its colour and draws its border; ``picture`` (rows, columns, 3) is changed."""
+    """Shade each label in its colour and draw its border; ``picture`` (rows, columns, 3) is changed."""
     padded = np.pad(values, 1, mode="edge")
     inner = [padded[1:-1, :-2], padded[1:-1, 2:], padded[:-2, 1:-1], padded[2:, 1:-1]]
     border = np.any([other != values for other in inner], axis=0)

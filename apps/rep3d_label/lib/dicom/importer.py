@@ -70,7 +70,7 @@ class DicomImport:
         self._guard = threading.Lock()
 
     def run(self) -> dict[str, Any]:
-        """Converts every series that was not converted yet.
+        """Convert every series that was not converted yet.
 
         Returns:
             ``imported``: what is new, by image id; ``failed``: what cannot be used, with the reason; ``known``: how
@@ -85,7 +85,7 @@ class DicomImport:
             return {"imported": imported, "failed": failed, "known": before}
 
     def take_in(self, unpacked: Path, name: str) -> Taken:
-        """Moves a folder of DICOM files into the studies folder, under a name that is free, and converts its series.
+        """Move a folder of DICOM files into the studies folder, under a name that is free, and convert its series.
 
         A series that was taken in before comes in again only if its image was removed. Where no series comes in, the
         folder is removed again.
@@ -113,7 +113,7 @@ class DicomImport:
     def _convert_new(
         self, folders: Iterable[Path], bring_back: bool
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-        """Converts the series in some folders that were not converted yet.
+        """Convert the series in some folders that were not converted yet.
 
         Args:
             folders: where to look.
@@ -175,7 +175,7 @@ class DicomImport:
         return folder
 
     def _convert(self, series: DicomSeries) -> tuple[str, bool]:
-        """Writes the image, whole or not at all, under a name that is free.
+        """Write the image, whole or not at all, under a name that is free.
 
         Where the record was lost the image may be there already: under a name of the series, voxel for voxel.
 
@@ -209,7 +209,7 @@ class DicomImport:
         return image, True
 
     def _names(self, series: DicomSeries) -> Iterator[str]:
-        """Names for the image of a series, the best one first."""
+        """Yield names for the image of a series, the best one first."""
         relative = series.folder.relative_to(self._studies)
         words = re.sub(r"[^\w-]+", "_", "_".join((*relative.parts, series.description))).strip("_-")
         name = words[:_LONGEST_NAME].rstrip("_-") or "series"
@@ -228,7 +228,7 @@ def _parsed(content: Any) -> dict[str, dict[str, Any]]:
 
 
 def _same_content(file: Path, other: Path) -> bool:
-    """Whether two compressed files say the same; how they are compressed does not matter."""
+    """Return whether two compressed files say the same; how they are compressed does not matter."""
     with suppress(OSError, EOFError, zlib.error), gzip.open(file) as one, gzip.open(other) as two:  # none, or damaged
         while (block := one.read(1 << 20)) == two.read(1 << 20):
             if not block:

@@ -45,7 +45,7 @@ class Limits:
 
 
 def unpack_dicom(packed: BinaryIO, target: Path, limits: Limits | None = None) -> int:
-    """Writes the DICOM files of a .zip file into a new folder; where it is refused, there is no such folder.
+    """Write the DICOM files of a .zip file into a new folder; where it is refused, there is no such folder.
 
     Args:
         packed: the .zip file.
@@ -96,7 +96,7 @@ def _refused_in_words() -> Iterator[None]:
 
 
 def _check_directory(packed: BinaryIO, limits: Limits) -> None:
-    """Refuses a list of contents that would fill the memory when it is read."""
+    """Refuse a list of contents that would fill the memory when it is read."""
     size = packed.seek(0, 2)
     packed.seek(max(0, size - (1 << 16) - 22))
     end = packed.read()
@@ -121,7 +121,7 @@ def _too_large(limits: Limits) -> RequestError:
 
 
 def _checked_entries(archive: zipfile.ZipFile, limits: Limits) -> list[zipfile.ZipInfo]:
-    """The files in it, after a look at what each says about itself."""
+    """Return the files in it, after a look at what each says about itself."""
     entries = archive.infolist()
     if len(entries) > limits.files:
         raise _too_many(limits)
@@ -157,7 +157,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _write(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], target: Path, limits: Limits) -> int:
-    """Writes the DICOM files, counting what really comes."""
+    """Write the DICOM files, counting what really comes."""
     count = total = 0
     for entry in entries:
         with archive.open(entry) as source:

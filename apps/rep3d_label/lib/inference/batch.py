@@ -43,7 +43,7 @@ _OTHERS_KEYS = frozenset(
 
 
 def batch_tag(model: str) -> str:
-    """The tag of the predictions of a model's batch inference."""
+    """Return the tag of the predictions of a model's batch inference."""
     return f"batch-{model}"
 
 
@@ -63,7 +63,7 @@ class BatchRequest:
 
     @classmethod
     def parse(cls, params: Mapping[str, Any], model: str, images: str | None = None) -> BatchRequest:
-        """Checks what a client sent. Keys that MONAI Label's own batch inference knows are accepted where harmless.
+        """Check what a client sent. Keys that MONAI Label's own batch inference knows are accepted where harmless.
 
         Raises:
             RequestError: naming the field.
@@ -132,7 +132,7 @@ class BatchRunner:
         self._stop = threading.Event()
 
     def start(self, model: str, request: BatchRequest, user: str | None = None) -> dict[str, Any]:
-        """Starts, or resumes, a run.
+        """Start, or resume, a run.
 
         Returns:
             Its state, see :meth:`status`.
@@ -176,7 +176,7 @@ class BatchRunner:
         return self.status(model)
 
     def stop(self, seconds: float = _STOP_SECONDS) -> None:
-        """Stops the run, if there is one, and waits for its thread, at most so many seconds."""
+        """Stop the run, if there is one, and wait for its thread, at most so many seconds."""
         with self._guard:
             thread = self._thread
             if self._run and self._running() and self._run.phase == "running":  # else it has just ended
@@ -186,7 +186,7 @@ class BatchRunner:
             thread.join(seconds)
 
     def status(self, model: str) -> dict[str, Any]:
-        """What the model's run does or did last.
+        """Return what the model's run does or did last.
 
         Returns:
             ``phase`` is ``"never"``, ``"running"``, ``"stopping"``, ``"stopped"``, ``"done"`` or ``"error"``;
@@ -216,7 +216,7 @@ class BatchRunner:
         return run.model if run and self._running() else None
 
     def last(self) -> dict[str, Any] | None:
-        """The state of this server's newest run, or None where none was started since it is up."""
+        """Return the state of this server's newest run, or None where none was started since it is up."""
         run = self._run
         return asdict(run) if run else None
 
@@ -283,7 +283,7 @@ class BatchRunner:
                 self._datastore.keep_prediction(image, file, info)
 
     def _is_done(self, image: str, run: _Run) -> bool:
-        """Whether the image has a prediction of the same model's same version, made with the same settings."""
+        """Return whether the image has a prediction of the same model's same version, made with the same settings."""
         info = self._tag_info(image, run.tag)
         return bool(
             info
@@ -319,7 +319,7 @@ class BatchRunner:
 
 
 def batch_file(served: ServedModel) -> JsonFile[dict[str, Any]]:
-    """What a model's batch inference does or did last; empty where there was none."""
+    """Return what a model's batch inference does or did last; empty where there was none."""
     lost = "what the last batch inference did; its predictions are there"
     return JsonFile(served.setup.workspace.batch, _parsed, lost, dict, begins_anew=True)
 

@@ -72,7 +72,7 @@ class InferRequest:
 
     @classmethod
     def parse(cls, request: Mapping[str, Any]) -> InferRequest:
-        """Checks a request's settings.
+        """Check a request's settings.
 
         Raises:
             RequestError: for an unknown key, or an impossible value.

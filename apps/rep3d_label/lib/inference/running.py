@@ -42,12 +42,12 @@ class RunningRequest:
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancelled(self) -> bool:
-        """Whether it is no longer wanted; asked before each window."""
+        """Return whether it is no longer wanted; asked before each window."""
         self._windows += 1
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Makes it end at its next window."""
+        """Make it end at its next window."""
         self._cancelled.set()
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class RunningRequests:
 
     @contextmanager
     def running(self, request_id: str, model: str, image: str, user: str | None) -> Iterator[RunningRequest]:
-        """Lists a request for as long as it runs.
+        """List a request for as long as it runs.
 
         Raises:
             ConflictError: if one of that name runs.
@@ -96,7 +96,7 @@ class RunningRequests:
             return [request.to_dict() for request in self._running.values()]
 
     def cancel(self, request_id: str) -> dict[str, Any]:
-        """Cancels one; NotFoundError where none of that name runs."""
+        """Cancel one; NotFoundError where none of that name runs."""
         with self._guard:
             request = self._running.get(request_id)
         if request is None:
@@ -107,7 +107,7 @@ class RunningRequests:
     # Second volumes -------------------------------------------------------------------------------------------
 
     def new_map(self, request_id: str) -> Path:
-        """Where a request may write its second volume."""
+        """Return where a request may write its second volume."""
         with self._guard:
             if self._folder is None:
                 # Below the process's folder for uploads, which goes with the process, and out of reach of clients.
@@ -115,14 +115,14 @@ class RunningRequests:
             return self._folder / f"{request_id}.nii.gz"
 
     def keep_map(self, request_id: str, file: Path) -> None:
-        """Keeps a second volume for half an hour; of more than twenty the oldest goes."""
+        """Keep a second volume for half an hour; of more than twenty the oldest goes."""
         with self._guard:
             self._maps.pop(request_id, None)
             self._maps[request_id] = (time.monotonic(), file)
             self._drop_old()
 
     def map_file(self, request_id: str) -> Path:
-        """The second volume of a request; NotFoundError where there is none, or none any more."""
+        """Return the second volume of a request; NotFoundError where there is none, or none any more."""
         with self._guard:
             self._drop_old()
             if request_id not in self._maps or not self._maps[request_id][1].exists():

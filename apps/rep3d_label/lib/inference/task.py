@@ -50,15 +50,15 @@ class Rep3DInferTask(InferTask):
         self._requests = requests or RunningRequests()
 
     def is_valid(self) -> bool:
-        """Always, so that clients see the model, and are told what to do, before the first training."""
+        """Return True always, so that clients see the model, and are told what to do, before the first training."""
         return True
 
     def get_path(self, validate: bool = True) -> str | None:
-        """The published checkpoint, for download; None where there is none, and none to write to."""
+        """Return the published checkpoint, for download; None where there is none, and none to write to."""
         return str(self._model.path) if validate and self._model.path.is_file() else None
 
     def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Segments an image file.
+        """Segment an image file.
 
         Args:
             request: ``image`` is the file; ``shown_as`` its name in the list of running requests. All else is as

@@ -21,7 +21,7 @@ Stamp = tuple[int, int]
 
 
 def file_stamp(file: Path) -> Stamp:
-    """What changes when a file does: time of change in nanoseconds, and size in bytes."""
+    """Return what changes when a file does: time of change in nanoseconds, and size in bytes."""
     status = file.stat()
     return status.st_mtime_ns, status.st_size
 
@@ -40,7 +40,7 @@ class LabelFacts:
 
     @classmethod
     def of(cls, values: np.ndarray) -> LabelFacts:
-        """The facts about a label map.
+        """Return the facts about a label map.
 
         Args:
             values: (X, Y, Z) voxel values.
@@ -68,13 +68,13 @@ class FactsCache:
         self._known = self._file.read()
 
     def known(self, file: Path) -> LabelFacts | None:
-        """The facts about a file if they are known, without reading it."""
+        """Return the facts about a file if they are known, without reading it."""
         with self._guard:
             stamp, facts = self._known.get(str(file), (None, None))
         return facts if facts is not None and stamp == file_stamp(file) else None
 
     def of(self, file: Path) -> LabelFacts:
-        """The facts about a file, which is read if it has changed.
+        """Return the facts about a file, which is read if it has changed.
 
         Raises:
             LabelError: if it is no label map.
@@ -87,7 +87,7 @@ class FactsCache:
         return facts
 
     def remember(self, file: Path, facts: LabelFacts) -> None:
-        """Records facts that are known from elsewhere."""
+        """Record facts that are known from elsewhere."""
         self._put(file, file_stamp(file), facts)
 
     def _put(self, file: Path, stamp: Stamp, facts: LabelFacts) -> None:
@@ -95,7 +95,7 @@ class FactsCache:
             self._known[str(file)] = stamp, facts
 
     def save(self) -> None:
-        """Writes what is known to the file."""
+        """Write what is known to the file."""
         with self._guard:
             stored = {
                 file: {"stamp": stamp, "digest": facts.digest, "counts": facts.counts}

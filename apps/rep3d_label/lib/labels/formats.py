@@ -25,7 +25,7 @@ _ELSEWHERE = {
 
 
 def as_nifti(file: Path, image: Path, output: Path) -> dict[str, int]:
-    """Converts a label map.
+    """Convert a label map.
 
     Slicer cuts its own format down to the segments; such a map is put back to its place in the image, voxel by voxel.
 
@@ -61,7 +61,8 @@ def as_nifti(file: Path, image: Path, output: Path) -> dict[str, int]:
 
 
 def _names_another_file(file: Path, pattern: re.Pattern[bytes]) -> bool:
-    """Whether a header says so; all of the file is searched, since where a header ends depends on who reads it."""
+    """Return whether a header says so; all of the file is searched, since where a header ends depends on who reads
+    it."""
     if not file.stat().st_size:
         return False
     with file.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as everything:
@@ -81,7 +82,7 @@ def _segments(label: sitk.Image) -> dict[str, int]:
 
 
 def _in_place(label: sitk.Image, image: Path) -> sitk.Image:
-    """The label on its image's whole grid, if its voxels lie exactly on voxels of the image; else as it is."""
+    """Return the label on its image's whole grid, if its voxels lie exactly on voxels of the image; else as it is."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(image))
     try:

@@ -42,7 +42,7 @@ class LabelMap:
 
     @classmethod
     def read(cls, path: Path) -> LabelMap:
-        """The map as stored; empty where none is.
+        """Return the map as stored; empty where none is.
 
         Raises:
             StartupError: if the file is damaged.
@@ -81,7 +81,7 @@ class LabelMap:
         fixed: Mapping[str, int],
         reserved: Mapping[str, int],
     ) -> LabelMap:
-        """The map with the labels of the models that are to be served.
+        """Return the map with the labels of the models that are to be served.
 
         Args:
             wanted: model name to its labels, each with the voxel value that it would like: it gets that one unless the
@@ -109,11 +109,11 @@ class LabelMap:
         return LabelMap(self.path, values, {**self.models, **models}, tuple(wanted), self.recovered)
 
     def of(self, names: Sequence[str]) -> dict[str, int]:
-        """The values of some labels, in the order of the values."""
+        """Return the values of some labels, in the order of the values."""
         return {name: self.values[name] for name in sorted(names, key=lambda name: self.values[name])}
 
     def write(self) -> None:
-        """Stores the map, whole or not at all; nothing is written where nothing has changed.
+        """Store the map, whole or not at all; nothing is written where nothing has changed.
 
         A damaged file, in whose place this map was made, is kept aside first.
         """

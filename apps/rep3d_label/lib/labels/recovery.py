@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def recovered_map(workspace: Workspace, damage: StartupError) -> LabelMap:
-    """The map that records of the server say, in place of a damaged one.
+    """Return the map that records of the server say, in place of a damaged one.
 
     Args:
         workspace: where the records are.
@@ -49,7 +49,7 @@ def recovered_map(workspace: Workspace, damage: StartupError) -> LabelMap:
 
 
 def check_recovered(stored: LabelMap, wanted: Collection[str], stated: Mapping[str, int], damage: StartupError) -> None:
-    """Refuses a map made anew that could give a value in the label files another meaning.
+    """Refuse a map made anew that could give a value in the label files another meaning.
 
     Args:
         stored: as :func:`recovered_map` made it.
@@ -79,7 +79,7 @@ def _recorded(workspace: Workspace) -> Iterator[tuple[str, dict[str, int]]]:
 
 
 def _values_in_use(workspace: Workspace) -> set[int]:
-    """The voxel values of all label files that a server stored or may restore."""
+    """Return the voxel values of all label files that a server stored or may restore."""
     kept = [workspace.root.parent / "labels", workspace.history, *workspace.removed.glob("*/*")]
     found: set[int] = set()
     for folder in kept:
@@ -95,7 +95,7 @@ def _values_in_use(workspace: Workspace) -> set[int]:
 
 
 def _facts(file: Path) -> dict[str, Any]:
-    """A file beside a label, for this purpose only: what cannot be read says nothing."""
+    """Return a file beside a label, for this purpose only: what cannot be read says nothing."""
     with suppress(OSError, ValueError):
         content = json.loads(file.read_bytes())
         return content if isinstance(content, dict) else {}

@@ -57,7 +57,7 @@ class PreparedLabel:
 
 
 def described_values(params: Mapping[str, Any]) -> dict[str, int | None]:
-    """Which voxel value a client used for which label name.
+    """Return which voxel value a client used for which label name.
 
     Args:
         params: what came with the label. Its ``label_info`` is ``[{"name": "liver", "idx": 1}]``, as MONAI Label's
@@ -101,7 +101,7 @@ def prepare_label(
     options: SubmitOptions,
     scratch: Path,
 ) -> PreparedLabel:
-    """Checks a label file, and makes of it what may be stored.
+    """Check a label file, and make of it what may be stored.
 
     Args:
         submitted: the file as it was sent; it is not changed.
@@ -172,7 +172,7 @@ def _resampled(
 def _with_server_values(
     values: np.ndarray, labels: Mapping[str, int], described: Mapping[str, int | None], name: str
 ) -> tuple[np.ndarray, dict[int, int]]:
-    """The map with the server's values, and which values were changed, old to new."""
+    """Return the map with the server's values, and which values were changed, old to new."""
     known = {**labels, _BACKGROUND: 0}
     unknown = sorted(set(described) - set(known))
     if unknown:

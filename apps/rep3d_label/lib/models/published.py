@@ -23,7 +23,7 @@ __all__ = ["PublishedModel", "check_labels"]
 
 
 def check_labels(path: Path, task: TaskConfig, labels: Mapping[str, int]) -> None:
-    """Refuses a checkpoint that knows none of the labels; names count, voxel values do not.
+    """Refuse a checkpoint that knows none of the labels; names count, voxel values do not.
 
     Raises:
         CheckpointError: naming both sets of labels.
@@ -57,7 +57,8 @@ class PublishedModel:
         self._predictor: Predictor | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What the checkpoint says about its origin (``version``, ``cases``, ...); empty where none is published.
+        """Return what the checkpoint says about its origin (``version``, ``cases``, ...); empty where none is
+        published.
 
         Raises:
             CheckpointError: if the file is damaged or knows none of the labels.
@@ -73,7 +74,7 @@ class PublishedModel:
             return self._facts
 
     def predictor(self) -> Predictor:
-        """The network in use; it may be used by several threads at once.
+        """Return the network in use; it may be used by several threads at once.
 
         Keep it for the time of one request only: the next one may have to use a newer version.
 
@@ -95,5 +96,5 @@ class PublishedModel:
             return self._predictor
 
     def missing_labels(self, predictor: Predictor) -> list[str]:
-        """The server's labels that a network has not learned yet; it can never find them."""
+        """Return the server's labels that a network has not learned yet; it can never find them."""
         return [name for name in self.labels if name not in predictor.task.labels]

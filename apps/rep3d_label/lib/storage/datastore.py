@@ -91,7 +91,7 @@ class Rep3DDatastore(Registry):
     # What is added ------------------------------------------------------------------------------------------
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any] | None) -> str:
-        """Accepts a new image.
+        """Accept a new image.
 
         Args:
             image_id: its id; empty for the file's name.
@@ -144,7 +144,7 @@ class Rep3DDatastore(Registry):
         label_info: dict[str, Any] | None,
         options: SubmitOptions = SubmitOptions(),  # noqa: B008  (it cannot change)
     ) -> Submission:
-        """Accepts a label; one of the same tag that was there before is kept in the history.
+        """Accept a label; one of the same tag that was there before is kept in the history.
 
         Args:
             image_id: the image it was drawn on.
@@ -173,7 +173,7 @@ class Rep3DDatastore(Registry):
             return self._store(image_id, file, tag, prepared, info)
 
     def restore_label(self, image_id: str, entry: str, user: str | None) -> Submission:
-        """Makes an earlier label the current one again; the present one goes into the history.
+        """Make an earlier label the current one again; the present one goes into the history.
 
         Args:
             image_id: its image.
@@ -241,7 +241,7 @@ class Rep3DDatastore(Registry):
     def _is_duplicate(
         self, earlier: list[Path], known: Mapping[str, Any], prepared: PreparedLabel, info: Mapping[str, Any]
     ) -> bool:
-        """Whether the same author sends the same again, as a client does that did not get the answer."""
+        """Return whether the same author sends the same again, as a client does that did not get the answer."""
         if len(earlier) != 1 or known.get("user") != info.get("user"):
             return False
         try:
@@ -250,7 +250,8 @@ class Rep3DDatastore(Registry):
             return False
 
     def _source(self, image_id: str, info: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The model and version that a label began from: as the client says, else the prediction that was kept."""
+        """Return the model and version that a label began from: as the client says, else the prediction that was
+        kept."""
         params = info["params"] if isinstance(info.get("params"), dict) else {}
         version = info.get("model_version") or info.get("version") or params.get("version")
         if version:
@@ -259,7 +260,7 @@ class Rep3DDatastore(Registry):
         return {"model": kept.get("model"), "version": kept.get("version")} if kept else None
 
     def keep_prediction(self, image_id: str, file: Path, facts: Mapping[str, Any]) -> None:
-        """Keeps a prediction for an image of this folder, to compare the submission with; NotFoundError for another.
+        """Keep a prediction for an image of this folder, to compare the submission with; NotFoundError for another.
 
         Args:
             image_id: the image.
@@ -272,7 +273,7 @@ class Rep3DDatastore(Registry):
             self.predictions.keep(image_id, file, facts)
 
     def _compare(self, image_id: str, label: Path) -> None:
-        """Adds to a label's info how far it agrees with the prediction."""
+        """Add to a label's info how far it agrees with the prediction."""
         if self.predictions.facts(image_id) is None:
             return
 
@@ -300,14 +301,14 @@ class Rep3DDatastore(Registry):
             threading.Thread(target=compare, args=(stamp,), name=f"compare {image_id}", daemon=True).start()
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Adds facts to an image; NotFoundError where there is none of that id."""
+        """Add facts to an image; NotFoundError where there is none of that id."""
         with self._guard:
             self._refuse_if_read_only()
             self._image(image_id).image.info.update(_checked_info(info))
             self._update_datastore_file()
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Adds facts to a label; NotFoundError where there is none. Who made it, when and from what is not changed."""
+        """Add facts to a label; NotFoundError where there is none. Who made it, when and from what is not changed."""
         facts = {key: value for key, value in _checked_info(info).items() if key not in (*_OURS, *_RECORDED)}
         with self._guard:
             self._refuse_if_read_only()
@@ -317,7 +318,7 @@ class Rep3DDatastore(Registry):
     # What is removed ----------------------------------------------------------------------------------------
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Takes a label away, into the history; NotFoundError where there is none."""
+        """Take a label away, into the history; NotFoundError where there is none."""
         with self._guard:
             self._refuse_if_read_only()
             self._label(label_id, label_tag)
@@ -329,7 +330,7 @@ class Rep3DDatastore(Registry):
             self._update_datastore_file()
 
     def remove_image(self, image_id: str) -> None:
-        """Takes an image and its labels away, into the folder of removed cases; NotFoundError for another id."""
+        """Take an image and its labels away, into the folder of removed cases; NotFoundError for another id."""
         with self._guard:
             self._refuse_if_read_only()
             image = self._image(image_id)
@@ -355,7 +356,7 @@ class Rep3DDatastore(Registry):
 
 
 def _with_shown_name(message: str, file: Path, shown: str) -> str:
-    """A message without the name of a temporary file, which says nothing to the client."""
+    """Return a message without the name of a temporary file, which says nothing to the client."""
     converted = split_suffix(file.name, LABEL_SUFFIXES)[0] + ".nii.gz"
     words = message.replace(file.name, shown).replace(converted, shown)
     return words[:1].upper() + words[1:]

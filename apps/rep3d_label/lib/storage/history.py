@@ -26,7 +26,7 @@ _TIME = "%Y%m%dT%H%M%S.%fZ"
 
 
 def file_time() -> str:
-    """The time in UTC as part of a file name, with microseconds so that two in a second differ."""
+    """Return the time in UTC as part of a file name, with microseconds so that two in a second differ."""
     return datetime.now(timezone.utc).strftime(_TIME)
 
 
@@ -41,11 +41,11 @@ class LabelHistory:
         self._root = root
 
     def folder(self, image_id: str) -> Path:
-        """Where the earlier labels of an image are; it may not exist."""
+        """Return where the earlier labels of an image are; it may not exist."""
         return self._root / image_id
 
     def keep(self, file: Path, image_id: str, tag: str, reason: str, facts: Mapping[str, Any]) -> str:
-        """Copies a label into the history.
+        """Copy a label into the history.
 
         Args:
             file: the label; it stays where it is.
@@ -70,7 +70,8 @@ class LabelHistory:
         return name
 
     def entries(self, image_id: str) -> list[dict[str, Any]]:
-        """What is known about the earlier labels of an image, the latest first; ``entry`` is the name of each."""
+        """Return what is known about the earlier labels of an image, the latest first; ``entry`` is the name of
+        each."""
         folder = self.folder(image_id)
         if not folder.is_dir():
             return []
@@ -80,12 +81,12 @@ class LabelHistory:
         return sorted(found, key=lambda entry: (str(entry.get("replaced")), entry["entry"]), reverse=True)
 
     def check(self) -> None:
-        """Reads all entries, so that damaged ones are told."""
+        """Read all entries, so that damaged ones are told."""
         for folder in sorted(self._root.glob("*")):
             self.entries(folder.name)
 
     def find(self, image_id: str, entry: str) -> tuple[Path, dict[str, Any]]:
-        """The file of an entry, and what is known about it.
+        """Return the file of an entry, and what is known about it.
 
         Raises:
             NotFoundError: where there is none of that name.
@@ -110,7 +111,7 @@ def _parsed(content: Any) -> dict[str, Any]:
 
 
 def _by_name(name: str) -> dict[str, Any]:
-    """What the name of an entry says, as :meth:`LabelHistory.keep` makes it."""
+    """Return what the name of an entry says, as :meth:`LabelHistory.keep` makes it."""
     tag, _, time = name.rpartition("-")
     with suppress(ValueError):
         time = datetime.strptime(time, _TIME).replace(tzinfo=timezone.utc).isoformat(timespec="seconds")

@@ -32,7 +32,7 @@ class Predictions:
         self._read: dict[str, tuple[Stamp, dict[str, Any]]] = {}
 
     def file(self, image_id: str) -> Path:
-        """The file of the prediction; it may not exist."""
+        """Return the file of the prediction; it may not exist."""
         return self._folder / f"{image_id}.nii.gz"
 
     def _facts_file(self, image_id: str) -> JsonFile[dict[str, Any]]:
@@ -40,7 +40,8 @@ class Predictions:
         return JsonFile(self._folder / f"{image_id}.json", json_object, lost, dict, begins_anew=True)
 
     def facts(self, image_id: str) -> dict[str, Any] | None:
-        """What is known about the prediction (``model``, ``version``, ``time``, ...), or None where there is none."""
+        """Return what is known about the prediction (``model``, ``version``, ``time``, ...), or None where there is
+        none."""
         file = self._facts_file(image_id)
         try:
             stamp = file_stamp(file.path)
@@ -53,12 +54,12 @@ class Predictions:
         return known[1] or None
 
     def check(self) -> None:
-        """Reads all facts, so that damaged ones are told."""
+        """Read all facts, so that damaged ones are told."""
         for file in sorted(self._folder.glob("*.json")):
             self.facts(file.stem)
 
     def keep(self, image_id: str, file: Path, facts: Mapping[str, Any]) -> None:
-        """Keeps a prediction instead of the one before.
+        """Keep a prediction instead of the one before.
 
         Args:
             image_id: the image.
@@ -74,13 +75,13 @@ class Predictions:
             known.write({"time": utc_now(), **facts})
 
     def remove(self, image_id: str) -> None:
-        """Forgets the prediction of an image."""
+        """Forget the prediction of an image."""
         with self._guard:
             self._facts_file(image_id).path.unlink(missing_ok=True)
             self.file(image_id).unlink(missing_ok=True)
 
     def compare(self, image_id: str, label: Path, labels: Mapping[str, int]) -> dict[str, Any] | None:
-        """How far a label agrees with the prediction of its image.
+        """Return how far a label agrees with the prediction of its image.
 
         Args:
             image_id: the image.

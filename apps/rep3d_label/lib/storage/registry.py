@@ -55,7 +55,7 @@ class CaseFiles:
 
 
 def images_folder(studies: Path) -> str:
-    """Where the images of a studies folder are, relative to it.
+    """Return where the images of a studies folder are, relative to it.
 
     That is the folder itself, or ``imagesTr`` in a folder of the decathlon's layout without images at its top.
     """
@@ -65,7 +65,7 @@ def images_folder(studies: Path) -> str:
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of MONAI Label's that runs while no other thread changes the list."""
+    """Return a method of MONAI Label's that runs while no other thread changes the list."""
 
     @functools.wraps(method)
     def guarded(self: Registry, *args: Any, **options: Any) -> Any:
@@ -116,19 +116,19 @@ class Registry(LocalDatastore):
     json = _guarded(LocalDatastore.json)  # the whole registry
 
     def image_file(self, image_id: str) -> Path:
-        """The file of an image; NotFoundError where there is none of that id."""
+        """Return the file of an image; NotFoundError where there is none of that id."""
         with self._guard:
             self._image(image_id)
             return Path(self.get_image_uri(image_id))
 
     def label_file(self, image_id: str, tag: str) -> Path:
-        """The file of an image's label; 404 where there is no such image or label."""
+        """Return the file of an image's label; 404 where there is no such image or label."""
         with self._guard:
             self._label(image_id, tag)
             return Path(self.get_label_uri(image_id, tag))
 
     def labelled_cases(self) -> list[Case]:
-        """The cases with a final label, by id."""
+        """Return the cases with a final label, by id."""
         with self._guard:
             return [
                 Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, FINAL)))
@@ -136,7 +136,7 @@ class Registry(LocalDatastore):
             ]
 
     def case_files(self) -> Iterator[CaseFiles]:
-        """All images with what belongs to them, by id."""
+        """Yield all images with what belongs to them, by id."""
         with self._guard:
             objects = {id_: (image.image.ext, dict(image.labels)) for id_, image in self._datastore.objects.items()}
             images, labels = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
@@ -147,7 +147,7 @@ class Registry(LocalDatastore):
             yield CaseFiles(id_, images / f"{id_}{suffix}", label, dict(final.info) if final else {}, tuple(found))
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """What is known about an image; NotFoundError where there is none of that id."""
+        """Return what is known about an image; NotFoundError where there is none of that id."""
         self._image(image_id)
         info: dict[str, Any] = super().get_image_info(image_id)
         info.pop("id", None)  # MONAI Label puts these facts over those of a sample, and adds to "strategy"
@@ -156,12 +156,12 @@ class Registry(LocalDatastore):
         return info
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """What is known about a label; NotFoundError where there is none."""
+        """Return what is known about a label; NotFoundError where there is none."""
         self._label(label_id, label_tag)
         return super().get_label_info(label_id, label_tag)
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """A ZIP file of the labelled cases, which the caller removes; NotFoundError where there is none.
+        """Return a ZIP file of the labelled cases, which the caller removes; NotFoundError where there is none.
 
         Written without the guard (the stock method's reading of all volumes would make every other request wait).
         """
@@ -202,19 +202,19 @@ class Registry(LocalDatastore):
         return split_suffix(file, IMAGE_SUFFIXES)
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """Files that match; hidden ones, such as macOS leaves beside images, are none of ours."""
+        """Return files that match; hidden ones, such as macOS leaves beside images, are none of ours."""
         with self._guard:
             return {key: file for key, file in super()._list_files(path, patterns).items() if not file.startswith(".")}
 
     def _on_any_event(self, event: Any) -> None:
-        """Takes up what came or went; an error must not end the watcher's thread, which nobody would notice."""
+        """Take up what came or went; an error must not end the watcher's thread, which nobody would notice."""
         try:
             super()._on_any_event(event)
         except Exception:
             logger.exception("studies folder: a change was not taken up; the next one is")
 
     def _on_moved(self, event: Any) -> None:
-        """Takes up a file that was renamed into place, as rsync does; our own registry is written so, too."""
+        """Take up a file that was renamed into place, as rsync does; our own registry is written so, too."""
         if event.dest_path != self._datastore_config_path:
             self._on_any_event(event)
 
@@ -227,7 +227,7 @@ class Registry(LocalDatastore):
     _reconcile_datastore = _guarded(LocalDatastore._reconcile_datastore)
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        """Reads the list, unless it is as this process has read or written it."""
+        """Read the list, unless it is as this process has read or written it."""
         with self._guard:
             time = self._list.path.stat().st_mtime if self._list.path.exists() else 0
             if time == self._config_ts:
@@ -242,7 +242,7 @@ class Registry(LocalDatastore):
                 self._update_datastore_file()
 
     def _update_datastore_file(self, lock: bool = True) -> None:
-        """Writes the registry atomically (the stock method writes in place: a crash leaves half of it)."""
+        """Write the registry atomically (the stock method writes in place: a crash leaves half of it)."""
         self._refuse_if_read_only()
         with self._guard, self._list.locked():  # MONAI Label's own lock
             self._list.write(self.json(), ensure_ascii=True)  # MONAI Label reads it in the system's encoding
@@ -263,7 +263,8 @@ class Registry(LocalDatastore):
         return found
 
     def _salvaged(self, damaged: Path) -> LocalDatastoreModel:
-        """What a file that was cut off says before its end; the last image may be incomplete, so it is left out."""
+        """Return what a file that was cut off says before its end; the last image may be incomplete, so it is left
+        out."""
         try:
             content = from_json(damaged.read_bytes(), allow_partial=True)
             content["objects"].popitem()

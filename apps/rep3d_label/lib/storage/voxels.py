@@ -43,7 +43,7 @@ _DTYPE = re.compile(r"[|<](?:[iu][124]|f[48])")
 
 
 def label_voxels(file: Path, image: Path) -> tuple[np.ndarray, Geometry]:
-    """A label map's voxels, as bytes or 16-bit numbers, on its image's own grid.
+    """Return a label map's voxels, as bytes or 16-bit numbers, on its image's own grid.
 
     Raises:
         LabelError: if the label map lies on another grid, or has values that are no label's.
@@ -58,7 +58,7 @@ def label_voxels(file: Path, image: Path) -> tuple[np.ndarray, Geometry]:
 
 
 def pack(arrays: Mapping[str, np.ndarray], grid: Geometry, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
-    """The bytes to send.
+    """Yield the bytes to send.
 
     Args:
         arrays: name to (I, J, K) voxels; converted slab by slab, so that there is no second copy.
@@ -89,7 +89,7 @@ def _slabs(voxels: np.ndarray) -> Iterator[bytes]:
 
 
 def gzipped(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same, compressed a little: more would take longer than it saves."""
+    """Yield the same, compressed a little: more would take longer than it saves."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     for block in blocks:
         yield packer.compress(block)
@@ -118,14 +118,14 @@ class Received:
         return np.memmap(self.file, self.dtype, "r", shape=self.grid.shape, order="F")
 
     def write_image(self, output: Path) -> None:
-        """Writes them as a NIfTI image."""
+        """Write them as a NIfTI image."""
         image = nib.Nifti1Image(self.voxels, None)
         image.header.set_xyzt_units("mm")
         image.set_sform(self.grid.affine, 1)
         nib.save(image, output)
 
     def write_label(self, image: Path, output: Path) -> None:
-        """Writes them as a label map on the image's own grid.
+        """Write them as a label map on the image's own grid.
 
         Raises:
             LabelError: if they were drawn on another grid, or are no whole numbers from 0 to 65535.
@@ -159,7 +159,7 @@ class Receiver:
         self._came = self._check = 0
 
     def feed(self, block: bytes) -> None:
-        """Takes the next bytes.
+        """Take the next bytes.
 
         Raises:
             ImageError: as soon as they cannot be voxels.
@@ -194,12 +194,12 @@ class Receiver:
         self._out.write(data)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._out is not None:
             self._out.close()
 
     def finish(self) -> Received:
-        """What came.
+        """Return what came.
 
         Raises:
             ImageError: if it is not all, or not what was sent.
@@ -227,7 +227,7 @@ def _no_line() -> ImageError:
 
 
 def _about(line: bytes) -> dict[str, Any]:
-    """What the first line says, checked."""
+    """Return what the first line says, checked."""
     try:
         told = json.loads(line)
         (array,) = told["arrays"]

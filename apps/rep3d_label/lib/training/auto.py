@@ -49,13 +49,13 @@ class AutoTrain:
         self._refused: dict[str, int] = {}  # count at which a model's training was refused
 
     def watch(self) -> None:
-        """Begins to start trainings, in a thread; nothing to do where that is off."""
+        """Begin to start trainings, in a thread; nothing to do where that is off."""
         if self._every:
             self._submitted.set()
             threading.Thread(target=self._watch, name="auto-train", daemon=True).start()
 
     def submitted(self, models: Collection[str]) -> None:
-        """Counts a label that was submitted.
+        """Count a label that was submitted.
 
         Args:
             models: the models that it says something to.
@@ -66,7 +66,7 @@ class AutoTrain:
         self._submitted.set()
 
     def began(self, model: str) -> None:
-        """Begins to count anew, since a training of that model begins."""
+        """Begin to count anew, since a training of that model begins."""
         with self._guard:
             self._write({**self.counts(), model: 0})
             self._refused.pop(model, None)
@@ -77,7 +77,7 @@ class AutoTrain:
             return self._file.read()
 
     def start_due(self) -> str | None:
-        """Starts the training that has been due the most, unless one runs.
+        """Start the training that has been due the most, unless one runs.
 
         Returns:
             The model whose training was started.

@@ -43,7 +43,7 @@ class LabelledCases:
 
 
 def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any]) -> str | None:
-    """Checks whether a label says anything about a model's structures.
+    """Check whether a label says anything about a model's structures.
 
     Several models may share the label files. A file says something about this one's labels if it contains one of them,
     or if whoever submitted it named one of them. A file without a single voxel says that there is nothing to find
@@ -77,7 +77,7 @@ def _teaches(setup: ModelSetup, values: Collection[int], info: Mapping[str, Any]
 
 
 def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
-    """The labelled cases that count for a model, and why others do not."""
+    """Return the labelled cases that count for a model, and why others do not."""
     cases, hashes, skipped = {}, {}, {}
     for case in datastore.labelled_cases():
         try:
@@ -95,12 +95,12 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
 
 
 def models_taught(served: Mapping[str, ServedModel], accepted: Submission) -> list[str]:
-    """The models that a label says something to, by what was found in it when it came."""
+    """Return the models that a label says something to, by what was found in it when it came."""
     return [name for name, model in served.items() if _teaches(model.setup, accepted.values, accepted.info)]
 
 
 def split_cases(setup: ModelSetup, versions: VersionStore, found: LabelledCases) -> Split:
-    """The cases by role; see :class:`rep3d.evaluation.roles.CaseRoles`.
+    """Return the cases by role; see :class:`rep3d.evaluation.roles.CaseRoles`.
 
     Whatever any version was ever trained on, here or elsewhere, is a training case.
     """
@@ -109,7 +109,8 @@ def split_cases(setup: ModelSetup, versions: VersionStore, found: LabelledCases)
 
 
 def case_weights(start: VersionRecord | None, split: Split, found: LabelledCases) -> dict[str, float]:
-    """How often each training case is drawn: new ones, and those whose label was corrected, more often than old ones.
+    """Return how often each training case is drawn: new ones, and those whose label was corrected, more often than old
+    ones.
 
     Args:
         start: the version that training begins from; None where it begins from nothing.

@@ -43,18 +43,18 @@ class TrainingControl:
         self._starting = threading.Lock()
 
     def task(self, model: str) -> Rep3DTrainTask:
-        """The train task of a model; NotFoundError where there is none."""
+        """Return the train task of a model; NotFoundError where there is none."""
         return known("model", model, self._trainers)
 
     def runs(self) -> bool:
-        """Whether a training of any model waits or runs."""
+        """Return whether a training of any model waits or runs."""
         if not any(task["status"] in ALIVE for task in tasks("train")):
             return False
         # The process of a training that is done takes a moment to go.
         return any(task.stats().get("phase", "done") not in FINISHED_PHASES for task in self._trainers.values())
 
     def start(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Starts a training in a child process, after everything that can be refused at once has been.
+        """Start a training in a child process, after everything that can be refused at once has been.
 
         Returns:
             MONAI Label's description of the task.
@@ -85,7 +85,7 @@ class TrainingControl:
             return started
 
     def stop(self) -> dict[str, Any] | None:
-        """Kills the training that runs, with its children, and waits until they are gone.
+        """Kill the training that runs, with its children, and wait until they are gone.
 
         Returns:
             MONAI Label's description of the task; None where none runs.

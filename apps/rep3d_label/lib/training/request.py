@@ -40,7 +40,7 @@ class TrainRequest:
     def parse(
         cls, request: Mapping[str, Any], defaults: TrainSettings, score_minutes: float = _SCORE_MINUTES
     ) -> TrainRequest:
-        """Checks what a client asked for.
+        """Check what a client asked for.
 
         Args:
             request: as sent.
@@ -88,7 +88,7 @@ class TrainRequest:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainRequest:
-        """The inverse of :meth:`to_dict`.
+        """Return the inverse of :meth:`to_dict`.
 
         Raises:
             ConfigError, KeyError, TypeError: if it was made by another release.
@@ -97,7 +97,7 @@ class TrainRequest:
 
 
 def _devices(multi_gpu: Any, gpus: Any) -> list[str]:
-    """The GPUs that MONAI Label's two keys ask for; none where they ask for nothing particular.
+    """Return the GPUs that MONAI Label's two keys ask for; none where they ask for nothing particular.
 
     ``multi_gpu`` alone means all GPUs that there are, be it one or none; ``gpus`` names some: ``"0,1"``, ``[0, 1]`` or
     how many.

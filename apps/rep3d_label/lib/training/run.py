@@ -48,7 +48,7 @@ _PARTS = {
 
 
 def resumable_run(folder: Path) -> dict[str, Any] | None:
-    """What is known about the run that was stopped or interrupted; None where there is nothing to resume.
+    """Return what is known about the run that was stopped or interrupted; None where there is nothing to resume.
 
     Args:
         folder: the model's folder ``run``.
@@ -60,7 +60,7 @@ def resumable_run(folder: Path) -> dict[str, Any] | None:
 
 
 def run_file(folder: Path) -> JsonFile[dict[str, Any]]:
-    """What a training that has not ended trains on, and how; empty where there is none.
+    """Return what a training that has not ended trains on, and how; empty where there is none.
 
     Args:
         folder: the model's folder ``run``.
@@ -84,7 +84,7 @@ def interrupted_run(workspace: ModelWorkspace) -> dict[str, Any] | None:
 
 
 def changes_since(known: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
-    """Why an interrupted run cannot go on.
+    """Return why an interrupted run cannot go on.
 
     Args:
         known: what it began with.
@@ -133,7 +133,7 @@ class TrainRun:
         )
 
     def __call__(self) -> dict[str, Any]:
-        """Trains, measures, decides, publishes, scores.
+        """Train, measure, decide, publish, score.
 
         Returns:
             The version made, what was decided, and the cases.
@@ -174,7 +174,7 @@ class TrainRun:
         }
 
     def _start(self) -> tuple[Checkpoint | None, VersionRecord | None]:
-        """The published version, made ready for this server's labels, and its record."""
+        """Return the published version, made ready for this server's labels, and its record."""
         versions = self._served.versions
         versions.adopt()
         name = versions.published()
@@ -189,7 +189,7 @@ class TrainRun:
         return start, versions.get(name)
 
     def _ask_again(self) -> None:
-        """Asks for what the interrupted run was asked for; a head that begins anew depends on its seed."""
+        """Ask for what the interrupted run was asked for; a head that begins anew depends on its seed."""
         aside = self._setup.workspace.run_set_aside
         if resumable_run(self._folder) is None and resumable_run(aside) is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -202,7 +202,7 @@ class TrainRun:
     def _resumed_or_new(
         self, start: Checkpoint | None, split: Split, found: LabelledCases
     ) -> tuple[Mapping[str, Any], Split]:
-        """Takes up the run that was interrupted, or begins one."""
+        """Take up the run that was interrupted, or begin one."""
         known = resumable_run(self._folder)
         if self._request.resume is True and known is not None:
             split = Split(tuple(known["training"]), tuple(known["validation"]))
@@ -228,7 +228,7 @@ class TrainRun:
         return run, split
 
     def _set_aside(self, known: Mapping[str, Any]) -> None:
-        """Makes room for another training without deleting what could still be resumed, and says so."""
+        """Make room for another training without deleting what could still be resumed, and say so."""
         aside = self._setup.workspace.run_set_aside
         earlier = resumable_run(aside)
         shutil.rmtree(aside, ignore_errors=True)
@@ -254,7 +254,7 @@ class TrainRun:
         raise NoCasesError(f"No annotated case can be trained on: {reasons}")
 
     def _made_by(self, run: str) -> VersionRecord | None:
-        """The version that this run made before it was interrupted."""
+        """Return the version that this run made before it was interrupted."""
         return next((record for record in self._served.versions.list() if record.run == run), None)
 
     def _trained(
@@ -300,7 +300,7 @@ class TrainRun:
     def _judge_and_keep(
         self, run: Mapping[str, Any], trained: Checkpoint, split: Split, found: LabelledCases
     ) -> VersionRecord:
-        """Measures a new model and the published one, decides, and keeps the model as a version."""
+        """Measure a new model and the published one, decide, and keep the model as a version."""
         self._status.update({"phase": "validating", "eta_seconds": None})
         versions = self._served.versions
         trained = Checkpoint(trained.model, trained.task, {**trained.info, "run": run["id"]})
@@ -354,7 +354,7 @@ class TrainRun:
         return decide(both, compared if rival else None, self._setup.conf.publish_margin)
 
     def _publish(self, made: VersionRecord) -> VersionRecord:
-        """Publishes a version if that was decided, in place of the one that it was compared with."""
+        """Publish a version if that was decided, in place of the one that it was compared with."""
         versions = self._served.versions
         decision = dict(made.decision or {})
         self._status.update({"phase": "publishing", "version_made": made.version, "decision": decision})

@@ -98,7 +98,8 @@ class VersionScores:
 
 
 def scores_of_versions(path: Path) -> JsonFile[dict[str, Any]]:
-    """The file that keeps them: ``labels``, and ``versions`` with the scores of each case; empty where none is."""
+    """Return the file that keeps them: ``labels``, and ``versions`` with the scores of each case; empty where none
+    is."""
     lost = "what versions scored on single cases: measured again when it is needed"
     return JsonFile(path, _parsed, lost, dict, begins_anew=True)
 

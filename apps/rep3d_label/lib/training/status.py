@@ -78,7 +78,7 @@ class TrainStatus:
         }
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Records changes; they reach the disk at once if the phase changes, else at most once per interval."""
+        """Record changes; they reach the disk at once if the phase changes, else at most once per interval."""
         with self._guard:
             new_phase = changes.get("phase", self._fields["phase"]) != self._fields["phase"]
             self._fields.update(changes)
@@ -99,7 +99,7 @@ class TrainStatus:
         self.update(changes)
 
     def take_up(self, earlier: Mapping[str, Any], iteration: int) -> None:
-        """Goes on with the curves of an interrupted run, up to the step at which it is resumed."""
+        """Go on with the curves of an interrupted run, up to the step at which it is resumed."""
         for name, curve in self._curves.items():
             for point in earlier.get(name, []):
                 if point[0] <= iteration:
@@ -123,7 +123,7 @@ class _Curve:
 
 
 def status_file(path: Path) -> JsonFile[dict[str, Any]]:
-    """What the last training does or did, as :class:`TrainStatus` writes it; empty where there was none."""
+    """Return what the last training does or did, as :class:`TrainStatus` writes it; empty where there was none."""
     return JsonFile(path, _parsed, "what the last training did; the versions that it made are there", dict, True)
 
 
@@ -135,7 +135,7 @@ def _parsed(content: Any) -> dict[str, Any]:
 
 
 def process_mark() -> dict[str, float]:
-    """What tells this process from others, also from a later one of the same number."""
+    """Return what tells this process from others, also from a later one of the same number."""
     return {"pid": os.getpid(), "created": psutil.Process().create_time()}
 
 
@@ -148,7 +148,7 @@ def _runs(process: Mapping[str, float]) -> bool:
 
 
 def read_status(path: Path, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the last run does or did.
+    """Return what the last run does or did.
 
     Args:
         path: the file that :class:`TrainStatus` writes.

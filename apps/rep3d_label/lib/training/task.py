@@ -40,7 +40,7 @@ class Rep3DTrainTask(TrainTask):
         self._defaults = served.setup.train_settings()
 
     def config(self) -> dict[str, Any]:
-        """The settings that a request may give, with their defaults."""
+        """Return the settings that a request may give, with their defaults."""
         return {
             **dataclasses.asdict(self._defaults),
             "score_minutes": self._served.setup.conf.score_minutes,
@@ -49,7 +49,7 @@ class Rep3DTrainTask(TrainTask):
         }
 
     def stats(self) -> dict[str, Any]:
-        """What the last training does or did; see :func:`lib.training.status.read_status`.
+        """Return what the last training does or did; see :func:`lib.training.status.read_status`.
 
         ``resumable`` says, where none runs, which training was stopped or interrupted and can be resumed.
         """
@@ -66,7 +66,7 @@ class Rep3DTrainTask(TrainTask):
         return status
 
     def parse(self, request: Mapping[str, Any]) -> TrainRequest:
-        """What a request asks for.
+        """Return what a request asks for.
 
         Raises:
             ConfigError: for settings that are not possible.
@@ -74,7 +74,7 @@ class Rep3DTrainTask(TrainTask):
         return TrainRequest.parse(request, self._defaults, self._served.setup.conf.score_minutes)
 
     def check(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> TrainRequest:
-        """What can be refused before a process is started.
+        """Return what can be refused before a process is started.
 
         Raises:
             ConfigError: for settings that are not possible.
@@ -97,7 +97,7 @@ class Rep3DTrainTask(TrainTask):
         return parsed
 
     def announce(self, request: TrainRequest, datastore: Rep3DDatastore) -> None:
-        """Records that a training is about to start, so that no client takes the record of the last one for it."""
+        """Record that a training is about to start, so that no client takes the record of the last one for it."""
         before = status_file(self._workspace.train_status).read()
         status = TrainStatus(self._workspace.train_status)
         status.take_up(before, 0 if request.resume is False else int(before.get("iterations", 0)))
@@ -111,7 +111,7 @@ class Rep3DTrainTask(TrainTask):
         )
 
     def record_stop(self) -> None:
-        """Records that the training was stopped on request; a server that starts later knows it, too."""
+        """Record that the training was stopped on request; a server that starts later knows it, too."""
         status = status_file(self._workspace.train_status).read()
         if status and status.get("phase") not in FINISHED_PHASES:
             stopped = TrainStatus(self._workspace.train_status)
@@ -119,7 +119,7 @@ class Rep3DTrainTask(TrainTask):
             stopped.update({**status, "phase": "stopped", "eta_seconds": None, "error": "Stopped on request."})
 
     def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
-        """Trains, measures, publishes what is better, scores; see :class:`lib.training.run.TrainRun`."""
+        """Train, measure, publish what is better, score; see :class:`lib.training.run.TrainRun`."""
         before = status_file(self._workspace.train_status).read()
         status = TrainStatus(self._workspace.train_status, process=process_mark())
         status.update({})

@@ -21,7 +21,7 @@ _SECONDS = 0.5
 
 
 def watch_server(status: TrainStatus) -> None:
-    """Ends this process and its children soon after its parent is gone, whatever it is doing.
+    """End this process and its children soon after its parent is gone, whatever it is doing.
 
     Args:
         status: where to say so.

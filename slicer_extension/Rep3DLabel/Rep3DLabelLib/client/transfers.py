@@ -66,7 +66,7 @@ class FileBody:
             raise LocalProblem(f"Cannot read '{path}': {error.strerror or error}. Check the file.") from error
 
     def __len__(self) -> int:
-        """Bytes of the body, which become the Content-Length header."""
+        """Return bytes of the body, which become the Content-Length header."""
         return self._size
 
     def __iter__(self) -> Iterator[bytes]:

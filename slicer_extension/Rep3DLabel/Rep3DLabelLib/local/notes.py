@@ -39,7 +39,7 @@ class Leftover:
     mark: str
 
     def is_alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether it still runs."""
         if not self.mark or process_mark(self.pid) != self.mark:
             return False
         command = process_command(self.pid)

@@ -40,7 +40,7 @@ class EditorSection:
         return True
 
     def enter(self) -> None:
-        """The module is shown: views and keys work for the editor."""
+        """Note that the module is shown: views and keys work for the editor."""
         if not self._entered:
             self._entered = True
             self._use_own_settings()
@@ -49,7 +49,7 @@ class EditorSection:
             self._editor.updateWidgetFromMRML()
 
     def exit(self) -> None:
-        """The module is left: no tool goes on drawing."""
+        """Note that the module is left: no tool goes on drawing."""
         if self._entered:
             self._entered = False
             self._editor.setActiveEffectByName("")

@@ -145,7 +145,7 @@ class Panel:
     # ---- Slicer's module events
 
     def enter(self) -> None:
-        """The module is shown."""
+        """Note that the module is shown."""
         self._entered = True
         self.editor.enter()
         if self._shortcuts is not None:

@@ -179,7 +179,7 @@ class Section:
             self.draw(view)
 
     def touched(self) -> None:
-        """The user has changed a widget that shows a part of the view: draw what is so, even if nothing changed."""
+        """Draw what is so, even if nothing changed: the user has changed a widget that shows a part of the view."""
         self._drawn = None
 
     def part(self, view: Any) -> object:

@@ -48,12 +48,12 @@ class SampleNodes:
         self._held.append(held)
 
     def closing(self) -> None:
-        """The scene is about to be closed: keep the nodes until it is, for `closed` to release them quickly."""
+        """Keep the nodes until the scene is closed, which it is about to be, for `closed` to release them quickly."""
         self._dying = [node for node in (reference.Get() for reference in self._held) if node is not None]
         self._held.clear()
 
     def closed(self) -> None:
-        """The scene was closed."""
+        """Note that the scene was closed."""
         dying, self._dying = self._dying, []
         for node in dying:
             _release_voxels(node)

@@ -38,7 +38,7 @@ class Curves:
         self._ids: list[str] = []  # chart, then table and series of each curve
 
     def forget(self) -> None:
-        """The scene is closed."""
+        """Note that the scene is closed."""
         self._ids = []
 
     def show(self, losses: Sequence[Sequence[float]], validations: Sequence[Sequence[float]]) -> Any:

@@ -28,7 +28,7 @@ class Views:
         self._overlay = ""
 
     def forget(self) -> None:
-        """The scene is closed."""
+        """Note that the scene is closed."""
         self._before.clear()
         self._overlay = ""
 

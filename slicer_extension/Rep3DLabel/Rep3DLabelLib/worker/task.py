@@ -121,7 +121,7 @@ class Task:
         self._request = request_id
 
     def ended(self) -> None:
-        """The server has answered: there is nothing to cancel any more."""
+        """Note that the server has answered: there is nothing to cancel any more."""
         self._ended.set()
 
     def cancel(self) -> list[threading.Thread]:

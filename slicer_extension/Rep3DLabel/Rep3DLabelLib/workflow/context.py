@@ -183,14 +183,14 @@ class Context:
             self.update(activity=replace(activity, text=text, progress=fraction, cancellable=may))
 
     def end(self, text: str = "", level: str = INFO) -> None:
-        """It is over."""
+        """End it."""
         self.job = None
         self.update(activity=None)
         if text:
             self.say(level, text)
 
     def fail(self, error: JobError | ClientError, what: str = "") -> None:
-        """It is over and did not work; say so, and what is known of the connection now."""
+        """End it, as it did not work; say so, and what is known of the connection now."""
         self.note_connection(error)
         message = error.message if isinstance(error, JobError) else str(error)
         self.end(f"{what} {message}".strip(), ERROR)

@@ -56,7 +56,7 @@ class Editing:
         self.list_drafts()
 
     def edited(self) -> None:
-        """The user has changed the segmentation."""
+        """Note that the user has changed the segmentation."""
         work = self._context.work
         if work is None:
             return
@@ -68,7 +68,7 @@ class Editing:
             self._context.update(edited=True)
 
     def going(self) -> None:
-        """The user takes the segmentation out of the scene: keep it while it is there."""
+        """Keep the segmentation while it is there: the user takes it out of the scene."""
         work, waiting = self._context.work, self.stop_saving()
         try:
             self.keep()

@@ -258,7 +258,7 @@ class Workflow:
         self._connecting.tick()
 
     def scene_closing(self) -> None:
-        """The scene is about to be closed: keep what was edited."""
+        """Keep what was edited: the scene is about to be closed."""
         work = self._context.work
         if work is None or not work.edited:
             return
@@ -268,7 +268,7 @@ class Workflow:
             self._context.say(ERROR, tr("Your edits could not be kept: {why}").format(why=error))
 
     def scene_closed(self) -> None:
-        """The scene was closed: there is no case in hand any more."""
+        """Note that the scene was closed: there is no case in hand any more."""
         context = self._context
         work = context.work
         self._editing.stop_saving()
@@ -283,7 +283,7 @@ class Workflow:
             context.say(WARNING, tr("Your work on {case} is kept as unsent work.").format(case=work.name))
 
     def shutdown(self) -> None:
-        """The session ends: keep edits, give an untouched case back, end the worker and the local server."""
+        """End the session: keep edits, give an untouched case back, end the worker and the local server."""
         self.scene_closing()
         work = self._context.work
         if work is not None and not work.edited and not work.sent:
@@ -294,7 +294,7 @@ class Workflow:
     # ---- between the parts
 
     def _segmentation_gone(self) -> None:
-        """The user has taken the segmentation of the case in hand out of the scene, and with it the case."""
+        """Note that the user has taken the segmentation of the case in hand out of the scene, and with it the case."""
         context, work = self._context, self._context.work
         if work is None:
             return

@@ -91,7 +91,7 @@ class Sampling:
         self._unsent = None
 
     def forget(self) -> None:
-        """The scene is gone, and the case in hand with it."""
+        """Note that the scene is gone, and the case in hand with it."""
         self.cancel()
         self.drop()
 
@@ -285,13 +285,13 @@ class Sampling:
         return found if context.work is None else found | {context.work.image_id}
 
     def _not_taken(self, value: Fetched) -> None:
-        """A case that was fetched and is not wanted after all is free for others again."""
+        """Free a case for others that was fetched and is not wanted after all."""
         image_id = value.sample.id
         if value.sample.leased_until and self._context.url == self._server and image_id not in self._worked_on():
             self._release(image_id)
 
     def _give_back(self, before: Work | None, now: Work) -> None:
-        """A case that was fetched and left untouched is free for others again."""
+        """Free a case for others that was fetched and left untouched."""
         if before is None or before.image_id == now.image_id or before.edited or before.sent:
             return
         if before.draft.server == now.draft.server:
@@ -304,7 +304,7 @@ class Sampling:
         self._releases[image_id] = self._context.background("release", {"image_id": image_id}, done)
 
     def _keep_lease(self, image_id: str) -> None:
-        """The case is wanted again: give it back no more."""
+        """Give the case back no more: it is wanted again."""
         job = self._releases.pop(image_id, None)
         if job is not None:
             self._context.worker.drop(job)

@@ -155,7 +155,7 @@ class Segmenting:
         context.tasks.append(step)
 
     def forget(self) -> None:
-        """The nodes of the case are gone, or about to go."""
+        """Note that the nodes of the case are gone, or about to go."""
         self._drop_overlay()
 
     def _drop_overlay(self) -> None:

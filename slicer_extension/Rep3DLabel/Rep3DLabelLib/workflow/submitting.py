@@ -131,7 +131,7 @@ class Submitting:
         self._editing.show_counts(measured.counts, measured.voxel_ml)
 
     def accepted(self, work: Work, draft: Draft, revision: int, answer: SubmittedLabel) -> None:
-        """The server has the label that was made of a draft."""
+        """Note that the server has the label that was made of a draft."""
         context = self._context
         work.sent, note = max(work.sent, revision), ""
         try:

@@ -20,7 +20,7 @@ class Rep3DLabelSceneCase(unittest.TestCase):
     """An oblique, anisotropic volume of a few voxels."""
 
     def setUp(self):
-        """A volume in an empty scene, and a label in a file."""
+        """Make a volume in an empty scene, and a label in a file."""
         slicer.mrmlScene.Clear(0)
         self.folder = tempfile.TemporaryDirectory()
         turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])

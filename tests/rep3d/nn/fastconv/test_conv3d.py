@@ -24,13 +24,13 @@ KERNELS = [(3, 3, 3), (7, 7, 7), (21, 21, 21), (5, 1, 9)]
 
 @pytest.fixture
 def always_transforms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uses the transforms at any size, so that small tests exercise them."""
+    """Use the transforms at any size, so that small tests exercise them."""
     monkeypatch.setattr(conv3d, "_transforms_pay", lambda voxels, taps, training: voxels > 0)
 
 
 @pytest.fixture
 def spectrum_cache(monkeypatch: pytest.MonkeyPatch) -> SpectrumCache:
-    """An empty cache in place of the process's."""
+    """Return an empty cache in place of the process's."""
     cache = SpectrumCache(max_bytes=1 << 20, max_entry_bytes=1 << 19)
     monkeypatch.setattr(conv3d, "_kernel_spectra", cache)
     return cache

@@ -184,17 +184,8 @@ class TaskConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {
-            "name": self.name,
-            "labels": dict(self.labels),
-            "spacing": list(self.spacing),
-            "intensity": {"mode": self.intensity.mode, "low": self.intensity.low, "high": self.intensity.high},
-            "orientation": self.orientation,
-            "roi_size": list(self.roi_size),
-            "description": self.description,
-            "terms": {name: term.to_dict() for name, term in self.terms.items()},
-            "modality": self.modality,
-        }
+        lists = {"spacing": list(self.spacing), "roi_size": list(self.roi_size)}
+        return {**asdict(self), **lists, "terms": {name: term.to_dict() for name, term in self.terms.items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskConfig:

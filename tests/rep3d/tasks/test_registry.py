@@ -35,9 +35,10 @@ def test_the_papers_tasks(name: str, classes: int, spacing: tuple, window: tuple
 
 
 def test_amos_has_its_own_order() -> None:
-    ct = registered_task("amos_ct")
+    ct, mri = registered_task("amos_ct"), registered_task("amos_mri")
     assert (ct.labels["spleen"], ct.labels["liver"], ct.labels["prostate/uterus"]) == (1, 6, 15)
-    assert registered_task("amos_mri").label_names == ct.label_names[:13]
+    assert mri.label_names == ct.label_names[:13]
+    assert mri.terms == {name: ct.terms[name] for name in mri.labels}
 
 
 def test_hippocampus_is_that_of_the_data_set(shared_data: Path) -> None:

@@ -13,19 +13,32 @@ from typing import Any
 
 from rep3d.errors import ConfigError
 
-__all__ = ["GENERATORS", "PRESETS", "SPATIAL_PRIORS", "Rep3DConfig", "preset_config"]
+__all__ = [
+    "GENERATORS",
+    "LRBM_SETTINGS",
+    "PRESETS",
+    "SPATIAL_PRIORS",
+    "Rep3DConfig",
+    "preset_config",
+    "require_one_of",
+    "require_positive_integer",
+]
 
 SPATIAL_PRIORS = ("learned", "fixed", "none")
 GENERATORS = ("shared", "depthwise")
+# Those of the settings below that LRBM convolutions have.
+LRBM_SETTINGS = ("spatial_prior", "generator", "prior_scale", "prior_exponent", "generator_kernel", "generator_depth")
 NUM_STAGES = 4
 
 
-def _require_positive_integer(name: str, value: object) -> None:
+def require_positive_integer(name: str, value: object) -> None:
+    """Raise ConfigError if a setting is no whole number from 1 on."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name}: expected a positive integer, got {value!r}.")
 
 
-def _require_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+def require_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError if a setting is none of the choices."""
     if value not in choices:
         raise ConfigError(f"{name}: expected one of {list(choices)}, got {value!r}.")
 
@@ -69,19 +82,19 @@ class Rep3DConfig:
     def __post_init__(self) -> None:
         counts = ("in_channels", "out_channels", "hidden_size", "kernel_size", "generator_kernel", "generator_depth")
         for name in counts:
-            _require_positive_integer(name, getattr(self, name))
+            require_positive_integer(name, getattr(self, name))
         for name in ("dims", "depths"):
             values = getattr(self, name)
             if not isinstance(values, (tuple, list)) or len(values) != NUM_STAGES:
                 raise ConfigError(f"{name}: expected {NUM_STAGES} integers, one per stage, got {values!r}.")
             for value in values:
-                _require_positive_integer(name, value)
+                require_positive_integer(name, value)
             object.__setattr__(self, name, tuple(values))  # a list, as JSON gives it, would not be hashable
         for name in ("kernel_size", "generator_kernel"):
             if getattr(self, name) % 2 == 0:
                 raise ConfigError(f"{name}: expected an odd number (a kernel has a centre), got {getattr(self, name)}.")
-        _require_one_of("spatial_prior", self.spatial_prior, SPATIAL_PRIORS)
-        _require_one_of("generator", self.generator, GENERATORS)
+        require_one_of("spatial_prior", self.spatial_prior, SPATIAL_PRIORS)
+        require_one_of("generator", self.generator, GENERATORS)
         for name in ("prior_scale", "prior_exponent"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from rep3d.errors import ConfigError
-from rep3d.nn.config import GENERATORS, SPATIAL_PRIORS
+from rep3d.nn.config import GENERATORS, SPATIAL_PRIORS, require_one_of
 from rep3d.nn.fastconv.conv3d import depthwise_conv3d
 
 __all__ = ["DepthwiseConv3d", "LRBMConv3d", "MaskGenerator", "distance_prior"]
@@ -118,10 +118,7 @@ class DepthwiseConv3d(nn.Module):
         """
         _require_cubic(cls.__name__, weight)
         conv = cls(weight.shape[0], weight.shape[-1], bias=bias is not None).to(weight)
-        with torch.no_grad():
-            conv.weight.copy_(weight)
-            if conv.bias is not None and bias is not None:
-                conv.bias.copy_(bias)
+        _copy_into(conv, weight, bias)
         return conv
 
     def effective_weight(self) -> torch.Tensor:
@@ -170,10 +167,8 @@ class LRBMConv3d(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        if spatial_prior not in SPATIAL_PRIORS:
-            raise ConfigError(f"spatial_prior: expected one of {list(SPATIAL_PRIORS)}, got {spatial_prior!r}.")
-        if generator not in GENERATORS:
-            raise ConfigError(f"generator: expected one of {list(GENERATORS)}, got {generator!r}.")
+        require_one_of("spatial_prior", spatial_prior, SPATIAL_PRIORS)
+        require_one_of("generator", generator, GENERATORS)
         self.spatial_prior = spatial_prior
         prior = distance_prior(kernel_size, prior_scale, prior_exponent)
         masks = channels if spatial_prior == "learned" and generator == "depthwise" else 1
@@ -187,12 +182,7 @@ class LRBMConv3d(nn.Module):
         _init_unit_gain(self.weight, gain=kernel_size**3 if fixed is None else prior.square().sum().item())
 
     @classmethod
-    def from_weight(
-        cls,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        **settings: Any,
-    ) -> LRBMConv3d:
+    def from_weight(cls, weight: torch.Tensor, bias: torch.Tensor | None, **settings: Any) -> LRBMConv3d:
         """Return a layer that starts as the convolution with a given kernel: W is the kernel divided by the mask.
 
         At the start the mask is the prior, positive everywhere, so the division is safe.
@@ -207,11 +197,8 @@ class LRBMConv3d(nn.Module):
         """
         _require_cubic(cls.__name__, weight)
         layer = cls(weight.shape[0], weight.shape[-1], **settings, bias=bias is not None).to(weight)
-        with torch.no_grad():
-            start = weight if layer.prior is None else weight.double() / layer.prior.transpose(0, 1).double()
-            layer.weight.copy_(start)
-            if layer.bias is not None and bias is not None:
-                layer.bias.copy_(bias)
+        start = weight if layer.prior is None else weight.double() / layer.prior.transpose(0, 1).double()
+        _copy_into(layer, start, bias)
         return layer
 
     def mask(self) -> torch.Tensor | None:
@@ -249,6 +236,13 @@ def _require_odd(owner: str, name: str, side: int) -> None:
 def _require_cubic(owner: str, weight: torch.Tensor) -> None:
     if weight.dim() != 5 or weight.shape[1] != 1 or len(set(weight.shape[2:])) != 1:
         raise ConfigError(f"{owner}: expected a kernel of shape (C, 1, K, K, K), got {tuple(weight.shape)}.")
+
+
+@torch.no_grad()
+def _copy_into(layer: DepthwiseConv3d | LRBMConv3d, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    layer.weight.copy_(weight)
+    if layer.bias is not None and bias is not None:
+        layer.bias.copy_(bias)
 
 
 def _init_unit_gain(weight: torch.Tensor, gain: float) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.config import LRBM_SETTINGS, Rep3DConfig
 from rep3d.nn.csla import CSLAConv3d
 from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
 from rep3d.nn.unetr import StagedEncoder, UnetrSegmenter
@@ -31,16 +31,8 @@ class Rep3DBlock(nn.Module):
 
     def __init__(self, channels: int, config: Rep3DConfig) -> None:
         super().__init__()
-        self.dwconv = LRBMConv3d(
-            channels,
-            config.kernel_size,
-            spatial_prior=config.spatial_prior,
-            generator=config.generator,
-            prior_scale=config.prior_scale,
-            prior_exponent=config.prior_exponent,
-            generator_kernel=config.generator_kernel,
-            generator_depth=config.generator_depth,
-        )
+        mask = {name: getattr(config, name) for name in LRBM_SETTINGS}
+        self.dwconv = LRBMConv3d(channels, config.kernel_size, **mask)
         self.norm = nn.BatchNorm3d(channels)
         self.act = nn.GELU()
 

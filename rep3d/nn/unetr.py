@@ -7,6 +7,7 @@ MONAI's UNETR blocks. Modules carry the names of the authors' state dicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from monai.networks.blocks.dynunet_block import UnetOutBlock
@@ -177,27 +178,14 @@ class UnetrSegmenter(nn.Module):
             )
 
 
+_BLOCK: dict[str, Any] = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
+
+
 def _residual_block(in_channels: int, out_channels: int) -> UnetrBasicBlock:
     """Return two 3^3 convolutions with instance norm and a residual path."""
-    return UnetrBasicBlock(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel_size=3,
-        stride=1,
-        norm_name="instance",
-        res_block=True,
-    )
+    return UnetrBasicBlock(in_channels=in_channels, out_channels=out_channels, stride=1, **_BLOCK)
 
 
 def _upsampling_block(in_channels: int, out_channels: int) -> UnetrUpBlock:
     """Double the resolution, concatenate the skip connection, and apply a residual block."""
-    return UnetrUpBlock(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel_size=3,
-        upsample_kernel_size=2,
-        norm_name="instance",
-        res_block=True,
-    )
+    return UnetrUpBlock(in_channels=in_channels, out_channels=out_channels, upsample_kernel_size=2, **_BLOCK)

@@ -2,19 +2,23 @@
 
 Each maps images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W), one tensor, in train mode too: deep
 supervision is off everywhere. A network has presets; ``base`` holds every setting it has, with the values of the papers
-it was compared in (Lee et al., arXiv 2209.15076 and 2505.19603) where those are public.
+it was compared in (Lee et al., arXiv 2209.15076 and 2505.19603) where those are public. Those of the networks that
+`Rep3DConfig` does not describe are in ``zoo.json``, with what they were taken from.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rep3d.errors import ConfigError
-from rep3d.nn.config import PRESETS, Rep3DConfig
+from rep3d.nn.config import LRBM_SETTINGS, PRESETS, Rep3DConfig, require_positive_integer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["build_model", "model_names"]
 
 Settings = Mapping[str, Any]
+_Build = Callable[[int, int, "tuple[int, ...]", Settings], "nn.Module"]
 
 
 def model_names() -> tuple[str, ...]:
@@ -64,9 +69,8 @@ def build_model(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(f"Unknown options {unknown} of {name}; expected some of {sorted(known)}.")
-    for label, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-            raise ConfigError(f"{label}: expected a positive integer, got {channels!r}.")
+    require_positive_integer("in_channels", in_channels)
+    require_positive_integer("out_channels", out_channels)
     if len(roi_size) != 3 or any(side < 1 or side % entry.multiple_of for side in roi_size):
         raise ConfigError(
             f"roi_size: expected three multiples of {entry.multiple_of} voxels for {name}, got {tuple(roi_size)}."
@@ -117,46 +121,31 @@ def _uxnet(in_channels: int, out_channels: int, roi_size: tuple[int, ...], setti
     return plugged(UXNet3D(in_channels, out_channels, **shape))
 
 
-def _swinunetr(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
-    from monai.networks.nets import SwinUNETR
+def _monai(
+    network: str, in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings
+) -> nn.Module:
+    """Return a network of MONAI's, by its name there."""
+    from monai.networks import nets
 
-    return SwinUNETR(in_channels=in_channels, out_channels=out_channels, **settings)
+    return getattr(nets, network)(in_channels=in_channels, out_channels=out_channels, **settings)
 
 
 def _unetr(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
-    from monai.networks.nets import UNETR
-
-    return UNETR(in_channels=in_channels, out_channels=out_channels, img_size=roi_size, **settings)
-
-
-def _segresnet(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
-    from monai.networks.nets import SegResNet
-
-    return SegResNet(in_channels=in_channels, out_channels=out_channels, **settings)
+    return _monai("UNETR", in_channels, out_channels, roi_size, {"img_size": roi_size, **settings})
 
 
 def _dynunet(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
-    from monai.networks.nets import DynUNet
-
-    levels = len(settings["filters"])
-    return DynUNet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel_size=[3] * levels,
-        strides=[1] + [2] * (levels - 1),
-        upsample_kernel_size=[2] * (levels - 1),
-        **settings,
-    )
+    deeper = len(settings["filters"]) - 1
+    shape = {"kernel_size": [3, *[3] * deeper], "strides": [1, *[2] * deeper], "upsample_kernel_size": [2] * deeper}
+    return _monai("DynUNet", in_channels, out_channels, roi_size, {"spatial_dims": 3, **shape, **settings})
 
 
 def _mednext(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
-    from monai.networks.nets import MedNeXt
-
     shape, plugged = _split_plug_ins(settings)
     if shape["kernel_size"] % 2 == 0:
         raise ConfigError(f"kernel_size: expected an odd number (a kernel has a centre), got {shape['kernel_size']}.")
-    return plugged(MedNeXt(in_channels=in_channels, out_channels=out_channels, use_residual_connection=True, **shape))
+    shape["use_residual_connection"] = True
+    return plugged(_monai("MedNeXt", in_channels, out_channels, roi_size, shape))
 
 
 def _split_plug_ins(settings: Settings) -> tuple[dict[str, Any], Callable[[nn.Module], nn.Module]]:
@@ -182,120 +171,42 @@ class _Model:
         needs_einops: Whether the network imports the optional package einops.
     """
 
-    build: Callable[[int, int, tuple[int, ...], Settings], nn.Module]
+    build: _Build
     presets: Mapping[str, Settings]
-    multiple_of: int
+    multiple_of: int = 16
     needs_einops: bool = False
 
 
-def _rep3d_settings(preset: str, dropped: Sequence[str] = ()) -> dict[str, Any]:
-    settings = PRESETS[preset].to_dict()
-    return {name: settings[name] for name in settings if name not in ("in_channels", "out_channels", *dropped)}
-
-
-_PLUG_INS = {"lrbm": False, "fast_conv": False}
+_PLUG_INS = ("lrbm", "fast_conv")
 _CSLA_BRANCHES = {"small_kernel_size": 3, "large_scale": 1.0, "small_scale": 1.0}
-_LRBM_SETTINGS = ("spatial_prior", "generator", "prior_scale", "prior_exponent", "generator_kernel", "generator_depth")
-_TINY_WIDTHS = {"dims": (16, 32, 64, 128), "hidden_size": 192}
+_BUILDERS: Mapping[str, _Build] = {
+    "uxnet": _uxnet,
+    "swinunetr": partial(_monai, "SwinUNETR"),
+    "unetr": _unetr,
+    "segresnet": partial(_monai, "SegResNet"),
+    "dynunet": _dynunet,
+    "mednext": _mednext,
+}
 
-_MODELS: Mapping[str, _Model] = MappingProxyType(
-    {
-        "rep3d": _Model(_rep3d, {preset: _rep3d_settings(preset) for preset in PRESETS}, multiple_of=16),
-        "csla": _Model(
-            _csla,
-            {preset: {**_rep3d_settings(preset, _LRBM_SETTINGS), **_CSLA_BRANCHES} for preset in PRESETS},
-            multiple_of=16,
-        ),
-        "uxnet": _Model(
-            _uxnet,
-            {
-                "base": {
-                    "dims": (48, 96, 192, 384),
-                    "depths": (2, 2, 2, 2),
-                    "hidden_size": 768,
-                    "kernel_size": 7,
-                    "layer_scale": 1e-6,
-                    **_PLUG_INS,
-                },
-                "tiny": _TINY_WIDTHS,
-            },
-            multiple_of=16,
-        ),
-        # As in the training script of both papers: feature size 48.
-        "swinunetr": _Model(
-            _swinunetr,
-            {
-                "base": {"feature_size": 48, "depths": (2, 2, 2, 2), "use_checkpoint": False},
-                "tiny": {"feature_size": 12},
-            },
-            multiple_of=32,
-            needs_einops=True,
-        ),
-        # As in the training script of both papers: ViT-B, patches embedded by a perceptron.
-        "unetr": _Model(
-            _unetr,
-            {
-                "base": {
-                    "feature_size": 16,
-                    "hidden_size": 768,
-                    "mlp_dim": 3072,
-                    "num_heads": 12,
-                    "proj_type": "perceptron",
-                },
-                "tiny": {"hidden_size": 96, "mlp_dim": 384, "num_heads": 4},
-            },
-            multiple_of=16,
-            needs_einops=True,
-        ),
-        # MONAI's defaults; the papers do not say more. `wide` has the 32 filters of Myronenko, arXiv 1810.11654.
-        "segresnet": _Model(
-            _segresnet,
-            {
-                "base": {"init_filters": 8, "blocks_down": (1, 2, 2, 4), "blocks_up": (1, 1, 1), "dropout_prob": None},
-                "wide": {"init_filters": 32, "dropout_prob": 0.2},
-            },
-            multiple_of=8,
-        ),
-        # What nnU-Net plans for patches of about 96^3 to 128^3 (Isensee et al., arXiv 1809.10486): six levels.
-        "dynunet": _Model(
-            _dynunet,
-            {
-                "base": {"filters": (32, 64, 128, 256, 320, 320), "res_block": False},
-                "tiny": {"filters": (8, 16, 32, 64, 80, 80)},
-            },
-            multiple_of=32,
-        ),
-        # Roy et al., arXiv 2303.09975. Which variant was compared is not public; 5^3 is the larger of its two kernels.
-        "mednext": _Model(
-            _mednext,
-            {
-                "base": {
-                    "init_filters": 32,
-                    "kernel_size": 5,
-                    "encoder_expansion_ratio": (2, 3, 4, 4),
-                    "bottleneck_expansion_ratio": 4,
-                    "decoder_expansion_ratio": (4, 4, 3, 2),
-                    "blocks_down": (2, 2, 2, 2),
-                    "blocks_bottleneck": 2,
-                    "blocks_up": (2, 2, 2, 2),
-                    **_PLUG_INS,
-                },
-                "small": {
-                    "encoder_expansion_ratio": 2,
-                    "bottleneck_expansion_ratio": 2,
-                    "decoder_expansion_ratio": 2,
-                },
-                "medium": {"blocks_down": (3, 4, 4, 4), "blocks_bottleneck": 4, "blocks_up": (4, 4, 4, 3)},
-                "large": {
-                    "encoder_expansion_ratio": (3, 4, 8, 8),
-                    "bottleneck_expansion_ratio": 8,
-                    "decoder_expansion_ratio": (8, 8, 4, 3),
-                    "blocks_down": (3, 4, 8, 8),
-                    "blocks_bottleneck": 8,
-                    "blocks_up": (8, 8, 4, 3),
-                },
-            },
-            multiple_of=16,
-        ),
+
+def _models() -> dict[str, _Model]:
+    rep3d = {
+        preset: {name: value for name, value in config.to_dict().items() if not name.endswith("_channels")}
+        for preset, config in PRESETS.items()
     }
-)
+    csla = {
+        preset: {name: value for name, value in settings.items() if name not in LRBM_SETTINGS} | _CSLA_BRANCHES
+        for preset, settings in rep3d.items()
+    }
+    others = json.loads(Path(__file__).with_name("zoo.json").read_text(encoding="utf-8"))
+    return {
+        "rep3d": _Model(_rep3d, rep3d),
+        "csla": _Model(_csla, csla),
+        **{
+            name: _Model(build, others[name]["presets"], others[name]["multiple_of"], others[name]["needs_einops"])
+            for name, build in _BUILDERS.items()
+        },
+    }
+
+
+_MODELS: Mapping[str, _Model] = MappingProxyType(_models())

@@ -7,8 +7,6 @@ file from somebody else cannot run code.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 
 from rep3d.errors import CheckpointError, Rep3DError
+from rep3d.files import whole_file
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import TaskConfig
@@ -56,16 +55,8 @@ def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
         content: what to write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        torch.save(content, file)
 
 
 def save_checkpoint(path: Path | str, model: Rep3D, task: TaskConfig, info: Mapping[str, Any]) -> None:

@@ -1,16 +1,20 @@
 """Our pages: the demo's report and ``rep3d explain``. One file each, without outside resources, from ``templates/``.
 
-They share a look for light and dark, paper and phones.
+They, and the charts on them, share a look for light and dark, paper and phones.
 """
 
 from __future__ import annotations
 
+import base64
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-__all__ = ["GREY", "LINE_COLOURS", "render"]
+if TYPE_CHECKING:  # it takes a second, and only what draws needs it
+    from matplotlib.axes import Axes
+
+__all__ = ["GREY", "LINE_COLOURS", "dress", "png_uri", "render"]
 
 LINE_COLOURS = ("#0f9d8f", "#e07a1f", "#8b6fe8", "#d6457f", "#6b9e1f", "#3b82d6")
 GREY = "#8a93a3"  # readable on white and on black
@@ -30,3 +34,22 @@ def _templates() -> Environment:
 def render(template: str, **values: Any) -> str:
     """Return a page from a template; every value is escaped but what is ``markupsafe.Markup``."""
     return _templates().get_template(template).render(values)
+
+
+def dress(axes: Axes, ink: str, size: int = 10) -> None:
+    """Give a chart our look, with whole numbers along x; ``ink`` is the colour of its text, ``size`` that of numbers in
+    points."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GREY)
+    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.7)
+    axes.tick_params(which="both", colors=ink, length=0, labelsize=size)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(ink)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def png_uri(png: bytes) -> str:
+    """Return a picture as a data URI, to stand in a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -6,7 +6,6 @@ millimetres and orientation, while the page knows about neither.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.errors import ImageError
-from rep3d.html import GREY, LINE_COLOURS
+from rep3d.html import GREY, LINE_COLOURS, dress, png_uri
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +52,6 @@ def curve_png(points: Sequence[CurvePoint], ink: str, width: float) -> str:
     ``width`` is in inches; the letters keep their size, so that a narrow picture stays readable on a phone.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(width, 1.6 + 0.3 * width), dpi=150, layout="constrained")
     axes = figure.add_subplot()
@@ -77,13 +75,7 @@ def curve_png(points: Sequence[CurvePoint], ink: str, width: float) -> str:
             axes.axvline(point.submitted, color=GREY, linewidth=1, linestyle=(0, (2, 3)))
             axes.annotate("no model yet", (point.submitted, 0.03), (5, 0), textcoords="offset points", color=GREY)
     axes.set(ylim=(0, 1), xlabel="labels submitted", ylabel="Dice on held-out cases")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.7)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.tick_params(colors=ink, length=0, labelsize=10)
-    axes.xaxis.label.set_color(ink)
-    axes.yaxis.label.set_color(ink)
+    dress(axes, ink)
     axes.legend(loc="lower right", frameon=False, labelcolor=ink)
     return _data_uri(figure, transparent=True)
 
@@ -202,4 +194,4 @@ def _annotate(axes: Axes, plane: str, letters: str, half: float) -> None:
 def _data_uri(figure: Figure, transparent: bool) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", transparent=transparent)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return png_uri(buffer.getvalue())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rep3d.data.cohort import Cohort
 from rep3d.demo.play import DemoPlan, Listener, TrainStatus
 from rep3d.demo.report import RoundResult
+from rep3d.evaluation.gate import label_means
 from rep3d.evaluation.metrics import mean_dice
 from rep3d.terminal import print_scores
 
@@ -90,19 +90,10 @@ class Screen(Listener):
 
     def measured(self, result: RoundResult) -> None:
         if result.dice:
-            means = ", ".join(f"{escape(name)} {value:.3f}" for name, value in self._means(result).items())
+            means = ", ".join(f"{escape(name)} {value:.3f}" for name, value in label_means(result.dice).items())
             self.say(
                 f"[bold]Round {result.round}[/]: {result.submitted} labels, {result.version}; held-out Dice {means}"
             )
-
-    def _means(self, result: RoundResult) -> dict[str, float]:
-        """Return the mean Dice of each label over the cases that have it."""
-        means = {}
-        for name in self.cohort.labels:
-            values = [case[name] for case in result.dice.values() if not math.isnan(case[name])]
-            if values:
-                means[name] = sum(values) / len(values)
-        return means
 
     def finish(self, rounds: Sequence[RoundResult], report: Path) -> None:
         """Print the table of Dice and where the report is."""
@@ -113,7 +104,9 @@ class Screen(Listener):
         for result in rounds:
             mean = f"{mean_dice(result.dice):.3f}" if result.dice else "no model yet"
             seconds = f"{result.train_seconds:.0f} s" if result.train_seconds else "-"
-            rows[str(result.round), str(result.submitted), result.version or "-", seconds, mean] = self._means(result)
+            rows[str(result.round), str(result.submitted), result.version or "-", seconds, mean] = label_means(
+                result.dice
+            )
         heads = ("Round", "Labels", "Version", "Training", "Mean")
         print_scores(self.console, title, list(self.cohort.labels), heads, rows)
         self.console.print(f"Report: {report.resolve()}", soft_wrap=True)

@@ -118,12 +118,13 @@ def decide(new: Scores, old: Scores | None, margin: float = MARGIN, tolerance: f
 
 
 def label_means(scores: Scores) -> dict[str, float]:
-    """Return the mean Dice of each label over the cases that have it."""
+    """Return the mean Dice of each label over the cases that have it; NaN counts as not to have it."""
     found: dict[str, list[float]] = {}
     for case in scores.values():
         for name, dice in case.items():
-            found.setdefault(name, []).append(dice)
-    return {name: sum(values) / len(values) for name, values in sorted(found.items())}
+            if not math.isnan(dice):
+                found.setdefault(name, []).append(dice)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _paired(new: Mapping[str, float], old: Mapping[str, float]) -> dict[str, tuple[float, float]]:

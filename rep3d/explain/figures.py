@@ -6,7 +6,6 @@ slices are stored with one pixel per voxel and enlarged by the browser.
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Sequence
@@ -17,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from rep3d.html import GREY, LINE_COLOURS
+from rep3d.html import GREY, LINE_COLOURS, dress, png_uri
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
@@ -141,23 +139,11 @@ def curves_svg(
         axes.set_ylim(0, 1.03)
     axes.set_xlim(left=0)
     axes.set(xlabel=x_label, ylabel=y_label)
-    _dress(axes)
+    dress(axes, _INK, size=9)
     legend = axes.legend(loc="upper right" if log else "lower right", frameon=False, labelcolor=_INK, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a file's name may have dollar signs
     return _inline(figure, name, f"{y_label} against {x_label}")
-
-
-def _dress(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
-    axes.tick_params(which="both", colors=_INK, length=0, labelsize=9)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=_INK, fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _inline(figure: Figure, name: str, label: str) -> Markup:
@@ -197,7 +183,6 @@ def _slice_svg(colours: np.ndarray, label: str, boxes: Sequence[Box], stretch: b
     buffer = io.BytesIO()
     rows = np.ascontiguousarray(colours.swapaxes(0, 1)[::-1])
     imsave(buffer, rows, format="png", metadata={"Software": "rep3d"})
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     width, height = colours.shape[:2]
     shapes = "".join(
         f'<rect class="{style}" x="{box.left}" y="{height - 1 - box.top}" width="{box.right - box.left + 1}"'
@@ -208,5 +193,5 @@ def _slice_svg(colours: np.ndarray, label: str, boxes: Sequence[Box], stretch: b
     style = ' preserveAspectRatio="none"' if stretch else ""
     return Markup(
         f'<svg class="slice" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"{style}>'
-        f'<image href="{uri}" width="{width}" height="{height}"{style}/>{shapes}</svg>'
+        f'<image href="{png_uri(buffer.getvalue())}" width="{width}" height="{height}"{style}/>{shapes}</svg>'
     )

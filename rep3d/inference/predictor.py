@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,22 +146,14 @@ class Predictor:
         self._users = 0
 
     @classmethod
-    def load(
-        cls,
-        path: Path | str,
-        device: str | None = None,
-        engine: str | None = None,
-        *,
-        single_image: bool = False,
-        values: Mapping[str, int] | None = None,
-    ) -> Predictor:
+    def load(cls, path: Path | str, *arguments: Any, **options: Any) -> Predictor:
         """From a checkpoint file; the other arguments are those of the class.
 
         Raises:
             CheckpointError: if the file is not usable.
             ConfigError: if the device or the engine is unknown or not there.
         """
-        return cls(load_checkpoint(path), device, engine, single_image=single_image, values=values)
+        return cls(load_checkpoint(path), *arguments, **options)
 
     # What it says about an image --------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from monai.inferers import SlidingWindowInferer
 
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
+from rep3d.evaluation.gate import label_means
 from rep3d.evaluation.metrics import dice_per_label, mean_dice
 from rep3d.inference.predictor import fit_window
 from rep3d.tasks.config import TaskConfig
@@ -236,7 +237,7 @@ class BestWeights:
         Returns:
             Label name to mean Dice.
         """
-        dice = _label_means(scores)
+        dice = label_means(scores)
         mean = mean_dice(scores)
         mean = 0.0 if math.isnan(mean) else mean  # validation cases without any label, and none found
         self.history = [*(self.history or []), {"iteration": iteration, "mean": mean, "dice": dice}]
@@ -244,12 +245,3 @@ class BestWeights:
         if self.mean is None or mean >= self.mean:
             self.mean, self.dice, self.iteration, self.weights = mean, dice, iteration, weights()
         return dice
-
-
-def _label_means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for case in scores.values():
-        for name, dice in case.items():
-            if not math.isnan(dice):
-                found.setdefault(name, []).append(dice)
-    return {name: float(np.mean(values)) for name, values in found.items()}

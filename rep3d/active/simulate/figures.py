@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rep3d.active.simulate.summary import BASELINE, SHARE_OF_FULL
-from rep3d.html import GREY, LINE_COLOURS
+from rep3d.html import GREY, LINE_COLOURS, dress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,10 +100,5 @@ def _curve(
 
 
 def _dress(axes: Axes, x: str, y: str, labels: Sequence[int]) -> None:
+    dress(axes, _INK)
     axes.set(xlabel=x, ylabel=y, xticks=list(labels))
-    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.7)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.tick_params(colors=_INK, length=0, labelsize=10)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,18 +43,18 @@ class ChannelChunks:
         if self.threads == 1:
             work(self.chunks)
             return
-        drawn = _Drawn(iter(self.chunks))
+        left = deque(self.chunks)
 
         def in_thread() -> None:
             with torch.inference_mode():  # so that results may be inference tensors; nothing is recorded in here anyway
-                work(drawn)
+                work(_taken(left))
 
         futures: list[Future[None]] = []
         try:
             for _ in range(self.threads):
                 futures.append(_pool(self.threads).submit(in_thread))
         except RuntimeError:  # the interpreter is ending, or no thread can be started: this one does what is left
-            work(drawn)
+            work(_taken(left))
         wait(futures)  # all of them: none may go on writing after an error in another
         for future in futures:
             future.result()
@@ -107,19 +109,11 @@ def lend_buffers(count: int, shape: tuple[int, ...], like: torch.Tensor) -> list
 _kept = threading.local()
 
 
-class _Drawn:
-    """Hands each item to one of the threads that iterate."""
-
-    def __init__(self, items: Iterator[slice]) -> None:
-        self._items = items
-        self._lock = threading.Lock()
-
-    def __iter__(self) -> _Drawn:
-        return self
-
-    def __next__(self) -> slice:
-        with self._lock:
-            return next(self._items)
+def _taken(left: deque[slice]) -> Iterator[slice]:
+    """Hand out items until none is left; each thread iterates on its own, and an item goes to one of them."""
+    with suppress(IndexError):
+        while True:
+            yield left.popleft()
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}

@@ -329,7 +329,7 @@ class TrainRun:
                 validation_kind=split.kind,
                 label_hashes={id_: found.hashes[id_] for id_ in split.training},
                 skipped=dict(found.skipped),
-                scores=label_means(scores),
+                scores=dict(sorted(label_means(scores).items())),
                 case_scores=scores,
                 compared_with=rival,
                 compared=compared,

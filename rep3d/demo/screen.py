@@ -104,9 +104,8 @@ class Screen(Listener):
         for result in rounds:
             mean = f"{mean_dice(result.dice):.3f}" if result.dice else "no model yet"
             seconds = f"{result.train_seconds:.0f} s" if result.train_seconds else "-"
-            rows[str(result.round), str(result.submitted), result.version or "-", seconds, mean] = label_means(
-                result.dice
-            )
+            cells = str(result.round), str(result.submitted), result.version or "-", seconds, mean
+            rows[cells] = label_means(result.dice)
         heads = ("Round", "Labels", "Version", "Training", "Mean")
         print_scores(self.console, title, list(self.cohort.labels), heads, rows)
         self.console.print(f"Report: {report.resolve()}", soft_wrap=True)

@@ -65,14 +65,11 @@ def decide(
     Returns:
         Among classes of the same probability, the first wins.
     """
-    region = region or (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
     result = np.zeros(grid.shape, np.uint8 if max(values) <= 255 else np.uint16)
     written = np.asarray(values, result.dtype)
     counts = np.zeros(len(values), np.int64)
-    blocks: _ParallelBlocks | _ObliqueBlocks
-    maps = axis_maps(tuple(probabilities.shape[1:]), affine, grid.shape, grid.affine)
-    blocks = _ParallelBlocks(probabilities, maps) if maps else _ObliqueBlocks(probabilities, affine, grid)
-    for block in _blocks(region, blocks.step):
+    blocks = _blocks_of(probabilities, affine, grid)
+    for block in _cut(region, grid, blocks.step):
         around = blocks.around(block)
         candidates = _candidates(around)
         if len(candidates) == 1:
@@ -99,12 +96,9 @@ def interpolated_map(
     Returns:
         (X, Y, Z) uint8, in steps of 1/255.
     """
-    region = region or (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
     result = np.zeros(grid.shape, np.uint8)
-    maps = axis_maps(tuple(volume.shape), affine, grid.shape, grid.affine)
-    blocks: _ParallelBlocks | _ObliqueBlocks
-    blocks = _ParallelBlocks(volume[None], maps) if maps else _ObliqueBlocks(volume[None], affine, grid)
-    for block in _blocks(region, blocks.step):
+    blocks = _blocks_of(volume[None], affine, grid)
+    for block in _cut(region, grid, blocks.step):
         found = blocks.interpolate(blocks.around(block), block)[0]
         result[block] = found.mul_(255).round_().to(torch.uint8).numpy()
     return result
@@ -147,7 +141,15 @@ def _winner(probabilities: torch.Tensor) -> np.ndarray:
     return winner
 
 
-def _blocks(region: Region, step: tuple[int, int, int]) -> Iterator[Region]:
+def _blocks_of(volume: torch.Tensor, affine: np.ndarray, grid: Geometry) -> _ParallelBlocks | _ObliqueBlocks:
+    """Return how an image is cut and interpolated from a volume (K, D, H, W)."""
+    maps = axis_maps(tuple(volume.shape[1:]), affine, grid.shape, grid.affine)
+    return _ParallelBlocks(volume, maps) if maps else _ObliqueBlocks(volume, affine, grid)
+
+
+def _cut(region: Region | None, grid: Geometry, step: tuple[int, int, int]) -> Iterator[Region]:
+    """Cut a region, or all of a grid, into blocks."""
+    region = region or (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
     parts = [
         [slice(start, min(start + side, part.stop)) for start in range(part.start, part.stop, side)]
         for part, side in zip(region, step, strict=True)

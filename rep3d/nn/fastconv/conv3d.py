@@ -83,10 +83,36 @@ def depthwise_conv3d(
 
 @torch.library.custom_op("rep3d::depthwise_conv3d", mutates_args=())
 def _convolve(x: torch.Tensor, weight: torch.Tensor, keep_spectrum: bool, workspace_bytes: int | None) -> torch.Tensor:
-    """Return the convolution as an operator of PyTorch's, to float64 for such maps, else float32; saves its inputs
-    alone."""
-    working = _working_type(x)
-    return _forward(x.to(working), weight.detach().to(working), weight if keep_spectrum else None, workspace_bytes)
+    """Compute y = x * weight, spectrum by spectrum: Y = X W; in float64 for such maps, else float32.
+
+    As an operator of PyTorch's it saves its inputs alone.
+
+    Args:
+        x: Shape (B, C, D, H, W).
+        weight: Shape (C, 1, Kz, Ky, Kx).
+        keep_spectrum: Whether the spectrum of ``weight`` is looked for in the cache, and kept there.
+        workspace_bytes: Bound on the memory for spectra.
+    """
+    x, plan, kernels = _prepare(x, weight.detach())
+    transform = partial(_kernel_spectrum, max_bytes=workspace_bytes)
+    cached = _kernel_spectra.get(weight, kernels, plan, transform) if keep_spectrum else None
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+
+    def convolve(chunks: Iterable[slice]) -> None:
+        for channels in chunks:
+            *scratch, w_spectrum, x_spectrum, y_spectrum = _spectra(5, channels, plan, x)
+            if cached is None:
+                analyse(kernels[channels], plan.kernel_analysis, scratch, w_spectrum)
+            else:
+                w_spectrum = cached[channels]
+            product = SpectralProduct(x_spectrum, w_spectrum, y_spectrum)
+            for maps, result in zip(x, y, strict=True):
+                analyse(maps[channels], plan.map_analysis, scratch, x_spectrum)
+                product.compute()
+                synthesise(y_spectrum, plan.map_synthesis, scratch, result[channels])
+
+    _run_in_chunks(convolve, x, x.shape[1], plan, workspace_bytes)
+    return y
 
 
 @torch.library.custom_op("rep3d::depthwise_conv3d_backward", mutates_args=())
@@ -98,14 +124,45 @@ def _convolve_backward(
     needs_weight: bool,
     workspace_bytes: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients for ``x`` and ``weight``, in their types; one that is not needed is an empty tensor."""
-    working = _working_type(x)
-    grads = _backward(grad, x.to(working), weight.to(working), needs_x, needs_weight, workspace_bytes)
-    grad_x, grad_weight = (
-        like.new_empty(0) if grad is None else grad.to(like.dtype)
-        for grad, like in zip(grads, (x, weight), strict=True)
-    )
-    return grad_x, grad_weight
+    """Compute both gradients from the spectrum G of dL/dy: G conj(W) for x, the sum over B of G conj(X) for weight.
+
+    The circular transform that serves y is long enough for both: dL/dx is again a "same" correlation, and of dL/dweight
+    only the offsets -K // 2 .. K // 2 are wanted, which nothing wraps around to.
+
+    Returns:
+        The gradients for ``x`` and ``weight``, in their types; one that is not needed is an empty tensor.
+    """
+    types = x.dtype, weight.dtype
+    x, plan, kernels = _prepare(x, weight)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if needs_x else x.new_empty(0)
+    # Zeros, because taps that reach no voxel are not computed.
+    grad_weight = x.new_zeros(weight.shape if needs_weight else 0)
+    grad_kernels = _crop(grad_weight[:, 0], kernels.shape[1:]) if needs_weight else None
+
+    def differentiate(chunks: Iterable[slice]) -> None:
+        for channels in chunks:
+            *scratch, w_spectrum, g_spectrum, shared_spectrum, gw_spectrum = _spectra(6, channels, plan, x)
+            # The shared buffer holds conj(X) first, the spectrum of dL/dx afterwards.
+            weight_product = SpectralProduct(g_spectrum, shared_spectrum, gw_spectrum)
+            x_product = SpectralProduct(g_spectrum, w_spectrum, shared_spectrum)
+            if needs_x:
+                analyse(kernels[channels], plan.kernel_conjugate, scratch, w_spectrum)
+            for sample in range(x.shape[0]):
+                analyse(grad[sample, channels], plan.map_analysis, scratch, g_spectrum)
+                if needs_weight:
+                    analyse(x[sample, channels], plan.map_conjugate, scratch, shared_spectrum)
+                    if sample == 0:
+                        weight_product.compute()
+                    else:
+                        weight_product.accumulate()
+                if needs_x:
+                    x_product.compute()
+                    synthesise(shared_spectrum, plan.map_synthesis, scratch, grad_x[sample, channels])
+            if grad_kernels is not None:
+                synthesise(gw_spectrum, plan.kernel_synthesis, scratch, grad_kernels[channels])
+
+    _run_in_chunks(differentiate, x, x.shape[1], plan, workspace_bytes)
+    return grad_x.to(types[0]), grad_weight.to(types[1])
 
 
 @_convolve.register_fake
@@ -144,92 +201,13 @@ def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, t
 _convolve.register_autograd(_differentiate, setup_context=_save_inputs)
 
 
-def _forward(
-    x: torch.Tensor, weight: torch.Tensor, owner: torch.Tensor | None, workspace_bytes: int | None
-) -> torch.Tensor:
-    """Compute y = x * weight, spectrum by spectrum: Y = X W.
-
-    Args:
-        x: Shape (B, C, D, H, W).
-        weight: Shape (C, 1, Kz, Ky, Kx), same type as ``x``.
-        owner: The tensor whose identity and version stand for the content of ``weight`` in the spectrum cache, or None.
-        workspace_bytes: Bound on the memory for spectra.
-    """
-    taps, plan, kernels = _prepare(x, weight)
-    cached = (
-        None
-        if owner is None
-        else _kernel_spectra.get(owner, kernels, plan, partial(_kernel_spectrum, max_bytes=workspace_bytes))
-    )
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-
-    def convolve(chunks: Iterable[slice]) -> None:
-        for channels in chunks:
-            *scratch, w_spectrum, x_spectrum, y_spectrum = _spectra(5, channels, plan, x)
-            if cached is None:
-                analyse(kernels[channels], plan.kernel_analysis, scratch, w_spectrum)
-            else:
-                w_spectrum = cached[channels]
-            product = SpectralProduct(x_spectrum, w_spectrum, y_spectrum)
-            for maps, result in zip(x, y, strict=True):
-                analyse(maps[channels], plan.map_analysis, scratch, x_spectrum)
-                product.compute()
-                synthesise(y_spectrum, plan.map_synthesis, scratch, result[channels])
-
-    _run_in_chunks(convolve, x, x.shape[1], plan, workspace_bytes)
-    return y
-
-
-def _backward(
-    grad: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    needs_x: bool,
-    needs_weight: bool,
-    workspace_bytes: int | None,
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Compute both gradients from the spectrum G of dL/dy: G conj(W) for x, the sum over B of G conj(X) for weight.
-
-    The circular transform that serves y is long enough for both: dL/dx is again a "same" correlation, and of dL/dweight
-    only the offsets -K // 2 .. K // 2 are wanted, which nothing wraps around to.
-    """
-    taps, plan, kernels = _prepare(x, weight)
-    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if needs_x else None
-    # Zeros, because taps that reach no voxel are not computed.
-    grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format) if needs_weight else None
-    grad_kernels = None if grad_weight is None else _crop(grad_weight[:, 0], taps)
-
-    def differentiate(chunks: Iterable[slice]) -> None:
-        for channels in chunks:
-            *scratch, w_spectrum, g_spectrum, shared_spectrum, gw_spectrum = _spectra(6, channels, plan, x)
-            # The shared buffer holds conj(X) first, the spectrum of dL/dx afterwards.
-            weight_product = SpectralProduct(g_spectrum, shared_spectrum, gw_spectrum)
-            x_product = SpectralProduct(g_spectrum, w_spectrum, shared_spectrum)
-            if needs_x:
-                analyse(kernels[channels], plan.kernel_conjugate, scratch, w_spectrum)
-            for sample in range(x.shape[0]):
-                analyse(grad[sample, channels], plan.map_analysis, scratch, g_spectrum)
-                if needs_weight:
-                    analyse(x[sample, channels], plan.map_conjugate, scratch, shared_spectrum)
-                    if sample == 0:
-                        weight_product.compute()
-                    else:
-                        weight_product.accumulate()
-                if grad_x is not None:
-                    x_product.compute()
-                    synthesise(shared_spectrum, plan.map_synthesis, scratch, grad_x[sample, channels])
-            if grad_kernels is not None:
-                synthesise(gw_spectrum, plan.kernel_synthesis, scratch, grad_kernels[channels])
-
-    _run_in_chunks(differentiate, x, x.shape[1], plan, workspace_bytes)
-    return grad_x, grad_weight
-
-
-def _prepare(x: torch.Tensor, weight: torch.Tensor) -> tuple[tuple[int, int, int], ConvolutionPlan, torch.Tensor]:
-    """Return the taps that reach a voxel, the transforms, and the kernels (C, *taps) without the others."""
+def _prepare(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ConvolutionPlan, torch.Tensor]:
+    """Return the maps in the working type, the transforms, and the kernels (C, Kz, Ky, Kx) in it, without the taps that
+    reach no voxel."""
     taps = _reachable_taps(x.shape[2:], weight.shape[2:])
-    plan = plan_convolution(tuple(x.shape[2:]), taps, x.dtype, x.device)
-    return taps, plan, _crop(weight[:, 0], taps)
+    working = _working_type(x)
+    plan = plan_convolution(tuple(x.shape[2:]), taps, working, x.device)
+    return x.to(working), plan, _crop(weight.to(working)[:, 0], taps)
 
 
 def _run_in_chunks(
@@ -268,7 +246,7 @@ def _reachable_taps(map_shape: Sequence[int], kernel_shape: Sequence[int]) -> tu
     return depth, height, width
 
 
-def _crop(kernels: torch.Tensor, taps: tuple[int, int, int]) -> torch.Tensor:
+def _crop(kernels: torch.Tensor, taps: Sequence[int]) -> torch.Tensor:
     """View the central taps of kernels (..., Kz, Ky, Kx)."""
     for axis, kept in enumerate(taps, start=kernels.dim() - 3):
         kernels = kernels.narrow(axis, (kernels.shape[axis] - kept) // 2, kept)

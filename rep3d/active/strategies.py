@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from rep3d.errors import ConfigError
 from rep3d.inference.uncertainty import mean_entropy, mean_margin, mean_variance
+
+if TYPE_CHECKING:
+    from rep3d.inference.predictor import Predictor
 
 __all__ = ["NEEDS", "STRATEGIES", "Choice", "ImageScore", "assess", "check_strategy", "select", "select_batch"]
 
@@ -90,15 +93,7 @@ class Choice:
     reason: str | None = None
 
 
-class _Model(Protocol):
-    """The part of :class:`rep3d.inference.predictor.Predictor` that scores are made with."""
-
-    def probabilities(self, image: Path | str) -> torch.Tensor: ...
-
-    def view_probabilities(self, image: Path | str, views: int) -> Iterator[torch.Tensor]: ...
-
-
-def assess(predictor: _Model, image: Path | str, views: int = 1) -> ImageScore:
+def assess(predictor: Predictor, image: Path | str, views: int = 1) -> ImageScore:
     """Score an image.
 
     Args:
@@ -227,10 +222,8 @@ def _most(measure: str, strategy: str) -> Callable[[_Pool], Choice]:
             best = max(values, key=lambda id_: values[id_])
             return Choice(best, strategy, values[best])
         if measure != "entropy" and pool.measured("entropy"):
-            other = _most("entropy", "entropy")(pool)
-            return Choice(
-                other.id, "entropy", other.score, f"no {measure} scores of the published model yet: chosen by entropy"
-            )
+            reason = f"no {measure} scores of the published model yet: chosen by entropy"
+            return replace(_most("entropy", "entropy")(pool), reason=reason)
         return _at_random(pool, "no scores of the published model yet")
 
     return choose
@@ -249,7 +242,7 @@ def _hybrid(pool: _Pool) -> Choice:
     if not values:
         other = _coreset(pool)
         if other.strategy == "coreset":
-            return Choice(other.id, "coreset", other.score, "no scores of the published model yet: chosen by features")
+            return replace(other, reason="no scores of the published model yet: chosen by features")
         return _at_random(pool, "no scores of the published model yet")
     uncertain = sorted(values, key=lambda id_: -values[id_])[: math.ceil(len(values) * _UNCERTAIN_SHARE)]
     distances = _distances(pool, uncertain)

@@ -100,16 +100,16 @@ def _make_case(index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 
     points = _world_points(shape, affine)
     organ_distance, along = _distance(points, organ)
-    body = _paint_body(points, middle, organ_distance, rng)
+    signal, wall = _paint_body(points, middle, organ_distance, rng)
     bright = rng.uniform(0.70, 0.78)
     tissue = bright + 0.02 * _texture(points, rng, wavelength=(5.0, 12.0))
-    for distance in (organ_distance, *(_distance(points, tube)[0] for tube in others), body.wall):
+    for distance in (organ_distance, *(_distance(points, tube)[0] for tube in others), wall):
         occupancy = _occupancy(distance)
-        body.signal += occupancy * (tissue - body.signal)
+        signal += occupancy * (tissue - signal)
 
     label = np.where(along < boundary, LABELS["Head"], LABELS["Tail"])
     label = np.where(organ_distance < 0, label, 0).astype(np.uint8)
-    return _scan(body.signal, points - middle[:, None, None, None].astype(np.float32), rng), label, affine
+    return _scan(signal, points - middle[:, None, None, None].astype(np.float32), rng), label, affine
 
 
 # ----------------------------------------------------------------------------------------------------------- geometry
@@ -267,17 +267,11 @@ def _texture(points: np.ndarray, rng: np.random.Generator, wavelength: tuple[flo
     return field * np.float32(np.sqrt(2 / waves))
 
 
-@dataclass
-class _Body:
-    """The surroundings: signal (X, Y, Z) but for the bright tissue, and signed distance to the bright wall in mm."""
-
-    signal: np.ndarray
-    wall: np.ndarray
-
-
-def _paint_body(points: np.ndarray, middle: np.ndarray, organ_distance: np.ndarray, rng: np.random.Generator) -> _Body:
+def _paint_body(
+    points: np.ndarray, middle: np.ndarray, organ_distance: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return layers around the organ, from within: mottled parenchyma, a film of fluid, the bright wall, fat, the
-    outside."""
+    outside: their signal (X, Y, Z) but for the bright tissue, and the signed distance to the bright wall in mm."""
     radii = rng.uniform(21, 25, size=3)
     ratio = np.linalg.norm((points - middle[:, None, None, None]) / radii[:, None, None, None], axis=0)
     depth = (ratio - 1) * radii.mean() + 1.2 * _texture(points, rng, wavelength=(14.0, 26.0))
@@ -286,7 +280,7 @@ def _paint_body(points: np.ndarray, middle: np.ndarray, organ_distance: np.ndarr
     signal = _PARENCHYMA + 0.035 * _texture(points, rng, wavelength=(4.0, 14.0))
     for start, value in ((0.0, _FLUID), (wall, _FAT), (fat, _OUTSIDE)):
         signal += _occupancy(start - depth) * (value * rng.uniform(0.92, 1.08) - signal)
-    return _Body(signal, np.maximum(film - depth, depth - wall))
+    return signal, np.maximum(film - depth, depth - wall)
 
 
 def _scan(signal: np.ndarray, offset: np.ndarray, rng: np.random.Generator) -> np.ndarray:

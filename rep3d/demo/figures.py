@@ -88,6 +88,8 @@ def slice_pngs(image: Path, label: Path, prediction: Path, labels: Mapping[str, 
     Raises:
         ImageError: label or prediction is not on the grid of the image, or a file is no 3D image.
     """
+    from matplotlib.figure import Figure
+
     grey, affine = _load(image)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     masks = []
@@ -107,7 +109,9 @@ def slice_pngs(image: Path, label: Path, prediction: Path, labels: Mapping[str, 
     pictures = []
     for plane, across, (right, up), letters in _PLANES:
         index = _fullest_slice(truth, across, labels)
-        figure, axes = _black_square(half)
+        figure = Figure(figsize=(3.2, 3.2), dpi=150, facecolor="black")
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
         extent = [side for axis in (right, up) for side in _edges(grey.shape[axis], spacing[axis], centre[axis])]
         axes.imshow(
             grey.take(index, axis=across).T,
@@ -161,15 +165,6 @@ def _fullest_slice(truth: np.ndarray, across: int, labels: Mapping[str, int]) ->
 def _edges(count: int, spacing: float, centre: float) -> tuple[float, float]:
     """Return where the first and the last voxel of an axis end, in mm from ``centre``."""
     return -0.5 * spacing - centre, (count - 0.5) * spacing - centre
-
-
-def _black_square(half: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.2, 3.2), dpi=150, facecolor="black")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    return figure, axes
 
 
 def _contour(axes: Axes, mask: np.ndarray, places: Sequence[np.ndarray], colour: str, width: float, style: str) -> None:

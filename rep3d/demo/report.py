@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rep3d.data.cases import Case
 from rep3d.demo.figures import LABEL_STYLES, PREDICTION_COLOUR, TRUTH_COLOUR, CurvePoint, curve_png, slice_pngs
 from rep3d.errors import ConfigError
 from rep3d.html import render
@@ -38,12 +39,9 @@ class RoundResult:
 
 
 @dataclass(frozen=True)
-class CasePicture:
-    """Files of a held-out case to draw: image, true label and predicted label on one grid."""
+class CasePicture(Case):
+    """A held-out case to draw, with its predicted label on the same grid."""
 
-    case_id: str
-    image: Path
-    label: Path
     prediction: Path
 
 
@@ -148,7 +146,7 @@ def _plural(count: int, noun: str) -> str:
 def _page(report: DemoReport) -> str:
     last, held_out, labels = report.rounds[-1], _held_out(report.rounds), list(report.labels)
     roles = {case: role for role, case in pick_cases(last.dice).items()}
-    chosen = [p for case in roles for p in report.pictures if p.case_id == case] or list(report.pictures)
+    chosen = [p for case in roles for p in report.pictures if p.id == case] or list(report.pictures)
     return render(
         "report.html",
         report=report,

@@ -82,18 +82,17 @@ def log_slice_svg(values: np.ndarray, lowest: float, highest: float, label: str,
     """Return a slice (first axis to the right, second upwards) of positive values, on a logarithmic scale with two
     ends."""
     shown = np.log(np.clip(values, lowest, highest) / lowest) / np.log(highest / lowest)
-    return _slice_svg(_log_colours()(shown), label, boxes)
+    return _slice_svg(_colours(signed=False)(shown), label, boxes)
 
 
 def signed_slice_svg(values: np.ndarray, limit: float, label: str) -> Markup:
     """Return a slice of values from ``-limit`` to ``limit``, on a linear scale with zero in its middle."""
-    return _slice_svg(_signed_colours()(0.5 + 0.5 * np.clip(values / limit, -1, 1)), label, ())
+    return _slice_svg(_colours(signed=True)(0.5 + 0.5 * np.clip(values / limit, -1, 1)), label, ())
 
 
 def bar_svg(signed: bool, label: str) -> Markup:
     """Return the colours of one of the two scales, from left to right."""
-    colours = _signed_colours() if signed else _log_colours()
-    return _slice_svg(colours(np.linspace(0, 1, 128))[:, None], label, (), stretch=True)
+    return _slice_svg(_colours(signed)(np.linspace(0, 1, 128))[:, None], label, (), stretch=True)
 
 
 def curves_svg(
@@ -163,16 +162,11 @@ def _inline(figure: Figure, name: str, label: str) -> Markup:
     return Markup(text.replace("<svg", f'<svg class="chart" role="img" aria-label="{label}"', 1))
 
 
-def _log_colours() -> Colormap:
+def _colours(signed: bool) -> Colormap:
     from matplotlib import colormaps
-
-    return colormaps["magma"]
-
-
-def _signed_colours() -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("signed", _SIGNED)
+    return LinearSegmentedColormap.from_list("signed", _SIGNED) if signed else colormaps["magma"]
 
 
 def _slice_svg(colours: np.ndarray, label: str, boxes: Sequence[Box], stretch: bool = False) -> Markup:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psutil
@@ -44,10 +45,10 @@ def fit_window(roi_size: tuple[int, ...], shape: tuple[int, ...], stride: int) -
     return window if max(window) > stride else (2 * stride, *window[1:])
 
 
-def count_windows(window: tuple[int, ...], shape: tuple[int, ...]) -> int:
-    """Return how many sliding windows (D, H, W) cover an image (D, H, W), each overlapping the next by half."""
+def count_windows(window: tuple[int, ...], shape: tuple[int, ...], overlap: float = OVERLAP) -> int:
+    """Return how many sliding windows (D, H, W) cover an image (D, H, W), ``overlap`` being a share of their sides."""
     return math.prod(
-        math.ceil(max(length - side, 0) / (side * (1 - OVERLAP))) + 1
+        math.ceil(max(length - side, 0) / (side * (1 - overlap))) + 1
         for side, length in zip(window, shape, strict=True)
     )
 
@@ -150,24 +151,16 @@ def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: W
         InferenceCancelled: if the request was cancelled.
     """
     # Windows go to the engine's device one batch at a time. Where all of the result fits there, it is gathered there.
-    inferer = SlidingWindowInferer(window, sw_batch_size=BATCH, overlap=OVERLAP, mode="gaussian", progress=False)
+    inferer_on = partial(SlidingWindowInferer, window, BATCH, OVERLAP, "gaussian", progress=False)
     batch = image[None]
     logits: Any = None
     with suppress(torch.cuda.OutOfMemoryError):  # not of the network, whose shortage is dealt with: of what is gathered
-        logits = inferer(batch.to(turns.device), turns)
+        logits = inferer_on()(batch.to(turns.device), turns)
     if logits is None:  # outside the handling of the error, which keeps what was gathered so far in memory
         _free_cached()
         turns.fallback = turns.fallback or "GPU out of memory for the whole result; kept it in main memory."
-        inferer = SlidingWindowInferer(
-            window,
-            sw_batch_size=BATCH,
-            overlap=OVERLAP,
-            mode="gaussian",
-            progress=False,
-            sw_device="cpu",  # the turns move each window, and deal with a device that has no room even for that
-            device="cpu",
-        )
-        logits = inferer(batch, turns)
+        # The turns move each window, and deal with a device that has no room even for that.
+        logits = inferer_on(sw_device="cpu", device="cpu")(batch, turns)
     result = logits[0].float()
     for slab in result.split(max(1, result.shape[1] // _SOFTMAX_SLICES), dim=1):
         slab.copy_(slab.softmax(0))  # in place: a second map of all classes might not fit

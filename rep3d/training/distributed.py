@@ -66,9 +66,8 @@ def training_devices(settings: TrainSettings) -> list[str]:
     """
     if settings.gpus is None:
         return [str(choose_device(settings.device))]
-    if isinstance(settings.gpus, int):
-        return parse_gpus(",".join(map(str, range(settings.gpus))))
-    return parse_gpus(",".join(map(str, settings.gpus)))
+    gpus = range(settings.gpus) if isinstance(settings.gpus, int) else settings.gpus
+    return parse_gpus(",".join(map(str, gpus)))
 
 
 def train_on(devices: Sequence[str], plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Checkpoint:

@@ -17,7 +17,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.gate import label_means
 from rep3d.evaluation.metrics import dice_per_label, mean_dice
-from rep3d.inference.predictor import fit_window
+from rep3d.inference.sliding import count_windows, fit_window
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["BestWeights", "ValidationTimes", "Validator", "choose_validation", "measured_cases", "refuse_overlap"]
@@ -88,12 +88,6 @@ class _Volume:
     image: torch.Tensor
     truth: np.ndarray
     window: tuple[int, ...]
-
-    @property
-    def windows(self) -> int:
-        """How many windows cover it."""
-        sides = zip(self.window, self.truth.shape, strict=True)
-        return math.prod(math.ceil(max(n - side, 0) / (side * (1 - _OVERLAP))) + 1 for side, n in sides)
 
 
 class Validator:
@@ -168,7 +162,7 @@ class Validator:
         """Return what a measurement will take: as the last one did, or else judged by a training step on one patch."""
         if self.seconds is not None:
             return self.seconds
-        windows = sum(volume.windows for volume in self._volumes)
+        windows = sum(count_windows(volume.window, volume.truth.shape, _OVERLAP) for volume in self._volumes)
         return windows * step_seconds / 3  # backward takes about twice as long as forward
 
 

@@ -151,7 +151,7 @@ def test_everything_given_is_escaped(tmp_path: Path) -> None:
             dataset=evil,
             labels={evil: 1},
             rounds=(RoundResult(1, 1, (evil,), dice, 1.0, evil),),
-            pictures=(replace(make_picture(tmp_path, "plain"), case_id=evil + "h"),),
+            pictures=(replace(make_picture(tmp_path, "plain"), id=evil + "h"),),
             facts={evil: evil},
         ),
     )

@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,24 +35,11 @@ TOLERANCE = 1e-3  # largest difference between two probabilities
 _logger = logging.getLogger(__name__)
 
 
-class Engine(Protocol):
-    """Computes logits from images.
+class TorchEngine:
+    """The network as it is, on its own device.
 
     Attributes:
         name: One of `ENGINES`, but not ``auto``.
-    """
-
-    name: str
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
-
-    def release(self) -> None:
-        """Give back memory that is only needed during a call."""
-
-
-class TorchEngine:
-    """The network as it is, on its own device.
 
     Args:
         model: Maps images to logits.
@@ -69,7 +56,7 @@ class TorchEngine:
         return self._model(images)
 
     def release(self) -> None:
-        """Do nothing: PyTorch keeps no buffers of its own for a model."""
+        """Give back memory that is only needed during a call: none here, where PyTorch has it."""
 
 
 class OpenVinoEngine:
@@ -130,9 +117,10 @@ class OpenVinoEngine:
             raise RuntimeError(f"its probabilities differ from PyTorch's by {difference:.1e}, expected {TOLERANCE}")
 
 
-def choose_engine(
-    model: nn.Module, device: torch.device, name: str | None = None, voxels: float = math.inf
-) -> TorchEngine | OpenVinoEngine:
+Engine = TorchEngine | OpenVinoEngine
+
+
+def choose_engine(model: nn.Module, device: torch.device, name: str | None = None, voxels: float = math.inf) -> Engine:
     """Return the engine of that name, or the fastest at hand.
 
     ``auto`` is OpenVINO on a CPU where it is installed, else PyTorch. Starting OpenVINO takes a second or more, so for

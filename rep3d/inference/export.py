@@ -56,7 +56,7 @@ class Exported:
 
 
 def export_onnx(
-    source: Checkpoint | UnetrSegmenter, path: Path | str, roi_size: Sequence[int] | None = None, *, opset: int = 20
+    source: Checkpoint | UnetrSegmenter, path: Path | str, roi_size: Sequence[int] | None = None
 ) -> Exported:
     """Write a network as one ONNX file, in float32, with the input ``image`` and the output ``logits``.
 
@@ -68,7 +68,6 @@ def export_onnx(
         source: A trained network, with its task or without.
         path: File to write, ``.onnx``; one that is there is replaced.
         roi_size: Window (D, H, W) in voxels to export for; the task's own if not given.
-        opset: Version of ONNX's operators.
 
     Raises:
         MissingComponentError: If packages are missing.
@@ -84,7 +83,7 @@ def export_onnx(
     with warnings.catch_warnings(), _failing_as_export_error("ONNX"):
         warnings.simplefilter("ignore")  # about PyTorch's own insides
         converted = torch.onnx.export(
-            program, (), dynamo=True, input_names=["image"], output_names=["logits"], opset_version=opset, verbose=False
+            program, (), dynamo=True, input_names=["image"], output_names=["logits"], opset_version=20, verbose=False
         )
     assert converted is not None, "torch.onnx.export returns the program when it is given no file"
     model = converted.model_proto

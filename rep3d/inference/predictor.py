@@ -33,7 +33,7 @@ from rep3d.inference.engines import Engine, choose_engine
 from rep3d.inference.label_resampling import decide, interpolated_map
 from rep3d.inference.region import Box
 from rep3d.inference.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
-from rep3d.inference.uncertainty import label_confidence, mean_entropy, regional_mean, voxel_entropy
+from rep3d.inference.uncertainty import label_confidence, regional_mean, voxel_entropy
 from rep3d.inference.views import VIEWS, check_views
 from rep3d.nn.fold import reparameterize
 
@@ -183,11 +183,6 @@ class Predictor:
         with self._read(image) as prepared:
             for found in self._views(prepared.tensor, views, self._turns()):
                 yield MetaTensor(found, affine=prepared.tensor.affine)
-
-    def uncertainty(self, image: Path | str) -> float:
-        """Return how unsure the model is about an image, from 0 to 1; see
-        :func:`rep3d.inference.uncertainty.mean_entropy`."""
-        return mean_entropy(self.probabilities(image).as_tensor())
 
     @torch.inference_mode()
     def features(self, image: Path | str) -> np.ndarray:

@@ -24,14 +24,14 @@ class ChannelLayerNorm(nn.Module):
 
     Args:
         channels: Number of channels C.
-        eps: Added to the variance.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+    eps = 1e-6  # added to the variance
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # Not F.layer_norm: it wants the channels last, and bringing them there costs more than the arithmetic.

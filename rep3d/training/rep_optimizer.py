@@ -37,21 +37,12 @@ Fields = Mapping[torch.Tensor, torch.Tensor]
 _Optimizer = TypeVar("_Optimizer", bound=torch.optim.Optimizer)
 
 
-def prior_fields(
-    module: nn.Module,
-    power: int,
-    prior_scale: float = 1.0,
-    prior_exponent: float = 1.0,
-    min_kernel_size: int = MIN_KERNEL_SIZE,
-) -> dict[torch.Tensor, torch.Tensor]:
+def prior_fields(module: nn.Module, power: int) -> dict[torch.Tensor, torch.Tensor]:
     """Return the field of the fixed prior, P ** power, for each large depthwise kernel of a network.
 
     Args:
         module: A network with plain kernels, for instance a `rep3d.nn.rep3d.Rep3D` with the spatial prior ``none``.
         power: 2 to scale gradients for SGD, 1 to scale updates for Adam or AdamW; see the head of this module.
-        prior_scale: beta of the prior.
-        prior_exponent: g of the prior.
-        min_kernel_size: Smallest kernel side that gets a field.
 
     Returns:
         For each kernel (C, 1, K, K, K), its field of shape (1, 1, K, K, K), of its type and on its device.
@@ -60,17 +51,14 @@ def prior_fields(
         ConfigError: If there is no such kernel. Kernels with a mask of their own are not counted.
     """
     unmasked = [part for part in module.modules() if isinstance(part, LRBMConv3d) and part.prior is None]
-    convolutions = (*unmasked, *depthwise_convolutions(module, min_kernel_size))
-    kernels = [conv.weight for conv in convolutions if conv.weight.shape[-1] >= min_kernel_size]
+    convolutions = (*unmasked, *depthwise_convolutions(module))
+    kernels = [conv.weight for conv in convolutions if conv.weight.shape[-1] >= MIN_KERNEL_SIZE]
     if not kernels:
         raise ConfigError(
-            f"{type(module).__name__}: expected plain depthwise kernels of side {min_kernel_size} or more to scale the"
+            f"{type(module).__name__}: expected plain depthwise kernels of side {MIN_KERNEL_SIZE} or more to scale the"
             " steps of, found none; masked kernels (LRBM) have their field already."
         )
-    return {
-        kernel: distance_prior(kernel.shape[-1], prior_scale, prior_exponent).pow(power).to(kernel)[None, None]
-        for kernel in kernels
-    }
+    return {kernel: distance_prior(kernel.shape[-1]).pow(power).to(kernel)[None, None] for kernel in kernels}
 
 
 def scale_steps(optimizer: _Optimizer, fields: Fields, scale: str = "gradient") -> _Optimizer:

@@ -98,13 +98,7 @@ class Radiology(_System):
     training = {"tracking": "None", "dataset": "CacheDataset", "dataloader": "ThreadDataLoader", "max_epochs": _NEVER}
 
     def __init__(
-        self,
-        name: str,
-        folder: Path,
-        labels: Mapping[str, int],
-        python: Path,
-        source: Path | None,
-        changes: AppChanges,
+        self, name: str, folder: Path, labels: Mapping[str, int], python: Path, source: Path | None, changes: AppChanges
     ) -> None:
         super().__init__(name, folder, labels)
         self._python, self._source, self.changes = python, source, changes

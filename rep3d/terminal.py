@@ -22,11 +22,7 @@ Cells = TypeVar("Cells", bound=tuple[str, ...])
 
 
 def print_scores(
-    console: Console,
-    title: str,
-    names: Sequence[str],
-    heads: Sequence[str],
-    rows: Mapping[Cells, Mapping[str, float]],
+    console: Console, title: str, names: Sequence[str], heads: Sequence[str], rows: Mapping[Cells, Mapping[str, float]]
 ) -> None:
     """Print a row of Dice per case or round, with a column for each label; in several tables where one is too wide.
 

@@ -135,10 +135,7 @@ def _paired(new: Mapping[str, float], old: Mapping[str, float]) -> dict[str, tup
     not know the label, drew nothing: 0.
     """
     return {
-        name: (
-            new[name] if name in new else _absent(old[name]),
-            old[name] if name in old else _absent(new[name]),
-        )
+        name: (new[name] if name in new else _absent(old[name]), old[name] if name in old else _absent(new[name]))
         for name in sorted({*new, *old})
     }
 

@@ -96,13 +96,7 @@ def bar_svg(signed: bool, label: str) -> Markup:
 
 
 def curves_svg(
-    curves: Sequence[Curve],
-    name: str,
-    x_label: str,
-    y_label: str,
-    *,
-    log: bool = False,
-    levels: Sequence[float] = (),
+    curves: Sequence[Curve], name: str, x_label: str, y_label: str, *, log: bool = False, levels: Sequence[float] = ()
 ) -> Markup:
     """Return a line chart.
 

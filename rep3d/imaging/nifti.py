@@ -33,15 +33,7 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 LARGEST_VALUE = 65535  # voxel value of a label
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    gzip.BadGzipFile,
-    ImageFileError,
-    HeaderDataError,
-)
+_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError, HeaderDataError)
 _DEFLATE = 1040  # so many times larger, at most, is what a compressed file unpacks to
 
 

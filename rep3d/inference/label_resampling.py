@@ -47,11 +47,7 @@ class Decision:
 
 
 def decide(
-    probabilities: torch.Tensor,
-    affine: np.ndarray,
-    grid: Geometry,
-    values: Sequence[int],
-    region: Region | None = None,
+    probabilities: torch.Tensor, affine: np.ndarray, grid: Geometry, values: Sequence[int], region: Region | None = None
 ) -> Decision:
     """Return the label of each voxel of an image.
 

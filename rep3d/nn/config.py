@@ -119,10 +119,7 @@ class Rep3DConfig:
 
 
 PRESETS: Mapping[str, Rep3DConfig] = MappingProxyType(
-    {
-        "base": Rep3DConfig(),
-        "tiny": Rep3DConfig(dims=(16, 32, 64, 128), hidden_size=192),
-    }
+    {"base": Rep3DConfig(), "tiny": Rep3DConfig(dims=(16, 32, 64, 128), hidden_size=192)}
 )
 
 

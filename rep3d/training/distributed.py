@@ -137,12 +137,7 @@ def _watch(running: dict[Connection, BaseProcess], report: Callable[[TrainProgre
 
 
 def _work(
-    rank: int,
-    devices: list[str],
-    plan: TrainPlan,
-    start: Path | None,
-    rendezvous: str,
-    sender: Connection,
+    rank: int, devices: list[str], plan: TrainPlan, start: Path | None, rendezvous: str, sender: Connection
 ) -> None:
     """One process. A failure is sent with its rank among causes: 0 our own words, 1 a death, 2 anything else."""
     end_with_parent()

@@ -370,11 +370,7 @@ def _completed(record: VersionRecord, name: str, task: TaskConfig, info: Mapping
         cases = sorted({*cases, *info.get("trained_on", [])})
     said: dict[str, Any] = {key: info.get(key) for key in _SAID}
     return dataclasses.replace(
-        record,
-        version=name,
-        cases=[str(case) for case in cases],
-        labels=dict(task.labels),
-        **said,
+        record, version=name, cases=[str(case) for case in cases], labels=dict(task.labels), **said
     )
 
 

@@ -135,9 +135,7 @@ def analyse(samples: torch.Tensor, matrices: Matrices, scratch: Sequence[torch.T
         frequencies, positions = matrix.shape
         rows = current.reshape(channels, -1, positions)
         current = torch.bmm(
-            matrix.expand(channels, -1, -1),
-            rows.mT,
-            out=_front(target, (channels, frequencies, rows.shape[1])),
+            matrix.expand(channels, -1, -1), rows.mT, out=_front(target, (channels, frequencies, rows.shape[1]))
         )
 
 

@@ -69,17 +69,7 @@ def _store(at, value, mask, ACCUMULATE: tl.constexpr):
 
 
 @triton.jit
-def _multiply(
-    left,
-    right,
-    out,
-    count,
-    z_half,
-    y_half,
-    x_half,
-    ACCUMULATE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+def _multiply(left, right, out, count, z_half, y_half, x_half, ACCUMULATE: tl.constexpr, BLOCK: tl.constexpr):
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = index < count
     x = index % x_half

@@ -119,8 +119,7 @@ def _first_network(task: TaskConfig, settings: TrainSettings, start: Checkpoint 
 
 
 def _bfloat16_is_fast(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware; elsewhere it would be emulated, and slower than
-    float32."""
+    """Return whether the device multiplies bfloat16 in hardware; where it is emulated, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -255,8 +254,7 @@ class _Loop:
             trainer.terminate()
 
     def _take_stock(self) -> None:
-        """Find out how much of the run is over and whether it ends here; the leader decides, validates and takes
-        snapshots."""
+        """Find out how much of the run is over, and whether it ends; the leader decides, validates, takes snapshots."""
         if self.worker.leads:
             by_steps, by_time = self.iteration / self.settings.iterations, self._elapsed() / self._time_for_steps()
             self.done = max(self.done, min(1.0, max(by_steps, by_time)))
@@ -280,8 +278,7 @@ class _Loop:
         return self.validator.expected_seconds(self._elapsed() / max(1, self.iteration))
 
     def _time_for_steps(self) -> float:
-        """Return seconds of the budget that training may take: the validation at its end needs the rest, up to a
-        half."""
+        """Return how many seconds of the budget training may take; the validation at its end needs up to half."""
         budget = 60.0 * self.settings.max_minutes
         if self.validator is None or not self.iteration:
             return budget

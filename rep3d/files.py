@@ -24,8 +24,7 @@ def utc_now() -> str:
 
 
 def file_state(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file does (time of change in nanoseconds, size in bytes, inode); None where there
-    is none."""
+    """Return what changes when a file does (change in nanoseconds, size in bytes, inode); None where there is none."""
     try:
         state = path.stat()
     except FileNotFoundError:

@@ -37,8 +37,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def dress(axes: Axes, ink: str, size: int = 10) -> None:
-    """Give a chart our look, with whole numbers along x; ``ink`` is the colour of its text, ``size`` that of numbers in
-    points."""
+    """Give a chart our look: whole numbers along x, text of the colour ``ink``, figures of ``size`` points."""
     from matplotlib.ticker import MaxNLocator
 
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -71,8 +71,7 @@ def note_kept(kept: Path) -> None:
 
 
 def json_object(content: Any, **kinds: type) -> dict[str, Any]:
-    """Return the content, if it is a JSON object with values of these types under these keys; ``ValueError``
-    otherwise."""
+    """Return a JSON object that has values of these types under these keys; for other content raise ``ValueError``."""
     if not isinstance(content, dict):
         raise ValueError(f"expected a JSON object, got {type(content).__name__}")
     for key, kind in kinds.items():

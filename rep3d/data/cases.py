@@ -18,8 +18,7 @@ class Case:
 
 
 def decathlon_cases(folder: Path | str) -> list[Case]:
-    """Return the labelled cases of a folder in the decathlon's layout, by name: files of one name in imagesTr and
-    labelsTr.
+    """Return the labelled cases of a decathlon folder, by name: files of one name in imagesTr and labelsTr.
 
     Hidden files, which macOS leaves beside images, are no cases.
     """

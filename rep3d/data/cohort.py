@@ -31,8 +31,7 @@ class Cohort:
 
 
 def phantom_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
-    """Generate phantoms into ``folder`` and split them; the pool holds the first ones, with every kind of
-    geometry."""
+    """Generate phantoms into ``folder`` and split them; the first ones, of every geometry, are the pool."""
     generate_cohort(folder, pool + held_out, seed=seed)
     return _split(folder, pool, held_out, seed, shuffle=False)
 

@@ -142,8 +142,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _bent_line(rng: np.random.Generator, length: float, bend: float, wiggle: float, points: int) -> np.ndarray:
-    """Return a line (points, 3) of ``length`` mm that runs along +x, turns by ``bend`` radians bulging to +y, and
-    wiggles."""
+    """Return a line (points, 3), ``length`` mm along +x, that turns by ``bend`` radians, bulging to +y, and wiggles."""
     s = np.linspace(0, 1, points)
     phase = rng.uniform(0, 2 * np.pi, size=2)
     turn = bend * (0.5 - s) + wiggle * np.sin(2 * np.pi * s + phase[0])
@@ -153,8 +152,7 @@ def _bent_line(rng: np.random.Generator, length: float, bend: float, wiggle: flo
 
 
 def _make_organ(rng: np.random.Generator) -> tuple[_Tube, float]:
-    """Return the organ near the origin, Head left and up, bulging forwards, and where along it (0..1) the Tail
-    begins."""
+    """Return the organ near the origin, Head left and up, bulging forwards, and where on it (0..1) the Tail begins."""
     line = _bent_line(rng, rng.uniform(32, 39), np.deg2rad(rng.uniform(85, 130)), rng.uniform(0.0, 0.18), points=40)
     boundary = rng.uniform(0.42, 0.50)
     s = np.linspace(0, 1, len(line))
@@ -284,8 +282,7 @@ def _paint_body(
 
 
 def _scan(signal: np.ndarray, offset: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return what the scanner makes of it: bias field over ``offset`` (3, X, Y, Z) mm, Rician noise, contrast;
-    int16."""
+    """Return the scanned signal, int16: bias field over ``offset`` (3, X, Y, Z) mm, Rician noise, contrast."""
     x, y, z = offset / 28
     terms = np.stack([x, y, z, x * y, y * z, x * z, x * x - 0.3, y * y - 0.3, z * z - 0.3])
     bias = np.tensordot(rng.normal(size=len(terms)).astype(np.float32), terms, axes=1)

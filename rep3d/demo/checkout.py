@@ -35,8 +35,7 @@ def import_client_path() -> None:
 
 
 def client_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that the client raises, for whoever shows them; none where the package is without its
-    repository."""
+    """Return the errors that the client raises, for whoever shows them; none without the repository."""
     try:
         import_client_path()
         from Rep3DLabelLib.errors import ClientError

@@ -46,8 +46,7 @@ class CurvePoint:
 
 
 def curve_png(points: Sequence[CurvePoint], ink: str, width: float) -> str:
-    """Return the mean Dice against the number of labels submitted, on a transparent ground for a page whose text is
-    ``ink``.
+    """Return the mean Dice against the labels submitted, on a transparent ground for a page whose text is ``ink``.
 
     ``width`` is in inches; the letters keep their size, so that a narrow picture stays readable on a phone.
     """
@@ -152,8 +151,7 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fullest_slice(truth: np.ndarray, across: int, labels: Mapping[str, int]) -> int:
-    """Return the slice that shows most of all true labels, each counted by its share; the middle one if there is
-    none."""
+    """Return the slice that shows most of all true labels, each counted by its share; the middle one without any."""
     others = tuple(axis for axis in range(3) if axis != across)
     score = np.zeros(truth.shape[across])
     for value in labels.values():

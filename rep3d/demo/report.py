@@ -87,8 +87,7 @@ def case_mean(dice: Mapping[str, float]) -> float:
 
 
 def pick_cases(dice: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """Return the best, median and worst case of a round by mean Dice, as role to case id; fewer roles if there are
-    fewer."""
+    """Return the best, median and worst case of a round by mean Dice, as role to case id; fewer of fewer cases."""
     ranked = sorted((case for case in dice if np.isfinite(case_mean(dice[case]))), key=lambda c: -case_mean(dice[c]))
     if not ranked:
         return {}

@@ -79,8 +79,7 @@ class Curve:
 
 
 def log_slice_svg(values: np.ndarray, lowest: float, highest: float, label: str, boxes: Sequence[Box] = ()) -> Markup:
-    """Return a slice (first axis to the right, second upwards) of positive values, on a logarithmic scale with two
-    ends."""
+    """Return a slice (first axis to the right, second upwards) of positive values, on a log scale with two ends."""
     shown = np.log(np.clip(values, lowest, highest) / lowest) / np.log(highest / lowest)
     return _slice_svg(_colours(signed=False)(shown), label, boxes)
 
@@ -140,8 +139,7 @@ def curves_svg(
 
 
 def _inline(figure: Figure, name: str, label: str) -> Markup:
-    """Return the figure as SVG for a page: sized by its place, with ids of its own, in the page's font and text
-    colour."""
+    """Return the figure as SVG for a page: sized by its place, ids of its own, in the page's font and colour."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
@@ -164,8 +162,7 @@ def _colours(signed: bool) -> Colormap:
 
 
 def _slice_svg(colours: np.ndarray, label: str, boxes: Sequence[Box], stretch: bool = False) -> Markup:
-    """Return an image of one pixel per voxel, from colours (first axis, second axis, RGBA); the second axis points
-    upwards."""
+    """Return an image of one pixel per voxel, from colours (first axis, second axis upwards, RGBA)."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()

@@ -119,8 +119,7 @@ def _field_slices(field: ReceptiveField, cubes: Cubes, orientation: str) -> list
 def _areas(
     explanation: Explanation, measure: Callable[[ReceptiveField], Cubes]
 ) -> list[tuple[str, int, str, list[tuple[int, str]]]]:
-    """Return rows of output, which network, its name, and for each share the side of the cube and its part of the
-    volume."""
+    """Return rows of output, which network, its name, and for each share the cube's side and part of the volume."""
     rows = []
     for fields in zip(*(model.fields for model in explanation.models), strict=True):
         for index, (model, field) in enumerate(zip(explanation.models, fields, strict=True)):

@@ -149,8 +149,7 @@ def convert_series(source: DicomSeries | Path | str, output: Path | str) -> Dico
 
 @contextmanager
 def as_nifti(image: Path | str) -> Iterator[Path]:
-    """Yield a NIfTI file for an image: itself, or the converted series where it is a folder, for as long as it is
-    needed.
+    """Yield a NIfTI file for an image while it is needed: itself, or the converted series where it is a folder.
 
     Raises:
         ImageError: as :func:`convert_series`.

@@ -31,8 +31,7 @@ class AxisMap:
     position: np.ndarray
 
     def corners(self, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the two source voxels around each position, and the weight of the second; ``length`` is the
-        source's."""
+        """Return the two voxels of the source (of that length) around each position, and the weight of the second."""
         first = np.clip(np.floor(self.position), 0, max(length - 2, 0)).astype(np.int64)
         weight = (self.position - first).astype(np.float32)
         return first, np.minimum(first + 1, length - 1), weight

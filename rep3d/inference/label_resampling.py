@@ -122,8 +122,7 @@ def _picked(around: torch.Tensor, channels: list[int]) -> torch.Tensor:
 
 
 def _winner(probabilities: torch.Tensor) -> np.ndarray:
-    """Return the first of the highest channels at each voxel of (K, x, y, z): argmax, which PyTorch does many times
-    slower."""
+    """Return the first of the highest channels at each voxel of (K, x, y, z): argmax, many times PyTorch's speed."""
     channels = probabilities.numpy()
     best = channels[0].copy()
     kind = np.uint8 if len(channels) <= 256 else np.uint16

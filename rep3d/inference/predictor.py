@@ -346,8 +346,7 @@ class Predictor:
         return found
 
     def _crop(self, prepared: _Prepared, region: tuple[slice, slice, slice]) -> MetaTensor:
-        """Return the part of the prepared image that a region of the stored one needs, with surroundings for the
-        network.
+        """Return what a region of the stored image needs of the prepared one, with surroundings for the network.
 
         The intensities were scaled before, by the whole image, as in training.
         """

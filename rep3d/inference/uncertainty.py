@@ -114,8 +114,7 @@ def regional_mean(amount: torch.Tensor, probabilities: torch.Tensor) -> float:
 
 
 def label_confidence(probabilities: torch.Tensor) -> list[float | None]:
-    """Return the mean probability of each class over the voxels where it is the most probable, on the grid of the
-    probabilities.
+    """Return the mean probability of each class where it is the most probable, on the grid of the probabilities.
 
     Args:
         probabilities: (C, D, H, W) softmax output.

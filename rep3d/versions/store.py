@@ -61,8 +61,7 @@ class VersionStore:
     # What is there ------------------------------------------------------------------------------------------
 
     def list(self) -> Sequence[VersionRecord]:
-        """Return all versions whose weights are kept, oldest first; records that are damaged are left out, and
-        logged."""
+        """Return all versions whose weights are kept, oldest first; damaged records are left out, and logged."""
         return [record for record in self.records() if record.deleted is None]
 
     def records(self) -> Sequence[VersionRecord]:
@@ -110,8 +109,7 @@ class VersionStore:
         return self._folder / name / "model.pt"
 
     def size(self, name: str) -> int:
-        """Return bytes that the weights of a version take; the published file takes none besides, where links are
-        known."""
+        """Return bytes that a version's weights take; where links are known, the published file takes none besides."""
         file = self._folder / name / "model.pt"
         return file.stat().st_size if file.exists() else 0
 
@@ -271,8 +269,7 @@ class VersionStore:
         return self._known[1]
 
     def _published_version(self) -> str | None:
-        """Return the published version, after taking in what was put in its place by hand; None where that is
-        damaged."""
+        """Return the published version, after taking in what was put there by hand; None where that is damaged."""
         try:
             self._adopt()
             return self.published()

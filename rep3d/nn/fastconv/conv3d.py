@@ -202,8 +202,7 @@ _convolve.register_autograd(_differentiate, setup_context=_save_inputs)
 
 
 def _prepare(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ConvolutionPlan, torch.Tensor]:
-    """Return the maps in the working type, the transforms, and the kernels (C, Kz, Ky, Kx) in it, without the taps that
-    reach no voxel."""
+    """Return the maps in the working type, the transforms, and the taps that reach a voxel, (C, Kz, Ky, Kx), in it."""
     taps = _reachable_taps(x.shape[2:], weight.shape[2:])
     working = _working_type(x)
     plan = plan_convolution(tuple(x.shape[2:]), taps, working, x.device)

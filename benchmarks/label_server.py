@@ -173,11 +173,5 @@ def running_server(
     """
     studies.mkdir(parents=True, exist_ok=True)
     with ServerProcess(studies, log, conf=conf, app=app, python=python) as process:
-
-        def answers() -> bool:
-            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
-                return requests.get(f"{process.url}/info/", timeout=30).ok
-            return False
-
-        process.wait_until(answers, timeout=300)
+        process.wait_until(process.answers, timeout=300)
         yield LabelServer(process.url, model)

@@ -13,14 +13,12 @@ import os
 import statistics
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import nibabel as nib
 import numpy as np
-import requests
 import torch
 from measuring import machine, write_result
 
@@ -55,14 +53,7 @@ def _studies(folder: Path) -> Path:
 def _seconds_to_first_answer(app: Path, studies: Path, log: Path, conf: dict[str, str]) -> float:
     started = time.perf_counter()
     with ServerProcess(studies, log, conf=conf, app=app) as server:
-
-        def answers() -> bool:
-            with suppress(requests.ConnectionError):
-                requests.get(f"{server.url}/info/", timeout=60).raise_for_status()
-                return True
-            return False
-
-        server.wait_until(answers, pause=0.05)
+        server.wait_until(server.answers, pause=0.05)
         return time.perf_counter() - started
 
 

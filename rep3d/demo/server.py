@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
+import requests
 
 from rep3d.demo.checkout import APP
 from rep3d.errors import Rep3DError
@@ -108,6 +109,12 @@ class ServerProcess:
         raise ServerError(
             f"The server did not answer at {self.url} within {timeout:g} s. Its log: {self.log}\n{self._log_end()}"
         )
+
+    def answers(self) -> bool:
+        """Ask the server once whether it answers."""
+        with suppress(requests.ConnectionError, requests.Timeout):
+            return requests.get(f"{self.url}/info/", timeout=60).ok
+        return False
 
     def check(self) -> None:
         """Raise ServerError if the server has ended."""

@@ -13,7 +13,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,6 @@ class DemoPlan:
         minutes: time budget of all trainings together, split likewise.
         strategy: how the server picks the next case.
         seed: of the trainings.
-        conf: the app's ``--conf`` settings.
     """
 
     submit: int = 8
@@ -64,7 +63,6 @@ class DemoPlan:
     minutes: float = 6.0
     strategy: str = "uncertainty"
     seed: int = 0
-    conf: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.rounds <= self.submit:

@@ -83,10 +83,17 @@ def build_model(
     if entry.needs_einops and find_spec("einops") is None:
         raise ConfigError(f"{name}: expected the optional package einops, found none; pip install einops.")
     settings = {**known, **entry.presets[preset], **options}
+    plug_ins = {name for name in _PLUG_INS if settings.pop(name, False)}
     try:
-        return entry.build(in_channels, out_channels, tuple(roi_size), settings)
+        network = entry.build(in_channels, out_channels, tuple(roi_size), settings)
     except (TypeError, ValueError) as error:  # MONAI's ways to refuse a setting
         raise ConfigError(f"{name}: the settings {settings} are not possible: {error}") from error
+    if not plug_ins:
+        return network
+    from rep3d.nn.convert import apply_fast_conv, apply_lrbm
+
+    convert = apply_lrbm if "lrbm" in plug_ins else apply_fast_conv  # what LRBM makes is fast as it is
+    return convert(network, copy=False)
 
 
 def _rep3d(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
@@ -117,8 +124,7 @@ def _csla(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settin
 def _uxnet(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
     from rep3d.nn.uxnet import UXNet3D
 
-    shape, plugged = _split_plug_ins(settings)
-    return plugged(UXNet3D(in_channels, out_channels, **shape))
+    return UXNet3D(in_channels, out_channels, **settings)
 
 
 def _monai(
@@ -141,23 +147,10 @@ def _dynunet(in_channels: int, out_channels: int, roi_size: tuple[int, ...], set
 
 
 def _mednext(in_channels: int, out_channels: int, roi_size: tuple[int, ...], settings: Settings) -> nn.Module:
-    shape, plugged = _split_plug_ins(settings)
-    if shape["kernel_size"] % 2 == 0:
-        raise ConfigError(f"kernel_size: expected an odd number (a kernel has a centre), got {shape['kernel_size']}.")
-    shape["use_residual_connection"] = True
-    return plugged(_monai("MedNeXt", in_channels, out_channels, roi_size, shape))
-
-
-def _split_plug_ins(settings: Settings) -> tuple[dict[str, Any], Callable[[nn.Module], nn.Module]]:
-    """Split settings into those of the network and a function that converts its large kernels as the others say."""
-    from rep3d.nn.convert import apply_fast_conv, apply_lrbm
-
-    def plugged(network: nn.Module) -> nn.Module:
-        if settings["lrbm"]:  # which is fast as it is
-            return apply_lrbm(network, copy=False)
-        return apply_fast_conv(network, copy=False) if settings["fast_conv"] else network
-
-    return {name: value for name, value in settings.items() if name not in _PLUG_INS}, plugged
+    side = settings["kernel_size"]
+    if side % 2 == 0:
+        raise ConfigError(f"kernel_size: expected an odd number (a kernel has a centre), got {side}.")
+    return _monai("MedNeXt", in_channels, out_channels, roi_size, {"use_residual_connection": True, **settings})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ OUT ?= demo_output
 PORT ?= 8000
 HOST ?= 127.0.0.1
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help demo serve test test-slow lint pictures venv clean
 
@@ -31,7 +31,7 @@ serve: $(STAMP)
 test: $(STAMP)
 	@sh tests/system_packages.sh
 	$(PY) -m pytest -m "not slow and not timed" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
-	$(PY) -m pytest -m "timed and not slow" $(ARGS) || test $$? = 5  # 5: none of these was chosen
+	$(PY) -m pytest -m "timed and not slow" $(or $(ARGS),$(shell grep -rl --include='*.py' 'mark\.timed' tests)) || test $$? = 5  # 5: none of these was chosen
 
 test-slow: $(STAMP)
 	$(PY) -m pytest -m slow --timeout=3600 $(ARGS)

@@ -30,7 +30,6 @@ LONGEST_FIRST = (
     "tests/app/http/test_versions.py",
     "tests/rep3d/inference/test_export.py",
     "tests/app/http/test_dashboard.py",
-    "tests/test_hippocampus.py",
     "tests/app/http/test_batch.py",
     "tests/app/http/test_active_learning.py",
     "tests/rep3d/active/test_simulate.py",

@@ -33,6 +33,7 @@ def test_expert_labels_are_accepted(shared_data: Path) -> None:
         check_label(case.label, case.image, labels)
 
 
+@pytest.mark.slow
 def test_one_round_through_a_real_server(shared_data: Path, tmp_path: Path) -> None:
     cases = {case.id: case for case in decathlon_cases(shared_data / "hippocampus")[:3]}
     studies = tmp_path / "studies"

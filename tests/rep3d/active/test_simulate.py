@@ -101,7 +101,7 @@ def test_runs_in_processes_survive_an_interruption(data: Path, tmp_path: Path) -
         "--strategies",
         "entropy",
     ]
-    command += ["--seeds", "0", "--labels", "1,2", "--pool", "3", "--held-out", "1", "--iterations", "2"]
+    command += ["--seeds", "0", "--labels", "1,2", "--pool", "3", "--held-out", "1", "--iterations", "1"]
     command += ["--jobs", "2", "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

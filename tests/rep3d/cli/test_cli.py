@@ -5,65 +5,92 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from rep3d import __version__
+from rep3d.cli.main import main
 from rep3d.data.phantoms import generate_cohort
 
 
-def _rep3d(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def _command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as users do."""
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "rep3d.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
+@pytest.fixture
+def rep3d(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run the command in this process, which has imported PyTorch already."""
+
+    def run(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["rep3d", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return Done(int(ended.value.code or 0), told.out, told.err)
+
+    return run
+
+
 def test_help_and_version_do_not_load_torch() -> None:
     code = "import sys, rep3d, rep3d.cli.main, rep3d.tasks.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
-    assert _rep3d("--version").stdout.strip() == f"rep3d {__version__}"
-    shown = _rep3d("--help").stdout
+    assert _command("--version").stdout.strip() == f"rep3d {__version__}"
+    shown = _command("--help").stdout
     assert all(command in shown for command in ("demo", "train", "segment", "evaluate", "explain", "export"))
 
 
-def test_train_segment_evaluate(tmp_path: Path) -> None:
+def test_train_segment_evaluate(tmp_path: Path, rep3d: Callable[..., Done]) -> None:
     cases = generate_cohort(tmp_path / "data", 3, seed=1)
     model = tmp_path / "model.pt"
-    trained = _rep3d("train", "--data", tmp_path / "data", "--output", model, "--iterations", 2, "--cases", 2)
+    trained = _command("train", "--data", tmp_path / "data", "--output", model, "--iterations", 2, "--cases", 2)
     assert trained.returncode == 0, trained.stderr
     assert "v1, 2 cases" in trained.stdout and "Validation" not in trained.stdout
-    segmented = _rep3d("segment", model, cases[2].image, tmp_path / "found.nii.gz")
+    segmented = rep3d("segment", model, cases[2].image, tmp_path / "found.nii.gz")
     assert segmented.returncode == 0, segmented.stderr
     assert "Head:" in segmented.stdout and "ml" in segmented.stdout
     found, image = nib.load(tmp_path / "found.nii.gz"), nib.load(cases[2].image)
     assert found.shape == image.shape
     np.testing.assert_allclose(found.affine, image.affine, atol=1e-5)
-    evaluated = _rep3d("evaluate", model, "--data", tmp_path / "data", "--skip", 1)
+    evaluated = rep3d("evaluate", model, "--data", tmp_path / "data", "--skip", 1)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "phantom_002 (trained on)" in evaluated.stdout
     assert "Mean over 1 cases not trained on" in evaluated.stdout
     page = tmp_path / "explained" / "explain.html"
-    explained = _rep3d("explain", "--checkpoint", model, "--image", cases[2].image, "--out", page.parent, "--inputs", 1)
+    explained = rep3d("explain", "--checkpoint", model, "--image", cases[2].image, "--out", page.parent, "--inputs", 1)
     assert explained.returncode == 0, explained.stderr
     assert str(page) in explained.stdout and "model.pt" in page.read_text(encoding="utf-8")
-    exported = _rep3d("export", "--checkpoint", model, "--output", tmp_path / "model.pt2")
+    exported = rep3d("export", "--checkpoint", model, "--output", tmp_path / "model.pt2")
     assert exported.returncode == 0, exported.stderr
     assert "checked with torch" in exported.stdout and (tmp_path / "model.pt2").is_file()
 
 
-def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_trained_on(tmp_path: Path) -> None:
+def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_trained_on(
+    tmp_path: Path, rep3d: Callable[..., Done]
+) -> None:
     generate_cohort(tmp_path / "data", 3, seed=1)
     model = tmp_path / "model.pt"
     common = ("train", "--data", tmp_path / "data", "--output", model, "--iterations", 1, "--validation")
-    trained = _rep3d(*common, 1, "--variant", "fixed", "--resume", tmp_path / "run")
+    trained = rep3d(*common, 1, "--variant", "fixed", "--resume", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
     assert "v1, 2 cases" in trained.stdout and "ended by iterations" in trained.stdout
     assert "Validation Dice on 1 cases that it was not trained on; they chose the weights (step 1)" in trained.stdout
     assert not (tmp_path / "run").exists()
-    refused = _rep3d(*common, 2, "--start", model)
+    refused = rep3d(*common, 2, "--start", model)
     assert refused.returncode == 1 and "Cannot hold out 2 cases: expected from 0 to 1." in refused.stderr
 
 
@@ -77,7 +104,9 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
         (["train", "--data", "nowhere", "--output", "x.pt"], "cannot be read as the dataset.json"),
     ],
 )
-def test_wrong_input_gives_one_clear_message(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = _rep3d(*[a.replace("{tmp}", str(tmp_path / "out")) for a in arguments])
+def test_wrong_input_gives_one_clear_message(
+    tmp_path: Path, rep3d: Callable[..., Done], arguments: list[str], message: str
+) -> None:
+    done = rep3d(*[a.replace("{tmp}", str(tmp_path / "out")) for a in arguments])
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr

@@ -259,16 +259,6 @@ class ModelView:
     blocks: tuple[BlockView, ...]
     fields: tuple[ReceptiveField, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "config": self.config.to_dict(),
-            "blocks": [block.to_dict() for block in self.blocks],
-            "receptive_fields": [field.to_dict() for field in self.fields],
-        }
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -310,12 +300,17 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {
-            "facts": self.facts,
-            "task": self.task.to_dict(),
-            "inputs": self.inputs.to_dict(),
-            "models": [model.to_dict() for model in self.models],
-        }
+        models = [
+            {
+                "name": model.name,
+                "version": model.version,
+                "config": model.config.to_dict(),
+                "blocks": [block.to_dict() for block in model.blocks],
+                "receptive_fields": [field.to_dict() for field in model.fields],
+            }
+            for model in self.models
+        ]
+        return {"facts": self.facts, "task": self.task.to_dict(), "inputs": self.inputs.to_dict(), "models": models}
 
 
 @torch.no_grad()
@@ -383,11 +378,8 @@ def _field(output: str, stride: int, function: torch.nn.Module, inputs: torch.Te
 
 
 def _high_contribution(cubes: Cubes) -> list[dict[str, float]]:
-    rows = []
-    for share in SHARES:
-        side, ratio = cubes.smallest(share)
-        rows.append({"share": share, "side": side, "volume_ratio": float(f"{ratio:.6g}")})
-    return rows
+    found = [(share, *cubes.smallest(share)) for share in SHARES]
+    return [{"share": share, "side": side, "volume_ratio": float(f"{ratio:.6g}")} for share, side, ratio in found]
 
 
 def _numbers(values: np.ndarray) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rep3d.errors import ConfigError
-from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
+from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 
 __all__ = ["TrainProgress", "TrainSettings"]
 
@@ -65,9 +65,8 @@ class TrainSettings:
                 raise ConfigError(f"{name}: expected a number from {low_:g} to {high_:g}, got {value!r}")
         if self.max_minutes == 0 or self.learning_rate == 0:
             raise ConfigError("max_minutes and learning_rate must be more than 0.")
-        for name, choices in (("preset", sorted(PRESETS)), ("variant", list(SPATIAL_PRIORS))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
+        require_one_of("preset", self.preset, tuple(sorted(PRESETS)))
+        require_one_of("variant", self.variant, SPATIAL_PRIORS)
         if self.device is not None and not isinstance(self.device, str):
             raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
         self._check_gpus()

@@ -24,7 +24,7 @@ from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.inference.predictor import Predictor
 from rep3d.json_file import JsonFile, json_object
-from rep3d.nn.config import PRESETS
+from rep3d.nn.config import PRESETS, require_one_of
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.training.train import TrainSettings, task_for_cases, train
@@ -69,8 +69,7 @@ class SimulationPlan:
             raise ConfigError(
                 f"expected at least 1 held-out case and 1 iteration, got {self.held_out} and {self.iterations}"
             )
-        if self.preset not in PRESETS:
-            raise ConfigError(f"preset: expected one of {sorted(PRESETS)}, got {self.preset!r}")
+        require_one_of("preset", self.preset, tuple(sorted(PRESETS)))
 
     def identity(self) -> dict[str, Any]:
         """Return what the numbers depend on, as plain JSON types."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -146,14 +145,22 @@ class Predictor:
         self._users = 0
 
     @classmethod
-    def load(cls, path: Path | str, *arguments: Any, **options: Any) -> Predictor:
+    def load(
+        cls,
+        path: Path | str,
+        device: str | None = None,
+        engine: str | None = None,
+        *,
+        single_image: bool = False,
+        values: Mapping[str, int] | None = None,
+    ) -> Predictor:
         """From a checkpoint file; the other arguments are those of the class.
 
         Raises:
             CheckpointError: if the file is not usable.
             ConfigError: if the device or the engine is unknown or not there.
         """
-        return cls(load_checkpoint(path), *arguments, **options)
+        return cls(load_checkpoint(path), device, engine, single_image=single_image, values=values)
 
     # What it says about an image --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy as copying
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from torch import nn
 
@@ -33,7 +33,16 @@ DepthwiseConvolution = nn.Conv3d | DepthwiseConv3d
 
 
 def apply_lrbm(
-    module: nn.Module, *, min_kernel_size: int = MIN_KERNEL_SIZE, copy: bool = True, **settings: Any
+    module: nn.Module,
+    *,
+    spatial_prior: str = "learned",
+    generator: str = "shared",
+    prior_scale: float = 1.0,
+    prior_exponent: float = 1.0,
+    generator_kernel: int = 7,
+    generator_depth: int = 2,
+    min_kernel_size: int = MIN_KERNEL_SIZE,
+    copy: bool = True,
 ) -> nn.Module:
     """Put a learning-rate mask (LRBM) on the large depthwise convolutions of any network.
 
@@ -44,9 +53,14 @@ def apply_lrbm(
 
     Args:
         module: The network, or a single convolution.
+        spatial_prior: ``learned``, ``fixed`` or ``none``; this and the next five as in `rep3d.nn.lrbm.LRBMConv3d`.
+        generator: ``shared`` (one mask for all channels) or ``depthwise`` (one for each).
+        prior_scale: beta of the prior.
+        prior_exponent: g of the prior.
+        generator_kernel: Side of the generator's convolutions, odd.
+        generator_depth: Stages of the generator.
         min_kernel_size: Smallest kernel side to convert.
         copy: Whether to leave ``module`` as it is and convert a deep copy.
-        settings: Those of `rep3d.nn.lrbm.LRBMConv3d`, from ``spatial_prior`` to ``generator_depth``.
 
     Returns:
         The converted network. A ``module`` that is itself a convolution to convert is returned as a new module in
@@ -57,7 +71,16 @@ def apply_lrbm(
     """
 
     def masked(conv: DepthwiseConvolution) -> nn.Module:
-        return LRBMConv3d.from_weight(conv.weight, conv.bias, **settings)
+        return LRBMConv3d.from_weight(
+            conv.weight,
+            conv.bias,
+            spatial_prior=spatial_prior,
+            generator=generator,
+            prior_scale=prior_scale,
+            prior_exponent=prior_exponent,
+            generator_kernel=generator_kernel,
+            generator_depth=generator_depth,
+        )
 
     return _convert(module, masked, LRBMConv3d, min_kernel_size, copy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from Rep3DLabelLib.view import (
     VersionRow,
     View,
 )
+from Rep3DLabelLib.workflow.machine import Workflow
 from Rep3DLabelLib.workflow.rules import enabled
 
 MODULE = Path(__file__).resolve().parents[2] / "slicer_extension" / "Rep3DLabel"
@@ -55,6 +57,10 @@ class NotingWorkflow:
     def __getattr__(self, name: str):
         if name not in COMMAND_METHODS:
             raise AttributeError(name)
+        if (
+            len(signature(getattr(Workflow, name)).parameters) == 1
+        ):  # self: PythonQt passes such a method no click's bool
+            return lambda: self.commands.append((name,))
         return lambda *values: self.commands.append((name, *values))
 
     def set_options(self, options: Options) -> None:

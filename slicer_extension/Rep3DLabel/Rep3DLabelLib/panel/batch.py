@@ -20,22 +20,10 @@ class BatchSection(Section):
         super().__init__()
         self._ui, self._workflow = ui, workflow
         ui.uploadVolumeSelector.setMRMLScene(slicer.mrmlScene)
-        buttons.add(ui.startBatchButton, "start_batch")
-        buttons.add(ui.stopBatchButton, "stop_batch")
-        buttons.add(ui.uploadVolumeButton, "upload_volume", self.why_no_volume)
-        buttons.add(ui.uploadDicomButton, "upload_dicom", self.why_no_folder)
-        ui.startBatchButton.connect("clicked(bool)", self.start)
-        ui.stopBatchButton.connect("clicked(bool)", self.stop)
-        ui.uploadVolumeButton.connect("clicked(bool)", self.upload_volume)
-        ui.uploadDicomButton.connect("clicked(bool)", self.upload_dicom)
-
-    def start(self) -> None:
-        """Segment all unlabelled cases."""
-        self._workflow.start_batch()
-
-    def stop(self) -> None:
-        """Stop the batch."""
-        self._workflow.stop_batch()
+        buttons.add(ui.startBatchButton, "start_batch", workflow.start_batch)
+        buttons.add(ui.stopBatchButton, "stop_batch", workflow.stop_batch)
+        buttons.add(ui.uploadVolumeButton, "upload_volume", self.upload_volume, self.why_no_volume)
+        buttons.add(ui.uploadDicomButton, "upload_dicom", self.upload_dicom, self.why_no_folder)
 
     def upload_volume(self) -> None:
         """Add the chosen volume."""

@@ -31,22 +31,14 @@ class CasesSection(Section):
         self.table = Table(ui.casesTable, (76, 48, 82), selected=self.selected, opened=self.open_case)
         ui.casesTable.horizontalHeader().connect("sectionClicked(int)", self.sort_by)
         ui.casesTable.horizontalHeader().setSectionsClickable(True)
-        buttons.add(ui.refreshCasesButton, "refresh_cases")
-        buttons.add(ui.openCaseButton, "open_case", self.why_not)
-        buttons.add(ui.historyButton, "restore_label", self.why_not)
-        buttons.add(ui.reviewButton, "review", self.why_not_review)
-        ui.refreshCasesButton.connect("clicked(bool)", self.refresh_cases)
-        ui.openCaseButton.connect("clicked(bool)", self.open_selected)
-        ui.historyButton.connect("clicked(bool)", self.ask_history)
-        ui.reviewButton.connect("clicked(bool)", self.review)
+        buttons.add(ui.refreshCasesButton, "refresh_cases", workflow.refresh_cases)
+        buttons.add(ui.openCaseButton, "open_case", self.open_selected, self.why_not)
+        buttons.add(ui.historyButton, "restore_label", self.ask_history, self.why_not)
+        buttons.add(ui.reviewButton, "review", self.review, self.why_not_review)
         ui.caseFilterEdit.connect("textChanged(QString)", self.filter_changed)
         ui.caseStateFilter.connect("activated(int)", self.filter_changed)
 
     # ---- commands
-
-    def refresh_cases(self) -> None:
-        """Read the list again."""
-        self._workflow.refresh_cases()
 
     def open_selected(self) -> None:
         """Open the selected case."""

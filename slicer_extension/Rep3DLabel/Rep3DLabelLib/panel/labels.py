@@ -19,19 +19,13 @@ class LabelsSection(Section):
         super().__init__()
         self._ui, self._workflow = ui, workflow
         self.table = Table(ui.labelsTable, (84, 84), fit=12)
-        buttons.add(ui.showUncertaintyCheckBox, "show_uncertainty")
-        buttons.add(ui.jumpButton, "jump_to_uncertain")
-        ui.showUncertaintyCheckBox.connect("clicked(bool)", self.show_uncertainty)
-        ui.jumpButton.connect("clicked(bool)", self.jump)
+        buttons.add(ui.showUncertaintyCheckBox, "show_uncertainty", self.show_uncertainty)
+        buttons.add(ui.jumpButton, "jump_to_uncertain", workflow.jump_to_uncertain)
 
     def show_uncertainty(self, checked: bool) -> None:
         """Show or hide the overlay."""
         self.touched()
         self._workflow.show_uncertainty(bool(checked))
-
-    def jump(self) -> None:
-        """Show the next uncertain place."""
-        self._workflow.jump_to_uncertain()
 
     def part(self, view: View) -> object:
         """See `Section`."""

@@ -43,10 +43,8 @@ class LocalSection(Section):
         ui.localApp.setCurrentPath(choice.app)
         ui.localStudies.setCurrentPath(choice.studies)
         ui.localLabelsEdit.setText(choice.labels)
-        buttons.add(ui.startLocalButton, "start_local_server")
-        buttons.add(ui.stopLocalButton, "stop_local_server")
-        ui.startLocalButton.connect("clicked(bool)", self.start)
-        ui.stopLocalButton.connect("clicked(bool)", self.stop)
+        buttons.add(ui.startLocalButton, "start_local_server", self.start)
+        buttons.add(ui.stopLocalButton, "stop_local_server", workflow.stop_local_server)
 
     def start(self) -> None:
         """Start it with what the fields say."""
@@ -59,10 +57,6 @@ class LocalSection(Section):
         )
         self._settings.save_local(choice)
         self._workflow.start_local_server(choice.python, choice.app, choice.studies, choice.labels)
-
-    def stop(self) -> None:
-        """Stop it."""
-        self._workflow.stop_local_server()
 
     def part(self, view: View) -> object:
         """See `Section`."""

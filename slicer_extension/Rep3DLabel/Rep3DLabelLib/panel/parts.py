@@ -145,14 +145,16 @@ class CommandButtons:
         self._buttons: list[tuple[Any, str, str, Callable[[], str] | None]] = []
         self._shown: dict[int, str] = {}
 
-    def add(self, button: Any, command: str, check: Callable[[], str] | None = None) -> None:
-        """Have a button follow a command.
+    def add(self, button: Any, command: str, slot: Callable[..., None], check: Callable[[], str] | None = None) -> None:
+        """Have a button follow a command, and connect it.
 
         Args:
             button: The widget; its tooltip says what it does.
             command: A command of `view.COMMANDS`.
+            slot: What a click calls: a method without optional parameters, else PythonQt passes it the click's bool.
             check: What else is needed, "" if all is there, such as a selected row.
         """
+        button.connect("clicked(bool)", slot)
         self._buttons.append((button, command, str(button.toolTip), check))
 
     def draw(self, enabled: Mapping[str, str]) -> None:

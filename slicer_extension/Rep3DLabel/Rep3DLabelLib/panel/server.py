@@ -67,9 +67,8 @@ class ServerSection(Section):
         self._state = ""
         self._access_of = ""  # the address that key, certificate and trust are for
         self._used_key, self._used_trust = "", False  # for that address, at the latest try
-        buttons.add(ui.connectButton, "connect")
-        ui.connectButton.connect("clicked(bool)", self.connect_to_server)
-        ui.disconnectButton.connect("clicked(bool)", self.leave)
+        buttons.add(ui.connectButton, "connect", self.connect_to_server)
+        ui.disconnectButton.connect("clicked(bool)", workflow.disconnect)
         ui.serverComboBox.lineEdit().connect("returnPressed()", self.connect_to_server)
         ui.serverComboBox.connect("activated(int)", self.address_chosen)
         ui.keyEdit.connect("returnPressed()", self.connect_to_server)
@@ -91,10 +90,6 @@ class ServerSection(Section):
         self._used_key, self._used_trust = key, bool(ui.untrustedCheckBox.checked)
         verify = False if self._used_trust else (certificate or True)
         self._workflow.connect(address, key, verify)
-
-    def leave(self) -> None:
-        """Disconnect."""
-        self._workflow.disconnect()
 
     def address_chosen(self) -> None:
         """Bring back key and certificate that are kept for this address; those of another one are taken away."""

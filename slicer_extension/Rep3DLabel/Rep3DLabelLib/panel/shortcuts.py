@@ -36,13 +36,12 @@ class Shortcuts:
     """
 
     def __init__(self, parent: Any, workflow: Any) -> None:
-        self._workflow = workflow
         slots = {
-            "next_sample": self.next_sample,
-            "auto_segment": self.auto_segment,
-            "submit": self.submit,
-            "jump_to_uncertain": self.jump,
-            "cancel": self.cancel,
+            "next_sample": workflow.next_sample,
+            "auto_segment": workflow.auto_segment,
+            "submit": workflow.submit,
+            "jump_to_uncertain": workflow.jump_to_uncertain,
+            "cancel": workflow.cancel,
         }
         self._shortcuts = {}
         for command, slot in slots.items():
@@ -66,23 +65,3 @@ class Shortcuts:
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = {}
-
-    def next_sample(self) -> None:
-        """Ctrl+Shift+N."""
-        self._workflow.next_sample()
-
-    def auto_segment(self) -> None:
-        """Ctrl+Shift+G."""
-        self._workflow.auto_segment()
-
-    def submit(self) -> None:
-        """Ctrl+Shift+Return."""
-        self._workflow.submit()
-
-    def jump(self) -> None:
-        """Ctrl+Shift+J."""
-        self._workflow.jump_to_uncertain()
-
-    def cancel(self) -> None:
-        """Ctrl+Shift+X."""
-        self._workflow.cancel()

@@ -19,30 +19,14 @@ class TrainingSection(Section):
         super().__init__()
         self._ui, self._workflow = ui, workflow
         ui.trainingErrorFrame.setStyleSheet(frame_style("trainingErrorFrame", "red"))
-        buttons.add(ui.trainButton, "train")
-        buttons.add(ui.trainAnewButton, "train_anew")
-        buttons.add(ui.stopTrainingButton, "stop_training")
-        buttons.add(ui.curvesButton, "show_curves")
-        ui.trainButton.connect("clicked(bool)", self.train)
-        ui.trainAnewButton.connect("clicked(bool)", self.train_anew)
-        ui.stopTrainingButton.connect("clicked(bool)", self.stop)
-        ui.curvesButton.connect("clicked(bool)", self.curves)
+        buttons.add(ui.trainButton, "train", self.train)
+        buttons.add(ui.trainAnewButton, "train_anew", workflow.train_anew)
+        buttons.add(ui.stopTrainingButton, "stop_training", workflow.stop_training)
+        buttons.add(ui.curvesButton, "show_curves", workflow.show_curves)
 
     def train(self) -> None:
         """Start a training, or go on with one that was stopped."""
         self._workflow.train()
-
-    def train_anew(self) -> None:
-        """Start a new one instead of going on with one that was stopped."""
-        self._workflow.train_anew()
-
-    def stop(self) -> None:
-        """Stop it."""
-        self._workflow.stop_training()
-
-    def curves(self) -> None:
-        """Show loss and Dice."""
-        self._workflow.show_curves()
 
     def part(self, view: View) -> object:
         """See `Section`."""
@@ -90,19 +74,13 @@ class VersionsSection(Section):
         self._ui, self._workflow = ui, workflow
         self._rows: dict[str, VersionRow] = {}
         self.table = Table(ui.versionsTable, (56, 48, 84), fit=8, selected=self.selected)
-        buttons.add(ui.publishButton, "publish", self.why_not_publish)
-        buttons.add(ui.rollBackButton, "roll_back")
-        ui.publishButton.connect("clicked(bool)", self.publish)
-        ui.rollBackButton.connect("clicked(bool)", self.roll_back)
+        buttons.add(ui.publishButton, "publish", self.publish, self.why_not_publish)
+        buttons.add(ui.rollBackButton, "roll_back", workflow.roll_back)
 
     def publish(self) -> None:
         """Publish the selected version."""
         if self.table.key:
             self._workflow.publish(self.table.key)
-
-    def roll_back(self) -> None:
-        """Publish the version before."""
-        self._workflow.roll_back()
 
     def selected(self, key: str) -> None:
         """Tell about the selected version."""

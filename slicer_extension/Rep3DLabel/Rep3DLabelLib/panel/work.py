@@ -38,30 +38,15 @@ class ChoiceSection(Section):
         self._ui, self._workflow = ui, workflow
         self._models: list[str] = []
         self._strategies: list[str] = []
-        for button, command, picture in (
-            (ui.nextSampleButton, "next_sample", "do_next"),
-            (ui.autoSegmentButton, "auto_segment", "do_segment"),
-            (ui.submitButton, "submit", "do_submit"),
+        for button, command, slot, picture in (
+            (ui.nextSampleButton, "next_sample", workflow.next_sample, "do_next"),
+            (ui.autoSegmentButton, "auto_segment", workflow.auto_segment, "do_segment"),
+            (ui.submitButton, "submit", workflow.submit, "do_submit"),
         ):
-            buttons.add(button, command)
+            buttons.add(button, command, slot)
             button.setIcon(icons.icon(picture))
-        ui.nextSampleButton.connect("clicked(bool)", self.next_sample)
-        ui.autoSegmentButton.connect("clicked(bool)", self.auto_segment)
-        ui.submitButton.connect("clicked(bool)", self.submit)
         ui.modelComboBox.connect("activated(int)", self.model_chosen)
         ui.strategyComboBox.connect("activated(int)", self.strategy_chosen)
-
-    def next_sample(self) -> None:
-        """Fetch the next case."""
-        self._workflow.next_sample()
-
-    def auto_segment(self) -> None:
-        """Segment the case."""
-        self._workflow.auto_segment()
-
-    def submit(self) -> None:
-        """Send the segmentation."""
-        self._workflow.submit()
 
     def model_chosen(self, index: int) -> None:
         """Use another model."""
@@ -110,13 +95,8 @@ class ActivitySection(Section):
 
     def __init__(self, ui: Any, workflow: Any, buttons: CommandButtons) -> None:
         super().__init__()
-        self._ui, self._workflow = ui, workflow
-        buttons.add(ui.cancelButton, "cancel")
-        ui.cancelButton.connect("clicked(bool)", self.cancel)
-
-    def cancel(self) -> None:
-        """Stop what runs."""
-        self._workflow.cancel()
+        self._ui = ui
+        buttons.add(ui.cancelButton, "cancel", workflow.cancel)
 
     def part(self, view: View) -> object:
         """See `Section`."""
@@ -214,10 +194,8 @@ class DraftsSection(Section):
         self._ui, self._workflow = ui, workflow
         self._keys: list[str] = []
         ui.draftsFrame.setStyleSheet(frame_style("draftsFrame", "amber"))
-        buttons.add(ui.restoreDraftButton, "restore_draft")
-        buttons.add(ui.discardDraftButton, "discard_draft")
-        ui.restoreDraftButton.connect("clicked(bool)", self.restore)
-        ui.discardDraftButton.connect("clicked(bool)", self.discard)
+        buttons.add(ui.restoreDraftButton, "restore_draft", self.restore)
+        buttons.add(ui.discardDraftButton, "discard_draft", self.discard)
 
     def restore(self) -> None:
         """Open the chosen draft."""

@@ -9,9 +9,11 @@ import types
 from pathlib import Path
 
 # PySide6 6.12.0 on Python 3.11 gives up a reference to None with every method that returns nothing (a label's setText,
-# say), until Python deallocates None and dies. From 3.12 None is never deallocated; here it gets references for years.
+# say), and to True and False with others, until Python deallocates them and dies, at the latest when it ends. From 3.12
+# they are never deallocated; here they get references for years.
 if sys.version_info < (3, 12):
-    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+    for constant in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
 
 _BENCH: list[Bench] = []
 

@@ -25,6 +25,7 @@ __all__ = [
     "ServerTimeout",
     "ServerUnreachable",
     "TlsError",
+    "UnsuccessfulAnswer",
     "WaitTimeout",
     "WrongAppError",
 ]
@@ -62,24 +63,8 @@ class WaitTimeout(ClientError):
     """Waiting for a background task was given up; the task goes on at the server."""
 
 
-class ServerBusy(ClientError):
-    """The server asks to come back later (status 429 or 503).
-
-    Attributes:
-        status: HTTP status.
-        detail: The server's own words, "" if it gave none.
-        retry_after: Seconds after which the server wants to be asked again, None if it did not say.
-    """
-
-    def __init__(self, message: str, status: int, detail: str = "", retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.detail = detail
-        self.retry_after = retry_after
-
-
-class RequestRefused(ClientError):
-    """The server understood the request and refused it (status 4xx); sending it again unchanged will not help.
+class UnsuccessfulAnswer(ClientError):
+    """An answer that is no success.
 
     Attributes:
         status: HTTP status.
@@ -90,6 +75,22 @@ class RequestRefused(ClientError):
         super().__init__(message)
         self.status = status
         self.detail = detail
+
+
+class ServerBusy(UnsuccessfulAnswer):
+    """The server asks to come back later (status 429 or 503).
+
+    Attributes:
+        retry_after: Seconds after which the server wants to be asked again, None if it did not say.
+    """
+
+    def __init__(self, message: str, status: int, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, status, detail)
+        self.retry_after = retry_after
+
+
+class RequestRefused(UnsuccessfulAnswer):
+    """The server understood the request and refused it (status 4xx); sending it again unchanged will not help."""
 
 
 class NotAllowedError(RequestRefused):
@@ -108,18 +109,8 @@ class InvalidRequestError(RequestRefused):
     """The label, image or settings sent are not acceptable (status 422)."""
 
 
-class ServerFailed(ClientError):
-    """The server broke while it handled the request (status 5xx).
-
-    Attributes:
-        status: HTTP status.
-        detail: The server's own words, "" if it gave none.
-    """
-
-    def __init__(self, message: str, status: int, detail: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.detail = detail
+class ServerFailed(UnsuccessfulAnswer):
+    """The server broke while it handled the request (status 5xx)."""
 
 
 class BadAnswer(ClientError):

@@ -26,7 +26,7 @@ GRIDS = {
     "z_oblique": [[0.8, -0.36, 0.48, -3], [0.6, 0.48, -0.64, 11], [0, 0.8, 0.6, 5], [0, 0, 0, 1]],
     "z_permuted": [[0, 0, -2.5, 9], [0.7, 0, 0, -12], [0, -1.1, 0, 30], [0, 0, 0, 1]],
 }
-CONF = {"iterations": "12", "preset": "tiny", "device": "cpu", "score_minutes": "0", "strategy": "first"}
+CONF = {"iterations": "4", "preset": "tiny", "device": "cpu", "score_minutes": "0", "strategy": "first"}
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def test_version_that_is_not_better_is_kept(server: AppServer) -> None:
 
 
 def test_version_that_is_better_is_published(server: AppServer) -> None:
-    assert server.post("/train/rep3d", json={"iterations": 250, "learning_rate": 0.02, "score_minutes": 0}).ok
+    assert server.post("/train/rep3d", json={"iterations": 150, "learning_rate": 0.02, "score_minutes": 0}).ok
     stats = server.wait_for_training()
     assert stats["phase"] == "done", stats
     made = _store(server).get("v3")

@@ -35,3 +35,16 @@ def test_files_that_are_named_exist(page: str) -> None:
 def test_pictures_are_small() -> None:
     pictures = list((ROOT / "docs").rglob("*.png"))
     assert pictures and [picture.name for picture in pictures if picture.stat().st_size > LARGEST] == []
+
+
+def _rows_of_odd_files() -> list[str]:
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    return [row for row in rows if not row.startswith(("|---", "| odd |"))]
+
+
+@pytest.mark.parametrize("row", _rows_of_odd_files())
+def test_every_odd_file_has_a_test(row: str) -> None:
+    held_by = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rsplit("|", 2)[1])
+    assert held_by
+    assert [name for file, name in held_by if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")] == []

@@ -102,10 +102,14 @@ class OpenModule:
             self.widget.enter()
 
     def close(self) -> None:
-        """Slicer ends: exit(), then cleanup() by the signal moduleAboutToBeUnloaded."""
+        """Slicer ends: first it says aboutToQuit, then the main window goes with exit(), then the modules are unloaded.
+
+        As in Main.cxx of Slicer: the event loop returns, and what it ran for is deleted afterwards.
+        """
         if self not in self._modules.open_modules:
             return
         self._modules.open_modules.remove(self)
+        self._modules.bench.app.aboutToQuit.emit()
         self.exit()
         self._modules.bench.app.moduleManager().moduleAboutToBeUnloaded.emit(self.name)
         modules = self._modules.bench.slicer.modules

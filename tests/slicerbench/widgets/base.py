@@ -59,3 +59,19 @@ def observe(widget: QtCore.QObject, observed: vtk.vtkObject, event: object, acti
 
     tag = observed.AddObserver(event, called)
     return tag
+
+
+def observe_nodes(widget: QtCore.QObject, scene: vtk.vtkObject, event: object, action: Callable) -> int:
+    """As `observe`, for events of a scene about a node: calls `action(widget, node)`."""
+    reference = weakref.ref(widget)
+
+    def called(caller, name, node) -> None:
+        target = reference()
+        if target is None or not shiboken6.isValid(target):
+            caller.RemoveObserver(tag)
+        else:
+            action(target, node)
+
+    called.CallDataType = vtk.VTK_OBJECT  # type: ignore[attr-defined]
+    tag = scene.AddObserver(event, called)
+    return tag

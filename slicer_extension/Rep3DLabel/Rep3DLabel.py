@@ -84,7 +84,7 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.addObserver(scene, scene.EndBatchProcessEvent, self.onSceneEndBatchProcess)
         slicer.app.connect("aboutToQuit()", self.cleanup)
 
     def enter(self):
@@ -118,9 +118,10 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.workflow.scene_closed()
         self.panel.editor.scene_closed()
 
-    def onSceneEndImport(self, caller, event):
-        """Note that a scene was read, perhaps with editor settings of ours."""
-        self.panel.editor.scene_closed()
+    def onSceneEndBatchProcess(self, caller, event):
+        """Note that many nodes came or went, a scene that was read among them, perhaps with editor settings of ours."""
+        self.panel.editor.put_back()
+        self.workflow.views_changed()
 
 
 class Rep3DLabelTest(ScriptedLoadableModuleTest):

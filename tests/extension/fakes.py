@@ -294,6 +294,15 @@ class FakeScene:
     def remove_overlay(self, node: FakeNode) -> None:
         self.log.append(("overlay removed",))
 
+    def surfaces_again(self) -> bool:
+        return True
+
+    def is_seen(self, node: FakeNode) -> bool:
+        return False
+
+    def views_back(self) -> None:
+        self.log.append(("views back",))
+
     def jump(self, ras: Any) -> None:
         self.log.append(("jump", tuple(ras)))
 
@@ -330,7 +339,7 @@ class FakeScreen:
     def edit(self, segmentation: Any, volume: Any) -> None:
         self.editing = (segmentation, volume)
 
-    def save_undo(self) -> bool:
+    def save_undo(self, segmentation: Any) -> bool:
         return True
 
     def show_chart(self, chart: Any) -> None:

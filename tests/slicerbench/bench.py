@@ -34,7 +34,18 @@ class Bench:
         import slicer
         import slicer.util
 
-        from tests.slicerbench import app, core, dialogs, modules, problems, pythonqt, slm, translations, widgets
+        from tests.slicerbench import (
+            app,
+            callbacks,
+            core,
+            dialogs,
+            modules,
+            problems,
+            pythonqt,
+            slm,
+            translations,
+            widgets,
+        )
 
         self._folder = tempfile.TemporaryDirectory(prefix="slicerbench-")
         self.folder = Path(self._folder.name)
@@ -46,6 +57,7 @@ class Bench:
         self.ctk = types.ModuleType("ctk")
         sys.modules["qt"], sys.modules["ctk"] = self.qt, self.ctk
         self.core = core.Core()
+        callbacks.listen(self._drawn_too_often)
         widgets.register(self.qt, self.ctk, slicer)
         dialogs.install(self.qt, self.dialogs)
         self.modules = modules.Modules(self)
@@ -82,6 +94,16 @@ class Bench:
             self.problems.stop()
         self.problems.check()
         self.dialogs.check()
+
+    def _drawn_too_often(self, run) -> None:
+        """Note a callback after which Slicer's window would stand still, drawing a segmentation again and again."""
+        from tests.slicerbench.redraws import MOST
+
+        if run.redraws > MOST:
+            self.problems.exceptions.append(
+                f"{run.name} made every slice view draw a segmentation {run.redraws} times, more than {MOST}: write "
+                "between StartModify() and EndModify() of its node"
+            )
 
     def _delete_windows(self) -> None:
         """Delete what was opened: widgets that live on would follow the scene of every later test."""

@@ -1,4 +1,5 @@
-"""Every Python callback that Qt calls passes through here: argument counts as in PythonQt, and how long each took."""
+"""Every Python callback that Qt calls passes through here: argument counts as in PythonQt, how long each took, and how
+often it made the views draw a segmentation."""
 
 from __future__ import annotations
 
@@ -11,14 +12,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Run:
-    """One callback that ran in the GUI thread, with all that it called: for `seconds` the GUI stood still."""
+    """One callback that ran in the GUI thread, with all that it called: for `seconds` the GUI stood still.
+
+    `redraws` is how many events came that make each slice view draw a segmentation (`tests.slicerbench.redraws`).
+    """
 
     seconds: float
     name: str
+    redraws: int = 0
 
 
 _listeners: list[Callable[[Run], None]] = []
 _depth = 0
+_drawn = 0
+
+
+def note_redraw() -> None:
+    """Count an event that makes each slice view draw a segmentation."""
+    global _drawn
+    _drawn += 1
 
 
 def listen(listener: Callable[[Run], None]) -> None:
@@ -36,13 +48,13 @@ def timed(name: str) -> Iterator[None]:
     """Count what runs inside as one callback."""
     global _depth
     _depth += 1
-    start = time.perf_counter()
+    start, drawn = time.perf_counter(), _drawn
     try:
         yield
     finally:
         _depth -= 1
         if _depth == 0 and _listeners:
-            run = Run(time.perf_counter() - start, name)
+            run = Run(time.perf_counter() - start, name, _drawn - drawn)
             for listener in list(_listeners):
                 listener(run)
 

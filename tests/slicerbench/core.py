@@ -7,6 +7,7 @@ import types
 import slicer
 import vtk
 
+from tests.slicerbench import redraws
 from tests.slicerbench.io_manager import IOManager
 from tests.slicerbench.slice_views import SliceViews
 
@@ -47,6 +48,7 @@ class Core:
 
     def __init__(self) -> None:
         self.scene = slicer.vtkMRMLScene()
+        redraws.count(self.scene)
         self.application_logic = slicer.vtkSlicerApplicationLogic()
         self.application_logic.SetMRMLScene(self.scene)
         slicer.mrmlScene = self.scene

@@ -19,8 +19,8 @@ class Screen(Protocol):
     def edit(self, segmentation: Any, volume: Any) -> None:
         """Hand a segmentation and the volume below it to the segment editor; None, None to take them away."""
 
-    def save_undo(self) -> bool:
-        """Make an undo point of the segmentation in the editor; False where the editor cannot."""
+    def save_undo(self, segmentation: Any) -> bool:
+        """Make an undo point of a segmentation; False where the editor has another one, or cannot."""
 
     def show_chart(self, chart: Any) -> None:
         """Show a plot chart node beside the slice views."""

@@ -210,12 +210,12 @@ def test_the_segment_editor_is_embedded_with_settings_of_its_own(opened: OpenPan
     node = editor.mrmlSegmentEditorNode()
     assert node.GetSingletonTag() == "Rep3DLabel"
     assert not editor.segmentationNodeSelectorVisible and not editor.sourceVolumeNodeSelectorVisible
-    assert opened.panel.save_undo() is False  # nothing to be undone
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert opened.panel.save_undo(segmentation) is False  # nothing to be undone
     opened.panel.edit(segmentation, volume)
     assert editor.segmentationNode() == segmentation and editor.sourceVolumeNode() == volume
-    assert opened.panel.save_undo() is True
+    assert opened.panel.save_undo(segmentation) is True
     opened.panel.edit(None, None)
     assert editor.segmentationNode() is None
 

@@ -32,9 +32,9 @@ class Editor:
     def __init__(self, slicer):
         self.history, self.calls, self.works = slicer.vtkSegmentationHistory(), 0, True
 
-    def save(self) -> bool:
+    def save(self, node) -> bool:
         self.calls += 1
-        return self.works and self.history.GetSegmentation() is not None and self.history.SaveState()
+        return self.works and self.history.GetSegmentation() is node.GetSegmentation() and self.history.SaveState()
 
 
 @pytest.fixture
@@ -272,11 +272,18 @@ def test_a_copy_that_the_user_made_of_a_label_segment_is_the_users(bench, scene,
     np.testing.assert_array_equal(voxels_of(node, "rep3d_1"), label_map(5) == 1)
 
 
-def test_surfaces_of_the_voxels_before_are_dropped(bench, scene, node, tmp_path):
+def test_surfaces_of_the_voxels_before_are_dropped_and_made_again(bench, scene, node, tmp_path):
+    def shown() -> bool:
+        return bool(node.GetSegmentation().ContainsRepresentation("Closed surface"))
+
     scene.apply_label(node, a_label(tmp_path), ENTRIES)
+    assert scene.surfaces_again() and not shown()
     assert node.CreateClosedSurfaceRepresentation()
     scene.apply_label(node, a_label(tmp_path, label_map(5)), ENTRIES)
-    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert not shown() and scene.surfaces_again() and shown()
+    scene.apply_label(node, a_label(tmp_path), ENTRIES)
+    bench.scene.RemoveNode(node)
+    assert scene.surfaces_again() and not shown()
 
 
 # ---- undo

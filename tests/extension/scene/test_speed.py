@@ -44,7 +44,7 @@ def timed():
 
 def test_every_method_is_quick_on_a_big_image(bench, timed, tmp_path):
     rng = np.random.default_rng(0)
-    scene = Scene(bench.slicer, undo=lambda: True)
+    scene = Scene(bench.slicer, undo=lambda node: True)
     block = rng.integers(-1000, 1000, (30, 512, 512)).astype(np.int16)
     volume_file = samples.volume_file(tmp_path, np.tile(block, (10, 1, 1)), samples.oblique())
     label = np.zeros(SHAPE, np.uint8)
@@ -100,7 +100,7 @@ def test_every_method_is_quick_on_a_big_image(bench, timed, tmp_path):
 
 
 def test_many_segments_in_one_layer(bench, timed, tmp_path):
-    scene = Scene(bench.slicer, undo=lambda: True)
+    scene = Scene(bench.slicer, undo=lambda node: True)
     entries = [Label(f"L{value}", value) for value in range(1, 301)]
     label = np.arange(100 * 100 * 100, dtype=np.uint16).reshape(100, 100, 100) % 301
     volume = samples.load(scene, samples.volume_file(tmp_path, np.zeros((100, 100, 100), np.uint8)))

@@ -19,7 +19,7 @@ VALUES = {"Anterior": 1, "Posterior": 2, "Cyst": 7}
 
 @pytest.fixture
 def scene(bench):
-    made = Scene(bench.slicer, undo=lambda: True)
+    made = Scene(bench.slicer, undo=lambda node: True)
     yield made
     made.close()
 

@@ -17,6 +17,7 @@ class EditorSection:
     def __init__(self, ui: Any) -> None:
         self._editor = ui.segmentEditor
         self._entered = False
+        self._wanted: tuple[Any, Any] = (None, None)  # the segmentation to be edited, and the volume below it
         self._editor.setMaximumNumberOfUndoStates(10)
         self._use_own_settings()
         self._editor.setMRMLScene(slicer.mrmlScene)
@@ -25,16 +26,29 @@ class EditorSection:
 
     def edit(self, segmentation: Any, volume: Any) -> None:
         """Edit a segmentation over a volume; None, None for nothing."""
+        self._wanted = (segmentation, volume)
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Edit what `edit` said last.
+
+        A scene that is added brings the choices of the editor that it was saved with, and the editor's own selector
+        goes on to another segmentation where its list is made anew. While many nodes come and go the editor follows
+        nothing, so this is to be called at the end of that.
+        """
+        if slicer.mrmlScene.IsBatchProcessing():
+            return
+        segmentation, volume = (node if node is not None and node.GetScene() else None for node in self._wanted)
         self._use_own_settings()
-        if segmentation is None:
-            self._editor.setActiveEffectByName("")
+        if segmentation is None or not self._entered:
+            self._editor.setActiveEffectByName("")  # a saved tool would draw while another module is shown
         self._editor.setSegmentationNode(segmentation)
         if segmentation is not None:
             self._editor.setSourceVolumeNode(volume)
 
-    def save_undo(self) -> bool:
-        """Make an undo point; False if there is nothing to be undone in this editor."""
-        if self._editor.segmentationNode() is None:
+    def save_undo(self, segmentation: Any) -> bool:
+        """Make an undo point of a segmentation; False where this editor edits another one, or nothing."""
+        if segmentation is None or self._editor.segmentationNode() is not segmentation:
             return False
         self._editor.saveStateForUndo()
         return True
@@ -43,7 +57,7 @@ class EditorSection:
         """Note that the module is shown: views and keys work for the editor."""
         if not self._entered:
             self._entered = True
-            self._use_own_settings()
+            self.put_back()
             self._editor.setupViewObservations()
             self._editor.installKeyboardShortcuts()
             self._editor.updateWidgetFromMRML()

@@ -175,9 +175,9 @@ class Panel:
         """Hand a segmentation to the segment editor."""
         self.editor.edit(segmentation, volume)
 
-    def save_undo(self) -> bool:
-        """Make an undo point."""
-        return self.editor.save_undo()
+    def save_undo(self, segmentation: Any) -> bool:
+        """Make an undo point of a segmentation."""
+        return self.editor.save_undo(segmentation)
 
     def show_chart(self, chart: Any) -> None:
         """Show curves beside the slice views."""

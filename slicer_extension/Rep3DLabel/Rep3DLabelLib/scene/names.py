@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BINARY", "edit_events", "source_representation", "terminology_tag"]
+__all__ = ["BINARY", "SURFACE", "edit_events", "source_representation", "terminology_tag"]
 
-BINARY = "Binary labelmap"  # name of the voxel representation of a segment in all versions
+BINARY, SURFACE = "Binary labelmap", "Closed surface"  # voxels and surface of a segment, in all versions
 
 
 def edit_events(slicer: Any) -> tuple[int, ...]:

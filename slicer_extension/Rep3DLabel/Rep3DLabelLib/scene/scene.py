@@ -7,21 +7,19 @@ refused in words. The parts are in the other files of this folder.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import vtk
-
 from ..errors import LocalProblem
 from ..images.files import LabelFile, VolumeFile
 from ..images.segnrrd import SegmentationData
-from ..labels import LABEL_TAG, Label, SegmentName
+from ..labels import Label, SegmentName
 from .images import set_geometry
-from .names import BINARY, source_representation
+from .names import BINARY, SURFACE, source_representation
 from .nodes import OVERLAY, ROLE, SEGMENTATION, VOLUME, SampleNodes, mark, nodes_of
+from .observing import observe, observe_nodes
 from .plots import Curves
 from .segments import (
     LabelLoad,
@@ -30,10 +28,10 @@ from .segments import (
     drawn,
     ensure_segments,
     has_label_voxels,
+    segment_names,
     write_label,
 )
 from .snapshot import Grid, LayersLoad, grid_of, is_on_grid, restore, snapshot
-from .terms import tag_of
 from .views import Views
 from .volumes import SlabLoad, SlabSave, add_volume, check_uploadable, highest
 from .watch import Watch
@@ -49,13 +47,13 @@ class Scene:
     Args:
         slicer: The slicer module.
         scene: The vtkMRMLScene, by default the application's.
-        undo: Makes an undo point of the segment editor; returns False if it cannot. None: there is no editor.
+        undo: Makes an undo point of a segmentation; returns False if it cannot. None: there is no segment editor.
 
     Attributes:
         server: Address written on the nodes that are made from now on.
     """
 
-    def __init__(self, slicer: Any, scene: Any = None, undo: Callable[[], bool] | None = None) -> None:
+    def __init__(self, slicer: Any, scene: Any = None, undo: Callable[[Any], bool] | None = None) -> None:
         self._slicer, self._scene, self._undo = slicer, scene or slicer.mrmlScene, undo
         self.server = ""
         self._nodes = SampleNodes(self._scene)
@@ -63,41 +61,14 @@ class Scene:
         self._curves = Curves(self._scene)
         self._watch: Watch | None = None
         self._writing = 0
-        me = weakref.ref(self)  # the MRML scene must not keep this object alive
-
-        def closing(caller: Any, event: str) -> None:
-            this = me()
-            if this is not None:
-                this.unwatch()
-                this._nodes.closing()
-
-        def closed(caller: Any, event: str) -> None:
-            this = me()
-            if this is not None:
-                this._nodes.closed()
-                this._views.forget()
-                this._curves.forget()
-
-        def going(caller: Any, event: str, node: Any) -> None:
-            this = me()
-            if this is not None and this._watch is not None and this._watch.node is node:
-                this._watch.going()
-
-        going.CallDataType = vtk.VTK_OBJECT  # type: ignore[attr-defined]
-
-        def removed(caller: Any, event: str) -> None:
-            this = me()
-            if this is not None and this._watch is not None and not this._nodes.is_here(this._watch.node):
-                this.unwatch()
-
+        self._surfaces: list[Any] = []  # segmentations whose surfaces a write of ours has dropped
         kind = slicer.vtkMRMLScene
-        events = (
-            (kind.StartCloseEvent, closing),
-            (kind.EndCloseEvent, closed),
-            (kind.NodeAboutToBeRemovedEvent, going),
-            (kind.NodeRemovedEvent, removed),
-        )
-        self._tags = [self._scene.AddObserver(event, function) for event, function in events]
+        self._tags = [
+            observe(self._scene, kind.StartCloseEvent, self._closing),
+            observe(self._scene, kind.EndCloseEvent, self._closed),
+            observe_nodes(self._scene, kind.NodeAboutToBeRemovedEvent, self._going),
+            observe(self._scene, kind.NodeRemovedEvent, self._removed),
+        ]
 
     def close(self) -> None:
         """Observe nothing any more; the nodes stay."""
@@ -105,6 +76,25 @@ class Scene:
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = []
+
+    def _closing(self) -> None:
+        self.unwatch()
+        self._nodes.closing()
+
+    def _closed(self) -> None:
+        self._nodes.closed()
+        self._views.forget()
+        self._curves.forget()
+        self._surfaces.clear()
+
+    def _going(self, node: Any) -> None:
+        if self._watch is not None and self._watch.node is node:
+            self._views.keep()
+            self._watch.going()
+
+    def _removed(self) -> None:
+        if self._watch is not None and not self._nodes.is_here(self._watch.node):
+            self.unwatch()
 
     # ---- volumes
 
@@ -166,7 +156,7 @@ class Scene:
     def ensure_segments(self, node: Any, entries: Iterable[Label]) -> None:
         """Add a segment for each label that has none; nothing else changes."""
         self._require_segmentation(node)
-        with self._own_write():
+        with self._own_write(node):
             ensure_segments(self._slicer, node.GetSegmentation(), entries, {})
 
     def begin_label(self, label: LabelFile) -> LabelLoad:
@@ -218,6 +208,15 @@ class Scene:
         self._require_segmentation(node)
         return snapshot(self._slicer, node, self._grid(node))
 
+    def surfaces_again(self) -> bool:
+        """Make the surfaces again that `apply_label` has dropped with the voxels that they were of; return True."""
+        nodes, self._surfaces = self._surfaces, []
+        for node in nodes:
+            if self._nodes.is_here(node):
+                with self._own_write(node):
+                    node.CreateClosedSurfaceRepresentation()
+        return True
+
     def is_on_grid(self, node: Any) -> bool:
         """Return whether a snapshot is exact; else Slicer resamples to nearest neighbours, for the user to be told."""
         self._require_segmentation(node)
@@ -240,7 +239,7 @@ class Scene:
         self._require_volume(volume)
         node = self._new_segmentation(volume, f"{name} segmentation")
         try:
-            with self._own_write():
+            with self._own_write(node):
                 restore(self._slicer, node, data, grid_of(self._slicer, node, volume), images)
         except LocalProblem:
             self._nodes.remove_one(node)
@@ -256,12 +255,7 @@ class Scene:
     def segment_names(self, node: Any) -> list[SegmentName]:
         """Return the segments as far as their meaning goes, in the order of the list."""
         self._require_segmentation(node)
-        segmentation = node.GetSegmentation()
-        names = []
-        for identifier in segmentation.GetSegmentIDs():
-            segment = segmentation.GetSegment(identifier)
-            names.append(SegmentName(identifier, segment.GetName() or "", tag_of(segment, LABEL_TAG) or ""))
-        return names
+        return segment_names(node.GetSegmentation())
 
     def watch(self, node: Any, edited: Callable[[], None], going: Callable[[], None] = lambda: None) -> None:
         """Call a function after each edit of a segmentation by the user, until `unwatch` or the node is gone.
@@ -297,6 +291,14 @@ class Scene:
             if self._views.is_overlay(node):
                 self._views.hide_overlay()
             self._nodes.remove_one(node)
+
+    def is_seen(self, node: Any) -> bool:
+        """Return whether an overlay is in any slice view; the user, and Slicer itself, may have put another there."""
+        return self._views.is_seen(node)
+
+    def views_back(self) -> None:
+        """Show again what the views showed before the watched segmentation went: the segment editor has changed it."""
+        self._views.give_back()
 
     def jump(self, ras: Sequence[float]) -> None:
         """Centre all slice views on a point, RAS in mm."""
@@ -364,7 +366,7 @@ class Scene:
         return list(entries), volume, grid
 
     def _may_write(self, node: Any, label: LoadedLabel, entries: list[Label]) -> bool:
-        if self._undo is not None and self._undo():
+        if self._undo is not None and self._undo(node):
             return True
         return not has_label_voxels(node.GetSegmentation(), label.file, entries)
 
@@ -376,16 +378,21 @@ class Scene:
 
     def _write(self, node: Any, label: LoadedLabel, entries: list[Label]) -> None:
         segmentation, values = node.GetSegmentation(), label.file.values
-        with self._own_write():
+        if segmentation.ContainsRepresentation(SURFACE):
+            self._surfaces.append(node)
+        with self._own_write(node):
             ensure_segments(self._slicer, segmentation, entries, values)
             write_label(self._slicer, segmentation, label.image, values, [entry.name for entry in entries])
 
     @contextmanager
-    def _own_write(self) -> Iterator[None]:
+    def _own_write(self, node: Any) -> Iterator[None]:
+        """Change a segmentation, which is no edit; each kind of event comes once, since all views draw for each."""
         self._writing += 1
+        modifying = node.StartModify()
         try:
             yield
         finally:
+            node.EndModify(modifying)
             self._writing -= 1
             if self._watch is not None and not self._writing:
                 self._watch.written()

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import BadAnswer
 from ..images.files import LabelFile
-from ..labels import LABEL_TAG, Label, segment_id
+from ..labels import LABEL_TAG, Label, SegmentName, segment_id
 from .images import array_of, is_empty, whole_offset
 from .names import BINARY, terminology_tag
 from .terms import colour_of, serialise_term, tag_of
@@ -32,6 +32,7 @@ __all__ = [
     "image_of",
     "images_of",
     "label_segments",
+    "segment_names",
     "write_label",
 ]
 
@@ -172,6 +173,15 @@ def write_label(slicer: Any, segmentation: Any, image: Any, values: Mapping[str,
         changed.append(segmentation.GetSegment(next(iter(chosen))).GetRepresentation(BINARY))
     for written in changed:  # Slicer drops surfaces made from the voxels before when it hears of new ones
         written.Modified()
+
+
+def segment_names(segmentation: Any) -> list[SegmentName]:
+    """Return the segments of a vtkSegmentation as far as their meaning goes, in the order of the list."""
+    names = []
+    for identifier in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(identifier)
+        names.append(SegmentName(identifier, segment.GetName() or "", tag_of(segment, LABEL_TAG) or ""))
+    return names
 
 
 def check_fits(label: LabelFile, shape: Sequence[int], grid: np.ndarray) -> None:

@@ -11,6 +11,7 @@ __all__ = ["Views"]
 
 # Colour maps that grow brighter with the value; the first that the scene has. "Iron" is built into every Slicer.
 _MAPS = ("Inferno", "Magma", "Plasma", "Viridis", "Iron")
+_LAYERS = ("Background", "Foreground", "Label")  # of a view
 _CLEAR = 0.05  # part of the range, from zero, that is not drawn
 
 
@@ -26,11 +27,29 @@ class Views:
         self._slicer, self._scene = slicer, scene
         self._before: dict[str, tuple[str, float]] = {}  # id of a composite node -> its foreground and opacity
         self._overlay = ""
+        self._kept: dict[str, tuple[str, ...]] = {}  # id of a composite node -> ids of what it shows
 
     def forget(self) -> None:
         """Note that the scene is closed."""
         self._before.clear()
+        self._kept.clear()
         self._overlay = ""
+
+    def keep(self) -> None:
+        """Remember what the slice views show."""
+        self._kept = {
+            composite.GetID(): tuple(getattr(composite, f"Get{layer}VolumeID")() or "" for layer in _LAYERS)
+            for composite in nodes_of(self._scene, "vtkMRMLSliceCompositeNode")
+        }
+
+    def give_back(self) -> None:
+        """Show what was remembered, as far as it is still in the scene."""
+        kept, self._kept = self._kept, {}
+        for identifier, volumes in kept.items():
+            composite = self._scene.GetNodeByID(identifier)
+            for layer, volume in zip(_LAYERS, volumes):
+                if composite is not None and (not volume or self._scene.GetNodeByID(volume) is not None):
+                    getattr(composite, f"Set{layer}VolumeID")(volume or None)
 
     def show(self, volume: Any) -> None:
         """Show a volume as the background of all slice views, whole."""
@@ -77,6 +96,11 @@ class Views:
     def is_overlay(self, volume: Any) -> bool:
         """Return whether a volume is the overlay that is shown now."""
         return bool(self._overlay) and volume.GetID() == self._overlay
+
+    def is_seen(self, volume: Any) -> bool:
+        """Return whether a volume lies over another one in a slice view."""
+        composites = nodes_of(self._scene, "vtkMRMLSliceCompositeNode")
+        return any(composite.GetForegroundVolumeID() == volume.GetID() for composite in composites)
 
     def jump(self, ras: Sequence[float]) -> None:
         """Centre all slice views on a point, RAS in mm."""

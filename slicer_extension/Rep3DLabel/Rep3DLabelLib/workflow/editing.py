@@ -76,6 +76,7 @@ class Editing:
             self._context.say(ERROR, tr("Your edits could not be kept: {why}").format(why=error))
 
         def gone() -> bool:  # not before it is out
+            self._context.scene.views_back()
             if self._context.work is work:
                 self._gone()
             if waiting is not None:

@@ -282,6 +282,10 @@ class Workflow:
         if work is not None and work.edited and self._editing.is_kept(work):
             context.say(WARNING, tr("Your work on {case} is kept as unsent work.").format(case=work.name))
 
+    def views_changed(self) -> None:
+        """Note that others may have changed what the views show."""
+        self._segmenting.show_again()
+
     def shutdown(self) -> None:
         """End the session: keep edits, give an untouched case back, end the worker and the local server."""
         self.scene_closing()

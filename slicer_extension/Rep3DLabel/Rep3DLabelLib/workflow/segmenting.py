@@ -56,6 +56,12 @@ class Segmenting:
         context.scene.show_overlay(self._overlay, bool(visible))
         context.update(uncertainty=replace(context.view.uncertainty, visible=bool(visible)))
 
+    def show_again(self) -> None:
+        """Lay the uncertainty over the image again where it is meant to be seen and is in no view."""
+        scene = self._context.scene
+        if self._overlay is not None and self._context.view.uncertainty.visible and not scene.is_seen(self._overlay):
+            scene.show_overlay(self._overlay, True)
+
     def jump_to_uncertain(self) -> None:
         """Move all slice views to the next most uncertain place."""
         context = self._context
@@ -113,6 +119,7 @@ class Segmenting:
             return
         before = work.segmentation
         node = context.scene.apply_label(before, loaded, entries, mode)
+        context.tasks.append(context.scene.surfaces_again)
         work.segmentation = node
         work.version = facts.version
         work.sent = work.kept = work.revision

@@ -1,0 +1,151 @@
+"""The module while nodes and scenes come and go, on a bench as strict as Slicer: nothing goes into the wrong place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from Rep3DLabelLib.labels import Label
+
+from tests.extension.in_slicer import InSlicer
+from tests.slicerbench.callbacks import timed
+
+
+@pytest.fixture
+def here(bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> InSlicer:
+    return InSlicer(bench, monkeypatch, tmp_path).connect()
+
+
+def _save(bench, folder: Path) -> str:
+    """Save the scene as File > Save does, all nodes with their files; return its address."""
+    folder.mkdir()
+    assert bench.app.applicationLogic().SaveSceneToSlicerDataBundleDirectory(str(folder))
+    return str(next(folder.glob("*.mrml")))
+
+
+def _add(bench, address: str) -> None:
+    bench.scene.SetURL(address)
+    assert bench.scene.Import()
+
+
+def test_a_case_comes_and_is_segmented(here: InSlicer) -> None:
+    node = here.fetch()
+    mine = here.draw(node, "head")
+    assert here.view.edited and here.backgrounds() == {"case_1"}
+    here.segment()
+    assert here.node is node and not here.view.edited
+    here.editor.undo()
+    assert np.array_equal(here.voxels(node, "head"), mine) and here.view.edited
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_a_scene_with_our_editor_is_added(here: InSlicer, bench, tmp_path: Path, entered: bool) -> None:
+    first = here.fetch("case_1")
+    here.draw(first, "head")
+    here.editor.setActiveEffectByName("Paint")
+    address = _save(bench, tmp_path / "saved")
+    node = here.fetch("case_2")
+    if not entered:
+        here.opened.exit()
+    here.segment(uncertainty=True)
+    here.flow.show_uncertainty(True)
+    assert here.foregrounds() == {"Uncertainty of case_2"}
+    _add(bench, address)
+    assert here.node is node and here.editor.mrmlSegmentEditorNode().GetSegmentationNode() is node
+    assert here.editor.sourceVolumeNode().GetName() == "case_2" and here.backgrounds() == {"case_2"}
+    assert here.foregrounds() == {"Uncertainty of case_2"}
+    assert here.editor.activeEffect() is None and not here.editor._d.views  # no tool that nobody has taken
+    assert not here.view.edited
+    here.draw(node, "tail")
+    assert here.view.edited
+
+
+def test_without_a_case_an_added_scene_is_not_edited_here(here: InSlicer, bench, tmp_path: Path) -> None:
+    here.draw(here.fetch(), "head")
+    address = _save(bench, tmp_path / "saved")
+    bench.scene.Clear(False)
+    here.tick()
+    assert here.view.sample is None and len(here.view.drafts) == 1
+    _add(bench, address)
+    here.tick()
+    assert here.node is None and here.editor.activeEffect() is None
+    assert bench.scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is not None
+
+
+def test_a_scene_that_is_added_with_other_files_leaves_the_editor_on_the_case(
+    here: InSlicer, bench, tmp_path: Path
+) -> None:
+    here.fetch("case_1")
+    address = _save(bench, tmp_path / "saved")
+    own = bench.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "own")
+    node = here.fetch("case_2")
+    bench.scene.StartState(bench.scene.BatchProcessState)
+    _add(bench, address)
+    bench.scene.EndState(bench.scene.BatchProcessState)
+    assert here.node is node and own.GetScene() is bench.scene
+
+
+def test_an_undo_point_of_another_segmentation_is_none_for_the_case(here: InSlicer, bench) -> None:
+    node = here.fetch()
+    mine = here.draw(node, "head")
+    own = bench.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "own")
+    here.editor.setSegmentationNode(own)
+    here.segment()
+    assert here.node is not node and here.node.GetName() == "case_1 auto-segmentation"
+    assert np.array_equal(here.voxels(node, "head"), mine) and here.voxels(here.node, "head").any()
+    here.editor.undo()
+    assert np.array_equal(here.voxels(node, "head"), mine)
+
+
+def test_surfaces_that_were_shown_are_made_again(here: InSlicer) -> None:
+    node = here.fetch()
+    here.draw(node, "head")
+    here.segment()
+    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")  # nobody has asked for them
+    assert node.CreateClosedSurfaceRepresentation()
+    here.segment()
+    segmentation = node.GetSegmentation()
+    assert segmentation.ContainsRepresentation("Closed surface")
+    surface = segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName("tail")).GetRepresentation(
+        "Closed surface"
+    )
+    assert surface.GetNumberOfPoints() > 0
+    assert not here.view.edited  # a surface is no edit
+
+
+def test_forty_labels_do_not_draw_the_views_forty_times(bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    labels = tuple(Label(f"label {value}", value) for value in range(1, 41))
+    here = InSlicer(bench, monkeypatch, tmp_path).connect(labels)
+    node = here.fetch()
+    here.draw(node, "label 7")
+    here.segment(labels=labels)
+    assert here.node is node and len(here.voxels(node, "label 40").nonzero()[0]) == 2
+    (draft,) = here.view.drafts
+    with timed("restore"):
+        here.flow.restore_draft(draft.key)
+    here.answer_case("open_case")
+    assert here.node is not node and here.voxels(here.node, "label 7").sum() == 6
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_the_segmentation_of_the_case_is_deleted(here: InSlicer, bench, batch: bool) -> None:
+    other = bench.slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.int16), name="other")
+    own = bench.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "own")
+    own.SetReferenceImageGeometryParameterFromVolumeNode(other)
+    node = here.fetch()
+    for logic in bench.app.layoutManager().mrmlSliceLogics():
+        logic.GetSliceCompositeNode().SetForegroundVolumeID(other.GetID())
+    here.segment(uncertainty=True)
+    here.flow.show_uncertainty(True)
+    here.draw(node, "head")
+    if batch:
+        bench.scene.StartState(bench.scene.BatchProcessState)
+    bench.scene.RemoveNode(node)
+    if batch:
+        bench.scene.EndState(bench.scene.BatchProcessState)
+    here.tick()
+    assert here.view.sample is None and len(here.view.drafts) == 1
+    assert here.node is None and here.editor.mrmlSegmentEditorNode().GetSegmentationNode() is None
+    assert here.backgrounds() == {"case_1"} and here.foregrounds() == {"other"}
+    assert not own.GetSegmentation().GetNumberOfSegments()

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from Rep3DLabelLib.client.answers import Sample, SegmentationFacts
+from Rep3DLabelLib.images import segnrrd
 from Rep3DLabelLib.worker import jobs
 from Rep3DLabelLib.worker.results import Fetched, Segmented
 
 from tests.extension.clinician import MODULE
 from tests.extension.fakes import INFO, LABELS, READY_REPORT, URL, FakeWorker, overview
-from tests.extension.scene_samples import draw, label_file, volume_file, voxels_of
+from tests.extension.scene_samples import draw, label_file, mask, volume_file, voxels_of
 from tests.slicerbench import driver
 from tests.slicerbench.callbacks import timed
 
@@ -44,6 +45,11 @@ class InSlicer:
     @property
     def view(self) -> Any:
         return self.flow.view
+
+    @property
+    def drafts(self) -> Any:
+        """What is kept on disk."""
+        return self.flow._context.drafts
 
     @property
     def node(self) -> Any:
@@ -77,12 +83,21 @@ class InSlicer:
 
     def answer_case(self, op: str, image_id: str = "case_1") -> None:
         """Have the image of a case come, without a label."""
+        self.wait_for(op)
         voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
         volume = volume_file(self.folder, voxels, name=image_id)
         with timed("answer"):
             self.worker.answer(op, Fetched(Sample(image_id, image_id), volume, None))
         self.tick()
         assert self.view.sample is not None and self.view.sample.id == image_id, self.view.message
+
+    def wait_for(self, op: str) -> None:
+        """Let the module go on until it asks the helper for something; what was drawn is kept before that."""
+        for _ in range(100):
+            if self.worker.waiting(op):
+                return
+            self.tick(1)
+        raise AssertionError(f"nobody asked for {op!r}: {self.view.activity} {self.view.message}")
 
     def draw(self, node: Any, name: str, value: int = 1) -> np.ndarray:
         """Draw as the segment editor does: an undo point, then one block of voxels; return where."""
@@ -96,6 +111,10 @@ class InSlicer:
     def voxels(self, node: Any, name: str) -> np.ndarray:
         """Return where a segment is."""
         return voxels_of(node, node.GetSegmentation().GetSegmentIdBySegmentName(name))
+
+    def drawn_in(self, draft: Any, segment: str) -> np.ndarray:
+        """Return where a segment is in a file of unsent work."""
+        return mask(segnrrd.read(Path(draft)), segment)
 
     def segmented(self, labels: tuple = LABELS, uncertainty: bool = False) -> Any:
         """Return a segmentation as the worker gives it: each label in a row of its own."""

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from Rep3DLabelLib.client.answers import SubmittedLabel
 from Rep3DLabelLib.labels import Label
+from Rep3DLabelLib.worker.results import Measured
 
 from tests.extension.in_slicer import InSlicer
 from tests.slicerbench.callbacks import timed
@@ -149,3 +151,129 @@ def test_the_segmentation_of_the_case_is_deleted(here: InSlicer, bench, batch: b
     assert here.node is None and here.editor.mrmlSegmentEditorNode().GetSegmentationNode() is None
     assert here.backgrounds() == {"case_1"} and here.foregrounds() == {"other"}
     assert not own.GetSegmentation().GetNumberOfSegments()
+
+
+# ---- bad input
+
+
+def _clone(bench, node):
+    """Clone a node as the Data module does (vtkSlicerSubjectHierarchyModuleLogic::CloneSubjectHierarchyItem)."""
+    clone = bench.scene.CreateNodeByClass(node.GetClassName())
+    clone.UnRegister(None)
+    clone.Copy(node)
+    clone.SetName(f"{node.GetName()} copy")
+    bench.scene.AddNode(clone)
+    display = bench.scene.AddNewNodeByClass(node.GetDisplayNode().GetClassName())
+    display.Copy(node.GetDisplayNode())
+    clone.SetAndObserveDisplayNodeID(display.GetID())
+    return clone
+
+
+def _segmentations(bench) -> list:
+    return bench.slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def test_a_scene_saved_in_the_middle_of_a_case_is_opened_where_no_server_is(
+    bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = InSlicer(bench, monkeypatch, tmp_path).connect()
+    mine = before.draw(before.fetch(), "head")
+    address = _save(bench, tmp_path / "saved")
+    before.opened.close()
+    bench.scene.Clear(False)
+    here = InSlicer(bench, monkeypatch, tmp_path)
+    _add(bench, address)
+    here.tick()
+    (saved,) = _segmentations(bench)
+    assert np.array_equal(here.voxels(saved, "head"), mine)
+    assert here.node is None and here.view.sample is None
+    assert len(here.view.drafts) == 1  # and it is offered as unsent work, too
+    node = here.connect().fetch()
+    here.segment()
+    assert here.node is node and node is not saved
+    assert np.array_equal(here.voxels(saved, "head"), mine) and saved.GetScene() is bench.scene
+
+
+def test_scenes_with_our_cases_are_added_twice_and_only_the_case_in_hand_is_written_to(
+    here: InSlicer, bench, tmp_path: Path
+) -> None:
+    first = here.draw(here.fetch("case_1"), "head", 1)
+    saved = [_save(bench, tmp_path / "first")]
+    here.draw(here.fetch("case_2"), "head", 2)
+    saved.append(_save(bench, tmp_path / "second"))
+    node = here.fetch("case_2")
+    for address in (*saved, *saved):
+        _add(bench, address)
+        here.tick()
+    others = [other for other in _segmentations(bench) if other is not node]
+    assert len(others) == 4 and here.node is node
+    drawn = [here.voxels(other, "head") for other in others]
+    assert np.array_equal(drawn[0], first) and np.array_equal(drawn[2], first)
+    here.segment()
+    assert here.node is node and here.voxels(node, "tail").any()
+    mine = here.draw(node, "tail")
+    here.flow.submit()
+    here.wait_for("measure")
+    assert np.array_equal(here.drawn_in(here.worker.job("measure").args["draft"], "rep3d_3"), mine)
+    for other, before in zip(others, drawn, strict=True):
+        assert np.array_equal(here.voxels(other, "head"), before)
+    here.worker.answer("measure", Measured({1: 6, 3: 6}, (), 0, 0.001))
+    here.worker.answer("submit", SubmittedLabel("case_2"))
+    here.fetch("case_3")
+    assert [other for other in _segmentations(bench) if other in others] == others
+
+
+@pytest.mark.parametrize("what", ["deleted", "deleted at the last moment", "cloned and deleted", "cloned and renamed"])
+def test_the_segmentation_is_changed_while_the_model_segments(here: InSlicer, bench, what: str) -> None:
+    node = here.fetch()
+    mine = here.draw(node, "head")
+    here.flow.auto_segment()
+    clone = _clone(bench, node) if "cloned" in what else None
+    if "deleted" in what:
+        bench.scene.RemoveNode(node)
+        assert len(here.drafts.list()) == 1
+    else:
+        node.SetName("mine")
+        node.GetSegmentation().GetSegment("rep3d_1").SetName("another")
+    if what != "deleted at the last moment":
+        here.tick()
+    here.worker.answer("infer", here.segmented())
+    here.tick()
+    assert here.view.activity is None
+    (draft,) = here.drafts.list()
+    assert np.array_equal(here.drawn_in(here.drafts.path(draft.key), "rep3d_1"), mine)
+    if clone is not None:
+        assert np.array_equal(here.voxels(clone, "head"), mine) and not here.voxels(clone, "tail").any()
+    if "deleted" in what:
+        assert here.view.sample is None and here.node is None
+    else:
+        assert here.node is node and here.voxels(node, "tail").any()
+
+
+@pytest.mark.parametrize("what", ["deleted", "cloned and renamed"])
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_segmentation_is_changed_while_its_label_is_sent(here: InSlicer, bench, what: str, accepted: bool) -> None:
+    node = here.fetch()
+    mine = here.draw(node, "head")
+    here.flow.submit()
+    here.wait_for("measure")
+    here.worker.answer("measure", Measured({1: 6, 3: 0}, (), 0, 0.001))
+    if what == "deleted":
+        bench.scene.RemoveNode(node)
+    else:
+        clone = _clone(bench, node)
+        node.GetSegmentation().GetSegment("rep3d_1").SetName("another")
+    here.tick()
+    sent = here.worker.job("submit").args
+    assert sent["image_id"] == "case_1" and np.array_equal(here.drawn_in(sent["draft"], "rep3d_1"), mine)
+    if accepted:
+        here.worker.answer("submit", SubmittedLabel("case_1"))
+    else:
+        here.worker.fail("submit", "ServerUnreachable")
+    here.tick()
+    assert here.view.activity is None and len(here.drafts.list()) == (0 if accepted else 1)
+    if what == "deleted":
+        assert here.node is None
+    else:
+        assert here.node is node and here.view.edited  # the new name is not at the server
+        assert np.array_equal(here.voxels(clone, "head"), mine)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.slicerbench.callbacks import timed
+from tests.slicerbench.redraws import MOST
+
 
 def _image(bench, name: str):
     return bench.slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.int16), name=name)
@@ -95,3 +98,16 @@ def test_a_closed_scene_leaves_it_on_nothing(bench, toy, cases) -> None:
     editor.mrmlSegmentEditorNode().SetSingletonTag("Toy")  # else it goes with the scene
     bench.scene.Clear(False)
     assert editor.segmentationNode() is None and editor.sourceVolumeNode() is None
+
+
+def test_a_callback_that_has_the_views_drawn_for_each_segment_is_a_problem(bench) -> None:
+    node = bench.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    segmentation = node.GetSegmentation()
+    with bench.problems.expected("many made every slice view draw a segmentation"), timed("many"):
+        for number in range(MOST + 1):
+            segmentation.AddEmptySegment(f"one {number}", f"one {number}")
+    with timed("at once"):
+        modifying = node.StartModify()
+        for number in range(MOST + 1):
+            segmentation.AddEmptySegment(f"two {number}", f"two {number}")
+        node.EndModify(modifying)

@@ -6,7 +6,6 @@ the widgets.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -20,6 +19,7 @@ from Rep3DLabelLib.panel import Panel
 from Rep3DLabelLib.panel.qt_settings import QtStore
 from Rep3DLabelLib.scene import Scene
 from Rep3DLabelLib.settings import Settings
+from Rep3DLabelLib.worker.helper import Helper
 from Rep3DLabelLib.worker.jobs import Worker
 from Rep3DLabelLib.workflow import Workflow
 from slicer.i18n import translate
@@ -106,7 +106,7 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             workflow.shutdown()
         finally:
             self.panel.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            Helper.remove_folder(self._folder)
 
     def onSceneStartClose(self, caller, event):
         """Everything in the scene is about to vanish."""

@@ -72,7 +72,8 @@ class Bench:
         """Close what the test left open; raise what its callbacks raised.
 
         Raises:
-            AssertionError: naming exceptions in callbacks, errors of VTK that nobody expected, unused answers.
+            AssertionError: naming exceptions in callbacks, errors of VTK that nobody expected, unused answers, and keys
+                that a closed module has left in the main window.
         """
         try:
             self.modules.close_all()
@@ -82,6 +83,11 @@ class Bench:
             self.problems.stop()
         self.problems.check()
         self.dialogs.check()
+        left = self.slicer.util.mainWindow().findChildren(self.qt.QShortcut)
+        keys = [shortcut.key.toString() for shortcut in left]
+        for shortcut in left:
+            shortcut.delete()
+        assert not keys, f"closed modules have left keys in the main window: {keys}"
 
     def _delete_windows(self) -> None:
         """Delete what was opened: widgets that live on would follow the scene of every later test."""

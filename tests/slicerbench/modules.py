@@ -96,16 +96,19 @@ class OpenModule:
                 self.widget.exit()
 
     def reload(self) -> None:
-        """Second half of `slicer.util.reloadScriptedModule`: a new widget object in the same parent."""
+        """Second half of `slicer.util.reloadScriptedModule`: a new widget object in the same parent.
+
+        Neither exit() nor enter() is called, though the module is shown all the time; what the first object has put
+        into the parent is hidden, not deleted (Base/Python/slicer/util.py).
+        """
         self._fill()
-        if self.entered and hasattr(self.widget, "enter"):
-            self.widget.enter()
 
     def close(self) -> None:
-        """Slicer ends: exit(), then cleanup() by the signal moduleAboutToBeUnloaded."""
+        """Slicer ends: the signal aboutToQuit, exit(), then cleanup() by the signal moduleAboutToBeUnloaded."""
         if self not in self._modules.open_modules:
             return
         self._modules.open_modules.remove(self)
+        self._modules.bench.app.aboutToQuit.emit()
         self.exit()
         self._modules.bench.app.moduleManager().moduleAboutToBeUnloaded.emit(self.name)
         modules = self._modules.bench.slicer.modules

@@ -52,10 +52,16 @@ def observe(widget: QtCore.QObject, observed: vtk.vtkObject, event: object, acti
 
     def called(caller, name) -> None:
         target = reference()
-        if target is None or not shiboken6.isValid(target):
-            caller.RemoveObserver(tag)
-        else:
+        if target is not None and shiboken6.isValid(target):
             action(target)
 
     tag = observed.AddObserver(event, called)
+    still_there = vtk.vtkWeakReference()
+    still_there.Set(observed)
+
+    def forget() -> None:
+        if still_there.Get() is not None:
+            still_there.Get().RemoveObserver(tag)
+
+    widget.connect("destroyed()", forget)
     return tag

@@ -159,11 +159,12 @@ class Panel:
             self._shortcuts.switch(False)
 
     def close(self) -> None:
-        """Stop for good."""
+        """Stop for good; the widgets go too, since each of them observes the scene."""
         self._timer.stop()
         self.questions.close()
         if self._shortcuts is not None:
             self._shortcuts.close()
+        self._root.deleteLater()
 
     # ---- ports.Screen
 

@@ -139,6 +139,10 @@ class Application(QtWidgets.QApplication):
         """Return where the module's page would be."""
         return f"{self.documentationBaseUrl}user_guide/modules/{name.lower()}.html"
 
+    def module_panel(self) -> QtWidgets.QVBoxLayout:
+        """Bench only: where the main window shows the module that is open."""
+        return self._d.main_window.centralWidget().widget().layout()
+
     def reset(self) -> None:
         """Bench only: no settings, no cursors, empty folders."""
         self._d.reset()
@@ -214,4 +218,13 @@ def install(application: Application, bench) -> None:
     private.main_window = QtWidgets.QMainWindow()
     private.main_window.setObjectName("qSlicerMainWindow")
     private.main_window.statusBar()
+    panel = QtWidgets.QScrollArea(private.main_window)
+    panel.setWidgetResizable(True)
+    panel.setWidget(QtWidgets.QWidget())
+    layout = QtWidgets.QVBoxLayout(panel.widget())
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addStretch()
+    private.main_window.setCentralWidget(panel)
+    private.main_window.resize(460, 900)
+    private.main_window.show()
     bench.slicer.app = application

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import slicer
-from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 from tests.slicerbench.widgets.base import kept, observe
+from tests.slicerbench.widgets.editor_keys import EditorKeys
 from tests.slicerbench.widgets.effects import NAMES, qSlicerSegmentEditorAbstractEffect
 from tests.slicerbench.widgets.mrml import qMRMLWidget
 from tests.slicerbench.widgets.node_combo import qMRMLNodeComboBox
@@ -33,7 +34,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
         private = self._d
-        private.node, private.tag, private.updating, private.shortcuts, private.views = None, None, False, [], False
+        private.node, private.tag, private.updating, private.views = None, None, False, False
+        private.keys, private.active, private.last_effect = EditorKeys(self), "", ""
         private.history = slicer.vtkSegmentationHistory()
         private.history.SetMaximumNumberOfStates(10)
         observe(self, private.history, "ModifiedEvent", qMRMLSegmentEditorWidget._show_history)
@@ -211,22 +213,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._d.views = False
 
     def installKeyboardShortcuts(self, parent=None) -> None:
-        """Ctrl+Z, Ctrl+Y and Esc in the main window, or in `parent`. Not done: the keys of effects and segments."""
-        self.uninstallKeyboardShortcuts()
-        owner = parent if parent is not None else slicer.util.mainWindow()
-        esc = ("Esc", lambda: self.setActiveEffectByName(""))
-        for keys, action in (("Ctrl+Z", self.undo), ("Ctrl+Y", self.redo), esc):
-            shortcut = QtGui.QShortcut(QtGui.QKeySequence(keys), owner)
-            shortcut.activated.connect(action)
-            self._d.shortcuts.append(shortcut)
+        """Keys in the main window, or in `parent`: see `EditorKeys`."""
+        self._d.keys.install(parent)
 
     def uninstallKeyboardShortcuts(self) -> None:
-        """Take the shortcuts away."""
-        for shortcut in self._d.shortcuts:
-            shortcut.setEnabled(False)
-            shortcut.setParent(None)
-            shortcut.deleteLater()
-        self._d.shortcuts = []
+        """Take the keys away."""
+        self._d.keys.uninstall()
 
     def updateWidgetFromMRML(self) -> None:
         """Show what the nodes say."""
@@ -310,9 +302,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             current = self.currentSegmentID()
             if private.table.selectedSegmentIDs() != ((current,) if current else ()):
                 private.table.setSelectedSegmentIDs([current] if current else [])
+            effect = (private.node.GetActiveEffectName() or "") if private.node is not None else ""
+            if effect != private.active:
+                private.last_effect, private.active = private.active, effect
             for name in NAMES:
-                active = private.node is not None and private.node.GetActiveEffectName() == name
-                private.buttons[name].setChecked(active)
+                private.buttons[name].setChecked(effect == name)
         finally:
             private.updating = False
         self._show_history()

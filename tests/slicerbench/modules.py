@@ -108,7 +108,10 @@ class OpenModule:
         self._fill()
 
     def close(self) -> None:
-        """Slicer ends: the signal aboutToQuit, exit(), then cleanup() by the signal moduleAboutToBeUnloaded."""
+        """Slicer ends: first it says aboutToQuit, then the main window goes with exit(), then the modules are unloaded.
+
+        As in Main.cxx of Slicer: the event loop returns, and what it ran for is deleted afterwards.
+        """
         if self not in self._modules.open_modules:
             return
         self._modules.open_modules.remove(self)

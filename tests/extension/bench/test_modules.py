@@ -143,12 +143,10 @@ class TestAModule:
         chosen = editor.findChild("qMRMLNodeComboBox", "SegmentationNodeComboBox")
         assert chosen.currentNode() is nodes[0] and got == [nodes[0], volume]
         driver.choose(chosen, nodes[1])
-        assert editor.segmentationNode() is nodes[1] and got[2:] == [nodes[1]]
+        assert editor.segmentationNode() is nodes[1] and got[2:] == [None, nodes[1]]  # it has no reference image
+        assert editor.sourceVolumeNode() is None
         editor.segmentationNodeSelectorVisible = False
         assert not chosen.visible
-        bench.scene.RemoveNode(nodes[1])
-        driver.spin()
-        assert editor.segmentationNode() is None
 
     def test_segments_are_added_and_removed_by_buttons(self, bench, toy, driver):
         editor = toy.ui.editor

@@ -55,6 +55,23 @@ def observe(widget: QtCore.QObject, observed: vtk.vtkObject, event: object, acti
         if target is not None and shiboken6.isValid(target):
             action(target)
 
+    return _observed(widget, observed, event, called)
+
+
+def observe_nodes(widget: QtCore.QObject, scene: vtk.vtkObject, event: object, action: Callable) -> int:
+    """As `observe`, for events of a scene about a node: calls `action(widget, node)`."""
+    reference = weakref.ref(widget)
+
+    def called(caller, name, node) -> None:
+        target = reference()
+        if target is not None and shiboken6.isValid(target):
+            action(target, node)
+
+    called.CallDataType = vtk.VTK_OBJECT  # type: ignore[attr-defined]
+    return _observed(widget, scene, event, called)
+
+
+def _observed(widget: QtCore.QObject, observed: vtk.vtkObject, event: object, called: Callable) -> int:
     tag = observed.AddObserver(event, called)
     still_there = vtk.vtkWeakReference()
     still_there.Set(observed)

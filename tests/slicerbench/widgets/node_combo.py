@@ -5,16 +5,17 @@ from __future__ import annotations
 import slicer
 from PySide6 import QtCore, QtWidgets
 
-from tests.slicerbench.widgets.base import kept, observe, passed_on, private
-
-_EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent", "EndBatchProcessEvent")
+from tests.slicerbench.widgets.base import kept, observe, observe_nodes, passed_on, private
 
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """Lists nodes of a scene.
 
     Not done: the models, editCurrentNode and renameCurrentNode, the menu (addNode and removeCurrentNode work).
-    As in Slicer it is disabled until it has a scene, and with noneEnabled off the first node is chosen by itself.
+    As in Slicer it is disabled until it has a scene, and with noneEnabled off the first node is chosen by itself then.
+    What it does with the scene is read from qMRMLSceneModel.cxx and qMRMLNodeComboBox.cxx of 5.4 and main: when the
+    chosen node goes, its neighbour is chosen, even with noneEnabled; the list is made anew after a scene was closed or
+    imported, and then the first node is chosen, whatever was chosen before; where no node is left, no signal tells.
     """
 
     STANDS_FOR_CPP = True
@@ -77,9 +78,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             private_.scene.RemoveObserver(tag)
         private_.scene, private_.observed = scene, []
         if scene is not None:
-            for name in _EVENTS:
-                event = getattr(slicer.vtkMRMLScene, name)
-                private_.observed.append(observe(self, scene, event, qMRMLNodeComboBox._fill))
+            kind, combo = slicer.vtkMRMLScene, qMRMLNodeComboBox
+            private_.observed = [
+                observe(self, scene, kind.NodeAddedEvent, combo._node_added),
+                observe_nodes(self, scene, kind.NodeAboutToBeRemovedEvent, combo._node_going),
+                observe(self, scene, kind.EndCloseEvent, combo._made_anew),
+                observe(self, scene, kind.EndImportEvent, combo._made_anew),
+            ]
         private_.combo.setEnabled(scene is not None)
         self._fill()
 
@@ -166,16 +171,57 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene is not None else []
         return [node for node in nodes if self._matches(node)]
 
-    def _fill(self) -> None:
-        """List the nodes anew, keeping the choice where it can be kept."""
-        private_ = self._d
+    def _node_added(self) -> None:
+        """Ids and references are not valid before an import has ended, so nothing is listed before."""
+        if not self._d.scene.IsImporting():
+            self._list(self._nodes())
+
+    def _node_going(self, node) -> None:
+        if self._d.scene.IsClosing():
+            return
         nodes = self._nodes()
-        private_.filling = True
+        row = next((row for row, other in enumerate(nodes) if other is node), None)
+        if row is not None:
+            del nodes[row]
+            self._list(nodes)
+            if node.GetID() == self._d.node_id:
+                self._jump(nodes[min(row, len(nodes) - 1)] if nodes else None)
+
+    def _made_anew(self) -> None:
+        nodes = self._nodes()
+        self._list(nodes)
+        if self._d.node_id:
+            self._jump(nodes[0] if nodes else None)
+
+    def _jump(self, node) -> None:
+        """Choose what the row before is not: a neighbour, or else a menu entry below the nodes, which tells nobody."""
+        entries = self.addEnabled or self.removeEnabled or self.editEnabled or self.renameEnabled
+        if node is None and entries:
+            self._d.node_id = ""
+        else:
+            self.setCurrentNode(node)
+            self._chosen()
+
+    def _list(self, nodes: list) -> None:
+        """List nodes, with nothing else chosen; the choice may be of none of them."""
+        self._d.filling = True
+        self._write(nodes)
+        self._d.combo.setCurrentIndex(self._d.combo.findData(self._d.node_id))
+        self._d.filling = False
+
+    def _write(self, nodes: list) -> None:
+        private_ = self._d
         private_.combo.clear()
         if self.noneEnabled and private_.scene is not None:
             private_.combo.addItem(self.noneDisplay, "")
         for node in nodes:
             private_.combo.addItem(node.GetName(), node.GetID())
+
+    def _fill(self) -> None:
+        """List the nodes anew, keeping the choice where it can be kept."""
+        private_ = self._d
+        private_.filling = True
+        self._write(self._nodes())
         index = private_.combo.findData(private_.node_id) if private_.node_id else -1
         private_.combo.setCurrentIndex(index if index >= 0 else 0 if private_.combo.count else -1)
         private_.filling = False

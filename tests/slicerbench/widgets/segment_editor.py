@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import slicer
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore
 
 from tests.slicerbench.widgets.base import kept, observe
 from tests.slicerbench.widgets.editor_keys import EditorKeys
 from tests.slicerbench.widgets.effects import NAMES, qSlicerSegmentEditorAbstractEffect
 from tests.slicerbench.widgets.mrml import qMRMLWidget
-from tests.slicerbench.widgets.node_combo import qMRMLNodeComboBox
-from tests.slicerbench.widgets.segments_table import qMRMLSegmentsTableView
+from tests.slicerbench.widgets.segment_editor_form import build
 
 
 class qMRMLSegmentEditorWidget(qMRMLWidget):
     """Selectors, the list of segments, buttons to add, remove, undo and redo, and buttons of effects.
 
     Real: the segment editor node, the segment list, vtkSegmentationHistory. Not done: effects (their buttons only set
-    the active effect's name), masking, Show 3D, views. The inner widgets have the object names of the real ones.
+    the active effect's name), masking, Show 3D. The inner widgets have the object names of the real ones.
     The names with «master» of Slicer before 5.4 are left out.
+
+    What it does when nodes and scenes come and go follows qMRMLSegmentEditorWidget.cxx as of 5.4 and main, between
+    which nothing of this has changed, and its .ui file, whose segmentation selector has no "none".
     """
 
     STANDS_FOR_CPP = True
@@ -34,14 +36,16 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
         private = self._d
-        private.node, private.tag, private.updating, private.views = None, None, False, False
-        private.keys, private.active, private.last_effect = EditorKeys(self), "", ""
+        private.node, private.tag, private.views = None, None, False
+        private.keys, private.last_effect = EditorKeys(self), ""
+        private.segmentation = private.volume = None  # that are shown; those of the node may be others for a moment
+        private.segmentation_tag, private.effect, private.scene_tags = None, "", []
         private.history = slicer.vtkSegmentationHistory()
         private.history.SetMaximumNumberOfStates(10)
         observe(self, private.history, "ModifiedEvent", qMRMLSegmentEditorWidget._show_history)
         private.effects = {name: qSlicerSegmentEditorAbstractEffect(self, name) for name in NAMES}
-        private.shown = None
-        self._build()
+        build(self)
+        self._show_history()
 
     segmentationNodeSelectorVisible = kept("segmentationNodeSelectorVisible", bool, True, "_show_selectors")
     sourceVolumeNodeSelectorVisible = kept("sourceVolumeNodeSelectorVisible", bool, True, "_show_selectors")
@@ -67,31 +71,52 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             private.node.RemoveObserver(private.tag)
         private.node = node
         private.tag = (
-            observe(self, node, "ModifiedEvent", qMRMLSegmentEditorWidget._update) if node is not None else None
+            observe(self, node, "ModifiedEvent", qMRMLSegmentEditorWidget.updateWidgetFromMRML)
+            if node is not None
+            else None
         )
-        self._update()
+        self.updateWidgetFromMRML()
 
     def setMRMLScene(self, scene) -> None:
-        """Set the scene of the selectors too."""
+        """Set the scene of the selectors too, without following what they choose by themselves."""
+        private = self._d
+        if scene is private.scene:
+            return
+        for tag in private.scene_tags:
+            private.scene.RemoveObserver(tag)
+        selectors = (private.segmentation_selector, private.volume_selector)
+        blockers = [QtCore.QSignalBlocker(selector) for selector in selectors]
         super().setMRMLScene(scene)
-        for selector in (self._d.segmentation_selector, self._d.volume_selector):
+        for selector, blocker in zip(selectors, blockers, strict=True):
             selector.setMRMLScene(scene)
+            blocker.unblock()
+        self.updateWidgetFromMRML()
+        if scene is not None:
+            kind, editor = slicer.vtkMRMLScene, qMRMLSegmentEditorWidget
+            private.scene_tags = [
+                observe(self, scene, kind.EndCloseEvent, editor.updateWidgetFromMRML),
+                observe(self, scene, kind.EndBatchProcessEvent, editor._batch_ended),
+            ]
 
     def segmentationNode(self):
-        """Return the segmentation that is edited, None for none."""
-        return self._d.node.GetSegmentationNode() if self._d.node is not None else None
+        """Return the segmentation in the selector, None for none; the node's may be another one for a moment."""
+        return self._d.segmentation_selector.currentNode()
 
     def segmentationNodeID(self) -> str:
         """Its ID, "" for none."""
-        node = self.segmentationNode()
-        return node.GetID() if node is not None else ""
+        return self._d.segmentation_selector.currentNodeID
 
     def setSegmentationNode(self, node) -> None:
-        """Edit this segmentation; its first segment is selected, and earlier undo states are dropped."""
+        """Edit this segmentation; the tool is put down, and earlier undo states are dropped.
+
+        Its reference image becomes the source volume, and is shown in all slice views where it is not shown yet.
+        """
+        if self._d.node is None and node is None:
+            return
         self._needs_node("setSegmentationNode")
-        if node is not self.segmentationNode():
+        if node is not self._d.node.GetSegmentationNode():
+            self.setActiveEffect(None)
             self._d.node.SetAndObserveSegmentationNode(node)
-            self._update()
 
     def setSegmentationNodeID(self, node_id: str) -> None:
         """By ID."""
@@ -112,14 +137,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         Raises:
             RuntimeError: before a segmentation is set; Slicer only logs that, and the image is not set.
         """
-        self._needs_node("setSourceVolumeNode")
-        if node is not None and self.segmentationNode() is None:
-            raise RuntimeError("setSourceVolumeNode() before setSegmentationNode(): Slicer only logs an error")
+        if self._d.node is None or self.segmentationNode() is None:
+            if node is not None:
+                raise RuntimeError("setSourceVolumeNode() before setSegmentationNode(): Slicer only logs an error")
+            return
         if node is not self.sourceVolumeNode():
             self._d.node.SetAndObserveSourceVolumeNode(node)
-            if node is not None and self.segmentationNode().GetNodeReferenceID("referenceImageGeometryRef") is None:
-                self.segmentationNode().SetReferenceImageGeometryParameterFromVolumeNode(node)
-            self.sourceVolumeNodeChanged.emit(node)
 
     def setSourceVolumeNodeID(self, node_id: str) -> None:
         """By ID."""
@@ -148,6 +171,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def setActiveEffect(self, effect) -> None:
         """Make an effect active, None for none."""
+        if self._d.node is None and effect is None:
+            return
         self._needs_node("setActiveEffect")
         self._d.node.SetActiveEffectName(effect.name if effect is not None else "")
 
@@ -164,13 +189,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def undo(self) -> None:
         """Go back to the last kept state."""
-        if self.segmentationNode() is not None:
-            self._d.history.RestorePreviousState()
+        self._restore(slicer.vtkSegmentationHistory.RestorePreviousState)
 
     def redo(self) -> None:
         """Take undo back."""
-        if self.segmentationNode() is not None:
-            self._d.history.RestoreNextState()
+        self._restore(slicer.vtkSegmentationHistory.RestoreNextState)
 
     def setUndoEnabled(self, enabled: bool) -> None:
         """Set whether states are kept."""
@@ -205,12 +228,26 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         return tuple(self._d.kept.get("effectNameOrder", NAMES))
 
     def setupViewObservations(self) -> None:
-        """Effects get the mouse; to be called by enter()."""
+        """Effects get the mouse; done by the editor itself when an effect becomes active."""
         self._d.views = True
 
     def removeViewObservations(self) -> None:
-        """Effects do not get the mouse; to be called by exit()."""
+        """Effects do not get the mouse; done by the editor itself when none is active any more."""
         self._d.views = False
+
+    def showSourceVolumeInSliceViewers(self, force_in_background: bool = False, fit_slice: bool = False) -> None:
+        """Show the image in the slice views that do not show it yet; what lay over another one there goes."""
+        volume = self.sourceVolumeNode()
+        logics = slicer.app.layoutManager().mrmlSliceLogics() if volume is not None else []
+        for logic in logics:
+            composite = logic.GetSliceCompositeNode()
+            shown = volume.GetID() in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID())
+            if not shown or force_in_background:
+                composite.SetBackgroundVolumeID(volume.GetID())
+                composite.SetForegroundVolumeID(None)
+                composite.SetLabelVolumeID(None)
+            if fit_slice:
+                logic.FitSliceToAll(True)
 
     def installKeyboardShortcuts(self, parent=None) -> None:
         """Keys in the main window, or in `parent`: see `EditorKeys`."""
@@ -220,113 +257,108 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         """Take the keys away."""
         self._d.keys.uninstall()
 
-    def updateWidgetFromMRML(self) -> None:
-        """Show what the nodes say."""
-        self._update()
-
     def _needs_node(self, name: str) -> None:
         if self._d.node is None:
             raise RuntimeError(f"{name}() before setMRMLSegmentEditorNode(): Slicer logs an error and does nothing")
 
-    def _build(self) -> None:
-        private, layout = self._d, QtWidgets.QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        form = QtWidgets.QFormLayout()
-        layout.addLayout(form)
-        private.rows = []
-        selectors = []
-        for label, name, kind in (
-            ("Segmentation:", "SegmentationNodeComboBox", "vtkMRMLSegmentationNode"),
-            ("Source volume:", "SourceVolumeNodeComboBox", "vtkMRMLScalarVolumeNode"),
-        ):
-            selector, text = qMRMLNodeComboBox(self), QtWidgets.QLabel(label, self)
-            selector.setObjectName(name)
-            selector.nodeTypes, selector.noneEnabled = [kind], True
-            form.addRow(text, selector)
-            private.rows.append((text, selector))
-            selectors.append(selector)
-        private.segmentation_selector, private.volume_selector = selectors
-        selectors[0].currentNodeChanged.connect(self._segmentation_chosen)
-        selectors[1].currentNodeChanged.connect(self._volume_chosen)
-        buttons = QtWidgets.QHBoxLayout()
-        layout.addLayout(buttons)
-        private.buttons = {}
-        for name, text, action in (
-            ("AddSegmentButton", "Add", self._add_segment),
-            ("RemoveSegmentButton", "Remove", self._remove_segment),
-            ("UndoButton", "Undo", self.undo),
-            ("RedoButton", "Redo", self.redo),
-        ):
-            button = private.buttons[name] = QtWidgets.QPushButton(text, self)
-            button.setObjectName(name)
-            button.clicked.connect(action)
-            buttons.addWidget(button)
-        private.table = qMRMLSegmentsTableView(self)
-        private.table.setObjectName("SegmentsTableView")
-        private.table.setSelectionMode(1)
-        private.table.selectionChanged.connect(self._row_selected)
-        layout.addWidget(private.table)
-        grid = QtWidgets.QGridLayout()
-        layout.addLayout(grid)
-        for index, name in enumerate(NAMES):
-            button = QtWidgets.QToolButton(self)
-            button.setText(name)
-            button.setCheckable(True)
-            button.setObjectName(name)
-            button.clicked.connect(self._effect_action(name))
-            private.buttons[name] = button
-            grid.addWidget(button, index // 4, index % 4)
-        self._show_history()
-
-    def _effect_action(self, name: str):
-        return lambda checked: self.setActiveEffectByName(name if checked else "")
-
-    def _update(self) -> None:
-        """Show what the segment editor node says, and tell of what changed."""
+    def updateWidgetFromMRML(self) -> None:
+        """Show what the segment editor node says, and tell of what changed; nothing while the scene is in between."""
         private = self._d
-        if private.updating:
+        if private.scene is None or private.scene.IsClosing() or private.scene.IsBatchProcessing():
             return
-        private.updating = True
-        try:
-            segmentation = self.segmentationNode()
-            changed = segmentation is not private.shown
-            if changed:
-                private.shown = segmentation
-                private.history.SetSegmentation(segmentation.GetSegmentation() if segmentation is not None else None)
-                private.table.setSegmentationNode(segmentation)
-                private.segmentation_selector.setCurrentNode(segmentation)
-                ids = list(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else []
-                if private.node is not None and self.currentSegmentID() not in ids:
-                    private.node.SetSelectedSegmentID(ids[0] if ids else "")
-            private.volume_selector.setCurrentNode(self.sourceVolumeNode())
-            current = self.currentSegmentID()
-            if private.table.selectedSegmentIDs() != ((current,) if current else ()):
-                private.table.setSelectedSegmentIDs([current] if current else [])
-            effect = (private.node.GetActiveEffectName() or "") if private.node is not None else ""
-            if effect != private.active:
-                private.last_effect, private.active = private.active, effect
-            for name in NAMES:
-                private.buttons[name].setChecked(effect == name)
-        finally:
-            private.updating = False
+        if private.node is None:
+            private.segmentation_selector.setEnabled(False)
+            return
+        private.segmentation_selector.setEnabled(True)
+        modifying = private.node.StartModify()
+        self._update_segmentation()
+        self._update_volume()
+        current = self.currentSegmentID()
+        if private.table.selectedSegmentIDs() != ((current,) if current else ()):
+            blocker = QtCore.QSignalBlocker(private.table)
+            private.table.setSelectedSegmentIDs([current] if current else [])
+            blocker.unblock()
+        self._update_effect()
         self._show_history()
-        if changed:
-            self.segmentationNodeChanged.emit(segmentation)
+        private.node.EndModify(modifying)
         if current != private.kept.get("segment", ""):
             private.kept["segment"] = current
             self.currentSegmentIDChanged.emit(current)
 
+    def _update_segmentation(self) -> None:
+        private, segmentation = self._d, self._d.node.GetSegmentationNode()
+        if segmentation is not private.segmentation_selector.currentNode():
+            blocker = QtCore.QSignalBlocker(private.segmentation_selector)
+            private.segmentation_selector.setCurrentNode(segmentation)
+            blocker.unblock()
+        if segmentation is not private.segmentation:
+            if private.segmentation_tag is not None:
+                private.segmentation.RemoveObserver(private.segmentation_tag)
+            private.segmentation, private.segmentation_tag = segmentation, None
+            private.table.setSegmentationNode(segmentation)
+            if segmentation is not None:
+                update = qMRMLSegmentEditorWidget.updateWidgetFromMRML
+                private.segmentation_tag = observe(self, segmentation, "ModifiedEvent", update)
+                role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+                private.volume_selector.setCurrentNode(segmentation.GetNodeReference(role))
+                segmentation.CreateDefaultDisplayNodes()
+                ids = segmentation.GetSegmentation().GetSegmentIDs()
+                private.node.SetSelectedSegmentID(ids[0] if ids else "")
+            self.segmentationNodeChanged.emit(segmentation)
+        private.history.SetSegmentation(segmentation.GetSegmentation() if segmentation is not None else None)
+
+    def _update_volume(self) -> None:
+        private, volume = self._d, self._d.node.GetSourceVolumeNode()
+        if private.node.GetSegmentationNode() is None or volume is private.volume:
+            return
+        private.volume = volume
+        blocker = QtCore.QSignalBlocker(private.volume_selector)
+        private.volume_selector.setCurrentNode(volume)
+        blocker.unblock()
+        if volume is not None and self.autoShowSourceVolumeNode:
+            self.showSourceVolumeInSliceViewers()
+        self.sourceVolumeNodeChanged.emit(volume)
+
+    def _update_effect(self) -> None:
+        """Give an active effect the mouse of the views, whatever module is shown."""
+        private, active = self._d, self._d.node.GetActiveEffectName() or ""
+        if active != private.effect:
+            if active:
+                self.setupViewObservations()
+            else:
+                self.removeViewObservations()
+            private.last_effect, private.effect = private.effect, active
+        for name in NAMES:
+            private.buttons[name].setChecked(active == name)
+
+    def _batch_ended(self) -> None:
+        """Follow what the selectors chose while many nodes came and went, which was not followed then."""
+        private = self._d
+        if private.node is not None:
+            self.setSegmentationNode(private.segmentation_selector.currentNode())
+            self.setSourceVolumeNode(private.volume_selector.currentNode())
+        self.updateWidgetFromMRML()
+
+    def _restore(self, step) -> None:
+        """Go to another kept state; what it changes is told at the end, each kind once and without saying of what."""
+        segmentation = self._d.segmentation
+        if segmentation is not None:
+            modifying = segmentation.StartModify()
+            step(self._d.history)
+            segmentation.InvokeCustomModifiedEvent(slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent)
+            segmentation.EndModify(modifying)
+
     def _segmentation_chosen(self, node) -> None:
-        if not self._d.updating and self._d.node is not None:
+        if not self._d.scene.IsBatchProcessing() and self._d.node is not None:
             self.setSegmentationNode(node)
 
     def _volume_chosen(self, node) -> None:
-        if not self._d.updating and self._d.node is not None and self.segmentationNode() is not None:
+        if not self._d.scene.IsBatchProcessing() and self._d.node is not None and self.segmentationNode() is not None:
             self.setSourceVolumeNode(node)
 
     def _row_selected(self) -> None:
         selected = self._d.table.selectedSegmentIDs()
-        if not self._d.updating and self._d.node is not None and selected:
+        if self._d.node is not None and selected:
             self.setCurrentSegmentID(selected[0])
 
     def _add_segment(self) -> None:

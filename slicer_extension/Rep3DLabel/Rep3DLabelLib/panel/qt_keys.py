@@ -3,7 +3,8 @@ whole window.
 
 A button has the focus only for who has gone to it by the keyboard: a click leaves the keyboard where it was, so that
 Space after it is the editor's. That a key is a widget's own cannot be said in PythonQt: the event that asks it
-(ShortcutOverride) arrives without its key. So the window's shortcuts for Space rest while a button of ours has the focus.
+(ShortcutOverride) arrives without its key. So the window's shortcuts for Space rest while one of our buttons
+has the focus.
 """
 
 from __future__ import annotations

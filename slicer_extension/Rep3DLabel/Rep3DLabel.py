@@ -6,7 +6,6 @@ the widgets.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -20,6 +19,7 @@ from Rep3DLabelLib.panel import Panel
 from Rep3DLabelLib.panel.qt_settings import QtStore
 from Rep3DLabelLib.scene import Scene
 from Rep3DLabelLib.settings import Settings
+from Rep3DLabelLib.worker.helper import Helper
 from Rep3DLabelLib.worker.jobs import Worker
 from Rep3DLabelLib.workflow import Workflow
 from slicer.i18n import translate
@@ -57,8 +57,7 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.ui = self.panel = self.workflow = None
-        self._folder = None
+        self.ui = self.panel = self.workflow = self.scene = self._folder = None
 
     def setup(self):
         """Note that the module is opened for the first time."""
@@ -69,11 +68,11 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(root)
         settings = Settings(QtStore(slicer.app.userSettings()))
         self._folder = Path(tempfile.mkdtemp(prefix="Rep3DLabel-", dir=slicer.app.temporaryPath))
-        icons = Path(self.resourcePath("Icons"))
-        self.panel = Panel(root, self.ui, settings, icons, slicer.util.mainWindow())
+        self.panel = Panel(root, self.ui, settings, Path(self.resourcePath("Icons")), slicer.util.mainWindow())
+        self.scene = Scene(slicer, undo=self.panel.save_undo)
         self.workflow = Workflow(
             Worker(self._folder / "worker"),
-            Scene(slicer, undo=self.panel.save_undo),
+            self.scene,
             self.panel,
             Drafts(_kept_folder() / "drafts"),
             settings,
@@ -86,14 +85,18 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndBatchProcessEvent, self.onSceneEndBatchProcess)
         slicer.app.connect("aboutToQuit()", self.cleanup)
+        if self.parent.isEntered:  # reloaded, which neither leaves nor enters the module
+            self.enter()
 
     def enter(self):
         """Note that the user selects the module."""
-        self.panel.enter()
+        if self.workflow is not None:  # Slicer 5.6 goes on to call the object from before a reload
+            self.panel.enter()
 
     def exit(self):
         """Note that the user selects another module; the workflow goes on."""
-        self.panel.exit()
+        if self.workflow is not None:
+            self.panel.exit()
 
     def cleanup(self):
         """Slicer ends, or the module is reloaded."""
@@ -101,12 +104,14 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         slicer.app.disconnect("aboutToQuit()", self.cleanup)
         self.removeObservers()
+        self.exit()
         workflow, self.workflow = self.workflow, None
         try:
             workflow.shutdown()
         finally:
+            self.scene.close()
             self.panel.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            Helper.remove_folder(self._folder)
 
     def onSceneStartClose(self, caller, event):
         """Everything in the scene is about to vanish."""

@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from Rep3DLabelLib import processes
 from Rep3DLabelLib.local import notes as local_notes
-from Rep3DLabelLib.local import process as local_process
 from Rep3DLabelLib.local.log import LogReader
-from Rep3DLabelLib.local.process import clean_environment, process_mark
 from Rep3DLabelLib.local.pythons import candidate_pythons, find_app, python_of
 from Rep3DLabelLib.local.server import FAILED, RUNNING, STARTING, STOPPED, STOPPING, LocalServer, leftovers
+from Rep3DLabelLib.processes import clean_environment, process_mark
 
 from tests.app.data import write_image
 from tests.app.server import APP_DIR
@@ -267,6 +267,8 @@ def test_candidates(tmp_path, monkeypatch):
     slicer = candidate_pythons({**environment, "SLICER_HOME": str(tmp_path)}, tmp_path / "apps" / "rep3d_label")
     assert tmp_path / "conda" / "bin" / "python" not in slicer
     assert python_of(tmp_path) is None and python_of(" ") is None
+    assert python_of("python3.10", environment) == tmp_path / "path" / "python3.10"
+    assert python_of("python3.10", {}) is None
     assert python_of(tmp_path / "conda") == tmp_path / "conda" / "bin" / "python"
 
 
@@ -372,7 +374,7 @@ def test_old_logs_go(tmp_path):
 
 def test_ended_processes_are_looked_at_without_waiting(tmp_path):
     with (tmp_path / "log").open("wb") as log:
-        child = local_process.Child([sys.executable, "-c", "print('x')"], dict(os.environ), tmp_path, log)
+        child = processes.Child([sys.executable, "-c", "print('x')"], dict(os.environ), tmp_path, log)
     wait(lambda: child.poll() is not None)
     assert child.poll() == 0 and child.read_output() == b""
     child.kill()

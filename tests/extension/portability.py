@@ -196,6 +196,8 @@ def _attributes(tree: ast.AST) -> Iterator[Finding]:
                 )
                 if on_ui and target.attr not in allowed:  # type: ignore[attr-defined]
                     yield Finding(node.lineno, "attribute", f"{ast.unparse(target)} is no property of a widget")
+        if isinstance(node, ast.Attribute) and node.attr == "ShortcutOverride":
+            yield Finding(node.lineno, "event", "ShortcutOverride: PythonQt makes no QKeyEvent of it, so it has no key")
         if isinstance(node, ast.Attribute) and node.attr in ("QThread", "QRunnable", "QThreadPool"):
             yield Finding(node.lineno, "threads", f"{node.attr}: PythonQt lets no Python thread run")
         if isinstance(node, (ast.FunctionDef, ast.Lambda)) and node.args.vararg and _is_slot(node):

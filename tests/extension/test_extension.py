@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.extension import panel_samples  # noqa: F401 - keeps None alive, see there
+from tests.slicerbench.system.open_files import files_as_on_windows
 
 EXTENSION = Path(__file__).resolve().parents[2] / "slicer_extension"
 MODULE = EXTENSION / "Rep3DLabel"
@@ -87,13 +90,77 @@ def test_the_module_opens_leaves_and_ends(opened, bench) -> None:
     assert not folder.exists() and opened.widget.workflow is None
 
 
-def test_a_closed_scene_and_a_reload_leave_it_usable(opened, bench) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="which files are open is read in /proc")
+def test_on_windows_too_nothing_is_left_of_the_folder(opened) -> None:
+    from Rep3DLabelLib.worker.helper import Helper
+
+    folder, worker = opened.widget._folder, opened.widget.workflow._context.worker
+    from tests.slicerbench import driver
+
+    worker.submit("measure", {}, failed=lambda error: None)
+    driver.wait(lambda: worker.poll() or not worker.pending)
+    (helper,) = psutil.Process(worker.pid).children()
+    helper.suspend()  # as one that takes its time to end
+    with files_as_on_windows():
+        opened.close()
+        assert worker.log.exists()  # the helper has it open
+        helper.resume()
+        Helper.end_all()
+        assert not folder.exists()
+
+
+def test_a_server_is_suggested_no_python_of_slicer(bench) -> None:
+    """The PATH that Slicer gives itself begins with its own programs; what counts is that in which it was started."""
+    programs = Path(shutil.which("PythonSlicer")).parent
+    own = programs / "python3"
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    try:
+        path = bench.open_module(MODULE / "Rep3DLabel.py").ui.localPython.currentPath
+    finally:
+        own.unlink()
+    assert path and not path.startswith(str(programs))
+
+
+def test_a_closed_scene_leaves_it_usable(opened, bench) -> None:
     bench.scene.Clear(0)
     bench.app.processEvents()
     assert opened.ui.segmentEditor.mrmlSegmentEditorNode() is not None
-    opened.widget.cleanup()
-    opened.reload()
     assert opened.ui.connectButton.enabled
+
+
+def test_a_reload_leaves_nothing_of_the_panel_before_and_enters_the_new_one(bench) -> None:
+    """Slicer calls neither exit() nor enter(), and deletes no widget, when a module is reloaded."""
+    from tests.slicerbench import driver
+
+    closed = bench.core.observers()
+    opened = bench.open_module(MODULE / "Rep3DLabel.py")
+    shown, keys, before = bench.core.observers(), _keys(bench), opened.widget
+    volume = bench.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    before.panel.edit(bench.scene.AddNewNodeByClass("vtkMRMLSegmentationNode"), volume)
+    opened.ui.segmentEditor.setActiveEffectByName("Paint")
+    bench.scene.RemoveNode(before.ui.segmentEditor.segmentationNode())
+    bench.scene.RemoveNode(volume)
+    bench.slicer.util.reloadScriptedModule("Rep3DLabel")
+    driver.spin()
+    before.enter()  # Slicer 5.6 goes on to call the object before
+    assert bench.core.observers() == shown and _keys(bench) == keys
+    editor = opened.ui.segmentEditor
+    assert editor._d.views and not editor.mrmlSegmentEditorNode().GetActiveEffectName()
+    assert opened.ui.connectButton.enabled
+    before.exit()
+    assert _keys(bench) == keys
+    opened.exit()
+    assert not _keys(bench)
+    opened.close()
+    driver.spin()
+    assert bench.core.observers() == closed
+
+
+def _keys(bench) -> list[str]:
+    """Return the keys that work in the main window."""
+    found = bench.slicer.util.mainWindow().findChildren(bench.qt.QShortcut)
+    return sorted(shortcut.key.toString() for shortcut in found if shortcut.enabled)
 
 
 def test_drafts_outlive_the_session_and_lie_outside_slicers_cache(opened, bench) -> None:

@@ -73,6 +73,7 @@ def test_only_what_slicer_bundles(path: Path) -> None:
         ("attribute", "self.ui.button.note = 1"),
         ("arguments", "def onClick(self, *args): pass"),
         ("threads", "qt.QThread()"),
+        ("event", "event.type() == qt.QEvent.ShortcutOverride"),
     ],
 )
 def test_a_broken_rule_is_found(rule: str, code: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from tests.slicerbench.layout import LayoutManager
+from tests.slicerbench.system.launcher import make_launcher
 
 VERSION = (5, 11, 0)
 
@@ -42,7 +43,8 @@ class Application(QtWidgets.QApplication):
     """Stand-in for qSlicerApplication.
 
     Not done: extensions, Python console, error log, DICOM, restart. `testingEnabled()` is False, as for a user, so
-    message boxes are opened; `tests.slicerbench.dialogs` answers them.
+    message boxes are opened; `tests.slicerbench.dialogs` answers them. `mainWindow` is missing on purpose: it is no
+    slot and not invokable (Base/QTGUI/qSlicerApplication.h); modules have `slicer.util.mainWindow()`.
     """
 
     STANDS_FOR_CPP = True
@@ -113,10 +115,6 @@ class Application(QtWidgets.QApplication):
         """Return the user's settings: a file in the bench's temporary folder."""
         return self._d.settings()
 
-    def mainWindow(self) -> QtWidgets.QMainWindow:
-        """Return the main window: empty but for a status bar."""
-        return self._d.main_window
-
     def setRenderPaused(self, pause: bool) -> None:
         """Count pauses; nothing is rendered."""
         self._d.pauses += 1 if pause else -1
@@ -131,12 +129,19 @@ class Application(QtWidgets.QApplication):
         self.setRenderPaused(False)
 
     def startupEnvironment(self) -> QtCore.QProcessEnvironment:
-        """Return the environment that the application was started in."""
-        return QtCore.QProcessEnvironment.systemEnvironment()
+        """Return the environment that the application was started in; its own has what the launcher put before it."""
+        started_in = QtCore.QProcessEnvironment()
+        for name, value in self._d.started_in.items():
+            started_in.insert(name, value)
+        return started_in
 
     def moduleDocumentationUrl(self, name: str) -> str:
         """Return where the module's page would be."""
         return f"{self.documentationBaseUrl}user_guide/modules/{name.lower()}.html"
+
+    def module_panel(self) -> QtWidgets.QVBoxLayout:
+        """Bench only: where the main window shows the module that is open."""
+        return self._d.main_window.centralWidget().widget().layout()
 
     def reset(self) -> None:
         """Bench only: no settings, no cursors, empty folders."""
@@ -148,6 +153,7 @@ class _Private:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.started_in = dict(os.environ)
         self.options = CommandOptions()
         self.pauses = 0
 
@@ -189,6 +195,11 @@ def make(folder: Path) -> Application:
         for way in (form.IniFormat, form.NativeFormat):
             QtCore.QSettings.setPath(way, kind, str(folder / "settings"))
     application = Application(folder)
+    programs = folder / "bin"
+    programs.mkdir()
+    make_launcher(programs)
+    os.environ["PATH"] = os.pathsep.join((str(programs), os.environ.get("PATH", os.defpath)))
+    os.environ["SLICER_HOME"] = application.slicerHome
     application.setOrganizationName("NA-MIC")
     application.setApplicationName("Slicer")
     application.setApplicationVersion(".".join(map(str, VERSION)) + "-bench")
@@ -207,4 +218,13 @@ def install(application: Application, bench) -> None:
     private.main_window = QtWidgets.QMainWindow()
     private.main_window.setObjectName("qSlicerMainWindow")
     private.main_window.statusBar()
+    panel = QtWidgets.QScrollArea(private.main_window)
+    panel.setWidgetResizable(True)
+    panel.setWidget(QtWidgets.QWidget())
+    layout = QtWidgets.QVBoxLayout(panel.widget())
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addStretch()
+    private.main_window.setCentralWidget(panel)
+    private.main_window.resize(460, 900)
+    private.main_window.show()
     bench.slicer.app = application

@@ -84,7 +84,8 @@ class Bench:
         """Close what the test left open; raise what its callbacks raised.
 
         Raises:
-            AssertionError: naming exceptions in callbacks, errors of VTK that nobody expected, unused answers.
+            AssertionError: naming exceptions in callbacks, errors of VTK that nobody expected, unused answers, and keys
+                that a closed module has left in the main window.
         """
         try:
             self.modules.close_all()
@@ -94,6 +95,11 @@ class Bench:
             self.problems.stop()
         self.problems.check()
         self.dialogs.check()
+        left = self.slicer.util.mainWindow().findChildren(self.qt.QShortcut)
+        keys = [shortcut.key.toString() for shortcut in left]
+        for shortcut in left:
+            shortcut.delete()
+        assert not keys, f"closed modules have left keys in the main window: {keys}"
 
     def _drawn_too_often(self, run) -> None:
         """Note a callback after which Slicer's window would stand still, drawing a segmentation again and again."""

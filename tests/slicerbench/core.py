@@ -73,3 +73,9 @@ class Core:
         """Close the scene as File > Close Scene does: singletons such as slice nodes stay, reset."""
         self.scene.Clear(False)
         self.views.ensure()
+
+    def observers(self) -> int:
+        """Return how many observers the scene, its nodes and their segmentations have, as VTK prints them."""
+        nodes = [self.scene.GetNthNode(index) for index in range(self.scene.GetNumberOfNodes())]
+        segmentations = [node.GetSegmentation() for node in nodes if hasattr(node, "GetSegmentation")]
+        return sum(str(thing).count("vtkObserver (") for thing in (self.scene, *nodes, *segmentations))

@@ -124,6 +124,22 @@ def choose(combo: QtWidgets.QWidget, choice: object) -> None:
     spin()
 
 
+def press(widget: QtWidgets.QWidget, keys: str) -> None:
+    """Press keys ("Space", "Ctrl+Z") where a widget has the focus: shortcuts of its window come first, as in Qt.
+
+    Raises:
+        AssertionError: where the widget can have no focus.
+    """
+    _usable(widget)
+    widget.window().activateWindow()
+    spin()
+    widget.setFocus(QtCore.Qt.FocusReason.TabFocusReason)
+    assert widget.hasFocus(), f"{_named(widget)} takes no focus"
+    combination = QtGui.QKeySequence(keys)[0]
+    QTest.keyClick(widget, combination.key(), combination.keyboardModifiers())
+    spin()
+
+
 def shortcut(keys: str, widget: QtWidgets.QWidget | None = None) -> None:
     """Press keys ("Ctrl+Z") that a QShortcut or a QAction waits for, in the window of `widget` or in the main window.
 

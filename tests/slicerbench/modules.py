@@ -76,30 +76,36 @@ class OpenModule:
         self.parent._d.python = self.widget
         setattr(self._modules.bench.slicer.modules, f"{self.name}Widget", self.widget)
         self.widget.setup()
-        self.parent.resize(440, 900)
-        self.parent.show()
 
     def enter(self) -> None:
-        """Note that the user selects the module."""
+        """Note that the user selects the module: it is shown in the main window's module panel, then entered."""
         if not self.entered:
+            self._modules.bench.app.module_panel().insertWidget(0, self.parent)
+            self.parent.setSizePolicy(QtWidgets.QSizePolicy.Ignored, self.parent.sizePolicy.verticalPolicy())
+            self.parent.show()
             self.entered = True
             self.parent._d.entered = True
             if hasattr(self.widget, "enter"):
                 self.widget.enter()
 
     def exit(self) -> None:
-        """Note that the user selects another module."""
+        """Note that the user selects another module: it is left, then taken away (qSlicerModulePanel.cxx)."""
         if self.entered:
             self.entered = False
             self.parent._d.entered = False
             if hasattr(self.widget, "exit"):
                 self.widget.exit()
+            self._modules.bench.app.module_panel().removeWidget(self.parent)
+            self.parent.hide()
+            self.parent.setParent(None)
 
     def reload(self) -> None:
-        """Second half of `slicer.util.reloadScriptedModule`: a new widget object in the same parent."""
+        """Second half of `slicer.util.reloadScriptedModule`: a new widget object in the same parent.
+
+        Neither exit() nor enter() is called, though the module is shown all the time; what the first object has put
+        into the parent is hidden, not deleted (Base/Python/slicer/util.py).
+        """
         self._fill()
-        if self.entered and hasattr(self.widget, "enter"):
-            self.widget.enter()
 
     def close(self) -> None:
         """Slicer ends: first it says aboutToQuit, then the main window goes with exit(), then the modules are unloaded.

@@ -101,6 +101,11 @@ class TestAModule:
         driver.click(undo)
         assert voxels() == 30 and redo.enabled
         editor.installKeyboardShortcuts()
+        views = bench.slicer.util.mainWindow().centralWidget()
+        driver.press(views, "Y")
+        assert voxels() == 0
+        driver.press(views, "Z")
+        assert voxels() == 30
         driver.shortcut("Ctrl+Y")
         assert voxels() == 0
         driver.shortcut("Ctrl+Z")
@@ -108,6 +113,25 @@ class TestAModule:
         editor.uninstallKeyboardShortcuts()
         with pytest.raises(AssertionError, match="expected one shortcut"):
             driver.shortcut("Ctrl+Z")
+
+    def test_the_editor_s_keys_choose_effects_and_segments(self, bench, toy, driver):
+        editor, views = toy.ui.editor, bench.slicer.util.mainWindow().centralWidget()
+        node = bench.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        segments = [node.GetSegmentation().AddEmptySegment(name) for name in "ab"]
+        editor.setSegmentationNode(node)
+        editor.installKeyboardShortcuts()
+        names = editor.availableEffectNames()
+        for keys, name in (("1", names[0]), ("0", names[9]), ("Shift+2", names[11]), ("Esc", ""), ("Space", names[11])):
+            driver.press(views, keys)
+            assert toy.widget.editorNode.GetActiveEffectName() == name, keys
+        driver.press(views, "Shift+2")  # once more puts it down
+        assert editor.activeEffect() is None
+        for keys, segment in (("W", 1), (".", 1), ("Q", 0), ("/", 0)):
+            driver.press(views, keys)
+            assert editor.currentSegmentID() == segments[segment], keys
+        editor.uninstallKeyboardShortcuts()
+        driver.press(views, "1")
+        assert editor.activeEffect() is None
 
     def test_the_editor_s_selectors_follow_and_lead(self, bench, toy, driver, volume):
         editor, got = toy.ui.editor, []

@@ -393,6 +393,8 @@ def test_the_log_follows_its_end_unless_somebody_reads(opened: OpenPanel) -> Non
 
 
 def test_options_are_handed_over_at_each_change_and_drawn(opened: OpenPanel, click) -> None:
+    from tests.slicerbench.driver import type_text
+
     ui = opened.ui
     click(ui.autoRunCheckBox)
     click(ui.autoAdvanceCheckBox)
@@ -402,9 +404,9 @@ def test_options_are_handed_over_at_each_change_and_drawn(opened: OpenPanel, cli
     ui.intoComboBox.activated.emit(1)
     ui.deviceComboBox.setCurrentIndex(2)
     ui.deviceComboBox.activated.emit(2)
-    ui.userEdit.setText("Anna")
-    ui.userEdit.editingFinished.emit()
-    final = Options(True, True, True, 4, "cpu", "new", "Anna")
+    ui.accessSection.collapsed = False
+    type_text(ui.userEdit, "A")
+    final = Options(True, True, True, 4, "cpu", "new", "A")
     assert [name for name, _ in opened.commands] == ["set_options"] * 7 and opened.workflow.view.options == final
     opened.show(options=Options())
     assert not ui.autoRunCheckBox.checked and ui.viewsSpinBox.value == 1 and ui.intoComboBox.currentIndex == 0

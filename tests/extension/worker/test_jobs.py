@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from Rep3DLabelLib.worker.results import Measured
 from Rep3DLabelLib.worker.wire import decode, encode
 
 from tests.fake_server import FakeServer
+from tests.slicerbench.system.launcher import make_launcher
 from tests.voxel_bodies import VOXELS, packed, unpacked
 
 KEY = 'k3y-"that\\nobody-may-see'
@@ -92,14 +92,32 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def bench(tmp_path: Path, server: FakeServer) -> Iterator[Bench]:
-    worker = Worker(tmp_path / "helper", sys.executable)
+    worker = Worker(tmp_path / "helper", str(make_launcher(tmp_path)))
     yield Bench(worker, server.url)
-    pid = worker.pid
+    processes = family(worker.pid)
     worker.close()
     worker.close()
-    if pid is not None:
+    ended(processes)
+
+
+def family(pid: int | None) -> list[psutil.Process]:
+    """Return the launcher of a helper and the helper itself, once it has been started."""
+    if pid is None:
+        return []
+    launcher, deadline = psutil.Process(pid), time.monotonic() + 5
+    while not launcher.children() and launcher.is_running() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return [launcher, *launcher.children()]
+
+
+def ended(processes: list[psutil.Process], seconds: float = 5.0) -> None:
+    """Assert that processes end, whoever's children they are by now."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait(10)
+            while process.status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < deadline, process
+                time.sleep(0.005)
 
 
 IMAGE = np.random.default_rng(0).integers(0, 1000, (64, 64, 64)).astype(np.int16)
@@ -307,11 +325,14 @@ def test_a_child_that_is_killed_fails_each_job_and_the_next_job_starts_another(
     bench.ask("cases", "two")
     bench.until(lambda: len(server.received) >= 2)
     bench.ask("cases", "never sent")
-    os.kill(bench.worker.pid, signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-    ended = bench.finish()
-    assert [name for name, _, _ in ended] == ["one", "two", "never sent"]
-    assert {error.kind for _, _, error in ended} == {"HelperEnded"}
-    assert "signal 9" in ended[0][2].message and ended[0][2].state == "failed"
+    launcher, helper = family(bench.worker.pid)
+    helper.suspend()  # it hangs, and cannot notice that its input ends
+    launcher.kill()
+    told = bench.finish()
+    assert [name for name, _, _ in told] == ["one", "two", "never sent"]
+    assert {error.kind for _, _, error in told} == {"HelperEnded"}
+    assert "signal 9" in told[0][2].message and told[0][2].state == "failed"
+    ended([launcher, helper], 1)  # the helper too: what was told as failed is not done after all
     bench.came.clear()
     server.on("GET", "/rep3d/cases", [])
     bench.ask("cases")
@@ -319,13 +340,30 @@ def test_a_child_that_is_killed_fails_each_job_and_the_next_job_starts_another(
     assert len(list(bench.worker.log.parent.glob("answers-*"))) == 1
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGSEGV, "Fatal Python error: Segmentation fault"),
+        (signal.SIGKILL, "wrote nothing; the system may have ended it, for lack of memory"),
+    ],
+)
+def test_a_crash_is_told_by_what_the_child_wrote(bench: Bench, server: FakeServer, number: int, words: str) -> None:
+    """All that its launcher says of a crash is that there was one."""
+    server.on("GET", "/rep3d/cases", [], delay=5)
+    bench.ask("cases")
+    bench.until(lambda: server.received)
+    os.kill(family(bench.worker.pid)[1].pid, number)
+    error = bench.error()
+    assert error.kind == "HelperEnded" and words in error.message and "Report the problem" not in error.message
+
+
 def test_a_child_killed_between_two_jobs_is_replaced_without_a_word(bench: Bench, server: FakeServer) -> None:
     server.on("GET", "/rep3d/cases", [])
     bench.ask("cases")
     bench.result()
-    child = psutil.Process(bench.worker.pid)
-    child.kill()
-    child.wait(5)
+    processes = family(bench.worker.pid)
+    processes[1].kill()
+    ended(processes)
     bench.ask("cases")
     assert bench.result() == ()
 
@@ -338,7 +376,7 @@ def test_answers_of_a_child_that_died_are_not_lost(bench: Bench, server: FakeSer
     server.on("GET", "/rep3d/cases", [], delay=5)
     bench.ask("cases", "lost")
     time.sleep(0.3)
-    psutil.Process(bench.worker.pid).kill()
+    family(bench.worker.pid)[1].kill()
     assert [(name, how) for name, how, _ in bench.finish()] == [("told", "done"), ("lost", "failed")]
 
 
@@ -382,11 +420,11 @@ def test_closing_waits_for_nothing_and_leaves_no_process(bench: Bench, server: F
     server.on("GET", "/rep3d/cases", [], delay=20)
     bench.ask("cases")
     bench.until(lambda: server.received)
-    child = psutil.Process(bench.worker.pid)
+    processes = family(bench.worker.pid)
     start = time.perf_counter()
     bench.worker.close()
     assert time.perf_counter() - start < 0.05
-    child.wait(5)
+    ended(processes)
     bench.poll()
     assert bench.came == [] and bench.worker.pending == () and bench.worker.pid is None
     assert not list(bench.worker.log.parent.glob("answers-*"))
@@ -400,10 +438,10 @@ def test_a_change_that_was_asked_for_is_carried_out_before_the_child_ends(bench:
     server.on("DELETE", "/rep3d/leases/case_1", {})
     bench.ask("cases")
     bench.result()
-    child = psutil.Process(bench.worker.pid)
+    processes = family(bench.worker.pid)
     bench.ask("release", image_id="case_1")
     bench.worker.close()
-    child.wait(5)
+    ended(processes)
     assert [request.method for request in server.received] == ["GET", "DELETE"]
 
 
@@ -411,71 +449,86 @@ def test_a_child_that_hangs_is_killed_by_the_second_close(bench: Bench, server: 
     server.on("GET", "/rep3d/cases", [])
     bench.ask("cases")
     bench.result()
-    child = psutil.Process(bench.worker.pid)
-    child.suspend()
+    processes = family(bench.worker.pid)
+    processes[1].suspend()
     bench.worker.close()
     time.sleep(0.2)
-    assert child.is_running()
+    assert processes[1].is_running()
     bench.worker.close()
-    assert child.wait(5) is not None or not child.is_running()
+    ended(processes)
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
 sys.path.insert(0, {lib!r})
 from pathlib import Path
 from Rep3DLabelLib.worker.jobs import Worker
-worker = Worker(Path({folder!r}), sys.executable)
-worker.submit("cases", {{"server": {{"url": {url!r}}}}})
-while not {marker!r} or not Path({marker!r}).exists():
+signal.signal(signal.SIGINT, lambda number, frame: None)
+worker = Worker(Path({folder!r}), {python!r})
+server = {{"server": {{"url": {url!r}}}}}
+worker.submit("cases", server, lambda value: print("done", flush=True), lambda error: print(error, flush=True))
+print(worker.pid, flush=True)
+while not Path({marker!r}).exists():
     worker.poll()
-    print(worker.pid, flush=True)
-    time.sleep(0.05)
+    time.sleep(0.02)
+worker.submit("release", {{**server, "image_id": "case_1"}})
+worker.close()
 """
 
 
-def parent(tmp_path: Path, url: str, marker: str) -> tuple[subprocess.Popen, psutil.Process]:
-    lib = str(Path(jobs.__file__).parents[2])
-    code = textwrap.dedent(PARENT.format(lib=lib, folder=str(tmp_path / "helper"), url=url, marker=marker))
-    started = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert started.stdout is not None
-    return started, psutil.Process(int(started.stdout.readline()))
+class Parent:
+    """A program with a helper, as Slicer is one, in a session of its own: what it asked the server and what it says."""
+
+    def __init__(self, tmp_path: Path, url: str) -> None:
+        self.marker, self.folder = tmp_path / "end", tmp_path / "helper"
+        values = {"lib": str(Path(jobs.__file__).parents[2]), "folder": str(self.folder), "url": url}
+        code = PARENT.format(**values, python=str(make_launcher(tmp_path)), marker=str(self.marker))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self.helper = family(int(self.line()))
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self, killed: bool = False) -> None:
+        """Let it end, or kill it; with it ends its helper."""
+        self.process.kill() if killed else self.marker.touch()
+        self.process.communicate(timeout=10)
+        ended(self.helper)
 
 
-@pytest.mark.parametrize("how", ["killed", "ended"])
-def test_a_child_ends_with_its_parent(server: FakeServer, tmp_path: Path, how: str) -> None:
-    server.on("GET", "/rep3d/cases", [], delay=60)
-    marker = tmp_path / "marker"
-    started, child = parent(tmp_path, server.url, str(marker) if how == "ended" else "")
+@pytest.fixture
+def parent(server: FakeServer, tmp_path: Path) -> Iterator[Parent]:
+    server.on("GET", "/rep3d/cases", [], delay=1.0)
+    made = Parent(tmp_path, server.url)
     deadline = time.monotonic() + 20
     while not server.received and time.monotonic() < deadline:
         time.sleep(0.02)
     assert server.received
-    if how == "killed":
-        started.kill()
-    else:
-        marker.touch()
-    started.wait(10)
-    assert started.stdout is not None
-    started.stdout.close()
-    with contextlib.suppress(psutil.NoSuchProcess):
-        assert child.wait(10) is not None or not child.is_running()
-    assert not child.is_running()
-    deadline = time.monotonic() + 5
-    while list((tmp_path / "helper").glob("answers-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not list((tmp_path / "helper").glob("answers-*"))
+    yield made
+    made.process.kill()
+    made.process.wait()
+
+
+def test_a_child_ends_with_its_parent_that_is_killed(parent: Parent) -> None:
+    parent.end(killed=True)
+    assert not list(parent.folder.glob("answers-*"))
+
+
+def test_a_child_ends_with_its_parent_and_carries_out_what_was_asked_for(server: FakeServer, parent: Parent) -> None:
+    server.on("DELETE", "/rep3d/leases/case_1", {}, delay=0.3)
+    parent.end()
+    assert [request.method for request in server.received] == ["GET", "DELETE"]
+    assert not list(parent.folder.glob("answers-*"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to a group")
-def test_control_c_does_not_end_the_child(bench: Bench, server: FakeServer) -> None:
-    server.on("GET", "/rep3d/cases", [])
-    bench.ask("cases")
-    bench.result()
-    os.kill(bench.worker.pid, signal.SIGINT)
-    time.sleep(0.2)
-    bench.ask("cases")
-    assert bench.result() == ()
+def test_control_c_in_slicers_console_does_not_end_the_child(parent: Parent) -> None:
+    os.killpg(parent.process.pid, signal.SIGINT)
+    assert parent.line() == "done"
+    parent.end()
 
 
 # ---- stopping jobs
@@ -537,9 +590,9 @@ def test_dropping_a_slow_segmentation_cancels_it_at_the_server(
 def test_a_segmentation_is_cancelled_when_slicer_ends(bench: Bench, server: FakeServer, tmp_path: Path) -> None:
     _, address = ask_for_a_segmentation(bench, server, tmp_path)
     server.on("DELETE", address, {"state": "cancelling"})
-    child = psutil.Process(bench.worker.pid)
+    processes = family(bench.worker.pid)
     bench.worker.close()
-    child.wait(5)
+    ended(processes)
     assert len(server.requests_to(address)) == 1
 
 

@@ -52,13 +52,10 @@ def observe(widget: QtCore.QObject, observed: vtk.vtkObject, event: object, acti
 
     def called(caller, name) -> None:
         target = reference()
-        if target is None or not shiboken6.isValid(target):
-            caller.RemoveObserver(tag)
-        else:
+        if target is not None and shiboken6.isValid(target):
             action(target)
 
-    tag = observed.AddObserver(event, called)
-    return tag
+    return _observed(widget, observed, event, called)
 
 
 def observe_nodes(widget: QtCore.QObject, scene: vtk.vtkObject, event: object, action: Callable) -> int:
@@ -67,11 +64,21 @@ def observe_nodes(widget: QtCore.QObject, scene: vtk.vtkObject, event: object, a
 
     def called(caller, name, node) -> None:
         target = reference()
-        if target is None or not shiboken6.isValid(target):
-            caller.RemoveObserver(tag)
-        else:
+        if target is not None and shiboken6.isValid(target):
             action(target, node)
 
     called.CallDataType = vtk.VTK_OBJECT  # type: ignore[attr-defined]
-    tag = scene.AddObserver(event, called)
+    return _observed(widget, scene, event, called)
+
+
+def _observed(widget: QtCore.QObject, observed: vtk.vtkObject, event: object, called: Callable) -> int:
+    tag = observed.AddObserver(event, called)
+    still_there = vtk.vtkWeakReference()
+    still_there.Set(observed)
+
+    def forget() -> None:
+        if still_there.Get() is not None:
+            still_there.Get().RemoveObserver(tag)
+
+    widget.connect("destroyed()", forget)
     return tag

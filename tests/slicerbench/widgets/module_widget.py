@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from PySide6 import QtCore
+
 from tests.slicerbench.widgets.mrml import qSlicerWidget
 
 
@@ -23,6 +25,5 @@ class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
         """Make a new Python object; called by `slicer.util.reloadScriptedModule`."""
         self._d.reload()
 
-    def isEntered(self) -> bool:
-        """Return whether the user is in this module."""
-        return self._d.entered
+    # Whether the user is in this module: a property (Base/QTGUI/qSlicerAbstractModuleWidget.h), true before enter().
+    isEntered = QtCore.Property(bool, lambda self: self._d.entered)

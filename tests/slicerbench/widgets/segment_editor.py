@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import slicer
-from PySide6 import QtCore, QtGui
+from PySide6 import QtCore
 
 from tests.slicerbench.widgets.base import kept, observe
+from tests.slicerbench.widgets.editor_keys import EditorKeys
 from tests.slicerbench.widgets.effects import NAMES, qSlicerSegmentEditorAbstractEffect
 from tests.slicerbench.widgets.mrml import qMRMLWidget
 from tests.slicerbench.widgets.segment_editor_form import build
@@ -35,7 +36,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
         private = self._d
-        private.node, private.tag, private.shortcuts, private.views = None, None, [], False
+        private.node, private.tag, private.views = None, None, False
+        private.keys, private.last_effect = EditorKeys(self), ""
         private.segmentation = private.volume = None  # that are shown; those of the node may be others for a moment
         private.segmentation_tag, private.effect, private.scene_tags = None, "", []
         private.history = slicer.vtkSegmentationHistory()
@@ -248,22 +250,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
                 logic.FitSliceToAll(True)
 
     def installKeyboardShortcuts(self, parent=None) -> None:
-        """Ctrl+Z, Ctrl+Y and Esc in the main window, or in `parent`. Not done: the keys of effects and segments."""
-        self.uninstallKeyboardShortcuts()
-        owner = parent if parent is not None else slicer.util.mainWindow()
-        esc = ("Esc", lambda: self.setActiveEffectByName(""))
-        for keys, action in (("Ctrl+Z", self.undo), ("Ctrl+Y", self.redo), esc):
-            shortcut = QtGui.QShortcut(QtGui.QKeySequence(keys), owner)
-            shortcut.activated.connect(action)
-            self._d.shortcuts.append(shortcut)
+        """Keys in the main window, or in `parent`: see `EditorKeys`."""
+        self._d.keys.install(parent)
 
     def uninstallKeyboardShortcuts(self) -> None:
-        """Take the shortcuts away."""
-        for shortcut in self._d.shortcuts:
-            shortcut.setEnabled(False)
-            shortcut.setParent(None)
-            shortcut.deleteLater()
-        self._d.shortcuts = []
+        """Take the keys away."""
+        self._d.keys.uninstall()
 
     def _needs_node(self, name: str) -> None:
         if self._d.node is None:
@@ -335,7 +327,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
                 self.setupViewObservations()
             else:
                 self.removeViewObservations()
-            private.effect = active
+            private.last_effect, private.effect = private.effect, active
         for name in NAMES:
             private.buttons[name].setChecked(active == name)
 

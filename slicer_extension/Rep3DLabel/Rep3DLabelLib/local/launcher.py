@@ -21,7 +21,7 @@ class Launcher:
 
     Args:
         folder: For their logs and notes; kept from session to session.
-        environment: Of the server, see `process.clean_environment`.
+        environment: Of the server, see `processes.clean_environment`.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:

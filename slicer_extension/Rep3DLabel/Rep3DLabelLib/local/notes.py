@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .process import process_command, process_mark
+from ..processes import process_command, process_mark
 
 __all__ = ["Leftover", "forget", "leftovers", "remember", "tidy"]
 

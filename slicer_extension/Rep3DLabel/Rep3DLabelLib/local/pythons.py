@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .process import Child
+from ..processes import Child
 
 __all__ = ["AppSearch", "candidate_pythons", "find_app", "python_of"]
 
@@ -31,10 +31,14 @@ print(json.dumps(found))
 """
 
 
-def python_of(path: str | Path) -> Path | None:
+def python_of(path: str | Path, environment: Mapping[str, str] | None = None) -> Path | None:
     """Return the Python that is meant by a file, by the folder of an environment, or by a name on the PATH.
 
     The path is not resolved: an environment's Python is a link, and its place makes it the environment's.
+
+    Args:
+        path: The file, folder or name.
+        environment: Whose PATH is meant, by default that of this process, which in Slicer begins with Slicer's own.
     """
     text = str(path).strip()
     if not text:
@@ -45,8 +49,12 @@ def python_of(path: str | Path) -> Path | None:
         return next((file for file in inside if file.is_file()), None)
     if given.is_file():
         return given if os.access(given, os.X_OK) else None
-    found = shutil.which(text) if os.path.basename(text) == text else None
+    found = shutil.which(text, path=_search_path(environment)) if os.path.basename(text) == text else None
     return Path(found) if found else None
+
+
+def _search_path(environment: Mapping[str, str] | None) -> str | None:
+    return None if environment is None else environment.get("PATH", environment.get("Path", ""))
 
 
 def candidate_pythons(environment: Mapping[str, str] | None = None, app: Path | None = None) -> tuple[Path, ...]:
@@ -64,7 +72,7 @@ def candidate_pythons(environment: Mapping[str, str] | None = None, app: Path | 
     places += [python_of(known[name]) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if known.get(name)]
     minors = range(_NEWEST, _OLDEST - 1, -1)
     for name in ("python3", "python", *(f"python3.{minor}" for minor in minors)):
-        found = shutil.which(name, path=known.get("PATH", known.get("Path", "")))
+        found = shutil.which(name, path=_search_path(known))
         places.append(Path(found) if found else None)
     if sys.platform == "win32":
         roots = [Path(known.get("LOCALAPPDATA", "")) / "Programs" / "Python", Path(known.get("PROGRAMFILES", ""))]
@@ -80,7 +88,7 @@ class AppSearch:
 
     Args:
         python: The Python.
-        environment: Its whole environment, see `local_process.clean_environment`.
+        environment: Its whole environment, see `processes.clean_environment`.
         folder: Where it works.
         clock: Seconds.
 
@@ -164,5 +172,5 @@ class AppSearch:
 
 def find_app(python: str | Path, environment: Mapping[str, str], folder: Path) -> AppSearch | None:
     """Begin to look for the app of a Python environment; None where there is no such Python."""
-    found = python_of(python)
+    found = python_of(python, environment)
     return AppSearch(found, environment, folder) if found else None

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..processes import Child, clean_environment
 from .log import LogReader
 from .notes import Leftover, forget, leftovers, remember, tidy
-from .process import Child, clean_environment
 from .pythons import AppSearch, candidate_pythons, find_app, python_of
 
 __all__ = [
@@ -102,7 +102,7 @@ class LocalServer:
         if self.state in (STARTING, RUNNING, STOPPING):
             return
         self._log, self.url, self._killed = None, "", False
-        python = python_of(self._python)
+        python = python_of(self._python, self._environment)
         if not self._python.strip():
             return self._fail("Choose the Python of the environment in which Rep3D Label is installed.")
         if python is None:
@@ -130,7 +130,7 @@ class LocalServer:
         """Look after it and return its state; never waits."""
         if self._search is not None and self._search.poll():
             search, self._search = self._search, None
-            python = python_of(self._python)
+            python = python_of(self._python, self._environment)
             if self.state == STOPPING:
                 self._end(STOPPED, "")
             elif search.app is None or python is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ctk
+import slicer
 
 from ..i18n import tr
 from ..local.pythons import candidate_pythons
@@ -38,8 +39,8 @@ class LocalSection(Section):
         ui.certificatePath.filters = path.Files
         ui.dicomPath.filters = path.Dirs
         choice = settings.local
-        likely = [str(path) for path in candidate_pythons()] if not choice.python else []
-        ui.localPython.setCurrentPath(choice.python or (likely[0] if likely else ""))
+        likely = candidate_pythons(slicer.util.startupEnvironment()) if not choice.python else ()
+        ui.localPython.setCurrentPath(choice.python or (str(likely[0]) if likely else ""))
         ui.localApp.setCurrentPath(choice.app)
         ui.localStudies.setCurrentPath(choice.studies)
         ui.localLabelsEdit.setText(choice.labels)

@@ -19,9 +19,10 @@ from .editor import EditorSection
 from .labels import LabelsSection
 from .local import LocalSection
 from .options import OptionsSection
-from .parts import CommandButtons, Icons, Section
+from .parts import CommandButtons, Icons, Section, widgets_below
+from .qt_keys import SpaceGuard
 from .qt_questions import Questions
-from .qt_wheel import WheelGuard, fields_below
+from .qt_wheel import WheelGuard
 from .server import ServerSection
 from .shortcuts import Shortcuts, key_text
 from .training import TrainingSection, VersionsSection
@@ -42,6 +43,7 @@ _SMALL_TEXTS = (
     "autoSegmentKey",
     "submitKey",
 )
+_FIELDS = ("QComboBox", "QAbstractSpinBox", "QAbstractSlider")
 _CLOSED = (  # sections that are closed at first
     "accessSection",
     "localSection",
@@ -77,8 +79,11 @@ class Panel:
         self.editor = EditorSection(ui)
         self.questions = Questions(self._window)
         self._guard = WheelGuard(root)
-        for field in fields_below(root, ui.segmentEditor):
-            field.installEventFilter(self._guard)
+        for field in widgets_below(root, _FIELDS, ui.segmentEditor):
+            if not field.inherits("QScrollBar"):
+                field.installEventFilter(self._guard)
+        self._space = SpaceGuard(root)
+        self._space.watch(self._window, widgets_below(root, ("QAbstractButton",), ui.segmentEditor))
         for name in _CLOSED:
             getattr(ui, name).collapsed = True
         for name in _SMALL_TEXTS:
@@ -159,11 +164,12 @@ class Panel:
             self._shortcuts.switch(False)
 
     def close(self) -> None:
-        """Stop for good."""
+        """Stop for good; the widgets go too, since each of them observes the scene."""
         self._timer.stop()
         self.questions.close()
         if self._shortcuts is not None:
             self._shortcuts.close()
+        self._root.deleteLater()
 
     # ---- ports.Screen
 

@@ -25,6 +25,7 @@ __all__ = [
     "show_widget",
     "soft",
     "time_left",
+    "widgets_below",
 ]
 
 # Dark enough for white text, bright enough beside dark windows.
@@ -63,6 +64,16 @@ def show_widget(widget: Any, wanted: bool) -> None:
     """Show or hide a widget, touching it only if that changes."""
     if widget.isHidden() == wanted:
         widget.setVisible(wanted)
+
+
+def widgets_below(widget: Any, kinds: Sequence[str], without: Any) -> list[Any]:
+    """Return the widgets of some classes below a widget, leaving out one branch."""
+    found = []
+    for child in widget.children():
+        if child != without:
+            found += [child] if any(child.inherits(kind) for kind in kinds) else []
+            found += widgets_below(child, kinds, without)
+    return found
 
 
 def set_number(bar: Any, fraction: float | None) -> None:

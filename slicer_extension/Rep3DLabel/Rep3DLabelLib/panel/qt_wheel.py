@@ -5,11 +5,9 @@ The wheel goes on to the panel, which scrolls. Values are changed by click and b
 
 from __future__ import annotations
 
-from typing import Any
-
 import qt
 
-__all__ = ["WheelGuard", "fields_below"]
+__all__ = ["WheelGuard"]
 
 
 class WheelGuard(qt.QObject):
@@ -21,17 +19,3 @@ class WheelGuard(qt.QObject):
             event.ignore()
             return True
         return False
-
-
-def fields_below(widget: Any, without: Any = None) -> list[Any]:
-    """Return the combo boxes, number fields and sliders below a widget, leaving out one branch."""
-    found = []
-    for child in widget.children():
-        if without is not None and child == without:
-            continue
-        if child.inherits("QComboBox") or child.inherits("QAbstractSpinBox") or child.inherits("QAbstractSlider"):
-            if not child.inherits("QScrollBar"):
-                found.append(child)
-        else:
-            found += fields_below(child, without)
-    return found

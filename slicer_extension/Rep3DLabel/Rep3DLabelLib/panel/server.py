@@ -72,7 +72,7 @@ class ServerSection(Section):
         ui.serverComboBox.lineEdit().connect("returnPressed()", self.connect_to_server)
         ui.serverComboBox.connect("activated(int)", self.address_chosen)
         ui.keyEdit.connect("returnPressed()", self.connect_to_server)
-        ui.userEdit.connect("editingFinished()", self.user_edited)
+        ui.userEdit.connect("textEdited(QString)", self.user_edited)  # no click on a button ends the editing
         self._list_addresses()
         ui.serverComboBox.setEditText((self._addresses or [_FIRST_ADDRESS])[0])
         self.address_chosen()

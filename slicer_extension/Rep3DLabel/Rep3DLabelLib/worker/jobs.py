@@ -7,16 +7,10 @@ read without waiting on every system, and a pipe cannot.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
-import uuid
-import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -24,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..connection import FAILED
+from .helper import Helper
 from .wire import decode
 
 __all__ = ["Job", "JobError", "Worker"]
@@ -31,11 +26,6 @@ __all__ = ["Job", "JobError", "Worker"]
 Done = Callable[[Any], None]
 Progress = Callable[[Mapping[str, Any]], None]
 
-_SCRIPT = Path(__file__).resolve().with_name("main.py")
-_READ_AT_ONCE = 1 << 22  # bytes of answers taken in one poll
-_WRITE_AT_ONCE = 1 << 15
-_LOG_LIMIT = 1 << 22
-_LOG_TAIL = 4096
 _BUDGET = 0.02  # seconds of delivering at each poll
 
 
@@ -88,8 +78,8 @@ class Worker:
         this = sys.executable if "python" in Path(sys.executable).name.lower() else "PythonSlicer"
         self._python = python or shutil.which("PythonSlicer") or this
         self._environment = environment
-        self._child: _Child | None = None
-        self._closing: list[_Child] = []
+        self._child: Helper | None = None
+        self._closing: list[Helper] = []
         self._pending: dict[int, Job] = {}
         self._events: deque[dict[str, Any]] = deque()
         self._number = 0
@@ -107,7 +97,7 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """Id of the child process, None if none runs."""
+        """Id of the process that was started, in Slicer the launcher's; None if none runs."""
         return self._child.pid if self._child is not None else None
 
     def submit(
@@ -176,7 +166,7 @@ class Worker:
         self._child, self._start_problem = None, ""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._child = _Child(self._folder, self.log, self._python, self._environment)
+            self._child = Helper(self._folder, self.log, self._python, self._environment)
         except (OSError, ValueError) as error:
             self._start_problem = (
                 f"Cannot start the helper process with '{self._python}' in '{self._folder}': {error}. Check free "
@@ -195,9 +185,7 @@ class Worker:
         child.flush()
         if ended and child.is_read:
             told = {event["id"] for event in self._events if "done" in event or "failed" in event}
-            last = _last_line(self.log, child.log_start)
-            message = f"The helper process ended ({child.how_it_ended}) before it had answered."
-            message += f" It last said: {last}" if last else ""
+            message = f"The helper process ended ({child.how_it_ended}) before it had answered. {child.last_words}"
             self._fail_all("HelperEnded", f"{message} Try again; nothing in Slicer was changed.", told)
             child.clean_up()
             self._child = None
@@ -220,149 +208,3 @@ class Worker:
                 job.done(decode(event["done"]))
         elif job.failed is not None:
             job.failed(JobError(**event["failed"]))
-
-
-class _Child:
-    """One child process, its pipe and its file of answers."""
-
-    _all: weakref.WeakSet[_Child] = weakref.WeakSet()
-
-    def __init__(self, folder: Path, log: Path, python: str, environment: Mapping[str, str] | None) -> None:
-        self._file = folder / f"answers-{uuid.uuid4().hex}.jsonl"
-        self._file.touch(0o600)
-        with contextlib.suppress(OSError):
-            if log.stat().st_size > _LOG_LIMIT:
-                log.unlink()
-        try:
-            with log.open("ab") as errors:
-                self.log_start = errors.tell()
-                self._process = subprocess.Popen(
-                    [python, str(_SCRIPT), "--events", str(self._file)],
-                    stdin=subprocess.PIPE,
-                    stdout=errors,
-                    stderr=errors,
-                    env={**(os.environ if environment is None else environment), "PYTHONFAULTHANDLER": "1"},
-                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # no console appears on Windows
-                )
-        except BaseException:
-            self._file.unlink()
-            raise
-        assert self._process.stdin is not None
-        self._pipe = self._process.stdin
-        if os.name == "posix":
-            os.set_blocking(self._pipe.fileno(), False)
-        self._ready = False
-        self._outbox: deque[tuple[int, bytes]] = deque()
-        self._offset = 0
-        self._rest = b""
-        self._all.add(self)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    @property
-    def how_it_ended(self) -> str:
-        code = self._process.returncode
-        return f"signal {-code}" if code is not None and code < 0 else f"code {code}"
-
-    @property
-    def is_read(self) -> bool:
-        """Whether all that it has written is read."""
-        with contextlib.suppress(OSError):
-            return self._file.stat().st_size <= self._offset
-        return True
-
-    def send(self, number: int, line: bytes) -> None:
-        self._outbox.append((number, line))
-        self.flush()
-
-    def cancel(self, number: int) -> None:
-        """Stop a job; one that was not sent yet is not sent at all."""
-        waiting = len(self._outbox)
-        first = self._outbox.popleft() if self._outbox and not self._outbox[0][1].startswith(b"{") else None
-        self._outbox = deque(item for item in self._outbox if item[0] != number)
-        if first is not None:  # half of it is on its way
-            self._outbox.appendleft(first)
-        if len(self._outbox) == waiting:
-            self.send(0, json.dumps({"cancel": number}).encode() + b"\n")
-
-    def flush(self) -> None:
-        """Send what can be sent without waiting; nothing before the child reads, since a pipe holds little."""
-        sent = 0
-        while self._ready and self._outbox and sent < _WRITE_AT_ONCE:
-            number, line = self._outbox[0]
-            try:
-                count = os.write(self._pipe.fileno(), line[:_WRITE_AT_ONCE])
-            except BlockingIOError:
-                return
-            except (OSError, ValueError):  # it has died; `ended` will say so
-                return
-            sent += count
-            if count < len(line):
-                self._outbox[0] = (number, line[count:])
-            else:
-                self._outbox.popleft()
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return the answers that are complete."""
-        found: list[dict[str, Any]] = []
-        try:
-            with self._file.open("rb") as stream:
-                stream.seek(self._offset)
-                content = stream.read(_READ_AT_ONCE)
-        except OSError:
-            return found
-        self._offset += len(content)
-        *lines, self._rest = (self._rest + content).split(b"\n")
-        for line in lines:
-            event = json.loads(line)
-            if "ready" in event:
-                self._ready = True
-            elif "next" in event:  # the file had grown long
-                self._file.unlink(missing_ok=True)
-                self._file = self._file.with_name(event["next"])
-                self._offset, self._rest = 0, b""
-            else:
-                found.append(event)
-        return found
-
-    def hang_up(self) -> None:
-        with contextlib.suppress(OSError):
-            self._pipe.close()
-
-    def kill(self) -> None:
-        with contextlib.suppress(OSError):
-            self._process.kill()
-
-    def clean_up(self) -> None:
-        self.hang_up()
-        with contextlib.suppress(OSError):
-            self._file.unlink()
-
-    @classmethod
-    def end_all(cls) -> None:
-        for child in list(cls._all):
-            if not child.ended:
-                child.hang_up()
-                child.kill()
-            child.clean_up()
-
-
-atexit.register(_Child.end_all)
-
-
-def _last_line(log: Path, start: int) -> str:
-    """Return the last line of a log that stands after a place in it, "" if there is none."""
-    try:
-        with log.open("rb") as stream:
-            end = stream.seek(0, os.SEEK_END)
-            stream.seek(max(start, end - _LOG_TAIL))
-            lines = stream.read().decode("utf-8", "replace").split("\n")
-    except OSError:
-        return ""
-    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")

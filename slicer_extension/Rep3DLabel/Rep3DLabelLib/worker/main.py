@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -177,7 +176,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--events", required=True, type=Path)
     events: Path = parser.parse_args(arguments).events
     answers = Answers(events)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C in the console that Slicer was started from
     answers.write({"ready": os.getpid()})
     from Rep3DLabelLib.worker.ops import OPS, Task, failure_of  # slow to import: the reader is told first
     from Rep3DLabelLib.worker.wire import encode

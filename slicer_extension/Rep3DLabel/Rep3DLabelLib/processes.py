@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 __all__ = ["Child", "clean_environment", "process_command", "process_mark"]
 
@@ -51,9 +51,10 @@ class Child:
     Args:
         command: Program and arguments.
         environment: Its whole environment.
-        folder: Its working folder.
+        folder: Its working folder; None for that of this process.
         output: Receives what it and its children print; a file, or None for a pipe that `read_output` reads.
         errors: Receives its standard error, where `output` is None.
+        fed: Whether it reads what is written to `input`; else its input is empty.
 
     Raises:
         OSError: It cannot be started.
@@ -63,20 +64,21 @@ class Child:
         self,
         command: Sequence[str],
         environment: Mapping[str, str],
-        folder: Path,
+        folder: Path | None,
         output: BinaryIO | None,
         errors: BinaryIO | None = None,
+        fed: bool = False,
     ) -> None:
         options: dict[str, object] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
         self._process: subprocess.Popen[bytes] = subprocess.Popen(  # type: ignore[call-overload]
             list(command),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
             stdout=subprocess.PIPE if output is None else output,
             stderr=(errors or subprocess.DEVNULL) if output is None else subprocess.STDOUT,
             env=dict(environment),
-            cwd=str(folder),
+            cwd=str(folder) if folder is not None else None,
             close_fds=True,
             **options,
         )
@@ -85,6 +87,11 @@ class Child:
     def pid(self) -> int:
         """Its number."""
         return self._process.pid
+
+    @property
+    def input(self) -> IO[bytes] | None:
+        """The pipe to its standard input, None where it is not fed."""
+        return self._process.stdin
 
     def poll(self) -> int | None:
         """Return its exit code, None while it runs; what it leaves behind is killed before its number is free again."""

@@ -14,7 +14,7 @@ MOST = 12  # while one callback runs; a write that fires for each segment goes b
 
 def count(scene: vtk.vtkObject) -> None:
     """Count, from now on, the events of segmentation nodes that vtkMRMLSegmentationsDisplayableManager2D draws for (its
-    AddObservations, as of 5.4 and main)."""
+    AddObservations)."""
     displayable, segmentation = slicer.vtkMRMLDisplayableNode, slicer.vtkSegmentation
     events = (
         displayable.TransformModifiedEvent,

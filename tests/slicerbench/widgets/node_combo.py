@@ -13,7 +13,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     Not done: the models, editCurrentNode and renameCurrentNode, the menu (addNode and removeCurrentNode work).
     As in Slicer it is disabled until it has a scene, and with noneEnabled off the first node is chosen by itself then.
-    What it does with the scene is read from qMRMLSceneModel.cxx and qMRMLNodeComboBox.cxx of 5.4 and main: when the
+    What it does with the scene is read from copies of qMRMLSceneModel.cxx and qMRMLNodeComboBox.cxx: when the
     chosen node goes, its neighbour is chosen, even with noneEnabled; the list is made anew after a scene was closed or
     imported, and then the first node is chosen, whatever was chosen before; where no node is left, no signal tells.
     """

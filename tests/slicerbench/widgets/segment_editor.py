@@ -19,8 +19,9 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     the active effect's name), masking, Show 3D. The inner widgets have the object names of the real ones.
     The names with «master» of Slicer before 5.4 are left out.
 
-    What it does when nodes and scenes come and go follows qMRMLSegmentEditorWidget.cxx as of 5.4 and main, between
-    which nothing of this has changed, and its .ui file, whose segmentation selector has no "none".
+    What it does when nodes and scenes come and go follows qMRMLSegmentEditorWidget.cxx, in copies from about 5.2,
+    about 5.8 and main, and its .ui file, whose segmentation selector has no "none". They differ in one thing: some
+    follow what happens in a batch at its end, as here, some at once.
     """
 
     STANDS_FOR_CPP = True

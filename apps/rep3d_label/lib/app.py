@@ -35,6 +35,7 @@ from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
 from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
+from lib.cases.folder import FolderWatch
 from lib.cases.intake import LabelIntake
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
@@ -97,7 +98,8 @@ class Rep3DLabelApp(MONAILabelApp):
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
         if server_is_starting():
             check_state(self.setup.folder, self.served.values(), self.datastore(), self.auto_train)
-        self.dashboard = Dashboard(self.setup, self.served, self.datastore(), self.training, self.batch)
+        self.folder = FolderWatch(self.datastore(), self.setup.folder, (self.dicom.passed_over,))
+        self.dashboard = Dashboard(self.setup, self.served, self.datastore(), self.training, self.batch, self.folder)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
 
@@ -246,6 +248,7 @@ class Rep3DLabelApp(MONAILabelApp):
         stop_children_with_server()
         mark_started()
         super().on_init_complete()
+        self.folder.start()
         self.auto_train.watch()
         if settings.MONAI_LABEL_AUTO_UPDATE_SCORING:
             ScoringWatch(self.served, self.datastore()).start()

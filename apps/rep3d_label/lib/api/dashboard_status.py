@@ -17,6 +17,7 @@ from monailabel.utils.async_tasks.utils import processes
 
 from lib.active.knowledge import identity, scores_file
 from lib.boot.setup import Setup
+from lib.cases.folder import FolderWatch
 from lib.cases.thumbnails import label_colours
 from lib.inference.batch import BatchRunner
 from lib.models.served import ServedModel
@@ -45,6 +46,7 @@ class Dashboard:
         _datastore: images and labels.
         _training: knows what the trainings do.
         _batch: knows what the batch inferences do.
+        _folder: knows what in the studies folder is not used.
     """
 
     _setup: Setup
@@ -52,14 +54,15 @@ class Dashboard:
     _datastore: Rep3DDatastore
     _training: TrainingControl
     _batch: BatchRunner
+    _folder: FolderWatch
 
     def status(self) -> dict[str, Any]:
         """Return the state of the server.
 
         Returns:
             ``server`` (folder, device), ``cases`` (counts and a stamp), ``damaged`` (state files: where each was found
-            and is now, what is lost), ``default_model``, and ``models``: for each its labels with colours, published
-            version, training, batch inference and scores.
+            and is now, what is lost), ``passed_over`` (what in the folder is not used, and why), ``default_model``, and
+            ``models``: for each its labels with colours, published version, training, batch inference and scores.
         """
         setup = self._setup
         unlabelled = self._datastore.get_unlabeled_images()
@@ -85,6 +88,7 @@ class Dashboard:
                 ),
             },
             "damaged": [self._shown(damage) for damage in found_damage(setup.folder)],
+            "passed_over": self._folder.summary(),
             "default_model": setup.default_model,
             "models": {name: self._model(model, set(unlabelled)) for name, model in self._served.items()},
         }

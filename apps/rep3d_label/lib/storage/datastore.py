@@ -120,6 +120,7 @@ class Rep3DDatastore(Registry):
             self._refuse_if_read_only()
             if image_id in self._datastore.objects or any((folder / f"{image_id}{s}").exists() for s in IMAGE_SUFFIXES):
                 raise ConflictError(f"There is an {shown} already. Choose another name, or remove that image first.")
+            suffix = suffix.lower()
             name = f"{image_id}{suffix}"
             copy_whole(Path(image_filename), folder / name)
             info.update(ts=int(time.time()), name=name)

@@ -19,9 +19,11 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydantic_core import from_json
+from watchdog.events import FileSystemEventHandler
 
 from lib.errors import ConflictError, NotFoundError
 from lib.names import split_suffix
+from lib.storage.passed_over import PassedOver, look_through, sort_out
 from rep3d.data.cases import Case
 from rep3d.errors import DamagedFileError
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
@@ -202,9 +204,30 @@ class Registry(LocalDatastore):
         return split_suffix(file, IMAGE_SUFFIXES)
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """Return files that match; hidden ones, such as macOS leaves beside images, are none of ours."""
+        """Return the files to take up from the folder of the images, or of the labels of a tag."""
         with self._guard:
-            return {key: file for key, file in super()._list_files(path, patterns).items() if not file.startswith(".")}
+            folder = Path(path)
+            known = self._endings(None if folder == Path(self._datastore.image_path()) else folder.name)
+            return {name: name for name in sort_out(folder, known)[0]}
+
+    def _endings(self, tag: str | None) -> dict[str, str]:
+        """Return the endings of the files by id: of the images, or of the labels of a tag."""
+        objects = self._datastore.objects
+        if tag is None:
+            return {id_: one.image.ext for id_, one in objects.items()}
+        return {id_: label.ext for id_, one in objects.items() if (label := one.labels.get(tag))}
+
+    def passed_over(self) -> list[PassedOver]:
+        """Return what lies in the folder and is not used."""
+        with self._guard:
+            images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+            known, labels = self._endings(None), self._endings(FINAL)
+        return look_through(Path(self._datastore_path), images, known, final, labels)
+
+    def tell_changes(self, handler: FileSystemEventHandler) -> None:
+        """Tell a handler, too, of all that changes in the folder, where the registry notices it itself."""
+        if self._auto_reload:
+            self._observer.schedule(handler, path=self._datastore_path, recursive=True)
 
     def _on_any_event(self, event: Any) -> None:
         """Take up what came or went; an error must not end the watcher's thread, which nobody would notice."""

@@ -1,0 +1,100 @@
+"""Keeps the list of what lies in the studies folder and is not used, and says in the log what is new on it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from watchdog.events import EVENT_TYPE_CLOSED_NO_WRITE, EVENT_TYPE_OPENED, FileSystemEvent, FileSystemEventHandler
+
+from lib.storage.datastore import Rep3DDatastore
+from lib.storage.passed_over import PassedOver, grouped
+from lib.storage.registry import DATASTORE_FILE
+
+__all__ = ["FolderWatch"]
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 1.0  # after a change: others follow, as where many files are copied
+_LOGGED_FILES = 20
+_NOT_LOOKED_AT = frozenset({"rep3d", ".lock", DATASTORE_FILE})  # what the server itself writes all the time
+
+
+class FolderWatch(FileSystemEventHandler):
+    """Looks through the studies folder at the start, and after each change that the registry notices.
+
+    Args:
+        datastore: the studies folder.
+        folder: where it is.
+        sources: others who leave files out, each asked for its list.
+    """
+
+    def __init__(
+        self, datastore: Rep3DDatastore, folder: Path, sources: Sequence[Callable[[], Iterable[PassedOver]]]
+    ) -> None:
+        self._datastore = datastore
+        self._folder = folder
+        self._sources = sources
+        self._changed = threading.Event()
+        self._found: frozenset[PassedOver] = frozenset()
+
+    def start(self) -> None:
+        """Look once, and from now on after each change, until the server ends."""
+        self._datastore.tell_changes(self)
+        self.look()
+        threading.Thread(target=self._run, name="folder-watch", daemon=True).start()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is not used, as :func:`lib.storage.passed_over.grouped` shows it."""
+        return grouped(self.passed_over())
+
+    def passed_over(self) -> list[PassedOver]:
+        """Return what was found last, by path."""
+        return sorted(self._found, key=lambda one: (one.file, one.reason))
+
+    def look(self) -> None:
+        """Look through the folder now, and log what is new on the list."""
+        found = set(self._datastore.passed_over())
+        for source in self._sources:
+            found.update(source())
+        before, self._found = self._found, frozenset(found)
+        new = sorted(self._found - before, key=lambda one: one.file)
+        if new:
+            logger.warning("studies folder: %d files are not used%s", len(new), _in_words(new))
+        if before and not self._found:
+            logger.info("studies folder: nothing is left out any more")
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Take note of a change; the server's own files are none."""
+        if event.event_type in (EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE):
+            return
+        for path in (event.src_path, event.dest_path):
+            parts = Path(str(path)).parts[len(self._folder.parts) :] if path else ()
+            if parts and parts[0] not in _NOT_LOOKED_AT:
+                self._changed.set()
+
+    def _run(self) -> None:
+        pause = _PAUSE_SECONDS
+        while self._changed.wait():
+            time.sleep(pause)
+            self._changed.clear()
+            begun = time.monotonic()
+            try:
+                self.look()
+            except Exception:  # a folder that goes away meanwhile; the next change is looked at again
+                logger.exception("studies folder: looking through it failed")
+            pause = max(_PAUSE_SECONDS, 10 * (time.monotonic() - begun))  # large folders are not looked at all the time
+
+
+def _in_words(found: Iterable[PassedOver]) -> str:
+    """Return a line for each reason, with the names of some files."""
+    lines = []
+    for group in grouped(found)["groups"]:
+        files, count = group["files"][:_LOGGED_FILES], group["count"]
+        more = f" and {count - len(files)} more" if count > len(files) else ""
+        lines.append(f"\n  {', '.join(files)}{more}: {group['reason']} {group['remedy']}")
+    return "".join(lines)

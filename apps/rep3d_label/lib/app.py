@@ -56,7 +56,7 @@ from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError
+from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError, Rep3DError
 from rep3d.versions.store import VersionStore
 
 __all__ = ["Rep3DLabelApp"]
@@ -83,7 +83,8 @@ class Rep3DLabelApp(MONAILabelApp):
             labels=sorted(self.setup.labels, key=lambda name: self.setup.labels[name]),
         )
         workspace = self.setup.workspace
-        self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes)
+        unusable = self.datastore().unusable
+        self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes, unusable=unusable.reasons)
         reviews = Reviews(workspace.reviews)
         self.case_book = CaseBook(self.datastore(), self.setup.labels, self.leases, reviews, self.served)
         self.thumbnails = Thumbnails(workspace.thumbnails, self.setup.labels)
@@ -205,7 +206,11 @@ class Rep3DLabelApp(MONAILabelApp):
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
-        except (ImageError, OutOfMemoryError) as error:
+        except Exception as error:
+            if not upload and (isinstance(error, ImageError) or not isinstance(error, Rep3DError)):
+                store.unusable.check(image)  # if it is the image's fault, nobody else should meet it
+            if not isinstance(error, (ImageError, OutOfMemoryError)):
+                raise
             shown = "the image" if upload else f"image {image}"
             raise type(error)(str(error).replace(os.path.basename(path), shown)) from error
         try:

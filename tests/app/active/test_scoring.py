@@ -207,7 +207,7 @@ def test_scoring_on_request_refuses_what_cannot_be(studies: _Studies) -> None:
     with pytest.raises(NoModelError, match="no trained model yet"):
         method.check()
     publish_small_model(studies.place.root).rename(studies.place.published)
-    assert method({"model": "rep3d"}, studies.store) == {"rep3d": {"scored": 3, "version": "v3"}}
+    assert method({"model": "rep3d"}, studies.store) == {"rep3d": {"scored": 3, "version": "v3", "failed": {}}}
     with pytest.raises(NotFoundError, match="There is no model"):
         method({"model": "other"}, studies.store)
 

@@ -41,6 +41,7 @@ class FolderWatch(FileSystemEventHandler):
         self._sources = sources
         self._changed = threading.Event()
         self._found: frozenset[PassedOver] = frozenset()
+        self._unusable: dict[str, str] = {}
 
     def start(self) -> None:
         """Look once, and from now on after each change, until the server ends."""
@@ -53,12 +54,12 @@ class FolderWatch(FileSystemEventHandler):
         return grouped(self.passed_over())
 
     def passed_over(self) -> list[PassedOver]:
-        """Return what was found last, by path."""
-        return sorted(self._found, key=lambda one: (one.file, one.reason))
+        """Return what was found last, by path; labels that are of no use are told as soon as that is known."""
+        return sorted({*self._found, *self._datastore.unusable.labels()}, key=lambda one: (one.file, one.reason))
 
     def look(self) -> None:
-        """Look through the folder now, and log what is new on the list."""
-        found = set(self._datastore.passed_over())
+        """Look through the folder now, and log what is new on the list, and which images are found to be unusable."""
+        found = {*self._datastore.passed_over(), *self._datastore.unusable.labels()}
         for source in self._sources:
             found.update(source())
         before, self._found = self._found, frozenset(found)
@@ -67,6 +68,12 @@ class FolderWatch(FileSystemEventHandler):
             logger.warning("studies folder: %d files are not used%s", len(new), _in_words(new))
         if before and not self._found:
             logger.info("studies folder: nothing is left out any more")
+        known, self._unusable = self._unusable, self._datastore.unusable.reasons()
+        named = [f"\n  {id_}: {reason}" for id_, reason in self._unusable.items() if known.get(id_) != reason]
+        if named:
+            more = f"\n  and {len(named) - _LOGGED_FILES} more" if len(named) > _LOGGED_FILES else ""
+            shown = "".join(named[:_LOGGED_FILES])
+            logger.warning("studies folder: %d images are unusable%s%s", len(named), shown, more)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Take note of a change; the server's own files are none."""
@@ -78,16 +85,17 @@ class FolderWatch(FileSystemEventHandler):
                 self._changed.set()
 
     def _run(self) -> None:
-        pause = _PAUSE_SECONDS
-        while self._changed.wait():
-            time.sleep(pause)
-            self._changed.clear()
+        while True:
             begun = time.monotonic()
             try:
+                self._datastore.unusable.look_at_all()
                 self.look()
             except Exception:  # a folder that goes away meanwhile; the next change is looked at again
                 logger.exception("studies folder: looking through it failed")
             pause = max(_PAUSE_SECONDS, 10 * (time.monotonic() - begun))  # large folders are not looked at all the time
+            self._changed.wait()
+            time.sleep(pause)
+            self._changed.clear()
 
 
 def _in_words(found: Iterable[PassedOver]) -> str:

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,14 +140,18 @@ class Registry(LocalDatastore):
 
     def case_files(self) -> Iterator[CaseFiles]:
         """Yield all images with what belongs to them, by id."""
+        for id_ in sorted(self.list_images()):
+            with suppress(NotFoundError):  # removed meanwhile
+                yield self.files_of(id_)
+
+    def files_of(self, image_id: str) -> CaseFiles:
+        """Return an image with what belongs to it; NotFoundError where there is none of that id."""
         with self._guard:
-            objects = {id_: (image.image.ext, dict(image.labels)) for id_, image in self._datastore.objects.items()}
-            images, labels = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
-        for id_ in sorted(objects):
-            suffix, found = objects[id_]
-            final = found.get(FINAL)
-            label = labels / f"{id_}{final.ext}" if final else None
-            yield CaseFiles(id_, images / f"{id_}{suffix}", label, dict(final.info) if final else {}, tuple(found))
+            found = self._image(image_id)
+            final = found.labels.get(FINAL)
+            image = Path(self._datastore.image_path()) / f"{image_id}{found.image.ext}"
+            label = Path(self._datastore.label_path(FINAL)) / f"{image_id}{final.ext}" if final else None
+            return CaseFiles(image_id, image, label, dict(final.info) if final else {}, tuple(found.labels))
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return what is known about an image; NotFoundError where there is none of that id."""

@@ -118,7 +118,7 @@ def _score_with_one_model(
     facts = model.facts()
     predictor = model.predictor()
     known = read_knowledge(workspace, facts)
-    unusable = datastore.unusable.reasons()
+    unusable = set(datastore.unusable.reasons())
     known.failed = {image_id: why for image_id, why in known.failed.items() if image_id not in unusable}
     todo = missing_work(datastore, known, views)
     written = time.monotonic()
@@ -129,11 +129,15 @@ def _score_with_one_model(
         if time.monotonic() >= deadline:
             logger.info("scoring: time is up after %d of %d pieces of work", done, len(todo))
             break
+        if image_id in unusable:  # found out by now
+            continue
         try:
             _do(kind, image_id, datastore, predictor, known)
         except Exception as error:  # whatever is wrong with one image, the others are scored
             logger.warning("scoring: image %s left out: %s", image_id, in_words(error))
-            if not _is_unusable(image_id, datastore):
+            if _is_unusable(image_id, datastore):
+                unusable.add(image_id)
+            else:
                 known.failed[image_id] = in_words(error)
         else:
             known.failed.pop(image_id, None)

@@ -40,7 +40,8 @@ class FolderWatch(FileSystemEventHandler):
         self._folder = folder
         self._sources = sources
         self._changed = threading.Event()
-        self._found: frozenset[PassedOver] = frozenset()
+        self._left_out: frozenset[PassedOver] = frozenset()
+        self._told: frozenset[PassedOver] = frozenset()
         self._unusable: dict[str, str] = {}
 
     def start(self) -> None:
@@ -55,18 +56,19 @@ class FolderWatch(FileSystemEventHandler):
 
     def passed_over(self) -> list[PassedOver]:
         """Return what was found last, by path; labels that are of no use are told as soon as that is known."""
-        return sorted({*self._found, *self._datastore.unusable.labels()}, key=lambda one: (one.file, one.reason))
+        return sorted({*self._left_out, *self._datastore.unusable.labels()}, key=lambda one: (one.file, one.reason))
 
     def look(self) -> None:
         """Look through the folder now, and log what is new on the list, and which images are found to be unusable."""
-        found = {*self._datastore.passed_over(), *self._datastore.unusable.labels()}
+        found = set(self._datastore.passed_over())
         for source in self._sources:
             found.update(source())
-        before, self._found = self._found, frozenset(found)
-        new = sorted(self._found - before, key=lambda one: one.file)
+        self._left_out = frozenset(found)
+        before, self._told = self._told, self._left_out.union(self._datastore.unusable.labels())
+        new = sorted(self._told - before, key=lambda one: one.file)
         if new:
             logger.warning("studies folder: %d files are not used%s", len(new), _in_words(new))
-        if before and not self._found:
+        if before and not self._told:
             logger.info("studies folder: nothing is left out any more")
         known, self._unusable = self._unusable, self._datastore.unusable.reasons()
         named = [f"\n  {id_}: {reason}" for id_, reason in self._unusable.items() if known.get(id_) != reason]

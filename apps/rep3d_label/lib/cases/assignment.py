@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -48,8 +49,9 @@ def next_sample(
         if not sample:
             total = len(datastore.list_images()) - len(unusable)
             raise NotFoundError(f"No image is left to annotate: {_why(total, lent.values(), unusable)}.")
-        if datastore.unusable.check(str(sample["id"])):  # it will be read in a moment anyway
-            continue
+        with suppress(NotFoundError):  # removed while it was chosen
+            if datastore.unusable.check(str(sample["id"])):  # it will be read in a moment anyway
+                continue
         lease = leases.take_if(str(sample["id"]), user, lent.get(str(sample["id"])))
         if lease is not None:
             break

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0  # after a change: others follow, as where many files are copied
 _LOGGED_FILES = 20
 _NOT_LOOKED_AT = frozenset({"rep3d", ".lock", DATASTORE_FILE})  # what the server itself writes all the time
+_DICOM_RECORD = ("rep3d", "dicom.json")  # where a source of the list keeps what it left out
 
 
 class FolderWatch(FileSystemEventHandler):
@@ -83,7 +84,7 @@ class FolderWatch(FileSystemEventHandler):
             return
         for path in (event.src_path, event.dest_path):
             parts = Path(str(path)).parts[len(self._folder.parts) :] if path else ()
-            if parts and parts[0] not in _NOT_LOOKED_AT:
+            if parts and (parts[0] not in _NOT_LOOKED_AT or parts == _DICOM_RECORD):
                 self._changed.set()
 
     def _run(self) -> None:

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,7 @@ class Registry(LocalDatastore):
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Return a ZIP file of the labelled cases, which the caller removes; NotFoundError where there is none.
 
+        Cases whose files cannot be read are left out; ``left_out.json`` says which, and why.
         Written without the guard (the stock method's reading of all volumes would make every other request wait).
         """
         with self._guard:
@@ -180,9 +182,18 @@ class Registry(LocalDatastore):
         handle, name = tempfile.mkstemp(suffix=".zip")
         try:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+                left_out = {}
                 for case in cases[:limit_cases] if limit_cases and limit_cases > 0 else cases:
+                    try:
+                        with case.image.open("rb"), case.label.open("rb"):
+                            pass  # both or none
+                    except OSError as error:
+                        left_out[case.id] = str(error)
+                        continue
                     archive.write(case.image, f"image/{case.image.name}")
                     archive.write(case.label, f"label/{case.label.name}")
+                if left_out:
+                    archive.writestr("left_out.json", dumps(left_out))
                 archive.writestr("metadata.json", facts)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -280,9 +280,9 @@ class Unusable:
 
     def save(self) -> None:
         """Write what is known of the images that there are."""
+        there = set(self._registry.list_images())  # before the lock, which the registry takes while it is locked itself
         with self._guard, self._file.locked():
             self._refresh()
-            there = set(self._registry.list_images())
             self._file.write({"images": self._images.stored(there), "labels": self._labels.stored(there)})
             self._state, self._unsaved = file_state(self._file.path), False
 

@@ -45,7 +45,8 @@ class ImageFacts:
 
     Attributes:
         stamp: of the file that was looked at.
-        shape: voxels along the stored axes; None where that cannot be told, as are the next three.
+        shape: voxels along the stored axes; None where that cannot be told, as are the next four.
+        affine: the numbers of the matrix from voxel indices to RAS in mm, row by row.
         spacing: voxel size in mm along them.
         axes: their closest anatomical directions, such as ``"LAS"``.
         voxel_ml: volume of a voxel in millilitres.
@@ -56,6 +57,7 @@ class ImageFacts:
 
     stamp: Stamp
     shape: tuple[int, ...] | None = None
+    affine: tuple[float, ...] | None = None
     spacing: tuple[float, ...] | None = None
     axes: str | None = None
     voxel_ml: float | None = None
@@ -73,8 +75,15 @@ class ImageFacts:
                 raise ImageError(f"{file.name} has voxels of type {kind}, not one number each. Export a grey image.")
         except Exception as error:  # whatever is wrong with a file, it is unusable
             return cls(stamp, error=_reason(error, file))
-        spacing = tuple(round(side, 4) for side in grid.spacing)
-        return cls(stamp, grid.shape, spacing, "".join(grid.axis_codes), grid.voxel_ml, tilted=_tilted(grid, file.name))
+        return cls(
+            stamp,
+            shape=grid.shape,
+            affine=tuple(grid.affine.ravel().tolist()),
+            spacing=tuple(round(side, 4) for side in grid.spacing),
+            axes="".join(grid.axis_codes),
+            voxel_ml=grid.voxel_ml,
+            tilted=_tilted(grid, file.name),
+        )
 
     def reason(self, labelled: bool) -> str | None:
         """Return why nobody can work with the image, or None.
@@ -230,8 +239,9 @@ class Unusable:
                 files = self._registry.files_of(image_id)
             except NotFoundError:  # removed meanwhile
                 continue
-            if not self.look(files).error and files.label:
-                self._look_at_label(files)
+            image = self.look(files)
+            if image.shape and image.affine and files.label:
+                self._look_at_label(files, Geometry(image.shape, np.reshape(image.affine, (4, 4))))
         if self._unsaved:
             self.save()
 
@@ -243,13 +253,13 @@ class Unusable:
             return
         self._note_label(files.id, _LabelFacts(stamp, error))
 
-    def _look_at_label(self, files: CaseFiles) -> None:
+    def _look_at_label(self, files: CaseFiles, grid: Geometry) -> None:
         assert files.label
         try:
             stamp = _both(files)
             if self._labels.at(files.id, stamp):
                 return
-            check_grid(stored_grid(files.label), stored_grid(files.image), files.label.name, files.image.name)
+            check_grid(stored_grid(files.label), grid, files.label.name, files.image.name)
         except OSError:  # removed meanwhile
             return
         except Exception as error:

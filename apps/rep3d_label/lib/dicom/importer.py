@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.paths import utc_now
+from lib.storage.passed_over import PassedOver
 from lib.storage.registry import images_folder
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
@@ -109,6 +110,12 @@ class DicomImport:
                 failed=list(failed.values()),
                 folder=folder.name if images else None,
             )
+
+    def passed_over(self) -> list[PassedOver]:
+        """Return the folders whose series could not be used the last time."""
+        remedy = "Export the series again, or convert it to NIfTI."
+        failed = self._recorded("failed").values()
+        return [PassedOver(str(one.get("source")), str(one.get("error")), remedy) for one in failed]
 
     def _convert_new(
         self, folders: Iterable[Path], bring_back: bool

@@ -109,7 +109,9 @@ def _stored(part: DicomFile) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they are about is checked here
             data = pydicom().dcmread(part.path, force=True)
-            if "PixelData" not in data or not data.PixelData:
+            if "FloatPixelData" in data or "DoubleFloatPixelData" in data:
+                raise ImageError(f"{part} stores floating point numbers. Convert it to NIfTI first, with dcm2niix.")
+            if not data.get("PixelData"):
                 raise ImageError(f"{part} has no pixels: it is cut short. Export it again.")
             if _compressed(part) and part.syntax != _RLE:
                 stored = _decompressed(data, part)

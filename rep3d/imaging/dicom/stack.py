@@ -4,10 +4,10 @@ Positions are written with few digits (0.625 mm as 0.6, 1.2, 1.9 ...) and scanne
 millimetre off; steps between neighbours then differ by a sixth, and nothing is wrong. So what counts is how far the
 corners of each slice, as its file places them, lie from the best even grid through all of them (least squares):
 
-    at most a tenth of the voxel's side in that direction; for voxels below 1 mm 0.1 mm, and never more than a fifth.
+    at most a tenth of the voxel's side in that direction; for sides below 1 mm 0.1 mm, and never more than a quarter.
 
-0.1 mm, since a position rounded to 0.1 mm is up to 0.05 mm off, and the grid fitted to such positions as much again; a
-fifth, since a slice that is missing among three, or there twice, moves one by more than that.
+0.1 mm, since a position rounded to 0.1 mm is up to 0.05 mm off, and the grid fitted to such positions as much again.
+Where slices are few or thin, one that is missing could pass for that; so no step may be almost twice another.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rep3d.imaging.dicom.files import DicomFile, check_slice
 
 __all__ = ["Stack", "stack", "tolerance"]
 
+_OVER_A_GAP = 1.75  # times the smallest step: more than rounding and wandering make of one
 _LISTED = 5  # places that a message names
 
 
@@ -42,7 +43,7 @@ class Stack:
 
 def tolerance(side: float) -> float:
     """Return how far a voxel may lie from its place along a side of so many mm, in mm."""
-    return min(max(0.1, 0.1 * side), 0.2 * side)
+    return min(max(0.1, 0.1 * side), 0.25 * side)
 
 
 def stack(slices: Sequence[DicomFile]) -> Stack:
@@ -100,11 +101,11 @@ def _even_step(slices: Sequence[DicomFile], along: np.ndarray) -> float:
         return thickness
     index = np.arange(len(along), dtype=float)
     step, farthest = _fit(index, along)
-    if step > 1e-3 and farthest <= tolerance(step) and np.diff(along).min() > step / 4:
+    steps = np.diff(along)
+    if step > 1e-3 and farthest <= tolerance(step) and steps.max() < _OVER_A_GAP * steps.min():
         return step
     _refuse_doubles(slices, along)
     _refuse_gaps(along)
-    steps = np.diff(along)
     at = int(np.abs(steps - np.median(steps)).argmax())
     raise ImageError(
         f"it has slices at uneven distances, from {steps.min():.4g} to {steps.max():.4g} mm, such as between "
@@ -127,7 +128,7 @@ def _refuse_doubles(slices: Sequence[DicomFile], along: np.ndarray) -> None:
 
 def _refuse_gaps(along: np.ndarray) -> None:
     steps = np.diff(along)
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[len(steps) // 4])  # of three slices, one step may be over a gap
     gaps = np.rint(steps / usual).astype(int) - 1
     step, farthest = _fit(np.concatenate([[0], np.cumsum(gaps + 1)]), along)
     if gaps.sum() > 0 and gaps.min() >= 0 and farthest <= tolerance(step):

@@ -1,7 +1,7 @@
 """The values of DICOM slices, rescaled as each slice says (HU for CT).
 
-Uncompressed pixels are read by pydicom, the usual compressions by SimpleITK, from a plain copy of the file: left to
-itself it applies the rescaling, but turns MONOCHROME1 round, and fills what is missing with zeros.
+Uncompressed pixels are read by pydicom, the usual compressions by SimpleITK, which gets the pixels alone: of whole
+files it applies the rescaling, but turns MONOCHROME1 round, and fills what is missing with zeros.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import psutil
 
-from rep3d.errors import ImageError, MissingComponentError, OutOfMemoryError
-from rep3d.imaging.dicom.files import NUMBERS, DicomFile, pydicom
+from rep3d.errors import ImageError, OutOfMemoryError
+from rep3d.imaging.dicom.decompress import Decompressor
+from rep3d.imaging.dicom.files import DicomFile, pydicom
 
 __all__ = ["read_pixels"]
 
 _RLE = "1.2.840.10008.1.2.5"
+_PLAIN = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # pixels take their full size
 
 
 def read_pixels(slices: Sequence[DicomFile], available: int | None = None) -> np.ndarray:
@@ -50,11 +51,14 @@ def read_pixels(slices: Sequence[DicomFile], available: int | None = None) -> np
             f"{free / 1e9:.2f} GB are free. Try again when less is running, or use a machine with more memory."
         )
     values = np.empty((columns, rows, len(slices)), kind)
-    for n, part in enumerate(slices):
-        stored = _stored(part)
-        slope, intercept = part.number("RescaleSlope", 1), part.number("RescaleIntercept", 0)
-        scaled = stored if (slope, intercept) == (1, 0) else stored * np.float64(slope) + intercept
-        values[:, :, n] = scaled.T
+    with ExitStack() as ending:
+        packed = any(_compressed(part) for part in slices)
+        decompressor = ending.enter_context(Decompressor()) if packed else None
+        for n, part in enumerate(slices):
+            stored = _stored(part, decompressor)
+            slope, intercept = part.number("RescaleSlope", 1), part.number("RescaleIntercept", 0)
+            scaled = stored if (slope, intercept) == (1, 0) else stored * np.float64(slope) + intercept
+            values[:, :, n] = scaled.T
     return values
 
 
@@ -90,7 +94,7 @@ def _value_type(slices: Sequence[DicomFile]) -> np.dtype[Any]:
 
 def _check_size(part: DicomFile) -> None:
     """Refuse an uncompressed file that is too small for the pixels that its header announces."""
-    if not _compressed(part):
+    if part.syntax in _PLAIN:
         size, bytes_needed = part.path.stat().st_size, math.prod(part.shape) * int(part.text("BitsAllocated")) // 8
         if size < bytes_needed:
             raise ImageError(
@@ -100,10 +104,11 @@ def _check_size(part: DicomFile) -> None:
 
 
 def _compressed(part: DicomFile) -> bool:
-    return bool(part.syntax) and pydicom().uid.UID(part.syntax).is_encapsulated
+    """Return whether pydicom needs help with it."""
+    return part.syntax not in ("", _RLE) and bool(pydicom().uid.UID(part.syntax).is_encapsulated)
 
 
-def _stored(part: DicomFile) -> np.ndarray:
+def _stored(part: DicomFile, decompressor: Decompressor | None) -> np.ndarray:
     """Return the (rows, columns) numbers of a file as they are stored, before any rescaling."""
     try:
         with warnings.catch_warnings():
@@ -113,15 +118,20 @@ def _stored(part: DicomFile) -> np.ndarray:
                 raise ImageError(f"{part} stores floating point numbers. Convert it to NIfTI first, with dcm2niix.")
             if not data.get("PixelData"):
                 raise ImageError(f"{part} has no pixels: it is cut short. Export it again.")
-            if _compressed(part) and part.syntax != _RLE:
-                stored = _decompressed(data, part)
+            if decompressor and _compressed(part):
+                stored = decompressor.pixels(data)
             else:
                 _make_plain(data)
                 stored = data.pixel_array
-    except (ImageError, MissingComponentError):
+    except ImageError:
         raise
     except Exception as error:  # pydicom raises whatever a damaged file makes it meet
         raise ImageError(f"{part} cannot be read: it is cut short or damaged ({error}). Export it again.") from error
+    if stored is None:
+        raise ImageError(
+            f"{part} cannot be read: it is damaged, or compressed in a way that is not known here "
+            f"({pydicom().uid.UID(part.syntax).name}). Export it again, without compression."
+        )
     if stored.shape != part.shape:
         raise ImageError(f"{part} has pixels of shape {stored.shape}, not {part.shape}. Export it again.")
     return _used_bits(stored, part)
@@ -148,36 +158,3 @@ def _used_bits(stored: np.ndarray, part: DicomFile) -> np.ndarray:
     above = allocated - 1 - int(part.number("HighBit", bits - 1))
     kind = np.dtype(f"{'i' if part.text('PixelRepresentation') == '1' else 'u'}{stored.dtype.itemsize}")
     return (stored.astype(kind) << above) >> (allocated - bits)
-
-
-def _decompressed(data: Any, part: DicomFile) -> np.ndarray:
-    try:
-        import SimpleITK as itk
-    except ImportError as error:
-        raise MissingComponentError(
-            "Reading compressed DICOM needs the package SimpleITK, which is not installed. Run: pip install SimpleITK"
-        ) from error
-    plain = pydicom().dataset.FileDataset("", {}, file_meta=data.file_meta, preamble=bytes(128))
-    for keyword in NUMBERS:
-        if keyword in data:
-            setattr(plain, keyword, data[keyword].value)
-    uid = pydicom().uid
-    plain.SOPClassUID, plain.SOPInstanceUID = uid.CTImageStorage, uid.generate_uid()
-    plain.file_meta.MediaStorageSOPClassUID, plain.file_meta.MediaStorageSOPInstanceUID = (
-        plain.SOPClassUID,
-        plain.SOPInstanceUID,
-    )
-    plain.PhotometricInterpretation, plain.SamplesPerPixel = "MONOCHROME2", 1
-    plain["PixelData"] = data["PixelData"]
-    plain.is_little_endian, plain.is_implicit_VR = True, False
-    with TemporaryDirectory(prefix="rep3d-dicom-") as folder:
-        file = Path(folder) / "slice.dcm"
-        plain.save_as(file, write_like_original=False)
-        try:
-            image = itk.ReadImage(str(file), imageIO="GDCMImageIO")
-        except RuntimeError as error:
-            raise ImageError(
-                f"{part} cannot be read: it is damaged, or compressed in a way that is not known here "
-                f"({uid.UID(part.syntax).name}). Export it again, without compression."
-            ) from error
-    return np.asarray(itk.GetArrayFromImage(image)[0])

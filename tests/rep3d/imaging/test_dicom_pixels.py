@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,18 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
 
 from rep3d.errors import ImageError, OutOfMemoryError
-from rep3d.imaging.dicom import convert_series, find_series
+from rep3d.imaging.dicom import convert_series, decompress, find_series
 from rep3d.imaging.dicom.pixels import read_pixels
 from tests.rep3d.imaging.test_dicom import write_series
 
@@ -124,27 +132,45 @@ def test_orders_of_bytes(tmp_path: Path, syntax: str) -> None:
 
 
 def test_run_length_compression(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(converted(tmp_path, lambda data, n: data.compress(RLELossless)), STORED - 1024)
+    def change(data: Dataset, number: int) -> None:
+        data.Rows = data.Columns = 200  # compressed, it is smaller than its pixels
+        data.PixelData = np.full(40_000, number).astype("<i2").tobytes()
+        data.compress(RLELossless)
+
+    values = converted(tmp_path, change)
+    np.testing.assert_array_equal(values, np.broadcast_to(np.arange(6) - 1024, (200, 200, 6)))
 
 
-@pytest.mark.parametrize("method", ["JPEG2000", "JPEG"])
+def jpeg_lossless(data: Dataset, folder: Path) -> None:
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(folder / "packed.dcm"))
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    writer.Execute(sitk.GetImageFromArray(data.pixel_array[None]))
+    packed = pydicom.dcmread(folder / "packed.dcm")
+    assert packed.file_meta.TransferSyntaxUID in pydicom.uid.JPEGTransferSyntaxes
+    data.file_meta.TransferSyntaxUID, data["PixelData"] = packed.file_meta.TransferSyntaxUID, packed["PixelData"]
+
+
+def jpeg_2000(data: Dataset, folder: Path) -> None:
+    packed = io.BytesIO()
+    Image.fromarray(data.pixel_array.astype(np.uint16)).save(packed, "JPEG2000", irreversible=False, no_jp2=True)
+    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    data.PixelData = pydicom.encaps.encapsulate([packed.getvalue()])
+    data["PixelData"].is_undefined_length = True
+    data.PixelRepresentation = 0
+
+
+@pytest.mark.parametrize("pack", [jpeg_lossless, jpeg_2000])
 @pytest.mark.parametrize("colours", ["MONOCHROME1", "MONOCHROME2"])
-def test_usual_compressions(tmp_path: Path, method: str, colours: str) -> None:
-    folder = write_series(tmp_path / "series", _set(BitsStored=12, HighBit=11))
+def test_usual_compressions(tmp_path: Path, pack: Callable[[Dataset, Path], None], colours: str) -> None:
+    folder = write_series(tmp_path / "series", _set(PhotometricInterpretation=colours))
     for path in folder.iterdir():
         data = pydicom.dcmread(path)
-        writer = sitk.ImageFileWriter()
-        writer.SetFileName(str(tmp_path / "packed.dcm"))
-        writer.UseCompressionOn()
-        writer.SetCompressor(method)
-        writer.Execute(sitk.GetImageFromArray(data.pixel_array[None] - 300))
-        packed = pydicom.dcmread(tmp_path / "packed.dcm")
-        assert packed.file_meta.TransferSyntaxUID.is_compressed
-        data.file_meta.TransferSyntaxUID, data["PixelData"] = packed.file_meta.TransferSyntaxUID, packed["PixelData"]
-        data.PhotometricInterpretation, data.BitsStored, data.HighBit = colours, packed.BitsStored, packed.HighBit
+        pack(data, tmp_path)
         data.save_as(path)
     convert_series(folder, tmp_path / "out.nii.gz")
-    np.testing.assert_array_equal(np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj), STORED - 300 - 1024)
+    np.testing.assert_array_equal(np.asanyarray(nib.load(tmp_path / "out.nii.gz").dataobj), STORED - 1024)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +190,21 @@ def test_usual_compressions(tmp_path: Path, method: str, colours: str) -> None:
 def test_damaged_pixels_are_told_by_file(tmp_path: Path, change: Change, words: str) -> None:
     message = refused(tmp_path, change)
     assert re.search(words, message), message
+
+
+def test_a_decoder_that_crashes_costs_its_series_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_series(tmp_path / "series")
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        jpeg_2000(data, tmp_path)
+        data.save_as(path)
+    for line in ("os.abort()", "import time; time.sleep(60)"):  # as SimpleITK does on some damaged files
+        child = tmp_path / "child.py"
+        child.write_text(f"import os, sys\nsys.stdin.readline()\n{line}\n")
+        monkeypatch.setattr(decompress, "_CHILD", child)
+        monkeypatch.setattr(decompress, "_SECONDS", 0.5)
+        with pytest.raises(ImageError, match=r"97\.dcm .* it is damaged, or compressed .*JPEG 2000"):
+            convert_series(folder, tmp_path / "out.nii.gz")
 
 
 def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:

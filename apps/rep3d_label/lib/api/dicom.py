@@ -72,9 +72,9 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
             taken = app.dicom.take_in(unpacked, f"dicom-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-    if not (taken.images or taken.known or taken.failed):
-        why = " ".join(f"{one['error']}" for one in taken.left_out[:_TOLD])
-        raise RequestError(f"The .zip file holds DICOM files, but no images among them. {why} Nothing was changed.")
+    if not (taken.images or taken.known or taken.failed):  # only what is no image: why, is part of the refusal
+        why = " ".join(one["error"] for one in taken.left_out[:_TOLD])
+        raise RequestError(f"The .zip file holds DICOM files, but no images among them: {why} Nothing was changed.")
     app.datastore().refresh()
     failed = taken.failed + taken.left_out
     return {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}

@@ -28,7 +28,7 @@ __all__ = ["DicomSeries", "Found", "LeftOut", "find_series", "only_series"]
 logger = logging.getLogger(__name__)
 
 _SAME_DIRECTION = 0.02  # of direction cosines; how parallel slices must be is the stack's to say
-_OTHER_FORMATS = (".nii", ".nii.gz", ".json", ".csv", ".txt", ".zip")
+_MOST_PARTS = 20  # volumes of one series: more are no images to label one by one, but a film
 
 # What may tell slices at one place apart, the most certain first.
 _KINDS: tuple[Callable[[DicomFile], Hashable], ...] = (
@@ -191,7 +191,7 @@ def _files(folder: Path, skip: Collection[str], left_out: dict[tuple[Path, str],
         )
         for name in sorted(names):
             path = Path(place) / name
-            if not name.startswith(".") and not name.lower().endswith(_OTHER_FORMATS) and path.is_file():
+            if not name.startswith(".") and path.is_file():
                 yield path
 
 
@@ -278,7 +278,7 @@ def _told_apart(files: Sequence[DicomFile]) -> list[list[DicomFile]]:
         return [list(files)]
     for kind in _KINDS:
         groups = _grouped(files, kind)
-        if len(groups) > 1 and all(len(group) > 1 and _stack_of(group) for group in groups):
+        if 1 < len(groups) <= _MOST_PARTS and all(len(group) > 1 and _stack_of(group) for group in groups):
             return groups
     return [list(files)]
 

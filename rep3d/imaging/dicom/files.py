@@ -178,6 +178,8 @@ def _whole(data: Any, keyword: str) -> str | None:
 def _problem(file: DicomFile) -> str | None:
     """Return why a file can be no slice of a volume; None if it can."""
     kind = _kind(file)
+    if not file.text("SOPClassUID") and "Rows" not in file.tags:
+        return "is a damaged DICOM file: its header does not even say what it is. Export it again."
     if not (_positive(file, "Rows") and _positive(file, "Columns")):
         return f"is {kind}, and holds no image. Leave it out."
     if "PerFrameFunctionalGroupsSequence" in file.tags or file.text("NumberOfFrames") not in ("", "0", "1"):

@@ -39,7 +39,7 @@ def test_two_patients_under_one_uid_are_two_images(studies: Path) -> None:
     assert (again["imported"], again["failed"], again["known"]) == ({}, {}, 3)
 
 
-def test_files_at_the_top_and_files_that_are_left_out(studies: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_at_the_top_and_files_that_are_left_out(studies: Path) -> None:
     write_series(studies)
     write_series(studies / "patient", uid="1.2.9")
     (studies / "patient" / "half.dcm").write_bytes(bytes(128) + b"DICM\x02\0\0\0UL\x04")
@@ -47,7 +47,8 @@ def test_files_at_the_top_and_files_that_are_left_out(studies: Path, caplog: pyt
     found = take(studies)
     assert sorted(found["imported"]) == ["Abdomen", "patient_Abdomen"]
     assert list(found["failed"]) == ["patient/half.dcm"]
-    assert "half.dcm" in caplog.text
+    (told,) = DicomImport(studies, studies / "rep3d" / "dicom.json").passed_over()
+    assert (told.file, told.remedy) == ("patient/half.dcm", "Export it again.") and "half.dcm is" in told.reason
 
 
 def test_a_series_that_grew_is_named_and_its_image_stays(studies: Path) -> None:

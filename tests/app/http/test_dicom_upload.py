@@ -125,6 +125,8 @@ def test_what_shares_a_uid_and_what_is_no_image_in_one_file(server: AppServer, s
     inside = server.post("/rep3d/dicom/import").json()
     assert list(inside["imported"]) == ["Abdomen"]
     assert "cut.dcm" in inside["failed"] and "cut.dcm" in server.log
+    told = server.get("/rep3d/status").json()["passed_over"]["groups"]
+    assert "cut.dcm" in [file for group in told for file in group["files"]]
     for file in studies.glob("*.dcm"):
         file.unlink()
     remove(server, studies, {**found, "images": [*found["images"], "Abdomen"]})

@@ -65,6 +65,19 @@ def test_what_shares_a_series_uid_is_told_apart(tmp_path: Path, tags: dict[str, 
     assert sorted(np.unique(values(one, tmp_path)).tolist() for one in found.series) == [[-1024], [-24]]
 
 
+def test_a_film_is_not_parted_into_images(tmp_path: Path) -> None:
+    for phase in range(22):
+
+        def change(data: Dataset, number: int, phase: int = phase) -> None:
+            data.TriggerTime, data.ImagePositionPatient = str(40 * phase), [0, 0, 2.5 * (number % 2)]
+
+        for file in sorted(write_series(tmp_path / f"{phase}", change).iterdir())[:2]:
+            file.rename(tmp_path / f"{phase}-{file.name}")
+        shutil.rmtree(tmp_path / f"{phase}")
+    with pytest.raises(ImageError, match="more than one slice at 42 positions"):
+        convert_series(tmp_path, tmp_path / "out.nii.gz")
+
+
 def test_patients_are_never_put_into_one_volume(tmp_path: Path) -> None:
     # Slices of the one lie exactly between those of the other: a stack without a fault, of two people.
     def change(data: Dataset, number: int) -> None:
@@ -210,7 +223,7 @@ def test_what_is_no_volume_is_named_with_the_reason(tmp_path: Path) -> None:
         "palette": "a colour image (PALETTE COLOR)",
         "empty.dcm": "is empty",
         "text.DCM": "is no DICOM file",
-        "half": "",
+        "half": "a damaged DICOM file",
     }.items():
         assert words in told.pop(name)
     assert told == {}  # a DICOMDIR only lists other files

@@ -34,6 +34,7 @@ def import_dicom(user: User = AS_ANNOTATOR) -> Any:
     app = app_instance()
     found = app.dicom.run()
     app.datastore().refresh()
+    app.folder.look()  # at what is left out now
     return found
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.paths import utc_now
+from lib.storage.passed_over import PassedOver
 from lib.storage.registry import images_folder
 from rep3d.errors import ImageError
 from rep3d.imaging.dicom import DicomSeries, LeftOut, convert_series, find_series
@@ -120,6 +121,10 @@ class DicomImport:
                 folder=folder.name if images else None,
             )
 
+    def passed_over(self) -> list[PassedOver]:
+        """Return the folders and files that could not be used the last time."""
+        return [_passed_over(one["source"], one["error"]) for one in self._recorded("failed").values()]
+
     def _convert_new(
         self, found: list[DicomSeries], bring_back: bool
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
@@ -186,7 +191,6 @@ class DicomImport:
         failed = {}
         for one in found:
             source = self._shown(one.files[0])
-            logger.warning("DICOM files in %s left out: %s", self._shown(one.files[0].parent), one)
             failed[source] = {"source": source, "error": str(one)}
         return failed
 
@@ -257,8 +261,11 @@ class DicomImport:
 
 
 def _parsed(content: Any) -> dict[str, dict[str, Any]]:
-    for series in json_object(content, imported=dict, failed=dict)["imported"].values():
+    json_object(content, imported=dict, failed=dict)
+    for series in content["imported"].values():
         json_object(series, image=str)
+    for series in content["failed"].values():
+        json_object(series, source=str, error=str)
     return dict(content)
 
 
@@ -279,6 +286,11 @@ def _key(series: DicomSeries, known: dict[str, Any]) -> str:
     # What was taken in by an earlier version has no fingerprint: there the UID must do.
     first = known.get(series.uid)
     return series.uid if first is None or first.get("fingerprint", series.fingerprint) == series.fingerprint else longer
+
+
+def _passed_over(source: str, error: str) -> PassedOver:
+    *reason, remedy = re.split(r"(?<=[.?]) (?=[A-Z])", error)  # the last sentence says what to do
+    return PassedOver(source, " ".join(reason) or remedy, remedy if reason else "Export the series again.")
 
 
 def _in_words(error: Exception) -> str:

@@ -77,7 +77,10 @@ def checked_grid(image: NiftiImage, path: Path, error: _Error) -> Geometry:
 def stored_header(image: NiftiImage) -> nib.Nifti1Header:
     """Return the header as the file has it: nibabel leaves out of its own what it does not use."""
     with image.file_map["image"].get_prepare_fileobj("rb") as content:
-        return type(image.header).from_fileobj(content, check=False)
+        header = type(image.header).from_fileobj(content, check=False)
+    if header["pixdim"][0] == 0:  # which means 1 to NIfTI, and an error to nibabel
+        header["pixdim"][0] = 1
+    return header
 
 
 def stored_voxels(image: NiftiImage) -> ArrayProxy:
@@ -108,9 +111,9 @@ def copy_place(header: nib.Nifti1Header, other: nib.Nifti1Header) -> None:
 
 def _check_scale(header: nib.Nifti1Header, path: Path, error: _Error) -> None:
     slope, shift = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 and np.isfinite(shift) and shift != 0:
+    if (slope == 0 or not np.isfinite(slope)) and np.isfinite(shift) and shift != 0:
         raise error(
-            f"{path.name} has a header that shifts its values by {shift:g} and scales them by 0, which programs read "
+            f"{path.name} has a header that shifts its values by {shift:g} and scales them by {slope:g}, which is read "
             f"in different ways. Set its scl_slope to 1 or its scl_inter to 0."
         )
 
@@ -158,7 +161,7 @@ def _readings(
             sized[:3, :3] *= sides / lengths
             yield "pixdim", sized
     if codes[0]:
-        if header["pixdim"][0] not in (-1, 0, 1):
+        if header["pixdim"][0] not in (-1, 1):
             raise error(f"{path.name} has {header['pixdim'][0]} as its qfac, which must be 1 or -1. {_SAVE_ANEW}")
         try:
             yield "qform", np.array(header.get_qform(), np.float64)

@@ -144,6 +144,8 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
             voxels = voxels.astype(np.float32)
             voxels *= np.float32(slope)
             voxels += np.float32(inter)
+        if not np.isfinite(voxels).all() and stored_voxels(image).dtype.kind in "iu":
+            raise ImageError(f"{path.name} has a scale in its header (scl_slope) that makes its values too large.")
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).any():
         raise ImageError(f"{path.name} holds no finite value at all. Export it again.")
     return voxels.reshape(grid.shape), grid

@@ -122,6 +122,21 @@ def test_a_server_is_suggested_no_python_of_slicer(bench) -> None:
     assert path and not path.startswith(str(programs))
 
 
+@pytest.mark.parametrize("version", [(5, 6, 2), (5, 8, 1)])
+def test_light_boxes_are_turned_off_where_the_editor_cannot_draw_in_them(bench, version) -> None:
+    bench.app.pretend(*version)
+    boxes = bench.app.layoutManager().light_boxes()
+    boxes.update(("Red", "Green"))
+    opened = bench.open_module(MODULE / "Rep3DLabel.py")
+    assert not boxes
+    status = bench.slicer.util.mainWindow().statusBar()
+    assert "Light box" in status.currentMessage()
+    opened.exit()
+    status.clearMessage()
+    opened.enter()
+    assert not status.currentMessage()
+
+
 def test_a_closed_scene_leaves_it_usable(opened, bench) -> None:
     bench.scene.Clear(0)
     bench.app.processEvents()

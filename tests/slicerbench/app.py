@@ -57,7 +57,9 @@ class Application(QtWidgets.QApplication):
     renderPaused = QtCore.Signal(bool)
     mrmlSceneChanged = QtCore.Signal(object)
 
-    majorVersion, minorVersion, patchVersion = VERSION
+    majorVersion = property(lambda self: self._d.version[0])
+    minorVersion = property(lambda self: self._d.version[1])
+    patchVersion = property(lambda self: self._d.version[2])
     revision, repositoryRevision, releaseType = "0", "0", "Preview"
     documentationBaseUrl = "https://slicer.readthedocs.io/en/latest/"
 
@@ -143,8 +145,12 @@ class Application(QtWidgets.QApplication):
         """Bench only: where the main window shows the module that is open."""
         return self._d.main_window.centralWidget().widget().layout()
 
+    def pretend(self, *version: int) -> None:
+        """Bench only: be this version of Slicer until the test ends, as far as a stand-in says that versions differ."""
+        self._d.version = version
+
     def reset(self) -> None:
-        """Bench only: no settings, no cursors, empty folders."""
+        """Bench only: no settings, no cursors, empty folders, the newest version."""
         self._d.reset()
 
 
@@ -155,6 +161,7 @@ class _Private:
         self.folder = folder
         self.started_in = dict(os.environ)
         self.options = CommandOptions()
+        self.version = VERSION
         self.pauses = 0
 
     def made(self, name: str) -> str:
@@ -167,6 +174,7 @@ class _Private:
 
     def reset(self) -> None:
         self.options.testingEnabled = False
+        self.version = VERSION
         self.pauses = 0
         settings = self.settings()
         settings.clear()

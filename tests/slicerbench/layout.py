@@ -32,6 +32,7 @@ class _Private:
         self.bench = bench
         self.layout = 3  # SlicerLayoutFourUpView
         self.calls: list[str] = []
+        self.light_boxes: set[str] = set()
         self.slice_widgets = {name: SliceWidget(bench.core.views, name) for name in bench.core.views.names()}
 
 
@@ -90,7 +91,13 @@ class LayoutManager(QtCore.QObject):
     def setRenderPaused(self, pause: bool) -> None:
         """Nothing is rendered."""
 
+    def light_boxes(self) -> set[str]:
+        """Bench only: names of views that show several slices, before 5.10; the scene of slicer-core has none more."""
+        version = (self._d.bench.app.majorVersion, self._d.bench.app.minorVersion)
+        return self._d.light_boxes if version < (5, 10) else set()
+
     def reset(self) -> None:
         """Bench only: forgets what was asked for."""
         self._d.layout = 3
+        self._d.light_boxes.clear()
         self._d.calls.clear()

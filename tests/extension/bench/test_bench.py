@@ -124,15 +124,17 @@ class TestAsStrictAsPythonQt:
 
 
 class TestStandIns:
-    def test_names_that_are_not_in_the_header_are_missing(self, toy):
+    def test_names_that_are_not_in_the_header_are_missing(self, toy, bench):
         for widget, name in (
             (toy.ui.editor, "setMasterVolumeNode"),
             (toy.ui.editor, "segmentIds"),
             (toy.ui.inputSelector, "setNoneEnabled"),  # no slot: in Slicer only the property is there
             (toy.ui.inputs, "setCollapsed"),
             (toy.ui.path, "text"),
+            (bench.app, "mainWindow"),  # neither slot nor invokable
         ):
             assert not hasattr(widget, name), name
+        assert toy.parent.isEntered is True  # a property
 
     def test_every_public_name_of_a_stand_in_is_documented_or_a_property(self, bench):
         from PySide6 import QtCore
@@ -175,12 +177,19 @@ class TestStandIns:
 
     def test_paths_have_a_history_in_the_settings(self, toy, bench):
         toy.ui.path.settingKey = "Toy/Paths"
-        toy.ui.path.currentPath = "/a/b"
-        toy.ui.path.addCurrentPathToHistory()
-        assert bench.qt.QSettings().value("Toy/Paths") in ("/a/b", ["/a/b"])
+        paths = [f"/a/{number}" for number in range(7)]
+        for path in (*paths, "/a/5"):
+            toy.ui.path.currentPath = path
+            toy.ui.path.addCurrentPathToHistory()
+        settings = bench.qt.QSettings()
+        assert not settings.contains("Toy/Paths")
+        latest_first = ["/a/5", "/a/6", "/a/4", "/a/3", "/a/2", "/a/1", "/a/0"]
+        assert settings.value("ctkPathLineEdit/Toy/Paths") == latest_first
         other = bench.ctk.ctkPathLineEdit()
         other.settingKey = "Toy/Paths"
-        assert other.currentPath == "/a/b"
+        assert other.currentPath == "/a/5"
+        listed = other.findChild("QComboBox")
+        assert [listed.itemText(index) for index in range(listed.count)] == latest_first[:5]
 
     def test_a_collapsible_button_hides_its_children(self, toy, driver):
         toy.ui.path.hide()

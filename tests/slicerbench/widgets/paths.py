@@ -8,11 +8,14 @@ from PySide6 import QtCore, QtGui, QtWidgets
 
 from tests.slicerbench.widgets.base import kept, private
 
-_KEPT_PATHS = 10
+_SHOWN_PATHS = 5  # ctkPathLineEditPrivate::sMaxHistory
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A line for a path with a history. Not done: completion, hasValidInput, size policies (remembered only)."""
+    """A line for a path with a history, which lies under a prefix of CTK's own in the settings (ctkPathLineEdit.cpp).
+
+    Not done: completion, hasValidInput, size policies (remembered only).
+    """
 
     STANDS_FOR_CPP = True
     SIGNALS = {
@@ -71,23 +74,24 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     def retrieveHistory(self) -> None:
         """List the paths remembered in the settings; the path stays, or is the latest of them where it was empty."""
         path = self.currentPath
-        paths = QtCore.QSettings().value(self._key(), []) or []
-        paths = [paths] if isinstance(paths, str) else list(paths)
         self._d.combo.clear()
-        self._d.combo.addItems(paths)
-        self._d.combo.setEditText(path or (paths[0] if paths else ""))
+        self._d.combo.addItems(self._remembered()[:_SHOWN_PATHS])
+        self._d.combo.setEditText(path or self._d.combo.itemText(0))
 
     def addCurrentPathToHistory(self) -> None:
-        """Remember the path in the settings."""
+        """Remember the path in the settings, where nothing is ever dropped; only the latest are listed."""
         path = self.currentPath
         if path:
-            others = [self._d.combo.itemText(i) for i in range(self._d.combo.count)]
-            paths = [path, *(other for other in others if other != path)][:_KEPT_PATHS]
+            paths = [path, *(other for other in self._remembered() if other != path)]
             QtCore.QSettings().setValue(self._key(), paths)
             self.retrieveHistory()
 
+    def _remembered(self) -> list[str]:
+        paths = QtCore.QSettings().value(self._key(), []) or []
+        return [paths] if isinstance(paths, str) else list(paths)
+
     def _key(self) -> str:
-        return self.settingKey or self.objectName
+        return "ctkPathLineEdit/" + (self.settingKey or self.objectName)
 
     def _show_button(self) -> None:
         self._d.button.setVisible(self.showBrowseButton)

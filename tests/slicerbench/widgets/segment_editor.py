@@ -229,8 +229,21 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         return tuple(self._d.kept.get("effectNameOrder", NAMES))
 
     def setupViewObservations(self) -> None:
-        """Effects get the mouse; done by the editor itself when an effect becomes active."""
+        """Effects get the mouse; done by the editor itself when an effect becomes active.
+
+        Raises:
+            RuntimeError: before 5.10, where a view is a light box; Slicer says nothing, and effects draw elsewhere.
+        """
+        if slicer.app.layoutManager().light_boxes():
+            raise RuntimeError("setupViewObservations() before turnOffLightboxes(): effects draw in the wrong places")
         self._d.views = True
+
+    def turnOffLightboxes(self) -> bool:
+        """Show one slice in each view; return whether there were light boxes."""
+        boxes = slicer.app.layoutManager().light_boxes()
+        found = bool(boxes)
+        boxes.clear()
+        return found
 
     def removeViewObservations(self) -> None:
         """Effects do not get the mouse; done by the editor itself when none is active any more."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import slicer
 
+from ..i18n import tr
+
 __all__ = ["EditorSection"]
 
 _TAG = "Rep3DLabel"  # our own editor settings, so that the Segment Editor module keeps its own
@@ -61,6 +63,7 @@ class EditorSection:
         if not self._entered:
             self._entered = True
             self.put_back()
+            self._turn_off_light_boxes()
             self._editor.setupViewObservations()
             self._editor.installKeyboardShortcuts()
 
@@ -86,6 +89,11 @@ class EditorSection:
     def show_chart(self, chart: Any) -> None:
         """Show a chart in Slicer's plot view."""
         slicer.modules.plots.logic().ShowChartInLayout(chart)
+
+    def _turn_off_light_boxes(self) -> None:
+        """Show one slice in each view, as Slicer's own module does: before 5.10 the editor draws in the wrong places."""
+        if (slicer.app.majorVersion, slicer.app.minorVersion) < (5, 10) and self._editor.turnOffLightboxes():
+            slicer.util.showStatusMessage(tr("Light box views were turned off: one cannot draw in them."), 10000)
 
     def _use_own_settings(self) -> None:
         node = slicer.mrmlScene.GetSingletonNode(_TAG, "vtkMRMLSegmentEditorNode")

@@ -297,8 +297,8 @@ class FakeScene:
     def surfaces_again(self) -> bool:
         return True
 
-    def is_seen(self, node: FakeNode) -> bool:
-        return False
+    def is_hidden(self, node: FakeNode) -> bool:
+        return True
 
     def views_back(self) -> None:
         self.log.append(("views back",))

@@ -19,6 +19,18 @@ def here(bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> InSlicer:
     return InSlicer(bench, monkeypatch, tmp_path).connect()
 
 
+def test_the_next_case_takes_the_place_of_the_one_before(here: InSlicer, bench) -> None:
+    bench.slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.int16), name="other")
+    here.fetch("case_1")
+    node = here.fetch("case_2")
+    assert here.node is node and here.backgrounds() == {"case_2"}
+    assert here.editor.sourceVolumeNode().GetName() == "case_2"
+    assert [volume.GetName() for volume in bench.slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")] == [
+        "other",
+        "case_2",
+    ]
+
+
 def _save(bench, folder: Path) -> str:
     """Save the scene as File > Save does, all nodes with their files; return its address."""
     folder.mkdir()
@@ -61,6 +73,9 @@ def test_a_scene_with_our_editor_is_added(here: InSlicer, bench, tmp_path: Path,
     assert not here.view.edited
     here.draw(node, "tail")
     assert here.view.edited
+    bench.scene.RemoveNode(bench.slicer.util.getNode("Uncertainty of case_2"))
+    _add(bench, address)
+    assert here.node is node and not here.foregrounds() & {"Uncertainty of case_2"}
 
 
 def test_without_a_case_an_added_scene_is_not_edited_here(here: InSlicer, bench, tmp_path: Path) -> None:

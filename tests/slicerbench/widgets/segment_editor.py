@@ -367,7 +367,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             self.setSegmentationNode(node)
 
     def _volume_chosen(self, node) -> None:
-        if not self._d.scene.IsBatchProcessing() and self._d.node is not None and self.segmentationNode() is not None:
+        if not self._d.scene.IsBatchProcessing():
             self.setSourceVolumeNode(node)
 
     def _row_selected(self) -> None:

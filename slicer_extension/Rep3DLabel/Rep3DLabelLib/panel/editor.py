@@ -44,9 +44,12 @@ class EditorSection:
         self._use_own_settings()
         if segmentation is None or not self._entered:
             self._editor.setActiveEffectByName("")  # a saved tool would draw while another module is shown
+        if segmentation is None:
+            self._editor.setSourceVolumeNode(None)  # else its selector would go on to another image
         self._editor.setSegmentationNode(segmentation)
         if segmentation is not None:
             self._editor.setSourceVolumeNode(volume)
+        self._editor.updateWidgetFromMRML()
 
     def save_undo(self, segmentation: Any) -> bool:
         """Make an undo point of a segmentation; False where this editor edits another one, or nothing."""
@@ -63,7 +66,6 @@ class EditorSection:
             self._turn_off_light_boxes()
             self._editor.setupViewObservations()
             self._editor.installKeyboardShortcuts()
-            self._editor.updateWidgetFromMRML()
 
     def exit(self) -> None:
         """Note that the module is left: no tool goes on drawing."""
@@ -80,10 +82,9 @@ class EditorSection:
 
     def scene_closed(self) -> None:
         """Use the new scene."""
-        self._use_own_settings()
+        self.put_back()
         if self._entered:
             self._editor.setupViewObservations()
-        self._editor.updateWidgetFromMRML()
 
     def show_chart(self, chart: Any) -> None:
         """Show a chart in Slicer's plot view."""

@@ -292,9 +292,9 @@ class Scene:
                 self._views.hide_overlay()
             self._nodes.remove_one(node)
 
-    def is_seen(self, node: Any) -> bool:
-        """Return whether an overlay is in any slice view; the user, and Slicer itself, may have put another there."""
-        return self._views.is_seen(node)
+    def is_hidden(self, node: Any) -> bool:
+        """Return whether an overlay is in the scene and in no slice view: the user, and Slicer itself, change views."""
+        return self._nodes.is_here(node) and not self._views.is_seen(node)
 
     def views_back(self) -> None:
         """Show again what the views showed before the watched segmentation went: the segment editor has changed it."""

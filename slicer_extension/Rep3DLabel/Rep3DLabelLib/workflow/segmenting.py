@@ -59,7 +59,7 @@ class Segmenting:
     def show_again(self) -> None:
         """Lay the uncertainty over the image again where it is meant to be seen and is in no view."""
         scene = self._context.scene
-        if self._overlay is not None and self._context.view.uncertainty.visible and not scene.is_seen(self._overlay):
+        if self._overlay is not None and self._context.view.uncertainty.visible and scene.is_hidden(self._overlay):
             scene.show_overlay(self._overlay, True)
 
     def jump_to_uncertain(self) -> None:

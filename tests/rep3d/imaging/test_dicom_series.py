@@ -103,6 +103,14 @@ def test_patients_are_never_put_into_one_volume(tmp_path: Path) -> None:
         convert_series(tmp_path / "nameless", tmp_path / "out.nii.gz")
 
 
+def test_numbers_that_run_twice_tell_two_stacks(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "in", lambda data, n: setattr(data, "InstanceNumber", n // 2 + 1))
+    with pytest.raises(ImageError, match="its instance numbers are there 2 times each"):
+        convert_series(folder, tmp_path / "out.nii.gz")
+    write_series(folder, lambda data, n: setattr(data, "InstanceNumber", n % 3 + 1))  # counted anew half-way
+    assert values(find_series(folder).series[0], tmp_path).shape == (5, 4, 6)
+
+
 def test_a_series_over_several_folders_is_one_and_copies_count_once(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "in" / "a")
     (tmp_path / "in" / "b").mkdir()

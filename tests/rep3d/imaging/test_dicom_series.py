@@ -124,6 +124,19 @@ def test_a_series_over_several_folders_is_one_and_copies_count_once(tmp_path: Pa
     assert values(again, tmp_path)[3, 2, 5] == 500 + 20 + 3 - 1024
 
 
+def test_a_file_that_goes_away_meanwhile_costs_its_series_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(write_series(tmp_path / "in" / "a"), tmp_path / "in" / "copy of a")
+    write_series(tmp_path / "in" / "b", uid="1.2.9")
+
+    def gone(*arguments: object, shallow: bool) -> bool:
+        raise FileNotFoundError(2, "No such file", "97.dcm")
+
+    monkeypatch.setattr("filecmp.cmp", gone)
+    found = find_series(tmp_path)
+    assert [one.uid for one in found.series] == ["1.2.9"]
+    assert len(found.left_out[0].files) == 12 and "97.dcm" in found.left_out[0].error
+
+
 def test_directions_and_sizes_are_told_apart(tmp_path: Path) -> None:
     def change(data: Dataset, number: int) -> None:
         if number >= 3:

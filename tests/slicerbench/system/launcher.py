@@ -1,8 +1,9 @@
 """`PythonSlicer`: no Python, but a launcher that starts one, with all that comes of its being two processes.
 
 Read off CTK's AppLauncher (Base/ctkAppLauncher.cpp: `runProcess`, `applicationFinished`; its pull request 100 for
-standard input, which was seen to work on macOS): the child has the launcher's own standard streams. No signal is passed on: what ends the launcher leaves its
-child running. A child's exit code becomes the launcher's; a child that crashes is reported in words, with exit code 1.
+standard input, which was seen to work on macOS): the child has the launcher's own standard streams. No signal is passed
+on: what ends the launcher leaves its child running. A child's exit code becomes the launcher's; a child that crashes is
+reported in words, with exit code 1.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         private.keys, private.last_effect = EditorKeys(self), ""
         private.segmentation = private.volume = None  # that are shown; those of the node may be others for a moment
         private.segmentation_tag, private.effect, private.scene_tags = None, "", []
+        private.logged = []  # errors that Slicer would write into its log, and that do nothing else
         private.history = slicer.vtkSegmentationHistory()
         private.history.SetMaximumNumberOfStates(10)
         observe(self, private.history, "ModifiedEvent", qMRMLSegmentEditorWidget._show_history)
@@ -367,7 +368,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             self.setSegmentationNode(node)
 
     def _volume_chosen(self, node) -> None:
-        if not self._d.scene.IsBatchProcessing():
+        if self._d.scene.IsBatchProcessing():
+            return
+        if node is not None and self.segmentationNode() is None:
+            self._d.logged.append("setSourceVolumeNode failed: need to set segment editor and segmentation nodes first")
+        else:
             self.setSourceVolumeNode(node)
 
     def _row_selected(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ class CaseBook:
             ``state``, ``lease``, ``scores`` (how unsure the published model is; ``score`` is its entropy), ``role``,
             ``labels`` (name to ``voxels`` and ``ml``; None while unknown), ``author``, ``time``, ``source``,
             ``prediction`` (what the label was compared with, and ``dice``), ``predicted`` (the prediction that is
-            there now), ``review``, ``tags`` and ``image``.
+            there now), ``review``, ``tags``, ``image`` and, where the label is that of another image,
+            ``label_error``.
 
         Raises:
             NotFoundError: for an unknown image or model.
@@ -125,6 +127,8 @@ class CaseBook:
         files = self.files(image_id)
         if files.label:
             self._read(files.label)
+            with suppress(Rep3DError, OSError):  # of a file that cannot be read, the image's facts say why
+                self._datastore.misfit(image_id)
         return self._case(files, chosen, self._leases.holder(image_id))
 
     def files(self, image_id: str) -> CaseFiles:
@@ -186,6 +190,7 @@ class CaseBook:
         grid = self._grid(files.image)
         facts = self._known(files.label) if files.label else None
         review = self._reviews.of(files.id, facts.digest if facts else None)
+        misfit = self._datastore.seen_misfit(files)
         predicted = self._datastore.predictions.facts(files.id)
         if files.label:
             state = "reviewed" if review else "submitted"
@@ -212,6 +217,7 @@ class CaseBook:
             "review": review,
             "tags": sorted(files.tags),
             "image": grid.facts,
+            **({"label_error": misfit} if misfit else {}),
         }
 
     def _labels(self, facts: LabelFacts, voxel_ml: float | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lib.errors import BusyError, RequestError
 from lib.labels.facts import LabelFacts
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
+from lib.training.cases import find_cases
 
 from rep3d.imaging.nifti import read_image, read_label
 from tests.app.data import AFFINE, LABELS, snapshot, unchanged, write_image, write_label, write_nifti
@@ -241,6 +243,8 @@ def test_image_with_other_voxels_or_another_grid(folder: Folder) -> None:
         folder.start()
         reason = folder.store.misfit("case") or ""
         assert words in reason and "submit it again" in reason
+        model: Any = SimpleNamespace(labels=LABELS, other_values=())
+        assert find_cases(model, folder.store).skipped == {"case": reason}
         assert folder.known() == before
     write_image(folder.image, 5)
     folder.store.refresh()

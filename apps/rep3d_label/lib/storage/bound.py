@@ -155,6 +155,10 @@ class BoundRegistry(Registry):
             self.records.put(image_id, tag, bound)
         self._bound[image_id, tag] = state
 
+    def _place(self, tag: str, image_id: str, suffix: str) -> Path:
+        """Return a label's file in the studies folder itself, where MONAI Label's path is what it links to."""
+        return Path(self._datastore.label_path(tag)) / f"{image_id}{suffix}"
+
     def _put_in_place(self, source: Path, image_id: str, tag: str, target: Path, info: Mapping[str, Any]) -> None:
         """Copy a label file to its place, with what is known about it on record before: both hold, or neither does."""
         drawn_on = DrawnOn(file_stamp(self.image_file(image_id)), None) if tag == FINAL else None
@@ -171,7 +175,7 @@ class BoundRegistry(Registry):
         """Put on record what an older server knew about a label."""
         if not set(label.info) - _FOUND or self.records.of(image_id, tag):
             return
-        file = Path(self._datastore.label_path(tag)) / f"{image_id}{label.ext}"
+        file = self._place(tag, image_id, label.ext)
         state = self._bound.get((image_id, tag)) or file_state(file)
         if state is None:
             return
@@ -193,7 +197,7 @@ class BoundRegistry(Registry):
     def _note_info(self, image_id: str, tag: str, info: Mapping[str, Any]) -> None:
         """Put facts on record that were added to a label; the guard is held."""
         label = self._label(image_id, tag)
-        file = Path(self._datastore.label_path(tag)) / f"{image_id}{label.ext}"
+        file = self._place(tag, image_id, label.ext)
         found = self.records.match(image_id, tag, file.parent)
         record, state = found or (LabelRecord(file.name, file_hash(file), file_state(file) or (0, 0, 0), {}), None)
         self.records.put(
@@ -280,9 +284,9 @@ class BoundRegistry(Registry):
 
 
 def _files(folder: str) -> set[str]:
-    """Return the names of the files in a folder; none where it is away."""
+    """Return the names of what is in a folder, broken links aside; none where it is away."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+            return {entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)}
     except FileNotFoundError:
         return set()

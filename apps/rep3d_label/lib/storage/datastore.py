@@ -34,7 +34,8 @@ from lib.storage.history import LabelHistory, file_time
 from lib.storage.moving import move_together
 from lib.storage.predictions import Predictions
 from lib.storage.registry import FINAL
-from rep3d.errors import ImageError, LabelError, Rep3DError
+from lib.storage.unusable import Unusable
+from rep3d.errors import ImageError, LabelError
 from rep3d.files import file_state
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry, stored_grid
 from rep3d.json_file import JsonFile, json_object
@@ -83,6 +84,7 @@ class Rep3DDatastore(BoundRegistry):
         self.history = LabelHistory(workspace.history)
         self.predictions = Predictions(workspace.predictions)
         self.label_facts = FactsCache(workspace.label_facts)
+        self.unusable = Unusable(self, workspace.image_facts)
         super().__init__(folder, workspace, auto_reload, read_only)
 
     # What is added ------------------------------------------------------------------------------------------
@@ -117,6 +119,7 @@ class Rep3DDatastore(BoundRegistry):
             self._refuse_if_read_only()
             if image_id in self._datastore.objects or any((folder / f"{image_id}{s}").exists() for s in IMAGE_SUFFIXES):
                 raise ConflictError(f"There is an {shown} already. Choose another name, or remove that image first.")
+            suffix = suffix.lower()
             name = f"{image_id}{suffix}"
             copy_whole(Path(image_filename), folder / name)
             info.update(ts=int(time.time()), name=name)
@@ -210,17 +213,21 @@ class Rep3DDatastore(BoundRegistry):
         with self._guard:
             image = self._image(image_id)  # it may have been removed, or the registry read anew, since the check
             folder.mkdir(parents=True, exist_ok=True)
-            earlier = [folder / f"{image_id}{s}" for s in IMAGE_SUFFIXES if (folder / f"{image_id}{s}").exists()]
             known = image.labels.get(tag)
+            endings = dict.fromkeys((*IMAGE_SUFFIXES, known.ext if known else suffix))  # perhaps in capitals
+            earlier = [folder / f"{image_id}{s}" for s in endings if (folder / f"{image_id}{s}").exists()]
             if tag == FINAL and known and self._is_duplicate(image_id, earlier, known.info, prepared, info):
                 return Submission(image_id, True, dict(known.info), frozenset(prepared.facts.counts))
             name = f"{image_id}{suffix}"
             if not set(prepared.facts.counts) - {0}:
                 info["empty"] = True
             info.update(ts=int(time.time()), time=utc_now(), name=name)
-            before, kept = file_state(folder / name), []
+            before, kept = file_state(folder / name), list[str]()
             try:
-                kept += [self._keep(file, image_id, tag, REPLACED) for file in earlier]
+                for file in earlier:
+                    entry = self._keep(file, image_id, tag, REPLACED)
+                    if os.path.lexists(file):  # else the entry is the file itself
+                        kept.append(entry)
                 if prepared.changes:
                     facts = {key: info.get(key) for key in ("user", "client_id", "label_info", "labels", "source")}
                     info["original"] = self.history.keep(submitted, image_id, tag, ORIGINAL, facts)
@@ -235,7 +242,7 @@ class Rep3DDatastore(BoundRegistry):
             try:
                 self._update_datastore_file()
                 for file in earlier:  # only now: a crash before leaves the registry with a file that is there
-                    if file.name != name:
+                    if file.name != name and file.exists() and not file.samefile(folder / name):
                         file.unlink()
                 self.label_facts.remember(folder / name, prepared.facts)
                 self.label_facts.save()
@@ -259,7 +266,7 @@ class Rep3DDatastore(BoundRegistry):
         try:
             same = self.label_facts.of(earlier[0]).digest == prepared.facts.digest
             return same and self.misfit(image_id) is None  # else it is the label of another image, and now of this one
-        except Rep3DError:
+        except Exception:  # whatever is wrong with the label that is there, a new one may take its place
             return False
 
     def _source(self, image_id: str, info: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -291,7 +298,7 @@ class Rep3DDatastore(BoundRegistry):
         def compare(stamp: Stamp) -> None:
             try:
                 self.note_image(image_id)
-            except (Rep3DError, OSError) as error:
+            except Exception as error:
                 logger.warning("image %s: the voxels that its label was drawn on were not noted: %s", image_id, error)
             try:
                 found = self.predictions.compare(image_id, label, self._label_values)
@@ -303,13 +310,13 @@ class Rep3DDatastore(BoundRegistry):
                         self._note_info(image_id, FINAL, {**record.info, "prediction": found})
                         record.info["prediction"] = found
                         self._update_datastore_file()
-            except (Rep3DError, OSError) as error:  # the label is stored: that must not look like a failure
+            except Exception as error:  # the label is stored: that must not look like a failure
                 logger.warning("image %s: label and prediction were not compared: %s", image_id, error)
 
         try:
             stamp = file_stamp(label)
             voxels = math.prod(stored_grid(label).shape)
-        except (Rep3DError, OSError):  # it was replaced or removed this moment
+        except Exception:  # it was replaced or removed this moment
             return
         if voxels < _COMPARE_AT_ONCE:
             compare(stamp)
@@ -343,11 +350,11 @@ class Rep3DDatastore(BoundRegistry):
         with self._guard:
             self._refuse_if_read_only()
             label = self._label(label_id, label_tag)
-            file = Path(self._datastore.label_path(label_tag)) / f"{label_id}{label.ext}"
+            file = self._place(label_tag, label_id, label.ext)
             if file.exists():
                 entry = self._keep(file, label_id, label_tag, REMOVED)
                 try:
-                    file.unlink()
+                    file.unlink(missing_ok=True)
                 except OSError:
                     self.history.drop(label_id, [entry])
                     raise
@@ -365,7 +372,7 @@ class Rep3DDatastore(BoundRegistry):
             files = [Path(self._datastore.image_path()) / f"{image_id}{image.image.ext}"]
             moves = [(files[0], target / files[0].name)]
             for tag, known in image.labels.items():
-                label = Path(self._datastore.label_path(tag)) / f"{image_id}{known.ext}"
+                label = self._place(tag, image_id, known.ext)
                 moves.append((label, target / tag / label.name))
             # Another image of this id must not inherit them.
             ours = (self.history.folder(image_id), "history"), (self.records.file(image_id), "records.json")

@@ -105,4 +105,4 @@ def test_an_authors_work_stays_his(tmp_path: Path) -> None:
         desk = Desk(server, tmp_path / "sent")
         assert desk.made("case_0") == before["case_0"]
         desk.submit("case_2", "anna", 2)
-        assert "label_error" not in server.get("/rep3d/cases/case_2").json()
+        assert server.get("/rep3d/cases/case_2").json()["label_error"] is None

@@ -14,7 +14,7 @@ import numpy as np
 
 from rep3d.errors import LabelError
 from rep3d.imaging.labels import label_counts
-from rep3d.imaging.nifti import LARGEST_VALUE
+from rep3d.imaging.values import LARGEST_VALUE
 
 __all__ = ["Segment", "one_map"]
 

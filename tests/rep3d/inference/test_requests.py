@@ -370,6 +370,19 @@ def test_result_that_does_not_fit_where_it_is_gathered_is_kept_in_ram() -> None:
     torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
 
 
+def test_a_result_that_does_not_fit_onto_the_gpu_is_gathered_in_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100_000, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+    engine = _ReadOffIntensity()
+    turns = WindowTurns(engine, torch.device("cuda"), lambda: engine)  # type: ignore[arg-type, return-value]
+    turns.computed_on = torch.device("cpu")
+    seen = torch.rand((1, 40, 32, 32))
+    found = sliding_probabilities(seen, (32, 32, 32), turns, channels=3)
+    assert turns.fallback == "GPU out of memory for the whole result; kept it in main memory."
+    torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
+
+
 def test_results_that_do_not_fit_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rep3d.memory, "free_and_total", lambda: (100_000_000, 1_000_000_000))
     check_memory(16, (100, 100, 100))

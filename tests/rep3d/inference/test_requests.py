@@ -180,6 +180,8 @@ def test_boxes_without_a_voxel_of_the_image_are_refused(
         {"voxels": [[0.5, 0, 0], [1, 1, 1]]},
         {"ras": [[float("nan"), 0, 0], [1, 1, 1]]},
         {"voxels": [[True, 0, 0], [1, 1, 1]]},
+        {"voxels": [[0, 0, 0], [2**70, 1, 1]]},
+        {"ras": [[0, 0, 0], [1e308, 10**400, 1]]},
     ],
 )
 def test_what_is_no_box_is_refused(box: object) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "OutOfMemoryError",
     "Rep3DError",
     "TaskError",
+    "TooLargeError",
     "TrainingError",
     "UnknownVersionError",
     "VersionError",
@@ -80,6 +81,10 @@ class NoCasesError(Rep3DError):
 
 class OutOfMemoryError(Rep3DError):
     """This machine has not enough memory for it; nothing was written."""
+
+
+class TooLargeError(OutOfMemoryError):
+    """What was asked for needs more memory than there is here at all: waiting does not help."""
 
 
 class TrainingError(Rep3DError):

@@ -35,6 +35,7 @@ from rep3d.errors import (
     NoCasesError,
     OutOfMemoryError,
     Rep3DError,
+    TooLargeError,
     TrainingError,
     UnknownVersionError,
     VersionError,
@@ -68,6 +69,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     # What was sent is not usable ...
     Rep3DError: Answer(422),
     MONAILabelException: Answer(422),
+    TooLargeError: Answer(422),
     json.JSONDecodeError: Answer(422, "The request is not valid JSON."),
     # ... is not allowed ...
     ForbiddenError: Answer(403),

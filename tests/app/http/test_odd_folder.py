@@ -124,7 +124,7 @@ def test_a_batch_does_all_others_and_names_these(server: AppServer) -> None:
 def test_a_broken_label_is_told_and_replaced(server: AppServer, tmp_path: Path) -> None:
     place = "labels/final/labelled.nii.gz"
     case = server.get("/rep3d/cases/labelled").json()
-    assert case["state"] == "submitted" and "cannot be read" in case["label_error"]
+    assert case["state"] == "submitted" and "cut short" in case["label_error"]
     assert place in _left_out(server)
     files = {"label": ("label.nii.gz", write_label(tmp_path / "label.nii.gz").read_bytes())}
     answer = server.put("/datastore/label?image=labelled&tag=final", files=files, data={"params": json.dumps({})})

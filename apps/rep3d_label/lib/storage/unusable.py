@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import nibabel as nib
 import numpy as np
 
 from lib.errors import NotFoundError, in_words, is_out_of_memory
@@ -70,9 +69,6 @@ class ImageFacts:
         """Look at the header of a file."""
         try:
             grid = stored_grid(file)
-            kind = nib.load(file).get_data_dtype()  # type: ignore[attr-defined]
-            if kind.kind not in "iufb":
-                raise ImageError(f"{file.name} has voxels of type {kind}, not one number each. Export a grey image.")
         except Exception as error:  # whatever is wrong with a file, it is unusable
             return cls(stamp, error=_reason(error, file))
         return cls(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -129,6 +131,22 @@ def test_labels_that_do_not_fit_are_named(tmp_path: Path) -> None:
     write_label(final / "moved.nii.gz")
     store.unusable.look_at_all()
     assert [one.file for one in store.unusable.labels()] == ["labels/final/text.nii.gz"]
+
+
+def test_a_case_that_cannot_be_read_costs_no_other_its_place_in_the_archive(tmp_path: Path) -> None:
+    for number in range(3):
+        write_image(tmp_path / f"case_{number}.nii.gz", number)
+        write_label(tmp_path / "labels" / "final" / f"case_{number}.nii.gz", number)
+    store = _store(tmp_path)
+    (tmp_path / "case_1.nii.gz").unlink()  # and nobody noticed yet
+    archive = Path(store.get_dataset_archive(None))
+    with zipfile.ZipFile(archive) as packed:
+        names, left_out = packed.namelist(), json.loads(packed.read("left_out.json"))
+    archive.unlink()
+    assert [name for name in names if "/" in name] == [
+        f"{kind}/case_{number}.nii.gz" for number in (0, 2) for kind in ("image", "label")
+    ]
+    assert set(left_out) == {"case_1"} and "case_1.nii.gz" in left_out["case_1"]
 
 
 BROKEN = {

@@ -32,6 +32,7 @@ __all__ = ["ImageFacts", "Unusable"]
 
 logger = logging.getLogger(__name__)
 
+_WORTH_WRITING = 100  # headers: fewer are read again after a restart in no time
 _SHEAR = 1e-3  # cosine between two axes from which on the Slicer extension refuses an image
 _REMEDY = "Submit it again, or restore an earlier label from the case's history."
 
@@ -140,7 +141,7 @@ class Unusable:
         self._images: _Known[ImageFacts] = _Known()
         self._labels: _Known[_LabelFacts] = _Known()
         self._state: object = None
-        self._unsaved = False
+        self._unsaved, self._news = 0, False  # how much is not written, and whether anybody must know of it
 
     # What is known, without reading images --------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class Unusable:
             image = self.look(files)
             if image.shape and image.affine and files.label:
                 self._look_at_label(files, Geometry(image.shape, np.reshape(image.affine, (4, 4))))
-        if self._unsaved:
+        if self._news or self._unsaved >= _WORTH_WRITING:
             self.save()
 
     def note_label(self, files: CaseFiles, error: str | None) -> None:
@@ -265,8 +266,10 @@ class Unusable:
 
     def _note_label(self, image_id: str, facts: _LabelFacts) -> None:
         with self._guard:
-            if self._labels.all.get(image_id) != facts:
-                self._labels.all[image_id], self._unsaved = facts, True
+            before = self._labels.all.get(image_id)
+            self._labels.all[image_id] = facts
+            self._unsaved += before != facts
+            self._news |= (before.error if before else None) != facts.error
 
     def _note_image(self, files: CaseFiles, facts: ImageFacts) -> ImageFacts:
         try:
@@ -276,7 +279,9 @@ class Unusable:
             return facts
         with self._guard:
             before = self._images.all.get(files.id)
-            self._images.all[files.id], self._unsaved = facts, True
+            self._images.all[files.id] = facts
+            self._unsaved += 1
+            self._news |= (before.reason(False) if before else None) != facts.reason(False)
         if facts.error and facts.read and (before is None or before.error != facts.error):
             logger.warning("image %s cannot be used: %s", files.id, facts.error)
             self.save()  # rare, and others should know at once; what headers say is written by look_at_all
@@ -290,7 +295,8 @@ class Unusable:
         with self._guard, self._file.locked():
             self._refresh()
             self._file.write({"images": self._images.stored(there), "labels": self._labels.stored(there)})
-            self._state, self._unsaved = file_state(self._file.path), False
+            self._state, self._unsaved = file_state(self._file.path), 0
+            self._news = False
 
     def _refresh(self) -> None:
         """Take up what another process wrote."""

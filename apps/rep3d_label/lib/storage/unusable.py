@@ -131,6 +131,9 @@ class Unusable:
     Args:
         registry: the images.
         path: where it is remembered; processes of one server share the file.
+
+    Attributes:
+        changes: how often something was found to be unusable, or to be in order again.
     """
 
     def __init__(self, registry: Registry, path: Path) -> None:
@@ -141,7 +144,8 @@ class Unusable:
         self._images: _Known[ImageFacts] = _Known()
         self._labels: _Known[_LabelFacts] = _Known()
         self._state: object = None
-        self._unsaved, self._news = 0, False  # how much is not written, and whether anybody must know of it
+        self._unsaved = 0
+        self.changes = 0
 
     # What is known, without reading images --------------------------------------------------------------------
 
@@ -239,7 +243,7 @@ class Unusable:
             image = self.look(files)
             if image.shape and image.affine and files.label:
                 self._look_at_label(files, Geometry(image.shape, np.reshape(image.affine, (4, 4))))
-        if self._news or self._unsaved >= _WORTH_WRITING:
+        if self._unsaved >= _WORTH_WRITING:
             self.save()
 
     def note_label(self, files: CaseFiles, error: str | None) -> None:
@@ -269,7 +273,7 @@ class Unusable:
             before = self._labels.all.get(image_id)
             self._labels.all[image_id] = facts
             self._unsaved += before != facts
-            self._news |= (before.error if before else None) != facts.error
+            self.changes += (before.error if before else None) != facts.error
 
     def _note_image(self, files: CaseFiles, facts: ImageFacts) -> ImageFacts:
         try:
@@ -281,7 +285,7 @@ class Unusable:
             before = self._images.all.get(files.id)
             self._images.all[files.id] = facts
             self._unsaved += 1
-            self._news |= (before.reason(False) if before else None) != facts.reason(False)
+            self.changes += (before.reason(False) if before else None) != facts.reason(False)
         if facts.error and facts.read and (before is None or before.error != facts.error):
             logger.warning("image %s cannot be used: %s", files.id, facts.error)
             self.save()  # rare, and others should know at once; what headers say is written by look_at_all
@@ -296,7 +300,6 @@ class Unusable:
             self._refresh()
             self._file.write({"images": self._images.stored(there), "labels": self._labels.stored(there)})
             self._state, self._unsaved = file_state(self._file.path), 0
-            self._news = False
 
     def _refresh(self) -> None:
         """Take up what another process wrote."""
@@ -306,6 +309,7 @@ class Unusable:
                 return
             content = self._file.read()
             first, self._state = self._state is None, state
+            self.changes += 1
             self._images.merge(content.get("images", {}), newer=not first)
             self._labels.merge(content.get("labels", {}), newer=not first)
 

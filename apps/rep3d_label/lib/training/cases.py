@@ -81,7 +81,7 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
     cases, hashes, skipped = {}, {}, {}
     for case in datastore.labelled_cases():
         try:
-            reason = case_for(setup, case, datastore.get_label_info(case.id, FINAL))
+            reason = datastore.misfit(case.id) or case_for(setup, case, datastore.get_label_info(case.id, FINAL))
             if reason is None:
                 cases[case.id], hashes[case.id] = case, file_hash(case.label)
         except Exception as error:  # whatever is wrong with one case, the others are used

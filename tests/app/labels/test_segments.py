@@ -138,7 +138,7 @@ PLAIN = A_AND_B.tobytes(order="F")
         (_turned("RAS", 1, 1), None),
         (_turned("LAS", -1, 1), None),
         (_turned("LPS", -1, -1), None),
-        ({"encoding": "gzip"}, gzip.compress(PLAIN)),
+        ({"encoding": "gzip"}, gzip.compress(PLAIN, mtime=0)),
         ({"encoding": "ascii"}, b" ".join(b"%d" % value for value in PLAIN)),
         ({"encoding": "hex"}, PLAIN.hex().encode()),
         ({"type": "ushort", "endian": "big"}, A_AND_B.astype(">u2").tobytes(order="F")),

@@ -19,6 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from rep3d.errors import ImageError, LabelError, OutOfMemoryError, Rep3DError
 from rep3d.imaging.grid import Geometry
+from rep3d.imaging.saving import save_nifti
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -228,4 +229,4 @@ def _write_like(
                 getattr(image, f"set_{form}")(matrix, int(code))
             else:
                 getattr(image, f"set_{form}")(None, 0)
-    nib.save(image, output)
+    save_nifti(image, output)

@@ -24,6 +24,7 @@ __all__ = [
     "OutputError",
     "Rep3DError",
     "TaskError",
+    "TooLargeError",
     "TrainingError",
     "UnknownVersionError",
     "VersionError",
@@ -96,6 +97,10 @@ class OutOfMemoryError(Rep3DError):
 
 class OutputError(Rep3DError):
     """The file or folder to write cannot be used, or is one of the inputs; nothing was written."""
+
+
+class TooLargeError(OutOfMemoryError):
+    """What was asked for needs more memory than there is here at all: waiting does not help."""
 
 
 class TrainingError(Rep3DError):

@@ -60,7 +60,8 @@ def write_nifti(tmp_path: Path) -> Callable[..., Path]:
 
     def write(name: str, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
         path = tmp_path / name
-        nib.save(nib.Nifti1Image(voxels, np.eye(4) if affine is None else affine), path)
+        image = nib.Nifti1Image(voxels, np.eye(4) if affine is None else affine, dtype=voxels.dtype)
+        nib.save(image, path)
         return path
 
     return write

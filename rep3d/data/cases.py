@@ -70,7 +70,8 @@ class DataSet:
 def listed(left_out: Sequence[LeftOut]) -> str:
     """Return what is left out and why, in a line; of many the first."""
     more = len(left_out) - _MOST_LISTED
-    return "; ".join(map(str, left_out[:_MOST_LISTED])) + (f"; and {more} more" if more > 0 else "")
+    told = "; ".join(str(entry).removesuffix(".") for entry in left_out[:_MOST_LISTED])
+    return told + (f"; and {more} more" if more > 0 else "")
 
 
 def read_data_set(folder: Path | str) -> DataSet:

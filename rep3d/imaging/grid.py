@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
 import scipy.ndimage
+
+from rep3d.memory import require_memory
 
 __all__ = ["Geometry", "resample_label", "same_grid"]
 
@@ -64,7 +67,15 @@ def resample_label(values: np.ndarray, grid: Geometry, target: Geometry) -> np.n
 
     Returns:
         The (X, Y, Z) array on the target grid.
+
+    Raises:
+        OutOfMemoryError: if it does not fit into memory.
     """
+    require_memory(
+        math.prod(target.shape) * values.itemsize,
+        f"for a label map of {'x'.join(map(str, target.shape))} voxels",
+        "Does its image have so many?",
+    )
     step = np.linalg.inv(grid.affine) @ target.affine
     # "grid-constant": voxels reach half a step beyond the outermost centres, where "constant" would cut them off.
     return scipy.ndimage.affine_transform(

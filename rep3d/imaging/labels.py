@@ -12,7 +12,7 @@ import numpy as np
 
 from rep3d.errors import LabelError
 from rep3d.imaging.grid import Geometry, same_grid
-from rep3d.imaging.nifti import LARGEST_VALUE, read_label, stored_grid
+from rep3d.imaging.nifti import read_label, stored_grid
 
 __all__ = ["check_grid", "check_label", "check_values", "label_counts"]
 
@@ -21,12 +21,13 @@ def label_counts(values: np.ndarray) -> dict[int, int]:
     """Return how many voxels have each value, 0 included.
 
     Args:
-        values: (X, Y, Z) integers. Counted slice by slice: a large map is not copied or sorted as a whole.
+        values: (X, Y, Z) integers. As :func:`rep3d.imaging.nifti.read_label` gives them, they are counted slice by
+            slice: a large map is not copied or sorted as a whole.
     """
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > LARGEST_VALUE:
+    if values.dtype not in (np.uint8, np.uint16):  # bincount takes neither negative nor all 64-bit numbers
         found, counts = np.unique(values, return_counts=True)
         return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+    high = int(values.max())
     total = np.zeros(high + 1, np.int64)
     for index in range(values.shape[-1]):
         total += np.bincount(values[..., index].ravel(order="K"), minlength=high + 1)

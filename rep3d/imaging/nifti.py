@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from rep3d.errors import ImageError, LabelError, OutOfMemoryError, Rep3DError
 from rep3d.imaging.grid import Geometry
+from rep3d.imaging.header import NiftiImage, checked_grid, copy_place, is_stored_like, stored_header, stored_voxels
 from rep3d.imaging.saving import save_nifti
+from rep3d.imaging.values import whole_numbers
+from rep3d.memory import require_memory
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "LARGEST_VALUE",
     "geometry",
+    "is_written_like",
     "read_image",
     "read_label",
     "stored_grid",
@@ -33,57 +33,77 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
-LARGEST_VALUE = 65535  # voxel value of a label
-_UNREADABLE = (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile, ImageFileError, HeaderDataError)
 _DEFLATE = 1040  # so many times larger, at most, is what a compressed file unpacks to
 
 
-def _open(path: Path, error: type[ImageError] | type[LabelError]) -> nib.spatialimages.SpatialImage:
+def _open(path: Path, error: type[ImageError] | type[LabelError]) -> NiftiImage:
     try:
-        image = nib.load(path)
-    except FileNotFoundError as cause:
-        raise error(f"{path.name} does not exist. Is the name right?") from cause
-    except _UNREADABLE as cause:
+        image = nib.load(path, mmap=False)  # a mapped file that is cut short meanwhile would end the process
+    except Exception as cause:  # for odd files nibabel raises whatever numpy, struct or the file system do
+        raise _unreadable(path, cause, error) from cause
+    if not isinstance(image, NiftiImage):
         raise error(
-            f"{path.name} is damaged, or is no NIfTI image ({cause}). "
+            f"{path.name} is no NIfTI file of one part, but a {type(image).__name__}. "
             f"Export it again as NIfTI ({' or '.join(IMAGE_SUFFIXES)})."
-        ) from cause
-    if not isinstance(image, nib.spatialimages.SpatialImage):
-        raise error(f"{path.name} is no NIfTI image, but a {type(image).__name__}. Export it again as NIfTI.")
+        )
     return image
 
 
-def _grid(image: nib.spatialimages.SpatialImage, path: Path, error: type[ImageError] | type[LabelError]) -> Geometry:
-    shape = tuple(int(n) for n in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:  # a trailing axis of one "time point" is common and harmless
-        shape = shape[:-1]
-    if len(shape) != 3 or min(shape) < 1:
-        raise error(
-            f"{path.name} is not three-dimensional: its shape is {tuple(image.shape)}. Export one volume of it."
-        )
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise error(
-            f"{path.name} does not say where its voxels lie in space: the affine {affine.tolist()} in its header "
-            f"cannot be inverted. Export it again."
-        )
-    return Geometry(shape, affine)
-
-
-def _too_large(
-    image: nib.spatialimages.SpatialImage, path: Path, error: type[ImageError] | type[LabelError]
-) -> Rep3DError:
-    """Return what is wrong where the voxels did not fit into memory: the header, or the machine."""
-    size = math.prod(image.shape) * image.get_data_dtype().itemsize
-    if size > _DEFLATE * path.stat().st_size:
-        return error(
-            f"{path.name} is damaged: its header announces {size / 1e9:.1f} GB of voxels, and so small a file cannot "
-            f"hold them. Export it again."
-        )
-    return OutOfMemoryError(
-        f"Not enough memory to read the {size / 1e9:.1f} GB of voxels in {path.name}. Try again when less is running, "
-        f"or use a machine with more memory."
+def _unreadable(path: Path, cause: Exception, error: type[ImageError] | type[LabelError]) -> Rep3DError:
+    """Return, in our words, why a file cannot be read."""
+    if isinstance(cause, MemoryError):
+        return OutOfMemoryError(f"Not enough memory to read the voxels in {path.name}. Try again when less is running.")
+    if os.path.isdir(path):
+        return error(f"{path.name} is a folder, not a file. Choose the file itself.")
+    if isinstance(cause, FileNotFoundError):
+        return error(f"{path.name} does not exist. Is the name right?")
+    if isinstance(cause, PermissionError) or not os.access(path, os.R_OK):
+        return error(f"{path.name} may not be read by the account that this program runs in. Give it the right to.")
+    if isinstance(cause, (EOFError, zlib.error, gzip.BadGzipFile)):
+        return error(f"{path.name} is cut short or damaged: it cannot be unpacked. Copy it again, or export it again.")
+    if isinstance(cause, OSError) and cause.errno:
+        return error(f"{path.name} cannot be read from its disk. Is the drive connected and sound? Copy it again.")
+    return error(
+        f"{path.name} is damaged, or is no NIfTI image. Export it again as NIfTI ({' or '.join(IMAGE_SUFFIXES)})."
     )
+
+
+def _grid(image: NiftiImage, path: Path, error: type[ImageError] | type[LabelError]) -> Geometry:
+    try:
+        return checked_grid(image, path, error)
+    except Rep3DError:
+        raise
+    except Exception as cause:  # as above: the header is read once more
+        raise _unreadable(path, cause, error) from cause
+
+
+def _stored(image: NiftiImage, path: Path, error: type[ImageError] | type[LabelError], further: int) -> np.ndarray:
+    """Return the voxels as they are stored, after looking whether they can be there and fit into memory.
+
+    Args:
+        image: the image.
+        path: its file.
+        error: what to raise.
+        further: bytes that the caller needs besides, per voxel.
+    """
+    stored, voxels, each = stored_voxels(image), math.prod(image.shape), image.get_data_dtype().itemsize
+    try:
+        on_disk = path.stat().st_size
+        room = on_disk * _DEFLATE if path.suffix.lower() == ".gz" else on_disk - stored.offset
+        if voxels * each > room or stored.offset < len(image.header.binaryblock):
+            raise error(
+                f"{path.name} is damaged: its header announces {voxels * each / 1e6:,.1f} MB of voxels, and a file of "
+                f"{on_disk / 1e6:,.1f} MB cannot hold them. Copy it again, or export it again."
+            )
+        sides = "x".join(map(str, image.shape))
+        require_memory(
+            voxels * (each + further), f"to read {path.name}", f"By its header it has {sides} voxels. Is that right?"
+        )
+        return stored.get_unscaled()
+    except Rep3DError:
+        raise
+    except Exception as cause:
+        raise _unreadable(path, cause, error) from cause
 
 
 def stored_grid(path: Path | str) -> Geometry:
@@ -117,67 +137,42 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
     path = Path(path)
     image = _open(path, ImageError)
     grid = _grid(image, path, ImageError)
-    try:
-        voxels = _voxels(image.dataobj)
-    except MemoryError:
-        raise _too_large(image, path, ImageError) from None
-    except _UNREADABLE as cause:
-        raise ImageError(
-            f"The voxels of {path.name} cannot be read, though its header can ({cause}). Copy the file again."
-        ) from cause
-    if voxels.dtype.kind not in "iufb":
-        raise ImageError(
-            f"{path.name} has voxels of type {voxels.dtype}, not one number each. Export it as a grey image."
-        )
+    slope, inter = stored_voxels(image).slope, stored_voxels(image).inter
+    scaled = (slope, inter) != (1.0, 0.0)
+    voxels = _stored(image, path, ImageError, further=4 if scaled else 0)
+    if scaled:  # in single precision, where nibabel would make them twice as large
+        with np.errstate(over="ignore"):
+            voxels = voxels.astype(np.float32)
+            voxels *= np.float32(slope)
+            voxels += np.float32(inter)
+        if not np.isfinite(voxels).all() and stored_voxels(image).dtype.kind in "iu":
+            raise ImageError(f"{path.name} has a scale in its header (scl_slope) that makes its values too large.")
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).any():
         raise ImageError(f"{path.name} holds no finite value at all. Export it again.")
     return voxels.reshape(grid.shape), grid
 
 
-def _voxels(stored: Any) -> np.ndarray:
-    """Return the scaled voxels; whole numbers become float32, where nibabel would make them twice as large."""
-    if not isinstance(stored, ArrayProxy) or stored.dtype.kind not in "iu":
-        return np.asanyarray(stored)
-    voxels = stored.get_unscaled()
-    if (stored.slope, stored.inter) == (1.0, 0.0):
-        return voxels
-    return voxels.astype(np.float32) * np.float32(stored.slope) + np.float32(stored.inter)
-
-
 def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:
-    """Return a label map as integers.
+    """Return a label map: whole numbers, though they may be stored as floats, with a scale, or in 64 bits.
 
     Returns:
-        The (X, Y, Z) array of voxel values, of the file's own integer type (32 bits for whole numbers that are stored
-        as floats), and its grid.
+        The (X, Y, Z) array of voxel values, uint8 where they suffice, else uint16; and its grid.
 
     Raises:
-        LabelError: if the file is no readable three-dimensional image or has values that are not whole numbers.
+        LabelError: if the file is no readable three-dimensional image, or has a value that is no whole number from 0 to
+            65535; the message says which, and where.
         OutOfMemoryError: if there is not enough memory for it.
     """
     path = Path(path)
     image = _open(path, LabelError)
     grid = _grid(image, path, LabelError)
-    try:
-        values = np.asanyarray(image.dataobj).reshape(grid.shape)
-    except MemoryError:
-        raise _too_large(image, path, LabelError) from None
-    except _UNREADABLE as cause:
-        raise LabelError(f"The voxels of {path.name} cannot be read ({cause}). Save and submit it again.") from cause
-    if values.dtype.kind == "f":
-        odd = values[(np.rint(values) != values) | (np.abs(values) > LARGEST_VALUE)]  # NaN is unequal to itself
-        if odd.size:
-            raise LabelError(
-                f"{path.name} has values such as {odd.ravel()[:3].tolist()}, but each label is a whole number. "
-                f"Export it as a label map, not as a probability map or a grey image."
-            )
-        values = values.astype(np.int32)
-    elif values.dtype.kind not in "iub":
-        raise LabelError(
-            f"{path.name} has voxels of type {values.dtype}, but each label is a whole number. "
-            f"Export it as a label map."
-        )
-    return values.astype(np.uint8) if values.dtype.kind == "b" else values, grid
+    stored = _stored(image, path, LabelError, further=3).reshape(grid.shape)
+    return whole_numbers(stored, path.name, stored_voxels(image).slope, stored_voxels(image).inter), grid
+
+
+def is_written_like(label: Path | str, image: Path | str) -> bool:
+    """Return whether a label file is as :func:`write_label` would write it: its image's place to the bit, no scale."""
+    return is_stored_like(_open(Path(label), LabelError), _open(Path(image), ImageError))
 
 
 def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> None:
@@ -189,16 +184,14 @@ def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> Non
         output: file to write, ``.nii.gz`` or ``.nii``.
 
     Raises:
-        LabelError: if the array has not the image's shape.
+        LabelError: if the array has not the image's shape, or a value that is no label's.
     """
     like, output = Path(like), Path(output)
     reference = _open(like, ImageError)
     grid = _grid(reference, like, ImageError)
     if values.shape != grid.shape:
         raise LabelError(f"{output.name}: expected an array of shape {grid.shape} like {like.name}, got {values.shape}")
-    if values.dtype not in (np.uint8, np.uint16):
-        values = values.astype(np.uint8 if values.max(initial=0) <= 255 else np.uint16)
-    _write_like(values, reference, output)
+    _write_like(whole_numbers(values, output.name), reference, output)
 
 
 def write_share(values: np.ndarray, like: Path | str, output: Path | str) -> None:
@@ -215,18 +208,9 @@ def write_share(values: np.ndarray, like: Path | str, output: Path | str) -> Non
     _write_like(values, _open(like, ImageError), Path(output), slope)
 
 
-def _write_like(
-    values: np.ndarray, reference: nib.spatialimages.SpatialImage, output: Path, slope: float | None = None
-) -> None:
-    image = nib.Nifti1Image(values, reference.affine)
+def _write_like(values: np.ndarray, reference: NiftiImage, output: Path, slope: float | None = None) -> None:
+    image = type(reference)(values, reference.affine)
+    copy_place(image.header, stored_header(reference))
     if slope is not None:
         image.header.set_slope_inter(slope, 0.0)
-    if isinstance(reference.header, nib.Nifti1Header):  # keep which of qform and sform the scanner's software trusted
-        image.header["xyzt_units"] = reference.header["xyzt_units"]
-        for form in ("qform", "sform"):
-            matrix, code = getattr(reference, f"get_{form}")(coded=True)
-            if code:
-                getattr(image, f"set_{form}")(matrix, int(code))
-            else:
-                getattr(image, f"set_{form}")(None, 0)
     save_nifti(image, output)

@@ -6,7 +6,9 @@ reading and resampling are ours, to the same result, because a large image spent
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,28 +34,38 @@ from monai.transforms import (
 )
 from monai.utils import convert_to_tensor
 
-from rep3d.imaging.nifti import read_image
+from rep3d.imaging.grid import Geometry, same_grid
+from rep3d.imaging.nifti import read_image, read_label
 from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
+from rep3d.memory import require_memory
 from rep3d.tasks.config import Intensity, TaskConfig
 
 __all__ = ["augmentation", "preparation"]
 
 _SAME_SPACING_MM = 1e-3  # a difference that is not worth resampling for
+_BYTES = 16  # per voxel of the new grid, at the peak: two neighbours of each voxel, what they came from, and the result
+_BYTES_SHEARED = 64  # the same where MONAI resamples, with the coordinates of each voxel in double precision
 
 
 class ReadVolumed(MapTransform):
     """Reads NIfTI files into MetaTensors (1, X, Y, Z) in the type they are stored in: a large image is half the size.
 
-    The metadata gain ``stored_shape`` and ``stored_affine``, the grid of the file.
+    The metadata gain ``stored_shape`` and ``stored_affine``, the grid of the file. What is called ``"label"`` is read
+    as a label map, on the very grid of ``"image"``: single precision in headers must not part the two.
 
     Raises:
         ImageError: if a file is no readable three-dimensional image with finite real values.
+        LabelError: if a label map has values that are no label's.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
+        grids: dict[Hashable, Geometry] = {}
         for key in self.key_iterator(result):
-            voxels, grid = read_image(result[key])
+            voxels, grid = (read_label if key == "label" else read_image)(result[key])
+            if key == "label" and "image" in grids and same_grid(grid, grids["image"]):
+                grid = grids["image"]
+            grids[key] = grid
             kind = voxels.dtype.newbyteorder("=")
             if kind.kind in "ub" and kind.itemsize > 1 or kind.itemsize > 4:  # PyTorch computes with few such types
                 kind = np.dtype(np.int32 if kind == np.uint16 else np.float32)
@@ -102,8 +114,11 @@ class ParallelSpacingd(MapTransform):
         new = zoom_affine(old, np.where(kept, sides, self.pixdim), diagonal=False)
         new_shape, offset = compute_shape_offset(shape, old, new, scale_extent=False)
         new[:3, 3] = offset[:3]
-        maps = axis_maps(shape, old, tuple(int(n) for n in new_shape), new)
+        target = Geometry(tuple(int(n) for n in new_shape), new)
+        self._require_memory(volume, sides, target, _BYTES)
+        maps = axis_maps(shape, old, target.shape, new)
         if maps is None:
+            self._require_memory(volume, sides, target, _BYTES_SHEARED)
             return convert_to_tensor(self._monai[key](volume.to(torch.float32)), track_meta=True)
         voxels: torch.Tensor = volume.as_tensor()
         along_one = interpolate_axis if mode == "bilinear" else nearest_axis
@@ -112,6 +127,19 @@ class ParallelSpacingd(MapTransform):
             voxels = along_one(voxels, 1 + axis, maps[axis])
         meta = {name: value for name, value in volume.meta.items() if name != "affine"}
         return MetaTensor(voxels.float().contiguous(), affine=torch.as_tensor(new), meta=meta)
+
+    @staticmethod
+    def _require_memory(volume: MetaTensor, sides: np.ndarray, target: Geometry, each: int) -> None:
+        def in_words(shape: Sequence[int], voxel: Sequence[float]) -> str:
+            return f"{'x'.join(map(str, shape))} voxels of {'x'.join(f'{side:.4g}' for side in voxel)} mm"
+
+        name = Path(volume.meta["filename_or_obj"]).name
+        require_memory(
+            each * math.prod(target.shape),
+            f"to bring {name} ({in_words(volume.shape[1:], sides.tolist())}) to the model's voxel size "
+            f"({in_words(target.shape, target.spacing)})",
+            "Are the voxel sizes in its header right?",
+        )
 
 
 class ScaleIntensityd(MapTransform):
@@ -136,7 +164,9 @@ class ScaleIntensityd(MapTransform):
         return result
 
 
-def preparation(task: TaskConfig, with_label: bool = False, other_values: Collection[int] = ()) -> Compose:
+def preparation(
+    task: TaskConfig, with_label: bool = False, other_values: Collection[int] = ()
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """From files to tensors on the task's grid.
 
     Args:
@@ -146,7 +176,8 @@ def preparation(task: TaskConfig, with_label: bool = False, other_values: Collec
 
     Returns:
         A transform from ``{"image": path[, "label": path]}`` to MetaTensors (1, D, H, W): the image as float32,
-        scaled as the task says, at the task's orientation and spacing (mm).
+        scaled as the task says, at the task's orientation and spacing (mm). It raises ImageError, LabelError or
+        OutOfMemoryError for files that are not usable, or do not fit into memory at that spacing.
     """
     keys = ["image", "label"] if with_label else ["image"]
     modes = ["bilinear", "nearest"] if with_label else ["bilinear"]
@@ -161,7 +192,14 @@ def preparation(task: TaskConfig, with_label: bool = False, other_values: Collec
         others = sorted(set(other_values) - set(values))
         channels = [*range(len(values)), *[0] * len(others)]
         steps.append(MapLabelValued("label", [*values, *others], channels, dtype=np.int64))
-    return Compose(steps)
+
+    def prepare(data: Mapping[str, Any]) -> dict[str, Any]:
+        result = dict(data)
+        for step in steps:  # not MONAI's Compose, which makes a RuntimeError of what a step raises
+            result = step(result)
+        return result
+
+    return prepare
 
 
 def augmentation(task: TaskConfig, crops: int = 2) -> Compose:

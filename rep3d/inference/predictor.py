@@ -22,7 +22,7 @@ from monai.data import MetaTensor
 from monai.inferers.utils import dense_patch_slices
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.errors import ConfigError, Rep3DError
+from rep3d.errors import ConfigError
 from rep3d.fair_lock import device_turn
 from rep3d.imaging.dicom import as_nifti
 from rep3d.imaging.grid import Geometry
@@ -295,12 +295,7 @@ class Predictor:
     @contextmanager
     def _read(self, image: Path | str) -> Iterator[_Prepared]:
         with as_nifti(image) as file:
-            try:
-                tensor = self._prepare({"image": str(file)})["image"]
-            except RuntimeError as error:  # MONAI wraps what a transform raises
-                if isinstance(error.__cause__, Rep3DError):
-                    raise error.__cause__ from None
-                raise
+            tensor = self._prepare({"image": str(file)})["image"]
             grid = Geometry(tuple(tensor.meta["stored_shape"]), np.asarray(tensor.meta["stored_affine"]))
             yield _Prepared(file, grid, tensor)
 
@@ -329,13 +324,14 @@ class Predictor:
         shape = tuple(image.shape[1:])
         window = fit_window(self.task.roi_size, shape, self.stride)
         padded = tuple(max(side, length) for side, length in zip(window, shape, strict=True))
-        check_memory(self.task.out_channels, padded, maps=1 if views == 1 else 3)
+        channels = self.task.out_channels
+        check_memory(channels, padded, maps=1 if views == 1 else 3)
         if self._single_image and self.engine.name == "torch":
             voxels = views * count_windows(window, shape) * math.prod(window)
             self.engine = turns.engine = choose_engine(self.model, self.device, self._engine_name, voxels)
         for view in VIEWS[:views]:
             with torch.inference_mode(), self._in_use(turns.engine):
-                found = view.predict(image, window, lambda seen: sliding_probabilities(seen, window, turns))
+                found = view.predict(image, window, lambda seen: sliding_probabilities(seen, window, turns, channels))
             yield found
 
     def _mean(self, tensor: MetaTensor, views: int, turns: WindowTurns) -> torch.Tensor:

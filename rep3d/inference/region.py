@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,6 +14,7 @@ from rep3d.imaging.grid import Geometry
 
 __all__ = ["Box"]
 
+_FARTHEST = 10**9  # voxels or mm; no image reaches so far, and numpy's integers do
 _EXPECTED = (
     'box: expected {"voxels": [[i, j, k], [i, j, k]]} with the first voxel and the one after the last along each '
     'stored axis, or {"ras": [[R, A, S], [R, A, S]]} with two opposite corners in mm'
@@ -50,7 +50,7 @@ class Box:
         if not _is_list(corners, 2) or not all(_is_list(corner, 3) for corner in corners):
             raise ImageError(f"{_EXPECTED}, got {str(value)[:200]}")
         numbers = [number for corner in corners for number in corner]
-        if not all(isinstance(n, kinds) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
+        if not all(isinstance(n, kinds) and not isinstance(n, bool) and abs(n) <= _FARTHEST for n in numbers):
             raise ImageError(f"{_EXPECTED}, got {str(value)[:200]}")
         first, last = (tuple(corner) for corner in corners)
         return cls(unit, (first, last))

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from rep3d.errors import InferenceCancelled, OutOfMemoryError
+from rep3d.errors import InferenceCancelled
 from rep3d.fair_lock import device_turn
 from rep3d.inference.engines import Engine
+from rep3d.memory import require_memory
 
 __all__ = ["OVERLAP", "WindowTurns", "check_memory", "count_windows", "fit_window", "sliding_probabilities"]
 
@@ -53,26 +53,22 @@ def count_windows(window: tuple[int, ...], shape: tuple[int, ...], overlap: floa
     )
 
 
-def check_memory(channels: int, shape: tuple[int, ...], maps: int = 1, available: int | None = None) -> None:
+def check_memory(channels: int, shape: tuple[int, ...], maps: int = 1) -> None:
     """Refuse an image whose result would not fit into memory, before any time is spent on it.
 
     Args:
         channels: classes of the model, background included.
         shape: the image (D, H, W) on the task's grid, padded to the window.
         maps: how many maps of all classes are held at a time.
-        available: free memory in bytes; None for this machine's.
 
     Raises:
         OutOfMemoryError: saying how much is needed, how much there is, and what to do.
     """
-    needed = 4 * math.prod(shape) * (channels * maps + 2)  # and the sum of window weights, and the image itself
-    free = psutil.virtual_memory().available if available is None else available
-    if needed > free:
-        raise OutOfMemoryError(
-            f"Not enough memory for an image of {'x'.join(map(str, shape))} voxels and {channels} classes: "
-            f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free. "
-            f"Segment a box of it, or use a machine with more memory."
-        )
+    require_memory(
+        4 * math.prod(shape) * (channels * maps + 2),  # and the sum of window weights, and the image itself
+        f"for an image of {'x'.join(map(str, shape))} voxels and {channels} classes",
+        "Segment a box of it, or use a machine with more memory.",
+    )
 
 
 @dataclass
@@ -136,13 +132,16 @@ class WindowTurns:
         self.fallback = "GPU out of memory even at batch size 1; continued on the CPU."
 
 
-def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: WindowTurns) -> torch.Tensor:
+def sliding_probabilities(
+    image: torch.Tensor, window: tuple[int, ...], turns: WindowTurns, channels: int
+) -> torch.Tensor:
     """Class probabilities of an image, windows blended with Gaussian weights.
 
     Args:
         image: (1, D, H, W), scaled as the task says, on the CPU.
         window: the sliding window (D, H, W).
         turns: computes the windows.
+        channels: classes of the model, background included.
 
     Returns:
         (C, D, H, W) softmax output on the CPU, float32. One such map is held in memory, no second one.
@@ -154,8 +153,10 @@ def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: W
     inferer_on = partial(SlidingWindowInferer, window, BATCH, OVERLAP, "gaussian", progress=False)
     batch = image[None]
     logits: Any = None
-    with suppress(torch.cuda.OutOfMemoryError):  # not of the network, whose shortage is dealt with: of what is gathered
-        logits = inferer_on()(batch.to(turns.device), turns)
+    padded = [max(side, length) for side, length in zip(window, image.shape[1:], strict=True)]
+    if 4 * math.prod(padded) * (channels + 2) <= _free_on(turns.device):
+        with suppress(torch.cuda.OutOfMemoryError):  # not the network's, which is dealt with: of what is gathered
+            logits = inferer_on()(batch.to(turns.device), turns)
     if logits is None:  # outside the handling of the error, which keeps what was gathered so far in memory
         _free_cached()
         turns.fallback = turns.fallback or "GPU out of memory for the whole result; kept it in main memory."
@@ -165,6 +166,14 @@ def sliding_probabilities(image: torch.Tensor, window: tuple[int, ...], turns: W
     for slab in result.split(max(1, result.shape[1] // _SOFTMAX_SLICES), dim=1):
         slab.copy_(slab.softmax(0))  # in place: a second map of all classes might not fit
     return result.cpu()
+
+
+def _free_on(device: torch.device) -> float:
+    """Return the free bytes of a GPU; of main memory, :func:`check_memory` has made sure."""
+    if device.type != "cuda":
+        return math.inf
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _free_cached() -> None:

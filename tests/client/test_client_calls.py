@@ -38,8 +38,10 @@ def body(request):
 
 def test_cases(server, client):
     bare = {"id": "b", "state": "new", "lease": None, "score": None, "labels": None, "author": None, "tags": []}
-    server.on("GET", "/rep3d/cases", [CASE, bare])
-    one, two = client.cases()
+    odd = {"id": "c", "state": "unusable", "error": "It has two channels."}
+    server.on("GET", "/rep3d/cases", [CASE, bare, odd])
+    one, two, three = client.cases()
+    assert (three.state, three.error, one.error, two.error) == ("unusable", "It has two channels.", "", "")
     assert (one.id, one.state, one.author, one.score) == ("case_1", "submitted", "anna", 0.25)
     assert (one.tags, one.role, one.dice) == (("final", "original"), "training", pytest.approx(0.7))
     assert one.labels == {"liver": 1.5, "spleen": None} and one.lease.user == "anna"
@@ -235,7 +237,7 @@ def test_upload_dicom(server, client, tmp_path):
 
 STATUS = {
     "server": {"version": "1"},
-    "cases": {"total": 9, "labelled": 4, "stamp": "s"},
+    "cases": {"total": 11, "labelled": 4, "unusable": 2, "stamp": "s"},
     "default_model": "rep3d",
     "models": {
         "rep3d": {

@@ -4,7 +4,7 @@ import { meanDice } from "./charts.js";
 import { $, dice, facts, fill, h, number, plural, when } from "./dom.js";
 
 const PAGE = matchMedia("(max-width: 48rem)").matches ? 8 : 24;
-const STATES = { new: "New", leased: "Reserved", predicted: "Predicted", submitted: "Submitted", reviewed: "Reviewed" };
+const STATES = { new: "New", leased: "Reserved", predicted: "Predicted", submitted: "Submitted", reviewed: "Reviewed", unusable: "Unusable" };
 
 let cases = [];
 let state = "";
@@ -19,6 +19,7 @@ export function showCases(page) {
   const counts = Object.fromEntries(Object.keys(STATES).map((name) => [name, 0]));
   for (const item of cases) counts[item.state] = (counts[item.state] || 0) + 1;
   fill($("filters"), [counts, state, cases.length], () => [["", "All", cases.length], ...Object.entries(STATES).map(([key, words]) => [key, words, counts[key]])]
+    .filter(([key, , count]) => key !== "unusable" || count || state === key)
     .map(([key, words, count]) => h("button", { type: "button", "data-state": key || "all", "aria-pressed": String(state === key),
       onclick: () => { state = key; first = 0; showCases(page); } }, words, h("b", {}, number(count)))));
   const wanted = cases.filter((item) => (!state || item.state === state) && item.id.toLowerCase().includes(find));
@@ -63,7 +64,8 @@ function card(page, item) {
 
 function lines(item) {
   const found = [];
-  if (item.image?.error) found.push(item.image.error);
+  if (item.error || item.image?.error) found.push(item.error || item.image.error);
+  if (item.label_error) found.push(`Its label is of no use: ${item.label_error}`);
   if (item.lease) found.push(`reserved for ${item.lease.user || "somebody"} until ${when(item.lease.until)}`);
   if (item.labels) found.push(`by ${item.author || "unknown"}${item.time ? `, ${when(item.time)}` : ""}`);
   if (item.review) found.push(`reviewed by ${item.review.user || "somebody"}, ${when(item.review.time)}`);
@@ -73,6 +75,17 @@ function lines(item) {
   if (item.role) found.push(item.role === "validation" ? "held out for validation" : "trains the model");
   if (typeof item.score === "number") found.push(`score ${item.score.toFixed(3)}`);
   return found;
+}
+
+/** Files of the studies folder that are not used, those of one reason together. */
+export function showPassedOver(found) {
+  const box = $("passed-over");
+  box.hidden = !found.total;
+  fill(box.querySelector("summary"), found.total, () => [`${plural(found.total, "file")} of the studies folder not used`]);
+  fill(box.querySelector("ul"), found.groups, () => found.groups.map(({ reason, remedy, count, files }) => {
+    const more = count > files.length ? ` and ${number(count - files.length)} more` : "";
+    return h("li", {}, `${files.join(", ")}${more}: ${reason} ${remedy}`);
+  }));
 }
 
 async function showHistory(item, path) {

@@ -1,6 +1,6 @@
 // The page: asks the server how things are, shows it, and asks again; never while nobody looks.
 import { ask, Refused } from "./api.js";
-import { loadCases, showCases, wireCases } from "./cases.js";
+import { loadCases, showCases, showPassedOver, wireCases } from "./cases.js";
 import { $, dice, fill, h, number, plural, when } from "./dom.js";
 import { batchRuns, showBatch, showScores, wireJobs } from "./jobs.js";
 import { isRunning, showTraining, wireTraining } from "./training.js";
@@ -52,6 +52,7 @@ function show() {
   showScores(model);
   $("damaged").hidden = !state.damaged.length;
   fill($("damaged"), state.damaged, () => state.damaged.map(damage));
+  showPassedOver(state.passed_over);
   $("foot").textContent = `Rep3D Label ${state.server.version}`;
 }
 
@@ -62,13 +63,15 @@ function damage({ file, kept, lost }) {
 function tiles(model, state) {
   const tile = (name, big, sub, kind) => h("div", kind ? { class: kind } : {}, h("dt", {}, name), h("dd", { class: "big" }, big), h("dd", { class: "sub" }, sub));
   const { cases } = state;
+  const usable = cases.total - cases.unusable;
   const record = publishedVersion();
   const score = record?.mean ?? null;
   return [
     model.error ? tile("Published version", "damaged", model.error, "bad")
       : tile("Published version", model.version || "none yet", model.version ? `since ${when(model.created)}` : "train one to begin", "first"),
     tile("Mean Dice", dice(score), model.version ? (score === null ? "not measured" : `${plural((record.validation_cases || []).length, "case")} held out`) : "no version yet"),
-    tile("Annotated", `${number(cases.labelled)} of ${number(cases.total)}`, `${number(cases.total - cases.labelled)} without a label`),
+    tile("Annotated", `${number(cases.labelled)} of ${number(usable)}`,
+      `${number(usable - cases.labelled)} without a label${cases.unusable ? `, ${number(cases.unusable)} unusable` : ""}`),
     tile("Device", state.server.device_name, `${model.preset} network`),
   ];
 }

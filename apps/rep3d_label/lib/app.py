@@ -35,6 +35,7 @@ from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
 from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
+from lib.cases.folder import FolderWatch
 from lib.cases.intake import LabelIntake
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
@@ -55,7 +56,7 @@ from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError
+from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError, Rep3DError
 from rep3d.versions.store import VersionStore
 
 __all__ = ["Rep3DLabelApp"]
@@ -82,7 +83,8 @@ class Rep3DLabelApp(MONAILabelApp):
             labels=sorted(self.setup.labels, key=lambda name: self.setup.labels[name]),
         )
         workspace = self.setup.workspace
-        self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes)
+        unusable = self.datastore().unusable
+        self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes, unusable=unusable.reasons)
         reviews = Reviews(workspace.reviews)
         self.case_book = CaseBook(self.datastore(), self.setup.labels, self.leases, reviews, self.served)
         self.thumbnails = Thumbnails(workspace.thumbnails, self.setup.labels)
@@ -97,7 +99,8 @@ class Rep3DLabelApp(MONAILabelApp):
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
         if server_is_starting():
             check_state(self.setup.folder, self.served.values(), self.datastore(), self.auto_train)
-        self.dashboard = Dashboard(self.setup, self.served, self.datastore(), self.training, self.batch)
+        self.folder = FolderWatch(self.datastore(), self.setup.folder, (self.dicom.passed_over,))
+        self.dashboard = Dashboard(self.setup, self.served, self.datastore(), self.training, self.batch, self.folder)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
 
@@ -203,7 +206,11 @@ class Rep3DLabelApp(MONAILabelApp):
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
-        except (ImageError, OutOfMemoryError) as error:
+        except Exception as error:
+            if not upload and (isinstance(error, ImageError) or not isinstance(error, Rep3DError)):
+                store.unusable.check(image)  # if it is the image's fault, nobody else should meet it
+            if not isinstance(error, (ImageError, OutOfMemoryError)):
+                raise
             shown = "the image" if upload else f"image {image}"
             raise type(error)(str(error).replace(os.path.basename(path), shown)) from error
         try:
@@ -246,6 +253,7 @@ class Rep3DLabelApp(MONAILabelApp):
         stop_children_with_server()
         mark_started()
         super().on_init_complete()
+        self.folder.start()
         self.auto_train.watch()
         if settings.MONAI_LABEL_AUTO_UPDATE_SCORING:
             ScoringWatch(self.served, self.datastore()).start()

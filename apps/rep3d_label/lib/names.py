@@ -44,11 +44,11 @@ def split_suffix(file_name: str, suffixes: tuple[str, ...]) -> tuple[str, str]:
         suffixes: longer ones first, such as ``(".nii.gz", ".nii")``.
 
     Returns:
-        ``("case.1", ".nii.gz")``; an empty suffix where it has none of them.
+        ``("case.1", ".nii.gz")``, the suffix as the file has it, perhaps in capitals; empty where it has none of them.
     """
     for suffix in suffixes:
-        if file_name.endswith(suffix):
-            return file_name[: -len(suffix)], suffix
+        if file_name.lower().endswith(suffix):
+            return file_name[: -len(suffix)], file_name[-len(suffix) :]
     return file_name, ""
 
 

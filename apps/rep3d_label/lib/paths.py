@@ -65,6 +65,8 @@ class Workspace:
     predictions = _Below("predictions")  # the last prediction for each image of the studies folder
     # What the label files contain, remembered so that they are not read again, as JSON.
     label_facts = _Below("label_facts.json")
+    # What the headers of images and labels say, remembered likewise: which can be used, and why not.
+    image_facts = _Below("image_facts.json")
     thumbnails = _Below("thumbnails")  # small pictures of the cases
     removed = _Below("removed")  # images that were removed, with their labels
     models = _Below("models")  # one folder per model

@@ -228,6 +228,7 @@ class CaseRow:
     role: str = ""
     labels: str = ""  # "Anterior 1.61 ml, Posterior 1.55 ml"
     has_label: bool = False
+    error: str = ""  # why nobody can use its image
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,38 @@ def test_images_that_cannot_be_read_are_left_out_and_said(studies: _Studies) -> 
     assert studies.known().failed == {}
 
 
+@pytest.mark.parametrize("error", [TypeError("of no kind that is expected"), MemoryError(), IndexError()])
+def test_whatever_one_image_raises_the_others_are_scored(studies: _Studies, error: Exception) -> None:
+    def fail(name: str) -> None:
+        if name == "case_1":
+            raise error
+
+    studies.before_each = fail
+    assert set(studies.score()) == {"case_0", "case_2"}
+    assert set(studies.known().failed) == {"case_1"} and studies.store.unusable.reasons() == {}
+
+
+def test_unusable_images_are_left_out_and_named_until_they_are_mended(studies: _Studies) -> None:
+    file = studies.store.image_file("case_1")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:2000])
+
+    def read(name: str) -> None:
+        if name == "case_1":
+            raise ImageError("its voxels cannot be read")
+
+    studies.before_each = read
+    publish_small_model(studies.place.root).rename(studies.place.published)
+    method = UncertaintyScoring(studies.served)
+    for _ in range(2):
+        result = method({}, studies.store)["rep3d"]
+        assert result["scored"] == 2 and set(result["failed"]) == {"case_1"}
+    assert sum(name == "case_1" for _, name in studies.asked) == 1  # it is not tried again and again
+    assert missing_work(studies.store, studies.known()) == []
+    file.write_bytes(whole)
+    assert {id_ for _, id_ in missing_work(studies.store, studies.known())} == {"case_1"}
+
+
 def test_scores_of_another_model_never_count(studies: _Studies) -> None:
     studies.score()
     assert current_scores(studies.place, {**FACTS, "created": "later"}) == {}
@@ -207,7 +239,7 @@ def test_scoring_on_request_refuses_what_cannot_be(studies: _Studies) -> None:
     with pytest.raises(NoModelError, match="no trained model yet"):
         method.check()
     publish_small_model(studies.place.root).rename(studies.place.published)
-    assert method({"model": "rep3d"}, studies.store) == {"rep3d": {"scored": 3, "version": "v3"}}
+    assert method({"model": "rep3d"}, studies.store) == {"rep3d": {"scored": 3, "version": "v3", "failed": {}}}
     with pytest.raises(NotFoundError, match="There is no model"):
         method({"model": "other"}, studies.store)
 

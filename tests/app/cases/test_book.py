@@ -98,6 +98,20 @@ def test_facts_about_labels_survive_a_restart(folder: Folder, tmp_path: Path, mo
     assert folder.book.case("case_000") == before
 
 
+def test_whatever_one_case_raises_the_others_are_listed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image_id: str) -> dict[str, object] | None:
+        if image_id == "case_001":
+            raise TypeError("of no kind that is expected")
+        return None
+
+    monkeypatch.setattr(folder.store.predictions, "facts", fail)
+    cases = folder.book.cases()
+    assert [case["id"] for case in cases] == ["case_000", "case_001", "case_002"]
+    assert "of no kind" in cases[1]["error"] and [case["error"] for case in (cases[0], cases[2])] == [None, None]
+    assert set(cases[1]) == set(cases[0]) and folder.book.case("case_001")["error"] == cases[1]["error"]
+    json.dumps(cases, allow_nan=False)
+
+
 @pytest.mark.parametrize("content", ["{broken", "[]", '{"x": 3}', '{"x": {"stamp": [], "counts": {}, "digest": ""}}'])
 def test_damaged_notes_are_no_reason_not_to_start(folder: Folder, tmp_path: Path, content: str) -> None:
     label = write_label(tmp_path / "l.nii.gz", 0)

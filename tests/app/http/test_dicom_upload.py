@@ -101,6 +101,37 @@ def test_what_cannot_be_used_does_not_stop_the_rest(server: AppServer, studies: 
     remove(server, studies, found)
 
 
+def test_what_shares_a_uid_and_what_is_no_image_in_one_file(server: AppServer, studies: Path, tmp_path: Path) -> None:
+    uid = generate_uid()
+    for which in (0, 1):  # two people without names, told apart by the folders that they lie in
+        folder = tmp_path / "in" / f"patient {which}"
+        write_series(folder, lambda data, n, which=which: setattr(data, "ImagePositionPatient", [0, which, 2 * n]), uid)
+    cut = folder / "a.dcm"
+    cut.write_bytes((folder / "92.dcm").read_bytes()[:140])
+    (folder / "b.DCM").write_text("no DICOM")
+    found = send(server, pack(tmp_path / "in"))
+    assert len(found["images"]) == 2 and len(found["failed"]) == 2, found
+    assert any("is no DICOM file" in one["error"] for one in found["failed"])
+    shutil.rmtree(folder.parent / "patient 0")
+    for file in folder.glob("9*.dcm"):
+        file.unlink()
+    with unchanged(studies):
+        answer = server.put("/rep3d/dicom", files={"file": ("file.zip", pack(tmp_path / "in"))})
+    assert answer.status_code == 422 and "no images among them: 00000.dcm" in answer.json()["detail"], answer.text
+
+    # The same rules hold for what lies in the folder itself.
+    write_series(studies, lambda data, n: setattr(data, "PatientID", "another"), uid)
+    (studies / "cut.dcm").write_bytes(cut.read_bytes())
+    inside = server.post("/rep3d/dicom/import").json()
+    assert list(inside["imported"]) == ["Abdomen"]
+    assert "cut.dcm" in inside["failed"] and "cut.dcm" in server.log
+    told = server.get("/rep3d/status").json()["passed_over"]["groups"]
+    assert "cut.dcm" in [file for group in told for file in group["files"]]
+    for file in studies.glob("*.dcm"):
+        file.unlink()
+    remove(server, studies, {**found, "images": [*found["images"], "Abdomen"]})
+
+
 def test_a_real_series_through_the_client(server: AppServer, studies: Path, shared_data: Path, tmp_path: Path) -> None:
     source = shared_data / "dicom_mr" / "hippocampus_crop"
     (tmp_path / "all.zip").write_bytes(pack(source))

@@ -225,7 +225,7 @@ BAD = {
     "big endian": packed({"label": LABEL}, AFFINE, dtype=">u1"),
     "complex": packed({"label": LABEL.astype(np.complex64)}, AFFINE),
     "no type": packed({"label": LABEL}, AFFINE, dtype=None),
-    "fractions": packed({"label": LABEL.astype(np.float32)}, AFFINE),
+    "fractions": packed({"label": LABEL.astype(np.float32) / 2}, AFFINE),
     "negative": packed({"label": LABEL.astype(np.int16) - 1}, AFFINE),
     "too high": packed({"label": LABEL.astype(np.int32) * 70_000}, AFFINE),
     "no label's value": packed({"label": LABEL * 3}, AFFINE),

@@ -83,6 +83,18 @@ def test_open_by_button_and_by_double_click(opened: OpenPanel, bench) -> None:
     assert opened.commands == [("open_case", "hippocampus_005"), ("open_case", "hippocampus_006")]
 
 
+def test_an_unusable_case_says_why_and_is_not_opened(opened: OpenPanel) -> None:
+    (first, *others) = opened.workflow.view.cases
+    opened.show(
+        cases=(replace(first, state="unusable", error="It has two channels. Export one.", has_label=False), *others)
+    )
+    row = _settle(opened).index(first.id)
+    opened.ui.casesTable.selectRow(row)
+    opened.panel.tick()
+    assert opened.ui.casesTable.item(row, 1).text() == "Unusable" and "two channels" in opened.ui.caseDetails.text
+    assert not opened.ui.openCaseButton.enabled and "two channels" in opened.ui.openCaseButton.toolTip
+
+
 def test_history_is_a_menu_whose_choice_restores(opened: OpenPanel, bench) -> None:
     from tests.slicerbench.driver import click
 

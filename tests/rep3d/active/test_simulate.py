@@ -87,6 +87,7 @@ def test_strategies_are_compared_on_the_same_cases_and_nothing_is_done_twice(
         simulate(data, out, ["random"], [0], SimulationPlan((1, 2, 3), 5, 2, 2, views=2, device="cpu"))
 
 
+@pytest.mark.slow
 def test_runs_in_processes_survive_an_interruption(data: Path, tmp_path: Path) -> None:
     """A polite kill ends all processes; the same command goes on where it was and gets to the end."""
     out = tmp_path / "out"

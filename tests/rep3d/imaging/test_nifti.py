@@ -90,9 +90,10 @@ def test_written_labels_read_back_voxel_and_grid_exact(
 
 
 def test_header_codes_of_the_image_are_kept(tmp_path: Path) -> None:
-    source = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), OBLIQUE)
-    source.set_qform(OBLIQUE, code=1)
-    source.set_sform(OBLIQUE, code=2)
+    affine = AFFINES[3]
+    source = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), affine)
+    source.set_qform(affine, code=1)
+    source.set_sform(affine, code=2)
     nib.save(source, tmp_path / "image.nii.gz")
     write_label(np.zeros((3, 4, 5), int), tmp_path / "image.nii.gz", tmp_path / "label.nii.gz")
     header = nib.load(tmp_path / "label.nii.gz").header
@@ -121,10 +122,13 @@ def test_stored_grid_needs_the_header_only(image: Path, tmp_path: Path) -> None:
         geometry(cut)
 
 
-def test_labels_keep_their_integer_type(write_nifti: Callable[..., Path]) -> None:
-    for kind in (np.uint8, np.int16, np.uint16):
-        assert read_label(write_nifti("label.nii.gz", np.ones((2, 3, 4), kind)))[0].dtype == kind
-    assert read_label(write_nifti("label.nii.gz", np.ones((2, 3, 4), np.float64)))[0].dtype == np.int32
+def test_labels_come_in_a_type_that_everything_computes_with(write_nifti: Callable[..., Path]) -> None:
+    for kind in (np.uint8, np.int16, np.uint16, np.int64, np.uint64, np.float64):
+        for largest, expected in ((255, np.uint8), (32000, np.uint16)):
+            if kind == np.uint8 and largest > 255:
+                continue
+            values, _ = read_label(write_nifti("label.nii.gz", np.full((2, 3, 4), largest, kind)))
+            assert values.dtype == expected and (values == largest).all(), kind
 
 
 def test_want_of_memory_is_told_from_a_damaged_header(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import rep3d.memory
 from rep3d.checkpoint import Checkpoint
 from rep3d.errors import ConfigError, ImageError, InferenceCancelled, OutOfMemoryError
 from rep3d.fair_lock import FairLock
@@ -364,15 +365,16 @@ def test_result_that_does_not_fit_where_it_is_gathered_is_kept_in_ram() -> None:
     starved = _Starved(TorchEngine(_ReadOffIntensity()), 0)
     turns = WindowTurns(starved, torch.device("cpu"), lambda: spare)  # type: ignore[arg-type, return-value]
     seen = torch.rand((1, 40, 32, 32))
-    found = sliding_probabilities(seen, (32, 32, 32), turns)
+    found = sliding_probabilities(seen, (32, 32, 32), turns, channels=3)
     assert not full and turns.fallback and "continued on the CPU" in turns.fallback
     torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
 
 
-def test_results_that_do_not_fit_are_refused_before_any_work() -> None:
-    check_memory(16, (100, 100, 100), available=100_000_000)
+def test_results_that_do_not_fit_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rep3d.memory, "free_and_total", lambda: (100_000_000, 1_000_000_000))
+    check_memory(16, (100, 100, 100))
     with pytest.raises(OutOfMemoryError, match=r"0.7 GB are needed, 0.1 GB are free"):
-        check_memory(16, (200, 200, 240), available=100_000_000)
+        check_memory(16, (200, 200, 240))
 
 
 # DICOM ---------------------------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ import psutil
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from lib.active.knowledge import Knowledge, current_scores, identity, read_knowledge, write_knowledge
-from lib.errors import NoModelError
+from lib.errors import NoModelError, NotFoundError, in_words
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.paths import ModelWorkspace
 from lib.storage.datastore import Rep3DDatastore
 from rep3d.active.strategies import assess
-from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError
+from rep3d.errors import CheckpointError
 from rep3d.inference.predictor import Predictor
 
 __all__ = ["UncertaintyScoring", "missing_work", "score_unlabelled"]
@@ -52,8 +52,9 @@ def missing_work(datastore: Rep3DDatastore, known: Knowledge, views: bool = True
         known: what is not to be computed again.
         views: whether test-time views are wanted.
     """
-    unlabelled = sorted(datastore.get_unlabeled_images())
-    labelled = sorted(set(datastore.list_images()) - set(unlabelled))
+    unusable = set(datastore.unusable.reasons())
+    unlabelled = sorted(set(datastore.get_unlabeled_images()) - unusable)
+    labelled = sorted(set(datastore.list_images()) - unusable - set(unlabelled))
     look = [
         (_LOOK, id_)
         for id_ in unlabelled
@@ -117,6 +118,8 @@ def _score_with_one_model(
     facts = model.facts()
     predictor = model.predictor()
     known = read_knowledge(workspace, facts)
+    unusable = set(datastore.unusable.reasons())
+    known.failed = {image_id: why for image_id, why in known.failed.items() if image_id not in unusable}
     todo = missing_work(datastore, known, views)
     written = time.monotonic()
     pause = _WRITE_EVERY_SECONDS
@@ -126,11 +129,16 @@ def _score_with_one_model(
         if time.monotonic() >= deadline:
             logger.info("scoring: time is up after %d of %d pieces of work", done, len(todo))
             break
+        if image_id in unusable:  # found out by now
+            continue
         try:
             _do(kind, image_id, datastore, predictor, known)
-        except (ImageError, OutOfMemoryError) as error:
-            known.failed[image_id] = str(error)
-            logger.warning("scoring: image %s left out: %s", image_id, error)
+        except Exception as error:  # whatever is wrong with one image, the others are scored
+            logger.warning("scoring: image %s left out: %s", image_id, in_words(error))
+            if _is_unusable(image_id, datastore):
+                unusable.add(image_id)
+            else:
+                known.failed[image_id] = in_words(error)
         else:
             known.failed.pop(image_id, None)
         if on_progress:
@@ -142,6 +150,14 @@ def _score_with_one_model(
             pause = max(_WRITE_EVERY_SECONDS, 20 * (written - begun))  # many images make large files
     write_knowledge(workspace, facts, known)
     return True
+
+
+def _is_unusable(image_id: str, datastore: Rep3DDatastore) -> bool:
+    """Find out whether it is an image's fault that it could not be scored; if so it is noted for all."""
+    try:
+        return datastore.unusable.check(image_id) is not None
+    except NotFoundError:  # removed meanwhile
+        return True
 
 
 def _do(kind: str, image_id: str, datastore: Rep3DDatastore, predictor: Predictor, known: Knowledge) -> None:
@@ -193,7 +209,9 @@ class UncertaintyScoring(ScoringMethod):
                     continue
                 place = model.setup.workspace
                 scores = score_unlabelled(datastore, model.published, place, seconds=float("inf"), views=True)
-                result[model.name] = {"scored": len(scores), "version": version}
+                known_now = read_knowledge(place, model.published.facts())
+                failed = {**known_now.failed, **datastore.unusable.reasons()}
+                result[model.name] = {"scored": len(scores), "version": version, "failed": failed}
             except CheckpointError as error:  # a damaged model keeps no other one from its scores
                 logger.warning("scoring: %s left out: %s", model.name, error)
                 result[model.name] = {"error": str(error)}

@@ -48,6 +48,8 @@ class Acquisition(Strategy):
     def __call__(self, request: dict[str, Any], datastore: Rep3DDatastore) -> dict[str, Any] | None:
         """Choose among ``request["candidates"]``, image ids, or else among all images without a final label.
 
+        Those that nobody can use are left out.
+
         Returns:
             ``id``, ``used_strategy``, and where they apply ``score``, ``version`` (of the model that was asked) and
             ``reason`` (why another strategy than this one chose). None where there is nothing to choose from.
@@ -55,7 +57,7 @@ class Acquisition(Strategy):
         Raises:
             NotFoundError: for a model that is not served.
         """
-        unlabelled = set(datastore.get_unlabeled_images())
+        unlabelled = set(datastore.get_unlabeled_images()) - set(datastore.unusable.reasons())
         asked = request.get("candidates")
         candidates = sorted(unlabelled if asked is None else unlabelled & set(asked))
         facts, knowledge, missing = self._known(request.get("model") or self._default)

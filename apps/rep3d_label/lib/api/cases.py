@@ -46,9 +46,10 @@ def leases(user: User = AS_USER) -> list[dict[str, Any]]:
 
 @router.post("/rep3d/leases/{image}")
 def take_lease(request: Request, image: str, params: _Params = None, user: User = AS_ANNOTATOR) -> dict[str, Any]:
-    """Lend a certain image to who asks, or prolong the lease; 409 if it is lent to another."""
+    """Lend a certain image to who asks, or prolong the lease; 409 if it is lent to another, 422 if it is unusable."""
     app = app_instance()
     app.datastore().image_file(image)
+    app.datastore().unusable.refuse(image)
     return asdict(app.leases.take(image, Annotator.of(user, params or {}, request).lease_name))
 
 
@@ -98,12 +99,18 @@ def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, use
     """Return a slice of the image with the outlines of its label, else of its prediction."""
     app = app_instance()
     files = app.case_book.files(image)
-    predictions = app.datastore().predictions
+    unusable, predictions = app.datastore().unusable, app.datastore().predictions
+    found = unusable.look(files).error
+    if found:
+        raise ImageError(found)
     predicted = predictions.file(image) if predictions.facts(image) else None
     try:
         picture = app.thumbnails.png(image, files.image, files.label or predicted, size)
     except FileNotFoundError as error:  # removed this moment
         raise ImageError(f"The files of image {image} are no longer there.") from error
+    except ImageError:
+        unusable.check(image)  # nobody else should meet it
+        raise
     return FileResponse(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
 
 

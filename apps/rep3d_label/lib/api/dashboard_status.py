@@ -17,6 +17,7 @@ from monailabel.utils.async_tasks.utils import processes
 
 from lib.active.knowledge import identity, scores_file
 from lib.boot.setup import Setup
+from lib.cases.folder import FolderWatch
 from lib.cases.thumbnails import label_colours
 from lib.inference.batch import BatchRunner
 from lib.models.served import ServedModel
@@ -32,6 +33,7 @@ from rep3d.json_file import Damage, found_damage
 
 __all__ = ["Dashboard", "device_name"]
 
+_LISTED = 100  # of the unusable images
 _TOP = 5  # of the images that would teach the model most
 
 
@@ -45,6 +47,7 @@ class Dashboard:
         _datastore: images and labels.
         _training: knows what the trainings do.
         _batch: knows what the batch inferences do.
+        _folder: knows what in the studies folder is not used.
     """
 
     _setup: Setup
@@ -52,17 +55,20 @@ class Dashboard:
     _datastore: Rep3DDatastore
     _training: TrainingControl
     _batch: BatchRunner
+    _folder: FolderWatch
 
     def status(self) -> dict[str, Any]:
         """Return the state of the server.
 
         Returns:
-            ``server`` (folder, device), ``cases`` (counts and a stamp), ``damaged`` (state files: where each was found
-            and is now, what is lost), ``default_model``, and ``models``: for each its labels with colours, published
-            version, training, batch inference and scores.
+            ``server`` (folder, device), ``cases`` (counts and a stamp; unusable images count for themselves),
+            ``damaged`` (state files: where each was found and is now, what is lost), ``unusable`` (images, and why),
+            ``passed_over`` (what in the folder is not used, and why), ``default_model``, and ``models``: for each its
+            labels with colours, published version, training, batch inference and scores.
         """
         setup = self._setup
-        unlabelled = self._datastore.get_unlabeled_images()
+        unusable = self._datastore.unusable.reasons()
+        unlabelled = set(self._datastore.get_unlabeled_images()) - set(unusable)
         total = len(self._datastore.list_images())
         space = setup.workspace
         return {
@@ -75,18 +81,21 @@ class Dashboard:
             },
             "cases": {
                 "total": total,
-                "labelled": total - len(unlabelled),
+                "labelled": total - len(unlabelled) - len(unusable),
+                "unusable": len(unusable),
                 "stamp": _stamp(
                     [
                         setup.folder / DATASTORE_FILE,
-                        *(space.leases, space.reviews, space.predictions, space.label_facts),
+                        *(space.leases, space.reviews, space.predictions, space.label_facts, space.image_facts),
                         *(file for model in self._served.values() for file in _case_files(model.setup.workspace)),
                     ]
                 ),
             },
             "damaged": [self._shown(damage) for damage in found_damage(setup.folder)],
+            "unusable": [{"id": id_, "reason": unusable[id_]} for id_ in sorted(unusable)[:_LISTED]],
+            "passed_over": self._folder.summary(),
             "default_model": setup.default_model,
-            "models": {name: self._model(model, set(unlabelled)) for name, model in self._served.items()},
+            "models": {name: self._model(model, unlabelled, unusable) for name, model in self._served.items()},
         }
 
     def _shown(self, damage: Damage) -> dict[str, str | None]:
@@ -94,7 +103,7 @@ class Dashboard:
         kept = damage.kept.relative_to(folder).as_posix() if damage.kept else None
         return {**asdict(damage), "file": damage.file.relative_to(folder).as_posix(), "kept": kept}
 
-    def _model(self, model: ServedModel, unlabelled: set[str]) -> dict[str, Any]:
+    def _model(self, model: ServedModel, unlabelled: set[str], unusable: Mapping[str, str]) -> dict[str, Any]:
         facts, error = {}, None
         try:
             facts = model.published.facts()
@@ -109,7 +118,7 @@ class Dashboard:
             "versions_stamp": _stamp(_version_files(model.setup.workspace.root)),
             "training": self._training.task(model.name).stats(),
             "batch": self._batch.status(model.name),
-            "scores": _scores(model, facts, unlabelled),
+            "scores": _scores(model, facts, unlabelled, unusable),
         }
 
 
@@ -138,7 +147,9 @@ def _stamp(paths: Iterable[Path]) -> str:
     return f"{hash(states) & 0xFFFFFFFFFFFF:x}"
 
 
-def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> dict[str, Any]:
+def _scores(
+    model: ServedModel, facts: dict[str, Any], unlabelled: set[str], unusable: Mapping[str, str]
+) -> dict[str, Any]:
     file = scores_file(model.setup.workspace)
     content = file.read()
     current = bool(facts) and all(content.get(key) == value for key, value in identity(facts).items())
@@ -152,7 +163,7 @@ def _scores(model: ServedModel, facts: dict[str, Any], unlabelled: set[str]) -> 
         "updated": _utc(file.path.stat().st_mtime) if content else None,
         "scored": len(entropy),
         "unlabelled": len(unlabelled),
-        "failed": content.get("failed", {}),
+        "failed": {**content.get("failed", {}), **unusable},
         "running": bool(processes("scoring")),
         "top": sorted(entropy.items(), key=lambda item: -item[1])[:_TOP] if current else [],
     }

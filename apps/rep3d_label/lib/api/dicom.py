@@ -24,15 +24,17 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 
+_TOLD = 5  # reasons in one answer
 _one_at_a_time = threading.Lock()  # what an upload needs of the disk is checked before it is written
 
 
 @router.post("/rep3d/dicom/import")
 def import_dicom(user: User = AS_ANNOTATOR) -> Any:
-    """Convert the series below the studies folder that are new; say what came in and what cannot be used."""
+    """Convert the series in the studies folder that are new; say what came in and what cannot be used."""
     app = app_instance()
     found = app.dicom.run()
     app.datastore().refresh()
+    app.folder.look()  # at what is left out now
     return found
 
 
@@ -57,7 +59,8 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
 
     Returns:
         ``images`` (ids that came in), ``known`` (series that were there already: ``series`` and ``image``), ``failed``
-        (``source`` and ``error``), and the ``folder`` that keeps the DICOM files, None where nothing came in.
+        (``source`` and ``error`` of a series, or of files that are part of none), and the ``folder`` that keeps the
+        DICOM files, None where nothing came in.
     """
     app = app_instance()
     incoming = app.setup.workspace.root / "incoming"
@@ -70,7 +73,9 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
             taken = app.dicom.take_in(unpacked, f"dicom-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-    if not (taken.images or taken.known or taken.failed):
-        raise RequestError("The .zip file holds DICOM files, but no images among them. Nothing was changed.")
+    if not (taken.images or taken.known or taken.failed):  # only what is no image: why, is part of the refusal
+        why = " ".join(one["error"] for one in taken.left_out[:_TOLD])
+        raise RequestError(f"The .zip file holds DICOM files, but no images among them: {why} Nothing was changed.")
     app.datastore().refresh()
-    return {"images": taken.images, "known": taken.known, "failed": taken.failed, "folder": taken.folder}
+    failed = taken.failed + taken.left_out
+    return {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}

@@ -34,6 +34,7 @@ from rep3d.errors import (
     NoCasesError,
     OutOfMemoryError,
     Rep3DError,
+    TooLargeError,
     TrainingError,
     UnknownVersionError,
     VersionError,
@@ -67,6 +68,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     # What was sent is not usable ...
     Rep3DError: Answer(422),
     MONAILabelException: Answer(422),
+    TooLargeError: Answer(422),
     json.JSONDecodeError: Answer(422, "The request is not valid JSON."),
     # ... is not allowed ...
     ForbiddenError: Answer(403),

@@ -66,10 +66,12 @@ def _params(voxels: Received) -> dict[str, Any]:
 @router.get("/rep3d/voxels/images/{image}")
 def get_image(request: Request, image: str, user: User = AS_USER) -> StreamingResponse:
     """Return the voxels of an image, as the array ``image``."""
-    file = app_instance().datastore().image_file(image)
+    store = app_instance().datastore()
+    file = store.image_file(image)
     try:
         voxels, grid = read_image(file)
     except ImageError as error:
+        store.unusable.check(image)  # nobody else should meet it
         raise ImageError(str(error).replace(file.name, f"image {image}")) from error
     return _answer(request, {"image": voxels}, grid)
 

@@ -10,29 +10,32 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from lib.active.knowledge import read_knowledge
 from lib.cases.leases import Lease, LeaseBook
 from lib.cases.reviews import Reviews
-from lib.errors import ConflictError, NotFoundError, RequestError
-from lib.labels.facts import LabelFacts, Stamp, file_stamp
+from lib.errors import ConflictError, NotFoundError, RequestError, in_words, is_out_of_memory
+from lib.labels.facts import LabelFacts
 from lib.labels.reasons import REPLACED
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.registry import FINAL, CaseFiles
+from lib.storage.unusable import ImageFacts
 from rep3d.active.strategies import ImageScore
-from rep3d.errors import CheckpointError, DamagedFileError, Rep3DError
+from rep3d.errors import CheckpointError, DamagedFileError
 from rep3d.evaluation.roles import CaseRoles
-from rep3d.imaging.nifti import stored_grid
 
 __all__ = ["STATES", "CaseBook"]
 
 logger = logging.getLogger(__name__)
 
-STATES = ("new", "leased", "predicted", "submitted", "reviewed")
+STATES = ("new", "leased", "predicted", "submitted", "reviewed", "unusable")
+_FIELDS = (
+    *("id", "file", "state", "error", "lease", "score", "scores", "role", "labels", "author", "time", "source"),
+    *("prediction", "predicted", "review", "tags", "image", "label_error"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,23 +44,6 @@ class _Model:
 
     scores: Mapping[str, ImageScore]
     roles: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """What is shown of an image's grid, worked out once."""
-
-    facts: Mapping[str, Any]
-    voxel_ml: float | None
-
-    @classmethod
-    def of(cls, image: Path) -> _Grid:
-        try:
-            grid = stored_grid(image)
-        except Rep3DError as error:
-            return cls({"error": str(error)}, None)
-        spacing = [round(side, 4) for side in grid.spacing]
-        return cls({"shape": list(grid.shape), "spacing": spacing, "axes": "".join(grid.axis_codes)}, grid.voxel_ml)
 
 
 class CaseBook:
@@ -84,10 +70,8 @@ class CaseBook:
         self._leases = leases
         self._reviews = reviews
         self._served = served
-        self._grids: dict[Path, tuple[Stamp, _Grid]] = {}
         self._guard = threading.Lock()
-        self._unread: dict[Path, Stamp] = {}
-        self._unreadable: dict[Path, Stamp] = {}
+        self._unread: dict[str, CaseFiles] = {}
         self._reader: threading.Thread | None = None
 
     def cases(self, model: str | None = None, state: str | None = None) -> list[dict[str, Any]]:
@@ -105,7 +89,7 @@ class CaseBook:
             raise RequestError(f"There is no state {state[:200]!r}. Choose one of: {', '.join(STATES)}.")
         chosen = self._model(model)
         leases = {lease.image: lease for lease in self._leases.all()}
-        found = [self._case(files, chosen, leases.get(files.id)) for files in self._datastore.case_files()]
+        found = [self._told(files, chosen, leases.get(files.id)) for files in self._datastore.case_files()]
         self._read_in_background()
         return [case for case in found if state is None or case["state"] == state]
 
@@ -113,27 +97,23 @@ class CaseBook:
         """Return one case, with its label read if it was not yet.
 
         Returns:
-            ``state``, ``lease``, ``scores`` (how unsure the published model is; ``score`` is its entropy), ``role``,
-            ``labels`` (name to ``voxels`` and ``ml``; None while unknown), ``author``, ``time``, ``source``,
-            ``prediction`` (what the label was compared with, and ``dice``), ``predicted`` (the prediction that is
-            there now), ``review``, ``tags`` and ``image``.
+            ``state``, ``error`` (why nobody can use the image), ``lease``, ``scores`` (how unsure the published model
+            is; ``score`` is its entropy), ``role``, ``labels`` (name to ``voxels`` and ``ml``; None while unknown),
+            ``author``, ``time``, ``source``, ``prediction`` (what the label was compared with, and ``dice``),
+            ``predicted`` (the prediction that is there now), ``review``, ``tags``, ``image``, and ``label_error`` (why
+            its label is of no use).
 
         Raises:
             NotFoundError: for an unknown image or model.
         """
         chosen = self._model(model)
         files = self.files(image_id)
-        if files.label:
-            self._read(files.label)
-        return self._case(files, chosen, self._leases.holder(image_id))
+        self._read(files)
+        return self._told(files, chosen, self._leases.holder(image_id))
 
     def files(self, image_id: str) -> CaseFiles:
         """Return the files of a case; NotFoundError where there is none of that id."""
-        self._datastore.image_file(image_id)
-        for files in self._datastore.case_files():
-            if files.id == image_id:
-                return files
-        raise NotFoundError(f"Image {image_id} was removed this moment.")
+        return self._datastore.files_of(image_id)
 
     def review(self, image_id: str, user: str | None) -> dict[str, Any]:
         """Record that the current label of a case was reviewed.
@@ -182,12 +162,26 @@ class CaseBook:
             roles = {}  # the status says so, and no training begins before it is mended
         return _Model(scores, roles)
 
+    def _told(self, files: CaseFiles, model: _Model, lease: Lease | None) -> dict[str, Any]:
+        """Return a case; whatever goes wrong with it costs no other case its place in the list."""
+        try:
+            return self._case(files, model, lease)
+        except Exception as error:
+            logger.exception("case %s: what is known of it could not be told", files.id)
+            state = "submitted" if files.label else "new"
+            told: dict[str, Any] = dict.fromkeys(_FIELDS)
+            image = {"error": in_words(error)}
+            return {**told, "id": files.id, "state": state, "scores": {}, "tags": [], "image": image, **image}
+
     def _case(self, files: CaseFiles, model: _Model, lease: Lease | None) -> dict[str, Any]:
-        grid = self._grid(files.image)
-        facts = self._known(files.label) if files.label else None
+        image = self._datastore.unusable.look(files)
+        unusable = image.reason(files.label is not None)
+        facts = self._known(files)
         review = self._reviews.of(files.id, facts.digest if facts else None)
         predicted = self._datastore.predictions.facts(files.id)
-        if files.label:
+        if unusable:
+            state, lease = "unusable", None
+        elif files.label:
             state = "reviewed" if review else "submitted"
         elif lease:
             state = "leased"
@@ -199,11 +193,12 @@ class CaseBook:
             "id": files.id,
             "file": files.image.name,
             "state": state,
+            "error": unusable,
             "lease": {"user": lease.user, "since": lease.since, "until": lease.until} if lease else None,
             "score": scores.get("entropy"),
             "scores": scores,
             "role": model.roles.get(files.id),
-            "labels": self._labels(facts, grid.voxel_ml) if facts else None,
+            "labels": self._labels(facts, image.voxel_ml) if facts else None,
             "author": info.get("user"),
             "time": info.get("time"),
             "source": info.get("source"),
@@ -211,7 +206,8 @@ class CaseBook:
             "predicted": {key: predicted.get(key) for key in ("model", "version", "time")} if predicted else None,
             "review": review,
             "tags": sorted(files.tags),
-            "image": grid.facts,
+            "image": _shown(image),
+            "label_error": self._datastore.unusable.label_error(files),
         }
 
     def _labels(self, facts: LabelFacts, voxel_ml: float | None) -> dict[str, Any]:
@@ -224,40 +220,31 @@ class CaseBook:
             if value
         }
 
-    def _grid(self, image: Path) -> _Grid:
-        try:
-            stamp = file_stamp(image)
-        except FileNotFoundError:  # it was removed this moment
-            return _Grid({"error": f"{image.name} is no longer there."}, None)
-        read = self._grids.get(image)
-        if read is None or read[0] != stamp:
-            read = self._grids[image] = stamp, _Grid.of(image)
-        return read[1]
-
     # Facts about label files that nobody has read yet -------------------------------------------------------
 
-    def _known(self, label: Path) -> LabelFacts | None:
-        try:
-            facts = self._datastore.label_facts.known(label)
-            if facts is None:
-                stamp = file_stamp(label)
-                if self._unreadable.get(label) != stamp:
-                    self._unread[label] = stamp
-        except FileNotFoundError:  # it was removed this moment
+    def _known(self, files: CaseFiles) -> LabelFacts | None:
+        if files.label is None:
             return None
+        try:
+            facts = self._datastore.label_facts.known(files.label)
+        except OSError:  # it was removed this moment
+            return None
+        if facts is None and not self._datastore.unusable.label_error(files):
+            self._unread[files.id] = files
         return facts
 
-    def _read(self, label: Path) -> bool:
+    def _read(self, files: CaseFiles) -> None:
+        if files.label is None or self._datastore.unusable.label_error(files):
+            return
         try:
-            stamp = file_stamp(label)
-            self._datastore.label_facts.of(label)
-        except OSError:
-            return False
-        except Rep3DError as error:
-            logger.warning("label %s cannot be read: %s", label, error)
-            self._unreadable[label] = stamp
-            return False
-        return True
+            self._datastore.label_facts.of(files.label)
+        except OSError:  # it was removed this moment
+            return
+        except Exception as error:  # whatever is wrong with it, others are read
+            if is_out_of_memory(error):
+                return
+            logger.warning("label %s cannot be read: %s", files.label, error)
+            self._datastore.unusable.note_label(files, in_words(error))
 
     def _read_in_background(self) -> None:
         with self._guard:
@@ -267,9 +254,16 @@ class CaseBook:
 
     def _read_all(self) -> None:
         while self._unread:
-            label, _ = self._unread.popitem()
-            self._read(label)
+            self._read(self._unread.popitem()[1])
         self._datastore.label_facts.save()
+
+
+def _shown(image: ImageFacts) -> dict[str, Any]:
+    """Return what is shown of an image's grid."""
+    if image.shape is None or image.spacing is None:
+        return {"error": image.error}
+    told = {"shape": list(image.shape), "spacing": list(image.spacing), "axes": image.axes}
+    return {**told, "error": image.error} if image.error else told
 
 
 def _measures(score: ImageScore | None) -> dict[str, float]:

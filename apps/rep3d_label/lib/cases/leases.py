@@ -6,7 +6,7 @@ It ends when the label is submitted, when it is given back, or by itself after a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -54,24 +54,36 @@ class LeaseBook:
         minutes: how long a lease lasts.
         per_user: how many images an annotator may hold; taking one more gives the oldest one back.
         clock: gives the time, in UTC.
+        unusable: gives the ids of the images that nobody can use, which nobody holds either.
     """
 
     def __init__(
-        self, path: Path, minutes: float = 60.0, per_user: int = 3, clock: Callable[[], datetime] = _now
+        self,
+        path: Path,
+        minutes: float = 60.0,
+        per_user: int = 3,
+        clock: Callable[[], datetime] = _now,
+        unusable: Callable[[], Container[str]] = tuple,
     ) -> None:
         lost = "who works on which image: all are free"
         self._file: JsonFile[dict[str, Lease]] = JsonFile(path, _parsed, lost, dict, begins_anew=True)
         self._minutes = minutes
         self._per_user = per_user
         self._clock = clock
+        self._unusable = unusable
         self._guard = threading.RLock()
         self._leases = self._file.read()
 
     def all(self) -> list[Lease]:
         """Return the leases that have not ended, by image id."""
+        unusable = self._unusable()
         with self._guard:
             now = self._clock()
-            self._leases = {k: v for k, v in self._leases.items() if datetime.fromisoformat(v.until) > now}
+            self._leases = {
+                image: lease
+                for image, lease in self._leases.items()
+                if datetime.fromisoformat(lease.until) > now and image not in unusable
+            }
             return [self._leases[image] for image in sorted(self._leases)]
 
     def holder(self, image: str) -> Lease | None:

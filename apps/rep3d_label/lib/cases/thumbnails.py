@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import threading
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,9 +14,10 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from lib.errors import in_words, is_out_of_memory
 from lib.labels.facts import file_stamp
 from lib.paths import whole_file
-from rep3d.errors import ImageError, LabelError
+from rep3d.errors import ImageError, LabelError, Rep3DError
 from rep3d.imaging.nifti import read_label, stored_grid
 from rep3d.tasks.registry import TASKS
 
@@ -76,8 +76,15 @@ class Thumbnails:
         path = folder / f"{size}-{key}.png"
         if path.exists():
             return path
-        with self._busy:
-            content = render(image, label, self._colours, size)
+        try:
+            with self._busy:
+                content = render(image, label, self._colours, size)
+        except Exception as error:  # whatever is odd about a file, there is no picture of it, and that is all
+            if isinstance(error, (Rep3DError, FileNotFoundError)) or is_out_of_memory(error):
+                raise
+            raise ImageError(
+                f"No picture of image {image_id} can be drawn ({in_words(error)}). Is it still being copied?"
+            ) from error
         folder.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             file.write(content)
@@ -119,10 +126,7 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
 
     # Four-dimensional files have one time point.
     proxy = nib.load(image).dataobj  # type: ignore[attr-defined]
-    try:
-        voxels = np.asarray(proxy[(*at, *(0 for _ in proxy.shape[3:]))], np.float32)
-    except (OSError, EOFError, ValueError, zlib.error) as error:  # such as a file that is still being copied
-        raise ImageError(f"The voxels of {image.name} cannot be read ({error}). Is it still being copied?") from error
+    voxels = np.asarray(proxy[(*at, *(0 for _ in proxy.shape[3:]))], np.float32)
     mm = grid.spacing[stored[0]], grid.spacing[stored[1]]
     grey = Image.fromarray(_windowed(picture(voxels)))
     scale = size / max(grey.width * mm[0], grey.height * mm[1])

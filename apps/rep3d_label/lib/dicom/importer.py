@@ -1,12 +1,14 @@
-"""DICOM series below the studies folder become images of it.
+"""DICOM series in the studies folder become images of it.
 
-A folder that a scanner's export was copied to is found at the server's start, and each series in it becomes a NIfTI
-file beside the other images, once: which series were taken in is remembered by their UID. Nothing that is there is
-written over, and a series that cannot be used keeps nobody from working: it is listed with the reason.
+A scanner's export that was copied there is found at the server's start, and each series in it becomes a NIfTI file
+beside the other images, once: which series were taken in is remembered by their UID and what their files say, since
+some share a UID. Nothing that is there is written over, and what cannot be used keeps nobody from working: it is listed
+with the reason.
 """
 
 from __future__ import annotations
 
+import errno
 import gzip
 import logging
 import os
@@ -14,7 +16,7 @@ import re
 import shutil
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -22,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.paths import utc_now
+from lib.storage.passed_over import PassedOver
 from lib.storage.registry import images_folder
-from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
+from rep3d.errors import ImageError
+from rep3d.imaging.dicom import DicomSeries, LeftOut, convert_series, find_series
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
@@ -34,6 +38,7 @@ logger = logging.getLogger(__name__)
 _NOT_SERIES = frozenset({"rep3d", "labels"})  # folders of the studies folder that hold other things
 _LONGEST_NAME = 80
 _PART = ".part.nii.gz"
+_AND = "#"  # between a UID and the fingerprint of one of several series that have it
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,14 @@ class Taken:
         images: ids of the new images.
         known: the series that had been taken in before: ``series`` (UID) and ``image`` (its id) of each.
         failed: the series that cannot be used: ``source`` and ``error`` of each.
+        left_out: the files that are part of no series, likewise.
         folder: the folder below the studies folder that keeps the DICOM files; None where nothing came in.
     """
 
     images: list[str]
     known: list[dict[str, str]]
     failed: list[dict[str, str]]
+    left_out: list[dict[str, str]]
     folder: str | None
 
 
@@ -57,9 +64,9 @@ class DicomImport:
     """Takes DICOM series in.
 
     Args:
-        studies: the studies folder, in whose subfolders series are looked for.
-        record: what was taken in, as JSON: ``imported``, UID to ``image``, ``source``, ``time``; and ``failed``, UID to
-            ``source``, ``error``.
+        studies: the studies folder, in which series are looked for.
+        record: what was taken in, as JSON: ``imported``, UID (and more where several share it) to ``image``,
+            ``source``, ``time``, ``series``, ``fingerprint``; and ``failed``, UID or file to ``source``, ``error``.
     """
 
     def __init__(self, studies: Path, record: Path) -> None:
@@ -77,9 +84,10 @@ class DicomImport:
             many had been taken in before.
         """
         with self._guard:
-            folders = [folder for folder in sorted(self._studies.iterdir()) if _may_hold_series(folder)]
             before = len(self._recorded("imported"))
-            imported, failed, _ = self._convert_new(folders, bring_back=False)
+            found = find_series(self._studies, skip=_NOT_SERIES)
+            imported, failed, _ = self._convert_new(found.series, bring_back=False)
+            failed.update(self._left_out(found.left_out))
             if before or imported or failed or self._record.exists():
                 self._remember(self._recorded("imported"), failed)
             return {"imported": imported, "failed": failed, "known": before}
@@ -98,25 +106,32 @@ class DicomImport:
             folder = self._free_folder(name)
             shutil.move(unpacked, folder)
             earlier = self._recorded("failed")
-            images, failed, again = self._convert_new([folder], bring_back=True)
+            found = find_series(folder)
+            images, failed, again = self._convert_new(found.series, bring_back=True)
+            left_out = self._left_out(found.left_out)
             if images:
-                self._remember(self._recorded("imported"), {**earlier, **failed})
+                self._remember(self._recorded("imported"), {**earlier, **failed, **left_out})
             else:
                 shutil.rmtree(folder, ignore_errors=True)
             return Taken(
                 images=list(images),
                 known=[{"series": uid, "image": image} for uid, image in again.items()],
                 failed=list(failed.values()),
+                left_out=list(left_out.values()),
                 folder=folder.name if images else None,
             )
 
+    def passed_over(self) -> list[PassedOver]:
+        """Return the folders and files that could not be used the last time."""
+        return [_passed_over(one["source"], one["error"]) for one in self._recorded("failed").values()]
+
     def _convert_new(
-        self, folders: Iterable[Path], bring_back: bool
+        self, found: list[DicomSeries], bring_back: bool
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-        """Convert the series in some folders that were not converted yet.
+        """Convert series that were not converted yet.
 
         Args:
-            folders: where to look.
+            found: the series.
             bring_back: whether to convert also those whose image is there no more.
 
         Returns:
@@ -129,35 +144,59 @@ class DicomImport:
         self._record.parent.mkdir(parents=True, exist_ok=True)
         for leftover in self._record.parent.glob(f".*{_PART}"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
-        for series in self._series(folders, failed):
-            earlier = str(known[series.uid].get("image", "")) if series.uid in known else None
+        prints = {series.fingerprint for series in found}
+        for series in found:
+            key = _key(series, known)
+            earlier = str(known[key].get("image", "")) if key in known else None
             if earlier is not None and not (bring_back and not self._is_there(earlier)):
-                again[series.uid] = earlier
+                again[key] = earlier
                 continue
-            source = str(series.folder.relative_to(self._studies))
+            source = self._shown(series.folder)
             try:
+                self._check_unchanged(series, source, known, prints)
                 image, is_new = self._convert(series)
-            except Exception as error:  # whatever it is, the server must start
-                logger.warning("DICOM series in %s left out: %s", source, error)
-                failed[series.uid] = {"source": source, "error": str(error)}
+            except Exception as error:  # whatever it is, the server must start, and the other series come in
+                logger.warning("DICOM series in %s left out: %s", source, _in_words(error))
+                failed[key] = {"source": source, "error": _in_words(error)}
                 continue
-            known[series.uid] = {"image": image, "source": source, "time": utc_now(), "series": str(series)}
+            known[key] = {
+                "image": image,
+                "source": source,
+                "time": utc_now(),
+                "series": str(series),
+                "fingerprint": series.fingerprint,
+            }
             if is_new:
                 logger.info("DICOM series in %s is image %s now", source, image)
-                imported[image] = known[series.uid]
+                imported[image] = known[key]
             else:
-                again[series.uid] = image
+                again[key] = image
             self._remember(known, {**self._recorded("failed"), **failed})
         return imported, failed, again
 
-    def _series(self, folders: Iterable[Path], failed: dict[str, Any]) -> list[DicomSeries]:
-        found: list[DicomSeries] = []
-        for folder in folders:
-            try:
-                found += find_series(folder)
-            except Exception as error:  # as above
-                failed[folder.name] = {"source": folder.name, "error": str(error)}
-        return found
+    def _check_unchanged(
+        self, series: DicomSeries, source: str, known: dict[str, Any], prints: Collection[str]
+    ) -> None:
+        """Refuse a series that has other files than when its image was made: the image stays as it was labelled."""
+        for key, entry in known.items():
+            same = key.split(_AND)[0] == series.uid and entry.get("source") == source
+            if same and entry.get("fingerprint") not in prints and self._is_there(entry["image"]):
+                raise ImageError(
+                    f"{series}: image {entry['image']} was made of it when it had other files. The image stays as it "
+                    f"is. Move the series into a folder of its own to take it in as a new image."
+                )
+
+    def _left_out(self, found: list[LeftOut]) -> dict[str, Any]:
+        """Return the files that are part of no series, and why, by the first of them."""
+        failed = {}
+        for one in found:
+            source = self._shown(one.files[0])
+            failed[source] = {"source": source, "error": str(one)}
+        return failed
+
+    def _shown(self, path: Path) -> str:
+        """Return a path in the studies folder, as it can be written anywhere whatever bytes it has."""
+        return str(path.relative_to(self._studies)).encode(errors="backslashreplace").decode()
 
     def _is_there(self, image: str) -> bool:
         images = self._studies / images_folder(self._studies)
@@ -222,8 +261,11 @@ class DicomImport:
 
 
 def _parsed(content: Any) -> dict[str, dict[str, Any]]:
-    for series in json_object(content, imported=dict, failed=dict)["imported"].values():
+    json_object(content, imported=dict, failed=dict)
+    for series in content["imported"].values():
         json_object(series, image=str)
+    for series in content["failed"].values():
+        json_object(series, source=str, error=str)
     return dict(content)
 
 
@@ -236,5 +278,22 @@ def _same_content(file: Path, other: Path) -> bool:
     return False
 
 
-def _may_hold_series(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".") and folder.name not in _NOT_SERIES
+def _key(series: DicomSeries, known: dict[str, Any]) -> str:
+    """Return what a series is remembered by: its UID, unless another series has it."""
+    longer = f"{series.uid or 'no UID'}{_AND}{series.fingerprint}"
+    if longer in known or not series.uid:
+        return longer
+    # What was taken in by an earlier version has no fingerprint: there the UID must do.
+    first = known.get(series.uid)
+    return series.uid if first is None or first.get("fingerprint", series.fingerprint) == series.fingerprint else longer
+
+
+def _passed_over(source: str, error: str) -> PassedOver:
+    *reason, remedy = re.split(r"(?<=[.?]) (?=[A-Z])", error)  # the last sentence says what to do
+    return PassedOver(source, " ".join(reason) or remedy, remedy if reason else "Export the series again.")
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The server's disk is full. Make room, and import the series again."
+    return str(error) or type(error).__name__

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from lib.errors import DiskFullError, RequestError
+from rep3d.imaging.dicom.files import HEAD, looks_like_dicom, named_dicom
 
 __all__ = ["Limits", "unpack_dicom"]
 
 _BLOCK = 1 << 20
-_HEAD = 132  # bytes of a DICOM file up to and with its mark
-_MARK = b"DICM"
 _SPARE = 256 << 20  # bytes of the disk that stay free
 _DIRECTORY_ENTRY = 4096  # bytes of the list of contents per file, at most
 _LONGEST_NAME = 1024
@@ -157,14 +156,18 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _write(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], target: Path, limits: Limits) -> int:
-    """Write the DICOM files, counting what really comes."""
-    count = total = 0
+    """Write the DICOM files, and what is named so and is none, which is told by name; return how many are some."""
+    count = written = total = 0
+    folders: dict[str, int] = {}  # what lies in one folder stays together: some series share an identifier
     for entry in entries:
         with archive.open(entry) as source:
             block = _head(source)
-            if not block.endswith(_MARK) or len(block) != _HEAD:
+            is_dicom = looks_like_dicom(block)
+            if not (is_dicom or named_dicom(entry.filename)):
                 continue
-            with (target / f"{count:05}.dcm").open("xb") as out:
+            folder = target / f"{folders.setdefault(entry.filename.rpartition('/')[0], len(folders)):03}"
+            folder.mkdir(exist_ok=True)
+            with (folder / f"{written:05}.dcm").open("xb") as out:
                 while block:
                     total += len(block)
                     if total > limits.bytes:
@@ -173,12 +176,17 @@ def _write(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], target: Pat
                     block = source.read(_BLOCK)
                 if out.tell() != entry.file_size:
                     raise zipfile.BadZipFile(f"{entry.file_size} bytes announced, {out.tell()} found")
-            count += 1
+            count += is_dicom
+            written += 1
+    if len(folders) == 1:
+        for file in folder.iterdir():
+            file.rename(target / file.name)
+        folder.rmdir()
     return count
 
 
 def _head(source: IO[bytes]) -> bytes:
     head = b""
-    while len(head) < _HEAD and (block := source.read(_HEAD - len(head))):
+    while len(head) < HEAD and (block := source.read(HEAD - len(head))):
         head += block
     return head

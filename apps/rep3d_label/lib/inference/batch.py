@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.cases.leases import LeaseBook
-from lib.errors import ConflictError, RequestError, in_words
+from lib.errors import ConflictError, NotFoundError, RequestError, in_words
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.paths import utc_now
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 IMAGES = ("unlabeled", "all", "labeled")
 _MADE_BY = "batch"  # how a prediction of ours is told from a label that somebody submitted under the same tag
 _STOP_SECONDS = 10.0
+_NAMED = 10  # of the images that cannot be used
 _OTHERS_KEYS = frozenset(
     {"device", "multi_gpu", "gpus", "logging", "save_label", "max_workers", "max_batch_size", "model"}
 )
@@ -151,9 +152,13 @@ class BatchRunner:
                 )
             predictor = served.published.predictor()
             images = self._images(request.images)
-            if not images:
+            reasons = self._datastore.unusable.reasons()
+            unusable = {image: reasons[image] for image in images if image in reasons}
+            if len(unusable) == len(images):
                 total = len(self._datastore.list_images())
-                raise ConflictError(f"Nothing to segment: none of the {total} images is {request.images}.")
+                named = "".join(f" {image}: {reason}" for image, reason in sorted(unusable.items())[:_NAMED])
+                left_out = f" Left out because nobody can use them:{named}" if named else ""
+                raise ConflictError(f"Nothing to segment: none of the {total} images is {request.images}.{left_out}")
             run = _Run(
                 id=uuid.uuid4().hex,
                 model=model,
@@ -162,6 +167,7 @@ class BatchRunner:
                 tag=batch_tag(model),
                 user=user,
                 total=len(images),
+                failed=unusable,
                 **asdict(request),
             )
             self._write(run)
@@ -191,7 +197,8 @@ class BatchRunner:
         Returns:
             ``phase`` is ``"never"``, ``"running"``, ``"stopping"``, ``"stopped"``, ``"done"`` or ``"error"``;
             ``total`` images to segment, of which ``done`` now, ``kept`` from earlier (same version and settings),
-            ``labelled`` by a person meanwhile, and ``failed`` with reasons; ``current`` image; ``eta_seconds``;
+            ``labelled`` by a person meanwhile, and ``failed`` with reasons (unusable ones, too);
+            ``current`` image; ``eta_seconds``;
             ``version`` of the model, which is the same for the whole run, whatever is published meanwhile.
 
         Raises:
@@ -237,7 +244,8 @@ class BatchRunner:
         for image in images:
             if not run.again and self._is_done(image, run):
                 run.kept += 1
-            else:
+                run.failed.pop(image, None)
+            elif image not in run.failed:
                 todo.append(image)
         started = time.monotonic()
         for count, image in enumerate(todo):
@@ -256,11 +264,18 @@ class BatchRunner:
                 run.phase, run.error = "stopped", "Stopped on request. Start it again to go on."
                 return
             except Exception as error:  # one image must not end the run
-                run.failed[image] = in_words(error)
+                run.failed[image] = self._why_not(image, error)
                 logger.warning("batch inference: image %s failed: %s", image, run.failed[image])
             else:
                 run.done += 1
         run.phase = "done"
+
+    def _why_not(self, image: str, error: Exception) -> str:
+        """Return why an image could not be segmented, and note it for all if it is the image's fault."""
+        try:
+            return self._datastore.unusable.check(image) or in_words(error)
+        except NotFoundError:  # removed meanwhile
+            return in_words(error)
 
     def _segment(self, run: _Run, predictor: Predictor, image: str, stop: threading.Event) -> None:
         source = self._datastore.image_file(image)
@@ -284,7 +299,10 @@ class BatchRunner:
 
     def _is_done(self, image: str, run: _Run) -> bool:
         """Return whether the image has a prediction of the same model's same version, made with the same settings."""
-        info = self._tag_info(image, run.tag)
+        try:
+            info = self._tag_info(image, run.tag)
+        except NotFoundError:  # removed meanwhile
+            return False
         return bool(
             info
             and info.get("made_by") == _MADE_BY

@@ -17,6 +17,7 @@ from typing import Any
 from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
 from lib.labels.reasons import ORIGINAL
+from lib.names import split_suffix
 from lib.paths import Workspace
 from rep3d.errors import LabelError
 from rep3d.imaging.labels import label_counts
@@ -84,10 +85,10 @@ def _values_in_use(workspace: Workspace) -> set[int]:
     found: set[int] = set()
     for folder in kept:
         for file in folder.rglob("*"):
-            suffix = next((suffix for suffix in IMAGE_SUFFIXES if file.name.endswith(suffix)), None)
-            if suffix is None or file.name.startswith("."):
+            stem, suffix = split_suffix(file.name, IMAGE_SUFFIXES)
+            if not suffix or file.name.startswith("."):
                 continue
-            if _facts(file.with_name(file.name.removesuffix(suffix) + ".json")).get("reason") == ORIGINAL:
+            if _facts(file.with_name(f"{stem}.json")).get("reason") == ORIGINAL:
                 continue  # it has a client's values
             with suppress(LabelError):
                 found |= set(label_counts(read_label(file)[0]))

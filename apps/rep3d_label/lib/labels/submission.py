@@ -20,7 +20,7 @@ from lib.names import split_suffix
 from rep3d.errors import LabelError
 from rep3d.imaging.grid import Geometry, resample_label, same_grid
 from rep3d.imaging.labels import check_grid, check_values, label_counts
-from rep3d.imaging.nifti import IMAGE_SUFFIXES, read_label, stored_grid, write_label
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, is_written_like, read_label, stored_grid, write_label
 
 __all__ = ["PreparedLabel", "SubmitOptions", "described_values", "prepare_label"]
 
@@ -48,7 +48,7 @@ class PreparedLabel:
         file: the NIfTI file to store.
         facts: what it contains.
         changes: what was changed of the file as it was sent. If nothing, ``file`` is that file, or has its voxels where
-            the image has them, if the two headers differed by less than can be seen.
+            the image has them, where its header was not the image's own or its values were no plain whole numbers.
     """
 
     file: Path
@@ -142,7 +142,7 @@ def prepare_label(
         changes["remapped"] = {str(old): new for old, new in moved.items()}
     facts = LabelFacts.of(values)
     _check_values(facts.counts, labels, submitted.name, options)
-    if changes or not np.array_equal(grid.affine, target.affine):  # every label lies where its image does, to the bit
+    if changes or not is_written_like(file, image):  # every label lies where its image does, to the bit
         file = scratch / f"stored-{stem}.nii.gz"
         write_label(values, image, file)
     return PreparedLabel(file, facts, changes)

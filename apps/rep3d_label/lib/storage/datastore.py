@@ -33,7 +33,8 @@ from lib.paths import Workspace, copy_whole, utc_now
 from lib.storage.history import LabelHistory, file_time
 from lib.storage.predictions import Predictions
 from lib.storage.registry import FINAL, Registry
-from rep3d.errors import ImageError, LabelError, Rep3DError
+from lib.storage.unusable import Unusable
+from rep3d.errors import ImageError, LabelError
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry, stored_grid
 from rep3d.json_file import JsonFile, json_object
 
@@ -86,6 +87,7 @@ class Rep3DDatastore(Registry):
         self.history = LabelHistory(workspace.history)
         self.predictions = Predictions(workspace.predictions)
         self.label_facts = FactsCache(workspace.label_facts)
+        self.unusable = Unusable(self, workspace.image_facts)
         super().__init__(folder, auto_reload, read_only)
 
     # What is added ------------------------------------------------------------------------------------------
@@ -120,6 +122,7 @@ class Rep3DDatastore(Registry):
             self._refuse_if_read_only()
             if image_id in self._datastore.objects or any((folder / f"{image_id}{s}").exists() for s in IMAGE_SUFFIXES):
                 raise ConflictError(f"There is an {shown} already. Choose another name, or remove that image first.")
+            suffix = suffix.lower()
             name = f"{image_id}{suffix}"
             copy_whole(Path(image_filename), folder / name)
             info.update(ts=int(time.time()), name=name)
@@ -213,8 +216,9 @@ class Rep3DDatastore(Registry):
         with self._guard:
             image = self._image(image_id)  # it may have been removed, or the registry read anew, since the check
             folder.mkdir(parents=True, exist_ok=True)
-            earlier = [folder / f"{image_id}{s}" for s in IMAGE_SUFFIXES if (folder / f"{image_id}{s}").exists()]
             known = image.labels.get(tag)
+            endings = dict.fromkeys((*IMAGE_SUFFIXES, known.ext if known else suffix))  # perhaps in capitals
+            earlier = [folder / f"{image_id}{s}" for s in endings if (folder / f"{image_id}{s}").exists()]
             if tag == FINAL and known and self._is_duplicate(earlier, known.info, prepared, info):
                 return Submission(image_id, True, dict(known.info), frozenset(prepared.facts.counts))
             for file in earlier:
@@ -230,7 +234,7 @@ class Rep3DDatastore(Registry):
             image.labels[tag] = DataModel(info=info, ext=suffix)
             self._update_datastore_file()
             for file in earlier:  # only now: a crash before leaves the registry with a file that is there
-                if file.name != name:
+                if file.name != name and file.exists() and not file.samefile(folder / name):
                     file.unlink()
             self.label_facts.remember(folder / name, prepared.facts)
             self.label_facts.save()
@@ -246,7 +250,7 @@ class Rep3DDatastore(Registry):
             return False
         try:
             return self.label_facts.of(earlier[0]).digest == prepared.facts.digest
-        except LabelError:
+        except Exception:  # whatever is wrong with the label that is there, a new one may take its place
             return False
 
     def _source(self, image_id: str, info: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -287,13 +291,13 @@ class Rep3DDatastore(Registry):
                     ):  # else another came meanwhile
                         record.info["prediction"] = found
                         self._update_datastore_file()
-            except (Rep3DError, OSError) as error:  # the label is stored: that must not look like a failure
+            except Exception as error:  # the label is stored: that must not look like a failure
                 logger.warning("image %s: label and prediction were not compared: %s", image_id, error)
 
         try:
             stamp = file_stamp(label)
             voxels = math.prod(stored_grid(label).shape)
-        except (Rep3DError, OSError):  # it was replaced or removed this moment
+        except Exception:  # it was replaced or removed this moment
             return
         if voxels < _COMPARE_AT_ONCE:
             compare(stamp)
@@ -321,11 +325,11 @@ class Rep3DDatastore(Registry):
         """Take a label away, into the history; NotFoundError where there is none."""
         with self._guard:
             self._refuse_if_read_only()
-            self._label(label_id, label_tag)
-            file = Path(self.get_label_uri(label_id, label_tag))
+            label = self._label(label_id, label_tag)
+            file = self._place(self._datastore.label_path(label_tag), label_id, label.ext)
             if file.exists():
                 self._keep(file, label_id, label_tag, REMOVED)
-                file.unlink()
+                file.unlink(missing_ok=True)
             del self._datastore.objects[label_id].labels[label_tag]
             self._update_datastore_file()
 
@@ -338,21 +342,33 @@ class Rep3DDatastore(Registry):
             target.mkdir(parents=True)
             facts = JsonFile(target / "info.json", json_object, "facts about a removed image", dict, begins_anew=False)
             facts.write(image.model_dump())
-            for tag in image.labels:
+            for tag, known in image.labels.items():
                 (target / tag).mkdir()
-                label = Path(self.get_label_uri(image_id, tag))
-                shutil.move(label, target / tag / label.name)
-            file = Path(self.get_image_uri(image_id))
-            shutil.move(file, target / file.name)
+                _move(self._place(self._datastore.label_path(tag), image_id, known.ext), target / tag)
+            _move(self._place(self._datastore.image_path(), image_id, image.image.ext), target)
             if self.history.folder(image_id).is_dir():  # another image of this id must not inherit it
                 shutil.move(self.history.folder(image_id), target / "history")
             self.predictions.remove(image_id)
             del self._datastore.objects[image_id]
             self._update_datastore_file()
 
+    @staticmethod
+    def _place(folder: str, image_id: str, suffix: str) -> Path:
+        """Return a file of the studies folder itself, where MONAI Label's paths lead to what it links to."""
+        return Path(folder) / f"{image_id}{suffix}"
+
     def _keep(self, file: Path, image_id: str, tag: str, reason: str) -> None:
         known = self._datastore.label(image_id, tag)
         self.history.keep(file, image_id, tag, reason, known.info if known else {})
+
+
+def _move(file: Path, folder: Path) -> None:
+    """Move a file; of a link to one elsewhere, the copy is moved and that one stays where it is."""
+    if file.is_symlink():
+        copy_whole(file, folder / file.name)
+        file.unlink()
+    else:
+        shutil.move(file, folder / file.name)
 
 
 def _with_shown_name(message: str, file: Path, shown: str) -> str:

@@ -6,6 +6,7 @@ label stays in the list, with what its file's name says.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -48,7 +49,7 @@ class LabelHistory:
         """Copy a label into the history.
 
         Args:
-            file: the label; it stays where it is.
+            file: the label; it stays where it is, unless it cannot be copied.
             image_id: its image.
             tag: its tag.
             reason: why it is kept, see :mod:`lib.labels.reasons`.
@@ -63,8 +64,11 @@ class LabelHistory:
         # Clocks may be coarse, or set back: no entry replaces another.
         while any((folder / f"{name}{suffix}").exists() for suffix in _SUFFIXES):
             name = f"{tag}-{file_time()}"
-        target = folder / f"{name}{split_suffix(file.name, LABEL_SUFFIXES)[1]}"
-        copy_whole(file, target)
+        target = folder / f"{name}{split_suffix(file.name, LABEL_SUFFIXES)[1].lower()}"
+        try:
+            copy_whole(file, target)
+        except (IsADirectoryError, PermissionError):  # it is no file, or may not be read: it is kept all the same
+            os.rename(file, target)
         known = {**facts, "image": image_id, "tag": tag, "reason": reason, "replaced": utc_now(), "file": target.name}
         _file(folder, name).write(known)
         return name

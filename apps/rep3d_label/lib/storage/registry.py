@@ -12,16 +12,20 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydantic_core import from_json
+from watchdog.events import FileSystemEventHandler
 
 from lib.errors import ConflictError, NotFoundError
 from lib.names import split_suffix
+from lib.storage.passed_over import PassedOver, look_through, sort_out
 from rep3d.data.cases import Case
 from rep3d.errors import DamagedFileError
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
@@ -137,14 +141,18 @@ class Registry(LocalDatastore):
 
     def case_files(self) -> Iterator[CaseFiles]:
         """Yield all images with what belongs to them, by id."""
+        for id_ in sorted(self.list_images()):
+            with suppress(NotFoundError):  # removed meanwhile
+                yield self.files_of(id_)
+
+    def files_of(self, image_id: str) -> CaseFiles:
+        """Return an image with what belongs to it; NotFoundError where there is none of that id."""
         with self._guard:
-            objects = {id_: (image.image.ext, dict(image.labels)) for id_, image in self._datastore.objects.items()}
-            images, labels = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
-        for id_ in sorted(objects):
-            suffix, found = objects[id_]
-            final = found.get(FINAL)
-            label = labels / f"{id_}{final.ext}" if final else None
-            yield CaseFiles(id_, images / f"{id_}{suffix}", label, dict(final.info) if final else {}, tuple(found))
+            found = self._image(image_id)
+            final = found.labels.get(FINAL)
+            image = Path(self._datastore.image_path()) / f"{image_id}{found.image.ext}"
+            label = Path(self._datastore.label_path(FINAL)) / f"{image_id}{final.ext}" if final else None
+            return CaseFiles(image_id, image, label, dict(final.info) if final else {}, tuple(found.labels))
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return what is known about an image; NotFoundError where there is none of that id."""
@@ -163,6 +171,7 @@ class Registry(LocalDatastore):
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Return a ZIP file of the labelled cases, which the caller removes; NotFoundError where there is none.
 
+        Cases whose files cannot be read are left out; ``left_out.json`` says which, and why.
         Written without the guard (the stock method's reading of all volumes would make every other request wait).
         """
         with self._guard:
@@ -173,9 +182,18 @@ class Registry(LocalDatastore):
         handle, name = tempfile.mkstemp(suffix=".zip")
         try:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+                left_out = {}
                 for case in cases[:limit_cases] if limit_cases and limit_cases > 0 else cases:
+                    try:
+                        with case.image.open("rb"), case.label.open("rb"):
+                            pass  # both or none
+                    except OSError as error:
+                        left_out[case.id] = str(error)
+                        continue
                     archive.write(case.image, f"image/{case.image.name}")
                     archive.write(case.label, f"label/{case.label.name}")
+                if left_out:
+                    archive.writestr("left_out.json", dumps(left_out))
                 archive.writestr("metadata.json", facts)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -202,9 +220,30 @@ class Registry(LocalDatastore):
         return split_suffix(file, IMAGE_SUFFIXES)
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """Return files that match; hidden ones, such as macOS leaves beside images, are none of ours."""
+        """Return the files to take up from the folder of the images, or of the labels of a tag."""
         with self._guard:
-            return {key: file for key, file in super()._list_files(path, patterns).items() if not file.startswith(".")}
+            folder = Path(path)
+            known = self._endings(None if folder == Path(self._datastore.image_path()) else folder.name)
+            return {name: name for name in sort_out(folder, known)[0]}
+
+    def _endings(self, tag: str | None) -> dict[str, str]:
+        """Return the endings of the files by id: of the images, or of the labels of a tag."""
+        objects = self._datastore.objects
+        if tag is None:
+            return {id_: one.image.ext for id_, one in objects.items()}
+        return {id_: label.ext for id_, one in objects.items() if (label := one.labels.get(tag))}
+
+    def passed_over(self) -> list[PassedOver]:
+        """Return what lies in the folder and is not used."""
+        with self._guard:
+            images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+            known, labels = self._endings(None), self._endings(FINAL)
+        return look_through(Path(self._datastore_path), images, known, final, labels)
+
+    def tell_changes(self, handler: FileSystemEventHandler) -> None:
+        """Tell a handler, too, of all that changes in the folder, where the registry notices it itself."""
+        if self._auto_reload:
+            self._observer.schedule(handler, path=self._datastore_path, recursive=True)
 
     def _on_any_event(self, event: Any) -> None:
         """Take up what came or went; an error must not end the watcher's thread, which nobody would notice."""

@@ -27,10 +27,11 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 
-from rep3d.errors import ImageError, LabelError
+from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
 from rep3d.imaging.nifti import read_label, stored_grid, write_label
+from rep3d.imaging.values import whole_numbers
 
 __all__ = ["MEDIA_TYPE", "Received", "Receiver", "gzipped", "label_voxels", "pack"]
 
@@ -39,22 +40,19 @@ _SLAB_BYTES = 1 << 22
 _LONGEST_LINE = 1 << 20
 _LARGEST = 8 << 30  # bytes of an array that is taken in
 _LONGEST_AXIS = 32767  # of a NIfTI-1 file
-_DTYPE = re.compile(r"[|<](?:[iu][124]|f[48])")
+_DTYPE = re.compile(r"[|<](?:[iu][1248]|f[48])")
 
 
 def label_voxels(file: Path, image: Path) -> tuple[np.ndarray, Geometry]:
     """Return a label map's voxels, as bytes or 16-bit numbers, on its image's own grid.
 
     Raises:
-        LabelError: if the label map lies on another grid, or has values that are no label's.
+        LabelError: if the label map lies on another grid, or cannot be read as one.
     """
     values, grid = read_label(file)
     own = stored_grid(image)
     check_grid(grid, own, file.name, image.name)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise LabelError(f"{file.name}: expected voxel values from 0 to 65535, got {low} to {high}")
-    return values.astype(np.uint8 if high < 256 else np.uint16, copy=False), own
+    return values, own
 
 
 def pack(arrays: Mapping[str, np.ndarray], grid: Geometry, params: Mapping[str, Any] | None = None) -> Iterator[bytes]:
@@ -119,7 +117,7 @@ class Received:
 
     def write_image(self, output: Path) -> None:
         """Write them as a NIfTI image."""
-        image = nib.Nifti1Image(self.voxels, None)
+        image = nib.Nifti1Image(self.voxels, self.grid.affine, dtype=self.dtype)
         image.header.set_xyzt_units("mm")
         image.set_sform(self.grid.affine, 1)
         nib.save(image, output)
@@ -131,10 +129,7 @@ class Received:
             LabelError: if they were drawn on another grid, or are no whole numbers from 0 to 65535.
         """
         check_grid(self.grid, stored_grid(image), "label", image.name)
-        voxels = self.voxels
-        if self.dtype.kind not in "iu" or int(voxels.min()) < 0 or int(voxels.max()) > 65535:
-            raise LabelError(f"label: expected whole numbers from 0 to 65535, got voxels of type {self.dtype}")
-        write_label(voxels, image, output)
+        write_label(whole_numbers(self.voxels, "label"), image, output)
 
 
 class Receiver:

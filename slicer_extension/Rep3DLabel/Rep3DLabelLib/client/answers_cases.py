@@ -27,7 +27,7 @@ class Case:
 
     Attributes:
         id: Id of the image.
-        state: "new", "leased", "predicted", "submitted" or "reviewed".
+        state: "new", "leased", "predicted", "submitted", "reviewed" or "unusable".
         tags: Tags of its labels, sorted.
         labels: Label name -> volume in ml of the final label (None while not known); None without a final label, or
             before the server has read it.
@@ -37,6 +37,7 @@ class Case:
         score: How unsure the published model is about it, None while not known.
         dice: Mean agreement of the final label with the model's segmentation, None where that is not known.
         role: What it is used for, "training" or "validation"; "" if not known.
+        error: Why nobody can use the image, "" if it can be used.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Case:
     score: float | None = None
     dice: float | None = None
     role: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def parse_case(answer: object) -> Case:
         score=number(known.get("score")),
         dice=sum(scores) / len(scores) if scores else number(dice),
         role=text(known.get("role")),
+        error=text(known.get("error")),
     )
 
 

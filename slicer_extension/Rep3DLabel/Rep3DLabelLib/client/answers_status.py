@@ -49,7 +49,7 @@ class ServerState:
     """State of the server and of one of its models.
 
     Attributes:
-        total, completed: Images, and images with a final label.
+        total, completed: Images that can be used, and those of them with a final label.
         cases_stamp: Changes when the list of cases does.
         model: Name of the model.
         version: Its published version, None if there is none.
@@ -94,7 +94,7 @@ def parse_state(answer: object, model: str | None) -> tuple[ServerState, dict[st
     name = model or text(known.get("default_model"))
     facts = mapping(models.get(name))
     state = ServerState(
-        total=integer(cases.get("total")) or 0,
+        total=(integer(cases.get("total")) or 0) - (integer(cases.get("unusable")) or 0),
         completed=integer(cases.get("labelled")) or 0,
         cases_stamp=text(cases.get("stamp")),
         model=name,

@@ -32,7 +32,7 @@ class CasesSection(Section):
         ui.casesTable.horizontalHeader().connect("sectionClicked(int)", self.sort_by)
         ui.casesTable.horizontalHeader().setSectionsClickable(True)
         buttons.add(ui.refreshCasesButton, "refresh_cases", workflow.refresh_cases)
-        buttons.add(ui.openCaseButton, "open_case", self.open_selected, self.why_not)
+        buttons.add(ui.openCaseButton, "open_case", self.open_selected, self.why_not_open)
         buttons.add(ui.historyButton, "restore_label", self.ask_history, self.why_not)
         buttons.add(ui.reviewButton, "review", self.review, self.why_not_review)
         ui.caseFilterEdit.connect("textChanged(QString)", self.filter_changed)
@@ -77,6 +77,7 @@ class CasesSection(Section):
         parts = []
         if case:
             parts = [
+                case.error,
                 case.labels,
                 tr("by {author}").format(author=case.author) if case.author else "",
                 tr("reserved for {user}").format(user=case.lease) if case.lease else "",
@@ -86,8 +87,13 @@ class CasesSection(Section):
         self._ui.reviewButton.setText(tr("Not reviewed") if reviewed else tr("Reviewed"))
         set_text(self._ui.caseDetails, "; ".join(part for part in parts if part) if case else self._count_text())
 
+    def why_not_open(self) -> str:
+        """Return why the selected case cannot be opened, "" if it can."""
+        case = self._by_id.get(self.table.key)
+        return case.error if case and case.error else self.why_not()
+
     def why_not(self) -> str:
-        """Return why no case can be opened, "" if one can."""
+        """Return why nothing can be done with a case, "" if it can."""
         return "" if self.table.key in self._by_id else tr("Select a case first.")
 
     def review(self) -> None:
@@ -187,6 +193,7 @@ def _word(state: str) -> str:
         "leased": tr("Reserved"),
         "submitted": tr("Submitted"),
         "reviewed": tr("Reviewed"),
+        "unusable": tr("Unusable"),
     }.get(state, state)
 
 
@@ -199,7 +206,7 @@ def _row(case: CaseRow) -> Row:
         case.id,
         (
             Cell(case.id, case.labels or case.id),
-            Cell(_word(case.state), case.lease),
+            Cell(_word(case.state), case.error or case.lease),
             Cell(
                 "" if case.dice is None else f"{case.dice:.3f}",
                 tr("Agreement of the submitted label with the model's segmentation"),

@@ -147,19 +147,22 @@ def upload_dicom(task: Task) -> DicomUpload:
         raise LocalProblem(f"There are no DICOM files in '{source}' or below it. Choose the folder that has them.")
     with _scratch(task.folder, ".zip") as packed:
         with zipfile.ZipFile(packed, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            folders: dict[Path, int] = {}  # what lies in one folder stays together: some series share an identifier
             for number, path in enumerate(files):
                 task.teller("packing")(number, len(files))
-                archive.write(path, f"{number:06d}.dcm")  # paths may name patients, and the server wants none
+                folder = folders.setdefault(path.parent, len(folders))
+                archive.write(path, f"{folder:04d}/{number:06d}.dcm")  # paths may name patients; the server wants none
         return task.client.upload_dicom(packed, task.teller("sending"), task.stop)
 
 
 def _is_dicom(path: Path) -> bool:
-    """Return whether a file has the mark of DICOM files."""
+    """Return whether a file has the mark of DICOM files, begins as those of old scanners do, or is named so."""
     try:
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            head = stream.read(132)
     except OSError:
         return False
+    return head[128:] == b"DICM" or head[:2] in (b"\2\0", b"\x08\0") or path.suffix.lower() == ".dcm"
 
 
 def cases(task: Task) -> tuple[Case, ...]:

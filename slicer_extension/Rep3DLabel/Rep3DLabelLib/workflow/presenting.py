@@ -122,6 +122,7 @@ def case_rows(cases: Iterable[Case]) -> tuple[CaseRow, ...]:
             role=case.role,
             labels=", ".join(name if ml is None else f"{name} {ml:.2f} ml" for name, ml in (case.labels or {}).items()),
             has_label=case.state in ("submitted", "reviewed"),
+            error=case.error,
         )
         for case in cases
     )

@@ -25,13 +25,14 @@ def label_bytes(grid: Geometry, path: Path | str) -> int:
     return voxels // _PACKED if Path(path).suffix.lower() == ".gz" else voxels
 
 
-def save_nifti(image: nib.Nifti1Image, path: Path) -> None:
+def save_nifti(image: nib.Nifti1Image, path: Path | str) -> None:
     """Write an image by way of :func:`rep3d.files.whole_file`: there is the old file or the new one, never a part.
 
     Args:
         image: what to write.
         path: file to write; compressed if its name ends in ``.gz``.
     """
+    path = Path(path)
     with whole_file(path) as file:
         if path.suffix.lower() != ".gz":
             image.to_stream(cast(io.IOBase, file))

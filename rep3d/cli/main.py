@@ -162,7 +162,7 @@ def train(
     from rep3d.data.cases import LeftOut, listed, read_data_set
     from rep3d.demo.screen import train_progress
     from rep3d.output import check_output, check_output_folder
-    from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
+    from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
     from rep3d.training.distributed import parse_gpus
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run

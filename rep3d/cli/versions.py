@@ -116,7 +116,7 @@ def _export(console: Console, servers: Path, checkpoint: Path, version: str, out
     from rep3d.output import check_output
 
     if output is None:
-        raise Rep3DError("--output: give the name of a file to write, ending in .pt or .onnx.")
+        raise Rep3DError("--output: the file name must end in .pt or .onnx, got none.")
     if output.resolve().is_relative_to(servers):
         raise Rep3DError(f"--output: {output} lies in the server's own folder {servers}. Choose another folder.")
     room = checkpoint.stat().st_size

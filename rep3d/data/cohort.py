@@ -5,7 +5,6 @@ The two sets never meet: held-out images are not even put into the server's fold
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from rep3d.data.cases import Case, LeftOut, listed, read_data_set
 from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import TaskError
-from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json, read_dataset_json
 
 __all__ = ["Cohort", "decathlon_cohort", "phantom_cohort"]
 
@@ -51,7 +50,7 @@ def phantom_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
     return _split(folder, pool, held_out)
 
 
-def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int, reason: Check) -> Cohort:
+def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int, reason: Check | None = None) -> Cohort:
     """Take cases from a folder in the decathlon's layout (``imagesTr``, ``labelsTr``, ``dataset.json``), at random.
 
     Args:
@@ -59,7 +58,8 @@ def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int, reason: 
         pool: how many may be submitted.
         held_out: how many others are measured on.
         seed: of the choice.
-        reason: says of a case, with the labels, why it cannot be used: another is taken in its place. None if it can.
+        reason: says of a case, with the labels, why it cannot be used: another is taken in its place. None for one that
+            can. Without it they are taken unread.
 
     Raises:
         TaskError: if the layout is another one, or there are too few cases.
@@ -94,6 +94,6 @@ def _split(folder: Path, pool: int, held_out: int, seed: int | None = None, reas
             f"{folder} has too few cases: {pool + held_out} are needed ({pool} to annotate, {held_out} to hold out), "
             f"and {len(usable)} of {found} can be used. Ask for fewer with --submit or --held-out.{why}"
         )
-    name = str(json.loads(description.read_text(encoding="utf-8")).get("name") or folder.name)
+    name = str(read_dataset_json(description).get("name") or folder.name)
     modality = modality_from_dataset_json(description)
     return Cohort(name, labels, modality, tuple(usable[:pool]), tuple(usable[pool:]), found, tuple(left_out))

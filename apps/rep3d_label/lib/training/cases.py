@@ -81,12 +81,10 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
     cases, hashes, skipped = {}, {}, {}
     for case in datastore.labelled_cases():
         try:
-            reason = case_for(setup, case, datastore.get_label_info(case.id, FINAL))
+            reason = datastore.misfit(case.id) or case_for(setup, case, datastore.get_label_info(case.id, FINAL))
             if reason is None:
                 cases[case.id], hashes[case.id] = case, file_hash(case.label)
-        except FileNotFoundError:
-            reason = f"{case.label.name} was removed, or is being replaced."
-        except Exception as error:  # whatever it is, it costs this case only
+        except Exception as error:  # whatever is wrong with one case, the others are used
             reason = left_out_for(case, error).reason
         if reason:
             logger.warning("training: case %s is not used: %s", case.id, reason)

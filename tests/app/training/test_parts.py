@@ -23,7 +23,7 @@ from lib.training import control
 from lib.training.auto import AutoTrain
 from lib.training.cases import LabelledCases, case_for, case_weights, find_cases
 from lib.training.request import TrainRequest
-from lib.training.run import resumable_run
+from lib.training.resumption import resumable_run
 from lib.training.scores import VersionScores
 from lib.training.status import TrainStatus, process_mark, read_status
 

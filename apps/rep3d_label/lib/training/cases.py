@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.boot.setup import ModelSetup
-from lib.errors import in_words
 from lib.labels.submission import described_values
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore, Submission
@@ -18,6 +17,7 @@ from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
 from rep3d.imaging.labels import check_grid, check_values, label_counts
 from rep3d.imaging.nifti import read_label, stored_grid
+from rep3d.training.preparing import left_out_for
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore
@@ -85,9 +85,9 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
             if reason is None:
                 cases[case.id], hashes[case.id] = case, file_hash(case.label)
         except Exception as error:  # whatever is wrong with one case, the others are used
-            reason = in_words(error)
+            reason = left_out_for(case, error).reason
         if reason:
-            logger.warning("training: case %s left out: %s", case.id, reason)
+            logger.warning("training: case %s is not used: %s", case.id, reason)
             skipped[case.id] = reason
     return LabelledCases(cases, hashes, skipped)
 

@@ -6,10 +6,14 @@ defect of ours (anything else). Each message says what was expected, what came, 
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "DamagedFileError",
+    "DiskFullError",
     "ExportError",
     "ImageError",
     "InferenceCancelled",
@@ -17,12 +21,16 @@ __all__ = [
     "MissingComponentError",
     "NoCasesError",
     "OutOfMemoryError",
+    "OutputError",
     "Rep3DError",
     "TaskError",
     "TooLargeError",
     "TrainingError",
     "UnknownVersionError",
     "VersionError",
+    "causes",
+    "machine_error",
+    "said",
 ]
 
 
@@ -55,6 +63,10 @@ class DamagedFileError(Rep3DError):
         self.reason = reason
 
 
+class DiskFullError(Rep3DError):
+    """The disk takes no more of it; what was there before stays whole."""
+
+
 class ExportError(Rep3DError):
     """A network cannot be exported, or the exported one computes something else; nothing was written."""
 
@@ -83,6 +95,10 @@ class OutOfMemoryError(Rep3DError):
     """This machine has not enough memory for it; nothing was written."""
 
 
+class OutputError(Rep3DError):
+    """The file or folder to write cannot be used, or is one of the inputs; nothing was written."""
+
+
 class TooLargeError(OutOfMemoryError):
     """What was asked for needs more memory than there is here at all: waiting does not help."""
 
@@ -97,3 +113,53 @@ class VersionError(Rep3DError):
 
 class UnknownVersionError(VersionError):
     """There is no version of that name."""
+
+
+_NO_ROOM = {
+    errno.ENOSPC: "The disk is full",
+    getattr(errno, "EDQUOT", errno.ENOSPC): "This account may take no more room on the disk (its quota is used up)",
+    errno.EFBIG: "The file would be larger than the disk, or this account, allows",
+    errno.EROFS: "The disk takes nothing: it is read-only",
+}
+_NO_DEVICE = ("invalid device ordinal", "no CUDA-capable device is detected", "No CUDA GPUs are available")
+_TORN = ("unexpected pos", "PytorchStreamWriter failed")  # of PyTorch, where the operating system's error is lost
+_STILL_WHOLE = "Nothing of it was kept; what was there before is as it was. Make room, or choose another disk."
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, however it was wrapped on its way up."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def machine_error(error: BaseException) -> Rep3DError | None:
+    """Return, in our words, what the machine lacks (room on the disk, a device) where an error came of that.
+
+    PyTorch says "unexpected pos" where a disk is full, and other libraries what they like; the operating system's own
+    error is found below theirs.
+
+    Returns:
+        None where it came of something else.
+    """
+    for cause in causes(error):
+        if isinstance(cause, DiskFullError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+            where = f" ({cause.filename})" if cause.filename else ""
+            return DiskFullError(f"{_NO_ROOM[cause.errno]}{where}. {_STILL_WHOLE}")
+        if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _NO_DEVICE):
+            return ConfigError("The GPU that was asked for is not there (any more). Use the device 'auto' or 'cpu'.")
+        if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _TORN):
+            return DiskFullError(f"The file could not be written to its end. {_STILL_WHOLE}")
+    return None
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says to people: our own words, else its kind and what it says, on one line."""
+    ours = machine_error(error) or error
+    words = " ".join(str(ours).split())[:500]
+    return (
+        words if isinstance(ours, Rep3DError) else f"{type(ours).__name__}: {words}" if words else type(ours).__name__
+    )

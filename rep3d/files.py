@@ -33,8 +33,11 @@ def file_state(path: Path) -> tuple[int, int, int] | None:
 
 
 def _part_of(path: Path) -> Path:
-    """Return a hidden name beside a file; the watcher of a studies folder ignores its suffix."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART_SUFFIX}")
+    """Return a hidden name beside a file; the watcher of a studies folder ignores its suffix.
+
+    Of a long name only the beginning is taken: file systems allow 255 bytes, and a character may have four.
+    """
+    return path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}{PART_SUFFIX}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from Rep3DLabelLib.client import Rep3DClient
 from Rep3DLabelLib.client.answers_train import DONE
 from Rep3DLabelLib.errors import ConflictError, InvalidRequestError
 
-from rep3d.data.cases import decathlon_cases
+from rep3d.data.cases import read_data_set
 from rep3d.demo.server import ServerProcess
 from rep3d.demo.voxels import as_nifti, as_voxels
 from rep3d.imaging.labels import check_label
@@ -27,7 +27,7 @@ def test_expert_labels_are_accepted(shared_data: Path) -> None:
     folder = shared_data / "hippocampus"
     labels = labels_from_dataset_json(folder / "dataset.json")
     assert labels == {"Anterior": 1, "Posterior": 2}
-    cases = decathlon_cases(folder)
+    cases = list(read_data_set(folder).cases)
     assert len(cases) > 100
     for case in cases[:25]:
         check_label(case.label, case.image, labels)
@@ -35,7 +35,7 @@ def test_expert_labels_are_accepted(shared_data: Path) -> None:
 
 @pytest.mark.slow
 def test_one_round_through_a_real_server(shared_data: Path, tmp_path: Path) -> None:
-    cases = {case.id: case for case in decathlon_cases(shared_data / "hippocampus")[:3]}
+    cases = {case.id: case for case in read_data_set(shared_data / "hippocampus").cases[:3]}
     studies = tmp_path / "studies"
     studies.mkdir()
     for case in cases.values():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-__all__ = ["DECATHLON", "Device", "Engine", "Folder", "Preset", "console", "stop_on_terminate"]
+if TYPE_CHECKING:
+    from rep3d.data.cases import LeftOut
+
+__all__ = ["DECATHLON", "Device", "Engine", "Folder", "Preset", "console", "show_left_out", "stop_on_terminate"]
 
 console = Console()
 DECATHLON = "Data set: a folder with imagesTr, labelsTr and dataset.json, as in the Medical Segmentation Decathlon."
@@ -17,6 +22,12 @@ Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; if not given, the best there is.")]
 Engine = Annotated[str | None, typer.Option(help="auto, torch or openvino; if not given, auto.")]
 Preset = Annotated[str, typer.Option(help="Size of the network: tiny or base.")]
+
+
+def show_left_out(left_out: Iterable[LeftOut]) -> None:
+    """Print what is not used, each with the reason: none of it is left out in silence."""
+    for entry in left_out:
+        console.print(f"  left out: {escape(str(entry))}", soft_wrap=True, highlight=False)
 
 
 def stop_on_terminate() -> None:

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from rep3d import __version__
-from rep3d.cli.common import DECATHLON, Device, Engine, Folder, Preset, console, stop_on_terminate
+from rep3d.cli.common import DECATHLON, Device, Engine, Folder, Preset, console, show_left_out, stop_on_terminate
+from rep3d.cli.evaluate import evaluate
 from rep3d.cli.simulate import simulate
 from rep3d.cli.versions import versions
-from rep3d.errors import Rep3DError
+from rep3d.errors import Rep3DError, machine_error
 
 # Idle OpenMP threads must sleep, not spin, where several processes share the cores. Read when PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -30,6 +31,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
+_DEMO_ROOM = 100_000_000  # bytes: images, predictions, models
 _TRY, _MODELS, _SERVER = "Try it out", "Train and use a model", "Look after a server"
 
 
@@ -80,10 +82,15 @@ def demo(
     Each new model is measured on cases that the server never sees. Without options this takes 6 to 10 minutes on
     generated images.
     """
+    from datetime import datetime
+
     from rep3d.data.cohort import decathlon_cohort, phantom_cohort
     from rep3d.demo.play import DemoPlan, Player
     from rep3d.demo.screen import Screen
     from rep3d.demo.server import ServerProcess
+    from rep3d.files import copy_whole
+    from rep3d.output import check_output_folder
+    from rep3d.training.preparing import why_unusable
 
     stop_on_terminate()
     real = data is not None
@@ -98,10 +105,11 @@ def demo(
     measured = held_out if held_out is not None else (20 if real else 8)
     if measured < 1:
         raise typer.BadParameter(f"at least 1 is needed, got {measured}", param_hint="--held-out")
-    folder = _new_run_folder(out)
+    report = check_output_folder(out, ("report.html",), (data,)) / "report.html"
+    folder = check_output_folder(out / datetime.now().strftime("run_%Y-%m-%d_%H-%M-%S"), room=_DEMO_ROOM)
     pool = plan.submit + plan.submit // 2  # some choice for the strategy
     if data is not None:
-        cohort = decathlon_cohort(data, pool, measured, seed)
+        cohort = decathlon_cohort(data, pool, measured, seed, why_unusable)
     else:
         cohort = phantom_cohort(folder / "phantoms", pool, measured, seed)
     with Screen(console, cohort, plan) as screen:
@@ -112,26 +120,13 @@ def demo(
                 player.play(server)
             finally:
                 if any(result.dice for result in player.rounds):
-                    report = out / "report.html"
                     player.write_report(folder / "report.html")
-                    report.write_bytes((folder / "report.html").read_bytes())
+                    copy_whole(folder / "report.html", report)
                     screen.finish(player.rounds, report)
             if serve:
                 with suppress(KeyboardInterrupt):  # the way to end it, from the moment it is announced
                     screen.serving(server.url, player.studies)
                     server.wait_for_interrupt()
-
-
-def _new_run_folder(out: Path) -> Path:
-    """Return a new folder for this run below ``out``; what is there stays."""
-    from datetime import datetime
-
-    folder = out / datetime.now().strftime("run_%Y-%m-%d_%H-%M-%S")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise Rep3DError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
-    return folder
 
 
 @app.command(rich_help_panel=_MODELS)
@@ -164,17 +159,26 @@ def train(
     To know how good it is, run `rep3d evaluate` on other cases.
     """
     from rep3d.checkpoint import load_checkpoint
-    from rep3d.data.cases import decathlon_cases
+    from rep3d.data.cases import LeftOut, listed, read_data_set
     from rep3d.demo.screen import train_progress
-    from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
+    from rep3d.output import check_output, check_output_folder
+    from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
     from rep3d.training.distributed import parse_gpus
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.validation import choose_validation
 
     description = data / "dataset.json"
+    check_output(output, (".pt",), (start, description), option="--output", make_folder=True)
+    if resume is not None:
+        check_output_folder(resume, option="--resume")
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
-    found = decathlon_cases(data)[:cases]
+    there = read_data_set(data)
+    found = list(there.cases[:cases])
+    console.print(f"{escape(str(data))}: {there.found} cases found, {len(found)} to train with", soft_wrap=True)
+    show_left_out(there.left_out)
+    if not found:
+        raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
     checkpoint = load_checkpoint(start) if start else None
     images = [case.image for case in found]
     task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality)
@@ -190,11 +194,19 @@ def train(
         gpus=parse_gpus(gpus) if gpus else None,
     )
     seen = checkpoint.info.get("trained_on", checkpoint.info.get("cases", [])) if checkpoint else []
-    training, left_out = choose_validation(found, validation, seen) if validation else (found, [])
+    training, held_out = choose_validation(found, validation, seen) if validation else (found, [])
     with train_progress(console) as progress:
-        trained = run(training, task, settings, output, checkpoint, progress, validation=left_out, state=resume)
+        trained = run(
+            *(training, task, settings, output, checkpoint, progress),
+            validation=held_out,
+            state=resume,
+            left_out=there.left_out,
+        )
     info = trained.info
-    facts = f"{trained.version}, {len(training)} cases, training loss {info['loss']:.3f}, ended by {info['stopped']}"
+    show_left_out(LeftOut(**entry) for entry in info["left_out"][len(there.left_out) :])
+    facts = (
+        f"{trained.version}, {len(info['cases'])} cases, training loss {info['loss']:.3f}, ended by {info['stopped']}"
+    )
     console.print(f"Wrote {escape(str(output))}: {facts}", soft_wrap=True)
     if info["resumed_from"] is not None:
         console.print(f"It went on from step {info['resumed_from']} of a run that had not ended.")
@@ -209,11 +221,14 @@ def train(
 def segment(
     checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
     image: Annotated[Path, typer.Argument(help="NIfTI image, or a folder with one DICOM series.")],
-    output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz), on the image's own grid.")],
+    output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz or .nii), on the image's own grid.")],
     device: Device = None,
     engine: Engine = None,
 ) -> None:
     """Segment an image with a model."""
+    from rep3d.output import check_output
+
+    check_output(output, (".nii.gz", ".nii"), (checkpoint, image), option="OUTPUT")  # before PyTorch is loaded
     from rep3d.inference.predictor import Predictor
 
     result = Predictor.load(checkpoint, device, engine, single_image=True).segment(image, output)
@@ -223,47 +238,7 @@ def segment(
     console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
 
 
-@app.command(rich_help_panel=_MODELS)
-def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
-    data: Annotated[Path, typer.Option(help="Data set to measure on: a folder with imagesTr and labelsTr.")],
-    skip: Annotated[int, typer.Option(help="Leave out so many cases, the first by name.")] = 0,
-    device: Device = None,
-    engine: Engine = None,
-) -> None:
-    """Measure a model's Dice on annotated cases.
-
-    Cases that the model was trained on are marked and left out of the mean.
-    """
-    import tempfile
-
-    from rep3d.data.cases import decathlon_cases
-    from rep3d.evaluation.metrics import dice_of_files, mean_dice
-    from rep3d.inference.predictor import Predictor
-    from rep3d.terminal import print_scores
-
-    predictor = Predictor.load(checkpoint, device, engine)
-    cases = decathlon_cases(data)[skip:]
-    if not cases:
-        raise Rep3DError(
-            f"--data: {data} has no case to measure on. Needed are files of the same name in imagesTr and labelsTr."
-        )
-    seen = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
-    scores, rows = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        for case in cases:
-            found = Path(folder) / "found.nii.gz"
-            predictor.segment(case.image, found)
-            scores[case.id] = dice_of_files(found, case.label, predictor.task.labels)
-            shown = f"{case.id} (trained on)" if case.id in seen else case.id
-            rows[shown, f"{mean_dice({case.id: scores[case.id]}):.3f}"] = scores[case.id]
-    title = f"Dice of {checkpoint.name} ({predictor.version})"
-    print_scores(console, title, predictor.task.label_names, ("Case", "Mean"), rows)
-    fresh = {case: score for case, score in scores.items() if case not in seen}
-    if fresh:
-        console.print(f"Mean over {len(fresh)} cases not trained on: {mean_dice(fresh):.3f}")
-    if len(fresh) < len(scores):
-        console.print(f"{len(scores) - len(fresh)} cases were trained on: their Dice says nothing about new images.")
+app.command(rich_help_panel=_MODELS)(evaluate)
 
 
 @app.command(rich_help_panel=_MODELS)
@@ -301,11 +276,11 @@ def export(
     """
     from rep3d.checkpoint import load_checkpoint
     from rep3d.inference.export import export_onnx, export_program
+    from rep3d.output import check_output
 
     exporters = {".onnx": export_onnx, ".pt2": export_program}
-    if output.suffix not in exporters:
-        raise Rep3DError(f"--output: the file name must end in .onnx or .pt2, got {output.name!r}.")
-    written = exporters[output.suffix](load_checkpoint(checkpoint), output)
+    check_output(output, tuple(exporters), (checkpoint,), option="--output", make_folder=True)
+    written = exporters[output.suffix.lower()](load_checkpoint(checkpoint), output)
     error = "not compared" if written.max_error is None else f"probabilities within {written.max_error:.1e}"
     facts = f"{written.size / 1e6:.1f} MB, checked with {written.checked_with}: {error}"
     console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
@@ -343,8 +318,11 @@ def main() -> None:
     expected: tuple[type[Exception], ...] = (Rep3DError, *client_errors())
     try:
         app(prog_name="rep3d")
-    except expected as error:
-        Console(stderr=True).print(f"[bold red]rep3d:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    except Exception as error:
+        ours = machine_error(error) or error
+        if not isinstance(ours, expected):
+            raise
+        Console(stderr=True).print(f"[bold red]rep3d:[/] {escape(str(ours))}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("[yellow]rep3d: stopped[/]")

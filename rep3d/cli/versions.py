@@ -82,7 +82,7 @@ def versions(
         store.delete(version, who)
         console.print(f"Deleted the weights of {version} ({freed / 1e6:.1f} MB); its record stays.")
     else:
-        _export(console, store.checkpoint(version), version, output)
+        _export(console, (studies / "rep3d").resolve(), store.checkpoint(version), version, output)
 
 
 def _user_name() -> str:
@@ -109,20 +109,22 @@ def _model_folder(studies: Path, model: str | None) -> Path:
     return models / model
 
 
-def _export(console: Console, checkpoint: Path, version: str, output: Path | None) -> None:
+def _export(console: Console, servers: Path, checkpoint: Path, version: str, output: Path | None) -> None:
     from rep3d.checkpoint import load_checkpoint
     from rep3d.files import copy_whole
     from rep3d.inference.export import export_onnx
+    from rep3d.output import check_output
 
-    if output is None or output.suffix not in (".pt", ".onnx"):
-        raise Rep3DError(f"--output: the file name must end in .pt or .onnx, got {output or 'none'}.")
-    if output.suffix == ".onnx":
+    if output is None:
+        raise Rep3DError("--output: the file name must end in .pt or .onnx, got none.")
+    if output.resolve().is_relative_to(servers):
+        raise Rep3DError(f"--output: {output} lies in the server's own folder {servers}. Choose another folder.")
+    room = checkpoint.stat().st_size
+    check_output(output, (".pt", ".onnx"), (checkpoint,), option="--output", room=room, make_folder=True)
+    if output.suffix.lower() == ".onnx":
         export_onnx(load_checkpoint(checkpoint), output)
     else:
-        try:
-            copy_whole(checkpoint, output)
-        except OSError as error:
-            raise Rep3DError(f"--output: {output} cannot be written ({error}). Choose another folder.") from error
+        copy_whole(checkpoint, output)
     console.print(f"Wrote {escape(str(output))}: {version}, {output.stat().st_size / 1e6:.1f} MB.", soft_wrap=True)
 
 

@@ -5,47 +5,69 @@ The two sets never meet: held-out images are not even put into the server's fold
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rep3d.data.cases import Case, decathlon_cases
+from rep3d.data.cases import Case, LeftOut, listed, read_data_set
 from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import TaskError
-from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json, read_dataset_json
 
 __all__ = ["Cohort", "decathlon_cohort", "phantom_cohort"]
+
+Check = Callable[[Case, Mapping[str, int]], LeftOut | None]
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Cases split into a pool (may be submitted) and a held-out set (never is)."""
+    """Cases split into a pool (may be submitted) and a held-out set (never is).
+
+    Attributes:
+        found: how many cases there are, those that cannot be used included.
+        left_out: what cannot be used, so far as it was looked at, with the reasons.
+    """
 
     name: str
     labels: dict[str, int]
     modality: str | None
     pool: tuple[Case, ...]
     held_out: tuple[Case, ...]
+    found: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+
+    def summary(self) -> str:
+        """Return how many cases were found, are used, and cannot be, in words."""
+        out = len({entry.id for entry in self.left_out})
+        return f"{self.found} cases found, {len(self.pool) + len(self.held_out)} used, {out} left out"
 
 
 def phantom_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
     """Generate phantoms into ``folder`` and split them; the first ones, of every geometry, are the pool."""
     generate_cohort(folder, pool + held_out, seed=seed)
-    return _split(folder, pool, held_out, seed, shuffle=False)
+    return _split(folder, pool, held_out)
 
 
-def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
+def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int, reason: Check | None = None) -> Cohort:
     """Take cases from a folder in the decathlon's layout (``imagesTr``, ``labelsTr``, ``dataset.json``), at random.
+
+    Args:
+        folder: the data set.
+        pool: how many may be submitted.
+        held_out: how many others are measured on.
+        seed: of the choice.
+        reason: says of a case, with the labels, why it cannot be used: another is taken in its place. None for one that
+            can. Without it they are taken unread.
 
     Raises:
         TaskError: if the layout is another one, or there are too few cases.
     """
-    return _split(folder, pool, held_out, seed, shuffle=True)
+    return _split(folder, pool, held_out, seed, reason)
 
 
-def _split(folder: Path, pool: int, held_out: int, seed: int, shuffle: bool) -> Cohort:
+def _split(folder: Path, pool: int, held_out: int, seed: int | None = None, reason: Check | None = None) -> Cohort:
     description = folder / "dataset.json"
     if not description.is_file():
         raise TaskError(
@@ -53,15 +75,25 @@ def _split(folder: Path, pool: int, held_out: int, seed: int, shuffle: bool) -> 
             f"the Medical Segmentation Decathlon."
         )
     labels = labels_from_dataset_json(description)
-    cases = decathlon_cases(folder)
-    if len(cases) < pool + held_out:
+    data = read_data_set(folder)
+    cases, left_out = list(data.cases), list(data.left_out)
+    usable: list[Case] = []
+    if seed is not None:
+        np.random.default_rng(seed).shuffle(cases)  # type: ignore[arg-type]
+    for case in cases:
+        if len(usable) == pool + held_out:
+            break
+        if (problem := reason(case, labels) if reason else None) is None:
+            usable.append(case)
+        else:
+            left_out.append(problem)
+    found = len(cases) + len({entry.id for entry in data.left_out})
+    if len(usable) < pool + held_out:
+        why = f" Left out: {listed(left_out)}" if left_out else ""
         raise TaskError(
             f"{folder} has too few cases: {pool + held_out} are needed ({pool} to annotate, {held_out} to hold out), "
-            f"and {len(cases)} have a file of the same name in imagesTr and labelsTr. "
-            f"Ask for fewer with --submit or --held-out."
+            f"and {len(usable)} of {found} can be used. Ask for fewer with --submit or --held-out.{why}"
         )
-    if shuffle:
-        np.random.default_rng(seed).shuffle(cases)  # type: ignore[arg-type]
-    name = str(json.loads(description.read_text(encoding="utf-8")).get("name") or folder.name)
+    name = str(read_dataset_json(description).get("name") or folder.name)
     modality = modality_from_dataset_json(description)
-    return Cohort(name, labels, modality, tuple(cases[:pool]), tuple(cases[pool : pool + held_out]))
+    return Cohort(name, labels, modality, tuple(usable[:pool]), tuple(usable[pool:]), found, tuple(left_out))

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import requests
 
-from rep3d.data.cases import Case
+from rep3d.data.cases import Case, listed
 from rep3d.data.cohort import Cohort
 from rep3d.demo.checkout import import_client_path
 from rep3d.demo.report import CasePicture, DemoReport, RoundResult, pick_cases, write_report
@@ -29,6 +29,7 @@ from rep3d.demo.server import ServerProcess
 from rep3d.demo.voxels import as_nifti, as_voxels
 from rep3d.errors import ConfigError, Rep3DError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
+from rep3d.files import write_text
 
 import_client_path()
 from Rep3DLabelLib.client import Rep3DClient  # noqa: E402
@@ -124,7 +125,9 @@ class Player:
         """Fill the studies folder as a clinic would: images and a dataset.json with the label names, no labels."""
         self.studies.mkdir(parents=True)
         for case in self.cohort.pool:
-            shutil.copyfile(case.image, self.studies / case.image.name)
+            # Under the case's name, which the file's may only begin with, as in nnU-Net's x_0000.nii.gz.
+            suffix = ".nii.gz" if case.image.suffix.lower() == ".gz" else ".nii"
+            shutil.copyfile(case.image, self.studies / f"{case.id}{suffix}")
         description = {"name": self.cohort.name, "labels": {str(v): n for n, v in self.cohort.labels.items()}}
         if self.cohort.modality:
             description["modality"] = {"0": self.cohort.modality}
@@ -232,8 +235,9 @@ class Player:
             if case.id in chosen
         ]
         pool, held_out = len(self.cohort.pool), len(self.cohort.held_out)
+        left_out = f"; left out: {listed(self.cohort.left_out)}" if self.cohort.left_out else ""
         facts = {
-            "Data": f"{self.cohort.name}: {pool} images on the server, {held_out} held out",
+            "Data": f"{self.cohort.name}: {pool} images on the server, {held_out} held out{left_out}",
             "Strategy": self.plan.strategy,
             "Trainings": f"{self.plan.iterations} iterations and {self.plan.minutes:g} minutes in all at most",
             "Seed": str(self.plan.seed),
@@ -245,9 +249,7 @@ class Player:
         title = "Rep3D Label: what the loop brought"
         rounds = [_as_json({**dataclasses.asdict(r), "mean_dice": mean_dice(r.dice)}) for r in self.rounds]
         results = {"facts": facts, "labels": self.cohort.labels, "rounds": rounds}
-        path.with_name("results.json").write_text(
-            json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        write_text(path.with_name("results.json"), json.dumps(results, indent=2, allow_nan=False) + "\n")
         write_report(
             path, DemoReport(title, self.cohort.name, self.cohort.labels, tuple(self.rounds), tuple(pictures), facts)
         )

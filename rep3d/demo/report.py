@@ -16,6 +16,7 @@ import numpy as np
 from rep3d.data.cases import Case
 from rep3d.demo.figures import LABEL_STYLES, PREDICTION_COLOUR, TRUTH_COLOUR, CurvePoint, curve_png, slice_pngs
 from rep3d.errors import ConfigError
+from rep3d.files import write_text
 from rep3d.html import render
 
 __all__ = ["CasePicture", "DemoReport", "RoundResult", "case_mean", "pick_cases", "write_report"]
@@ -78,7 +79,7 @@ def write_report(path: Path, report: DemoReport) -> None:
         ImageError: a picture's label or prediction is not on the grid of its image.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(report), encoding="utf-8")
+    write_text(path, _page(report))
 
 
 def case_mean(dice: Mapping[str, float]) -> float:

@@ -70,6 +70,10 @@ class Screen(Listener):
             f"[bold]{escape(self.cohort.name)}[/]: {len(self.cohort.pool)} images, {self.plan.submit} labels to submit "
             f"in {self.plan.rounds} rounds, {len(self.cohort.held_out)} held out. Starting the server ..."
         )
+        if self.cohort.left_out:
+            self.say(escape(self.cohort.summary()))
+            for entry in self.cohort.left_out:
+                self.say(f"  {escape(str(entry))}")
         return self
 
     def __exit__(

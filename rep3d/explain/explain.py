@@ -28,10 +28,13 @@ from rep3d.imaging.nifti import geometry
 from rep3d.imaging.transforms import preparation
 from rep3d.inference.predictor import choose_device, fit_window
 from rep3d.nn.rep3d import Rep3D
+from rep3d.output import check_output_folder
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["VARIANTS", "explain"]
 
+PAGE, NUMBERS = "explain.html", "explain.json"
+_ROOM = 1_000_000  # bytes
 # What a checkpoint can be compared with besides another checkpoint: its own settings, changed so, with fresh weights.
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"untrained": {}, "prior": {"spatial_prior": "fixed"}, "plain": {"spatial_prior": "none"}}
@@ -73,12 +76,15 @@ def explain(
         CheckpointError: if a checkpoint cannot be used.
         ImageError: if an image cannot be read, is not three-dimensional or is too small.
         ConfigError: if ``compare`` is neither a file nor a variant, the two networks take different inputs, ``inputs``
-            is not positive, the device is not there or ``out`` cannot be written.
+            is not positive or the device is not there.
+        OutputError, DiskFullError: if ``out`` cannot be written.
     """
     if inputs < 1:
         raise ConfigError(f"inputs: expected 1 or more, got {inputs}")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed: expected a whole number from 0 to 2^63 - 1, got {seed}")
+    others = [compare] if compare is not None and str(compare) not in VARIANTS else []
+    folder = check_output_folder(out, (PAGE, NUMBERS), (checkpoint, *others, *images), room=_ROOM)
     chosen = choose_device(device)
     first = load_checkpoint(checkpoint)
     subjects = [(Path(checkpoint).name, first.version, first.model)]
@@ -90,11 +96,7 @@ def explain(
         subjects.append((name, version, model))
     shown = _read_patches(images, first.task, first.model, inputs, seed) if images else None
     shown = shown or _noise(first.task, first.model, inputs, seed)
-    target = Path(out) / "explain.html"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)  # before the long part
-    except OSError as error:
-        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
+    target = folder / PAGE
     models = tuple(view_model(*subject, shown.tensor.to(chosen), logits) for subject in subjects)
     facts = {
         "Seed": str(seed),
@@ -103,11 +105,8 @@ def explain(
         "Made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
     explanation = Explanation(first.task, models, shown, facts)
-    try:
-        write_text(target, page(explanation))
-        write_text(target.with_suffix(".json"), json.dumps(explanation.to_dict(), indent=1))
-    except OSError as error:
-        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
+    write_text(target, page(explanation))
+    write_text(folder / NUMBERS, json.dumps(explanation.to_dict(), indent=1))
     return target
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from rep3d.errors import ImageError, LabelError, OutOfMemoryError, Rep3DError
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.header import NiftiImage, checked_grid, copy_place, is_stored_like, stored_header, stored_voxels
+from rep3d.imaging.saving import save_nifti
 from rep3d.imaging.values import whole_numbers
 from rep3d.memory import require_memory
 
@@ -212,4 +213,4 @@ def _write_like(values: np.ndarray, reference: NiftiImage, output: Path, slope: 
     copy_place(image.header, stored_header(reference))
     if slope is not None:
         image.header.set_slope_inter(slope, 0.0)
-    nib.save(image, output)
+    save_nifti(image, output)

@@ -24,12 +24,13 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.errors import ExportError, MissingComponentError
+from rep3d.errors import ExportError, MissingComponentError, machine_error
 from rep3d.inference.engines import TOLERANCE
 from rep3d.inference.sliding import fit_window
 from rep3d.nn.fold import reparameterize, replace_modules
 from rep3d.nn.lrbm import DepthwiseConv3d
 from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.output import check_output
 
 __all__ = ["Exported", "export_onnx", "export_program"]
 
@@ -71,6 +72,7 @@ def export_onnx(
 
     Raises:
         MissingComponentError: If packages are missing.
+        OutputError, DiskFullError: If the file cannot be written.
         ExportError: If the network cannot be exported, or the file computes something else.
     """
     missing = [name for name in _ONNX_NEEDS if importlib.util.find_spec(name) is None]
@@ -110,6 +112,7 @@ def export_program(
         roi_size: Window (D, H, W) in voxels to export for; the task's own if not given.
 
     Raises:
+        OutputError, DiskFullError: If the file cannot be written.
         ExportError: If the network cannot be exported, or the file computes something else.
     """
     job = _Job(source, path, ".pt2", roi_size)
@@ -134,23 +137,14 @@ class _Job:
     def __init__(
         self, source: Checkpoint | UnetrSegmenter, path: Path | str, suffix: str, roi_size: Sequence[int] | None
     ) -> None:
-        self._path = Path(path)
-        if self._path.suffix != suffix:
-            raise ExportError(f"The file name must end in {suffix!r}, got {self._path.name!r}.")
-        try:  # before the long part
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ExportError(f"{self._path} cannot be written ({error}). Choose another folder.") from error
-        if self._path.is_dir():
-            raise ExportError(f"{self._path} is a folder. Give the name of a file to write.")
+        network: nn.Module = source.model if isinstance(source, Checkpoint) else source
+        room = sum(tensor.nbytes for tensor in network.parameters()) // 2  # folding leaves some out
+        self._path = check_output(path, (suffix,), room=room, make_folder=True)  # before the long part
         self.facts: dict[str, Any] = {}
-        network: nn.Module
         if isinstance(source, Checkpoint):
-            network, task = source.model, source.task
+            task = source.task
             self.facts = task.to_dict() | {"values": [0, *task.label_values], "version": source.version}
             roi_size = roi_size or task.roi_size
-        else:
-            network = source
         if roi_size is None:
             raise ExportError("roi_size: expected (D, H, W) in voxels, as a network without a task has none; got None.")
         model = reparameterize(network)
@@ -185,8 +179,8 @@ class _Job:
             save: Writes the file.
             load: Opens it; returns the name of what did, and the network (images to logits), if that can compute.
         """
-        with tempfile.TemporaryDirectory(prefix=f".{self._path.name}.", dir=self._path.parent) as folder:
-            file = Path(folder) / self._path.name
+        with tempfile.TemporaryDirectory(prefix=f".{self._path.name[:50]}.", dir=self._path.parent) as folder:
+            file = Path(folder) / f"network{self._path.suffix.lower()}"
             with _failing_as_export_error(self._path.suffix):
                 save(file)
                 checked_with, error = self._check(*load(file))
@@ -264,6 +258,8 @@ def _failing_as_export_error(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if (lacking := machine_error(error)) is not None:
+            raise lacking from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ExportError(
             f"{what}: this network could not be exported with PyTorch {torch.__version__}: {reason}"

@@ -26,7 +26,8 @@ from rep3d.errors import ConfigError
 from rep3d.fair_lock import device_turn
 from rep3d.imaging.dicom import as_nifti
 from rep3d.imaging.grid import Geometry
-from rep3d.imaging.nifti import write_label, write_share
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, write_label, write_share
+from rep3d.imaging.saving import label_bytes
 from rep3d.imaging.transforms import preparation
 from rep3d.inference.engines import Engine, choose_engine
 from rep3d.inference.label_resampling import decide, interpolated_map
@@ -35,6 +36,7 @@ from rep3d.inference.sliding import WindowTurns, check_memory, count_windows, fi
 from rep3d.inference.uncertainty import label_confidence, regional_mean, voxel_entropy
 from rep3d.inference.views import VIEWS, check_views
 from rep3d.nn.fold import reparameterize
+from rep3d.output import check_output, require_room
 
 __all__ = ["Predictor", "Segmentation", "choose_device", "count_windows", "fit_window"]
 
@@ -76,7 +78,7 @@ def choose_device(name: str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ConfigError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from error
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
@@ -234,7 +236,7 @@ class Predictor:
 
         Args:
             image: a NIfTI file, or a folder with one DICOM series.
-            output: the label map to write (``.nii.gz``).
+            output: the label map to write (``.nii.gz`` or ``.nii``), into a folder that is there.
             views: how many test-time views to average; 1 for none.
             box: compute and write only this part; the rest becomes background.
             uncertainty: also write here, as NIfTI on the image's grid, the entropy of the prediction, from 0 (certain)
@@ -242,14 +244,20 @@ class Predictor:
             cancelled: asked before each window.
 
         Raises:
+            OutputError: if a file cannot be written, or is the image.
+            DiskFullError: if there is no room for it.
             ImageError: if it is no readable three-dimensional image, or if the box holds none of its voxels.
             OutOfMemoryError: if the image or the result does not fit into memory.
             ConfigError: if there are not so many views.
             InferenceCancelled: if ``cancelled`` said True; nothing was written.
         """
         check_views(views)
+        check_output(output, IMAGE_SUFFIXES, (image, uncertainty))
+        if uncertainty is not None:
+            check_output(uncertainty, IMAGE_SUFFIXES, (image, output))
         started = time.perf_counter()
         with self._read(image) as prepared:
+            require_room(Path(output).parent, label_bytes(prepared.grid, output), str(output))
             region = box.on(prepared.grid) if box else None
             tensor = self._crop(prepared, region) if region else prepared.tensor
             read = time.perf_counter()

@@ -21,7 +21,7 @@ import torch
 import torch.distributed
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from rep3d.errors import ConfigError, Rep3DError, TrainingError
+from rep3d.errors import ConfigError, Rep3DError, TrainingError, machine_error
 from rep3d.inference.predictor import choose_device
 from rep3d.training.loop import TrainPlan, run
 from rep3d.training.settings import TrainProgress, TrainSettings
@@ -162,5 +162,8 @@ def _work(
         sender.send((0, error))
         sys.exit(1)
     except Exception as error:
+        if (lacking := machine_error(error)) is not None:
+            sender.send((0, lacking))
+            sys.exit(1)
         sender.send((2, TrainingError(f"training on {devices[rank]}: {type(error).__name__}: {error}")))
         sys.exit(1)

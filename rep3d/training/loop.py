@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,20 +21,22 @@ import torch
 from ignite.engine import Events
 from monai.data import list_data_collate
 from monai.engines import SupervisedTrainer
-from monai.inferers import SimpleInferer
 from monai.losses import DiceCELoss
 from monai.utils import CommonKeys, set_determinism
 from torch.utils.data import DataLoader
 
 from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
-from rep3d.data.cases import Case
-from rep3d.errors import CheckpointError, TrainingError
+from rep3d.data.cases import Case, LeftOut, listed
+from rep3d.errors import CheckpointError, NoCasesError, TrainingError
 from rep3d.imaging.labels import check_label
 from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
+from rep3d.output import require_room
 from rep3d.tasks.config import TaskConfig
+from rep3d.training.precision import MixedPrecision, tensor_cores
+from rep3d.training.preparing import each_case
 from rep3d.training.sampling import Patches, case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.snapshots import RunState, case_marks, start_mark
@@ -63,6 +64,7 @@ class TrainPlan:
     state: Path | None = None
     other_values: tuple[int, ...] = ()
     must_resume: bool = False
+    left_out: Sequence[LeftOut] = ()
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to be resumed."""
@@ -91,7 +93,7 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
         The trained model in the leading process, None in the others.
     """
     loop = _Loop(plan, worker, report)
-    with _tensor_cores(worker.device):
+    with tensor_cores(worker.device):
         loop.train()
         return loop.finish() if worker.leads else None
 
@@ -118,45 +120,6 @@ def _first_network(task: TaskConfig, settings: TrainSettings, start: Checkpoint 
     return network
 
 
-def _bfloat16_is_fast(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware; where it is emulated, it is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device.type == "cpu" and probe is not None and bool(probe())
-
-
-class _MixedPrecision(SimpleInferer):
-    """Runs the network in bfloat16 where that is fast (half the time of a step), with float32 weights and loss.
-
-    bfloat16 has float32's range, so no loss scaling is needed.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device_type = device.type
-        self.enabled = _bfloat16_is_fast(device)
-
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.enabled):
-            return network(inputs, *args, **kwargs).float()
-
-
-@contextmanager
-def _tensor_cores(device: torch.device) -> Iterator[None]:
-    """Let a GPU multiply float32 matrices as TF32, which the large kernels' transforms are made of.
-
-    PyTorch allows this for convolutions anyway; its precision is that of half precision, its range float32's.
-    """
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 class _Loop:
     """A run under way."""
 
@@ -172,6 +135,8 @@ class _Loop:
         self.best = BestWeights()
         self.dice: dict[str, float] | None = None
         self.resumed_from: int | None = None
+        self.cases: Sequence[Case] = plan.cases  # those that can be used, as soon as that is known
+        self.left_out = list(plan.left_out)
         self.elapsed_before = 0.0
         self.started: float | None = None
         set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
@@ -180,22 +145,32 @@ class _Loop:
         network = _first_network(plan.task, plan.settings, plan.start)
         self.config = network.config
         self.network = worker.prepare(network).train()
+        weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+        require_room(plan.output.parent, weights, str(plan.output))
         self.prepare = preparation(plan.task, with_label=True, other_values=plan.other_values)
-        self.prepared = [self._prepare(case) for case in plan.cases]
+        ready = each_case(self._told(plan.cases), self._prepare, self.left_out)
+        if not ready:
+            raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
+        self.cases, self.prepared = [case for case, _ in ready], [volumes for _, volumes in ready]
         self.validator: Validator | None = None
         if plan.validation and worker.leads:
-            measured = measured_cases(plan.validation)
-            self.validator = Validator(measured, plan.task, self._prepare, network.stride, worker.device)
+            measured = each_case(self._told(measured_cases(plan.validation)), self._prepare, self.left_out)
+            if measured:
+                self.validator = Validator(measured, plan.task, network.stride, worker.device)
         self.times = ValidationTimes(self.settings.val_interval)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
-        self.inferer = _MixedPrecision(worker.device)
+        self.inferer = MixedPrecision(worker.device)
         self.state = RunState(plan.state, plan.identity()) if plan.state else None
         self._resume()
 
+    def _told(self, cases: Sequence[Case]) -> Iterator[Case]:
+        for case in cases:
+            self._tell("preparing")
+            yield case
+
     def _prepare(self, case: Case) -> dict[str, Any]:
-        self._tell("preparing")
         check_label(case.label, case.image, self.plan.task.labels, self.plan.other_values)
         return self.prepare({"image": str(case.image), "label": str(case.label)})
 
@@ -214,7 +189,7 @@ class _Loop:
 
     def _trainer(self, steps: int) -> SupervisedTrainer:
         augment = augmentation(self.plan.task, self.settings.crops)
-        weights = case_weights(self.plan.cases, self.plan.weights)
+        weights = case_weights(self.cases, self.plan.weights)
         first = self.iteration * self.worker.size + self.worker.rank
         patches = Patches(self.prepared, weights, augment, self.settings.seed, first, self.worker.size)
         trainer = SupervisedTrainer(
@@ -336,7 +311,7 @@ class _Loop:
             memory = torch.cuda.max_memory_allocated(device)
         else:
             memory = psutil.Process().memory_info().rss
-        draws, cases = self.worker.size, len(self.plan.cases)
+        draws, cases = self.worker.size, len(self.cases)
         self.report(
             TrainProgress(
                 phase=phase,
@@ -352,6 +327,7 @@ class _Loop:
                 memory_mb=memory / 2**20,
                 elapsed_seconds=elapsed,
                 resumed_from=self.resumed_from,
+                left_out=tuple(self.left_out),
             )
         )
 
@@ -379,12 +355,13 @@ class _Loop:
             "generation": generation,
             "parent": parent.get("version"),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cases": [case.id for case in plan.cases],
+            "cases": [case.id for case in self.cases],
             "trained_on": sorted(
-                {*parent.get("trained_on", parent.get("cases", [])), *(case.id for case in plan.cases)}
+                {*parent.get("trained_on", parent.get("cases", [])), *(case.id for case in self.cases)}
             ),
+            "left_out": [entry.to_dict() for entry in self.left_out],
             "validation_cases": [case.id for case in plan.validation],
-            "validation_measured": [case.id for case in measured_cases(plan.validation)],
+            "validation_measured": self.validator.cases if self.validator else [],
             "validation": self.best.dice,
             "validation_history": self.best.history or [],
             "preset": parent.get("preset", plan.settings.preset),

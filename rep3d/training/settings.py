@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rep3d.data.cases import LeftOut
 from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 
@@ -109,6 +110,7 @@ class TrainProgress:
         memory_mb: MiB in use: on a GPU the most that tensors took so far, on a CPU what the process takes now.
         elapsed_seconds: training time so far, that before an interruption included.
         resumed_from: the step at which this run took up an interrupted one; None where it began at the beginning.
+        left_out: cases that are not used, so far as it is known, with the reasons.
     """
 
     phase: str
@@ -124,3 +126,4 @@ class TrainProgress:
     memory_mb: float | None = None
     elapsed_seconds: float = 0.0
     resumed_from: int | None = None
+    left_out: tuple[LeftOut, ...] = ()

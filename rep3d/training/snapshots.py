@@ -7,12 +7,12 @@ thread while the training goes on, and so seldom that it costs little.
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import torch
 
 from rep3d.checkpoint import Checkpoint, write_atomically
 from rep3d.data.cases import Case
+from rep3d.errors import said
+from rep3d.files import file_state
 
 __all__ = ["RunState", "case_marks", "copy_to_cpu", "start_mark"]
 
@@ -34,11 +36,12 @@ _COST = 20.0  # times what a snapshot takes is waited at least
 
 def case_marks(cases: Sequence[Case]) -> list[list[Any]]:
     """Return what tells whether cases are still the same: id, and size and time of change of each file."""
-    marks: list[list[Any]] = []
-    for case in cases:
-        facts = [file.stat() for file in (Path(case.image), Path(case.label))]
-        marks.append([case.id, *[[fact.st_size, fact.st_mtime_ns] for fact in facts]])
-    return marks
+    return [[case.id, *[_file_mark(file) for file in (Path(case.image), Path(case.label))]] for case in cases]
+
+
+def _file_mark(file: Path) -> list[int] | None:
+    state = file_state(file)
+    return None if state is None else [state[1], state[0]]
 
 
 def start_mark(start: Checkpoint | None) -> list[Any] | None:
@@ -135,7 +138,7 @@ class RunState:
             try:
                 write_atomically(self._path, snapshot)
             except (OSError, RuntimeError) as error:
-                logger.warning("%s: the snapshot could not be written (%s); the training goes on", self._path, error)
+                logger.warning("%s: no snapshot was written, and the training goes on: %s", self._path, said(error))
             self._cost = time.monotonic() - started
 
         self._writer = threading.Thread(target=save, name="snapshot", daemon=True)
@@ -154,6 +157,9 @@ class RunState:
             part.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder: the run ended, there is nothing to resume."""
+        """Remove the snapshot: the run ended, there is nothing to resume. The folder goes if nothing else is in it."""
         self.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.remove_parts()
+        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # what is not ours stays, and the folder with it
+            self._folder.rmdir()

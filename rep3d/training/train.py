@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.data.cases import Case
-from rep3d.errors import NoCasesError, TaskError
+from rep3d.data.cases import Case, LeftOut
+from rep3d.errors import NoCasesError, TaskError, machine_error, said
 from rep3d.imaging.nifti import geometry
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.rep3d import Rep3D
+from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.distributed import train_on, training_devices
 from rep3d.training.loop import TrainPlan, check_start, run
@@ -53,24 +54,28 @@ def task_for_cases(
     Args:
         name: name of the task.
         labels: label name to voxel value.
-        images: image files; only their headers matter here.
+        images: image files; only their headers matter here, and one that cannot be read does not count.
         modality: ``"CT"``, ``"MRI"``, ..., if known.
         max_side: largest side of the patch in voxels.
         spacing: voxel size in mm to work at.
         roi_size: patch (D, H, W) in voxels.
 
     Raises:
-        TaskError: if there are no images.
-        ImageError: if one of them is not readable.
+        TaskError: if none of the images can be read.
     """
-    if not images:
-        raise TaskError("There is no image to read the voxel size from. Add an image first.")
-    spacings, sizes = [], []
+    spacings, sizes, problems = [], [], []
     for image in images:
-        grid = geometry(image)
+        try:
+            grid = geometry(image)
+        except Exception as error:  # the training says it of each case
+            problems.append(said(error))
+            continue
         order = [next(i for i, code in enumerate(grid.axis_codes) if code in pair) for pair in ("RL", "AP", "SI")]
         spacings.append([grid.spacing[i] for i in order])
         sizes.append([grid.spacing[i] * grid.shape[i] for i in order])
+    if not sizes:
+        words = f" None of {len(problems)} can be read: {'; '.join(problems[:5])}" if problems else ""
+        raise TaskError(f"There is no image to read the voxel size from. Add an image first.{words}")
     if spacing is None:
         median = np.median(spacings, axis=0).round(3)
         spacing = (float(median[0]), float(median[1]), float(median[2]))
@@ -101,6 +106,7 @@ def train(
     state: Path | str | None = None,
     must_resume: bool = False,
     other_values: Collection[int] = (),
+    left_out: Sequence[LeftOut] = (),
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
 
@@ -108,14 +114,17 @@ def train(
     the same ones); the last weights are always among those compared. As they chose the weights, their Dice is a little
     kind to the model. Without validation cases the last weights are written, and no accuracy is claimed.
 
-    The checkpoint's ``info`` gains ``cases`` and ``validation_cases`` (ids), ``trained_on`` (ids of the cases of all
-    runs that led to this model), ``validation_measured`` (ids of those that were measured during the run),
-    ``validation`` (label name to Dice of the written weights, None without validation), ``validation_history``,
-    ``iterations``, ``kept_iteration`` (of the written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or
-    ``"early stopping"``), ``minutes``, ``loss`` and ``resumed_from`` (a step, or None).
+    A case that cannot be used, for whatever reason, is left out, named, and costs no other one.
+
+    The checkpoint's ``info`` gains ``cases`` and ``validation_cases`` (ids), ``left_out`` (see
+    :class:`~rep3d.data.cases.LeftOut`), ``trained_on`` (ids of the cases of all runs that led to this model),
+    ``validation_measured`` (ids of those that were measured during the run), ``validation`` (label name to Dice of the
+    written weights, None without validation), ``validation_history``, ``iterations``, ``kept_iteration`` (of the
+    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``, ``loss``
+    and ``resumed_from`` (a step, or None).
 
     Args:
-        cases: at least one labelled case; labels are checked against their images first.
+        cases: labelled cases, of which one can be used; labels are checked against their images first.
         task: the task; with ``start``, its labels must be the same.
         settings: how to train.
         output: checkpoint to write, atomically, after the run ended with a finite loss.
@@ -129,14 +138,16 @@ def train(
         must_resume: refuse to start anew where the interrupted run in ``state`` cannot be continued.
         other_values: voxel values that label files may have beside the task's (labels of another model, or retired
             ones); they count as background.
+        left_out: what was left out before, to be recorded with those left out here.
 
     Returns:
         The trained model, as written.
 
     Raises:
-        NoCasesError: if ``cases`` is empty.
+        NoCasesError: if no case can be used, with the reasons.
+        OutputError: if ``output`` cannot be written, or is a file of a case.
+        DiskFullError: if the disk has no room for it, found out as early as it can be.
         ConfigError: if a case is in ``validation`` too, a weight is impossible, or a device is not there.
-        LabelError, ImageError: if a case is not usable; the message names the file.
         CheckpointError: if ``start`` belongs to another task.
         TrainingError: if the loss stops being finite, a process on one of several GPUs dies, or there is nothing to
             resume though it must be; ``output`` is not touched.
@@ -145,6 +156,8 @@ def train(
         raise NoCasesError("There is nothing to train on: no case has a label. Submit a label first.")
     refuse_overlap(cases, validation)
     case_weights(cases, weights)
+    read = [file for case in (*cases, *validation) for file in (case.image, case.label)]
+    check_output(output, (".pt",), read, make_folder=True)
     check_start(task, start)
     devices = training_devices(settings)
     report = on_progress or (lambda progress: None)
@@ -159,6 +172,7 @@ def train(
         state=Path(state) if state else None,
         other_values=tuple(other_values),
         must_resume=must_resume,
+        left_out=tuple(left_out),
     )
     try:
         if len(devices) > 1:
@@ -167,8 +181,11 @@ def train(
         assert trained is not None
         return trained
     except BaseException as error:
+        lacking = machine_error(error)
         # The frames of an error that the caller keeps would keep the network, too.
         traceback.clear_frames(error.__traceback__)
+        if lacking is not None and isinstance(error, Exception):
+            raise lacking from error
         raise
     finally:
         gc.collect()

@@ -94,18 +94,17 @@ class Validator:
     """Measures Dice on the task's grid with a sliding window.
 
     Args:
-        cases: what to measure, as :func:`measured_cases` gives them.
+        cases: what to measure, as :func:`measured_cases` gives them, each with its image and label on the task's grid
+            (1, D, H, W), the label as channel indices.
         task: the task.
-        prepare: from a case to its image and label on the task's grid (1, D, H, W), the label as channel indices.
         stride: of the network.
         device: where the network is.
     """
 
     def __init__(
         self,
-        cases: Sequence[Case],
+        cases: Sequence[tuple[Case, Mapping[str, Any]]],
         task: TaskConfig,
-        prepare: Callable[[Case], Mapping[str, Any]],
         stride: int,
         device: torch.device,
     ) -> None:
@@ -113,11 +112,15 @@ class Validator:
         self._device = device
         self._volumes: list[_Volume] = []
         self.seconds: float | None = None  # what the last measurement took
-        for case in cases:
-            ready = prepare(case)
+        for case, ready in cases:
             truth = np.asarray(ready["label"][0]).astype(np.uint16)
             window = fit_window(task.roi_size, truth.shape, stride)
             self._volumes.append(_Volume(case.id, torch.as_tensor(ready["image"]), truth, window))
+
+    @property
+    def cases(self) -> list[str]:
+        """The ids of what is measured."""
+        return [volume.case for volume in self._volumes]
 
     def measure(
         self, network: torch.nn.Module, run: Callable[..., torch.Tensor], on_window: Callable[[], None]

@@ -51,6 +51,7 @@ function progress(training, running, state) {
       running && ["Time left", duration(training.eta_seconds)],
       typeof training.elapsed_seconds === "number" && training.elapsed_seconds > 0 && ["Time taken", duration(training.elapsed_seconds)],
       ["Cases", training.validation_cases ? `${number(training.cases)}, ${number(training.validation_cases)} held out` : number(training.cases)],
+      training.found > 0 && Object.keys(training.skipped || {}).length > 0 && ["Labelled", `${number(training.found)}, ${number(Object.keys(training.skipped).length)} left out`],
       training.memory_mb && ["Memory", `${number(training.memory_mb / 1024, 1)} GB`],
       training.device && ["Device", training.device],
       training.phase === "scoring" && training.to_score && ["Scored", `${number(training.scored)} of ${number(training.to_score)}`],

@@ -5,12 +5,9 @@ A message is for whoever works with the images: what is wrong, and what to do.
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-
 import torch
 
-from rep3d.errors import Rep3DError
+from rep3d.errors import DiskFullError, Rep3DError, causes, said
 
 __all__ = [
     "OUT_OF_MEMORY",
@@ -24,12 +21,10 @@ __all__ = [
     "ReservedError",
     "StartupError",
     "in_words",
-    "is_disk_full",
     "is_out_of_memory",
 ]
 
 OUT_OF_MEMORY = "Not enough memory for this now. Try again when less is running."
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StartupError(Exception):
@@ -74,32 +69,14 @@ class BusyError(Rep3DError):
     """It is not possible this moment; the same request may succeed in a little while."""
 
 
-class DiskFullError(Rep3DError):
-    """The disk has no room for it; nothing was changed."""
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether something failed for want of memory, however it was wrapped on its way up."""
     return any(
         isinstance(cause, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(cause)
-        for cause in _causes(error)
+        for cause in causes(error)
     )
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Return whether something failed because the disk is full, however it was wrapped on its way up."""
-    return any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in _causes(error))
 
 
 def in_words(error: BaseException) -> str:
     """Return an error as the record of a job says it."""
-    if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    return str(error) if isinstance(error, Rep3DError) else f"{type(error).__name__}: {error}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
+    return OUT_OF_MEMORY if is_out_of_memory(error) else said(error)

@@ -16,7 +16,7 @@ from lib.inference.batch import batch_file
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.auto import AutoTrain
-from lib.training.run import run_file
+from lib.training.resumption import run_file
 from lib.training.scores import scores_of_versions
 from lib.training.status import status_file
 from rep3d.evaluation.roles import CaseRoles
@@ -64,3 +64,5 @@ def _check_images(datastore: Rep3DDatastore) -> None:
     with suppress(OSError):  # what goes away meanwhile
         datastore.history.check()
         datastore.predictions.check()
+        datastore.records.check()
+        datastore.put_on_record()

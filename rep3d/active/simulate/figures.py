@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rep3d.active.simulate.summary import BASELINE, SHARE_OF_FULL
+from rep3d.files import whole_file
 from rep3d.html import GREY, LINE_COLOURS, dress
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def write_curves(summary: Mapping[str, Any], title: str, path: Path) -> None:
     figure.supxlabel(
         f"Mean over {many} seeds; bars: {summary['interval']}", color="#5d6675", fontsize=9, x=0.01, ha="left"
     )
-    figure.savefig(path)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _curve(

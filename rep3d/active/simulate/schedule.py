@@ -37,11 +37,15 @@ from rep3d.active.simulate.unit import (
 )
 from rep3d.active.strategies import STRATEGIES, check_strategy
 from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
-from rep3d.errors import ConfigError, TrainingError
+from rep3d.errors import ConfigError, TrainingError, said
+from rep3d.output import check_output_folder
+from rep3d.training.preparing import why_unusable
 
 __all__ = ["SimulationPlan", "simulate"]
 
 Say = Callable[[str], None]
+RESULTS, CURVES = "results.json", "curves.png"
+_ROOM = 20_000_000  # bytes, for the models of the first batches and the results
 
 
 def simulate(
@@ -68,24 +72,26 @@ def simulate(
         The content of ``results.json``.
 
     Raises:
+        OutputError, DiskFullError: if ``out`` cannot be written.
         ConfigError: if a name or number is impossible, or ``out`` holds results of another simulation.
         TaskError: if the data set is not usable or too small.
         TrainingError: if a unit failed; what was finished stays.
     """
     _check(strategies, seeds, jobs)
     units = [Unit(seed, name) for seed in seeds for name in (FIRST_BATCH, REFERENCE, *strategies)]
-    runs = out / "runs"
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out: {out} cannot be written ({error}). Choose another folder.") from error
+    check_output_folder(out, (RESULTS, CURVES), room=_ROOM)
+    runs = check_output_folder(out / "runs")
     cohorts = {seed: _cohort(data, out, plan, seed) for seed in seeds}
+    for seed, cohort in cohorts.items():
+        say(f"seed {seed}: {cohort.summary()}")
+        for entry in cohort.left_out:
+            say(f"  {entry}")
     _check_same(runs / "settings.json", {**plan.identity(), "data": next(iter(cohorts.values())).name})
     _Schedule(plan, cohorts, units, runs, jobs, say).run()
     results = _collect(plan, cohorts, strategies, seeds, runs, jobs)
-    plain_file(out / "results.json", begins_anew=True).write(results, allow_nan=False)
+    plain_file(out / RESULTS, begins_anew=True).write(results, allow_nan=False)
     name = results["data"]
-    write_curves(results["summary"], f"{name}: which case to annotate next ({plan.preset} network)", out / "curves.png")
+    write_curves(results["summary"], f"{name}: which case to annotate next ({plan.preset} network)", out / CURVES)
     return results
 
 
@@ -103,7 +109,7 @@ def _check(strategies: Sequence[str], seeds: Sequence[int], jobs: int) -> None:
 def _cohort(data: Path | None, out: Path, plan: SimulationPlan, seed: int) -> Cohort:
     if data is None:
         return phantom_cohort(out / "phantoms" / f"seed{seed}", plan.pool, plan.held_out, seed)
-    return decathlon_cohort(data, plan.pool, plan.held_out, seed)
+    return decathlon_cohort(data, plan.pool, plan.held_out, seed, why_unusable)
 
 
 def _check_same(path: Path, identity: dict[str, Any]) -> None:
@@ -180,7 +186,9 @@ class _Schedule:
 
     def _end(self, unit: Unit, error: BaseException | None) -> None:
         if error is not None:
-            raise TrainingError(f"The simulation stopped: seed {unit.seed}, {unit.name} failed: {error}") from error
+            raise TrainingError(
+                f"The simulation stopped: seed {unit.seed}, {unit.name} failed: {said(error)}"
+            ) from error
         self._finished(unit)
 
 
@@ -235,6 +243,7 @@ def _collect(
         },
         "summary": summarise(played, full),
         "held_out": {str(seed): [case.id for case in cohorts[seed].held_out] for seed in seeds},
+        "left_out": {str(seed): [entry.to_dict() for entry in cohorts[seed].left_out] for seed in seeds},
         "full": {str(seed): record for seed, record in full.items()},
         "runs": {name: {str(seed): list(record) for seed, record in by.items()} for name, by in played.items()},
     }

@@ -9,23 +9,24 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from rep3d.active.strategies import NEEDS, ImageScore, assess, check_strategy, select_batch
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from rep3d.data.cases import Case
+from rep3d.data.cases import Case, LeftOut
 from rep3d.data.cohort import Cohort
-from rep3d.errors import ConfigError
+from rep3d.errors import ConfigError, TrainingError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.inference.predictor import Predictor
 from rep3d.json_file import JsonFile, json_object
 from rep3d.nn.config import PRESETS, require_one_of
 from rep3d.tasks.config import TaskConfig
+from rep3d.training.preparing import each_case
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.training.train import TrainSettings, task_for_cases, train
 
@@ -33,6 +34,7 @@ __all__ = ["FIRST_BATCH", "REFERENCE", "SCRATCH_SUFFIX", "SimulationPlan", "Unit
 
 FIRST_BATCH, REFERENCE = "first_batch", "reference"
 SCRATCH_SUFFIX = ".scratch"  # of folders that a unit works in and removes
+_Made = TypeVar("_Made")
 _MOST_SEED = 100_000  # a training's seed is made of the simulation's and the round
 
 
@@ -176,9 +178,13 @@ class _Player:
             predictor = Predictor(checkpoint, self.plan.device)
             views = self.plan.views if "variance" in needs else 1
             if needs - {"features"}:
-                scores = {id_: assess(predictor, self.pool[id_].image, views) for id_ in candidates}
+                scores = self._each(candidates, lambda case: assess(predictor, case.image, views))
+                candidates = list(scores)
             if "features" in needs:
-                features = {id_: predictor.features(case.image) for id_, case in self.pool.items()}
+                features = self._each(list(self.pool), lambda case: predictor.features(case.image))
+                candidates = [id_ for id_ in candidates if id_ in features]
+            if len(candidates) < count:
+                raise TrainingError(f"{count} cases are to be chosen, and {len(candidates)} can be looked at.")
         known = [features[id_] for id_ in labelled if id_ in features]
         choices = select_batch(self.unit.name, count, candidates, scores, features, known, rng)
         return [choice.id for choice in choices]
@@ -223,6 +229,7 @@ class _Player:
             "mean": _number(mean),
             "per_label": {name: _number(_mean([row[name] for row in dice.values()])) for name in self.cohort.labels},
             "dice": {case: {name: _number(value) for name, value in row.items()} for case, row in dice.items()},
+            "left_out": checkpoint.info["left_out"],
             "seconds": {name: round(value, 2) for name, value in seconds.items()},
         }
         return [record], checkpoint
@@ -234,7 +241,21 @@ class _Player:
     def _measure(self, checkpoint: Checkpoint) -> dict[str, dict[str, float]]:
         """Dice of each label on each held-out case, from label files on the image's own grid."""
         predictor = Predictor(checkpoint, self.plan.device)
-        return {case.id: self._dice(predictor, case) for case in self.cohort.held_out}
+        held_out = {case.id: case for case in self.cohort.held_out}
+        found = self._each(list(held_out), lambda case: self._dice(predictor, case), held_out)
+        if not found:
+            raise TrainingError("None of the held-out cases could be measured; the lines above say why.")
+        return found
+
+    def _each(
+        self, ids: Sequence[str], make: Callable[[Case], _Made], cases: Mapping[str, Case] | None = None
+    ) -> dict[str, _Made]:
+        """Return what is made of each case that can be used; the others are named."""
+        left_out: list[LeftOut] = []
+        found = each_case([(cases or self.pool)[id_] for id_ in ids], make, left_out)
+        for entry in left_out:
+            self.report(f"seed {self.unit.seed}, {self.unit.name}: left out {entry}")
+        return {case.id: made for case, made in found}
 
     def _dice(self, predictor: Predictor, case: Case) -> dict[str, float]:
         found = self.scratch / "found.nii.gz"

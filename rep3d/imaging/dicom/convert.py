@@ -13,6 +13,7 @@ from rep3d.errors import ImageError, OutOfMemoryError
 from rep3d.imaging.dicom.pixels import read_pixels
 from rep3d.imaging.dicom.series import DicomSeries, only_series
 from rep3d.imaging.dicom.stack import stack
+from rep3d.imaging.saving import save_nifti
 
 __all__ = ["as_nifti", "convert_series"]
 
@@ -44,7 +45,7 @@ def convert_series(source: DicomSeries | Path | str, output: Path | str) -> Dico
     image.header["xyzt_units"] = 2  # mm
     image.set_sform(put.affine, 1)
     image.set_qform(put.affine, 1)
-    nib.save(image, output)
+    save_nifti(image, output)
     return series
 
 

@@ -129,3 +129,21 @@ def test_trains_by_itself_after_two_labels(server: AppServer, tmp_path: Path) ->
     assert (stats["phase"], stats["cases"], stats["iterations"]) == ("done", 6, 1)
     assert len(_store(server).list()) == made + 1
     assert json.loads((server.studies / "rep3d" / "auto_train.json").read_text()) == {"rep3d": 0}
+
+
+def test_cases_that_cannot_be_used_are_told_and_cost_no_other_one(tmp_path: Path) -> None:
+    studies = tmp_path / "studies"
+    for number in range(4):
+        image = write_image(studies / f"case_{number}.nii.gz", number)
+        write_label(studies / "labels" / "final" / f"case_{number}.nii.gz", number)
+    image.write_bytes(image.read_bytes()[:-2000])  # its header is whole
+    (studies / "labels" / "final" / "case_2.nii.gz").write_bytes(b"no label")
+    publish_small_model(studies)
+    with AppServer(studies, tmp_path, CONF) as server:
+        assert server.post("/train/rep3d", json=HARDLY).ok
+        stats = server.wait_for_training()
+        assert (stats["phase"], stats["error"], stats["found"]) == ("done", None, 4)
+        assert set(stats["skipped"]) == {"case_2", "case_3"} and all(stats["skipped"].values())
+        made = _store(server).get(stats["version_made"])
+        assert made.skipped == stats["skipped"] and not {*made.cases, *made.validation_cases} & set(made.skipped)
+        assert len(made.cases) == stats["cases"] and set(made.label_hashes) == set(made.cases)

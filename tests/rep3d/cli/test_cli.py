@@ -84,13 +84,13 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
 ) -> None:
     generate_cohort(tmp_path / "data", 3, seed=1)
     model = tmp_path / "model.pt"
-    common = ("train", "--data", tmp_path / "data", "--output", model, "--iterations", 1, "--validation")
-    trained = rep3d(*common, 1, "--variant", "fixed", "--resume", tmp_path / "run")
+    common = ("train", "--data", tmp_path / "data", "--iterations", 1, "--validation")
+    trained = rep3d(*common, 1, "--output", model, "--variant", "fixed", "--resume", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
     assert "v1, 2 cases" in trained.stdout and "ended by iterations" in trained.stdout
     assert "Validation Dice on 1 cases that it was not trained on; they chose the weights (step 1)" in trained.stdout
     assert not (tmp_path / "run").exists()
-    refused = rep3d(*common, 2, "--start", model)
+    refused = rep3d(*common, 2, "--output", tmp_path / "more.pt", "--start", model)
     assert refused.returncode == 1 and "Cannot hold out 2 cases: expected from 0 to 1." in refused.stderr
 
 

@@ -37,8 +37,8 @@ def _decathlon(folder: Path, count: int) -> Path:
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
         for index in range(count):
-            (folder / part / f"case_{index}.nii.gz").touch()
-    (folder / "imagesTr" / "unlabelled.nii.gz").touch()
+            (folder / part / f"case_{index}.nii.gz").write_bytes(b"x")
+    (folder / "imagesTr" / "unlabelled.nii.gz").write_bytes(b"x")
     (folder / "imagesTr" / "._case_0.nii.gz").touch()
     (folder / "dataset.json").write_text(json.dumps({"name": "Toy", "labels": {"1": "A"}, "modality": {"0": "CT"}}))
     return folder
@@ -55,7 +55,7 @@ def test_decathlon_cohort_takes_labelled_cases_at_random_by_seed(tmp_path: Path)
 def test_too_few_cases_or_no_dataset_json_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="it has no dataset.json"):
         decathlon_cohort(tmp_path, 1, 1, 0)
-    with pytest.raises(TaskError, match="11 are needed .*and 10 have a file"):
+    with pytest.raises(TaskError, match="11 are needed .*and 10 of 12 can be used"):
         decathlon_cohort(_decathlon(tmp_path / "d", 10), 6, 5, 0)
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
-from rep3d.errors import CheckpointError, ConfigError, ImageError, Rep3DError
+from rep3d.errors import CheckpointError, ConfigError, ImageError, OutputError, Rep3DError
 from rep3d.explain.explain import VARIANTS, _compared, _read_patches, explain
 from rep3d.explain.fields import ReceptiveField, _field, centred_cubes, contribution, radial_profile
 from rep3d.nn.config import Rep3DConfig
@@ -378,7 +378,7 @@ class TestRefusals:
 
     def test_a_file_in_place_of_the_folder(self, checkpoint: Path, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("mine")
-        with pytest.raises(ConfigError, match="cannot be written"):
+        with pytest.raises(OutputError, match="cannot be written"):
             explain(checkpoint, tmp_path / "out")
         assert (tmp_path / "out").read_text() == "mine"
 

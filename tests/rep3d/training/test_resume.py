@@ -260,7 +260,7 @@ def test_the_time_that_was_used_counts(tmp_path: Path) -> None:
 def test_a_run_whose_loss_was_not_finite_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases, _ = _interrupted(tmp_path, 2, replace(SETTINGS, val_interval=0))
     nan = float("nan")
-    monkeypatch.setattr(training_loop._MixedPrecision, "__call__", lambda self, x, network: network(x) * nan)
+    monkeypatch.setattr(training_loop.MixedPrecision, "__call__", lambda self, x, network: network(x) * nan)
     with pytest.raises(TrainingError, match="Nothing was published"):
         train(cases, TASK, SETTINGS, tmp_path / "model.pt", small_checkpoint(), state=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -276,7 +276,7 @@ def test_a_full_disk_does_not_end_a_training(
     cases, _ = _cases(tmp_path)
     train(cases, TASK, replace(SETTINGS, iterations=3), tmp_path / "model.pt", small_checkpoint(), state=tmp_path / "r")
     assert load_checkpoint(tmp_path / "model.pt").info["iterations"] == 3
-    assert "No space left" in caplog.text
+    assert "no snapshot was written, and the training goes on: The disk is full" in caplog.text
 
 
 def test_snapshots_are_seldom_and_the_rarer_the_longer_they_take(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import weakref
 from dataclasses import replace
@@ -14,8 +15,16 @@ import pytest
 import torch
 
 from rep3d.checkpoint import load_checkpoint
-from rep3d.data.cases import Case
-from rep3d.errors import CheckpointError, ConfigError, LabelError, NoCasesError, TaskError, TrainingError
+from rep3d.data.cases import Case, LeftOut
+from rep3d.errors import (
+    CheckpointError,
+    ConfigError,
+    DiskFullError,
+    NoCasesError,
+    OutputError,
+    TaskError,
+    TrainingError,
+)
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.inference.predictor import Predictor
@@ -116,7 +125,7 @@ def test_values_of_another_models_labels_count_as_background_and_unknown_ones_ar
     prepared = preparation(TASK, True, {1, 3, 7})({"image": str(case.image), "label": str(case.label)})["label"]
     assert set(np.unique(prepared)) == {0, 1} and int(prepared.sum()) == int((values == 3).sum())
     assert train([case], TASK, SETTINGS, tmp_path / "model.pt", other_values=(1, 7)).info["iterations"] == 3
-    with pytest.raises(LabelError, match=r"unexpected values: \[7\]"):
+    with pytest.raises(NoCasesError, match=r"unexpected values: \[7\]"):
         train([case], TASK, SETTINGS, tmp_path / "other.pt", other_values=(1,))
 
 
@@ -143,11 +152,56 @@ def test_no_case_is_refused(tmp_path: Path) -> None:
         train([], TASK, SETTINGS, tmp_path / "model.pt")
 
 
-def test_a_label_that_does_not_fit_is_refused_naming_it(tmp_path: Path) -> None:
-    good, other = ball_case(tmp_path, 1), ball_case(tmp_path, 2, np.diag([-1.0, 1, 1, 1]))
-    with pytest.raises(LabelError, match="case_2_label"):
-        train([good, Case("mixed", good.image, other.label)], TASK, SETTINGS, tmp_path / "model.pt")
-    assert not (tmp_path / "model.pt").exists()
+def test_a_case_that_cannot_be_used_is_named_and_costs_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, odd = ball_case(tmp_path, 1), ball_case(tmp_path, 4)
+    flipped = Case("flipped", good.image, ball_case(tmp_path, 2, np.diag([-1.0, 1, 1, 1])).label)
+    gone = Case("gone", tmp_path / "gone.nii.gz", good.label)
+    check = training_loop.check_label
+
+    def odder(label: Path, *rest: object) -> None:
+        if label == odd.label:
+            raise ZeroDivisionError("nobody thought of this")
+        check(label, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training_loop, "check_label", odder)
+    told = []
+    before = LeftOut("other", "other.nii.gz", "of old")
+    trained = train(
+        *([flipped, good, gone, odd], TASK, SETTINGS, tmp_path / "model.pt", None, told.append),
+        validation=[Case("held", gone.image, good.label)],
+        left_out=[before],
+    )
+    assert trained.info["cases"] == trained.info["trained_on"] == ["case_1"]
+    reasons = {entry["id"]: entry["reason"] for entry in trained.info["left_out"]}
+    assert list(reasons) == ["other", "flipped", "gone", "case_4", "held"]
+    assert "case_2_label.nii.gz does not lie on the voxels" in reasons["flipped"] and "exist" in reasons["gone"]
+    assert reasons["case_4"] == "ZeroDivisionError: nobody thought of this"
+    assert trained.info["validation"] is None and trained.info["validation_measured"] == []
+    assert [entry.to_dict() for entry in told[-1].left_out] == trained.info["left_out"]
+    with pytest.raises(NoCasesError, match="None of the 2 cases can be trained on.*case_2_label.*gone.nii.gz"):
+        train([flipped, gone], TASK, SETTINGS, tmp_path / "none.pt")
+    assert not (tmp_path / "none.pt").exists()
+
+
+def test_a_model_that_cannot_be_written_whole_is_said_in_our_words_and_the_last_one_stays(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+    resource = pytest.importorskip("resource")
+    case, output = ball_case(tmp_path, 1), tmp_path / "model.pt"
+    output.write_bytes(b"the last one")
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        with pytest.raises(DiskFullError, match="larger than the disk, or this account, allows"):
+            train([case], TASK, replace(SETTINGS, iterations=1), output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert output.read_bytes() == b"the last one" and [file.name for file in tmp_path.glob(".*")] == []
+    for read in (case.image, case.label):
+        with pytest.raises(OutputError, match="must end in .pt"):
+            train([case], TASK, SETTINGS, read)
 
 
 def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path) -> None:
@@ -163,7 +217,7 @@ def test_a_loss_that_is_not_finite_publishes_nothing(tmp_path: Path, monkeypatch
     output = tmp_path / "model.pt"
     train([ball_case(tmp_path, 1)], TASK, SETTINGS, output)
     before = output.read_bytes()
-    monkeypatch.setattr(training_loop._MixedPrecision, "__call__", lambda self, x, network: network(x) * float("nan"))
+    monkeypatch.setattr(training_loop.MixedPrecision, "__call__", lambda self, x, network: network(x) * float("nan"))
     with pytest.raises(TrainingError, match="Nothing was published"):
         train([ball_case(tmp_path, 1)], TASK, SETTINGS, output)
     assert output.read_bytes() == before

@@ -102,13 +102,8 @@ def test_a_case_in_both_lists_is_refused(tmp_path: Path) -> None:
 def test_a_stop_reaches_a_validation_between_two_windows(tmp_path: Path) -> None:
     case, task = ball_case(tmp_path, 1), replace(TASK, roi_size=(16, 16, 16))
     prepare = preparation(task, with_label=True)
-    validator = Validator(
-        [case],
-        task,
-        lambda c: prepare({"image": str(c.image), "label": str(c.label)}),
-        16,
-        torch.device("cpu"),
-    )
+    ready = prepare({"image": str(case.image), "label": str(case.label)})
+    validator = Validator([(case, ready)], task, 16, torch.device("cpu"))
     network, calls = small_checkpoint().model.train(), []
 
     def stop() -> None:

@@ -23,7 +23,6 @@ from lib.errors import (
     DiskFullError,
     ForbiddenError,
     NotFoundError,
-    is_disk_full,
     is_out_of_memory,
 )
 from rep3d.errors import (
@@ -39,6 +38,7 @@ from rep3d.errors import (
     TrainingError,
     UnknownVersionError,
     VersionError,
+    machine_error,
 )
 
 __all__ = ["ANSWERS", "Answer", "answer_for", "register_error_handlers"]
@@ -62,7 +62,6 @@ class Answer:
 
 
 _NO_MEMORY = Answer(503, OUT_OF_MEMORY, 60)
-_DISK_FULL = Answer(507, "The server's disk is full. Make room there, then try again.")
 
 # The closest base class counts.
 ANSWERS: Mapping[type[BaseException], Answer] = {
@@ -102,9 +101,8 @@ def answer_for(error: BaseException) -> tuple[Answer, str]:
     """Return the row of the table for an error, and what is to be said."""
     if is_out_of_memory(error):
         answer = _NO_MEMORY
-    elif is_disk_full(error) and not isinstance(error, DiskFullError):
-        answer = _DISK_FULL
     else:
+        error = machine_error(error) or error
         answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     if answer == ANSWERS[Exception]:
         return answer, f"{answer.words} ({type(error).__name__}: {error})"

@@ -13,11 +13,11 @@ from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.storage.registry import FINAL
 from rep3d.data.cases import Case
-from rep3d.errors import LabelError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
 from rep3d.imaging.labels import check_grid, check_values, label_counts
 from rep3d.imaging.nifti import read_label, stored_grid
+from rep3d.training.preparing import left_out_for
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore
@@ -81,15 +81,13 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
     cases, hashes, skipped = {}, {}, {}
     for case in datastore.labelled_cases():
         try:
-            reason = case_for(setup, case, datastore.get_label_info(case.id, FINAL))
+            reason = datastore.misfit(case.id) or case_for(setup, case, datastore.get_label_info(case.id, FINAL))
             if reason is None:
                 cases[case.id], hashes[case.id] = case, file_hash(case.label)
-        except Rep3DError as error:
-            reason = str(error)
-        except OSError as error:  # the file was replaced or removed meanwhile
-            reason = str(LabelError(f"{case.label.name} could not be read ({error.strerror})."))
+        except Exception as error:  # whatever is wrong with one case, the others are used
+            reason = left_out_for(case, error).reason
         if reason:
-            logger.warning("training: case %s left out: %s", case.id, reason)
+            logger.warning("training: case %s is not used: %s", case.id, reason)
             skipped[case.id] = reason
     return LabelledCases(cases, hashes, skipped)
 

@@ -10,96 +10,33 @@ import dataclasses
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lib.active.scoring import score_unlabelled
 from lib.models.served import ServedModel
-from lib.paths import ModelWorkspace, utc_now
+from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.cases import LabelledCases, case_weights, find_cases, split_cases
 from lib.training.request import TrainRequest
+from lib.training.resumption import changes_since, resumable_run, run_file
 from lib.training.scores import VersionScores
 from lib.training.status import TrainStatus
 from rep3d.checkpoint import Checkpoint, load_checkpoint
+from rep3d.data.cases import LeftOut
 from rep3d.errors import NoCasesError, TrainingError, VersionError
 from rep3d.evaluation.gate import Decision, decide, label_means, unmeasured
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
-from rep3d.json_file import JsonFile, json_object
 from rep3d.training.head import with_labels
+from rep3d.training.preparing import each_case
 from rep3d.training.train import TrainProgress, train
 from rep3d.versions.record import VersionRecord
 
-__all__ = ["TrainRun", "changes_since", "interrupted_run", "resumable_run", "run_file"]
+__all__ = ["TrainRun"]
 
 logger = logging.getLogger(__name__)
-
-# Of ``run.json``, and what each part is to people.
-_PARTS = {
-    "request": "the settings",
-    "training": "the cases to train on",
-    "validation": "the held-out cases",
-    "hashes": "labels of its cases",
-    "start": "the published version",
-    "labels": "the label names or values",
-}
-
-
-def resumable_run(folder: Path) -> dict[str, Any] | None:
-    """Return what is known about the run that was stopped or interrupted; None where there is nothing to resume.
-
-    Args:
-        folder: the model's folder ``run``.
-    """
-    known = run_file(folder).read()
-    if not known or not ((folder / "trained.pt").exists() or (folder / "state" / "run.pt").exists()):
-        return None
-    return known
-
-
-def run_file(folder: Path) -> JsonFile[dict[str, Any]]:
-    """Return what a training that has not ended trains on, and how; empty where there is none.
-
-    Args:
-        folder: the model's folder ``run``.
-    """
-    lost = "what the interrupted training was doing: it cannot be resumed, and the next one begins anew"
-    # Beside the folder, which the next training empties.
-    return JsonFile(folder / "run.json", _parsed, lost, dict, begins_anew=True, aside=folder.parent)
-
-
-def _parsed(content: Any) -> dict[str, Any]:
-    run = json_object(
-        content, id=str, started=str, request=dict, training=list, validation=list, hashes=dict, labels=dict
-    )
-    json_object(run["request"], settings=dict)
-    return run
-
-
-def interrupted_run(workspace: ModelWorkspace) -> dict[str, Any] | None:
-    """As :func:`resumable_run`, of the run that is there, else of the one that was set aside."""
-    return resumable_run(workspace.run) or resumable_run(workspace.run_set_aside)
-
-
-def changes_since(known: Mapping[str, Any], plan: Mapping[str, Any]) -> str | None:
-    """Return why an interrupted run cannot go on.
-
-    Args:
-        known: what it began with.
-        plan: the same, or a part of it, as it would be now.
-
-    Returns:
-        What to tell, and to do; None where nothing has changed.
-    """
-    changed = [words for key, words in _PARTS.items() if key in plan and known.get(key) != plan[key]]
-    if not changed:
-        return None
-    return (
-        f"The interrupted training cannot go on, because what it began with has changed since: {', '.join(changed)}. "
-        f"Start a new one (resume: false)."
-    )
 
 
 class TrainRun:
@@ -128,6 +65,7 @@ class TrainRun:
         self._status = status
         self._before = before
         self._folder = served.setup.workspace.run
+        self._skipped: dict[str, str] = {}  # labelled cases that are not used, with the reason
         self._scores = VersionScores(
             served.setup.workspace.validation_scores, served.setup.labels, request.settings.device
         )
@@ -142,6 +80,7 @@ class TrainRun:
             self._ask_again()
         start, record = self._start()
         found = find_cases(self._setup, self._datastore)
+        self._skipped.update(found.skipped)
         split = split_cases(self._setup, self._served.versions, found)
         run, split = self._resumed_or_new(start, split, found)
         self._status.update(
@@ -150,7 +89,8 @@ class TrainRun:
                 "cases": len(split.training),
                 "validation_cases": len(split.validation),
                 "validation_kind": split.kind,
-                "skipped": dict(found.skipped),
+                "found": len(found.cases) + len(found.skipped),
+                "skipped": self._skipped,
                 "version": start.version if start else None,
                 "iterations": self._request.settings.iterations,
             }
@@ -170,8 +110,11 @@ class TrainRun:
             "decision": made.decision,
             "cases": len(made.cases),
             "validation_cases": len(made.validation_cases),
-            "skipped": dict(found.skipped),
+            "skipped": self._skipped,
         }
+
+    def _skip(self, left_out: Sequence[Mapping[str, str]]) -> None:
+        self._skipped.update({entry["id"]: entry["reason"] for entry in left_out})
 
     def _start(self) -> tuple[Checkpoint | None, VersionRecord | None]:
         """Return the published version, made ready for this server's labels, and its record."""
@@ -279,7 +222,10 @@ class TrainRun:
             if progress.resumed_from is not None and not taken_up:
                 self._status.take_up(self._before, progress.resumed_from)
                 taken_up = True
-            self._status.progress(dataclasses.asdict(progress))
+            facts = dataclasses.asdict(progress)
+            self._skip(facts.pop("left_out"))
+            used = sum(id_ not in self._skipped for id_ in split.training)
+            self._status.progress({**facts, "skipped": self._skipped, "cases": used})
 
         trained = train(
             training,
@@ -293,6 +239,7 @@ class TrainRun:
             state=self._folder / "state",
             must_resume=self._request.resume is True,
             other_values=self._setup.other_values,
+            left_out=[LeftOut(id_, id_, reason) for id_, reason in found.skipped.items()],
         )
         logger.info("trained %s on %d cases", run["id"], len(training))
         return trained
@@ -303,11 +250,15 @@ class TrainRun:
         """Measure a new model and the published one, decide, and keep the model as a version."""
         self._status.update({"phase": "validating", "eta_seconds": None})
         versions = self._served.versions
+        self._skip(trained.info.get("left_out", []))
         trained = Checkpoint(trained.model, trained.task, {**trained.info, "run": run["id"]})
         # As they are now: a label may have been corrected or removed while the training ran, and both versions must be
         # measured on the same one.
-        validation = [found.cases[id_] for id_ in split.validation if found.cases[id_].label.is_file()]
-        hashes = {case.id: file_hash(case.label) for case in validation}
+        there = [found.cases[id_] for id_ in split.validation if found.cases[id_].label.is_file()]
+        left_out: list[LeftOut] = []
+        hashed = each_case(there, lambda case: file_hash(case.label), left_out)
+        self._skip([entry.to_dict() for entry in left_out])
+        validation, hashes = [case for case, _ in hashed], {case.id: known for case, known in hashed}
 
         def measuring(which: str) -> Callable[[int, int], None]:
             return lambda done, todo: self._status.update({"measuring": which, "measured": done, "to_measure": todo})
@@ -320,6 +271,8 @@ class TrainRun:
             identity = record.run or f"{rival} {record.created}"
             cases = [case for case in validation if case.id in scores]
             compared = self._scores.measure(lambda: load_checkpoint(path), identity, cases, hashes, measuring(rival))
+        self._skipped.update(self._scores.left_out)
+        self._status.update({"skipped": self._skipped})
         decision = self._decide(rival, scores, compared, len(found.cases))
         added = versions.add(
             trained,
@@ -327,8 +280,8 @@ class TrainRun:
                 run=run["id"],
                 validation_cases=list(scores),
                 validation_kind=split.kind,
-                label_hashes={id_: found.hashes[id_] for id_ in split.training},
-                skipped=dict(found.skipped),
+                label_hashes={id_: found.hashes[id_] for id_ in trained.info["cases"]},
+                skipped=dict(self._skipped),
                 scores=dict(sorted(label_means(scores).items())),
                 case_scores=scores,
                 compared_with=rival,

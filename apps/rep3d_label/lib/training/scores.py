@@ -6,7 +6,6 @@ are new, or whose label was corrected.
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +14,12 @@ from typing import Any
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
-from rep3d.errors import ImageError, OutOfMemoryError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
 from rep3d.json_file import JsonFile, json_object
+from rep3d.training.preparing import left_out_for
 
 __all__ = ["VersionScores", "scores_of_versions"]
-
-logger = logging.getLogger(__name__)
 
 _KEPT = 20  # versions; older ones are measured anew if they are published again
 
@@ -34,12 +31,16 @@ class VersionScores:
         path: the JSON file that keeps them; it may be removed at any time.
         labels: label name to voxel value in the label files.
         device: where to compute.
+
+    Attributes:
+        left_out: ids of cases that could not be measured, with the reason.
     """
 
     def __init__(self, path: Path, labels: Mapping[str, int], device: str | None) -> None:
         self._file = scores_of_versions(path)
         self._labels = dict(labels)
         self._device = device
+        self.left_out: dict[str, str] = {}
 
     def measure(
         self,
@@ -60,7 +61,7 @@ class VersionScores:
 
         Returns:
             Case id to label name to Dice. A label that is neither in the case nor drawn has no entry; one that the
-            version does not know counts as not drawn. A case whose image cannot be read is left out.
+            version does not know counts as not drawn. A case that cannot be measured is left out.
         """
         known = self._read().get(identity, {})
         scores = {
@@ -77,10 +78,10 @@ class VersionScores:
                     file = Path(folder) / "found.nii.gz"
                     try:
                         predictor.segment(case.image, file)
-                    except (ImageError, OutOfMemoryError) as error:
-                        logger.warning("validation: case %s left out: %s", case.id, error)
+                        dice = dice_of_files(file, case.label, self._labels)
+                    except Exception as error:  # whatever it is, it costs this case only
+                        self.left_out[case.id] = left_out_for(case, error).reason
                         continue
-                    dice = dice_of_files(file, case.label, self._labels)
                     scores[case.id] = {name: value for name, value in dice.items() if not math.isnan(value)}
                     on_case(len(scores), len(cases))
             self._keep(identity, {id_: {"label": hashes[id_], "dice": dice} for id_, dice in scores.items()})

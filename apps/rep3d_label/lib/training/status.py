@@ -72,6 +72,7 @@ class TrainStatus:
             "validation_kind": None,
             "head": None,
             "set_aside": None,
+            "found": 0,
             "skipped": {},
             "process": dict(process) if process else None,
             "error": None,

@@ -18,7 +18,8 @@ from lib.errors import in_words
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.request import TrainRequest
-from lib.training.run import TrainRun, changes_since, interrupted_run, resumable_run
+from lib.training.resumption import changes_since, interrupted_run, resumable_run
+from lib.training.run import TrainRun
 from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status, status_file
 from lib.training.watch import watch_server
 from rep3d.errors import NoCasesError, VersionError

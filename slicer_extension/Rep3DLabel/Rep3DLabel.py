@@ -90,7 +90,7 @@ class Rep3DLabelWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self):
         """Note that the user selects the module."""
-        if self.workflow is not None:  # Slicer 5.6 goes on to call the object from before a reload
+        if self.workflow is not None:  # until late in 2023 Slicer called the object from before a reload
             self.panel.enter()
 
     def exit(self):

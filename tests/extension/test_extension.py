@@ -158,7 +158,7 @@ def test_a_reload_leaves_nothing_of_the_panel_before_and_enters_the_new_one(benc
     bench.scene.RemoveNode(volume)
     bench.slicer.util.reloadScriptedModule("Rep3DLabel")
     driver.spin()
-    before.enter()  # Slicer 5.6 goes on to call the object before
+    before.enter()  # as Slicer did until its pull request 7351 of late 2023
     assert bench.core.observers() == shown and _keys(bench) == keys
     editor = opened.ui.segmentEditor
     assert editor._d.views and not editor.mrmlSegmentEditorNode().GetActiveEffectName()

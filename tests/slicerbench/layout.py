@@ -92,7 +92,7 @@ class LayoutManager(QtCore.QObject):
         """Nothing is rendered."""
 
     def light_boxes(self) -> set[str]:
-        """Bench only: names of views that show several slices, before 5.10; the scene of slicer-core has none more."""
+        """Bench only: names of views that show several slices; from 5.10 on (pull request 8776) there are none."""
         version = (self._d.bench.app.majorVersion, self._d.bench.app.minorVersion)
         return self._d.light_boxes if version < (5, 10) else set()
 

@@ -13,7 +13,7 @@ _SEGMENTS = (("Q", -1), ("W", 1), ("/", -1), ("*", 1), (",", -1), (".", 1), (">"
 
 
 class EditorKeys:
-    """Keys as qMRMLSegmentEditorWidget::installKeyboardShortcuts makes them, the same in all Slicers from 5.6 on.
+    """Keys as qMRMLSegmentEditorWidget::installKeyboardShortcuts makes them, the same in copies of about 5.4 and main.
 
     Each works in its whole window, wherever the keyboard is, unless the widget there takes the key for itself.
 

@@ -91,7 +91,7 @@ class EditorSection:
         slicer.modules.plots.logic().ShowChartInLayout(chart)
 
     def _turn_off_light_boxes(self) -> None:
-        """Show one slice in each view, as Slicer's own module does: before 5.10 the editor draws in the wrong places."""
+        """Show one slice in each view, as Slicer's own module does; from 5.10 on there are no others."""
         if (slicer.app.majorVersion, slicer.app.minorVersion) < (5, 10) and self._editor.turnOffLightboxes():
             slicer.util.showStatusMessage(tr("Light box views were turned off: one cannot draw in them."), 10000)
 

@@ -5,7 +5,6 @@ The two sets never meet: held-out images are not even put into the server's fold
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from rep3d.data.cases import Case, decathlon_cases
 from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import TaskError
-from rep3d.tasks.config import labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json, read_dataset_json
 
 __all__ = ["Cohort", "decathlon_cohort", "phantom_cohort"]
 
@@ -62,6 +61,6 @@ def _split(folder: Path, pool: int, held_out: int, seed: int, shuffle: bool) -> 
         )
     if shuffle:
         np.random.default_rng(seed).shuffle(cases)  # type: ignore[arg-type]
-    name = str(json.loads(description.read_text(encoding="utf-8")).get("name") or folder.name)
+    name = str(read_dataset_json(description).get("name") or folder.name)
     modality = modality_from_dataset_json(description)
     return Cohort(name, labels, modality, tuple(cases[:pool]), tuple(cases[pool : pool + held_out]))

@@ -141,10 +141,17 @@ def _affine(header: nib.Nifti1Header, shape: tuple[int, ...], path: Path, error:
     name, chosen = found[0]
     for other, affine in found[1:]:
         if not same_grid(Geometry(shape, chosen), Geometry(shape, affine)):
-            raise error(
-                f"{path.name} says two things of where its voxels lie: its {name} and its {other} differ, and programs "
-                f"choose between them in different ways. {_SAVE_ANEW}"
-            )
+            told = f"{path.name} says two things of where its voxels lie: its {name} and its {other} differ"
+            if other == "pixdim":  # here no viewer can be trusted to show the right sizes
+                lengths, sizes = (
+                    " x ".join(f"{side:g}" for side in np.linalg.norm(matrix[:3, :3], axis=0))
+                    for matrix in (chosen, affine)
+                )
+                raise error(
+                    f"{told} (voxels of {lengths} and of {sizes}), and programs choose between them in different ways. "
+                    f"Export it again from its source, or correct the wrong one."
+                )
+            raise error(f"{told}, and programs choose between them in different ways. {_SAVE_ANEW}")
     return chosen
 
 

@@ -78,11 +78,11 @@ def interpolate_axis(volume: torch.Tensor, axis: int, along: AxisMap) -> torch.T
         The volume with ``len(along.position)`` voxels along this axis; of ``volume``'s type where every position is a
         voxel of its own, else float32.
     """
-    first, second, weight = along.corners(volume.shape[axis])
-    if not weight.any():
-        if np.array_equal(first, np.arange(volume.shape[axis])):
+    if np.array_equal(along.position, np.rint(along.position)):
+        if np.array_equal(along.position, np.arange(volume.shape[axis])):
             return volume
-        return volume.index_select(axis, torch.from_numpy(first))
+        return nearest_axis(volume, axis, along)
+    first, second, weight = along.corners(volume.shape[axis])
     shape = [1] * volume.ndim
     shape[axis] = len(weight)
     low = volume.index_select(axis, torch.from_numpy(first)).float()

@@ -34,6 +34,7 @@ from monai.transforms import (
 )
 from monai.utils import convert_to_tensor
 
+from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry, same_grid
 from rep3d.imaging.nifti import read_image, read_label
 from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
@@ -51,7 +52,8 @@ class ReadVolumed(MapTransform):
     """Reads NIfTI files into MetaTensors (1, X, Y, Z) in the type they are stored in: a large image is half the size.
 
     The metadata gain ``stored_shape`` and ``stored_affine``, the grid of the file. What is called ``"label"`` is read
-    as a label map, on the very grid of ``"image"``: single precision in headers must not part the two.
+    as a label map, on the very grid of ``"image"``: single precision in headers must not part the two. In images, what
+    is not finite becomes the lowest value.
 
     Raises:
         ImageError: if a file is no readable three-dimensional image with finite real values.
@@ -69,7 +71,10 @@ class ReadVolumed(MapTransform):
             kind = voxels.dtype.newbyteorder("=")
             if kind.kind in "ub" and kind.itemsize > 1 or kind.itemsize > 4:  # PyTorch computes with few such types
                 kind = np.dtype(np.int32 if kind == np.uint16 else np.float32)
-            tensor = torch.from_numpy(np.ascontiguousarray(voxels.T, dtype=kind)).permute(2, 1, 0)[None]
+            with np.errstate(over="ignore"):
+                tensor = torch.from_numpy(np.ascontiguousarray(voxels.T, dtype=kind)).permute(2, 1, 0)[None]
+            if tensor.is_floating_point():
+                tensor = _finite(tensor, Path(result[key]).name)
             meta = {
                 "filename_or_obj": str(result[key]),
                 "spatial_shape": grid.shape,
@@ -78,6 +83,16 @@ class ReadVolumed(MapTransform):
             }
             result[key] = MetaTensor(tensor, affine=torch.as_tensor(grid.affine), meta=meta)
         return result
+
+
+def _finite(voxels: torch.Tensor, name: str) -> torch.Tensor:
+    """Return voxels with the lowest value in place of what is not finite, before it spreads to its neighbours."""
+    finite = torch.isfinite(voxels)
+    if bool(finite.all()):
+        return voxels
+    if not bool(finite.any()):
+        raise ImageError(f"{name} holds no value that fits into single precision. Export it again.")
+    return torch.where(finite, voxels, voxels[finite].min())
 
 
 class ParallelSpacingd(MapTransform):
@@ -143,7 +158,7 @@ class ParallelSpacingd(MapTransform):
 
 
 class ScaleIntensityd(MapTransform):
-    """Scales voxel values as an :class:`~rep3d.tasks.config.Intensity` says; what is not finite becomes the lowest."""
+    """Scales voxel values as an :class:`~rep3d.tasks.config.Intensity` says."""
 
     def __init__(self, keys: Hashable | Sequence[Hashable], intensity: Intensity) -> None:
         super().__init__(keys)
@@ -156,11 +171,7 @@ class ScaleIntensityd(MapTransform):
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         result = dict(data)
         for key in self.key_iterator(result):
-            image: torch.Tensor = result[key]
-            finite = torch.isfinite(image)
-            if not bool(finite.all()):
-                image = torch.where(finite, image, image[finite].min())
-            result[key] = convert_to_tensor(self.scale(image), track_meta=True)
+            result[key] = convert_to_tensor(self.scale(result[key]), track_meta=True)
         return result
 
 

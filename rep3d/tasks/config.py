@@ -7,14 +7,13 @@ must be cheap to read.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from rep3d.errors import TaskError
+from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
 
 __all__ = ["Code", "Intensity", "TaskConfig", "Term", "labels_from_dataset_json", "modality_from_dataset_json"]
 
@@ -216,50 +215,3 @@ def _checked_labels(labels: Mapping[str, int]) -> dict[str, int]:
     if len(set(labels.values())) != len(labels):
         raise TaskError(f"task labels: expected distinct voxel values, got {dict(labels)!r}")
     return dict(labels)
-
-
-def _read_dataset_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TaskError(f"{path} cannot be read as the dataset.json of a data set ({error}).") from error
-    if not isinstance(content, dict):
-        raise TaskError(f"{path} must hold a JSON object, got {type(content).__name__}.")
-    return content
-
-
-def labels_from_dataset_json(path: Path | str) -> dict[str, int]:
-    """Foreground labels of a ``dataset.json``, both in the decathlon's form and in nnU-Net's.
-
-    Args:
-        path: the ``dataset.json`` file.
-
-    Returns:
-        Label name to voxel value, without background.
-
-    Raises:
-        TaskError: if the file is unreadable or its ``labels`` are not a map between names and integers.
-    """
-    labels = _read_dataset_json(Path(path)).get("labels")
-    if not isinstance(labels, dict):
-        raise TaskError(f'{path}: expected "labels": {{"0": "background", "1": NAME, ...}}, got {labels!r}')
-    found: dict[str, int] = {}
-    for key, value in labels.items():
-        # The decathlon writes {"1": "Anterior"}, nnU-Net v2 writes {"Anterior": 1}.
-        name, number = (value, key) if isinstance(value, str) else (key, value)
-        try:
-            found[str(name)] = int(number)
-        except (TypeError, ValueError) as error:
-            raise TaskError(f"{path}: expected an integer value for label {name!r}, got {number!r}") from error
-    return _checked_labels({name: value for name, value in found.items() if value != 0})
-
-
-def modality_from_dataset_json(path: Path | str) -> str | None:
-    """Return the first modality named by a ``dataset.json`` (``"MRI"``, ``"CT"``), or None where it names none.
-
-    Raises:
-        TaskError: if the file is unreadable.
-    """
-    content = _read_dataset_json(Path(path))
-    modality = content.get("modality") or content.get("channel_names") or {}
-    return str(modality["0"]) if isinstance(modality, dict) and "0" in modality else None

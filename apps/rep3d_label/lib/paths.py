@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from rep3d.files import PART_SUFFIX, copy_whole, utc_now, whole_file
@@ -65,6 +66,7 @@ class Workspace:
     predictions = _Below("predictions")  # the last prediction for each image of the studies folder
     # What the label files contain, remembered so that they are not read again, as JSON.
     label_facts = _Below("label_facts.json")
+    label_records = _Below("label_records")  # what is known about each label, one JSON file per image
     # What the headers of images and labels say, remembered likewise: which can be used, and why not.
     image_facts = _Below("image_facts.json")
     thumbnails = _Below("thumbnails")  # small pictures of the cases
@@ -86,7 +88,11 @@ class Workspace:
         """
         target = self.model(default_model)
         target.root.mkdir(parents=True, exist_ok=True)
-        for leftover in self.root.rglob(f".*{PART_SUFFIX}"):
+        studies = self.root.parent
+        # In the user's own folders, only what can be nothing but ours.
+        ours = f".*.{'[0-9a-f]' * 32}{PART_SUFFIX}"
+        places = studies.glob(ours), (studies / "imagesTr").glob(ours), (studies / "labels").rglob(ours)
+        for leftover in [*self.root.rglob(f".*{PART_SUFFIX}"), *chain(*places)]:
             leftover.unlink(missing_ok=True)
         if self.adopted.exists():
             os.replace(self.adopted, target.published)

@@ -64,3 +64,5 @@ def _check_images(datastore: Rep3DDatastore) -> None:
     with suppress(OSError):  # what goes away meanwhile
         datastore.history.check()
         datastore.predictions.check()
+        datastore.records.check()
+        datastore.put_on_record()

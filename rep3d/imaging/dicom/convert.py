@@ -31,7 +31,7 @@ def convert_series(source: DicomSeries | Path | str, output: Path | str) -> Dico
 
     Raises:
         ImageError: if it is no complete, evenly spaced stack of parallel slices, or its pixels cannot be read.
-        OutOfMemoryError: if there is not enough memory for it; nothing was read.
+        TooLargeError, OutOfMemoryError: if there is not enough memory for it, ever or now; no pixels were read.
     """
     series = source if isinstance(source, DicomSeries) else only_series(source)
     try:

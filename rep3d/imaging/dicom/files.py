@@ -192,8 +192,8 @@ def _problem(file: DicomFile) -> str | None:
     for keyword, count in _PLACE.items():
         if file.numbers(keyword, count) is None:
             return (
-                f"is {kind}, and does not say where it lies in space: its {keyword} is {file.text(keyword)!r}. "
-                f"Leave it out, or export it again."
+                f"is {kind}, and does not say where it lies in space: its {keyword} is "
+                f"{'no set of numbers' if file.text(keyword) else 'missing'}. Leave it out, or export it again."
             )
     return None
 

@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-import psutil
 
-from rep3d.errors import ImageError, OutOfMemoryError
+from rep3d.errors import ImageError
 from rep3d.imaging.dicom.decompress import Decompressor
 from rep3d.imaging.dicom.files import DicomFile, pydicom
+from rep3d.memory import require_memory
 
 __all__ = ["read_pixels"]
 
@@ -25,32 +25,29 @@ _RLE = "1.2.840.10008.1.2.5"
 _PLAIN = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # pixels take their full size
 
 
-def read_pixels(slices: Sequence[DicomFile], available: int | None = None) -> np.ndarray:
+def read_pixels(slices: Sequence[DicomFile]) -> np.ndarray:
     """Return the values of slices.
 
     Args:
         slices: the files in order, all of one size.
-        available: free memory in bytes; None for this machine's.
 
     Returns:
         (columns, rows, slices) array, of the smallest type that holds all values which the headers allow.
 
     Raises:
         ImageError: if a file is cut, damaged, or compressed in a way that is not known here; it is named.
-        OutOfMemoryError: if there is not enough memory, before anything is read.
+        TooLargeError, OutOfMemoryError: if there is not enough memory, ever or now, before anything is read.
     """
     rows, columns = slices[0].shape
     kind = _value_type(slices)
     for part in slices:
         _check_size(part)
-    needed = len(slices) * rows * columns * kind.itemsize
-    free = psutil.virtual_memory().available if available is None else available
-    if needed > free:
-        raise OutOfMemoryError(
-            f"it has {columns} x {rows} x {len(slices)} voxels, which need {needed / 1e9:.2f} GB of memory; "
-            f"{free / 1e9:.2f} GB are free. Try again when less is running, or use a machine with more memory."
-        )
-    values = np.empty((columns, rows, len(slices)), kind)
+    require_memory(
+        len(slices) * rows * columns * kind.itemsize,
+        f"for its {columns} x {rows} x {len(slices)} voxels",
+        "Use a machine with more memory.",
+    )
+    values = np.empty((columns, rows, len(slices)), kind, order="F")  # as they are written
     with ExitStack() as ending:
         packed = any(_compressed(part) for part in slices)
         decompressor = ending.enter_context(Decompressor()) if packed else None

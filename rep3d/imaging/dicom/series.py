@@ -144,7 +144,12 @@ def find_series(folder: Path | str, skip: Collection[str] = ()) -> Found:
                 by_series.setdefault(_series_key(file), []).append(file)
     volumes: list[tuple[list[DicomFile], str]] = []
     for files in by_series.values():
-        parts, alone = _parts(files)
+        try:
+            parts, alone = _parts(files)
+        except Exception as error:  # such as a file that is gone by now; it must not cost the other series
+            reason = f"cannot be read ({error}). Import it again, or export it again."
+            left_out.setdefault((files[0].path.parent, reason), []).extend(file.path for file in files)
+            continue
         volumes += [(part, f"part {n} of {len(parts)}" if len(parts) > 1 else "") for n, part in enumerate(parts, 1)]
         for file in alone:
             reason = (

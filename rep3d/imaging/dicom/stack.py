@@ -69,6 +69,7 @@ def stack(slices: Sequence[DicomFile]) -> Stack:
     spacings = np.array([part.numbers("PixelSpacing", 2) for part in slices])
     spacing = spacings.mean(axis=0)  # between rows, between columns
     step = _even_step(slices, positions @ normal)
+    _refuse_interleaved(slices)
     origin = (positions - np.outer(np.arange(len(slices)), normal * step)).mean(axis=0)
     sides = np.array([spacing[1], spacing[0], step])
     frame = np.stack([*axes, normal], axis=1)  # columns: along the row, along the column, to the next slice
@@ -123,6 +124,17 @@ def _refuse_doubles(slices: Sequence[DicomFile], along: np.ndarray) -> None:
         raise ImageError(
             f"it has more than one slice at {same.size} positions: {places}{more}. Are there several time points or "
             f"echoes, or copies of files? Put each into a folder of its own."
+        )
+
+
+def _refuse_interleaved(slices: Sequence[DicomFile]) -> None:
+    """Refuse slices whose numbers run 1, 1, 2, 2 ...: two patients without names may make one even stack by chance."""
+    numbers = [part.text("InstanceNumber") for part in slices]
+    times = numbers.count(numbers[0])
+    if numbers[0] and 1 < times < len(numbers) and numbers == [one for one in numbers[::times] for _ in range(times)]:
+        raise ImageError(
+            f"its instance numbers are there {times} times each, from slice to slice: it is several series under one "
+            f"UID. Put each into a folder of its own."
         )
 
 

@@ -28,9 +28,14 @@ from tests.app.server import APP_DIR
 def test_labels_by_order_or_by_value() -> None:
     assert parse_labels("liver, tumour") == {"liver": 1, "tumour": 2}
     assert parse_labels("liver=2,tumour=5") == {"liver": 2, "tumour": 5}
+    assert parse_labels("background=0, liver = 2.0,tumour=5") == {"liver": 2, "tumour": 5}
 
 
-@pytest.mark.parametrize("text", ["", "a,", "a=1,b", "a=x", "a=0", "a,a", "a=1,b=1", "a=-1", "=1", " , "])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,", "a=1,b", "a=x", "a=0", "a,a", "a=1,b=1", "a=-1", "=1", " , ", "a=1,a=2", "Liver,liver", "background,a"]
+    + ["a=1,ignore=2", "a,ignore", "a=65536", "a=1.5", "a=[1]", "a\nb"],
+)
 def test_labels_that_are_none(text: str) -> None:
     with pytest.raises(StartupError, match=r"cannot start: --conf labels .*\. .*--conf labels a,b"):
         parse_labels(text)
@@ -131,6 +136,14 @@ def test_labels_come_from_conf_then_data_set_then_map_then_model(tmp_path: Path)
     # "set" and "model" are values that files of this folder may contain.
     assert _served(tmp_path, labels="conf") == {"rep3d": {"conf": 3}}
     assert _served(tmp_path, labels="conf=9") == {"rep3d": {"conf": 9}}
+
+
+def test_a_data_set_that_is_not_used_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"a": 1, "ignore": 2}}))
+    with pytest.raises(StartupError, match=r"'ignore' \(2\).*--conf labels a=1,b=2, with the values that"):
+        Setup.find(str(tmp_path), {})
+    (note,) = Setup.find(str(tmp_path), {"labels": "a=1"}).models["rep3d"].notes
+    assert note.startswith("dataset.json is not used: ") and "'ignore' (2)" in note
 
 
 def test_nothing_known_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import requests
 import SimpleITK as sitk
 
 from tests.app.data import AFFINE, LABELS, SHAPE, unchanged, write_image, write_label, write_nifti
+from tests.app.nrrd_files import segments, write_nrrd
 from tests.app.server import AppServer
 
 HEAD, TAIL = LABELS["head"], LABELS["tail"]
@@ -289,6 +290,41 @@ def test_overlapping_segments_are_refused(
     with unchanged(studies):
         refused(submit(server, case, file), "one layer")
         refused(submit(server, case, text), f"label for image {case}", "cannot be read")
+
+
+def test_segments_are_stored_by_name_or_not_at_all(
+    server: AppServer, studies: Path, case: str, truth: np.ndarray, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.seg.nrrd"
+    layers = [(truth == HEAD).astype(np.uint8), (truth == TAIL).astype(np.uint8)]
+    both = [*segments(("head", 0, 1), ("tail", 1, 1))]
+    odd = {
+        "that no segment names": write_nrrd(tmp_path / "1.seg.nrrd", [truth], segments(("head", 0, HEAD))),
+        "two names for": write_nrrd(tmp_path / "2.seg.nrrd", [layers[0]], segments(("head", 0, 1), ("tail", 0, 1))),
+        "overlap": write_nrrd(tmp_path / "3.seg.nrrd", [layers[0], layers[0]], both),
+        "UTF-8": write_nrrd(tmp_path / "4.seg.nrrd", [layers[0]], segments(("t\udcc3te", 0, 1))),
+        "without the name": write_nrrd(tmp_path / "5.seg.nrrd", [truth]),
+        "lie in the patient": write_nrrd(tmp_path / "6.nrrd", [truth], fields={"space": "scanner-xyz"}),
+    }
+    for words, sent in odd.items():
+        refused(submit(server, case, sent), words, f"he label for image {case}")
+    twice = server.put(
+        "/datastore/label",
+        params={"image": case},
+        files={"label": (file.name, odd["overlap"].read_bytes())},
+        data={"params": '{"label_info": {"head": 1, "head": 3}}'},
+    )
+    refused(twice, "'head' is there twice")
+    assert not list((studies / "labels").rglob(f"{case}*")) and not (studies / "rep3d" / "history" / case).exists()
+    # Layers without overlap, one of two names for the head: each voxel keeps its name.
+    third = np.zeros(SHAPE, np.uint8)
+    third[0, 0, 0] = 9
+    write_nrrd(file, [*layers, third], [*both, ("Segment2_Name", "head"), ("Segment2_LabelValue", "9")])
+    answer = submit(server, case, file)
+    assert answer.json()["converted"] == {"from": ".seg.nrrd", "joined": ["head"]}, answer.text
+    expected = truth.copy()
+    expected[0, 0, 0] = HEAD
+    np.testing.assert_array_equal(np.asanyarray(stored(server, case, tmp_path).dataobj), expected)
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])

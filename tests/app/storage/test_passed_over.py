@@ -83,6 +83,21 @@ def test_links_and_folders(tmp_path: Path) -> None:
     assert "folder with the name" in found["folder.nii.gz"] and "not there" in found["broken.nii.gz"]
 
 
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    _touch(tmp_path, "open/scan.nii.gz")
+    store, scandir = _store(tmp_path), os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = _reasons(store)
+    assert set(found) == {"closed", "open/scan.nii.gz"} and "cannot be read" in found["closed"]
+
+
 def test_a_name_that_is_no_text_is_told_and_harms_nobody(tmp_path: Path) -> None:
     write_image(tmp_path / "good.nii.gz")
     (tmp_path / os.fsdecode(b"\xff.nii.gz")).write_bytes(b"")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -47,9 +49,7 @@ def test_what_is_wrong_is_told_without_reading_voxels(tmp_path: Path, monkeypatc
     with unchanged(tmp_path):
         store = _store(tmp_path)
         store.unusable.look_at_all()
-        for kept in (tmp_path / "datastore_v2.json", tmp_path / "rep3d" / "image_facts.json"):
-            kept.unlink()
-        (tmp_path / "rep3d" / ".lock").unlink(missing_ok=True)
+        (tmp_path / "datastore_v2.json").unlink()
     reasons = store.unusable.reasons()
     assert set(reasons) == {*HEADERS, "tilted", "text"}  # only its voxels say that "cut" is
     assert all(words in reasons[name] for name, (_, words) in HEADERS.items())
@@ -57,11 +57,12 @@ def test_what_is_wrong_is_told_without_reading_voxels(tmp_path: Path, monkeypatc
 
 
 def test_voxels_are_read_once_and_a_restart_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.storage.unusable._WORTH_WRITING", 1)
     _odd(tmp_path)
     store = _store(tmp_path)
     assert store.unusable.check("good") is None
     reason = store.unusable.check("cut")
-    assert reason and "cannot be read" in reason
+    assert reason and "cut short" in reason
     store.unusable.look_at_all()
     for name in ("read_image", "stored_grid"):
         monkeypatch.setattr(f"lib.storage.unusable.{name}", lambda file: pytest.fail(f"{file} was read again"))
@@ -75,7 +76,7 @@ def test_a_file_that_changed_is_looked_at_again(tmp_path: Path) -> None:
     file = _cut(write_image(tmp_path / "copying.nii.gz"), 2000)
     store = _store(tmp_path)
     assert store.unusable.check("copying") and set(store.unusable.reasons()) == {"copying"}
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match="cut short"):
         store.unusable.refuse("copying")
     write_image(file)
     assert store.unusable.reasons() == {} and store.unusable.check("copying") is None
@@ -129,6 +130,22 @@ def test_labels_that_do_not_fit_are_named(tmp_path: Path) -> None:
     write_label(final / "moved.nii.gz")
     store.unusable.look_at_all()
     assert [one.file for one in store.unusable.labels()] == ["labels/final/text.nii.gz"]
+
+
+def test_a_case_that_cannot_be_read_costs_no_other_its_place_in_the_archive(tmp_path: Path) -> None:
+    for number in range(3):
+        write_image(tmp_path / f"case_{number}.nii.gz", number)
+        write_label(tmp_path / "labels" / "final" / f"case_{number}.nii.gz", number)
+    store = _store(tmp_path)
+    (tmp_path / "case_1.nii.gz").unlink()  # and nobody noticed yet
+    archive = Path(store.get_dataset_archive(None))
+    with zipfile.ZipFile(archive) as packed:
+        names, left_out = packed.namelist(), json.loads(packed.read("left_out.json"))
+    archive.unlink()
+    assert [name for name in names if "/" in name] == [
+        f"{kind}/case_{number}.nii.gz" for number in (0, 2) for kind in ("image", "label")
+    ]
+    assert set(left_out) == {"case_1"} and "case_1.nii.gz" in left_out["case_1"]
 
 
 BROKEN = {

@@ -17,9 +17,11 @@ import pytest
 import torch
 from lib.boot.setup import Setup
 from lib.errors import ConflictError
+from lib.paths import Workspace
+from lib.storage.datastore import Rep3DDatastore
 from lib.training import control
 from lib.training.auto import AutoTrain
-from lib.training.cases import LabelledCases, case_for, case_weights
+from lib.training.cases import LabelledCases, case_for, case_weights, find_cases
 from lib.training.request import TrainRequest
 from lib.training.run import resumable_run
 from lib.training.scores import VersionScores
@@ -30,6 +32,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import ConfigError, LabelError, NoCasesError
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
+from rep3d.imaging.nifti import read_label
 from rep3d.training.settings import TrainSettings
 from rep3d.versions.record import VersionRecord
 from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti
@@ -203,6 +206,25 @@ def test_which_labels_count_for_a_model(
     reason = case_for(_setup(tmp_path, others), case, info)
     assert (reason is None) == counts
     assert counts or "says nothing about head, tail" in str(reason)
+
+
+@pytest.mark.parametrize("error", [TypeError("of no kind that is expected"), OSError("gone"), LabelError("odd")])
+def test_whatever_one_case_raises_the_others_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def read(file: Path) -> object:
+        if file.name == "case_1.nii.gz":
+            raise error
+        return read_label(file)
+
+    monkeypatch.setattr("lib.training.cases.read_label", read)
+    for number in range(3):
+        write_image(tmp_path / f"case_{number}.nii.gz", number)
+        write_label(tmp_path / "labels" / "final" / f"case_{number}.nii.gz", number)
+    store = Rep3DDatastore(tmp_path, Workspace(tmp_path / "rep3d"), LABELS, auto_reload=False, read_only=False)
+    found = find_cases(_setup(tmp_path, ()), store)
+    assert set(found.cases) == set(found.hashes) == {"case_0", "case_2"}
+    assert str(error) in found.skipped["case_1"] and set(found.skipped) == {"case_1"}
 
 
 def test_values_of_no_model_are_refused(tmp_path: Path, case: Case) -> None:

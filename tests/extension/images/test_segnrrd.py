@@ -296,6 +296,18 @@ def test_a_segmentation_on_a_grid_of_its_own(tmp_path: Path) -> None:
     assert np.allclose(found.ijk_to_ras[:3, 3], (oblique() @ (2, 2, 1, 1))[:3])
 
 
+def test_no_segment_is_passed_over(tmp_path: Path) -> None:
+    """A gap in their numbers, no id, or no layer where there is one only: as people and programs leave them."""
+    write(tmp_path / "draft.seg.nrrd", CASES[0])
+    content = (tmp_path / "draft.seg.nrrd").read_bytes().replace(b"Segment1_", b"Segment4_")
+    content = content.replace(b"Segment4_ID:=rep3d_1\n", b"").replace(b"Segment4_Layer:=0\n", b"")
+    (tmp_path / "odd.seg.nrrd").write_bytes(content.replace(b"Segment4_Rep3DLabelExact", b"Other"))
+    found = [
+        (segment.id, segment.name, segment.layer, segment.value) for segment in read(tmp_path / "odd.seg.nrrd").segments
+    ]
+    assert found == [("rep3d_0", "a", 0, 1), ("Segment_4", "b", 0, 2)]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -315,6 +327,9 @@ def test_a_segmentation_on_a_grid_of_its_own(tmp_path: Path) -> None:
         (lambda content: content.replace(b"Segment0_Layer:=0", b"Segment0_Layer:=x"), "whole numbers"),
         (lambda content: content.replace(b"Segment0_Layer:=0", b"Segment0_Layer:=-1"), "contradiction"),
         (lambda content: content.replace(b"_ID:=rep3d_1", b"_ID:=rep3d_0"), "contradiction"),
+        (lambda content: content.replace(b"Segment0_Layer:=0", b"Segment0_Layer:=1"), "voxels of .'a'."),
+        (lambda content: content.replace(b"Segment0_Name:=a", b"Segment0_Name:=a\nSegment0_Name:=b"), "one value of"),
+        (lambda content: content.replace(b"encoding: raw", b'encoding: raw\nspace units: "cm" "cm" "cm"'), "not mm"),
         (lambda content: content.replace(b"Segment0_Color:=0.0", b"Segment0_Color:=red"), "colour of three"),
         (lambda content: content.replace(b"Offset:=3 2 1", b"Offset:=3 2"), "3 whole numbers"),
     ],

@@ -347,13 +347,18 @@ def test_models_versions_training_and_batch(call: Client) -> None:
 
 
 def test_dicom_files_are_packed_under_neutral_names_and_sent(call: Client, tmp_path: Path) -> None:
-    write_series(tmp_path / "DOE^JANE" / "series", uid="1.2.3.99")
+    for file in write_series(tmp_path / "DOE^JANE" / "series", uid="1.2.3.99").iterdir():
+        file.with_suffix("").write_bytes(file.read_bytes()[132:])  # as old scanners wrote them, without the mark
+        file.unlink()
+    # Another person under the same UID: the folders are what tells them apart.
+    write_series(tmp_path / "DOE^JANE" / "other", lambda data, n: setattr(data, "PixelData", bytes(40)), "1.2.3.99")
     (tmp_path / "DOE^JANE" / "notes.txt").write_text("nothing")
     came = call("upload_dicom", folder=str(tmp_path / "DOE^JANE"))
-    assert len(came.images) == 1 and came.failed == (), came
+    assert len(came.images) == 2 and came.failed == (), came
     assert {told["stage"] for told in call.told} >= {"packing", "sending"}
-    opened = call("open_case", image_id=came.images[0], folder=str(tmp_path), label=None)
-    assert opened.volume.shape == (5, 4, 6) and np.load(opened.volume.voxels).min() == -1024
+    opened = [call("open_case", image_id=image, folder=str(tmp_path), label=None) for image in came.images]
+    assert [one.volume.shape for one in opened] == [(5, 4, 6)] * 2
+    assert {int(np.load(one.volume.voxels).max()) for one in opened} == {-1024, 534 - 1024}
     assert not list(call.worker.log.parent.glob("*.zip"))
     (tmp_path / "empty").mkdir()
     error = call.ask("upload_dicom", folder=str(tmp_path / "empty"))

@@ -153,7 +153,7 @@ def _without(name: str) -> Callable[[Dataset, int], None]:
             _set(SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0),
             r"94.dcm is a colour image \(RGB\)",
         ),
-        (_without("ImagePositionPatient"), "does not say where it lies in space: its ImagePositionPatient is ''"),
+        (_without("ImagePositionPatient"), "does not say where it lies in space: its ImagePositionPatient is missing"),
     ],
 )
 def test_what_is_no_complete_even_stack_is_refused(

@@ -22,9 +22,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from rep3d.errors import ImageError, OutOfMemoryError
+from rep3d import memory
+from rep3d.errors import ImageError, OutOfMemoryError, TooLargeError
 from rep3d.imaging.dicom import convert_series, decompress, find_series
-from rep3d.imaging.dicom.pixels import read_pixels
 from tests.rep3d.imaging.test_dicom import write_series
 
 Change = Callable[[Dataset, int], object]
@@ -217,9 +217,13 @@ def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out.nii.gz").exists()
 
 
-def test_memory_is_asked_for_before_pixels_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("free", "kind"), [((400, 10**12), OutOfMemoryError), ((400, 400), TooLargeError)])
+def test_memory_is_asked_for_before_pixels_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[int, int], kind: type[Exception]
+) -> None:
     (series,) = find_series(write_series(tmp_path / "series")).series
     for file in series.slices:
         file.path.write_bytes(bytes(4000))  # reading it would fail in another way
-    with pytest.raises(OutOfMemoryError, match=r"5 x 4 x 6 voxels, which need 0\.00 GB of memory; 0\.00 GB are free"):
-        read_pixels(series.slices, available=400)
+    monkeypatch.setattr(memory, "free_and_total", lambda: free)
+    with pytest.raises(kind, match=r"CT Abdomen .*for its 5 x 4 x 6 voxels: 0\.0 GB are needed.* 0\.0 GB"):
+        convert_series(series, tmp_path / "out.nii.gz")

@@ -103,6 +103,14 @@ def test_patients_are_never_put_into_one_volume(tmp_path: Path) -> None:
         convert_series(tmp_path / "nameless", tmp_path / "out.nii.gz")
 
 
+def test_numbers_that_run_twice_tell_two_stacks(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "in", lambda data, n: setattr(data, "InstanceNumber", n // 2 + 1))
+    with pytest.raises(ImageError, match="its instance numbers are there 2 times each"):
+        convert_series(folder, tmp_path / "out.nii.gz")
+    write_series(folder, lambda data, n: setattr(data, "InstanceNumber", n % 3 + 1))  # counted anew half-way
+    assert values(find_series(folder).series[0], tmp_path).shape == (5, 4, 6)
+
+
 def test_a_series_over_several_folders_is_one_and_copies_count_once(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "in" / "a")
     (tmp_path / "in" / "b").mkdir()
@@ -114,6 +122,19 @@ def test_a_series_over_several_folders_is_one_and_copies_count_once(tmp_path: Pa
     (again,) = find_series(tmp_path / "in").series
     assert again.fingerprint == one.fingerprint
     assert values(again, tmp_path)[3, 2, 5] == 500 + 20 + 3 - 1024
+
+
+def test_a_file_that_goes_away_meanwhile_costs_its_series_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(write_series(tmp_path / "in" / "a"), tmp_path / "in" / "copy of a")
+    write_series(tmp_path / "in" / "b", uid="1.2.9")
+
+    def gone(*arguments: object, shallow: bool) -> bool:
+        raise FileNotFoundError(2, "No such file", "97.dcm")
+
+    monkeypatch.setattr("filecmp.cmp", gone)
+    found = find_series(tmp_path)
+    assert [one.uid for one in found.series] == ["1.2.9"]
+    assert len(found.left_out[0].files) == 12 and "97.dcm" in found.left_out[0].error
 
 
 def test_directions_and_sizes_are_told_apart(tmp_path: Path) -> None:

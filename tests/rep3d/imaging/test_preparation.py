@@ -85,3 +85,30 @@ def test_scaled_whole_numbers_are_read_as_the_header_says(tmp_path: Path) -> Non
     expected = np.asanyarray(nib.load(tmp_path / "ct.nii.gz").dataobj)
     assert expected.max() > -900
     np.testing.assert_allclose(found[0], (expected + 1000) / 118, atol=1e-6)
+
+
+def test_training_reads_labels_as_what_they_mean(tmp_path: Path) -> None:
+    """Floats beside whole numbers and integers with a scale become channels as plain integers do."""
+    values = np.random.default_rng(0).choice([0, 2, 7], (6, 5, 4))
+    image = tmp_path / "image.nii.gz"
+    nib.save(nib.Nifti1Image(values.astype(np.int16), np.eye(4)), image)
+    floats = nib.Nifti1Image((values + 2e-4).astype(np.float32), np.eye(4) + 1e-5)
+    scaled = nib.Nifti1Image(np.rint(values * 255 / 7).astype(np.int16), np.eye(4))
+    scaled.header.set_slope_inter(7 / 255, 0.0)
+    task = TaskConfig("t", {"a": 2, "b": 7}, (1, 1, 1), Intensity("window", 0, 10))
+    for label in (floats, scaled):
+        nib.save(label, tmp_path / "label.nii.gz")
+        found = preparation(task, True)({"image": str(image), "label": str(tmp_path / "label.nii.gz")})
+        np.testing.assert_array_equal(found["label"][0], np.searchsorted([0, 2, 7], values))
+        torch.testing.assert_close(found["label"].affine, found["image"].affine, rtol=0, atol=0)
+
+
+def test_what_is_no_number_becomes_the_lowest(tmp_path: Path) -> None:
+    voxels = np.full((5, 5, 5), 50, np.float32)
+    voxels[1, 1, 1], voxels[2, 2, 2], voxels[4, 4, 4], voxels[0, 0, 0] = np.nan, np.inf, -np.inf, 10
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "image.nii.gz")
+    task = TaskConfig("t", {"a": 1}, (1, 1, 1), Intensity("window", 0, 100))
+    found = preparation(task)({"image": str(tmp_path / "image.nii.gz")})["image"][0]
+    expected = np.full((5, 5, 5), 0.5, np.float32)
+    expected[[0, 1, 2, 4], [0, 1, 2, 4], [0, 1, 2, 4]] = 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Whatever a header says: our places and values are ITK's and nibabel's, or it is refused; labels come back as they were.
+"""Whatever a header says: our places and values are those of ITK and nibabel, or it is refused; labels come back whole.
 
 `REP3D_EXAMPLES=2000` tries more.
 """

@@ -180,6 +180,8 @@ def test_boxes_without_a_voxel_of_the_image_are_refused(
         {"voxels": [[0.5, 0, 0], [1, 1, 1]]},
         {"ras": [[float("nan"), 0, 0], [1, 1, 1]]},
         {"voxels": [[True, 0, 0], [1, 1, 1]]},
+        {"voxels": [[0, 0, 0], [2**70, 1, 1]]},
+        {"ras": [[0, 0, 0], [1e308, 10**400, 1]]},
     ],
 )
 def test_what_is_no_box_is_refused(box: object) -> None:
@@ -367,6 +369,19 @@ def test_result_that_does_not_fit_where_it_is_gathered_is_kept_in_ram() -> None:
     seen = torch.rand((1, 40, 32, 32))
     found = sliding_probabilities(seen, (32, 32, 32), turns, channels=3)
     assert not full and turns.fallback and "continued on the CPU" in turns.fallback
+    torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
+
+
+def test_a_result_that_does_not_fit_onto_the_gpu_is_gathered_in_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100_000, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+    engine = _ReadOffIntensity()
+    turns = WindowTurns(engine, torch.device("cuda"), lambda: engine)  # type: ignore[arg-type, return-value]
+    turns.computed_on = torch.device("cpu")
+    seen = torch.rand((1, 40, 32, 32))
+    found = sliding_probabilities(seen, (32, 32, 32), turns, channels=3)
+    assert turns.fallback == "GPU out of memory for the whole result; kept it in main memory."
     torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
 
 

@@ -86,9 +86,10 @@ class Dashboard:
                 "stamp": _stamp(
                     [
                         setup.folder / DATASTORE_FILE,
-                        *(space.leases, space.reviews, space.predictions, space.label_facts, space.image_facts),
+                        *(space.leases, space.reviews, space.predictions, space.label_facts),
                         *(file for model in self._served.values() for file in _case_files(model.setup.workspace)),
-                    ]
+                    ],
+                    self._datastore.unusable.changes,
                 ),
             },
             "damaged": [self._shown(damage) for damage in found_damage(setup.folder)],
@@ -141,10 +142,10 @@ def _version_files(root: Path) -> Iterable[Path]:
     return [root / "published.pt", *sorted((root / "versions").glob("*/version.json"))]
 
 
-def _stamp(paths: Iterable[Path]) -> str:
-    """Return what changes when one of the files does, or one comes or goes."""
+def _stamp(paths: Iterable[Path], changes: int = 0) -> str:
+    """Return what changes when one of the files does, or one comes or goes; and with the number of other changes."""
     states = tuple((path.parent.name, path.name, state) for path in paths if (state := file_state(path)))
-    return f"{hash(states) & 0xFFFFFFFFFFFF:x}"
+    return f"{hash((states, changes)) & 0xFFFFFFFFFFFF:x}"
 
 
 def _scores(

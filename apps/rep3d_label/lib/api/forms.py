@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import UploadFile
 
 from lib.errors import RequestError
+from rep3d.json_text import parse_json
 
 __all__ = ["flag", "is_text", "json_object", "upload_name"]
 
@@ -16,8 +17,8 @@ __all__ = ["flag", "is_text", "json_object", "upload_name"]
 def json_object(name: str, text: str) -> dict[str, Any]:
     """Return a JSON object out of a form field; RequestError for anything else."""
     try:
-        value = json.loads(text) if text else {}
-    except json.JSONDecodeError as error:
+        value = parse_json(text) if text else {}
+    except ValueError as error:
         raise RequestError(f"{name} is not valid JSON ({error}).") from error
     if not isinstance(value, dict):
         raise RequestError(f"{name} must be a JSON object, not {type(value).__name__}.")

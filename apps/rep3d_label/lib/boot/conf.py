@@ -11,11 +11,11 @@ import torch
 
 from lib.errors import StartupError
 from rep3d.active.strategies import STRATEGIES
-from rep3d.errors import Rep3DError
+from rep3d.errors import Rep3DError, TaskError
 from rep3d.inference.predictor import choose_device
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
 from rep3d.nn.unetr import UnetrSegmenter
-from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.dataset_json import label_table
 from rep3d.tasks.registry import TASKS
 
 __all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
@@ -103,27 +103,21 @@ def _holds_base(device: str) -> bool:
 
 
 def parse_labels(text: str) -> dict[str, int]:
-    """Label names and voxel values from ``"a,b"`` or ``"a=1,b=3"``.
+    """Label names and voxel values from ``"a,b"`` or ``"a=1,b=3"``; see :func:`rep3d.tasks.dataset_json.label_table`.
 
     Raises:
-        StartupError: if the text is neither, or names and values are not distinct.
+        StartupError: if the text is neither, or no table of labels.
     """
     remedy = "Give them as --conf labels a,b or --conf labels a=1,b=3."
     parts = [part.strip() for part in text.split(",")]
     with_value = [part for part in parts if "=" in part]
     if not all(parts) or len(with_value) not in (0, len(parts)):
         raise StartupError(f"--conf labels {text!r} has an empty name, or a value for some names only.", remedy)
+    pairs: list[tuple[str, Any]] = [(name, value) for name, _, value in (part.rpartition("=") for part in with_value)]
     try:
-        pairs = [(name.strip(), int(value)) for name, _, value in (part.rpartition("=") for part in with_value)]
-    except ValueError as error:
-        raise StartupError(f"--conf labels {text!r} has a value that is no whole number.", remedy) from error
-    pairs = pairs or [(name, value) for value, name in enumerate(parts, start=1)]
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise StartupError(f"--conf labels {text!r} names a label twice.", remedy)
-    try:
-        return dict(TaskConfig("labels", dict(pairs)).labels)
-    except Rep3DError as error:
-        raise StartupError(f"--conf labels {text!r} cannot be used. {error}", remedy) from error
+        return label_table(pairs or [(name, value) for value, name in enumerate(parts, start=1)])
+    except TaskError as error:
+        raise StartupError(f"--conf labels {text!r} cannot be used: {error}", remedy) from error
 
 
 def _models(text: str) -> tuple[str, ...]:

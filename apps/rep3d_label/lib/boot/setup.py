@@ -175,11 +175,13 @@ class _DataSet:
         labels: label name to voxel value in the folder's label files; empty where it says nothing.
         modality: ``"CT"``, ``"MRI"``, ..., if it says so.
         task: the registered task with these labels.
+        problem: why it is not used, where it is not usable and was not needed.
     """
 
     labels: Mapping[str, int]
     modality: str | None
     task: TaskConfig | None
+    problem: str = ""
 
     @classmethod
     def read(cls, path: Path, needed: bool) -> _DataSet:
@@ -190,10 +192,11 @@ class _DataSet:
             labels, modality = labels_from_dataset_json(path), modality_from_dataset_json(path)
         except TaskError as error:
             if not needed:
-                return cls({}, None, None)
+                return cls({}, None, None, str(error))
             raise StartupError(
                 f"The labels in dataset.json cannot be used. {error}",
-                "Correct that file, or give the labels with --conf labels a,b.",
+                "Correct that file, or give the labels with --conf labels a=1,b=2, with the values that the label "
+                "files have.",
             ) from error
         task = matching_task(labels, modality)
         return cls(task.labels if task else labels, modality, task)  # the task's names are spelled rightly
@@ -305,7 +308,7 @@ def _model(
 ) -> ModelSetup:
     labels = label_map.of(names)
     registered = TASKS.get(name)
-    notes = []
+    notes = [f"dataset.json is not used: {dataset.problem}"] if dataset.problem else []
     task = head = None
     if published.task:
         head = head_change(published.task.labels, labels)

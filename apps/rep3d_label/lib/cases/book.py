@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -109,6 +110,9 @@ class CaseBook:
         chosen = self._model(model)
         files = self.files(image_id)
         self._read(files)
+        if files.label:
+            with suppress(Exception):  # of a file that cannot be read, what is said of it is elsewhere
+                self._datastore.misfit(image_id)
         return self._told(files, chosen, self._leases.holder(image_id))
 
     def files(self, image_id: str) -> CaseFiles:
@@ -178,6 +182,7 @@ class CaseBook:
         unusable = image.reason(files.label is not None)
         facts = self._known(files)
         review = self._reviews.of(files.id, facts.digest if facts else None)
+        misfit = self._datastore.seen_misfit(files)
         predicted = self._datastore.predictions.facts(files.id)
         if unusable:
             state, lease = "unusable", None
@@ -207,7 +212,7 @@ class CaseBook:
             "review": review,
             "tags": sorted(files.tags),
             "image": _shown(image),
-            "label_error": self._datastore.unusable.label_error(files),
+            "label_error": self._datastore.unusable.label_error(files) or misfit,
         }
 
     def _labels(self, facts: LabelFacts, voxel_ml: float | None) -> dict[str, Any]:

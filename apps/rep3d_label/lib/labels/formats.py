@@ -4,45 +4,66 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from lib.labels.segments import Segment
+from lib.names import split_suffix
 from rep3d.errors import LabelError
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
-__all__ = ["LABEL_SUFFIXES", "as_nifti"]
+__all__ = ["LABEL_SUFFIXES", "Converted", "as_nifti"]
 
 # ".seg.nrrd" says besides which segment has which value.
 LABEL_SUFFIXES = (*IMAGE_SUFFIXES, ".seg.nrrd", ".nrrd", ".mha")
-_MOST_SEGMENTS = 65535
 # Headers of these formats may name another file that has the voxels: any file of this computer, if they were believed.
 _ELSEWHERE = {
     "MetaImageIO": re.compile(rb"ElementDataFile(?!\s*[=:]\s*LOCAL\s*\n)", re.IGNORECASE),
     "NrrdImageIO": re.compile(rb"data\s*file\s*:", re.IGNORECASE),
 }
+_NRRD_HEADER = re.compile(rb"NRRD.*?\n\r?\n", re.DOTALL)
+_NRRD_KEY = re.compile(rb"^(Segment\d+_[^:\r\n]*):=(.*?)\r?$", re.MULTILINE)
+_NRRD_UNITS = re.compile(rb"^space units:(.*)$", re.MULTILINE | re.IGNORECASE)
+_MHA_PLACE = (rb"TransformMatrix|Rotation|Orientation", rb"Offset|Position|Origin")
+_SEGMENT = re.compile(r"Segment(\d+)_(ID|Name|LabelValue|Layer)")
+_MITK = "org.mitk.multilabel"
 
 
-def as_nifti(file: Path, image: Path, output: Path) -> dict[str, int]:
+@dataclass(frozen=True)
+class Converted:
+    """A label map made NIfTI.
+
+    Attributes:
+        layers: the ``.nii.gz`` files of its layers, most often one.
+        segments: what their voxel values mean, as the file itself says; empty where it does not.
+        nameless: what the file should say and does not say in a way that is read here; "" where nothing is missing.
+    """
+
+    layers: tuple[Path, ...]
+    segments: tuple[Segment, ...]
+    nameless: str = ""
+
+
+def as_nifti(file: Path, image: Path, folder: Path) -> Converted:
     """Convert a label map.
 
     Slicer cuts its own format down to the segments; such a map is put back to its place in the image, voxel by voxel.
 
     Args:
-        file: a ``.nrrd``, ``.seg.nrrd`` or ``.mha`` file with one layer.
+        file: a ``.nrrd``, ``.seg.nrrd`` or ``.mha`` file.
         image: the image that it was drawn on.
-        output: the ``.nii.gz`` file to write.
-
-    Returns:
-        Segment name to voxel value as the file itself says; empty where it does not.
+        folder: where to write.
 
     Raises:
-        LabelError: if the file is no label map of one layer, or has its voxels in another file.
+        LabelError: if the file is no label map, has its voxels in another file, or does not say where they lie or
+            what its segments are.
     """
     reader = "MetaImageIO" if file.suffix == ".mha" else "NrrdImageIO"  # never one that the content asks for
-    if _names_another_file(file, _ELSEWHERE[reader]):
-        raise LabelError(f"{file.name} does not hold its voxels itself, but names another file. Export it as NIfTI.")
+    _check_header(file, reader)
     try:
         label = sitk.ReadImage(str(file), imageIO=reader)
     except RuntimeError as error:
@@ -50,35 +71,98 @@ def as_nifti(file: Path, image: Path, output: Path) -> dict[str, int]:
         raise LabelError(
             f"{file.name} cannot be read as a label map, or is damaged ({reason}). Export it as NIfTI."
         ) from error
-    if label.GetDimension() != 3 or label.GetNumberOfComponentsPerPixel() != 1:
+    keys = {key: label.GetMetaData(key) for key in label.GetMetaDataKeys()}
+    space = keys.get("NRRD_space", "missing")  # what ITK knows (RAS, LAS, LPS), it has brought to LPS
+    if reader == "NrrdImageIO" and space != "left-posterior-superior":
+        raise _no_place(file, f"space is {space}")
+    count = label.GetNumberOfComponentsPerPixel()
+    segments = _segments(keys, count, file)
+    if label.GetDimension() != 3 or (count > 1 and not segments):
         raise LabelError(
-            f"{file.name} has segments in {label.GetNumberOfComponentsPerPixel()} layers and {label.GetDimension()} "
-            f"dimensions; one layer, without overlaps, can be stored. Export it as a label map (NIfTI)."
+            f"{file.name} has segments in {count} layers and {label.GetDimension()} dimensions; one layer, without "
+            f"overlaps, can be stored. Export it as a label map (NIfTI)."
         )
-    segments = _segments(label)
-    sitk.WriteImage(_in_place(label, image) if segments else label, str(output))
-    return segments
+    several = label.GetPixelID() >= sitk.sitkVectorUInt8
+    layers = [sitk.VectorIndexSelectionCast(label, index) for index in range(count)] if several else [label]
+    stem = split_suffix(file.name, LABEL_SUFFIXES)[0]
+    files = [folder / f"layer-{index}" / f"{stem}.nii.gz" for index in range(count)]
+    for layer, output in zip(layers, files, strict=True):
+        output.parent.mkdir()
+        sitk.WriteImage(_in_place(layer, image) if segments else layer, str(output))
+    nameless = ""
+    if not segments and any(_MITK in text for pair in keys.items() for text in pair):
+        nameless = "names its values in MITK's way, which is not read here"
+    elif not segments and file.name.lower().endswith(".seg.nrrd"):
+        nameless = "is a segmentation without the name of a single segment"
+    return Converted(tuple(files), segments, nameless)
 
 
-def _names_another_file(file: Path, pattern: re.Pattern[bytes]) -> bool:
-    """Return whether a header says so; all of the file is searched, since where a header ends depends on who reads
-    it."""
+def _check_header(file: Path, reader: str) -> None:
+    """Refuse what the reader would pass over: another file with the voxels, other units than mm, no place, a key twice.
+
+    For another file, all of this one is searched, since where a header ends depends on who reads it.
+    """
     if not file.stat().st_size:
-        return False
+        return
     with file.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as everything:
-        return pattern.search(everything) is not None
+        if _ELSEWHERE[reader].search(everything):
+            raise LabelError(
+                f"{file.name} does not hold its voxels itself, but names another file. Export it as NIfTI."
+            )
+        found = _NRRD_HEADER.match(everything)
+        nrrd = bytes(found[0]) if found else b""
+        mha = bytes(everything[: everything.find(b"ElementDataFile")])
+    if reader == "MetaImageIO":
+        missing = [names for names in _MHA_PLACE if not re.search(rb"^\s*(?:%s)\s*=" % names, mha, re.MULTILINE)]
+        if mha and missing:
+            raise _no_place(file, f"{missing[0].decode().partition('|')[0]} is missing")
+    units = _NRRD_UNITS.search(nrrd)
+    if units and set(re.findall(rb'"([^"]*)"', units[1])) - {b"mm", b"", b"???"}:
+        raise _no_place(file, f"units are {units[1].decode(errors='replace').strip()}, not mm")
+    keys = dict[bytes, bytes]()
+    for key, value in _NRRD_KEY.findall(nrrd):
+        if keys.setdefault(key, value) != value:
+            raise LabelError(
+                f"{file.name} says {key.decode(errors='replace')} twice, {keys[key].decode(errors='replace')!r} and "
+                f"{value.decode(errors='replace')!r}. Save it again in the program that drew it."
+            )
 
 
-def _segments(label: sitk.Image) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for number in range(_MOST_SEGMENTS):
-        prefix = f"Segment{number}_"
-        if not label.HasMetaDataKey(f"{prefix}Name") or not label.HasMetaDataKey(f"{prefix}LabelValue"):
-            break
-        value = label.GetMetaData(f"{prefix}LabelValue").strip()
-        if value.isdigit():
-            found[label.GetMetaData(f"{prefix}Name").strip()] = int(value)
-    return found
+def _no_place(file: Path, why: str) -> LabelError:
+    return LabelError(
+        f"{file.name} does not say where its voxels lie in the patient, in mm ({why}). Export it again, as NIfTI or "
+        f"with the image as reference."
+    )
+
+
+def _segments(keys: Mapping[str, str], layers: int, file: Path) -> tuple[Segment, ...]:
+    """Return what a header says of segments.
+
+    As in Slicer, a segment without a layer is in that of its own number, and one without a value has the value 1: so
+    are files of Slicer before version 4.11. One without a name is called by its id.
+    """
+    told: dict[int, dict[str, str]] = {}
+    for key, text in keys.items():
+        if match := _SEGMENT.fullmatch(key):
+            told.setdefault(int(match[1]), {})[match[2]] = text.strip()
+    found = []
+    for number, facts in sorted(told.items()):
+        name = facts.get("Name") or facts.get("ID") or ""
+        if not name or name != name.encode(errors="replace").decode():
+            raise LabelError(
+                f"{file.name} has a segment (number {number}) without a name that is text in UTF-8. Name it, and save "
+                f"it again."
+            )
+        old = "0" if layers == 1 and "LabelValue" in facts else str(number)
+        try:
+            layer, value = int(facts.get("Layer", old)), int(facts.get("LabelValue", "1"))
+        except ValueError as error:
+            raise LabelError(
+                f"{file.name} has no whole numbers as layer and value of the segment {name!r}, but "
+                f"{facts.get('Layer')!r:.50} and {facts.get('LabelValue')!r:.50}. Save it again."
+            ) from error
+        found.append(Segment(name, layer, value))
+    return tuple(found)
 
 
 def _in_place(label: sitk.Image, image: Path) -> sitk.Image:

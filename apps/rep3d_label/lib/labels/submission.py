@@ -16,6 +16,7 @@ import numpy as np
 from lib.errors import RequestError
 from lib.labels.facts import LabelFacts
 from lib.labels.formats import LABEL_SUFFIXES, as_nifti
+from lib.labels.segments import one_map
 from lib.names import split_suffix
 from rep3d.errors import LabelError
 from rep3d.imaging.grid import Geometry, resample_label, same_grid
@@ -69,7 +70,17 @@ def described_values(params: Mapping[str, Any]) -> dict[str, int | None]:
     Raises:
         RequestError: for anything else, and for values that contradict each other.
     """
-    key = "label_info" if params.get("label_info") else "labels"
+    found: dict[str, int | None] = {}
+    for key in ("label_info", "labels"):
+        for name, value in _given(params, key).items():
+            other = found.get(name)
+            if other is not None and value not in (None, other):
+                raise RequestError(f"{name!r} has the value {other} in label_info and {value} in labels. Give it one.")
+            found[name] = other if value is None else value
+    return found
+
+
+def _given(params: Mapping[str, Any], key: str) -> dict[str, int | None]:
     given = params.get(key) or {}
     form = f'{key} must be [{{"name": NAME, "idx": VALUE}}, ...] or {{NAME: VALUE, ...}}'
     if isinstance(given, Mapping):
@@ -122,18 +133,11 @@ def prepare_label(
             f"{submitted.name} has the type {Path(submitted.name).suffix!r}, which is none of "
             f"{', '.join(LABEL_SUFFIXES)}. Export it as NIfTI."
         )
-    if suffix not in IMAGE_SUFFIXES:
-        file = scratch / f"{stem}.nii.gz"
-        own = as_nifti(submitted, image, file)
-        strangers = sorted(set(described) - set(own) - {_BACKGROUND}) if own else []
-        if strangers:
-            raise LabelError(
-                f"{submitted.name} has the segments {', '.join(sorted(own))}, but came with values for "
-                f"{', '.join(strangers)}. Send it with its own names, or with none."
-            )
-        described = own or described  # what the file itself says of its values is certain
-        changes["converted"] = {"from": suffix}
-    values, grid = read_label(file)
+    if suffix in IMAGE_SUFFIXES:
+        values, grid = read_label(file)
+    else:
+        values, grid, described, joined = _converted(submitted, image, described, scratch)
+        changes["converted"] = {"from": suffix, **({"joined": joined} if joined else {})}
     target = stored_grid(image)
     if not same_grid(grid, target):
         values, changes["resampled"] = _resampled(values, grid, target, submitted.name, image.name, options)
@@ -146,6 +150,33 @@ def prepare_label(
         file = scratch / f"stored-{stem}.nii.gz"
         write_label(values, image, file)
     return PreparedLabel(file, facts, changes)
+
+
+def _converted(
+    submitted: Path, image: Path, described: Mapping[str, int | None], scratch: Path
+) -> tuple[np.ndarray, Geometry, Mapping[str, int | None], list[str]]:
+    """Return the one label map that a file of another format is, what its values mean, and which segments were joined
+    of several values or layers."""
+    converted = as_nifti(submitted, image, scratch)
+    read = [read_label(file) for file in converted.layers]
+    values, grid = read[0]
+    if not converted.segments:
+        if converted.nameless and set(label_counts(values)) - {0, *described.values()}:
+            raise LabelError(
+                f"{submitted.name} {converted.nameless}, so nothing says what its voxel values mean. Send label_info "
+                f"with it, or export it as NIfTI with the server's values."
+            )
+        return values, grid, described, []
+    known = {segment.name for segment in converted.segments}
+    strangers = sorted(set(described) - known - {_BACKGROUND})
+    if strangers:
+        raise LabelError(
+            f"{submitted.name} has the segments {', '.join(sorted(known))}, but came with values for "
+            f"{', '.join(strangers)}. Send it with its own names, or with none."
+        )
+    # What the file itself says of its values is certain.
+    values, own, joined = one_map([layer for layer, _ in read], converted.segments, submitted.name)
+    return values, grid, own, joined
 
 
 def _resampled(
@@ -176,9 +207,12 @@ def _with_server_values(
     known = {**labels, _BACKGROUND: 0}
     unknown = sorted(set(described) - set(known))
     if unknown:
+        spelled = {name.casefold(): name for name in known}
+        near = [f"{name!r} is {spelled[plain]!r} here" for name in unknown if (plain := name.casefold()) in spelled]
         raise LabelError(
             f"{name} has segments that this server does not know: {', '.join(unknown)}. It knows "
-            f"{', '.join(sorted(labels))}. Rename or remove these segments, or start the server with their labels."
+            f"{', '.join(sorted(labels))}{' (' + ', '.join(near) + ')' if near else ''}. Rename or remove these "
+            f"segments, or start the server with their labels."
         )
     meaning: dict[int, str] = {}
     for label, value in described.items():

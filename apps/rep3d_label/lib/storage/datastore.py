@@ -7,7 +7,6 @@ is replaced or removed is kept in the history first.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -21,20 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
-from pydantic_core import from_json
 
 from lib.errors import ConflictError, RequestError
 from lib.labels.facts import FactsCache, Stamp, file_stamp
 from lib.labels.formats import LABEL_SUFFIXES
+from lib.labels.info import added_facts, submitted_facts
 from lib.labels.reasons import ORIGINAL, REMOVED, REPLACED, UNKNOWN
 from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
 from lib.names import checked_name, split_suffix
 from lib.paths import Workspace, copy_whole, utc_now
+from lib.storage.bound import BoundRegistry
 from lib.storage.history import LabelHistory, file_time
+from lib.storage.moving import move_together
 from lib.storage.predictions import Predictions
-from lib.storage.registry import FINAL, Registry
+from lib.storage.registry import FINAL
 from lib.storage.unusable import Unusable
 from rep3d.errors import ImageError, LabelError
+from rep3d.files import file_state
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry, stored_grid
 from rep3d.json_file import JsonFile, json_object
 
@@ -44,11 +46,6 @@ logger = logging.getLogger(__name__)
 
 # A label of fewer voxels is compared with the prediction at once, others after the answer: reading takes seconds.
 _COMPARE_AT_ONCE = 2**22
-_DEPTH = 10  # levels of the registry's file above facts, and some
-# What only the server says of a label; a client that sends such a key is not believed.
-_OURS = ("prediction", "remapped", "resampled", "converted", "original", "source", "restored", "empty")
-# What was recorded when a label came, and is not changed by facts that are added later.
-_RECORDED = ("user", "client_id", "time", "ts", "name", "made_by")
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Submission:
     values: frozenset[int]
 
 
-class Rep3DDatastore(Registry):
+class Rep3DDatastore(BoundRegistry):
     """A datastore over a local folder.
 
     Args:
@@ -88,7 +85,7 @@ class Rep3DDatastore(Registry):
         self.predictions = Predictions(workspace.predictions)
         self.label_facts = FactsCache(workspace.label_facts)
         self.unusable = Unusable(self, workspace.image_facts)
-        super().__init__(folder, auto_reload, read_only)
+        super().__init__(folder, workspace, auto_reload, read_only)
 
     # What is added ------------------------------------------------------------------------------------------
 
@@ -111,7 +108,7 @@ class Rep3DDatastore(Registry):
                 f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}, not {Path(image_filename).suffix!r}."
             )
         image_id = checked_name("image id", split_suffix(image_id, IMAGE_SUFFIXES)[0] or stem)
-        info = _checked_info(image_info)
+        info = added_facts({}, image_info, of_label=False)
         shown = f"image {image_id}"
         try:
             geometry(image_filename)
@@ -164,7 +161,7 @@ class Rep3DDatastore(Registry):
         self._refuse_if_read_only()
         image_file = self.image_file(image_id)
         checked_name("label tag", tag)
-        info = {key: value for key, value in _checked_info(label_info).items() if key not in _OURS}
+        info = submitted_facts(label_info)
         described = described_values(info)
         with tempfile.TemporaryDirectory() as scratch:
             try:
@@ -219,37 +216,56 @@ class Rep3DDatastore(Registry):
             known = image.labels.get(tag)
             endings = dict.fromkeys((*IMAGE_SUFFIXES, known.ext if known else suffix))  # perhaps in capitals
             earlier = [folder / f"{image_id}{s}" for s in endings if (folder / f"{image_id}{s}").exists()]
-            if tag == FINAL and known and self._is_duplicate(earlier, known.info, prepared, info):
+            if tag == FINAL and known and self._is_duplicate(image_id, earlier, known.info, prepared, info):
                 return Submission(image_id, True, dict(known.info), frozenset(prepared.facts.counts))
-            for file in earlier:
-                self._keep(file, image_id, tag, REPLACED)
-            if prepared.changes:
-                facts = {key: info.get(key) for key in ("user", "client_id", "label_info", "labels", "source")}
-                info["original"] = self.history.keep(submitted, image_id, tag, ORIGINAL, facts)
             name = f"{image_id}{suffix}"
-            copy_whole(prepared.file, folder / name)
             if not set(prepared.facts.counts) - {0}:
                 info["empty"] = True
             info.update(ts=int(time.time()), time=utc_now(), name=name)
+            before, kept = file_state(folder / name), list[str]()
+            try:
+                for file in earlier:
+                    entry = self._keep(file, image_id, tag, REPLACED)
+                    if os.path.lexists(file):  # else the entry is the file itself
+                        kept.append(entry)
+                if prepared.changes:
+                    facts = {key: info.get(key) for key in ("user", "client_id", "label_info", "labels", "source")}
+                    info["original"] = self.history.keep(submitted, image_id, tag, ORIGINAL, facts)
+                    kept.append(info["original"])
+                self._put_in_place(prepared.file, image_id, tag, folder / name, info)
+            except BaseException:
+                if file_state(folder / name) == before:  # it was not stored, so nothing was replaced
+                    self.history.drop(image_id, kept)
+                raise
             image.labels[tag] = DataModel(info=info, ext=suffix)
-            self._update_datastore_file()
-            for file in earlier:  # only now: a crash before leaves the registry with a file that is there
-                if file.name != name and file.exists() and not file.samefile(folder / name):
-                    file.unlink()
-            self.label_facts.remember(folder / name, prepared.facts)
-            self.label_facts.save()
+            # The label is stored. What follows is found out again at the next start, and cannot make it unstored.
+            try:
+                self._update_datastore_file()
+                for file in earlier:  # only now: a crash before leaves the registry with a file that is there
+                    if file.name != name and file.exists() and not file.samefile(folder / name):
+                        file.unlink()
+                self.label_facts.remember(folder / name, prepared.facts)
+                self.label_facts.save()
+            except OSError:
+                logger.exception("label %s was stored, but not noted in all places; the next start does that", name)
         if tag == FINAL:
             self._compare(image_id, folder / name)
         return Submission(image_id, False, dict(info), frozenset(prepared.facts.counts))
 
     def _is_duplicate(
-        self, earlier: list[Path], known: Mapping[str, Any], prepared: PreparedLabel, info: Mapping[str, Any]
+        self,
+        image_id: str,
+        earlier: list[Path],
+        known: Mapping[str, Any],
+        prepared: PreparedLabel,
+        info: Mapping[str, Any],
     ) -> bool:
         """Return whether the same author sends the same again, as a client does that did not get the answer."""
         if len(earlier) != 1 or known.get("user") != info.get("user"):
             return False
         try:
-            return self.label_facts.of(earlier[0]).digest == prepared.facts.digest
+            same = self.label_facts.of(earlier[0]).digest == prepared.facts.digest
+            return same and self.misfit(image_id) is None  # else it is the label of another image, and now of this one
         except Exception:  # whatever is wrong with the label that is there, a new one may take its place
             return False
 
@@ -259,7 +275,7 @@ class Rep3DDatastore(Registry):
         params = info["params"] if isinstance(info.get("params"), dict) else {}
         version = info.get("model_version") or info.get("version") or params.get("version")
         if version:
-            return {"model": info.get("model"), "version": str(version)}
+            return {"model": str(info["model"])[:200] if info.get("model") else None, "version": str(version)[:200]}
         kept = self.predictions.facts(image_id)
         return {"model": kept.get("model"), "version": kept.get("version")} if kept else None
 
@@ -277,11 +293,13 @@ class Rep3DDatastore(Registry):
             self.predictions.keep(image_id, file, facts)
 
     def _compare(self, image_id: str, label: Path) -> None:
-        """Add to a label's info how far it agrees with the prediction."""
-        if self.predictions.facts(image_id) is None:
-            return
+        """Note what a label was drawn on: the voxels of its image, and how far it agrees with the prediction."""
 
         def compare(stamp: Stamp) -> None:
+            try:
+                self.note_image(image_id)
+            except Exception as error:
+                logger.warning("image %s: the voxels that its label was drawn on were not noted: %s", image_id, error)
             try:
                 found = self.predictions.compare(image_id, label, self._label_values)
                 with self._guard:
@@ -289,6 +307,7 @@ class Rep3DDatastore(Registry):
                     if (
                         found and record and label.exists() and file_stamp(label) == stamp
                     ):  # else another came meanwhile
+                        self._note_info(image_id, FINAL, {**record.info, "prediction": found})
                         record.info["prediction"] = found
                         self._update_datastore_file()
             except Exception as error:  # the label is stored: that must not look like a failure
@@ -308,15 +327,20 @@ class Rep3DDatastore(Registry):
         """Add facts to an image; NotFoundError where there is none of that id."""
         with self._guard:
             self._refuse_if_read_only()
-            self._image(image_id).image.info.update(_checked_info(info))
+            image = self._image(image_id).image
+            facts = added_facts(image.info, info, of_label=False)
+            self.records.put_image_info(image_id, facts)
+            image.info = facts
             self._update_datastore_file()
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add facts to a label; NotFoundError where there is none. Who made it, when and from what is not changed."""
-        facts = {key: value for key, value in _checked_info(info).items() if key not in (*_OURS, *_RECORDED)}
         with self._guard:
             self._refuse_if_read_only()
-            self._label(label_id, label_tag).info.update(facts)
+            label = self._label(label_id, label_tag)
+            facts = added_facts(label.info, info, of_label=True)
+            self._note_info(label_id, label_tag, facts)
+            label.info = facts
             self._update_datastore_file()
 
     # What is removed ----------------------------------------------------------------------------------------
@@ -326,10 +350,14 @@ class Rep3DDatastore(Registry):
         with self._guard:
             self._refuse_if_read_only()
             label = self._label(label_id, label_tag)
-            file = self._place(self._datastore.label_path(label_tag), label_id, label.ext)
+            file = self._place(label_tag, label_id, label.ext)
             if file.exists():
-                self._keep(file, label_id, label_tag, REMOVED)
-                file.unlink(missing_ok=True)
+                entry = self._keep(file, label_id, label_tag, REMOVED)
+                try:
+                    file.unlink(missing_ok=True)
+                except OSError:
+                    self.history.drop(label_id, [entry])
+                    raise
             del self._datastore.objects[label_id].labels[label_tag]
             self._update_datastore_file()
 
@@ -341,34 +369,27 @@ class Rep3DDatastore(Registry):
             target = self._workspace.removed / f"{image_id}-{file_time()}"
             target.mkdir(parents=True)
             facts = JsonFile(target / "info.json", json_object, "facts about a removed image", dict, begins_anew=False)
-            facts.write(image.model_dump())
+            files = [Path(self._datastore.image_path()) / f"{image_id}{image.image.ext}"]
+            moves = [(files[0], target / files[0].name)]
             for tag, known in image.labels.items():
-                (target / tag).mkdir()
-                _move(self._place(self._datastore.label_path(tag), image_id, known.ext), target / tag)
-            _move(self._place(self._datastore.image_path(), image_id, image.image.ext), target)
-            if self.history.folder(image_id).is_dir():  # another image of this id must not inherit it
-                shutil.move(self.history.folder(image_id), target / "history")
+                label = self._place(tag, image_id, known.ext)
+                moves.append((label, target / tag / label.name))
+            # Another image of this id must not inherit them.
+            ours = (self.history.folder(image_id), "history"), (self.records.file(image_id), "records.json")
+            moves += [(source, target / name) for source, name in ours if source.exists()]
+            try:
+                facts.write(image.model_dump())
+                move_together(moves)
+            except BaseException:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
             self.predictions.remove(image_id)
             del self._datastore.objects[image_id]
             self._update_datastore_file()
 
-    @staticmethod
-    def _place(folder: str, image_id: str, suffix: str) -> Path:
-        """Return a file of the studies folder itself, where MONAI Label's paths lead to what it links to."""
-        return Path(folder) / f"{image_id}{suffix}"
-
-    def _keep(self, file: Path, image_id: str, tag: str, reason: str) -> None:
+    def _keep(self, file: Path, image_id: str, tag: str, reason: str) -> str:
         known = self._datastore.label(image_id, tag)
-        self.history.keep(file, image_id, tag, reason, known.info if known else {})
-
-
-def _move(file: Path, folder: Path) -> None:
-    """Move a file; of a link to one elsewhere, the copy is moved and that one stays where it is."""
-    if file.is_symlink():
-        copy_whole(file, folder / file.name)
-        file.unlink()
-    else:
-        shutil.move(file, folder / file.name)
+        return self.history.keep(file, image_id, tag, reason, known.info if known else {})
 
 
 def _with_shown_name(message: str, file: Path, shown: str) -> str:
@@ -376,13 +397,3 @@ def _with_shown_name(message: str, file: Path, shown: str) -> str:
     converted = split_suffix(file.name, LABEL_SUFFIXES)[0] + ".nii.gz"
     words = message.replace(file.name, shown).replace(converted, shown)
     return words[:1].upper() + words[1:]
-
-
-def _checked_info(info: dict[str, Any] | None) -> dict[str, Any]:
-    if not isinstance(info or {}, dict):
-        raise RequestError(f"params must be a JSON object, not {type(info).__name__}.")
-    try:  # as the registry reads its own file, where it lies deeper: what it could not read would make all unreadable
-        from_json("[" * _DEPTH + json.dumps(info, default=str) + "]" * _DEPTH)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"params cannot be stored as JSON ({error}).") from error
-    return dict(info or {})

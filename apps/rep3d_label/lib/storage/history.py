@@ -7,7 +7,7 @@ label stays in the list, with what its file's name says.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,13 +65,24 @@ class LabelHistory:
         while any((folder / f"{name}{suffix}").exists() for suffix in _SUFFIXES):
             name = f"{tag}-{file_time()}"
         target = folder / f"{name}{split_suffix(file.name, LABEL_SUFFIXES)[1].lower()}"
-        try:
-            copy_whole(file, target)
-        except (IsADirectoryError, PermissionError):  # it is no file, or may not be read: it is kept all the same
-            os.rename(file, target)
         known = {**facts, "image": image_id, "tag": tag, "reason": reason, "replaced": utc_now(), "file": target.name}
-        _file(folder, name).write(known)
+        try:
+            try:
+                copy_whole(file, target)
+            except (IsADirectoryError, PermissionError):  # it is no file, or may not be read: it is kept all the same
+                os.rename(file, target)
+            _file(folder, name).write(known)
+        except OSError:
+            if os.path.lexists(file):  # else the entry is the file itself
+                self.drop(image_id, [name])
+            raise
         return name
+
+    def drop(self, image_id: str, entries: Iterable[str]) -> None:
+        """Take entries back that were made for something that then did not happen."""
+        for name in entries:
+            for suffix in _SUFFIXES:
+                (self.folder(image_id) / f"{name}{suffix}").unlink(missing_ok=True)
 
     def entries(self, image_id: str) -> list[dict[str, Any]]:
         """Return what is known about the earlier labels of an image, the latest first; ``entry`` is the name of

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import nibabel as nib
 import numpy as np
 
 from lib.errors import NotFoundError, in_words, is_out_of_memory
@@ -33,6 +32,7 @@ __all__ = ["ImageFacts", "Unusable"]
 
 logger = logging.getLogger(__name__)
 
+_WORTH_WRITING = 100  # headers: fewer are read again after a restart in no time
 _SHEAR = 1e-3  # cosine between two axes from which on the Slicer extension refuses an image
 _REMEDY = "Submit it again, or restore an earlier label from the case's history."
 
@@ -70,9 +70,6 @@ class ImageFacts:
         """Look at the header of a file."""
         try:
             grid = stored_grid(file)
-            kind = nib.load(file).get_data_dtype()  # type: ignore[attr-defined]
-            if kind.kind not in "iufb":
-                raise ImageError(f"{file.name} has voxels of type {kind}, not one number each. Export a grey image.")
         except Exception as error:  # whatever is wrong with a file, it is unusable
             return cls(stamp, error=_reason(error, file))
         return cls(
@@ -134,6 +131,9 @@ class Unusable:
     Args:
         registry: the images.
         path: where it is remembered; processes of one server share the file.
+
+    Attributes:
+        changes: how often something was found to be unusable, or to be in order again.
     """
 
     def __init__(self, registry: Registry, path: Path) -> None:
@@ -144,7 +144,8 @@ class Unusable:
         self._images: _Known[ImageFacts] = _Known()
         self._labels: _Known[_LabelFacts] = _Known()
         self._state: object = None
-        self._unsaved = False
+        self._unsaved = 0
+        self.changes = 0
 
     # What is known, without reading images --------------------------------------------------------------------
 
@@ -242,7 +243,7 @@ class Unusable:
             image = self.look(files)
             if image.shape and image.affine and files.label:
                 self._look_at_label(files, Geometry(image.shape, np.reshape(image.affine, (4, 4))))
-        if self._unsaved:
+        if self._unsaved >= _WORTH_WRITING:
             self.save()
 
     def note_label(self, files: CaseFiles, error: str | None) -> None:
@@ -269,8 +270,10 @@ class Unusable:
 
     def _note_label(self, image_id: str, facts: _LabelFacts) -> None:
         with self._guard:
-            if self._labels.all.get(image_id) != facts:
-                self._labels.all[image_id], self._unsaved = facts, True
+            before = self._labels.all.get(image_id)
+            self._labels.all[image_id] = facts
+            self._unsaved += before != facts
+            self.changes += (before.error if before else None) != facts.error
 
     def _note_image(self, files: CaseFiles, facts: ImageFacts) -> ImageFacts:
         try:
@@ -280,7 +283,9 @@ class Unusable:
             return facts
         with self._guard:
             before = self._images.all.get(files.id)
-            self._images.all[files.id], self._unsaved = facts, True
+            self._images.all[files.id] = facts
+            self._unsaved += 1
+            self.changes += (before.reason(False) if before else None) != facts.reason(False)
         if facts.error and facts.read and (before is None or before.error != facts.error):
             logger.warning("image %s cannot be used: %s", files.id, facts.error)
             self.save()  # rare, and others should know at once; what headers say is written by look_at_all
@@ -294,7 +299,7 @@ class Unusable:
         with self._guard, self._file.locked():
             self._refresh()
             self._file.write({"images": self._images.stored(there), "labels": self._labels.stored(there)})
-            self._state, self._unsaved = file_state(self._file.path), False
+            self._state, self._unsaved = file_state(self._file.path), 0
 
     def _refresh(self) -> None:
         """Take up what another process wrote."""
@@ -304,6 +309,7 @@ class Unusable:
                 return
             content = self._file.read()
             first, self._state = self._state is None, state
+            self.changes += 1
             self._images.merge(content.get("images", {}), newer=not first)
             self._labels.merge(content.get("labels", {}), newer=not first)
 

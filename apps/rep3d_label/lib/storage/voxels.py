@@ -32,6 +32,7 @@ from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
 from rep3d.imaging.nifti import read_label, stored_grid, write_label
 from rep3d.imaging.values import whole_numbers
+from rep3d.json_text import parse_json
 
 __all__ = ["MEDIA_TYPE", "Received", "Receiver", "gzipped", "label_voxels", "pack"]
 
@@ -224,11 +225,11 @@ def _no_line() -> ImageError:
 def _about(line: bytes) -> dict[str, Any]:
     """Return what the first line says, checked."""
     try:
-        told = json.loads(line)
+        told = parse_json(line)
         (array,) = told["arrays"]
         shape, affine, params = told["shape"], told["affine"], told.get("params") or {}
         dtype, size, check = array["dtype"], array["bytes"], array["crc32"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise (
             _no_line()
             if not line

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.boot.setup import ModelSetup
+from lib.errors import in_words
 from lib.labels.submission import described_values
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.storage.registry import FINAL
 from rep3d.data.cases import Case
-from rep3d.errors import LabelError, Rep3DError
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
 from rep3d.imaging.labels import check_grid, check_values, label_counts
@@ -81,13 +81,11 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
     cases, hashes, skipped = {}, {}, {}
     for case in datastore.labelled_cases():
         try:
-            reason = case_for(setup, case, datastore.get_label_info(case.id, FINAL))
+            reason = datastore.misfit(case.id) or case_for(setup, case, datastore.get_label_info(case.id, FINAL))
             if reason is None:
                 cases[case.id], hashes[case.id] = case, file_hash(case.label)
-        except Rep3DError as error:
-            reason = str(error)
-        except OSError as error:  # the file was replaced or removed meanwhile
-            reason = str(LabelError(f"{case.label.name} could not be read ({error.strerror})."))
+        except Exception as error:  # whatever is wrong with one case, the others are used
+            reason = in_words(error)
         if reason:
             logger.warning("training: case %s left out: %s", case.id, reason)
             skipped[case.id] = reason

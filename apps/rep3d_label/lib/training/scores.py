@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.errors import in_words
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
-from rep3d.errors import ImageError, OutOfMemoryError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
 from rep3d.json_file import JsonFile, json_object
@@ -77,10 +77,10 @@ class VersionScores:
                     file = Path(folder) / "found.nii.gz"
                     try:
                         predictor.segment(case.image, file)
-                    except (ImageError, OutOfMemoryError) as error:
-                        logger.warning("validation: case %s left out: %s", case.id, error)
+                        dice = dice_of_files(file, case.label, self._labels)
+                    except Exception as error:  # whatever is wrong with one case, the others are measured
+                        logger.warning("validation: case %s left out: %s", case.id, in_words(error))
                         continue
-                    dice = dice_of_files(file, case.label, self._labels)
                     scores[case.id] = {name: value for name, value in dice.items() if not math.isnan(value)}
                     on_case(len(scores), len(cases))
             self._keep(identity, {id_: {"label": hashes[id_], "dice": dice} for id_, dice in scores.items()})

@@ -101,7 +101,9 @@ def _lines(stream: BinaryIO, name: str, limit: int) -> tuple[dict[str, str], dic
             continue
         key, separator, value = line.partition(":=")
         if separator and ": " not in key:
-            keys[_unescape(key)] = _unescape(value)
+            key, value = _unescape(key), _unescape(value)
+            if keys.setdefault(key, value) != value:
+                raise BadAnswer(f"Expected one value of {key} in '{name}', got {keys[key]!r:.50} and {value!r:.50}.")
         else:
             key, _, value = line.partition(":")
             fields[key.strip().lower()] = value.strip()
@@ -118,6 +120,8 @@ def _build(fields: Mapping[str, str], keys: Mapping[str, str], name: str) -> Nrr
         )
     if len(sizes) not in (3, 4) or min(sizes) < 1 or int(fields["dimension"]) != len(sizes):
         raise BadAnswer(f"Expected three axes, or four with layers, in '{name}', got sizes {sizes}.")
+    if set(re.findall('"([^"]*)"', fields.get("space units", ""))) - {"mm", "", "???"}:
+        raise ValueError(f"space units {fields['space units']}, not mm")
     vectors = re.findall(r"none|\([^)]*\)", fields["space directions"])
     if len(vectors) != len(sizes) or vectors.count("none") != len(sizes) - 3:
         raise ValueError(f"space directions {fields['space directions']}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -243,6 +244,9 @@ def read(path: str | Path, mapped: bool = False) -> SegmentationData:
     layers = _decode(content, header, path.name)
     matrix, extent, shape = _grid(header, layers[0].shape, path.name)
     segments = tuple(_segments(header, path.name))
+    lost = [segment.name for segment in segments if segment.layer >= len(layers)]
+    if lost:
+        raise BadAnswer(f"Expected the voxels of {lost} in '{path.name}', got {len(layers)} layers without theirs.")
     blank = layers[0].size == 1 and not any(layer.any() for layer in layers)
     try:
         return SegmentationData(() if blank else layers, extent if not blank else _no_extent(), shape, matrix, segments)
@@ -337,12 +341,14 @@ def _reference(header: NrrdHeader) -> tuple[numpy.ndarray, list[int], list[int]]
 
 
 def _segments(header: NrrdHeader, name: str) -> Iterator[SegmentEntry]:
-    number = 0
-    while f"Segment{number}_ID" in header.keys:
+    found = (re.fullmatch(r"Segment(\d+)_(?:ID|Name)", key) for key in header.keys)
+    for number in sorted({int(match[1]) for match in found if match}):
         keys = {key: header.keys.get(f"Segment{number}_{key}") for key in ("ID", "Name", "Color", "Tags", _EXACT)}
-        layer = _whole_numbers(header.keys.get(f"Segment{number}_Layer", str(number)), 1, name)[0]
+        # Files of Slicer before version 4.11 have a layer for each segment, and no values.
+        alone = len(header.sizes) == 3 and f"Segment{number}_LabelValue" in header.keys
+        layer = _whole_numbers(header.keys.get(f"Segment{number}_Layer", "0" if alone else str(number)), 1, name)[0]
         value = _whole_numbers(header.keys.get(f"Segment{number}_LabelValue", "1"), 1, name)[0]
-        identifier = keys["ID"] or ""
+        identifier = keys["ID"] or f"Segment_{number}"
         label = identifier if keys["Name"] is None else keys["Name"]
         tags = _parse_tags(keys["Tags"] or "")
         written = keys[_EXACT]
@@ -353,7 +359,6 @@ def _segments(header: NrrdHeader, name: str) -> Iterator[SegmentEntry]:
             except (ValueError, KeyError, TypeError) as error:
                 raise BadAnswer(f"Expected a segment in '{name}', got {written!r}.") from error
         yield SegmentEntry(identifier, label, _colour(keys["Color"], name), layer, value, tags)
-        number += 1
 
 
 def _colour(text: str | None, name: str) -> tuple[float, float, float]:

@@ -1,0 +1,204 @@
+"""What a data set says of itself in its ``dataset.json``, in the decathlon's form or nnU-Net's: labels and modality.
+
+People write these files, so numbers come as texts, and names twice. What can mean one thing only is taken for it; what
+could mean two is refused, since a wrong value of a label falsifies every label map.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rep3d.errors import TaskError
+from rep3d.json_text import parse_json
+
+__all__ = ["label_table", "labels_from_dataset_json", "modality_from_dataset_json", "read_dataset_json"]
+
+_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,9}(\.0*)?\s*")
+_HIGHEST = 65535
+_LONGEST_NAME = 128
+# What is no structure, whatever a table says: nnU-Net's two reserved names, and other programs' names of the value 0.
+_IGNORE = "ignore"
+_BACKGROUND = frozenset({"background", "bg"})
+_NAMES_OF_0 = _BACKGROUND | {"clear label", "none", "unknown", "unlabeled", "unlabelled"}
+
+
+def read_dataset_json(path: Path | str) -> dict[str, Any]:
+    """Return the content of a ``dataset.json``.
+
+    Raises:
+        TaskError: if it cannot be read, or is no JSON object.
+    """
+    try:
+        content = parse_json(Path(path).read_bytes())
+    except OSError as error:
+        raise TaskError(
+            f"{path} cannot be read ({error.strerror}). It says what the labels of a data set are."
+        ) from error
+    except ValueError as error:
+        raise TaskError(f"{path} cannot be read as the dataset.json of a data set ({error}). Correct it.") from error
+    if not isinstance(content, dict):
+        raise TaskError(f"{path} must hold a JSON object, got {type(content).__name__}.")
+    return content
+
+
+def labels_from_dataset_json(path: Path | str) -> dict[str, int]:
+    """Foreground labels of a ``dataset.json``.
+
+    Args:
+        path: the ``dataset.json`` file.
+
+    Returns:
+        Label name to voxel value, without background.
+
+    Raises:
+        TaskError: if the file is unreadable, or its ``labels`` are no table of names and values; see
+            :func:`label_table`.
+    """
+    labels = read_dataset_json(path).get("labels")
+    if not isinstance(labels, dict):
+        raise TaskError(
+            f'{path}: expected "labels": {{"background": 0, NAME: 1, ...}} or {{"0": "background", "1": NAME, ...}}, '
+            f"got {labels!r:.200}."
+        )
+    try:
+        return label_table(_name_and_value(key, value) for key, value in labels.items())
+    except TaskError as error:
+        raise TaskError(f"{path}: {error}") from error
+
+
+def _name_and_value(key: str, value: Any) -> tuple[Any, Any]:
+    """Return an entry's name and value: the decathlon writes ``{"1": "Liver"}``, nnU-Net writes ``{"Liver": 1}``."""
+    if not _NUMBER.fullmatch(key):
+        return key, value
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return value, key
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool) and float(value) == float(key):
+        return key, value
+    raise TaskError(
+        f"the labels have {key!r}: {value!r:.100}, of which neither can be told to be the name. Write {{NAME: VALUE}}, "
+        f"with names that are no numbers."
+    )
+
+
+def label_table(pairs: Iterable[tuple[Any, Any]]) -> dict[str, int]:
+    """Return a table of labels as people gave it, checked.
+
+    Args:
+        pairs: names and voxel values. A value may be written as ``"1"`` or ``1.0``, or as a list of one value.
+
+    Returns:
+        Label name, without white space around it, to voxel value; without background.
+
+    Raises:
+        TaskError: if a name is none, a value is no whole number from 1 to 65535 (0 for the background), a name has two
+            values or a value two names, names differ only in capitals and white space, or a label is a region of
+            several values or nnU-Net's ``ignore``.
+    """
+    found: dict[str, int] = {}
+    names: dict[int, str] = {}
+    spelled: dict[str, str] = {}
+    for given, number in pairs:
+        name = _checked_name(given)
+        value = _checked_value(name, number)
+        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if spelled.setdefault(plain, name) != name:
+            raise TaskError(
+                f"the labels {spelled[plain]!r} and {name!r} differ only in capitals or white space, so one would be "
+                f"taken for the other. Rename one, or leave it out if they are one."
+            )
+        if found.setdefault(name, value) != value:
+            raise TaskError(
+                f"the label {name!r} has two values, {found[name]} and {value}. Give each value a name of its own, or "
+                f"make one value of them in the label maps."
+            )
+        if names.setdefault(value, name) != name:
+            raise TaskError(f"the value {value} has two names, {names[value]!r} and {name!r}. Give each its own value.")
+        _check_meaning(name, value, plain)
+    table = {name: value for name, value in found.items() if value}
+    if not table:
+        raise TaskError("there must be at least one label beside the background.")
+    return table
+
+
+def _checked_name(name: Any) -> str:
+    text = name.strip() if isinstance(name, str) else ""
+    if not text or len(text) > _LONGEST_NAME or any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
+        raise TaskError(
+            f"a label is called {name!r:.100}; expected a name of 1 to {_LONGEST_NAME} characters, without line breaks "
+            f"and the like. Rename it."
+        )
+    return text
+
+
+def _checked_value(name: str, value: Any) -> int:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list):
+        raise TaskError(
+            f"the label {name!r} is a region of several values, {value!r:.100}, but a voxel of a label map has one, "
+            f"and so has a label here. Give each value a name of its own; regions can be joined after segmentation."
+        )
+    number = None
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        number = int(float(value))
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1:
+        number = int(value)
+    if number is None or not 0 <= number <= _HIGHEST:
+        raise TaskError(
+            f"the label {name!r} has the value {value!r:.100}; expected a whole number from 1 to {_HIGHEST}."
+        )
+    return number
+
+
+def _check_meaning(name: str, value: int, plain: str) -> None:
+    if plain == _IGNORE:
+        raise TaskError(
+            f"{name!r} ({value}) is nnU-Net's name for voxels to leave out, and no structure. Training cannot leave "
+            f"voxels out yet: it would take them for background. Remove {name!r} from the labels, and use no label "
+            f"maps that have the value {value}."
+        )
+    if value == 0 and plain not in _NAMES_OF_0:
+        raise TaskError(
+            f"the label {name!r} has the value 0, which is the background's in every label map. Give it another one, "
+            f"in the label maps, too."
+        )
+    if value and plain in _BACKGROUND:
+        raise TaskError(
+            f"{name!r} has the value {value}, but the background is 0, and no structure. Leave it out, or give that "
+            f"value the name of what it is."
+        )
+
+
+def modality_from_dataset_json(path: Path | str) -> str | None:
+    """Return the modality named by a ``dataset.json`` (``"MRI"``, ``"CT"``), or None where it names none.
+
+    Raises:
+        TaskError: if the file is unreadable, or names several channels.
+    """
+    content = read_dataset_json(path)
+    found = {key: _channel(content[key], key, path) for key in ("modality", "channel_names") if content.get(key)}
+    if {name.upper().replace("MRI", "MR") for name in found.values()} == {"CT", "MR"}:
+        raise TaskError(
+            f"{path} names two kinds of image, modality {found['modality']!r} and channel_names "
+            f"{found['channel_names']!r}. Correct one of them."
+        )
+    return next(iter(found.values()), None)
+
+
+def _channel(given: Any, key: str, path: Path | str) -> str:
+    entries = given if isinstance(given, dict) else dict(enumerate(given if isinstance(given, list) else [given]))
+    if len(entries) > 1:
+        raise TaskError(
+            f"{path}: {key} names {len(entries)} channels ({', '.join(map(str, entries.values()))}), but only "
+            f"images of one channel can be used today. Make a data set of one of them."
+        )
+    (number, name), *_ = entries.items()
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = number  # {"CT": 0}
+    if not isinstance(name, str) or not name.strip():
+        raise TaskError(f'{path}: expected "{key}": {{"0": NAME}}, got {given!r:.200}.')
+    return name.strip()

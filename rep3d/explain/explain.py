@@ -83,8 +83,6 @@ def explain(
         raise ConfigError(f"inputs: expected 1 or more, got {inputs}")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed: expected a whole number from 0 to 2^63 - 1, got {seed}")
-    others = [compare] if compare is not None and str(compare) not in VARIANTS else []
-    folder = check_output_folder(out, (PAGE, NUMBERS), (checkpoint, *others, *images), room=_ROOM)
     chosen = choose_device(device)
     first = load_checkpoint(checkpoint)
     subjects = [(Path(checkpoint).name, first.version, first.model)]
@@ -96,6 +94,10 @@ def explain(
         subjects.append((name, version, model))
     shown = _read_patches(images, first.task, first.model, inputs, seed) if images else None
     shown = shown or _noise(first.task, first.model, inputs, seed)
+    others = [compare] if compare is not None and str(compare) not in VARIANTS else []
+    folder = check_output_folder(
+        out, (PAGE, NUMBERS), (checkpoint, *others, *images), room=_ROOM
+    )  # before the long part
     target = folder / PAGE
     models = tuple(view_model(*subject, shown.tensor.to(chosen), logits) for subject in subjects)
     facts = {

@@ -37,5 +37,5 @@ def save_nifti(image: nib.Nifti1Image, path: Path | str) -> None:
         if path.suffix.lower() != ".gz":
             image.to_stream(cast(io.IOBase, file))
             return
-        with gzip.GzipFile(path.stem, "wb", _LEVEL, file) as packed:
+        with gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed:
             image.to_stream(packed)

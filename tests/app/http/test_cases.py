@@ -214,7 +214,7 @@ def test_cases_refuse_what_they_do_not_know(clean: AppServer) -> None:
 
 def test_labels_put_there_by_hand_are_read_in_the_background(clean: AppServer) -> None:
     final = clean.studies / "labels" / "final"
-    write_label(final / "case_3.nii.gz", 3)
+    write_label(final / "case_3.nii.gz", 5)  # none that was ever submitted: that one would have its author again
     (final / "case_1.nii.gz").write_text("this is no label")
     deadline = time.monotonic() + 20
     while True:

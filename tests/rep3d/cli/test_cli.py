@@ -100,8 +100,11 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
         (["segment", "gone.pt", "gone.nii.gz", "out.nii.gz"], "There is no model file gone.pt"),
         (["demo", "--data", "nowhere", "--out", "{tmp}"], "it has no dataset.json"),
         (["demo", "--rounds", "9", "--out", "{tmp}"], "rounds: expected"),
-        (["export", "--checkpoint", "gone.pt", "--output", "x.pb"], "must end in .onnx or .pt2, got 'x.pb'"),
-        (["train", "--data", "nowhere", "--output", "x.pt"], "cannot be read as the dataset.json"),
+        (
+            ["export", "--checkpoint", "gone.pt", "--output", "x.pb"],
+            "x.pb cannot be written: the file name must end in .onnx or .pt2",
+        ),
+        (["train", "--data", "nowhere", "--output", "x.pt"], "nowhere/dataset.json cannot be read"),
     ],
 )
 def test_wrong_input_gives_one_clear_message(

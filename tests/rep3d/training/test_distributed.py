@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed
 
-from rep3d.errors import ConfigError, LabelError, TrainingError
+from rep3d.errors import ConfigError, NoCasesError, TrainingError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
 from rep3d.training.distributed import parse_gpus, train_on, training_devices
@@ -115,7 +115,7 @@ def test_stopping_ends_all_processes_and_errors_keep_their_words(tmp_path: Path)
         train_on(["cpu", "cpu"], plan, stop)
     assert not _children()
     misfit = replace(plan, task=replace(TASK, labels={"Ball": 4}))
-    with pytest.raises(LabelError, match=r"case_1_label.*unexpected values: \[3\]"):
+    with pytest.raises(NoCasesError, match=r"None of the 2 cases.*case_1_label.*unexpected values: \[3\]"):
         train_on(["cpu", "cpu"], misfit, lambda progress: None)
     assert not _children() and not (tmp_path / "model.pt").exists()
 

@@ -115,6 +115,7 @@ def test_checkpoint_download_loads(server: AppServer, tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "model.pt").version == "v3"
 
 
+@pytest.mark.slow
 def test_onnx_download_computes(server: AppServer) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")

@@ -95,9 +95,8 @@ def explain(
     shown = _read_patches(images, first.task, first.model, inputs, seed) if images else None
     shown = shown or _noise(first.task, first.model, inputs, seed)
     others = [compare] if compare is not None and str(compare) not in VARIANTS else []
-    folder = check_output_folder(
-        out, (PAGE, NUMBERS), (checkpoint, *others, *images), room=_ROOM
-    )  # before the long part
+    # Before the long part, and after all that may be refused: that leaves no empty folder.
+    folder = check_output_folder(out, (PAGE, NUMBERS), (checkpoint, *others, *images), room=_ROOM)
     target = folder / PAGE
     models = tuple(view_model(*subject, shown.tensor.to(chosen), logits) for subject in subjects)
     facts = {

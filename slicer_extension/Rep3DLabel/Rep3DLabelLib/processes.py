@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
-__all__ = ["Child", "clean_environment", "process_command", "process_mark"]
+__all__ = ["Child", "clean_environment", "end_tree_on_windows", "process_command", "process_mark"]
 
 # Beginnings of the names of variables.
 _LEAKS = ("PYTHON", "__PYVENV", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_", "QT_", "QML", "SLICER", "VTK_",
@@ -112,13 +112,7 @@ class Child:
         if self._process.returncode is not None:
             return
         if sys.platform == "win32":
-            subprocess.Popen(
-                ["taskkill", "/T", "/F", "/PID", str(self.pid)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                creationflags=subprocess.CREATE_NO_WINDOW,
-            )
+            end_tree_on_windows(self.pid)
         else:
             self._signal(signal.SIGKILL)
 
@@ -144,6 +138,18 @@ class Child:
             # Gone; macOS says the latter for a group of ended processes.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
+
+
+def end_tree_on_windows(pid: int) -> None:
+    """End a process and all that it started at once, without waiting for that."""
+    if sys.platform == "win32":
+        subprocess.Popen(
+            ["taskkill", "/T", "/F", "/PID", str(pid)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            creationflags=subprocess.CREATE_NO_WINDOW,
+        )
 
 
 def process_mark(pid: int) -> str:

@@ -7,21 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from rep3d import __version__
-from rep3d.cli.main import main
 from rep3d.data.phantoms import generate_cohort
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
+from tests.rep3d.cli.command import Done
 
 
 def _command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -29,21 +22,6 @@ def _command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "rep3d.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-
-
-@pytest.fixture
-def rep3d(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Run the command in this process, which has imported PyTorch already."""
-
-    def run(*arguments: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["rep3d", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return Done(int(ended.value.code or 0), told.out, told.err)
-
-    return run
 
 
 def test_help_and_version_do_not_load_torch() -> None:

@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from rep3d.checkpoint import save_checkpoint
-from rep3d.cli.main import main
 from rep3d.evaluation import metrics
 from rep3d.inference.predictor import Predictor
 from rep3d.training import loop as training_loop
 from tests.rep3d.balls import ball_case, small_checkpoint, small_config
-
-
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def rep3d(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    def run(*arguments: str | Path | int) -> Done:
-        monkeypatch.setattr(sys, "argv", ["rep3d", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capsys.readouterr()
-        return Done(int(ended.value.code or 0), told.out, told.err)
-
-    return run
+from tests.rep3d.cli.command import Done
 
 
 @pytest.fixture
@@ -76,7 +55,7 @@ def test_every_command_refuses_its_input_as_output_and_changes_nothing(
         ("explain", "--checkpoint", model, "--out", tmp_path / "linked"),
     ):
         done = rep3d(*command)
-        assert done.status == 1 and "is the same file as" in done.err and "Wrote" not in done.out, command
+        assert done.returncode == 1 and "is the same file as" in done.stderr and "Wrote" not in done.stdout, command
     for command, words in (
         (("segment", model, scan, tmp_path / "new" / "x.nii.gz"), "there is no folder"),
         (("segment", model, scan, tmp_path / "x.nrrd"), "must end in .nii.gz or .nii"),
@@ -86,7 +65,7 @@ def test_every_command_refuses_its_input_as_output_and_changes_nothing(
         (("demo", "--out", scan), "cannot be written"),
     ):
         done = rep3d(*command)
-        assert done.status == 1 and words in done.err and "Traceback" not in done.err, command
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, command
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -95,7 +74,7 @@ def test_what_was_segmented_is_there_under_the_name_that_was_told(
 ) -> None:
     for name in ("OUT.NII.GZ", "plain.nii"):
         done = rep3d("segment", model, data / "imagesTr" / "c0.nii.gz", tmp_path / name)
-        assert done.status == 0 and f"Wrote {tmp_path / name}" in done.out.replace("\n", "")
+        assert done.returncode == 0 and f"Wrote {tmp_path / name}" in done.stdout.replace("\n", "")
         assert nib.load(tmp_path / name).shape == (32, 32, 32)
     assert nib.load(tmp_path / "plain.nii").get_data_dtype() == np.uint8
     assert not list(tmp_path.glob(".*"))
@@ -105,24 +84,24 @@ def test_evaluate_measures_the_others_where_one_case_fails(
     rep3d: Callable[..., Done], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = rep3d("evaluate", model, "--data", data)
-    assert done.status == 1 and "c0: 0." in done.out and "c2: 0." in done.out
-    assert "Mean over 2 cases not trained on" in done.out and "4 cases found, 3 to measure" in done.out
-    assert "left out: imagesTr/alone.nii: there is no label" in done.out
-    assert "1 of 3 cases could not be measured: c1.nii.gz: " in done.err and "c0" not in done.err
+    assert done.returncode == 1 and "c0: 0." in done.stdout and "c2: 0." in done.stdout
+    assert "Mean over 2 cases not trained on" in done.stdout and "4 cases found, 3 to measure" in done.stdout
+    assert "left out: imagesTr/alone.nii: there is no label" in done.stdout
+    assert "1 of 3 cases could not be measured: c1.nii.gz: " in done.stderr and "c0" not in done.stderr
 
     def odd(*arguments: object) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
     monkeypatch.setattr(metrics, "dice_of_files", odd)
     done = rep3d("evaluate", model, "--data", data)
-    assert done.status == 1 and "None of the 3 cases could be measured" in done.err
-    assert "c2.nii.gz: ZeroDivisionError: nobody thought of this" in done.err
+    assert done.returncode == 1 and "None of the 3 cases could be measured" in done.stderr
+    assert "c2.nii.gz: ZeroDivisionError: nobody thought of this" in done.stderr
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Predictor, "segment", full)  # no fault of the case: to go on would be senseless
-    assert "rep3d: The disk is full." in rep3d("evaluate", model, "--data", data).err
+    assert "rep3d: The disk is full." in rep3d("evaluate", model, "--data", data).stderr
 
 
 def test_train_says_what_it_found_uses_and_leaves_out(
@@ -134,7 +113,7 @@ def test_train_says_what_it_found_uses_and_leaves_out(
     (keep / "notes.txt").write_text("mine")
     output = tmp_path / "made.pt"
     done = rep3d("train", "--data", data, "--output", output, "--iterations", 1, "--resume", keep)
-    assert done.status == 0, done.err
-    assert "4 cases found, 3 to train with" in done.out and "v1, 2 cases" in done.out
-    assert "left out: imagesTr/alone.nii: there is no label" in done.out and "left out: c1.nii.gz: " in done.out
+    assert done.returncode == 0, done.stderr
+    assert "4 cases found, 3 to train with" in done.stdout and "v1, 2 cases" in done.stdout
+    assert "left out: imagesTr/alone.nii: there is no label" in done.stdout and "left out: c1.nii.gz: " in done.stdout
     assert (keep / "notes.txt").read_text() == "mine"

@@ -8,7 +8,6 @@ with the reason.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import logging
 import os
@@ -26,7 +25,7 @@ from typing import Any
 from lib.paths import utc_now
 from lib.storage.passed_over import PassedOver
 from lib.storage.registry import images_folder
-from rep3d.errors import ImageError
+from rep3d.errors import ImageError, machine_error
 from rep3d.imaging.dicom import DicomSeries, LeftOut, convert_series, find_series
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
@@ -294,6 +293,4 @@ def _passed_over(source: str, error: str) -> PassedOver:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The server's disk is full. Make room, and import the series again."
-    return str(error) or type(error).__name__
+    return str(machine_error(error) or error) or type(error).__name__

@@ -84,11 +84,11 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
             reason = datastore.misfit(case.id) or case_for(setup, case, datastore.get_label_info(case.id, FINAL))
             if reason is None:
                 cases[case.id], hashes[case.id] = case, file_hash(case.label)
+            else:
+                logger.warning("training: case %s is not used: %s", case.id, reason)
+                skipped[case.id] = reason
         except Exception as error:  # whatever is wrong with one case, the others are used
-            reason = left_out_for(case, error).reason
-        if reason:
-            logger.warning("training: case %s is not used: %s", case.id, reason)
-            skipped[case.id] = reason
+            skipped[case.id] = left_out_for(case, error).reason
     return LabelledCases(cases, hashes, skipped)
 
 

@@ -10,12 +10,11 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..processes import process_command, process_mark
+from ..processes import end_tree_on_windows, process_command, process_mark
 
 __all__ = ["Leftover", "forget", "leftovers", "remember", "tidy"]
 
@@ -54,13 +53,7 @@ class Leftover:
         if not self.is_alive():
             return False
         if sys.platform == "win32":
-            subprocess.Popen(
-                ["taskkill", "/T", "/F", "/PID", str(self.pid)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                creationflags=subprocess.CREATE_NO_WINDOW,
-            )
+            end_tree_on_windows(self.pid)
             return True
         try:
             os.killpg(self.pid, signal.SIGKILL if by_force else signal.SIGTERM)

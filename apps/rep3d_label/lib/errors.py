@@ -20,6 +20,8 @@ __all__ = [
     "RequestError",
     "ReservedError",
     "StartupError",
+    "UnknownKeyError",
+    "WaitError",
     "in_words",
     "is_out_of_memory",
 ]
@@ -67,6 +69,25 @@ class NoModelError(ConflictError):
 
 class BusyError(Rep3DError):
     """It is not possible this moment; the same request may succeed in a little while."""
+
+
+class UnknownKeyError(Rep3DError):
+    """A key or token lets nobody in."""
+
+    def __init__(self) -> None:
+        super().__init__("This key opens nothing: it is wrong, has expired or was revoked. Ask an administrator.")
+
+
+class WaitError(Rep3DError):
+    """Too many wrong keys came from one address.
+
+    Attributes:
+        seconds: how long that address waits.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many wrong keys came from this address. Try again in {seconds} s.")
+        self.seconds = seconds
 
 
 def is_out_of_memory(error: BaseException) -> bool:

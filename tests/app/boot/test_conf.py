@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from lib.boot.checks import host_from_arguments
+from lib.access.listening import Listening
 from lib.boot.conf import OPTIONS, AppConf, parse_labels
 from lib.boot.setup import Setup
 from lib.errors import StartupError
@@ -256,9 +256,12 @@ def test_images_are_found_in_either_layout(tmp_path: Path) -> None:
 
 
 def test_address_is_read_from_the_command_line() -> None:
-    assert host_from_arguments(["start_server", "--app", "x", "-p", "1", "-i", "127.0.0.1"]) == "127.0.0.1"
-    assert host_from_arguments(["start_server", "--host=::1"]) == "::1"
-    assert host_from_arguments(["start_server", "--app", "x"]) == "0.0.0.0"
+    assert (
+        Listening.from_arguments(["start_server", "--app", "x", "-p", "1", "-i", "127.0.0.1"], 1, ()).host
+        == "127.0.0.1"
+    )
+    assert Listening.from_arguments(["start_server", "--host=::1"], 1, ()).host == "::1"
+    assert Listening.from_arguments(["start_server", "--app", "x"], 1, ()).host == "0.0.0.0"
 
 
 def test_names_and_suffixes() -> None:

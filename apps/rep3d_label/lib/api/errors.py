@@ -23,6 +23,8 @@ from lib.errors import (
     DiskFullError,
     ForbiddenError,
     NotFoundError,
+    UnknownKeyError,
+    WaitError,
     is_out_of_memory,
 )
 from rep3d.errors import (
@@ -71,6 +73,8 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     TooLargeError: Answer(422),
     json.JSONDecodeError: Answer(422, "The request is not valid JSON."),
     # ... is not allowed ...
+    UnknownKeyError: Answer(401),
+    WaitError: Answer(429, retry_after=60),
     ForbiddenError: Answer(403),
     # ... names nothing that there is ...
     NotFoundError: Answer(404),

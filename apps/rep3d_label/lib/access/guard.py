@@ -1,0 +1,195 @@
+"""What every request passes before the application sees it: :class:`Guard`, outermost, then :class:`Access`.
+
+Both are plain ASGI: no body is read here, and answers that stream go on streaming.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette._utils import get_route_path  # what the router itself goes by
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lib.access.callers import Caller, Callers
+from lib.access.listening import Listening, is_loopback
+from lib.access.roles import Role, role_of
+from lib.errors import BusyError, UnknownKeyError, WaitError
+from rep3d.errors import DamagedFileError
+
+__all__ = ["Access", "Door", "Guard"]
+
+logger = logging.getLogger(__name__)
+
+_READING = ("GET", "HEAD", "OPTIONS")
+# Pages of ours say more; of everything else, no browser makes a page with scripts, a frame, or a copy on its disk.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# What a proxy adds: then others than this computer reach a server that listens on loopback.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+@dataclass(frozen=True)
+class Door:
+    """Who may come in.
+
+    Attributes:
+        listening: where the server listens.
+        callers: knows who is who.
+        locked: whether everybody needs a key.
+        origins: other sites whose pages may use the server.
+    """
+
+    listening: Listening
+    callers: Callers
+    locked: bool
+    origins: tuple[str, ...] = ()
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie of a login; cookies do not know ports, and a computer may have two servers."""
+        return f"rep3d_login_{self.listening.port}"
+
+    def asks_for_key(self, scope: Scope) -> bool:
+        """Return whether a request needs a key: always where others can send one."""
+        own = _own_address(scope)
+        forwarded = any(name.decode("latin-1") in _FORWARDED for name, _ in scope["headers"])
+        return self.locked or own is None or not is_loopback(own) or forwarded
+
+
+class Guard:
+    """Answers only under the server's own names, never a page of another site, and with strict headers.
+
+    A page that an annotator has open could otherwise send requests to a server on 127.0.0.1 or, under a name of its own
+    that it lets lead there, read the answers.
+
+    Args:
+        app: what answers.
+        door: names, and sites that may.
+    """
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there is none
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_strictly(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await (self._refusal(scope) or self._app)(scope, receive, send_strictly)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._door.listening.is_known(hosts[0], _own_address(scope)):
+            shown = hosts[0][:200] if hosts else ""
+            return _said(
+                400, f"This server is not known as {shown!r}. Start it with --conf hosts NAME if it should be."
+            )
+        origin = headers.get("origin")
+        if origin in self._door.origins:
+            return None
+        site = headers.get("sec-fetch-site", "none")
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower()
+        if foreign or (site not in ("none", "same-origin") and not _is_link(scope, headers)):
+            return _said(403, "Pages of other sites may not use this server. --conf origins names those that may.")
+        return None
+
+
+class Access:
+    """Lets in who may ask for what they ask for; what follows finds the caller in ``scope["state"]["caller"]``.
+
+    Args:
+        app: what answers.
+        door: who may come in.
+    """
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        role = role_of(scope["method"], get_route_path(scope))
+        state = scope.setdefault("state", {})
+        state["caller"] = None  # where no key is asked for, everybody is the administrator, as with MONAI Label
+        refusal: Response | None = None
+        if role is Role.nobody:
+            refusal = _said(404, "This server does not offer that: it needs images from a DICOM server.")
+        elif role is not Role.open and self._door.asks_for_key(scope):
+            found = await self._let_in(scope, role)
+            if isinstance(found, Caller):
+                state["caller"] = found
+            else:
+                refusal = found
+        await (refusal or self._app)(scope, receive, send)
+
+    async def _let_in(self, scope: Scope, role: Role) -> Caller | Response:
+        headers, callers = Headers(scope=scope), self._door.callers
+        try:
+            if "authorization" in headers:
+                address = scope["client"][0] if scope.get("client") else "unknown"
+                caller: Caller | None = await callers.by_header(headers["authorization"], address)
+            else:
+                caller = callers.by_session(cookie_parser(headers.get("cookie", "")).get(self._door.cookie, ""))
+        except UnknownKeyError as error:
+            return _unauthorised(str(error))
+        except WaitError as error:
+            return _said(429, str(error), {"Retry-After": str(error.seconds)})
+        except BusyError as error:
+            return _said(503, str(error), {"Retry-After": "5"})
+        except DamagedFileError as error:
+            logger.error("%s", error)
+            return _said(500, "The server's file of keys is damaged, so it lets nobody in; its log says more.")
+        if caller is None:
+            if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+                # Relative, since a proxy may show the server below another path.
+                return RedirectResponse("../" * (get_route_path(scope).count("/") - 1) + "rep3d/login", 303)
+            return _unauthorised(
+                "This server asks for a key, sent as Authorization: Bearer KEY. Administrators make them: rep3d keys make."
+            )
+        if caller.role < role:
+            return _said(403, f"This is for the role {role.name}; the key of {caller.name} is for {caller.role.name}.")
+        return caller
+
+
+def _is_link(scope: Scope, headers: Headers) -> bool:
+    """Return whether somebody follows a link to a page of ours, in a window of its own."""
+    wanted = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+    return scope["method"] in _READING and wanted == ("navigate", "document")
+
+
+def _own_address(scope: Scope) -> str | None:
+    server = scope.get("server")
+    return server[0] if server and server[1] is not None else None
+
+
+def _said(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": words}, status, headers)
+
+
+def _unauthorised(words: str) -> JSONResponse:
+    return _said(401, words, {"WWW-Authenticate": 'Bearer realm="Rep3D Label"'})

@@ -251,10 +251,8 @@ class Rep3DLabelApp(MONAILabelApp):
 
     def _door(self) -> Door:
         conf, tokens = self.setup.conf, settings.MONAI_LABEL_AUTH_ENABLE
-        listening = _listening(conf.hosts)
-        origins = tuple(
-            dict.fromkeys([*conf.origins, *(str(o).rstrip("/") for o in settings.MONAI_LABEL_CORS_ORIGINS)])
-        )
+        listening = _listening(conf.hosts or ())
+        origins = (*(conf.origins or ()), *(str(each).rstrip("/") for each in settings.MONAI_LABEL_CORS_ORIGINS))
         locked = tokens or conf.keys == "on" or listening.beyond_loopback
         return Door(listening, Callers(KeyBook(self.setup.workspace.root), tokens), locked, origins)
 

@@ -22,6 +22,7 @@ __all__ = [
     "StartupError",
     "UnknownKeyError",
     "WaitError",
+    "WrongHostError",
     "in_words",
     "is_out_of_memory",
 ]
@@ -72,22 +73,15 @@ class BusyError(Rep3DError):
 
 
 class UnknownKeyError(Rep3DError):
-    """A key or token lets nobody in."""
-
-    def __init__(self) -> None:
-        super().__init__("This key opens nothing: it is wrong, has expired or was revoked. Ask an administrator.")
+    """There is no key or token with the request, or one that lets nobody in."""
 
 
 class WaitError(Rep3DError):
-    """Too many wrong keys came from one address.
+    """Too many wrong keys came from one address, which has to wait."""
 
-    Attributes:
-        seconds: how long that address waits.
-    """
 
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"Too many wrong keys came from this address. Try again in {seconds} s.")
-        self.seconds = seconds
+class WrongHostError(Rep3DError):
+    """A request is for a name that is not this server's."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -256,12 +256,12 @@ def test_images_are_found_in_either_layout(tmp_path: Path) -> None:
 
 
 def test_address_is_read_from_the_command_line() -> None:
-    assert (
-        Listening.from_arguments(["start_server", "--app", "x", "-p", "1", "-i", "127.0.0.1"], 1, ()).host
-        == "127.0.0.1"
-    )
-    assert Listening.from_arguments(["start_server", "--host=::1"], 1, ()).host == "::1"
-    assert Listening.from_arguments(["start_server", "--app", "x"], 1, ()).host == "0.0.0.0"
+    def host(*words: str) -> str:
+        return Listening.from_arguments(["start_server", *words], 8000, ()).host
+
+    assert host("--app", "x", "-p", "1", "-i", "127.0.0.1") == "127.0.0.1"
+    assert host("--host=::1") == "::1"
+    assert host("--app", "x") == "0.0.0.0"
 
 
 def test_names_and_suffixes() -> None:

@@ -23,11 +23,12 @@ from lib.access.roles import Role
 from lib.errors import UnknownKeyError, WaitError
 from rep3d.keys import KeyBook
 
-__all__ = ["Caller", "Callers"]
+__all__ = ["FAILURES", "WAIT_SECONDS", "Caller", "Callers"]
 
 FAILURES = 10
 """Wrong keys from one address until it waits."""
 WAIT_SECONDS = 60
+"""How long it waits then."""
 _SESSION_SECONDS = 12 * 3600
 _SESSIONS = 1000  # at the same time; of more, those not used for longest end
 _ADDRESSES = 10_000  # that are remembered
@@ -88,7 +89,9 @@ class Callers:
         self._wait(place, caller)
         if caller is None:
             self._failures[place] = self._failures.get(place, 0) + 1
-            raise UnknownKeyError
+            raise UnknownKeyError(
+                "This key opens nothing: it is wrong, has expired or was revoked. Ask an administrator for one."
+            )
         self._welcome[place, caller.key or caller.name] = True
         return caller
 
@@ -135,7 +138,7 @@ class Callers:
         if self._failures.get(place, 0) < FAILURES:
             return
         if caller is None or (place, caller.key or caller.name) not in self._welcome:
-            raise WaitError(WAIT_SECONDS)
+            raise WaitError(f"Too many wrong keys came from this address. Try again in {WAIT_SECONDS} s.")
 
 
 def _password(text: str) -> str:

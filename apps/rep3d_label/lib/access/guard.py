@@ -6,24 +6,27 @@ Both are plain ASGI: no body is read here, and answers that stream go on streami
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette._utils import get_route_path  # what the router itself goes by
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.requests import Request, cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib.access.callers import Caller, Callers
 from lib.access.listening import Listening, is_loopback
 from lib.access.roles import Role, role_of
-from lib.errors import BusyError, UnknownKeyError, WaitError
-from rep3d.errors import DamagedFileError
+from lib.errors import ForbiddenError, NotFoundError, UnknownKeyError, WrongHostError
+from rep3d.errors import DamagedFileError, Rep3DError
 
-__all__ = ["Access", "Door", "Guard"]
+__all__ = ["Access", "Door", "Guard", "InWords"]
 
 logger = logging.getLogger(__name__)
+
+InWords = Callable[[Request, Exception], Response]
 
 _READING = ("GET", "HEAD", "OPTIONS")
 # Pages of ours say more; of everything else, no browser makes a page with scripts, a frame, or a copy on its disk.
@@ -76,11 +79,13 @@ class Guard:
     Args:
         app: what answers.
         door: names, and sites that may.
+        in_words: makes the answer of an error.
     """
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, door: Door, in_words: InWords) -> None:
         self._app = app
         self._door = door
+        self._in_words = in_words
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # there is none
@@ -97,24 +102,25 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        await (self._refusal(scope) or self._app)(scope, receive, send_strictly)
+        try:
+            self._check(scope)
+        except Rep3DError as error:
+            await self._in_words(Request(scope), error)(scope, receive, send_strictly)
+            return
+        await self._app(scope, receive, send_strictly)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._door.listening.is_known(hosts[0], _own_address(scope)):
-            shown = hosts[0][:200] if hosts else ""
-            return _said(
-                400, f"This server is not known as {shown!r}. Start it with --conf hosts NAME if it should be."
-            )
+        host = ", ".join(headers.getlist("host"))
+        if not self._door.listening.is_known(host, _own_address(scope)):
+            raise WrongHostError(f"This server is not known as {host[:200]!r}. Start it with --conf hosts NAME.")
         origin = headers.get("origin")
         if origin in self._door.origins:
-            return None
+            return
         site = headers.get("sec-fetch-site", "none")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower()
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
         if foreign or (site not in ("none", "same-origin") and not _is_link(scope, headers)):
-            return _said(403, "Pages of other sites may not use this server. --conf origins names those that may.")
-        return None
+            raise ForbiddenError("Pages of other sites may not use this server. --conf origins names those that may.")
 
 
 class Access:
@@ -123,56 +129,61 @@ class Access:
     Args:
         app: what answers.
         door: who may come in.
+        in_words: makes the answer of an error.
     """
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, door: Door, in_words: InWords) -> None:
         self._app = app
         self._door = door
+        self._in_words = in_words
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        role = role_of(scope["method"], get_route_path(scope))
-        state = scope.setdefault("state", {})
-        state["caller"] = None  # where no key is asked for, everybody is the administrator, as with MONAI Label
         refusal: Response | None = None
-        if role is Role.nobody:
-            refusal = _said(404, "This server does not offer that: it needs images from a DICOM server.")
-        elif role is not Role.open and self._door.asks_for_key(scope):
-            found = await self._let_in(scope, role)
-            if isinstance(found, Caller):
-                state["caller"] = found
+        try:
+            scope.setdefault("state", {})["caller"] = await self._let_in(scope)
+        except Rep3DError as error:
+            headers = Headers(scope=scope)
+            if (
+                isinstance(error, UnknownKeyError)
+                and scope["method"] == "GET"
+                and "authorization" not in headers
+                and "text/html" in headers.get("accept", "")
+            ):  # a person with a browser; relative, since a proxy may show the server below another path
+                refusal = RedirectResponse("../" * (get_route_path(scope).count("/") - 1) + "rep3d/login", 303)
             else:
-                refusal = found
+                refusal = self._in_words(Request(scope), error)
         await (refusal or self._app)(scope, receive, send)
 
-    async def _let_in(self, scope: Scope, role: Role) -> Caller | Response:
-        headers, callers = Headers(scope=scope), self._door.callers
+    async def _let_in(self, scope: Scope) -> Caller | None:
+        """Return who asks; None where no key is asked for: everybody is the administrator, as with MONAI Label."""
+        role = role_of(scope["method"], get_route_path(scope))
+        if role is Role.nobody:
+            raise NotFoundError("This server does not offer that: it needs images from a DICOM server.")
+        if role is Role.open or not self._door.asks_for_key(scope):
+            return None
         try:
-            if "authorization" in headers:
-                address = scope["client"][0] if scope.get("client") else "unknown"
-                caller: Caller | None = await callers.by_header(headers["authorization"], address)
-            else:
-                caller = callers.by_session(cookie_parser(headers.get("cookie", "")).get(self._door.cookie, ""))
-        except UnknownKeyError as error:
-            return _unauthorised(str(error))
-        except WaitError as error:
-            return _said(429, str(error), {"Retry-After": str(error.seconds)})
-        except BusyError as error:
-            return _said(503, str(error), {"Retry-After": "5"})
+            caller = await self._caller(scope)
         except DamagedFileError as error:
             logger.error("%s", error)
-            return _said(500, "The server's file of keys is damaged, so it lets nobody in; its log says more.")
-        if caller is None:
-            if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
-                # Relative, since a proxy may show the server below another path.
-                return RedirectResponse("../" * (get_route_path(scope).count("/") - 1) + "rep3d/login", 303)
-            return _unauthorised(
-                "This server asks for a key, sent as Authorization: Bearer KEY. Administrators make them: rep3d keys make."
-            )
+            words = "The server's file of keys is damaged, so that nobody can come in; its log says more."
+            raise DamagedFileError(words, error.reason) from error
         if caller.role < role:
-            return _said(403, f"This is for the role {role.name}; the key of {caller.name} is for {caller.role.name}.")
+            raise ForbiddenError(f"That is for {role.name}s; the key of {caller.name} is for {caller.role.name}s.")
+        return caller
+
+    async def _caller(self, scope: Scope) -> Caller:
+        headers, callers = Headers(scope=scope), self._door.callers
+        if "authorization" in headers:
+            address = scope["client"][0] if scope.get("client") else "unknown"
+            return await callers.by_header(headers["authorization"], address)
+        caller = callers.by_session(cookie_parser(headers.get("cookie", "")).get(self._door.cookie, ""))
+        if caller is None:
+            raise UnknownKeyError(
+                "This server asks for a key, sent as Authorization: Bearer KEY. Ask an administrator for one."
+            )
         return caller
 
 
@@ -185,11 +196,3 @@ def _is_link(scope: Scope, headers: Headers) -> bool:
 def _own_address(scope: Scope) -> str | None:
     server = scope.get("server")
     return server[0] if server and server[1] is not None else None
-
-
-def _said(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": words}, status, headers)
-
-
-def _unauthorised(words: str) -> JSONResponse:
-    return _said(401, words, {"WWW-Authenticate": 'Bearer realm="Rep3D Label"'})

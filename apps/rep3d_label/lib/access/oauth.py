@@ -75,11 +75,11 @@ def token_for(name: str, password: str) -> str | None:
     }
     try:
         answer = requests.post(auth.token_uri(), data=asked, timeout=settings.MONAI_LABEL_AUTH_TIMEOUT)
-        if answer.status_code in (400, 401, 403):
+        said = answer.json()
+        if said.get("error") == "invalid_grant":  # OAuth's word for a wrong name or password
             return None
-        answer.raise_for_status()
-        token = answer.json()["access_token"]
-    except (requests.RequestException, KeyError, TypeError, ValueError) as error:
+        token = said["access_token"]
+    except (requests.RequestException, AttributeError, KeyError, ValueError) as error:
         raise _unreachable() from error
     return token if isinstance(token, str) else None
 

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from lib.access import oauth
 from lib.access.callers import Caller
 from lib.access.guard import Access, Door, Guard
+from lib.api.errors import error_response
 
 __all__ = ["AS_ADMIN", "AS_ANNOTATOR", "AS_REVIEWER", "AS_USER", "close_door", "name_of"]
 
@@ -41,8 +42,8 @@ def close_door(app: FastAPI, door: Door) -> None:
     app.state.door = door
     app.dependency_overrides[get_current_user] = current_user
     others = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
-    app.user_middleware[:] = [Middleware(Access, door=door), *others]
+    app.user_middleware[:] = [Middleware(Access, door, error_response), *others]
     if door.origins:
         opened = Middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
         app.user_middleware.insert(0, opened)
-    app.middleware_stack = Guard(app.build_middleware_stack(), door)
+    app.middleware_stack = Guard(app.build_middleware_stack(), door, error_response)

@@ -16,8 +16,9 @@ from monailabel.endpoints.user.auth import User
 from lib.access.callers import Caller
 from lib.access.guard import Door
 from lib.api.access import AS_USER
+from lib.api.errors import answer_for
 from lib.api.pages import page
-from lib.errors import RequestError, UnknownKeyError, WaitError
+from lib.errors import BusyError, RequestError, UnknownKeyError, WaitError
 
 __all__ = ["router"]
 
@@ -29,7 +30,7 @@ _LONGEST_FORM = 8192  # bytes
 @router.get("/rep3d/login")
 def login_page(request: Request) -> HTMLResponse:
     """Return the form."""
-    return _form(_door(request))
+    return page("login.html", error="", names=_door(request).callers.tokens)
 
 
 @router.post("/rep3d/login")
@@ -38,14 +39,13 @@ async def log_in(request: Request) -> Response:
     door = _door(request)
     try:
         caller, _ = await _caller(door, request)
-    except UnknownKeyError as error:
-        return _form(door, str(error), 401)
-    except WaitError as error:
-        return _form(door, str(error), 429, {"Retry-After": str(error.seconds)})
-    answer = RedirectResponse("./", 303)
-    secure = request.url.scheme == "https"
-    answer.set_cookie(door.cookie, door.callers.begin_session(caller), httponly=True, samesite="strict", secure=secure)
-    return answer
+    except (UnknownKeyError, WaitError, BusyError) as error:
+        answer, words = answer_for(error)
+        return page("login.html", answer.status, error=words, names=door.callers.tokens)
+    response = RedirectResponse("./", 303)
+    secret, secure = door.callers.begin_session(caller), request.url.scheme == "https"
+    response.set_cookie(door.cookie, secret, httponly=True, samesite="strict", secure=secure)
+    return response
 
 
 @router.post("/rep3d/logout")
@@ -98,7 +98,3 @@ async def _caller(door: Door, request: Request) -> tuple[Caller, str]:
     fields = dict(parse_qsl(content.decode("utf-8", "replace")))
     address = request.client.host if request.client else "unknown"
     return await door.callers.by_password(fields.get("username", ""), fields.get("password", ""), address)
-
-
-def _form(door: Door, error: str = "", status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
-    return page("login.html", status, headers, error=error, names=door.callers.tokens)

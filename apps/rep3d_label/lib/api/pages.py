@@ -35,9 +35,9 @@ def _templates() -> Environment:
     return Environment(loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
-def page(template: str, status: int = 200, headers: dict[str, str] | None = None, **values: Any) -> HTMLResponse:
+def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Return a page from a template; every value is escaped."""
-    return HTMLResponse(_templates().get_template(template).render(values), status, {**PAGE_HEADERS, **(headers or {})})
+    return HTMLResponse(_templates().get_template(template).render(values), status, PAGE_HEADERS)
 
 
 @router.get("/")

@@ -75,8 +75,8 @@ class AppConf:
     publish_margin: float = 0.005
     strategy: str = "hybrid"
     lease_minutes: float = 60.0
-    hosts: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] | None = None
+    origins: tuple[str, ...] | None = None
     keys: str = "auto"
 
     @classmethod

@@ -60,7 +60,7 @@ from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError, Rep3DError
+from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
 from rep3d.keys import KeyBook
 from rep3d.versions.store import VersionStore
 
@@ -118,6 +118,7 @@ class Rep3DLabelApp(MONAILabelApp):
         if starting:
             check_writable(setup.folder)
             _check_adopted(setup.workspace.adopted)
+            _check_keys(KeyBook(setup.workspace.root))
         self.served = {name: _served(model) for name, model in setup.models.items()}
         self.requests = RunningRequests()
         self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json")
@@ -302,6 +303,14 @@ def _check_adopted(path: Path) -> None:
             load_checkpoint(path)
     except CheckpointError as error:
         raise damaged_checkpoint(path, error) from error
+
+
+def _check_keys(book: KeyBook) -> None:
+    """Refuse a damaged file of keys: it would let nobody in, and a new one would forget who may."""
+    try:
+        book.all()
+    except DamagedFileError as error:
+        raise StartupError(str(error), "Or move it away: then all keys have to be made anew.") from error
 
 
 def _load(model: ServedModel) -> None:

@@ -12,7 +12,8 @@ import hashlib
 import ipaddress
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cachetools import LRUCache, TTLCache
@@ -21,7 +22,8 @@ from starlette.concurrency import run_in_threadpool
 from lib.access import oauth
 from lib.access.roles import Role
 from lib.errors import UnknownKeyError, WaitError
-from rep3d.keys import KeyBook
+from rep3d.errors import DamagedFileError
+from rep3d.keys import Key, KeyBook
 
 __all__ = ["FAILURES", "WAIT_SECONDS", "Caller", "Callers"]
 
@@ -102,7 +104,7 @@ class Callers:
             Who it is, and the text to send with each request.
         """
         text = password.strip()
-        if self.tokens and self.book.find(text) is None:
+        if self.tokens and self._key(text) is None:
             self._wait(_place(address), None)  # before a password of a person's is tried
             token = await run_in_threadpool(oauth.token_for, name, password)
             text = token or ""
@@ -119,14 +121,15 @@ class Callers:
         caller = self._sessions.get(_name_of(secret))
         if caller is None or (caller.expires is not None and caller.expires <= time.time()):
             return None
-        return caller if caller.key is None or self.book.valid(caller.key) else None
+        with _damage_in_words():
+            return caller if caller.key is None or self.book.valid(caller.key) else None
 
     def end_session(self, secret: str) -> None:
         """Forget a login."""
         self._sessions.pop(_name_of(secret), None)
 
     async def _caller(self, text: str) -> Caller | None:
-        key = self.book.find(text)
+        key = self._key(text)
         if key is not None:
             return Caller(key.name, Role[key.role], key.id)
         if self.tokens and text.count(".") == 2:
@@ -134,11 +137,25 @@ class Callers:
             return Caller(found.name, found.role, expires=found.expires) if found else None
         return None
 
+    def _key(self, text: str) -> Key | None:
+        with _damage_in_words():
+            return self.book.find(text)
+
     def _wait(self, place: str, caller: Caller | None) -> None:
         if self._failures.get(place, 0) < FAILURES:
             return
         if caller is None or (place, caller.key or caller.name) not in self._welcome:
             raise WaitError(f"Too many wrong keys came from this address. Try again in {WAIT_SECONDS} s.")
+
+
+@contextmanager
+def _damage_in_words() -> Iterator[None]:
+    """Say to whoever asks no more than that nobody can come in; the log has the file's name."""
+    try:
+        yield
+    except DamagedFileError as error:
+        words = "The server's file of keys is damaged, so that nobody can come in; its log says more."
+        raise DamagedFileError(words, error.reason) from error
 
 
 def _password(text: str) -> str:

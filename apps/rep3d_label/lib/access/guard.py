@@ -5,7 +5,6 @@ Both are plain ASGI: no body is read here, and answers that stream go on streami
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -20,11 +19,9 @@ from lib.access.callers import Caller, Callers
 from lib.access.listening import Listening, is_loopback
 from lib.access.roles import Role, role_of
 from lib.errors import ForbiddenError, NotFoundError, UnknownKeyError, WrongHostError
-from rep3d.errors import DamagedFileError, Rep3DError
+from rep3d.errors import Rep3DError
 
 __all__ = ["Access", "Door", "Guard", "InWords"]
-
-logger = logging.getLogger(__name__)
 
 InWords = Callable[[Request, Exception], Response]
 
@@ -164,12 +161,7 @@ class Access:
             raise NotFoundError("This server does not offer that: it needs images from a DICOM server.")
         if role is Role.open or not self._door.asks_for_key(scope):
             return None
-        try:
-            caller = await self._caller(scope)
-        except DamagedFileError as error:
-            logger.error("%s", error)
-            words = "The server's file of keys is damaged, so that nobody can come in; its log says more."
-            raise DamagedFileError(words, error.reason) from error
+        caller = await self._caller(scope)
         if caller.role < role:
             raise ForbiddenError(f"That is for {role.name}s; the key of {caller.name} is for {caller.role.name}s.")
         return caller

@@ -144,6 +144,12 @@ def test_a_login_lasts_until_log_out(server: AppServer, browser: Browser) -> Non
         expect(seen.page.get_by_label("Key")).to_be_visible()
 
 
+def test_what_a_proxy_passes_on_needs_a_key(server: AppServer) -> None:
+    for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"):
+        with unchanged(server.studies):
+            assert server.post("/reload", headers={name: "192.0.2.1"}).status_code == 401, name
+
+
 def test_a_named_origin_may_and_no_other(browser: Browser, other_port: int, tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     write_image(studies / "case_0.nii.gz", 0)

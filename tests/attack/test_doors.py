@@ -11,6 +11,8 @@ import pytest
 import requests
 from lib.access.callers import FAILURES
 from lib.access.roles import ROUTES, Role
+from Rep3DLabelLib.client.client import Rep3DClient
+from Rep3DLabelLib.connection import NOT_ALLOWED, READY
 
 from rep3d.keys import KeyBook
 from tests.app.data import CONF, publish_small_model, unchanged, write_image, write_label
@@ -103,6 +105,8 @@ def test_each_way_to_send_a_key(server: AppServer, keys: dict[str, dict[str, str
     text = keys["annotator"]["Authorization"].split()[1]
     assert server.get("/info/", headers=keys["annotator"]).status_code == 200
     assert server.get("/info/", auth=("anybody", text)).status_code == 200
+    assert Rep3DClient(server.url, api_key=text).test_connection().state == READY
+    assert Rep3DClient(server.url).test_connection().state == NOT_ALLOWED
     # As MONAI Label's own Slicer module does it: is a name asked for, what is the token, does it hold?
     assert server.get("/auth/").json()["enabled"] is True
     token = server.post("/auth/token", data={"username": "x", "password": text}).json()["access_token"]

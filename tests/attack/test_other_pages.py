@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,8 +76,7 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def other_port() -> Iterator[int]:
+def _site() -> Iterator[int]:
     """Yield the port of another site on this computer, which for the browser is another origin."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as site:
         threading.Thread(target=site.serve_forever, daemon=True).start()
@@ -86,14 +84,22 @@ def other_port() -> Iterator[int]:
         site.shutdown()
 
 
+other_port = pytest.fixture(scope="module", name="other_port")(_site)
+friend_port = pytest.fixture(scope="module", name="friend_port")(_site)
+
+
 @pytest.fixture(scope="module", params=["auto", "on"], ids=["open on loopback", "with keys"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+def server(
+    request: pytest.FixtureRequest, friend_port: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AppServer]:
+    """Yield a server that asks for no key, and one that does; one site may use it."""
     studies = tmp_path_factory.mktemp("studies")
     for number in range(2):
         write_image(studies / f"case_{number}.nii.gz", number)
     write_label(studies / "labels" / "final" / "case_0.nii.gz", 0)
     publish_small_model(studies)
-    with AppServer(studies, tmp_path_factory.mktemp("scratch"), {**CONF, "keys": request.param}) as running:
+    conf = {**CONF, "keys": request.param, "origins": f"http://localhost:{friend_port}"}
+    with AppServer(studies, tmp_path_factory.mktemp("scratch"), conf) as running:
         yield running
 
 
@@ -132,8 +138,9 @@ def test_another_page_reads_nothing_and_changes_nothing(server: AppServer, brows
 def test_a_login_lasts_until_log_out(server: AppServer, browser: Browser) -> None:
     with watched(browser) as seen:
         _open_dashboard(seen.page, server)
-        if not seen.page.context.cookies():
-            assert seen.page.locator("#logout").is_hidden()
+        locked = "asks for a key" in server.log
+        expect(seen.page.locator("#logout")).to_be_visible(visible=locked)
+        if not locked:
             return
         seen.page.reload()
         expect(seen.page.locator("#tiles div")).to_have_count(4)
@@ -150,14 +157,11 @@ def test_what_a_proxy_passes_on_needs_a_key(server: AppServer) -> None:
             assert server.post("/reload", headers={name: "192.0.2.1"}).status_code == 401, name
 
 
-def test_a_named_origin_may_and_no_other(browser: Browser, other_port: int, tmp_path: Path) -> None:
-    studies = tmp_path / "studies"
-    write_image(studies / "case_0.nii.gz", 0)
-    conf = {**CONF, "keys": "on", "origins": f"http://localhost:{other_port}"}
-    with AppServer(studies, tmp_path, conf) as server, watched(browser) as seen:
-        key = KeyBook(studies / "rep3d").make("annotator", "Anna")[1]
-        ask = f"""(url) => fetch(url, {{ headers: {{ Authorization: {json.dumps(f"Bearer {key}")} }} }})
-            .then((answer) => answer.status, () => "nothing")"""
+def test_a_named_origin_may_and_no_other(server: AppServer, browser: Browser, friend_port: int) -> None:
+    key = KeyBook(server.studies / "rep3d").make("annotator", "Anna")[1]
+    ask = f"""(url) => fetch(url, {{ headers: {{ Authorization: {json.dumps(f"Bearer {key}")} }} }})
+        .then((answer) => answer.status, () => "nothing")"""
+    with watched(browser) as seen:
         for host, expected in (("localhost", 200), ("127.0.0.1", "nothing")):
-            seen.page.goto(f"http://{host}:{other_port}/")
+            seen.page.goto(f"http://{host}:{friend_port}/")
             assert seen.page.evaluate(ask, f"{server.url}/info/") == expected

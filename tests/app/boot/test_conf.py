@@ -69,6 +69,15 @@ def test_labels_that_are_none(text: str) -> None:
         ({"score_minutes": "-1"}, "--conf score_minutes"),
         ({"strategy": "best"}, "hybrid"),
         ({"lease_minutes": "0"}, "--conf lease_minutes"),
+        ({"hosts": "*"}, "--conf hosts names '*'"),
+        ({"hosts": "a.org,"}, "--conf hosts names ''"),
+        ({"hosts": "a.org:8000"}, "--conf hosts names 'a.org:8000'"),
+        ({"hosts": "http://a.org"}, "--conf hosts names 'http://a.org'"),
+        ({"origins": "*"}, "--conf origins names '*'"),
+        ({"origins": "null"}, "--conf origins names 'null'"),
+        ({"origins": "a.org"}, "--conf origins names 'a.org'"),
+        ({"origins": "https://a.org/viewer"}, "--conf origins names 'https://a.org/viewer'"),
+        ({"keys": "off"}, "--conf keys must be one of auto, on, not 'off'"),
     ],
 )
 def test_settings_that_are_none(tmp_path: Path, conf: dict[str, str], words: str) -> None:
@@ -253,6 +262,12 @@ def test_images_are_found_in_either_layout(tmp_path: Path) -> None:
     assert images_folder(tmp_path) == "imagesTr"
     write_image(tmp_path / "case.nii.gz")
     assert images_folder(tmp_path) == "."
+
+
+def test_hosts_and_origins() -> None:
+    conf = AppConf.parse({"hosts": "Label.Hospital.org, [2001:db8::1]", "origins": "https://A.org/,http://b.org:8"})
+    assert conf.hosts == ("label.hospital.org", "2001:db8::1")
+    assert conf.origins == ("https://a.org", "http://b.org:8")
 
 
 def test_address_is_read_from_the_command_line() -> None:

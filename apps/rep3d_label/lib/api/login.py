@@ -49,7 +49,7 @@ async def log_in(request: Request) -> Response:
 
 
 @router.post("/rep3d/logout")
-def log_out(request: Request, user: User = AS_USER) -> RedirectResponse:
+async def log_out(request: Request, user: User = AS_USER) -> RedirectResponse:
     """End the login of this browser."""
     door = _door(request)
     door.callers.end_session(request.cookies.get(door.cookie, ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from collections.abc import Iterator
@@ -191,6 +192,21 @@ def test_no_other_host_and_no_other_page(
             answer = server.request(method, path, headers={**keys["admin"], **headers})
             assert answer.status_code == status and answer.json().keys() == {"detail"}
             assert not any(name.lower().startswith("access-control") for name in answer.headers)
+
+
+def test_odd_headers_are_refused_and_break_nothing(server: AppServer) -> None:
+    odd = [b"", b"\xff\xe4", b"[", b"http://[", b"://", b";=;", b"a" * 20_000]
+    odd += [b"Basic \xff", b"Basic ====", b"Bearer \xe4.\xff.["]
+    for name in ("Host", "Origin", "Authorization", "Cookie", "Sec-Fetch-Site", "X-Forwarded-For"):
+        for value in odd:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection.putrequest("GET", "/info/", skip_host=name == "Host")
+            connection.putheader(name, value)
+            if name != "X-Forwarded-For":
+                connection.putheader("X-Forwarded-For", f"203.0.113.{100 + odd.index(value)}")
+            connection.endheaders()
+            assert connection.getresponse().status in (400, 401, 403, 421, 429), (name, value)
+            connection.close()
 
 
 def test_a_link_from_another_page_shows_the_page_but_does_nothing(

@@ -100,6 +100,8 @@ def test_what_only_looks_like_a_token_does_not(server: AppServer) -> None:
     confused = f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{said}"
     confused += "." + part(hmac.digest(pem, confused.encode(), hashlib.sha256))
     wrong = {
+        "no text": "\xe4.\xff.[",
+        "no JSON": f"{part(b'x')}.{part(b'y')}.z",
         "another key": token(rsa.generate_private_key(public_exponent=65537, key_size=2048)),
         "no signature": f"{part({'alg': 'none'})}.{said}.",
         "the public key as a secret": confused,

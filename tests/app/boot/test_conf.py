@@ -75,6 +75,7 @@ def test_labels_that_are_none(text: str) -> None:
         ({"hosts": "http://a.org"}, "--conf hosts names 'http://a.org'"),
         ({"origins": "*"}, "--conf origins names '*'"),
         ({"origins": "null"}, "--conf origins names 'null'"),
+        ({"origins": "http://[::1"}, "is no site"),
         ({"origins": "a.org"}, "--conf origins names 'a.org'"),
         ({"origins": "https://a.org/viewer"}, "--conf origins names 'https://a.org/viewer'"),
         ({"keys": "off"}, "--conf keys must be one of auto, on, not 'off'"),

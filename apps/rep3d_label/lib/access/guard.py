@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette._utils import get_route_path  # what the router itself goes by
 from starlette.datastructures import Headers, MutableHeaders
@@ -115,7 +114,7 @@ class Guard:
         if origin in self._door.origins:
             return
         site = headers.get("sec-fetch-site", "none")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
         if foreign or (site not in ("none", "same-origin") and not _is_link(scope, headers)):
             raise ForbiddenError("Pages of other sites may not use this server. --conf origins names those that may.")
 

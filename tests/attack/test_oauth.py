@@ -113,9 +113,7 @@ def test_what_only_looks_like_a_token_does_not(server: AppServer) -> None:
         "roles of another shape": token(realm_access=["monailabel-admin"]),
     }
     answers = {}
-    for number, (name, text) in enumerate(
-        wrong.items()
-    ):  # each from a place of its own, or the last would have to wait
+    for number, (name, text) in enumerate(wrong.items()):  # each from a place of its own, or the last waits
         headers = {"Authorization": f"Bearer {text}", "X-Forwarded-For": f"203.0.113.{number}"}
         answers[name] = server.get("/info/", headers=headers).status_code
     assert answers == dict.fromkeys(wrong, 401)

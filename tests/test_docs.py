@@ -37,6 +37,17 @@ def test_pictures_are_small() -> None:
     assert pictures and [picture.name for picture in pictures if picture.stat().st_size > LARGEST] == []
 
 
+def _promises() -> list[str]:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    table = page.partition("| promise | held by |\n|---|---|\n")[2].split("\n\n")[0]
+    return table.splitlines()
+
+
+@pytest.mark.parametrize("row", _promises())
+def test_every_promise_has_a_test(row: str) -> None:
+    _check_held_by(row)
+
+
 def _rows_of_odd_files() -> list[str]:
     page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("|")]
@@ -45,6 +56,10 @@ def _rows_of_odd_files() -> list[str]:
 
 @pytest.mark.parametrize("row", _rows_of_odd_files())
 def test_every_odd_file_has_a_test(row: str) -> None:
+    _check_held_by(row)
+
+
+def _check_held_by(row: str) -> None:
     held_by = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rsplit("|", 2)[1])
     assert held_by
     assert [name for file, name in held_by if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")] == []

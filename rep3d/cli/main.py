@@ -19,6 +19,7 @@ from rich.markup import escape
 from rep3d import __version__
 from rep3d.cli.common import DECATHLON, Device, Engine, Folder, Preset, console, show_left_out, stop_on_terminate
 from rep3d.cli.evaluate import evaluate
+from rep3d.cli.keys import keys
 from rep3d.cli.simulate import simulate
 from rep3d.cli.versions import versions
 from rep3d.errors import Rep3DError, machine_error
@@ -309,6 +310,7 @@ def tasks(
 
 
 app.command(rich_help_panel=_SERVER)(versions)
+app.add_typer(keys, rich_help_panel=_SERVER)
 
 
 def main() -> None:

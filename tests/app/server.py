@@ -50,6 +50,8 @@ class AppServer:
         prefix: a command to run the server by, such as one that takes rights away.
         scores_by_itself: whether it computes scores that are missing in the background, which takes a core for a while.
         forked: whether it may be forked, or must be started by its command.
+        host: the address to listen on; None for MONAI Label's own default, which is every address of this computer.
+        environment: variables of its environment, besides those of the tests.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class AppServer:
         prefix: Sequence[str] = (),
         scores_by_itself: bool = False,
         forked: bool = True,
+        host: str | None = HOST,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.studies = studies
         self.port = port or free_port()
@@ -71,7 +75,9 @@ class AppServer:
         self._scores_by_itself = scores_by_itself
         settings: Sequence[str] = [part for pair in (conf or {}).items() for part in ("--conf", *pair)]
         self._command = [*prefix, sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
-        self._command += ["--studies", str(studies), "--host", HOST, "--port", str(self.port), *settings]
+        self._command += ["--studies", str(studies), *(["--host", host] if host else [])]
+        self._command += ["--port", str(self.port), *settings]
+        self._environment = environment or {}
         self._popen: Any = popen if forked and app == APP_DIR else subprocess.Popen
         self._process: subprocess.Popen[bytes] | Forked | None = None
 
@@ -97,7 +103,7 @@ class AppServer:
         temporary.mkdir(exist_ok=True)
         folders = {"MONAI_LABEL_SESSION_PATH": str(self._scratch / "sessions"), "TMPDIR": str(temporary)}
         watch = {"MONAI_LABEL_AUTO_UPDATE_SCORING": str(self._scores_by_itself).lower()}
-        environment = {**os.environ, **folders, **watch}
+        environment = {**os.environ, **folders, **watch, **self._environment}
         with self.log_file.open("wb") as log:
             self._process = self._popen(
                 self._command,
@@ -120,7 +126,7 @@ class AppServer:
             if self._process.poll() is not None:
                 raise AssertionError(f"the server ended with status {self._process.returncode}:\n{self.log[-4000:]}")
             with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"{self.url}/info/", timeout=30).ok:
+                if requests.get(f"{self.url}/info/", timeout=30).status_code in (200, 401):  # it may ask for a key
                     return time.monotonic() - started
             time.sleep(0.05)
         raise AssertionError(f"the server did not answer within {_START_SECONDS:g} s:\n{self.log[-4000:]}")

@@ -23,6 +23,7 @@ export async function ask(method, path, body) {
   let content = null;
   try { content = text ? JSON.parse(text) : null; } catch { /* an answer that is no JSON has no detail */ }
   if (answer.ok) return content;
+  if (answer.status === 401) location.assign(address("rep3d/login"));
   const detail = content?.detail;
   if (typeof detail === "string") throw new Refused(detail);
   // Without words of the server's: a proxy before it answers, because it is not there.

@@ -38,6 +38,8 @@ function show() {
   const { state } = page;
   const model = state.models[page.model];
   $("server-version").textContent = state.server.version;
+  $("logout").hidden = !state.user;
+  $("user").textContent = state.user ?? "";
   $("folder").textContent = state.server.folder;
   document.title = `${state.server.folder} – Rep3D Label`;
   const names = Object.keys(state.models);

@@ -13,9 +13,14 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
 
+from lib.access.callers import Callers
+from lib.access.first_key import say_who_may_come_in
+from lib.access.guard import Door
+from lib.access.listening import Listening
 from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
+from lib.api.access import close_door
 from lib.api.app_routes import add_routes
 from lib.api.dashboard_status import Dashboard, device_name
 from lib.api.errors import register_error_handlers
@@ -24,7 +29,6 @@ from lib.boot.checks import (
     check_port,
     check_writable,
     hold_folder,
-    host_from_arguments,
     in_child_process,
     in_server_process,
     mark_started,
@@ -56,7 +60,8 @@ from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, ImageError, OutOfMemoryError, Rep3DError
+from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
+from rep3d.keys import KeyBook
 from rep3d.versions.store import VersionStore
 
 __all__ = ["Rep3DLabelApp"]
@@ -108,11 +113,12 @@ class Rep3DLabelApp(MONAILabelApp):
         """Check all that can be checked before anything is written, then make the app's own folder."""
         starting = server_is_starting()
         if starting:
-            check_port(host_from_arguments(sys.argv[1:]), settings.MONAI_LABEL_SERVER_PORT)
+            check_port(_listening(()).host, settings.MONAI_LABEL_SERVER_PORT)
         setup = Setup.find(studies, conf)
         if starting:
             check_writable(setup.folder)
             _check_adopted(setup.workspace.adopted)
+            _check_keys(KeyBook(setup.workspace.root))
         self.served = {name: _served(model) for name, model in setup.models.items()}
         self.requests = RunningRequests()
         self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json")
@@ -244,15 +250,25 @@ class Rep3DLabelApp(MONAILabelApp):
         if self.setup.conf.train_every:
             self.auto_train.submitted(models_taught(self.served, accepted))
 
+    def _door(self) -> Door:
+        conf, tokens = self.setup.conf, settings.MONAI_LABEL_AUTH_ENABLE
+        listening = _listening(conf.hosts or ())
+        origins = (*(conf.origins or ()), *(str(each).rstrip("/") for each in settings.MONAI_LABEL_CORS_ORIGINS))
+        locked = tokens or conf.keys == "on" or listening.beyond_loopback
+        return Door(listening, Callers(KeyBook(self.setup.workspace.root), tokens), locked, origins)
+
     def on_init_complete(self) -> None:
         """Complete the HTTP application, which exists by now, with our routes and errors."""
         from monailabel.app import app  # only the server has one, and it is being built while this file is loaded
 
         add_routes(app)
         register_error_handlers(app)
+        door = self._door()
+        close_door(app, door)
         stop_children_with_server()
         mark_started()
         super().on_init_complete()
+        say_who_may_come_in(door, str(self.setup.folder))
         self.folder.start()
         self.auto_train.watch()
         if settings.MONAI_LABEL_AUTO_UPDATE_SCORING:
@@ -271,6 +287,10 @@ class Rep3DLabelApp(MONAILabelApp):
                 logger.warning("%s", note)
 
 
+def _listening(hosts: tuple[str, ...]) -> Listening:
+    return Listening.from_arguments(sys.argv[1:], settings.MONAI_LABEL_SERVER_PORT, hosts)
+
+
 def _served(setup: ModelSetup) -> ServedModel:
     published = PublishedModel(setup.workspace.published, setup.labels, setup.device)
     return ServedModel(setup, published, VersionStore(setup.workspace.root))
@@ -283,6 +303,14 @@ def _check_adopted(path: Path) -> None:
             load_checkpoint(path)
     except CheckpointError as error:
         raise damaged_checkpoint(path, error) from error
+
+
+def _check_keys(book: KeyBook) -> None:
+    """Refuse a damaged file of keys: it would let nobody in, and a new one would forget who may."""
+    try:
+        book.all()
+    except DamagedFileError as error:
+        raise StartupError(str(error), "Or move it away: then all keys have to be made anew.") from error
 
 
 def _load(model: ServedModel) -> None:

@@ -20,6 +20,9 @@ __all__ = [
     "RequestError",
     "ReservedError",
     "StartupError",
+    "UnknownKeyError",
+    "WaitError",
+    "WrongHostError",
     "in_words",
     "is_out_of_memory",
 ]
@@ -67,6 +70,18 @@ class NoModelError(ConflictError):
 
 class BusyError(Rep3DError):
     """It is not possible this moment; the same request may succeed in a little while."""
+
+
+class UnknownKeyError(Rep3DError):
+    """There is no key or token with the request, or one that lets nobody in."""
+
+
+class WaitError(Rep3DError):
+    """Too many wrong keys came from one address, which has to wait."""
+
+
+class WrongHostError(Rep3DError):
+    """A request is for a name that is not this server's."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -61,6 +61,7 @@ class Workspace:
     labels = _Below("labels.json")  # which voxel value stands for which label name, as JSON
     leases = _Below("leases.json")  # who works on which image, as JSON
     reviews = _Below("reviews.json")  # which labels were reviewed, and by whom, as JSON
+    keys = _Below("keys.json")  # who may come in, as JSON; see :mod:`rep3d.keys`
     auto_train = _Below("auto_train.json")  # how many labels each model got since its last training began, as JSON
     history = _Below("history")  # earlier labels, one folder per image
     predictions = _Below("predictions")  # the last prediction for each image of the studies folder

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from lib.boot.checks import host_from_arguments
+from lib.access.listening import Listening
 from lib.boot.conf import OPTIONS, AppConf, parse_labels
 from lib.boot.setup import Setup
 from lib.errors import StartupError
@@ -69,6 +69,16 @@ def test_labels_that_are_none(text: str) -> None:
         ({"score_minutes": "-1"}, "--conf score_minutes"),
         ({"strategy": "best"}, "hybrid"),
         ({"lease_minutes": "0"}, "--conf lease_minutes"),
+        ({"hosts": "*"}, "--conf hosts names '*'"),
+        ({"hosts": "a.org,"}, "--conf hosts names ''"),
+        ({"hosts": "a.org:8000"}, "--conf hosts names 'a.org:8000'"),
+        ({"hosts": "http://a.org"}, "--conf hosts names 'http://a.org'"),
+        ({"origins": "*"}, "--conf origins names '*'"),
+        ({"origins": "null"}, "--conf origins names 'null'"),
+        ({"origins": "http://[::1"}, "is no site"),
+        ({"origins": "a.org"}, "--conf origins names 'a.org'"),
+        ({"origins": "https://a.org/viewer"}, "--conf origins names 'https://a.org/viewer'"),
+        ({"keys": "off"}, "--conf keys must be one of auto, on, not 'off'"),
     ],
 )
 def test_settings_that_are_none(tmp_path: Path, conf: dict[str, str], words: str) -> None:
@@ -255,10 +265,19 @@ def test_images_are_found_in_either_layout(tmp_path: Path) -> None:
     assert images_folder(tmp_path) == "."
 
 
+def test_hosts_and_origins() -> None:
+    conf = AppConf.parse({"hosts": "Label.Hospital.org, [2001:db8::1]", "origins": "https://A.org/,http://b.org:8"})
+    assert conf.hosts == ("label.hospital.org", "2001:db8::1")
+    assert conf.origins == ("https://a.org", "http://b.org:8")
+
+
 def test_address_is_read_from_the_command_line() -> None:
-    assert host_from_arguments(["start_server", "--app", "x", "-p", "1", "-i", "127.0.0.1"]) == "127.0.0.1"
-    assert host_from_arguments(["start_server", "--host=::1"]) == "::1"
-    assert host_from_arguments(["start_server", "--app", "x"]) == "0.0.0.0"
+    def host(*words: str) -> str:
+        return Listening.from_arguments(["start_server", *words], 8000, ()).host
+
+    assert host("--app", "x", "-p", "1", "-i", "127.0.0.1") == "127.0.0.1"
+    assert host("--host=::1") == "::1"
+    assert host("--app", "x") == "0.0.0.0"
 
 
 def test_names_and_suffixes() -> None:

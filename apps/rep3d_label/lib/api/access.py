@@ -1,13 +1,49 @@
-"""Who may ask for what: MONAI Label's roles, as dependencies of our routes."""
+"""Who asks for what: MONAI Label's roles as dependencies of routes, and the caller that was let in as its user.
+
+Who is let in at all says :mod:`lib.access`, before a route is reached.
+"""
 
 from __future__ import annotations
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI, Request
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC
+from monailabel.endpoints.user.auth import DEFAULT_USER, RBAC, User, get_current_user
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
-__all__ = ["AS_ADMIN", "AS_ANNOTATOR", "AS_USER"]
+from lib.access import oauth
+from lib.access.callers import Caller
+from lib.access.guard import Access, Door, Guard
+from lib.api.errors import error_response
+
+__all__ = ["AS_ADMIN", "AS_ANNOTATOR", "AS_REVIEWER", "AS_USER", "close_door", "name_of"]
 
 AS_USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 AS_ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
+AS_REVIEWER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_REVIEWER))
 AS_ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+
+def name_of(user: User) -> str | None:
+    """Return the name that came with a key or token; None where nobody was asked for one."""
+    return None if user is DEFAULT_USER else user.username
+
+
+def current_user(request: Request) -> User:
+    """Return the caller as MONAI Label's own routes want to know it."""
+    caller: Caller | None = request.state.caller  # set by `Access`; a request that did not pass it fails here
+    if caller is None:
+        return DEFAULT_USER
+    return User(username=caller.name, name=caller.name, roles=oauth.roles_of(caller.role))
+
+
+def close_door(app: FastAPI, door: Door) -> None:
+    """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site."""
+    app.state.door = door
+    app.dependency_overrides[get_current_user] = current_user
+    others = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
+    app.user_middleware[:] = [Middleware(Access, door, error_response), *others]
+    if door.origins:
+        opened = Middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
+        app.user_middleware.insert(0, opened)
+    app.middleware_stack = Guard(app.build_middleware_stack(), door, error_response)

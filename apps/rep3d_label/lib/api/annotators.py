@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 
+from lib.api.access import name_of
 from lib.api.forms import is_text
 from lib.errors import RequestError
 
@@ -43,8 +43,8 @@ class Annotator:
             RequestError: for a name that is no short text.
         """
         address = request.client.host if request.client else "unknown"
-        if settings.MONAI_LABEL_AUTH_ENABLE:
-            return cls(user.username, frozenset({user.username}), address)
+        if (known := name_of(user)) is not None:
+            return cls(known, frozenset({known}), address)
         given = [params[key] for key in ("user", "client_id") if params.get(key) not in (None, "")]
         for name in given:
             if not is_text(name) or len(name) > 200:

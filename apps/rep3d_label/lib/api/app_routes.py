@@ -12,7 +12,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api import batch, cases, dashboard, data, dicom, infer, scoring, train, versions, voxels
+from lib.api import batch, cases, dashboard, data, dicom, infer, login, pages, scoring, train, versions, voxels
 from lib.api.access import AS_ADMIN
 
 __all__ = ["add_routes"]
@@ -31,7 +31,7 @@ def reload(user: User = AS_ADMIN) -> dict[str, Any]:
     return {}
 
 
-_PARTS = (infer, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
+_PARTS = (login, infer, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
 
 
 def add_routes(app: FastAPI) -> None:
@@ -40,6 +40,7 @@ def add_routes(app: FastAPI) -> None:
     for part in _PARTS:
         app.include_router(part.router, prefix=settings.MONAI_LABEL_API_STR)
     app.include_router(_stock)
+    app.include_router(pages.router)
     ours = app.router.routes[before:]
     del app.router.routes[before:]
     app.router.routes[:0] = ours

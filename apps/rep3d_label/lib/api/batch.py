@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
-from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api.access import AS_ADMIN, AS_USER
+from lib.api.access import AS_ADMIN, AS_USER, name_of
 from lib.errors import NotFoundError, RequestError
 from lib.inference.batch import BatchRequest
 
@@ -27,8 +26,7 @@ _TASK_STATUS = {"running": "RUNNING", "stopping": "RUNNING", "done": "DONE", "st
 def _start(model: str, images: str | None, params: dict[str, Any] | None, user: User) -> dict[str, Any]:
     app = app_instance()
     app.check_model(model)
-    name = user.username if settings.MONAI_LABEL_AUTH_ENABLE else None
-    state: dict[str, Any] = app.batch.start(model, BatchRequest.parse(params or {}, model, images), name)
+    state: dict[str, Any] = app.batch.start(model, BatchRequest.parse(params or {}, model, images), name_of(user))
     return state
 
 

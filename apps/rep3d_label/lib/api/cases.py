@@ -12,7 +12,7 @@ from monailabel.endpoints import activelearning
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api.access import AS_ANNOTATOR, AS_USER
+from lib.api.access import AS_ANNOTATOR, AS_REVIEWER, AS_USER
 from lib.api.annotators import Annotator
 from lib.api.forms import flag
 from lib.errors import ForbiddenError, NotFoundError
@@ -83,13 +83,13 @@ def case(image: str, model: str | None = None, user: User = AS_USER) -> dict[str
 
 
 @router.post("/rep3d/cases/{image}/review")
-def review(request: Request, image: str, params: _Params = None, user: User = AS_ANNOTATOR) -> dict[str, Any]:
+def review(request: Request, image: str, params: _Params = None, user: User = AS_REVIEWER) -> dict[str, Any]:
     """Record that the current label was reviewed."""
     return app_instance().case_book.review(image, Annotator.of(user, params or {}, request).name)
 
 
 @router.delete("/rep3d/cases/{image}/review")
-def take_review_back(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
+def take_review_back(image: str, user: User = AS_REVIEWER) -> dict[str, Any]:
     """Take a review back."""
     return app_instance().case_book.take_review_back(image)
 

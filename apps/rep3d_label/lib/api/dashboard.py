@@ -15,7 +15,8 @@ from fastapi.responses import RedirectResponse
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api.access import AS_USER
+from lib.api.access import AS_USER, name_of
+from lib.api.pages import PAGE_HEADERS
 
 __all__ = ["router"]
 
@@ -23,15 +24,7 @@ router = APIRouter(include_in_schema=False)
 
 _FOLDER = Path(__file__).resolve().parents[2] / "dashboard"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-# Nothing is loaded from elsewhere, and no text from the server can become code.
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # kept, but asked for again each time: an update of the server shows at once
-}
+_HEADERS = {**PAGE_HEADERS, "Cache-Control": "no-cache"}  # asked for again each time: an update shows at once
 
 
 @router.get("/rep3d")
@@ -42,8 +35,8 @@ def redirect_to_page() -> RedirectResponse:
 
 @router.get("/rep3d/status")
 def status(user: User = AS_USER) -> Any:
-    """Return all that is live on the page, see :meth:`lib.api.dashboard_status.Dashboard.status`."""
-    return app_instance().dashboard.status()
+    """Return all that is live on the page, see :meth:`lib.api.dashboard_status.Dashboard.status`, and who asks."""
+    return {**app_instance().dashboard.status(), "user": name_of(user)}
 
 
 def _file_route(file: Path) -> Callable[[Request], Response]:

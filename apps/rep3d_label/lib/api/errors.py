@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException, MONAILabelException
 
+from lib.access.callers import WAIT_SECONDS
 from lib.errors import (
     OUT_OF_MEMORY,
     BusyError,
@@ -23,6 +24,9 @@ from lib.errors import (
     DiskFullError,
     ForbiddenError,
     NotFoundError,
+    UnknownKeyError,
+    WaitError,
+    WrongHostError,
     is_out_of_memory,
 )
 from rep3d.errors import (
@@ -41,7 +45,7 @@ from rep3d.errors import (
     machine_error,
 )
 
-__all__ = ["ANSWERS", "Answer", "answer_for", "register_error_handlers"]
+__all__ = ["ANSWERS", "Answer", "answer_for", "error_response", "register_error_handlers"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +75,9 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     TooLargeError: Answer(422),
     json.JSONDecodeError: Answer(422, "The request is not valid JSON."),
     # ... is not allowed ...
+    UnknownKeyError: Answer(401),
+    WaitError: Answer(429, retry_after=WAIT_SECONDS),
+    WrongHostError: Answer(421),
     ForbiddenError: Answer(403),
     # ... names nothing that there is ...
     NotFoundError: Answer(404),
@@ -109,11 +116,14 @@ def answer_for(error: BaseException) -> tuple[Answer, str]:
     return answer, answer.words or str(getattr(error, "msg", error))
 
 
-def _error(request: Request, error: Exception) -> JSONResponse:
+def error_response(request: Request, error: Exception) -> JSONResponse:
+    """Return an error as clients see it."""
     answer, words = answer_for(error)
     if answer.status >= 500:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after else None
+    headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after else {}
+    if answer.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="Rep3D Label"'
     return JSONResponse({"detail": words}, answer.status, headers)
 
 
@@ -131,5 +141,5 @@ def register_error_handlers(app: FastAPI) -> None:
     """Make the application answer every error as JSON with a ``detail`` in words."""
     app.add_exception_handler(RequestValidationError, _validation_error)
     for kind in (*ANSWERS, OSError, RuntimeError):  # the last two may stand for want of room
-        app.add_exception_handler(kind, _error)
+        app.add_exception_handler(kind, error_response)
     app.middleware_stack = None  # built before this, for the start-up event; the first request builds it anew

@@ -15,13 +15,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, File, Form, UploadFile
 from fastapi.responses import FileResponse
-from monailabel.config import settings
 from monailabel.endpoints import infer
 from monailabel.endpoints.infer import ResultType
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api.access import AS_USER
+from lib.api.access import AS_USER, name_of
 from lib.api.forms import json_object, upload_name
 from lib.errors import NotFoundError, RequestError
 from lib.inference.request import InferRequest
@@ -63,8 +62,8 @@ def run_inference(
         )
     InferRequest.parse(values)
     request = {**values, "model": model, "image": image}
-    if settings.MONAI_LABEL_AUTH_ENABLE:
-        request["user"] = user.username
+    if (name := name_of(user)) is not None:
+        request["user"] = name
     if session_id:
         request["image"] = app.sessions().get_session(session_id).image
     with _received(file) as upload:

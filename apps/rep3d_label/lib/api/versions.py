@@ -9,12 +9,11 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
-from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
-from lib.api.access import AS_ADMIN, AS_USER
+from lib.api.access import AS_ADMIN, AS_USER, name_of
 from lib.api.forms import is_text
 from lib.errors import RequestError
 from lib.models.served import ServedModel
@@ -82,14 +81,14 @@ def delete_version(model: str, version: str, user: User = AS_ADMIN) -> dict[str,
 
 
 @router.get("/versions/{version}/checkpoint")
-def download_checkpoint(model: str, version: str, user: User = AS_USER) -> FileResponse:
+def download_checkpoint(model: str, version: str, user: User = AS_ADMIN) -> FileResponse:
     """Return the weights of a version, as a Rep3D checkpoint."""
     file = _served(model).versions.checkpoint(version)
     return FileResponse(file, media_type="application/octet-stream", filename=f"{model}-{version}.pt")
 
 
 @router.get("/versions/{version}/onnx")
-def download_onnx(model: str, version: str, user: User = AS_USER) -> FileResponse:
+def download_onnx(model: str, version: str, user: User = AS_ADMIN) -> FileResponse:
     """Return the folded network of a version for other programs; made on request, which takes seconds."""
     file = _served(model).versions.checkpoint(version)
     folder = Path(tempfile.mkdtemp(prefix="rep3d-onnx-"))
@@ -136,5 +135,5 @@ def _words(params: dict | None, user: User) -> tuple[str, str]:
     for name in ("by", "reason"):
         if not is_text(values.get(name, "")) or len(values.get(name, "")) > _LONGEST:
             raise RequestError(f"{name} must be a text of at most {_LONGEST} characters.")
-    by = user.username if settings.MONAI_LABEL_AUTH_ENABLE else values.get("by")
+    by = name_of(user) or values.get("by")
     return by or "unknown", values.get("reason", "")

@@ -15,12 +15,11 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi.responses import StreamingResponse
-from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
 
-from lib.api.access import AS_ANNOTATOR, AS_USER
+from lib.api.access import AS_ANNOTATOR, AS_USER, name_of
 from lib.api.data import take_label
 from lib.api.forms import json_object
 from lib.inference.request import InferRequest
@@ -88,8 +87,8 @@ def get_label(request: Request, image: str, tag: str = FINAL, user: User = AS_US
 def put_image(image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels) -> dict[str, Any]:
     """Add an image under this id."""
     info = _params(voxels)
-    if settings.MONAI_LABEL_AUTH_ENABLE:
-        info["user"] = user.username
+    if (name := name_of(user)) is not None:
+        info["user"] = name
     file = voxels.file.with_name("image.nii.gz")
     voxels.write_image(file)
     return {"image": app_instance().datastore().add_image(image, str(file), info)}
@@ -125,8 +124,8 @@ def segment(
     app = app_instance()
     app.check_model(model)
     asked = {**json_object("params", json.dumps(params or {})), "model": model, "image": image}
-    if settings.MONAI_LABEL_AUTH_ENABLE:
-        asked["user"] = user.username
+    if (name := name_of(user)) is not None:
+        asked["user"] = name
     wanted = InferRequest.parse(asked)
     result = app.infer({**asked, "request_id": wanted.id})
     file = Path(result["file"])

@@ -8,7 +8,6 @@ of the datastore that ages while the server goes on.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import socket
@@ -24,7 +23,6 @@ __all__ = [
     "check_port",
     "check_writable",
     "hold_folder",
-    "host_from_arguments",
     "in_child_process",
     "in_server_process",
     "mark_started",
@@ -59,15 +57,6 @@ def server_is_starting() -> bool:
 def mark_started() -> None:
     """Record that the server has started."""
     setattr(sys.modules[_SERVER_MODULE].app.state, _STARTED, True)
-
-
-def host_from_arguments(arguments: list[str]) -> str:
-    """Return the address that the server will listen on; MONAI Label keeps the port in its settings, but not the
-    address."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-i", "--host", default="0.0.0.0")
-    known, _ = parser.parse_known_args(arguments)
-    return str(known.host)
 
 
 def check_port(host: str, port: int) -> None:

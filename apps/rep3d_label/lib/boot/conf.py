@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from lib.access.listening import is_name_of_host
 from lib.errors import StartupError
 from rep3d.active.strategies import STRATEGIES
 from rep3d.errors import Rep3DError, TaskError
@@ -73,6 +75,9 @@ class AppConf:
     publish_margin: float = 0.005
     strategy: str = "hybrid"
     lease_minutes: float = 60.0
+    hosts: tuple[str, ...] | None = None
+    origins: tuple[str, ...] | None = None
+    keys: str = "auto"
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> AppConf:
@@ -210,6 +215,28 @@ def _spacing(text: str) -> tuple[float, float, float]:
     return sides
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower().strip("[]") for part in text.split(","))
+    for name in names:
+        if not is_name_of_host(name):
+            raise StartupError(
+                f"--conf hosts names {name!r}, which is no name or address of a computer.",
+                "Give what stands in the address between // and the port, as in --conf hosts label.hospital.org.",
+            )
+    return names
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().lower().rstrip("/") for part in text.split(","))
+    for origin in origins:
+        if not re.fullmatch(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d+)?", origin):
+            raise StartupError(
+                f"--conf origins names {origin!r}, which is no site.",
+                "Give scheme, name and port alone, as in --conf origins https://viewer.hospital.org.",
+            )
+    return origins
+
+
 OPTIONS: Mapping[str, Option] = {
     "models": Option(
         f"models to serve, one or several by comma: {', '.join(TASKS)} (see `rep3d tasks`), or {OWN_LABELS} for labels "
@@ -276,6 +303,17 @@ OPTIONS: Mapping[str, Option] = {
         "how long a case stays reserved for the person who asked for it",
         "60",
         _number("lease_minutes", 0.01, 1e5),
+    ),
+    "hosts": Option(
+        "names and addresses, by comma, under which others reach the server, such as a proxy's; then it asks for keys",
+        "this computer's",
+        _hosts,
+    ),
+    "origins": Option("other sites, by comma, whose pages may use the server: https://viewer.org", "none", _origins),
+    "keys": Option(
+        "on: everybody needs a key; auto: where others than this computer reach the server",
+        "auto",
+        _one_of("keys", ["auto", "on"]),
     ),
     "help": Option("show this list and stop", "", str),
 }

@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
     studies = tmp_path_factory.mktemp("studies")
     for number in range(3):
         write_image(studies / f"case_{number}.nii.gz", number)
-    write_nifti(studies / "large.nii", np.random.default_rng(0).normal(100, 5, (160, 160, 160)).astype(np.int16))
+    write_nifti(studies / "large.nii", np.random.default_rng(0).normal(100, 5, (128, 128, 128)).astype(np.int16))
     publish_small_model(studies)
     conf = {**CONF, **{name: str(value) for name, value in LIMITS.items()}}
     with AppServer(studies, tmp_path_factory.mktemp("scratch"), conf) as running:
@@ -51,17 +51,17 @@ def _states(server: AppServer) -> list[str]:
     return sorted(request["state"] for request in server.get("/rep3d/requests").json())
 
 
-def _wait_until(happens: Callable[[], bool], seconds: float) -> float:
+def _wait_until(happens: Callable[[], bool], seconds: float) -> None:
     began = time.monotonic()
     while not happens():
         assert time.monotonic() - began < seconds
         time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def test_labels_and_lists_do_not_wait_behind_inference(server: AppServer, tmp_path: Path) -> None:
     label = write_label(tmp_path / "label.nii.gz")
     # One user leaves a place for others, so that one runs less than could.
+    assert server.post("/infer/rep3d?image=case_1").status_code == 200  # the first of a server takes seconds longer
     clients = [_ask_for_minutes(server, "r0")]
     _wait_until(lambda: _states(server) == ["running"], 10)
     clients += [_ask_for_minutes(server, f"r{number}") for number in range(1, WAITING + 1)]
@@ -89,7 +89,7 @@ def test_labels_and_lists_do_not_wait_behind_inference(server: AppServer, tmp_pa
 
     for client in clients:
         client.close()
-    assert _wait_until(lambda: _states(server) == [], 2.0) < 2.0  # those that wait and the one that ran
+    _wait_until(lambda: _states(server) == [], 2.0)  # those that wait and the one that ran
     assert server.post("/infer/rep3d?image=case_1", timeout=30).status_code == 200
     cancelled.close()
 

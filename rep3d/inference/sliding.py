@@ -106,10 +106,10 @@ class WindowTurns:
         done: list[torch.Tensor] = []
         start = 0
         while start < len(windows):
-            self.check()
             part = windows[start : start + self._at_once]
             try:
                 with device_turn(self.computed_on):
+                    self.check()  # here: others may have taken their turns meanwhile
                     done.append(self.engine(part.to(self.computed_on)).to(windows.device))
             except torch.cuda.OutOfMemoryError:
                 if self._on_spare:  # what the CPU computed did not fit back onto the windows' own device

@@ -36,7 +36,7 @@ from lib.boot.checks import (
     server_is_starting,
 )
 from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
-from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
+from lib.boot.shutdown import make_incoming_folder, stop_with_server
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
 from lib.cases.folder import FolderWatch
@@ -49,6 +49,8 @@ from lib.errors import RequestError, StartupError
 from lib.inference.batch import BatchRunner
 from lib.inference.running import RunningRequests
 from lib.inference.task import Rep3DInferTask
+from lib.lanes.inference import Lane
+from lib.lanes.pace import Limits, close_silent_connections
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
 from lib.names import checked_name, known
@@ -264,8 +266,11 @@ class Rep3DLabelApp(MONAILabelApp):
         add_routes(app)
         register_error_handlers(app)
         door = self._door()
-        close_door(app, door)
-        stop_children_with_server()
+        conf = self.setup.conf
+        lane = Lane(conf.infer_at_once, conf.infer_waiting, conf.infer_waiting_each)
+        close_door(app, door, lane, Limits(conf.slow_seconds, conf.slow_rate))
+        close_silent_connections(conf.slow_seconds)
+        stop_with_server(self.requests.cancel_all)
         mark_started()
         super().on_init_complete()
         say_who_may_come_in(door, str(self.setup.folder))

@@ -19,7 +19,9 @@ __all__ = [
     "NotFoundError",
     "RequestError",
     "ReservedError",
+    "SlowClientError",
     "StartupError",
+    "TooManyWaitingError",
     "UnknownKeyError",
     "WaitError",
     "WrongHostError",
@@ -70,6 +72,14 @@ class NoModelError(ConflictError):
 
 class BusyError(Rep3DError):
     """It is not possible this moment; the same request may succeed in a little while."""
+
+
+class TooManyWaitingError(BusyError):
+    """One user has as many requests waiting as one may."""
+
+
+class SlowClientError(Rep3DError):
+    """A request comes so slowly that waiting for it is of no use."""
 
 
 class UnknownKeyError(Rep3DError):

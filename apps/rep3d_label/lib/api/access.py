@@ -15,6 +15,8 @@ from lib.access import oauth
 from lib.access.callers import Caller
 from lib.access.guard import Access, Door, Guard
 from lib.api.errors import error_response
+from lib.lanes.inference import InferenceLane, Lane
+from lib.lanes.pace import Limits, Pace
 
 __all__ = ["AS_ADMIN", "AS_ANNOTATOR", "AS_REVIEWER", "AS_USER", "close_door", "name_of"]
 
@@ -22,6 +24,9 @@ AS_USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 AS_ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 AS_REVIEWER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_REVIEWER))
 AS_ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+
+_INFERENCE = ("/infer/{model}", "/rep3d/voxels/infer/{model}")
 
 
 def name_of(user: User) -> str | None:
@@ -37,13 +42,25 @@ def current_user(request: Request) -> User:
     return User(username=caller.name, name=caller.name, roles=oauth.roles_of(caller.role))
 
 
-def close_door(app: FastAPI, door: Door) -> None:
-    """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site."""
+def close_door(app: FastAPI, door: Door, lane: Lane, limits: Limits) -> None:
+    """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site.
+
+    Args:
+        app: the application.
+        door: who may come in.
+        lane: where those wait who want something segmented.
+        limits: how slow a client may be.
+    """
+    prefix = settings.MONAI_LABEL_API_STR
     app.state.door = door
     app.dependency_overrides[get_current_user] = current_user
     others = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
-    app.user_middleware[:] = [Middleware(Access, door, error_response), *others]
+    app.user_middleware[:] = [
+        Middleware(Access, door, error_response),
+        Middleware(InferenceLane, lane, tuple(f"{prefix}{path}" for path in _INFERENCE), error_response),
+        *others,
+    ]
     if door.origins:
         opened = Middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
         app.user_middleware.insert(0, opened)
-    app.middleware_stack = Guard(app.build_middleware_stack(), door, error_response)
+    app.middleware_stack = Guard(Pace(app.build_middleware_stack(), limits, error_response), door, error_response)

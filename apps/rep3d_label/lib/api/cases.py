@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, JSONResponse
 from monailabel.config import settings
 from monailabel.endpoints import activelearning
 from monailabel.endpoints.user.auth import User
@@ -71,9 +71,9 @@ def end_lease(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
 
 
 @router.get("/rep3d/cases")
-def cases(state: str | None = None, model: str | None = None, user: User = AS_USER) -> list[dict[str, Any]]:
+def cases(state: str | None = None, model: str | None = None, user: User = AS_USER) -> JSONResponse:
     """Return all cases, or those in a state."""
-    return app_instance().case_book.cases(model, state)
+    return JSONResponse(app_instance().case_book.cases(model, state))  # plain already: FastAPI would copy each of them
 
 
 @router.get("/rep3d/cases/{image}")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, UploadFile
+from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.endpoints import infer
 from monailabel.endpoints.infer import ResultType
@@ -24,12 +24,33 @@ from lib.api.access import AS_USER, name_of
 from lib.api.forms import json_object, upload_name
 from lib.errors import NotFoundError, RequestError
 from lib.inference.request import InferRequest
+from lib.lanes.inference import Turn
 from lib.names import split_suffix
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
-__all__ = ["router"]
+__all__ = ["in_turn", "router"]
 
 router = APIRouter(include_in_schema=False)
+
+
+async def in_turn(request: Request, user: User, model: str, image: str, values: Mapping[str, Any]) -> Turn:
+    """Wait, without a thread, until a request for inference may run; meanwhile it is listed, and can be cancelled.
+
+    Args:
+        request, user: who asks.
+        model: name of the model.
+        image: id of the image, or what else to show for it.
+        values: the settings that it came with.
+    """
+    turn: Turn = request.state.turn  # set by `InferenceLane`; a request that did not pass it fails here
+    asked = InferRequest.parse(values)
+    with app_instance().requests.waiting(asked.id, model, image, name_of(user), turn):
+        await turn.come()
+    return turn
+
+
+async def _turn(request: Request, model: str, image: str = "", params: str = Form("{}"), user: User = AS_USER) -> Turn:
+    return await in_turn(request, user, model, image or "upload", json_object("params", params))
 
 
 @router.post("/infer/{model}")
@@ -43,6 +64,7 @@ def run_inference(
     label: Annotated[UploadFile | None, File()] = None,
     output: ResultType | None = None,
     user: User = AS_USER,
+    turn: Turn = Depends(_turn),  # noqa: B008  (as FastAPI wants it)
 ) -> Any:
     """Segment an image of the studies folder, of a session, or one that comes with the request."""
     app = app_instance()
@@ -61,7 +83,7 @@ def run_inference(
             f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {upload_name(file)!r} is none."
         )
     InferRequest.parse(values)
-    request = {**values, "model": model, "image": image}
+    request = {**values, "model": model, "image": image, "gone": turn.gone}
     if (name := name_of(user)) is not None:
         request["user"] = name
     if session_id:
@@ -97,7 +119,7 @@ def refuse_whole_slides(model: str, user: User = AS_USER) -> None:
 
 @router.get("/rep3d/requests")
 def running_requests(user: User = AS_USER) -> Any:
-    """Return the segmentations that run now."""
+    """Return the segmentations that run or wait now."""
     return app_instance().requests.all()
 
 

@@ -78,6 +78,11 @@ class AppConf:
     hosts: tuple[str, ...] | None = None
     origins: tuple[str, ...] | None = None
     keys: str = "auto"
+    infer_at_once: int = 4
+    infer_waiting: int = 256
+    infer_waiting_each: int = 64
+    slow_seconds: float = 30.0
+    slow_rate: float = 1000.0
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> AppConf:
@@ -314,6 +319,29 @@ OPTIONS: Mapping[str, Option] = {
         "on: everybody needs a key; auto: where others than this computer reach the server",
         "auto",
         _one_of("keys", ["auto", "on"]),
+    ),
+    "infer_at_once": Option("segmentations that run at a time", "4", _number("infer_at_once", 1, 16, True)),
+    "infer_waiting": Option(
+        "requests for a segmentation that may wait, of all users; more are refused with 503",
+        "256",
+        _number("infer_waiting", 1, 1e4, True),
+    ),
+    "infer_waiting_each": Option(
+        "requests for a segmentation that may wait of one user (of one address, where no key is asked for); more are "
+        "refused with 429",
+        "64",
+        _number("infer_waiting_each", 1, 1e4, True),
+    ),
+    "slow_seconds": Option(
+        "seconds after which a connection ends that brings nothing of a request which it began, or takes nothing of "
+        "its answer",
+        "30",
+        _number("slow_seconds", 1, 3600),
+    ),
+    "slow_rate": Option(
+        "bytes a second that it must send and read at least, once that takes longer",
+        "1000",
+        _number("slow_rate", 1, 1e9),
     ),
     "help": Option("show this list and stop", "", str),
 }

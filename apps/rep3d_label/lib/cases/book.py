@@ -1,13 +1,15 @@
 """What the server knows of each case, in one place: state, lease, scores, labels, agreement with the prediction.
 
-A list of hundreds of cases is asked for every few seconds, so nothing here reads a volume while somebody waits for it:
-facts about labels are remembered with the file's time stamp, and unknown ones are found out in the background.
+A list of thousands of cases is asked for every few seconds, so nothing here reads a volume while somebody waits for it,
+nor headers for long: facts about files are remembered with their time stamps, and unknown ones are found out in the
+background.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -32,6 +34,7 @@ __all__ = ["STATES", "CaseBook"]
 
 logger = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 0.5  # spent on headers that nobody has read yet; the rest is read in the background
 STATES = ("new", "leased", "predicted", "submitted", "reviewed", "unusable")
 _FIELDS = (
     *("id", "file", "state", "error", "lease", "score", "scores", "role", "labels", "author", "time", "source"),
@@ -90,7 +93,11 @@ class CaseBook:
             raise RequestError(f"There is no state {state[:200]!r}. Choose one of: {', '.join(STATES)}.")
         chosen = self._model(model)
         leases = {lease.image: lease for lease in self._leases.all()}
-        found = [self._told(files, chosen, leases.get(files.id)) for files in self._datastore.case_files()]
+        end = time.monotonic() + _LOOK_SECONDS
+        found = [
+            self._told(files, chosen, leases.get(files.id), may_read=time.monotonic() < end)
+            for files in self._datastore.case_files()
+        ]
         self._read_in_background()
         return [case for case in found if state is None or case["state"] == state]
 
@@ -113,7 +120,7 @@ class CaseBook:
         if files.label:
             with suppress(Exception):  # of a file that cannot be read, what is said of it is elsewhere
                 self._datastore.misfit(image_id)
-        return self._told(files, chosen, self._leases.holder(image_id))
+        return self._told(files, chosen, self._leases.holder(image_id), may_read=True)
 
     def files(self, image_id: str) -> CaseFiles:
         """Return the files of a case; NotFoundError where there is none of that id."""
@@ -166,10 +173,10 @@ class CaseBook:
             roles = {}  # the status says so, and no training begins before it is mended
         return _Model(scores, roles)
 
-    def _told(self, files: CaseFiles, model: _Model, lease: Lease | None) -> dict[str, Any]:
+    def _told(self, files: CaseFiles, model: _Model, lease: Lease | None, may_read: bool) -> dict[str, Any]:
         """Return a case; whatever goes wrong with it costs no other case its place in the list."""
         try:
-            return self._case(files, model, lease)
+            return self._case(files, model, lease, may_read)
         except Exception as error:
             logger.exception("case %s: what is known of it could not be told", files.id)
             state = "submitted" if files.label else "new"
@@ -177,8 +184,8 @@ class CaseBook:
             image = {"error": in_words(error)}
             return {**told, "id": files.id, "state": state, "scores": {}, "tags": [], "image": image, **image}
 
-    def _case(self, files: CaseFiles, model: _Model, lease: Lease | None) -> dict[str, Any]:
-        image = self._datastore.unusable.look(files)
+    def _case(self, files: CaseFiles, model: _Model, lease: Lease | None, may_read: bool) -> dict[str, Any]:
+        image = self._datastore.unusable.look(files, may_read)
         unusable = image.reason(files.label is not None)
         facts = self._known(files)
         review = self._reviews.of(files.id, facts.digest if facts else None)

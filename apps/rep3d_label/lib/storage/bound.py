@@ -106,10 +106,10 @@ class BoundRegistry(Registry):
         for image_id in self._datastore.objects.keys() - known:
             info = self._datastore.objects[image_id].image.info
             info.update({key: value for key, value in self.records.image_info(image_id).items() if key not in _FOUND})
-        return int(added)
+        return added
 
     def _add_non_existing_labels(self, tag: str) -> int:
-        changed = int(super()._add_non_existing_labels(tag))
+        changed = super()._add_non_existing_labels(tag)
         for image_id, image in self._datastore.objects.items():
             if tag in image.labels:
                 changed += self._bind(image_id, image, tag)

@@ -10,6 +10,7 @@ import logging
 import os
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -66,6 +67,11 @@ def images_folder(studies: Path) -> str:
     if any(split_suffix(file.name, IMAGE_SUFFIXES)[1] and not file.name.startswith(".") for file in studies.iterdir()):
         return "."
     return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
+
+
+def _found(name: str, suffix: str) -> DataModel:
+    """Return what is known about a file that was found."""
+    return DataModel(info={"ts": int(time.time()), "name": name}, ext=suffix)
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,6 +225,33 @@ class Registry(LocalDatastore):
         """Name and suffix, split at the end only (the stock method removes the suffix wherever it occurs)."""
         return split_suffix(file, IMAGE_SUFFIXES)
 
+    def _add_non_existing_images(self) -> int:
+        """Take up new images; return how many (the stock method compares each file with each image)."""
+        self._init_from_datastore_file()
+        objects, added = self._datastore.objects, 0
+        for name in self._list_files(self._datastore.image_path(), self._extensions):
+            image_id, suffix = self._to_id(name)
+            if image_id not in objects:
+                objects[image_id] = ImageLabelModel(image=_found(name, suffix))
+                added += 1
+        if added:
+            logger.info("studies folder: %d new images", added)
+        return added
+
+    def _add_non_existing_labels(self, tag: str) -> int:
+        """Take up new labels of a tag; return how many."""
+        self._init_from_datastore_file()
+        added = 0
+        for name in self._list_files(self._datastore.label_path(tag), self._extensions):
+            image_id, suffix = self._to_id(name)
+            image = self._datastore.objects.get(image_id)
+            if image is not None and tag not in image.labels:
+                image.labels[tag] = _found(name, suffix)
+                added += 1
+        if added:
+            logger.info("studies folder: %d new labels with the tag %s", added, tag)
+        return added
+
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
         """Return the files to take up from the folder of the images, or of the labels of a tag."""
         with self._guard:
@@ -268,11 +301,11 @@ class Registry(LocalDatastore):
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         """Read the list, unless it is as this process has read or written it."""
         with self._guard:
-            time = self._list.path.stat().st_mtime if self._list.path.exists() else 0
-            if time == self._config_ts:
+            changed = self._list.path.stat().st_mtime if self._list.path.exists() else 0
+            if changed == self._config_ts:
                 return
             try:
-                self._datastore, self._config_ts = self._list.read(), time
+                self._datastore, self._config_ts = self._list.read(), changed
             except DamagedFileError:
                 self._refuse_if_read_only()
                 kept = self._list.set_aside()

@@ -198,14 +198,16 @@ class Unusable:
 
     # Looking at files -----------------------------------------------------------------------------------------
 
-    def look(self, files: CaseFiles) -> ImageFacts:
-        """Return what the header of an image says; it is read if it has changed."""
+    def look(self, files: CaseFiles, read: bool = True) -> ImageFacts:
+        """Return what the header of an image says; it is read if it has changed, unless ``read`` is False."""
         try:
             stamp = _stamp(files.image)
         except OSError:
             return ImageFacts((), error=f"{files.image.name} is no longer there.")
         with self._guard:
             known = self._images.at(files.id, stamp)
+        if known is None and not read:
+            return ImageFacts(stamp)
         return known or self._note_image(files, ImageFacts.of(files.image, stamp))
 
     def check(self, image_id: str) -> str | None:

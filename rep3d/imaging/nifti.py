@@ -63,7 +63,10 @@ def _loaded(path: Path) -> nib.filebasedimages.FileBasedImage:
     if not path.name.lower().endswith(IMAGE_SUFFIXES):
         return nib.load(path)  # to tell what it is
     with _content(path) as content:
-        head = content.read(max(_KINDS))
+        try:
+            head = content.read(max(_KINDS))
+        except gzip.BadGzipFile as error:  # from its first byte on
+            raise ValueError("no NIfTI header") from error
         size = next(
             (n for n in _KINDS if n in (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))), 0
         )

@@ -61,6 +61,7 @@ from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
+from rep3d.imaging import limits
 from rep3d.keys import KeyBook
 from rep3d.versions.store import VersionStore
 
@@ -115,6 +116,7 @@ class Rep3DLabelApp(MONAILabelApp):
         if starting:
             check_port(_listening(()).host, settings.MONAI_LABEL_SERVER_PORT)
         setup = Setup.find(studies, conf)
+        os.environ[limits.VARIABLE] = str(setup.conf.max_voxels)  # of this process and all that it starts
         if starting:
             check_writable(setup.folder)
             _check_adopted(setup.workspace.adopted)
@@ -264,7 +266,7 @@ class Rep3DLabelApp(MONAILabelApp):
         add_routes(app)
         register_error_handlers(app)
         door = self._door()
-        close_door(app, door)
+        close_door(app, door, self.setup.conf.max_upload * 2**20)
         stop_children_with_server()
         mark_started()
         super().on_init_complete()

@@ -21,6 +21,7 @@ __all__ = [
     "ReservedError",
     "StartupError",
     "UnknownKeyError",
+    "UploadTooLargeError",
     "WaitError",
     "WrongHostError",
     "in_words",
@@ -74,6 +75,10 @@ class BusyError(Rep3DError):
 
 class UnknownKeyError(Rep3DError):
     """There is no key or token with the request, or one that lets nobody in."""
+
+
+class UploadTooLargeError(Rep3DError):
+    """More was sent at once than is taken."""
 
 
 class WaitError(Rep3DError):

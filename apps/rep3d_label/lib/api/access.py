@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from lib.access import oauth
+from lib.access.bodies import Bodies
 from lib.access.callers import Caller
 from lib.access.guard import Access, Door, Guard
 from lib.api.errors import error_response
@@ -37,12 +38,22 @@ def current_user(request: Request) -> User:
     return User(username=caller.name, name=caller.name, roles=oauth.roles_of(caller.role))
 
 
-def close_door(app: FastAPI, door: Door) -> None:
-    """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site."""
+def close_door(app: FastAPI, door: Door, max_upload: int) -> None:
+    """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site.
+
+    Args:
+        app: the application.
+        door: who may come in.
+        max_upload: bytes that may be sent at once.
+    """
     app.state.door = door
     app.dependency_overrides[get_current_user] = current_user
     others = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
-    app.user_middleware[:] = [Middleware(Access, door, error_response), *others]
+    app.user_middleware[:] = [
+        Middleware(Access, door, error_response),
+        Middleware(Bodies, max_upload, error_response),
+        *others,
+    ]
     if door.origins:
         opened = Middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
         app.user_middleware.insert(0, opened)

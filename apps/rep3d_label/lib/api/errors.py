@@ -25,6 +25,7 @@ from lib.errors import (
     ForbiddenError,
     NotFoundError,
     UnknownKeyError,
+    UploadTooLargeError,
     WaitError,
     WrongHostError,
     is_out_of_memory,
@@ -73,6 +74,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     Rep3DError: Answer(422),
     MONAILabelException: Answer(422),
     TooLargeError: Answer(422),
+    UploadTooLargeError: Answer(413),
     json.JSONDecodeError: Answer(422, "The request is not valid JSON."),
     # ... is not allowed ...
     UnknownKeyError: Answer(401),

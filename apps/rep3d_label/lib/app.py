@@ -51,7 +51,7 @@ from lib.inference.running import RunningRequests
 from lib.inference.task import Rep3DInferTask
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
-from lib.names import checked_name, known
+from lib.names import known
 from lib.state import check_state
 from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.training.auto import AutoTrain
@@ -210,7 +210,7 @@ class Rep3DLabelApp(MONAILabelApp):
         path = image if upload else str(store.image_file(image))
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         save = bool(request.get("save_label")) and not upload
-        if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
+        if save and store.checked_tag(tag) == DefaultLabelTag.FINAL.value:
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})

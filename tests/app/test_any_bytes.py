@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lib.dicom.upload import unpack_dicom
 from lib.labels.formats import as_nifti
@@ -135,6 +135,8 @@ def _meet(name: str, replaced: list[tuple[int, bytes]], cut: int | None, tail: b
 
 @pytest.mark.parametrize("name", NAMES)
 @given(changes, cuts, tails)
+@example([(272, b"\0")], None, b"")  # a DICOM transfer syntax that nobody knows
+@example([(325, b"\x80")], None, b"")  # a NRRD key that is no text
 @settings(max_examples=15, derandomize=True, deadline=None)
 def test_only_errors_of_ours(name: str, replaced: list[tuple[int, bytes]], cut: int | None, tail: bytes) -> None:
     _meet(name, replaced, cut, tail)

@@ -23,6 +23,7 @@ from rep3d.memory import require_memory
 __all__ = ["read_pixels"]
 
 _RLE = "1.2.840.10008.1.2.5"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 _MOST_RLE = (
     16 << 20
 )  # bytes of run lengths of a slice, which pydicom unpacks to 64 times as many, whatever is asked for
@@ -107,8 +108,8 @@ def _check_size(part: DicomFile) -> None:
 
 
 def _compressed(part: DicomFile) -> bool:
-    """Return whether pydicom needs help with it."""
-    return part.syntax not in ("", _RLE) and bool(pydicom().uid.UID(part.syntax).is_encapsulated)
+    """Return whether pydicom needs help with it; nobody knows all syntaxes, such as private ones."""
+    return part.syntax not in (*_PLAIN, _RLE, _DEFLATED)
 
 
 def _stored(part: DicomFile, decompressor: Decompressor | None) -> np.ndarray:

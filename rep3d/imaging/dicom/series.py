@@ -21,7 +21,7 @@ import numpy as np
 
 from rep3d.errors import ImageError, MissingComponentError
 from rep3d.files import leads_out
-from rep3d.imaging.dicom.files import DicomFile, read_file
+from rep3d.imaging.dicom.files import DicomFile, named_dicom, read_file
 from rep3d.imaging.dicom.stack import Stack, stack, tolerance
 
 __all__ = ["DicomSeries", "Found", "LeftOut", "find_series", "only_series"]
@@ -133,7 +133,8 @@ def find_series(folder: Path | str, skip: Collection[str] = (), within: Path | N
     left_out: dict[tuple[Path, str], list[Path]] = {}
     for path in _files(Path(folder), skip, left_out):
         if within and path.is_symlink() and leads_out(path, within):
-            left_out.setdefault((path.parent, _OUTSIDE), []).append(path)
+            if named_dicom(path.name) or not path.suffix:  # else it need not be one, and is not opened to find out
+                left_out.setdefault((path.parent, _OUTSIDE), []).append(path)
             continue
         try:
             file = read_file(path)

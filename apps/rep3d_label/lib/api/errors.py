@@ -114,7 +114,8 @@ def answer_for(error: BaseException) -> tuple[Answer, str]:
         error = machine_error(error) or error
         answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     if answer == ANSWERS[Exception]:
-        return answer, f"{answer.words} ({type(error).__name__}: {error})"
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error  # never a path of the disk
+        return answer, f"{answer.words} ({type(error).__name__}: {said})"
     return answer, answer.words or str(getattr(error, "msg", error))
 
 

@@ -71,7 +71,10 @@ def as_nifti(file: Path, image: Path, folder: Path) -> Converted:
         label = sitk.ReadImage(str(file), imageIO=reader)
     except RuntimeError as error:
         raise no_label_map(file, error) from error
-    keys = {key: label.GetMetaData(key) for key in label.GetMetaDataKeys()}
+    names = label.GetMetaDataKeys()
+    if any(name != name.encode(errors="replace").decode() for name in names):
+        raise LabelError(f"{file.name} has a key in its header that is no text in UTF-8. Save it again.")
+    keys = {name: label.GetMetaData(name) for name in names}
     space = keys.get("NRRD_space", "missing")  # what ITK knows (RAS, LAS, LPS), it has brought to LPS
     if reader == "NrrdImageIO" and space != "left-posterior-superior":
         raise _no_place(file, f"space is {space}")

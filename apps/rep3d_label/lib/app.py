@@ -53,7 +53,7 @@ from lib.lanes.inference import Lane
 from lib.lanes.pace import Limits, close_silent_connections
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
-from lib.names import checked_name, known
+from lib.names import known
 from lib.state import check_state
 from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.training.auto import AutoTrain
@@ -63,6 +63,7 @@ from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
+from rep3d.imaging import limits
 from rep3d.keys import KeyBook
 from rep3d.versions.store import VersionStore
 
@@ -117,6 +118,7 @@ class Rep3DLabelApp(MONAILabelApp):
         if starting:
             check_port(_listening(()).host, settings.MONAI_LABEL_SERVER_PORT)
         setup = Setup.find(studies, conf)
+        os.environ[limits.VARIABLE] = str(setup.conf.max_voxels)  # of this process and all that it starts
         if starting:
             check_writable(setup.folder)
             _check_adopted(setup.workspace.adopted)
@@ -210,7 +212,7 @@ class Rep3DLabelApp(MONAILabelApp):
         path = image if upload else str(store.image_file(image))
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         save = bool(request.get("save_label")) and not upload
-        if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
+        if save and store.checked_tag(tag) == DefaultLabelTag.FINAL.value:
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
@@ -268,7 +270,7 @@ class Rep3DLabelApp(MONAILabelApp):
         door = self._door()
         conf = self.setup.conf
         lane = Lane(conf.infer_at_once, conf.infer_waiting, conf.infer_waiting_each)
-        close_door(app, door, lane, Limits(conf.slow_seconds, conf.slow_rate))
+        close_door(app, door, lane, Limits(conf.slow_seconds, conf.slow_rate), conf.max_upload * 2**20)
         close_silent_connections(conf.slow_seconds)
         stop_with_server(self.requests.cancel_all)
         mark_started()

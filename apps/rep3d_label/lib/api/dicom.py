@@ -17,7 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from lib.api.access import AS_ANNOTATOR
-from lib.dicom.upload import unpack_dicom
+from lib.api.forms import FORM_LIMITS
+from lib.dicom.upload import Limits, unpack_dicom
 from lib.errors import RequestError
 
 __all__ = ["router"]
@@ -41,7 +42,7 @@ def import_dicom(user: User = AS_ANNOTATOR) -> Any:
 async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
     """Yield the .zip file of a request."""
     if request.headers.get("content-type", "").startswith("multipart/"):
-        async with request.form() as form:
+        async with request.form(**FORM_LIMITS) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise RequestError("Send the DICOM files as one .zip file, in the part named file.")
@@ -69,7 +70,7 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         incoming.mkdir(parents=True)
         try:
             unpacked = incoming / uuid.uuid4().hex
-            unpack_dicom(file, unpacked)
+            unpack_dicom(file, unpacked, Limits(bytes=app.setup.conf.max_upload * 2**20))
             taken = app.dicom.take_in(unpacked, f"dicom-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
         finally:
             shutil.rmtree(incoming, ignore_errors=True)

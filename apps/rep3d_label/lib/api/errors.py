@@ -27,6 +27,7 @@ from lib.errors import (
     SlowClientError,
     TooManyWaitingError,
     UnknownKeyError,
+    UploadTooLargeError,
     WaitError,
     WrongHostError,
     is_out_of_memory,
@@ -75,6 +76,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     Rep3DError: Answer(422),
     MONAILabelException: Answer(422),
     TooLargeError: Answer(422),
+    UploadTooLargeError: Answer(413),
     json.JSONDecodeError: Answer(422, "The request is not valid JSON."),
     # ... is not allowed ...
     UnknownKeyError: Answer(401),
@@ -116,7 +118,8 @@ def answer_for(error: BaseException) -> tuple[Answer, str]:
         error = machine_error(error) or error
         answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     if answer == ANSWERS[Exception]:
-        return answer, f"{answer.words} ({type(error).__name__}: {error})"
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error  # never a path of the disk
+        return answer, f"{answer.words} ({type(error).__name__}: {said})"
     return answer, answer.words or str(getattr(error, "msg", error))
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import re
 import time
+from typing import Annotated, Any
 
+from fastapi import APIRouter, File, UploadFile
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.sessions import SessionInfo, Sessions
 
+from lib.api.access import AS_USER
+from lib.api.forms import FileRoute, on_disk
 from lib.errors import RequestError
+from rep3d.errors import ImageError
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry
 
-__all__ = ["SafeSessions"]
+__all__ = ["SafeSessions", "router"]
+
+router = APIRouter(include_in_schema=False, route_class=FileRoute)
 
 _ID = re.compile(r"[0-9a-f-]{8,64}")
 _YOUNG_SECONDS = 600.0
@@ -68,3 +78,21 @@ class SafeSessions(Sessions):
         """Return whether a file lies below the sessions' folder."""
         root = os.path.realpath(self.store_path)
         return os.path.commonpath([root, os.path.realpath(path)]) == root
+
+
+@router.put("/session/")
+def begin_session(
+    files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0, user: User = AS_USER
+) -> dict[str, Any]:
+    """Keep an image for a while, to segment it several times (the stock route keeps whatever comes)."""
+    if len(files) != 1:
+        raise RequestError(f"A session takes one image, not {len(files)} files.")
+    with on_disk(files[0], IMAGE_SUFFIXES) as received:
+        if not uncompress:
+            try:
+                geometry(received)
+            except ImageError as error:
+                raise ImageError(str(error).replace(received.name, "the image")) from error
+        id_, info = app_instance().sessions().add_session(str(received), expiry, uncompress)
+    told = {key: value for key, value in info.to_json().items() if key not in ("path", "image")}
+    return {"session_id": id_, "session_info": told}

@@ -84,7 +84,7 @@ class DicomImport:
         """
         with self._guard:
             before = len(self._recorded("imported"))
-            found = find_series(self._studies, skip=_NOT_SERIES)
+            found = find_series(self._studies, skip=_NOT_SERIES, within=self._studies)
             imported, failed, _ = self._convert_new(found.series, bring_back=False)
             failed.update(self._left_out(found.left_out))
             if before or imported or failed or self._record.exists():

@@ -160,7 +160,7 @@ class Rep3DDatastore(BoundRegistry):
         """
         self._refuse_if_read_only()
         image_file = self.image_file(image_id)
-        checked_name("label tag", tag)
+        self.checked_tag(tag)
         info = submitted_facts(label_info)
         described = described_values(info)
         with tempfile.TemporaryDirectory() as scratch:

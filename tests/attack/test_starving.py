@@ -1,4 +1,4 @@
-"""Nobody starves: a server whose lane of inference is full still takes labels; who goes away or is slow holds nothing."""
+"""Nobody starves: a server with a full lane of inference still takes labels; who goes away or is slow holds nothing."""
 
 from __future__ import annotations
 

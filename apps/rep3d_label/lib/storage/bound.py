@@ -78,6 +78,17 @@ class BoundRegistry(Registry):
         if self._config_ts != before:  # another list: what it says may be about other files
             self._bound.clear()
 
+    def _on_any_event(self, event: Any) -> None:
+        """Take up what came or went; a label that the server itself has just put there is known."""
+        with self._guard:  # which is held until that label is
+            if self._is_bound(Path(getattr(event, "dest_path", "") or event.src_path)):
+                return
+        super()._on_any_event(event)
+
+    def _is_bound(self, file: Path) -> bool:
+        state = file_state(file)
+        return state is not None and self._bound.get((self._to_id(file.name)[0], file.parent.name)) == state
+
     # What comes and goes ------------------------------------------------------------------------------------
 
     def _remove_non_existing(self) -> int:

@@ -13,7 +13,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -67,6 +66,12 @@ def images_folder(studies: Path) -> str:
     if any(split_suffix(file.name, IMAGE_SUFFIXES)[1] and not file.name.startswith(".") for file in studies.iterdir()):
         return "."
     return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
+
+
+def _case_files(image_id: str, known: ImageLabelModel, images: Path, final: Path) -> CaseFiles:
+    label, tags = known.labels.get(FINAL), tuple(known.labels)
+    file = final / f"{image_id}{label.ext}" if label else None
+    return CaseFiles(image_id, images / f"{image_id}{known.image.ext}", file, dict(label.info) if label else {}, tags)
 
 
 def _found(name: str, suffix: str) -> DataModel:
@@ -147,18 +152,17 @@ class Registry(LocalDatastore):
 
     def case_files(self) -> Iterator[CaseFiles]:
         """Yield all images with what belongs to them, by id."""
-        for id_ in sorted(self.list_images()):
-            with suppress(NotFoundError):  # removed meanwhile
-                yield self.files_of(id_)
+        with self._guard:
+            images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+            objects = sorted(self._datastore.objects.items())
+        for image_id, found in objects:
+            yield _case_files(image_id, found, images, final)
 
     def files_of(self, image_id: str) -> CaseFiles:
         """Return an image with what belongs to it; NotFoundError where there is none of that id."""
         with self._guard:
-            found = self._image(image_id)
-            final = found.labels.get(FINAL)
-            image = Path(self._datastore.image_path()) / f"{image_id}{found.image.ext}"
-            label = Path(self._datastore.label_path(FINAL)) / f"{image_id}{final.ext}" if final else None
-            return CaseFiles(image_id, image, label, dict(final.info) if final else {}, tuple(found.labels))
+            images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+            return _case_files(image_id, self._image(image_id), images, final)
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return what is known about an image; NotFoundError where there is none of that id."""

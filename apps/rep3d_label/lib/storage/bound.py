@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
+from watchdog.events import FileSystemEvent
 
 from lib.errors import BusyError
 from lib.labels.facts import Stamp, file_stamp
@@ -78,16 +79,13 @@ class BoundRegistry(Registry):
         if self._config_ts != before:  # another list: what it says may be about other files
             self._bound.clear()
 
-    def _on_any_event(self, event: Any) -> None:
-        """Take up what came or went; a label that the server itself has just put there is known."""
-        with self._guard:  # which is held until that label is
-            if self._is_bound(Path(getattr(event, "dest_path", "") or event.src_path)):
-                return
-        super()._on_any_event(event)
-
-    def _is_bound(self, file: Path) -> bool:
-        state = file_state(file)
-        return state is not None and self._bound.get((self._to_id(file.name)[0], file.parent.name)) == state
+    def _is_known(self, event: FileSystemEvent) -> bool:
+        file = Path(os.fsdecode(event.dest_path or event.src_path))
+        tag = file.parent.name
+        with self._guard:  # which is held until a label that is being stored is bound
+            state = self._bound.get((self._to_id(file.name)[0], tag))
+            in_place = file.parent == Path(self._datastore.label_path(tag))
+            return state is not None and in_place and file_state(file) == state
 
     # What comes and goes ------------------------------------------------------------------------------------
 

@@ -160,9 +160,9 @@ class Rep3DDatastore(BoundRegistry):
         """
         self._refuse_if_read_only()
         image_file = self.image_file(image_id)
-        checked_name("label tag", tag)
+        self.check_tag(tag)
         info = submitted_facts(label_info)
-        described = described_values(info)
+        described = described_values(label_info or {})  # also of what is too large to be kept
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 prepared = prepare_label(file, image_file, self._label_values, described, options, Path(scratch))

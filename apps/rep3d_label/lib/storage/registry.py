@@ -21,10 +21,10 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydantic_core import from_json
-from watchdog.events import FileSystemEventHandler
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
-from lib.errors import ConflictError, NotFoundError
-from lib.names import split_suffix
+from lib.errors import ConflictError, NotFoundError, RequestError
+from lib.names import checked_name, split_suffix
 from lib.storage.passed_over import PassedOver, look_through, sort_out
 from rep3d.data.cases import Case
 from rep3d.errors import DamagedFileError
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 DATASTORE_FILE = "datastore_v2.json"
 FINAL = str(DefaultLabelTag.FINAL.value)
+_MOST_TAGS = 32  # each is a folder of its own, and a label of each image in the list
+_NAMED_TAGS = 5
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,17 @@ class Registry(LocalDatastore):
             return {id_: one.image.ext for id_, one in objects.items()}
         return {id_: label.ext for id_, one in objects.items() if (label := one.labels.get(tag))}
 
+    def check_tag(self, tag: str) -> None:
+        """Refuse a label's tag that is not plain, or one more than there may be (RequestError)."""
+        checked_name("label tag", tag)
+        with self._guard:
+            tags = self._datastore.tags()
+        if tag not in tags and tag != FINAL and len(tags) >= _MOST_TAGS:
+            raise RequestError(
+                f"There are labels with {len(tags)} different tags, which is as many as may be. Choose one of them: "
+                f"{', '.join(sorted(tags)[:_NAMED_TAGS])}, ..."
+            )
+
     def passed_over(self) -> list[PassedOver]:
         """Return what lies in the folder and is not used."""
         with self._guard:
@@ -282,12 +295,17 @@ class Registry(LocalDatastore):
         if self._auto_reload:
             self._observer.schedule(handler, path=self._datastore_path, recursive=True)
 
-    def _on_any_event(self, event: Any) -> None:
+    def _on_any_event(self, event: FileSystemEvent) -> None:
         """Take up what came or went; an error must not end the watcher's thread, which nobody would notice."""
         try:
-            super()._on_any_event(event)
+            if not self._is_known(event):
+                super()._on_any_event(event)
         except Exception:
             logger.exception("studies folder: a change was not taken up; the next one is")
+
+    def _is_known(self, event: FileSystemEvent) -> bool:
+        """Return whether a change is the server's own, which has been taken up."""
+        return False
 
     def _on_moved(self, event: Any) -> None:
         """Take up a file that was renamed into place, as rsync does; our own registry is written so, too."""

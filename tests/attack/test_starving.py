@@ -1,7 +1,8 @@
-"""Nobody starves: a server whose lane is full still takes labels; who goes away or is slow holds nothing."""
+"""Nobody starves: a server with a full lane of inference still takes labels; who goes away or is slow holds nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -9,13 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.app.data import CONF, publish_small_model, write_image, write_label, write_nifti
 from tests.app.server import HOST, AppServer
 
 AT_ONCE, WAITING, SECONDS = 2, 60, 1.0
-LIMITS = {"infer_at_once": AT_ONCE, "infer_waiting": WAITING, "infer_waiting_each": WAITING, "slow_seconds": SECONDS}
+LIMITS = {
+    **{"infer_at_once": AT_ONCE, "infer_waiting": WAITING, "infer_waiting_each": WAITING},
+    **{"slow_seconds": SECONDS, "slow_rate": 100_000},
+}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +142,23 @@ def test_slow_connections_are_closed_and_leave_nothing(server: AppServer) -> Non
     assert {file for file in temporary.rglob("*") if file.is_file()} <= files_before
     assert server.get("/rep3d/voxels/images/slow").status_code == 404
     assert "Traceback" not in server.log
+
+
+def test_an_answer_that_nobody_reads_is_given_up(server: AppServer) -> None:
+    with _begin(server, "GET /rep3d/voxels/images/large") as connection:
+        assert connection.recv(8)
+        _wait_until(lambda: connection.getsockname()[1] not in _remote_ports(server), 8 * SECONDS)
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(1 << 20):
+                received += len(part)
+    assert received < 2 * 128**3
+    assert "Traceback" not in server.log
+
+
+def _remote_ports(server: AppServer) -> set[int]:
+    connections = psutil.Process(server.pid).net_connections("tcp")
+    return {each.raddr.port for each in connections if each.raddr and each.status == "ESTABLISHED"}
 
 
 def test_a_server_that_is_stopped_does_not_wait_for_inference(server: AppServer) -> None:

@@ -28,8 +28,8 @@ def make_incoming_folder() -> None:
 def stop_with_server(cancel_requests: Callable[[], None]) -> None:
     """End training and scoring processes, and inference, as soon as the server ends, however it is asked to.
 
-    Otherwise Python waits for the processes (a thread of MONAI Label's reads their output), and the server framework
-    for each answer, so that a stopped server lives on for as long as these last.
+    Otherwise Python waits for the processes (a thread of MONAI Label's reads their output), and uvicorn for each
+    answer, so that a stopped server lives on for as long as these last.
 
     Args:
         cancel_requests: cancels all inference; it may wait for a lock.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from lib.access.guard import InWords
 from lib.errors import SlowClientError
 
 __all__ = ["Limits", "Pace", "close_silent_connections"]
+
+
+_PART = 1 << 16  # bytes of an answer that are sent at a time; uvicorn keeps about as many
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,6 @@ class _Request:
         self._complete = False
         self._seconds = 0.0
         self._bytes = 0
-        self._sent = 0
         self.error: SlowClientError | None = None
         self.answered = False
 
@@ -110,11 +113,25 @@ class _Request:
         if self.error is not None and not self.answered:
             return  # whatever the application made of the error: the client is told the error itself
         self.answered = True
-        with anyio.move_on_after(self._limits.seconds + self._sent / self._limits.rate) as limit:
-            await self._send(message)
-        self._sent = len(message.get("body", b""))  # may still be on its way when the next part is sent
-        if limit.cancelled_caught and self._transport is not None:
-            self._transport.abort()
+        for part in _parts(message):
+            # It waits until the parts before, all but a little, are taken.
+            with anyio.move_on_after(self._limits.seconds + _PART / self._limits.rate) as limit:
+                await self._send(part)
+            if limit.cancelled_caught:
+                if self._transport is not None:
+                    self._transport.abort()  # what is sent from now on goes nowhere
+                return
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """Yield a part of an answer in parts so small that each shows whether its reader goes on."""
+    body = memoryview(message.get("body", b""))
+    if len(body) <= _PART:
+        yield message
+        return
+    for start in range(0, len(body), _PART):
+        more = message.get("more_body", False) or start + _PART < len(body)
+        yield {**message, "body": bytes(body[start : start + _PART]), "more_body": more}
 
 
 def close_silent_connections(seconds: float) -> None:

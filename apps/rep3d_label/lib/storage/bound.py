@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
+from watchdog.events import FileSystemEvent
 
 from lib.errors import BusyError
 from lib.labels.facts import Stamp, file_stamp
@@ -77,6 +78,14 @@ class BoundRegistry(Registry):
         super()._init_from_datastore_file(throw_exception)
         if self._config_ts != before:  # another list: what it says may be about other files
             self._bound.clear()
+
+    def _is_known(self, event: FileSystemEvent) -> bool:
+        file = Path(os.fsdecode(event.dest_path or event.src_path))
+        tag = file.parent.name
+        with self._guard:  # which is held until a label that is being stored is bound
+            state = self._bound.get((self._to_id(file.name)[0], tag))
+            in_place = file.parent == Path(self._datastore.label_path(tag))
+            return state is not None and in_place and file_state(file) == state
 
     # What comes and goes ------------------------------------------------------------------------------------
 

@@ -162,7 +162,7 @@ class Rep3DDatastore(BoundRegistry):
         image_file = self.image_file(image_id)
         self.checked_tag(tag)
         info = submitted_facts(label_info)
-        described = described_values(info)
+        described = described_values(label_info or {})  # also of what is too large to be kept
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 prepared = prepare_label(file, image_file, self._label_values, described, options, Path(scratch))

@@ -22,9 +22,9 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydantic_core import from_json
-from watchdog.events import FileSystemEventHandler
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
-from lib.errors import ConflictError, NotFoundError
+from lib.errors import ConflictError, NotFoundError, RequestError
 from lib.names import checked_tag, split_suffix
 from lib.storage.passed_over import TAGS, PassedOver, is_folder_of_labels, look_through, sort_out
 from rep3d.data.cases import Case
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 DATASTORE_FILE = "datastore_v2.json"
 FINAL = str(DefaultLabelTag.FINAL.value)
+_MOST_TAGS = 32  # each is a folder of its own, and a label of each image in the list
+_NAMED_TAGS = 5
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,12 @@ def images_folder(studies: Path) -> str:
     if any(split_suffix(file.name, IMAGE_SUFFIXES)[1] and not file.name.startswith(".") for file in studies.iterdir()):
         return "."
     return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
+
+
+def _case_files(image_id: str, known: ImageLabelModel, images: Path, final: Path) -> CaseFiles:
+    label, tags = known.labels.get(FINAL), tuple(known.labels)
+    file = final / f"{image_id}{label.ext}" if label else None
+    return CaseFiles(image_id, images / f"{image_id}{known.image.ext}", file, dict(label.info) if label else {}, tags)
 
 
 def _found(name: str, suffix: str) -> DataModel:
@@ -149,18 +157,17 @@ class Registry(LocalDatastore):
 
     def case_files(self) -> Iterator[CaseFiles]:
         """Yield all images with what belongs to them, by id."""
-        for id_ in sorted(self.list_images()):
-            with suppress(NotFoundError):  # removed meanwhile
-                yield self.files_of(id_)
+        with self._guard:
+            images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+            objects = sorted(self._datastore.objects.items())
+        for image_id, found in objects:
+            yield _case_files(image_id, found, images, final)
 
     def files_of(self, image_id: str) -> CaseFiles:
         """Return an image with what belongs to it; NotFoundError where there is none of that id."""
         with self._guard:
-            found = self._image(image_id)
-            final = found.labels.get(FINAL)
-            image = Path(self._datastore.image_path()) / f"{image_id}{found.image.ext}"
-            label = Path(self._datastore.label_path(FINAL)) / f"{image_id}{final.ext}" if final else None
-            return CaseFiles(image_id, image, label, dict(final.info) if final else {}, tuple(found.labels))
+            images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+            return _case_files(image_id, self._image(image_id), images, final)
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return what is known about an image; NotFoundError where there is none of that id."""
@@ -274,13 +281,19 @@ class Registry(LocalDatastore):
         """Return a tag that labels may be stored under.
 
         Raises:
-            RequestError: if it is no plain name, or that of another one in other letters.
+            RequestError: if it is no plain name, that of another one in other letters, or one more than there may be.
             ConflictError: if its folder leads out of the studies folder.
         """
         with self._guard:
-            checked_tag(tag, {*TAGS, *self._datastore.tags()})
+            tags = self._datastore.tags()
+            checked_tag(tag, {*TAGS, *tags})
             if leads_out(self._datastore.label_path(tag), self._datastore_path):
                 raise ConflictError(f"The folder labels/{tag} leads out of the studies folder. Replace that link.")
+        if tag not in tags and tag != FINAL and len(tags) >= _MOST_TAGS:
+            raise RequestError(
+                f"There are labels with {len(tags)} different tags, which is as many as may be. Choose one of them: "
+                f"{', '.join(sorted(tags)[:_NAMED_TAGS])}, ..."
+            )
         return tag
 
     def get_image_uri(self, image_id: str) -> str:
@@ -308,12 +321,17 @@ class Registry(LocalDatastore):
         if self._auto_reload:
             self._observer.schedule(handler, path=self._datastore_path, recursive=True)
 
-    def _on_any_event(self, event: Any) -> None:
+    def _on_any_event(self, event: FileSystemEvent) -> None:
         """Take up what came or went; an error must not end the watcher's thread, which nobody would notice."""
         try:
-            super()._on_any_event(event)
+            if not self._is_known(event):
+                super()._on_any_event(event)
         except Exception:
             logger.exception("studies folder: a change was not taken up; the next one is")
+
+    def _is_known(self, event: FileSystemEvent) -> bool:
+        """Return whether a change is the server's own, which has been taken up."""
+        return False
 
     def _on_moved(self, event: Any) -> None:
         """Take up a file that was renamed into place, as rsync does; our own registry is written so, too."""

@@ -198,16 +198,22 @@ class Unusable:
 
     # Looking at files -----------------------------------------------------------------------------------------
 
-    def look(self, files: CaseFiles, read: bool = True) -> ImageFacts:
-        """Return what the header of an image says; it is read if it has changed, unless ``read`` is False."""
+    def remembered(self, files: CaseFiles) -> ImageFacts:
+        """Return what the header of an image said last, without a look at the file; nothing where it was not read yet.
+
+        A folder of thousands is looked at in the background, after each change.
+        """
+        with self._guard:
+            return self._images.all.get(files.id) or ImageFacts(())
+
+    def look(self, files: CaseFiles) -> ImageFacts:
+        """Return what the header of an image says; it is read if it has changed."""
         try:
             stamp = _stamp(files.image)
         except OSError:
             return ImageFacts((), error=f"{files.image.name} is no longer there.")
         with self._guard:
             known = self._images.at(files.id, stamp)
-        if known is None and not read:
-            return ImageFacts(stamp)
         return known or self._note_image(files, ImageFacts.of(files.image, stamp))
 
     def check(self, image_id: str) -> str | None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import anyio
 from starlette._utils import get_route_path  # what the router itself goes by
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import compile_path
@@ -24,6 +25,7 @@ from lib.access.guard import InWords
 from lib.access.roles import plain
 from lib.errors import RequestError, UploadTooLargeError
 from rep3d.errors import Rep3DError
+from rep3d.memory import give_back
 
 __all__ = ["Bodies", "Promised"]
 
@@ -102,7 +104,8 @@ class Bodies:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        body = _Body(receive, self._limit(scope, headers))
+        carries = _carries_a_file(scope, headers)
+        body = _Body(receive, self._largest if carries else min(_SMALL, self._largest))
         try:
             body.expect(headers)
         except Rep3DError as error:
@@ -123,12 +126,8 @@ class Bodies:
                 raise
         if body.refusal is not None and not started:
             await self._refuse(scope, body, send, body.refusal)
-
-    def _limit(self, scope: Scope, headers: Headers) -> int:
-        form = headers.get("content-type", "").startswith("multipart/form-data")
-        path = plain(get_route_path(scope))
-        large = any(method == scope["method"] and regex.match(path) and (raw or form) for method, regex, raw in _LARGE)
-        return self._largest if large else min(_SMALL, self._largest)
+        if carries:
+            await run_in_threadpool(give_back)  # what it took to read the file, perhaps a thousand times its size
 
     async def _refuse(self, scope: Scope, body: _Body, send: Send, error: Rep3DError) -> None:
         async def send_and_linger(message: Message) -> None:
@@ -142,6 +141,12 @@ class Bodies:
         answer = self._in_words(Request(scope), error)
         answer.headers["Connection"] = "close"
         await answer(scope, body.receive, send_and_linger)
+
+
+def _carries_a_file(scope: Scope, headers: Headers) -> bool:
+    form = headers.get("content-type", "").startswith("multipart/form-data")
+    path = plain(get_route_path(scope))
+    return any(method == scope["method"] and regex.match(path) and (raw or form) for method, regex, raw in _LARGE)
 
 
 class _Body:

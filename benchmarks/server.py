@@ -1,8 +1,8 @@
 """How long the server takes to start, beside a bare MONAI Label server, and to segment one small volume over HTTP.
 
-Run ``python benchmarks/server.py [--runs N] [--starts-only] [--output FILE]`` in the project's environment. Starting times are taken in
-turn (bare, ours, bare, ours ...), because machines drift; the ratio of the medians is what counts. The model has random
-weights: time does not depend on what they are.
+Run ``python benchmarks/server.py [--runs N] [--starts-only] [--output FILE]`` in the project's environment. Starting
+times are taken in turn (bare, ours, bare, ours ...), because machines drift; the ratio of the medians is what counts.
+The model has random weights: time does not depend on what they are.
 """
 
 from __future__ import annotations

@@ -380,7 +380,8 @@ def test_a_result_that_does_not_fit_onto_the_gpu_is_gathered_in_main_memory(monk
     turns = WindowTurns(engine, torch.device("cuda"), lambda: engine)
     turns.computed_on = torch.device("cpu")
     seen = torch.rand((1, 40, 32, 32))
-    found = sliding_probabilities(seen, (32, 32, 32), turns, channels=3)
+    with torch.inference_mode():
+        found = sliding_probabilities(seen, (32, 32, 32), turns, channels=3)
     assert turns.fallback == "GPU out of memory for the whole result; kept it in main memory."
     torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
 

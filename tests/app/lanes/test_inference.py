@@ -58,13 +58,11 @@ def test_turns_go_round_and_nobody_takes_the_last_place() -> None:
         for user in "bbbbcc":
             await waiters.ask(user)
         assert waiters.users == ["a", "a", "b"]
-        while len(waiters.came) < len(waiters.turns):
-            next(turn for turn in waiters.came if turn.running and not turn.gone.is_set()).end()
-            waiters.came[waiters.came.index(next(t for t in waiters.came if not t.gone.is_set()))].gone.set()
+        for ended in range(len(waiters.turns)):
+            waiters.came[ended].end()
             await waiters.settle()
+        assert waiters.users[:6] == list("aababc")  # each in turn, although six of a's came first
         assert Counter(waiters.users) == Counter("aaaaaaaabbbbcc")
-        assert sorted(waiters.users[3:6]) == ["a", "b", "c"]  # each in turn, although a's six came first
-        assert waiters.users.index("c") < 6
 
     asyncio.run(run())
 

@@ -41,16 +41,14 @@ class RunningRequest:
     user: str | None
     started: str = field(default_factory=utc_now)
     waits: Turn | None = None
-    _windows: int = 0
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancelled(self) -> bool:
-        """Return whether it is no longer wanted; asked before each window."""
-        self._windows += 1
+        """Return whether it is no longer wanted; asked all the time while it runs."""
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Make it end at its next window, or lose its place."""
+        """Make it end, or lose its place."""
         self._cancelled.set()
         if self.waits:
             self.waits.cancel()
@@ -63,7 +61,6 @@ class RunningRequest:
             "image": self.image,
             "user": self.user,
             "started": self.started,
-            "windows": max(self._windows - 1, 0),
             "state": "cancelling" if self._cancelled.is_set() else "waiting" if self.waits else "running",
         }
 

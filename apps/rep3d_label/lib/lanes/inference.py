@@ -3,8 +3,7 @@
 MONAI Label's addresses are functions that each hold one of 40 threads while they run. Requests for inference, of which
 some take minutes, would soon hold them all, and who submits a label would wait for their end. Here they wait without a
 thread, so that at most ``at_once`` of the 40 are theirs. Turns go round among the users, and no user takes the last
-place: another's first request begins at once. A client that goes away loses its place, or ends its inference at the
-next window.
+place: another's first request begins at once. A client that goes away loses its place, or ends its inference.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ class Turn:
     Attributes:
         user: whose it is.
         running: whether its turn has come.
-        gone: set when its client went away; inference asks before each window.
+        gone: set when its client went away; inference asks all the time.
     """
 
     def __init__(self, lane: Lane, user: str) -> None:
@@ -136,7 +135,7 @@ class Turn:
         self._come.set()
 
     def cancel(self) -> None:
-        """Give up the place in the lane, or end at the next window; from any thread."""
+        """Give up the place in the lane, or end; from any thread."""
         self._loop.call_soon_threadsafe(self.leave)
 
     def leave(self) -> None:

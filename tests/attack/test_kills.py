@@ -26,7 +26,7 @@ import pytest
 import requests
 
 from rep3d.keys import KeyBook
-from tests.app.data import AFFINE, CONF, SHAPE, publish_small_model, write_image
+from tests.app.data import AFFINE, CONF, SHAPE, write_image
 from tests.app.server import AppServer
 
 KILLS = int(os.environ.get("REP3D_KILLS", "200"))
@@ -176,7 +176,6 @@ def test_a_kill_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     scratch.mkdir()
     for number in range(IMAGES):
         write_image(studies / f"case_{number}.nii.gz", number)
-    publish_small_model(studies)
     hospital = _Hospital(studies)
     books = _Books(studies, hospital)
     chance = random.Random(SEED)

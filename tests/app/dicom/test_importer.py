@@ -12,8 +12,10 @@ import pydicom
 import pytest
 from lib.dicom import importer
 from lib.dicom.importer import DicomImport
+from lib.dicom.privacy import Privacy
 from pydicom.dataset import Dataset
 
+from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from tests.rep3d.imaging.test_dicom import write_series
 
 
@@ -23,8 +25,12 @@ def studies(tmp_path: Path) -> Path:
     return tmp_path / "studies"
 
 
+def dicom(studies: Path, mode: str = "off") -> DicomImport:
+    return DicomImport(studies, studies / "rep3d" / "dicom.json", Privacy(mode, studies, Pseudonyms(studies / "rep3d")))
+
+
 def take(studies: Path) -> dict:
-    return DicomImport(studies, studies / "rep3d" / "dicom.json").run()
+    return dicom(studies).run()
 
 
 def test_two_patients_under_one_uid_are_two_images(studies: Path) -> None:
@@ -47,7 +53,7 @@ def test_files_at_the_top_and_files_that_are_left_out(studies: Path) -> None:
     found = take(studies)
     assert sorted(found["imported"]) == ["Abdomen", "patient_Abdomen"]
     assert list(found["failed"]) == ["patient/half.dcm"]
-    (told,) = DicomImport(studies, studies / "rep3d" / "dicom.json").passed_over()
+    (told,) = dicom(studies).passed_over()
     assert (told.file, told.remedy) == ("patient/half.dcm", "Export it again.") and "half.dcm is" in told.reason
 
 

@@ -59,8 +59,8 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
 
     Returns:
         ``images`` (ids that came in), ``known`` (series that were there already: ``series`` and ``image``), ``failed``
-        (``source`` and ``error`` of a series, or of files that are part of none), and the ``folder`` that keeps the
-        DICOM files, None where nothing came in.
+        (``source`` and ``error`` of a series, or of files that are part of none), the ``folder`` that keeps the DICOM
+        files, None where nothing came in, and ``warnings`` (``image`` and ``reason``: a name may be in its pixels).
     """
     app = app_instance()
     incoming = app.setup.workspace.root / "incoming"
@@ -78,4 +78,5 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         raise RequestError(f"The .zip file holds DICOM files, but no images among them: {why} Nothing was changed.")
     app.datastore().refresh()
     failed = taken.failed + taken.left_out
-    return {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}
+    answer = {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}
+    return {**answer, "warnings": taken.warnings}

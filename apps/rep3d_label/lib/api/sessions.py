@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from monailabel.utils.sessions import SessionInfo, Sessions
 
@@ -17,7 +19,16 @@ _YOUNG_SECONDS = 600.0
 
 
 class SafeSessions(Sessions):
-    """Sessions whose ids cannot be paths, and which unpack no archives."""
+    """Sessions whose ids cannot be paths, and which unpack no archives.
+
+    Args:
+        store_path, expiry: as MONAI Label's.
+        receive: what is done to what was sent before it is kept.
+    """
+
+    def __init__(self, store_path: str, expiry: int, receive: Callable[[Path], None]) -> None:
+        super().__init__(store_path, expiry)
+        self._receive = receive
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         """Return the session of that id, or None (the stock method takes any path for an id, and may delete it)."""
@@ -40,6 +51,8 @@ class SafeSessions(Sessions):
         """
         if uncompress:
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
+        if data_file:
+            self._receive(Path(data_file))
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:

@@ -78,6 +78,7 @@ class AppConf:
     hosts: tuple[str, ...] | None = None
     origins: tuple[str, ...] | None = None
     keys: str = "auto"
+    deidentify: str = "on"
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> AppConf:
@@ -314,6 +315,12 @@ OPTIONS: Mapping[str, Option] = {
         "on: everybody needs a key; auto: where others than this computer reach the server",
         "auto",
         _one_of("keys", ["auto", "on"]),
+    ),
+    "deidentify": Option(
+        "on: patients are taken out of what is sent, and the folder's own DICOM files are told of by codes; refuse: "
+        "likewise, but DICOM files that name a patient are not taken; off: neither",
+        "on",
+        _one_of("deidentify", ["on", "off", "refuse"]),
     ),
     "help": Option("show this list and stop", "", str),
 }

@@ -29,7 +29,7 @@ METHOD = "Rep3D Label: basic profile of PS3.15, table E.1-1"
 _PROFILE = ("113100", "DCM", "Basic Application Confidentiality Profile")
 _TABLE = "dicomanonymizer.dicom_anonymization_databases.dicomfields_2026c"
 _STANDARD = "1.2.840.10008."  # the root of UIDs that are the same in every hospital
-_KINDS = ("ClassUID", "TransferSyntaxUID")  # what a file is, not which
+_KINDS = ("SOPClassUID", "TransferSyntaxUID")  # what a file is, not which
 _TEXTS = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UT", "PN"})
 _DUMMIES: Mapping[str, str] = {"DA": "19000101", "DT": "19000101000000", "TM": "000000"}
 # Who has a value here is named, unless what says that the identity was removed takes its place.

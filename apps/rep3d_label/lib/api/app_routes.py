@@ -17,7 +17,7 @@ from lib.api.access import AS_ADMIN
 
 __all__ = ["add_routes"]
 
-_stock = APIRouter(include_in_schema=False)  # addresses that MONAI Label has outside of its prefix
+_stock = APIRouter()  # addresses that MONAI Label has outside of its prefix
 
 
 @_stock.post("/reload")

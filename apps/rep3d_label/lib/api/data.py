@@ -28,7 +28,7 @@ from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router", "take_label"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 @router.put("/datastore/")

@@ -11,7 +11,13 @@ from fastapi import UploadFile
 from lib.errors import RequestError
 from rep3d.json_text import parse_json
 
-__all__ = ["flag", "is_text", "json_object", "upload_name"]
+__all__ = ["binary_body", "flag", "is_text", "json_object", "upload_name"]
+
+
+def binary_body(media_type: str) -> dict[str, Any]:
+    """Return what the list of addresses says of one that takes bytes as they are."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:

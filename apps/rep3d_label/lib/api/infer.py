@@ -29,7 +29,7 @@ from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 @router.post("/infer/{model}")

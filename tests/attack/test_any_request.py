@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -15,11 +16,9 @@ from tests.app.data import CONF, publish_small_model, write_image, write_label
 from tests.app.server import AppServer
 
 SEED = 14
-EXAMPLES = 15  # for each address, beside those at the borders of what each parameter may be
-SECONDS = 420
+EXAMPLES = 8  # for each address, beside those at the borders of what each parameter may be
+SECONDS = 300
 FEW = {"iterations": "2", "max_minutes": "0.02", "score_minutes": "0"}  # whatever training it starts ends at once
-# Answers in the 500s that say what is so, and what to do: no checkpoint that can be exported, and too much at a time.
-ALLOWED = (501, 503)
 
 
 @pytest.mark.slow
@@ -53,7 +52,7 @@ def test_no_request_makes_the_server_fail(tmp_path: Path) -> None:
         assert server.get("/info/", headers={"Authorization": f"Bearer {key}"}).ok
     answers = _answers(report)
     assert len(answers) > 1000
-    failed = {answer for answer in answers if answer[0] >= 500 and answer[0] not in ALLOWED}
+    failed = {answer for answer in answers if answer[0] >= 500}
     assert failed == set(), failed
 
 
@@ -65,7 +64,9 @@ def _answers(report: Path) -> list[tuple[int, str, str]]:
         if isinstance(part, dict):
             if isinstance(part.get("response"), dict) and "status_code" in part["response"]:
                 asked = part.get("request") or {}
-                text = str(part["response"].get("content"))[:300]
+                text = base64.b64decode((part["response"].get("content") or {}).get("$base64", ""))[:300].decode(
+                    "latin-1"
+                )
                 found.append((int(part["response"]["status_code"]), f"{asked.get('method')} {asked.get('uri')}", text))
             for value in part.values():
                 look(value)

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from lib.api.access import AS_ANNOTATOR
-from lib.api.forms import binary_body
+from lib.api.forms import BINARY_BODY
 from lib.dicom.upload import unpack_dicom
 from lib.errors import RequestError
 
@@ -54,7 +54,7 @@ async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
         yield packed
 
 
-@router.put("/rep3d/dicom", openapi_extra=binary_body("application/zip"))
+@router.put("/rep3d/dicom", openapi_extra=BINARY_BODY)
 def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Depends(_packed)]) -> dict[str, Any]:
     """Take in the series of a .zip file of DICOM files, which is the body, or the part ``file`` of a form.
 

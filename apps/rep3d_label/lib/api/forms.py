@@ -11,13 +11,16 @@ from fastapi import UploadFile
 from lib.errors import RequestError
 from rep3d.json_text import parse_json
 
-__all__ = ["binary_body", "flag", "is_text", "json_object", "upload_name"]
+__all__ = ["BINARY_BODY", "flag", "is_text", "json_object", "upload_name"]
 
 
-def binary_body(media_type: str) -> dict[str, Any]:
-    """Return what the list of addresses says of one that takes bytes as they are."""
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
-    return {"requestBody": {"required": True, "content": content}}
+BINARY_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+"""What the list of addresses says of one that takes bytes as they are."""
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:

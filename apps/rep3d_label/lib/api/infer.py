@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, File, Form, UploadFile
 from fastapi.responses import FileResponse
-from monailabel.endpoints import infer
+from monailabel.endpoints import infer, session
 from monailabel.endpoints.infer import ResultType
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
@@ -71,6 +71,17 @@ def run_inference(
             request["image"] = str(upload)
         result = app.infer(request)
     return infer.send_response(app.datastore(), result, output, background_tasks)
+
+
+@router.get("/session/{session_id}")
+def get_session(session_id: str, update_ts: bool = False, image: bool = False, user: User = AS_USER) -> Any:
+    """Return what a session is, or its image."""
+    found = app_instance().sessions().get_session(session_id, update_ts=False)
+    if image and found and Path(found.image).is_dir():
+        raise RequestError(
+            "The session was made of several files, which cannot be sent as one. Ask without image=true."
+        )
+    return session.get_session(session_id, update_ts, image)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from lib.api.access import AS_ANNOTATOR, AS_USER, name_of
 from lib.api.data import take_label
-from lib.api.forms import binary_body, json_object
+from lib.api.forms import BINARY_BODY, json_object
 from lib.inference.request import InferRequest
 from lib.storage.registry import FINAL
 from lib.storage.voxels import MEDIA_TYPE, Received, Receiver, gzipped, label_voxels, pack
@@ -83,7 +83,7 @@ def get_label(request: Request, image: str, tag: str = FINAL, user: User = AS_US
     return _answer(request, {"label": voxels}, grid)
 
 
-@router.put("/rep3d/voxels/images/{image}", openapi_extra=binary_body(MEDIA_TYPE))
+@router.put("/rep3d/voxels/images/{image}", openapi_extra=BINARY_BODY)
 def put_image(image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels) -> dict[str, Any]:
     """Add an image under this id."""
     info = _params(voxels)
@@ -94,7 +94,7 @@ def put_image(image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels) 
     return {"image": app_instance().datastore().add_image(image, str(file), info)}
 
 
-@router.put("/rep3d/voxels/labels/{image}", openapi_extra=binary_body(MEDIA_TYPE))
+@router.put("/rep3d/voxels/labels/{image}", openapi_extra=BINARY_BODY)
 def put_label(
     request: Request, image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels, tag: str = FINAL
 ) -> dict[str, Any]:

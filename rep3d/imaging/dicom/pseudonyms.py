@@ -23,9 +23,10 @@ from typing import Any
 
 from rep3d.errors import DamagedFileError
 
-__all__ = ["Pseudonyms"]
+__all__ = ["KEY_FILE", "Pseudonyms"]
 
-_KEY, _MAP = "identities.key", "identities.jsonl"
+KEY_FILE = "identities.key"
+_MAP = "identities.jsonl"
 _PATIENT, _SERIES, _PLACE = 12, 8, 10  # hexadecimal digits of a code
 
 
@@ -126,7 +127,7 @@ class Pseudonyms:
             return file.read() == b"\n"
 
     def _read_key(self) -> bytes:
-        file = self._folder / _KEY
+        file = self._folder / KEY_FILE
         with contextlib.suppress(FileExistsError):
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(file, "xb", opener=_private) as new:
@@ -139,8 +140,8 @@ class Pseudonyms:
             key = b""
         if len(key) != 32:
             raise DamagedFileError(
-                f"{_KEY} in the server's folder is damaged: without it, no DICOM files can be de-identified as before. "
-                f"Bring it back from a backup; or move it away, and series that come in again are new ones."
+                f"{KEY_FILE} in the server's folder is damaged: without it, no DICOM files can be de-identified as "
+                f"before. Bring it back from a backup; or move it away, and series that come in again are new ones."
             )
         return key
 

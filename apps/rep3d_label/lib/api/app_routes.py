@@ -5,6 +5,7 @@ Each checks what came, then hands over to the stock function; what MONAI Label h
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -36,6 +37,8 @@ _PARTS = (login, infer, batch, train, scoring, data, dicom, cases, dashboard, ve
 
 def add_routes(app: FastAPI) -> None:
     """Put our routes ahead of the application's own."""
+    for stock in ("datastore", "session"):  # they log the names of the files that are sent, which may be patients'
+        logging.getLogger(f"monailabel.endpoints.{stock}").setLevel(logging.WARNING)
     before = len(app.router.routes)
     for part in _PARTS:
         app.include_router(part.router, prefix=settings.MONAI_LABEL_API_STR)

@@ -23,10 +23,10 @@ class SafeSessions(Sessions):
 
     Args:
         store_path, expiry: as MONAI Label's.
-        receive: what is done to what was sent before it is kept.
+        receive: does to what was sent what is to be done before it is kept; returns where it is then.
     """
 
-    def __init__(self, store_path: str, expiry: int, receive: Callable[[Path], None]) -> None:
+    def __init__(self, store_path: str, expiry: int, receive: Callable[[Path], Path]) -> None:
         super().__init__(store_path, expiry)
         self._receive = receive
 
@@ -52,7 +52,7 @@ class SafeSessions(Sessions):
         if uncompress:
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
         if data_file:
-            self._receive(Path(data_file))
+            data_file = str(self._receive(Path(data_file)))
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:

@@ -26,9 +26,10 @@ from lib.dicom.privacy import Privacy, printable
 from lib.paths import utc_now
 from lib.storage.passed_over import PassedOver
 from lib.storage.registry import images_folder
-from rep3d.errors import ImageError, machine_error
+from rep3d.errors import DamagedFileError, ImageError, machine_error
 from rep3d.imaging.dicom import DicomSeries, Found, LeftOut, convert_series, find_series
 from rep3d.imaging.dicom.deidentify import may_show_text
+from rep3d.imaging.dicom.pseudonyms import KEY_FILE
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
@@ -92,8 +93,12 @@ class DicomImport:
         with self._guard:
             before = len(self._recorded("imported"))
             found = find_series(self._studies, skip=_NOT_SERIES)
-            imported, failed, _ = self._convert_new(found, bring_back=False)
-            failed.update(self._left_out(found.left_out))
+            try:
+                imported, failed, _ = self._convert_new(found, bring_back=False)
+                failed.update(self._left_out(found.left_out))
+            except (DamagedFileError, OSError) as error:  # without the key of the codes: the server must start
+                logger.error("no DICOM series were taken in: %s", _in_words(error))
+                imported, failed = {}, {KEY_FILE: {"source": KEY_FILE, "error": _in_words(error)}}
             if before or imported or failed or self._record.exists():
                 self._remember(self._recorded("imported"), failed)
             return {"imported": imported, "failed": failed, "known": before}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import RequestError
+from lib.names import split_suffix
 from rep3d.errors import ImageError
 from rep3d.files import copy_whole, utc_now
 from rep3d.imaging.dicom import DicomSeries, LeftOut
@@ -22,6 +23,7 @@ from rep3d.imaging.dicom.deidentify import deidentify_file, deidentify_series, i
 from rep3d.imaging.dicom.files import HEAD, looks_like_dicom
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.imaging.nameless import copy_nameless, make_nameless
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["Privacy", "printable"]
 
@@ -58,8 +60,11 @@ class Privacy:
         """
         return self._without_patients(list(_files(folder)), folder, name)
 
-    def receive_session(self, path: Path) -> None:
-        """Do the same with what a session is made of: a file, or a folder of files.
+    def receive_session(self, path: Path) -> Path:
+        """Do the same with what a session is made of: a file, or a folder of files; their names go, too.
+
+        Returns:
+            Where it is now.
 
         Raises:
             RequestError: as :meth:`receive`, and where a file cannot be de-identified.
@@ -70,8 +75,13 @@ class Privacy:
         if removed:
             raise RequestError(f"{removed[0]['error']} Nothing was changed.")
         self.names.note(records)
-        for file in set(files) - set(dicom):
-            self.receive_file(file)
+        if self.mode == "off" or not files:
+            return path
+        for number, file in enumerate(files):
+            make_nameless(file)
+            ending = split_suffix(file.name, IMAGE_SUFFIXES)[1] or file.suffix
+            renamed = file.rename(file.with_name(f"{number:05}{ending}"))
+        return path if path.is_dir() else renamed
 
     def _without_patients(
         self, files: list[Path], folder: Path, name: str

@@ -178,7 +178,7 @@ class DicomImport:
             source = self._privacy.shown(series.folder)
             try:
                 self._check_unchanged(series, original, known, prints)
-                image, is_new = self._convert(series)
+                image, is_new = self._convert(series, original)
             except Exception as error:  # whatever it is, the server must start, and the other series come in
                 logger.warning("DICOM series in %s left out: %s", source, _in_words(error))
                 failed[key] = {"source": source, "error": _in_words(error)}
@@ -237,10 +237,11 @@ class DicomImport:
             folder = self._studies / f"{name}-{number}"
         return folder
 
-    def _convert(self, series: DicomSeries) -> tuple[str, bool]:
+    def _convert(self, series: DicomSeries, original: DicomSeries) -> tuple[str, bool]:
         """Write the image, whole or not at all, under a name that is free.
 
-        Where the record was lost the image may be there already: under a name of the series, voxel for voxel.
+        Where the record was lost the image may be there already: under a name of the series, voxel for voxel; also one
+        that it has where patients are no secret.
 
         Returns:
             The image's id, and whether it is new.
@@ -248,10 +249,11 @@ class DicomImport:
         images = self._studies / images_folder(self._studies)
         taken = {file.name for file in images.iterdir()}
         earlier = []
-        for image in self._names(series):
-            if not any(f"{image}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
-                break
-            earlier.append(image)
+        for name in (self._told_name(original), self._privacy.image_name(series) or self._told_name(series)):
+            for image in _numbered(name):
+                if not any(f"{image}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
+                    break
+                earlier.append(image)
         part = self._record.parent / f".{image}{_PART}"  # where no watcher takes half a file for an image
         target = images / f"{image}.nii.gz"
         try:
@@ -271,17 +273,21 @@ class DicomImport:
             part.unlink(missing_ok=True)
         return image, True
 
-    def _names(self, series: DicomSeries) -> Iterator[str]:
-        """Yield names for the image of a series, the best one first."""
+    def _told_name(self, series: DicomSeries) -> str:
+        """Return the name of a series' image where patients are no secret."""
         relative = series.folder.relative_to(self._studies)
         words = re.sub(r"[^\w-]+", "_", "_".join((*relative.parts, series.description))).strip("_-")
-        name = self._privacy.image_name(series) or words[:_LONGEST_NAME].rstrip("_-") or "series"
-        yield name
-        for number in count(2):
-            yield f"{name}_{number}"
+        return words[:_LONGEST_NAME].rstrip("_-") or "series"
 
     def _remember(self, known: dict[str, Any], failed: dict[str, Any]) -> None:
         self._file.write({"imported": known, "failed": failed})
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """Yield a name, and others like it."""
+    yield name
+    for number in count(2):
+        yield f"{name}_{number}"
 
 
 def _parsed(content: Any) -> dict[str, dict[str, Any]]:

@@ -45,6 +45,7 @@ from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import Thumbnails, label_colours
 from lib.dicom.importer import DicomImport
+from lib.dicom.privacy import Privacy
 from lib.errors import RequestError, StartupError
 from lib.inference.batch import BatchRunner
 from lib.inference.running import RunningRequests
@@ -64,6 +65,7 @@ from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
 from rep3d.imaging import limits
+from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.keys import KeyBook
 from rep3d.versions.store import VersionStore
 
@@ -108,7 +110,9 @@ class Rep3DLabelApp(MONAILabelApp):
         if server_is_starting():
             check_state(self.setup.folder, self.served.values(), self.datastore(), self.auto_train)
         self.folder = FolderWatch(self.datastore(), self.setup.folder, (self.dicom.passed_over,))
-        self.dashboard = Dashboard(self.setup, self.served, self.datastore(), self.training, self.batch, self.folder)
+        self.dashboard = Dashboard(
+            self.setup, self.served, self.datastore(), self.training, self.batch, self.folder, self.dicom
+        )
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
 
@@ -125,7 +129,8 @@ class Rep3DLabelApp(MONAILabelApp):
             _check_keys(KeyBook(setup.workspace.root))
         self.served = {name: _served(model) for name, model in setup.models.items()}
         self.requests = RunningRequests()
-        self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json")
+        self.privacy = Privacy(setup.conf.deidentify, setup.folder, Pseudonyms(setup.workspace.root))
+        self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json", self.privacy)
         if starting:
             for model in self.served.values():
                 _load(model)
@@ -148,7 +153,9 @@ class Rep3DLabelApp(MONAILabelApp):
     def init_datastore(self) -> Rep3DDatastore:
         child = in_child_process()
         watch = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and not child
-        return Rep3DDatastore(self.setup.folder, self.setup.workspace, self.setup.labels, watch, read_only=child)
+        store = Rep3DDatastore(self.setup.folder, self.setup.workspace, self.setup.labels, watch, read_only=child)
+        store.take_image_file = self.privacy.copy_image
+        return store
 
     def init_infers(self) -> dict[str, Any]:
         return {
@@ -166,7 +173,8 @@ class Rep3DLabelApp(MONAILabelApp):
         return {"uncertainty": UncertaintyScoring(self.served)}
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
-        return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
+        path, expiry = settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY
+        return SafeSessions(path, expiry, self.privacy.receive_session) if load else None
 
     def info(self) -> dict[str, Any]:
         """MONAI Label's description of the app, and ours under ``"rep3d"``."""

@@ -13,7 +13,17 @@ import numpy as np
 
 from rep3d.errors import ImageError, MissingComponentError
 
-__all__ = ["HEAD", "NUMBERS", "DicomFile", "check_slice", "looks_like_dicom", "named_dicom", "pydicom", "read_file"]
+__all__ = [
+    "HEAD",
+    "NUMBERS",
+    "DicomFile",
+    "check_slice",
+    "looks_like_dicom",
+    "named_dicom",
+    "pydicom",
+    "raw_text",
+    "read_file",
+]
 
 HEAD = 132  # bytes of a file up to and with its mark
 _MARK = b"DICM"
@@ -28,7 +38,7 @@ _TEXTS = (
     *("InstanceNumber", "ImageType", "EchoTime", "EchoNumbers", "TriggerTime", "TemporalPositionIdentifier"),
     *("DiffusionBValue", "AcquisitionNumber", "AcquisitionTime", "NumberOfFrames", "PhotometricInterpretation"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
-    *("RescaleSlope", "RescaleIntercept"),
+    *("RescaleSlope", "RescaleIntercept", "BurnedInAnnotation", "ConversionType", "DeidentificationMethod"),
 )
 _PRESENT = ("ModalityLUTSequence", "PerFrameFunctionalGroupsSequence")
 _DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR: a list of other files, which are looked at themselves
@@ -45,11 +55,13 @@ class DicomFile:
         path: the file.
         tags: text of each tag that it has, by keyword; empty for a sequence.
         syntax: UID of its transfer syntax; empty where it has none.
+        shown: what it is called in messages; empty for its own name.
     """
 
     path: Path
     tags: Mapping[str, str] = field(repr=False)
     syntax: str
+    shown: str = ""
 
     def text(self, keyword: str) -> str:
         """Return the text of a tag, empty where it is not there."""
@@ -80,7 +92,8 @@ class DicomFile:
 
     def __str__(self) -> str:
         number = self.text("InstanceNumber")
-        return f"{self.path.name} (instance {number})" if number else self.path.name
+        name = self.shown or self.path.name
+        return f"{name} (instance {number})" if number else name
 
 
 def pydicom() -> Any:
@@ -179,7 +192,7 @@ def _header(path: Path, marked: bool) -> DicomFile | None:
             return None  # other files may begin so, too
         raise ImageError(f"is a damaged DICOM file ({error}). Export it again.") from error
     meta = data.file_meta
-    tags = {keyword: text for keyword in _TEXTS if (text := _text(data, keyword)) is not None}
+    tags = {keyword: text for keyword in _TEXTS if (text := raw_text(data, keyword)) is not None}
     for keyword in NUMBERS:
         value = _whole(data, keyword)
         if value is not None:
@@ -192,7 +205,7 @@ def _header(path: Path, marked: bool) -> DicomFile | None:
     return DicomFile(path, tags, str(meta.get("TransferSyntaxUID", "")))
 
 
-def _text(data: Any, keyword: str) -> str | None:
+def raw_text(data: Any, keyword: str) -> str | None:
     """Return a tag as it is written, without the checks that pydicom makes of a value."""
     if keyword not in data:
         return None

@@ -27,7 +27,7 @@ from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router", "take_label"]
 
-router = APIRouter(include_in_schema=False, route_class=FileRoute)
+router = APIRouter(route_class=FileRoute)
 
 
 @router.put("/datastore/")
@@ -95,7 +95,9 @@ def take_label(
 
     def received() -> Submission:
         with tempfile.TemporaryDirectory() as folder:
-            return store.submit_label(image, write(Path(folder)), tag, values, options)
+            file = write(Path(folder))
+            app.privacy.receive_file(file)
+            return store.submit_label(image, file, tag, values, options)
 
     accepted = app.intake.take(image, tag, annotator.names, override, received)
     changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}

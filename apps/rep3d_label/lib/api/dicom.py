@@ -17,13 +17,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from lib.api.access import AS_ANNOTATOR
-from lib.api.forms import FORM_LIMITS
+from lib.api.forms import BINARY_BODY, FORM_LIMITS
 from lib.dicom.upload import Limits, unpack_dicom
 from lib.errors import RequestError
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 _TOLD = 5  # reasons in one answer
 _one_at_a_time = threading.Lock()  # what an upload needs of the disk is checked before it is written
@@ -54,14 +54,14 @@ async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
         yield packed
 
 
-@router.put("/rep3d/dicom")
+@router.put("/rep3d/dicom", openapi_extra=BINARY_BODY)
 def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Depends(_packed)]) -> dict[str, Any]:
     """Take in the series of a .zip file of DICOM files, which is the body, or the part ``file`` of a form.
 
     Returns:
         ``images`` (ids that came in), ``known`` (series that were there already: ``series`` and ``image``), ``failed``
-        (``source`` and ``error`` of a series, or of files that are part of none), and the ``folder`` that keeps the
-        DICOM files, None where nothing came in.
+        (``source`` and ``error`` of a series, or of files that are part of none), the ``folder`` that keeps the DICOM
+        files, None where nothing came in, and ``warnings`` (``image`` and ``reason``: a name may be in its pixels).
     """
     app = app_instance()
     incoming = app.setup.workspace.root / "incoming"
@@ -79,4 +79,5 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         raise RequestError(f"The .zip file holds DICOM files, but no images among them: {why} Nothing was changed.")
     app.datastore().refresh()
     failed = taken.failed + taken.left_out
-    return {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}
+    answer = {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}
+    return {**answer, "warnings": taken.warnings}

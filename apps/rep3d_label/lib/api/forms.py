@@ -21,8 +21,15 @@ from lib.errors import RequestError
 from lib.names import split_suffix
 from rep3d.json_text import parse_json
 
-__all__ = ["FORM_LIMITS", "FileRoute", "flag", "is_text", "json_object", "on_disk", "upload_name"]
+__all__ = ["BINARY_BODY", "FORM_LIMITS", "FileRoute", "flag", "is_text", "json_object", "on_disk", "upload_name"]
 
+BINARY_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+"""What the list of addresses says of one that takes bytes as they are."""
 FORM_LIMITS = {"max_files": 4, "max_fields": 16}  # of a form: what is no file is held in memory, up to 1 MiB each
 _BLOCK = 1 << 20
 

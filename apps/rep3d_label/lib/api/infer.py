@@ -25,7 +25,7 @@ from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["in_turn", "router"]
 
-router = APIRouter(include_in_schema=False, route_class=FileRoute)
+router = APIRouter(route_class=FileRoute)
 
 
 async def in_turn(request: Request, user: User, model: str, image: str, values: Mapping[str, Any]) -> Turn:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, UploadFile
@@ -20,14 +22,23 @@ from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry
 
 __all__ = ["SafeSessions", "router"]
 
-router = APIRouter(include_in_schema=False, route_class=FileRoute)
+router = APIRouter(route_class=FileRoute)
 
 _ID = re.compile(r"[0-9a-f-]{8,64}")
 _YOUNG_SECONDS = 600.0
 
 
 class SafeSessions(Sessions):
-    """Sessions whose ids cannot be paths, and which unpack no archives."""
+    """Sessions whose ids cannot be paths, and which unpack no archives.
+
+    Args:
+        store_path, expiry: as MONAI Label's.
+        receive: does to what was sent what is to be done before it is kept; returns where it is then.
+    """
+
+    def __init__(self, store_path: str, expiry: int, receive: Callable[[Path], Path]) -> None:
+        super().__init__(store_path, expiry)
+        self._receive = receive
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         """Return the session of that id, or None (the stock method takes any path for an id, and may delete it)."""
@@ -50,6 +61,8 @@ class SafeSessions(Sessions):
         """
         if uncompress:
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
+        if data_file:
+            data_file = str(self._receive(Path(data_file)))
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:

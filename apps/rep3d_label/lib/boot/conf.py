@@ -87,6 +87,7 @@ class AppConf:
     slow_rate: float = 1000.0
     max_upload: int = 4096
     max_voxels: int = MAX_VOXELS
+    deidentify: str = "on"
 
     @classmethod
     def parse(cls, conf: Mapping[str, str]) -> AppConf:
@@ -356,6 +357,12 @@ OPTIONS: Mapping[str, Option] = {
         "voxels that an image, a label map (all layers together) or a DICOM series may have; the default is 1024^3",
         str(MAX_VOXELS),
         _number("max_voxels", 1, 1e12, True),
+    ),
+    "deidentify": Option(
+        "on: patients are taken out of what is sent, and the folder's own DICOM files are told of by codes; refuse: "
+        "likewise, but DICOM files that name a patient are not taken; off: neither",
+        "on",
+        _one_of("deidentify", ["on", "off", "refuse"]),
     ),
     "help": Option("show this list and stop", "", str),
 }

@@ -26,6 +26,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
 from lib.errors import ConflictError, NotFoundError, RequestError
 from lib.names import checked_tag, split_suffix
+from lib.paths import copy_whole
 from lib.storage.passed_over import TAGS, PassedOver, is_folder_of_labels, look_through, sort_out
 from rep3d.data.cases import Case
 from rep3d.errors import DamagedFileError
@@ -106,6 +107,9 @@ class Registry(LocalDatastore):
     Raises:
         DamagedFileError: if the list is damaged and may only be read.
     """
+
+    take_image_file: Callable[[Path, Path], None] = staticmethod(copy_whole)
+    """Copies an image that was sent to its place."""
 
     def __init__(self, folder: Path, auto_reload: bool, read_only: bool) -> None:
         lost = "who submitted which label, when and from what; images and labels are found again by their files"

@@ -13,7 +13,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "file_state", "link_whole", "utc_now", "whole_file", "write_text"]
+__all__ = [
+    "PART_SUFFIX",
+    "copy_whole",
+    "file_hash",
+    "file_state",
+    "link_whole",
+    "sync_folder",
+    "utc_now",
+    "whole_file",
+    "write_text",
+]
 
 PART_SUFFIX = ".part"
 
@@ -50,12 +60,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk: without it, a power cut may bring the old file back."""
     if os.name == "nt":  # which opens no folders, and needs none of this
         return
@@ -85,6 +95,7 @@ def link_whole(source: Path, target: Path) -> None:
         return
     try:
         os.replace(temporary, target)
+        sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)  # where both names were one file already, replacing does nothing
 

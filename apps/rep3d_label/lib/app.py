@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
 
+from lib.access.audit import Auditor
 from lib.access.callers import Callers
 from lib.access.first_key import say_who_may_come_in
 from lib.access.guard import Door
@@ -59,6 +61,7 @@ from lib.training.cases import models_taught
 from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
+from rep3d.audit import AuditLog
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
 from rep3d.keys import KeyBook
@@ -89,6 +92,7 @@ class Rep3DLabelApp(MONAILabelApp):
         )
         workspace = self.setup.workspace
         unusable = self.datastore().unusable
+        self.auditor = Auditor(AuditLog(workspace.root), self._label_time)
         self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes, unusable=unusable.reasons)
         reviews = Reviews(workspace.reviews)
         self.case_book = CaseBook(self.datastore(), self.setup.labels, self.leases, reviews, self.served)
@@ -96,7 +100,7 @@ class Rep3DLabelApp(MONAILabelApp):
         self.auto_train = AutoTrain(
             workspace.auto_train,
             self.setup.conf.train_every,
-            lambda model: self.training.start(model, {}),
+            self._train_by_itself,
             lambda: self.training.runs(),
         )
         self.training = TrainingControl(self._trainers, self.datastore(), self.auto_train)
@@ -250,6 +254,17 @@ class Rep3DLabelApp(MONAILabelApp):
         if self.setup.conf.train_every:
             self.auto_train.submitted(models_taught(self.served, accepted))
 
+    def _train_by_itself(self, model: str) -> None:
+        self.training.start(model, {})
+        self.auditor.server("start training", model=model)
+
+    def _label_time(self, image: str, tag: str) -> str | None:
+        """Return which version of a label is there: when it came, as the history names it."""
+        try:
+            return self.datastore().get_label_info(image, tag).get("time")
+        except Rep3DError:  # removed
+            return None
+
     def _door(self) -> Door:
         conf, tokens = self.setup.conf, settings.MONAI_LABEL_AUTH_ENABLE
         listening = _listening(conf.hosts or ())
@@ -264,7 +279,9 @@ class Rep3DLabelApp(MONAILabelApp):
         add_routes(app)
         register_error_handlers(app)
         door = self._door()
-        close_door(app, door)
+        close_door(app, door, self.auditor)
+        self.auditor.server("start server")
+        atexit.register(self.auditor.close)
         stop_children_with_server()
         mark_started()
         super().on_init_complete()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from lib.access.guard import Door
+from rep3d.audit import CHANGES, AuditLog
 from rep3d.keys import KeyBook
 
 __all__ = ["say_who_may_come_in"]
@@ -19,7 +20,9 @@ def say_who_may_come_in(door: Door, studies: str) -> None:
     if not door.locked:
         lines.append("Only this computer reaches it, so it asks for no key.")
     elif not door.callers.tokens and not _has_administrator(door.callers.book):
-        _, text = door.callers.book.make("admin", "admin")
+        key, text = door.callers.book.make("admin", "admin")
+        event = {"what": "make key", "who": "server", "id": key.id, "says": f"{key.name}, {key.role}, expires never"}
+        AuditLog(door.callers.book.path.parent).write(CHANGES, event)
         lines += ["It asks for a key. This one, an administrator's, is shown this once:", "", f"    {text}", ""]
         lines.append(f"Make one for each person: rep3d keys make --studies {studies} --name NAME --role annotator")
     print("\n".join(lines), file=sys.stderr, flush=True)

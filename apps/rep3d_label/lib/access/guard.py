@@ -139,7 +139,8 @@ class Access:
             return
         refusal: Response | None = None
         try:
-            scope.setdefault("state", {})["caller"] = await self._let_in(scope)
+            scope.setdefault("state", {})["caller"] = None
+            await self._let_in(scope)
         except Rep3DError as error:
             headers = Headers(scope=scope)
             if (
@@ -153,17 +154,16 @@ class Access:
                 refusal = self._in_words(Request(scope), error)
         await (refusal or self._app)(scope, receive, send)
 
-    async def _let_in(self, scope: Scope) -> Caller | None:
-        """Return who asks; None where no key is asked for: everybody is the administrator, as with MONAI Label."""
+    async def _let_in(self, scope: Scope) -> None:
+        """Note who asks; nobody where no key is asked for: everybody is the administrator, as with MONAI Label."""
         role = role_of(scope["method"], get_route_path(scope))
         if role is Role.nobody:
             raise NotFoundError("This server does not offer that: it needs images from a DICOM server.")
         if role is Role.open or not self._door.asks_for_key(scope):
-            return None
-        caller = await self._caller(scope)
+            return
+        caller = scope["state"]["caller"] = await self._caller(scope)
         if caller.role < role:
             raise ForbiddenError(f"That is for {role.name}s; the key of {caller.name} is for {caller.role.name}s.")
-        return caller
 
     async def _caller(self, scope: Scope) -> Caller:
         headers, callers = Headers(scope=scope), self._door.callers

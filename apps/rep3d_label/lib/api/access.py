@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from lib.access import oauth
+from lib.access.audit import Audit, Auditor
 from lib.access.callers import Caller
 from lib.access.guard import Access, Door, Guard
 from lib.api.errors import error_response
@@ -37,8 +38,11 @@ def current_user(request: Request) -> User:
     return User(username=caller.name, name=caller.name, roles=oauth.roles_of(caller.role))
 
 
-def close_door(app: FastAPI, door: Door) -> None:
-    """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site."""
+def close_door(app: FastAPI, door: Door, auditor: Auditor) -> None:
+    """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site.
+
+    What comes, is let in or is not, and what became of it, is written into the audit log.
+    """
     app.state.door = door
     app.dependency_overrides[get_current_user] = current_user
     others = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
@@ -46,4 +50,4 @@ def close_door(app: FastAPI, door: Door) -> None:
     if door.origins:
         opened = Middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
         app.user_middleware.insert(0, opened)
-    app.middleware_stack = Guard(app.build_middleware_stack(), door, error_response)
+    app.middleware_stack = Audit(Guard(app.build_middleware_stack(), door, error_response), auditor)

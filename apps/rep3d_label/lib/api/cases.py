@@ -12,6 +12,7 @@ from monailabel.endpoints import activelearning
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR, AS_REVIEWER, AS_USER
 from lib.api.annotators import Annotator
 from lib.api.forms import flag
@@ -34,6 +35,7 @@ def next_sample(request: Request, strategy: str, params: _Params = None, user: U
     address)."""
     annotator = Annotator.of(user, params or {}, request)
     sample = activelearning.sample(strategy, {**(params or {}), "annotator": annotator.lease_name}, user.username)
+    note(case=sample["id"])
     lease = app_instance().leases.holder(sample["id"])  # facts about the image may have a user, too
     return {**sample, "user": annotator.lease_name, "leased_until": lease.until if lease else None}
 

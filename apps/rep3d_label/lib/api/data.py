@@ -15,6 +15,7 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
+from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR
 from lib.api.annotators import Annotator
 from lib.api.forms import flag, json_object, upload_name
@@ -43,6 +44,7 @@ def add_image(
     """Add an image under the id ``image``, else the file's name (which the stock route cuts at the first dot)."""
     json_object("params", params)
     name, suffix = split_suffix(upload_name(file), IMAGE_SUFFIXES)
+    note(case=image or name)
     if not suffix:
         raise RequestError(f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {name!r} is none.")
     return datastore.add_image(background_tasks, image or name, params, file, user.username)
@@ -98,6 +100,7 @@ def take_label(
             return store.submit_label(image, write(Path(folder)), tag, values, options)
 
     accepted = app.intake.take(image, tag, annotator.names, override, received)
+    note(case=image, tag=tag, label=accepted.info.get("time"))
     changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}
     if accepted.duplicate:
         changes["duplicate"] = True

@@ -16,6 +16,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR
 from lib.dicom.upload import unpack_dicom
 from lib.errors import RequestError
@@ -77,5 +78,6 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         why = " ".join(one["error"] for one in taken.left_out[:_TOLD])
         raise RequestError(f"The .zip file holds DICOM files, but no images among them: {why} Nothing was changed.")
     app.datastore().refresh()
+    note(case=", ".join(taken.images))
     failed = taken.failed + taken.left_out
     return {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}

@@ -46,10 +46,13 @@ def test_who_did_what_with_which_case_and_version(server: AppServer, keys: dict[
     assert sent.status_code == 200, sent.text
     (event,) = _events(server, "submit label")
     assert {"time", "label"} < event.keys()
-    assert event.items() >= {
-        **{"who": "Anna", "key": anna_id, "role": "annotator", "address": "127.0.0.1"},
-        **{"case": "case_0", "tag": "final", "status": 200},
-    }.items()
+    assert (
+        event.items()
+        >= {
+            **{"who": "Anna", "key": anna_id, "role": "annotator", "address": "127.0.0.1"},
+            **{"case": "case_0", "tag": "final", "status": 200},
+        }.items()
+    )
     assert server.get("/datastore/label", params={"label": "case_0", "tag": "final"}, headers=ada).ok
     (read,) = _events(server, "read label")
     assert (read["who"], read["key"], read["case"], read["label"]) == ("Ada", ada_id, "case_0", event["label"])

@@ -14,6 +14,7 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
 
+import rep3d
 from lib.access.audit import Auditor
 from lib.access.callers import Callers
 from lib.access.first_key import say_who_may_come_in
@@ -183,7 +184,6 @@ class Rep3DLabelApp(MONAILabelApp):
             "error": default["error"],
             "device": setup.device,
             "device_name": device_name(setup.device),
-            "model_dir": str(setup.workspace.root),
         }
         return {**super().info(), "rep3d": ours}
 
@@ -279,7 +279,7 @@ class Rep3DLabelApp(MONAILabelApp):
         add_routes(app)
         register_error_handlers(app)
         door = self._door()
-        close_door(app, door, self.auditor)
+        close_door(app, door, self.auditor, _folders(self.setup.folder))
         self.auditor.server("start server")
         atexit.register(self.auditor.close)
         stop_children_with_server()
@@ -302,6 +302,14 @@ class Rep3DLabelApp(MONAILabelApp):
             )
             for note in model.setup.notes:
                 logger.warning("%s", note)
+
+
+def _folders(studies: Path) -> set[Path]:
+    """Return the folders whose places no client needs to know."""
+    named = (studies, settings.MONAI_LABEL_SESSION_PATH, tempfile.gettempdir(), settings.MONAI_LABEL_APP_DIR)
+    own = (Path(__file__).parents[3], Path.home(), Path.cwd(), sys.prefix, sys.base_prefix, Path(os.__file__).parent)
+    folders = {Path(each) for each in (*named, *own) if each}
+    return folders | {folder.resolve() for folder in folders} | {Path(rep3d.__file__).parents[1]}
 
 
 def _listening(hosts: tuple[str, ...]) -> Listening:

@@ -5,6 +5,9 @@ Who is let in at all says :mod:`lib.access`, before a route is reached.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from fastapi import Depends, FastAPI, Request
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import DEFAULT_USER, RBAC, User, get_current_user
@@ -15,6 +18,7 @@ from lib.access import oauth
 from lib.access.audit import Audit, Auditor
 from lib.access.callers import Caller
 from lib.access.guard import Access, Door, Guard
+from lib.access.paths import WithoutPaths
 from lib.api.errors import error_response
 
 __all__ = ["AS_ADMIN", "AS_ANNOTATOR", "AS_REVIEWER", "AS_USER", "close_door", "name_of"]
@@ -38,10 +42,10 @@ def current_user(request: Request) -> User:
     return User(username=caller.name, name=caller.name, roles=oauth.roles_of(caller.role))
 
 
-def close_door(app: FastAPI, door: Door, auditor: Auditor) -> None:
+def close_door(app: FastAPI, door: Door, auditor: Auditor, folders: Iterable[Path]) -> None:
     """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site.
 
-    What comes, is let in or is not, and what became of it, is written into the audit log.
+    What came, and what became of it, is written into the audit log; no answer names one of the ``folders``.
     """
     app.state.door = door
     app.dependency_overrides[get_current_user] = current_user
@@ -50,4 +54,5 @@ def close_door(app: FastAPI, door: Door, auditor: Auditor) -> None:
     if door.origins:
         opened = Middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
         app.user_middleware.insert(0, opened)
-    app.middleware_stack = Audit(Guard(app.build_middleware_stack(), door, error_response), auditor)
+    guarded = Guard(app.build_middleware_stack(), door, error_response)
+    app.middleware_stack = Audit(WithoutPaths(guarded, folders), auditor)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import User
@@ -35,19 +35,24 @@ router = APIRouter(include_in_schema=False)
 @router.put("/datastore/")
 @router.put("/datastore/image")
 def add_image(
-    background_tasks: BackgroundTasks,
     file: Annotated[UploadFile, File()],
     image: str | None = None,
     params: str = Form("{}"),
     user: User = AS_ANNOTATOR,
 ) -> Any:
     """Add an image under the id ``image``, else the file's name (which the stock route cuts at the first dot)."""
-    json_object("params", params)
+    info = json_object("params", params)
     name, suffix = split_suffix(upload_name(file), IMAGE_SUFFIXES)
     note(case=image or name)
     if not suffix:
         raise RequestError(f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {name!r} is none.")
-    return datastore.add_image(background_tasks, image or name, params, file, user.username)
+    if user.username:
+        info["user"] = user.username
+    with tempfile.TemporaryDirectory() as folder:
+        received = Path(folder) / f"image{suffix}"
+        with received.open("wb") as out:
+            shutil.copyfileobj(file.file, out)
+        return {"image": app_instance().datastore().add_image(image or name, str(received), info)}
 
 
 @router.put("/datastore/label")

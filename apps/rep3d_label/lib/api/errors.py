@@ -120,7 +120,8 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
     """Return an error as clients see it."""
     answer, words = answer_for(error)
     if answer.status >= 500:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        unexpected = error if answer.status == 500 else None  # only of these does the log say where they came from
+        logger.error("%s %s failed: %s", request.method, request.url.path, words, exc_info=unexpected)
     headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after else {}
     if answer.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="Rep3D Label"'

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 import time
+from typing import Annotated, Any
 
+from fastapi import APIRouter, File, UploadFile
+from fastapi.responses import FileResponse
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.sessions import SessionInfo, Sessions
 
-from lib.errors import RequestError
+from lib.api.access import AS_USER
+from lib.api.forms import upload_name
+from lib.errors import NotFoundError, RequestError
+from lib.names import checked_name
 
-__all__ = ["SafeSessions"]
+__all__ = ["SafeSessions", "router"]
+
+router = APIRouter(include_in_schema=False)
 
 _ID = re.compile(r"[0-9a-f-]{8,64}")
 _YOUNG_SECONDS = 600.0
@@ -68,3 +80,55 @@ class SafeSessions(Sessions):
         """Return whether a file lies below the sessions' folder."""
         root = os.path.realpath(self.store_path)
         return os.path.commonpath([root, os.path.realpath(path)]) == root
+
+
+def _sessions() -> SafeSessions:
+    sessions: SafeSessions = app_instance().sessions()
+    return sessions
+
+
+def _shown(session: SessionInfo) -> dict[str, Any]:
+    """Return what is told of a session: the name of its image, and no place on the disk."""
+    told = {key: value for key, value in session.to_json().items() if key != "path"}
+    return {**told, "image": os.path.basename(session.image)}
+
+
+@router.put("/session/")
+def open_session(
+    files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0, user: User = AS_USER
+) -> dict[str, Any]:
+    """Keep an image, or the files of a series, to be segmented (the stock route leaves behind what is refused)."""
+    with tempfile.TemporaryDirectory() as folder:
+        received = os.path.join(folder, "series")
+        os.mkdir(received)
+        for file in files:
+            with open(os.path.join(received, checked_name("a file's name", upload_name(file))), "xb") as out:
+                shutil.copyfileobj(file.file, out)
+        names = os.listdir(received)
+        data = os.path.join(received, names[0]) if len(names) == 1 else received
+        session_id, session = _sessions().add_session(data, expiry, uncompress)
+    return {"session_id": session_id, "session_info": _shown(session)}
+
+
+def _found(session_id: str, update_ts: bool) -> SessionInfo:
+    session = _sessions().get_session(session_id, update_ts=update_ts)
+    if session is None:
+        raise NotFoundError(f"There is no open session {session_id[:200]!r}.")
+    return session
+
+
+@router.get("/session/{session_id}")
+def get_session(session_id: str, update_ts: bool = False, image: bool = False, user: User = AS_USER) -> Any:
+    """Return what is known of a session, or its image."""
+    session = _found(session_id, update_ts)
+    if image and not os.path.isfile(session.image):
+        raise RequestError("This session has the files of a series. It can be segmented, but not downloaded as one.")
+    return FileResponse(session.image, filename=os.path.basename(session.image)) if image else _shown(session)
+
+
+@router.delete("/session/{session_id}")
+def end_session(session_id: str, user: User = AS_USER) -> dict[str, Any]:
+    """End a session and remove its image."""
+    session = _found(session_id, False)
+    _sessions().remove_session(session_id)
+    return _shown(session)

@@ -158,6 +158,7 @@ class Registry(LocalDatastore):
         """Return what is known about an image; NotFoundError where there is none of that id."""
         self._image(image_id)
         info: dict[str, Any] = super().get_image_info(image_id)
+        info.pop("path", None)  # nobody's affair; a client that finds such a file on its own disk would load that one
         info.pop("id", None)  # MONAI Label puts these facts over those of a sample, and adds to "strategy"
         if not isinstance(info.get("strategy", {}), dict):
             del info["strategy"]

@@ -52,8 +52,9 @@ function show() {
   showCases(page);
   showBatch(model);
   showScores(model);
-  $("damaged").hidden = !state.damaged.length;
-  fill($("damaged"), state.damaged, () => state.damaged.map(damage));
+  const { problems } = state.server;
+  $("damaged").hidden = !problems.length && !state.damaged.length;
+  fill($("damaged"), [problems, state.damaged], () => [...problems.map((words) => h("li", {}, words)), ...state.damaged.map(damage)]);
   showPassedOver(state.passed_over);
   $("foot").textContent = `Rep3D Label ${state.server.version}`;
 }

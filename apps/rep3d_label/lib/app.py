@@ -14,12 +14,12 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-import rep3d
 from lib.access.audit import Auditor
 from lib.access.callers import Callers
-from lib.access.first_key import say_who_may_come_in
+from lib.access.first_key import make_first_key, say_where
 from lib.access.guard import Door
 from lib.access.listening import Listening
+from lib.access.paths import server_folders
 from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
@@ -38,8 +38,10 @@ from lib.boot.checks import (
     say_once,
     server_is_starting,
 )
+from lib.boot.log import calm_down
+from lib.boot.room import Room
 from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
-from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
+from lib.boot.shutdown import clear_incoming_folders, make_incoming_folder, stop_children_with_server
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
 from lib.cases.folder import FolderWatch
@@ -64,7 +66,15 @@ from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.audit import AuditLog
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
+from rep3d.errors import (
+    CheckpointError,
+    DamagedFileError,
+    ImageError,
+    OutOfMemoryError,
+    Rep3DError,
+    machine_error,
+    said,
+)
 from rep3d.keys import KeyBook
 from rep3d.versions.store import VersionStore
 
@@ -108,9 +118,11 @@ class Rep3DLabelApp(MONAILabelApp):
         self.intake = LabelIntake(self.leases, reviews, self._count)
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
         if server_is_starting():
-            check_state(self.setup.folder, self.served.values(), self.datastore(), self.auto_train)
+            parts = self.setup.folder, self.served.values(), self.datastore(), self.auto_train
+            self.room.do(lambda: check_state(*parts))
         self.folder = FolderWatch(self.datastore(), self.setup.folder, (self.dicom.passed_over,))
-        self.dashboard = Dashboard(self.setup, self.served, self.datastore(), self.training, self.batch, self.folder)
+        shown = self.datastore(), self.training, self.batch, self.folder, self.problems
+        self.dashboard = Dashboard(self.setup, self.served, *shown)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
 
@@ -124,19 +136,23 @@ class Rep3DLabelApp(MONAILabelApp):
             check_writable(setup.folder)
             _check_adopted(setup.workspace.adopted)
             _check_keys(KeyBook(setup.workspace.root))
+        self.room = Room(setup.workspace.root)
         self.served = {name: _served(model) for name, model in setup.models.items()}
         self.requests = RunningRequests()
         self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json")
         if starting:
             for model in self.served.values():
                 _load(model)
-            hold_folder(setup.folder)
-            setup.workspace.prepare(setup.default_model)
+            calm_down()
+            setup.workspace.clear()
+            clear_incoming_folders()
+            self.room.do(lambda: hold_folder(setup.folder))
+            self.room.do(lambda: setup.workspace.prepare(setup.default_model))
             for model in self.served.values():
-                model.versions.adopt()
-            setup.label_map.write()
-            make_incoming_folder()
-            self.dicom.run()
+                self.room.do(model.versions.adopt)
+            self.room.do(setup.label_map.write)
+            self.room.do(make_incoming_folder)
+            self.room.do(self.dicom.run)
         return setup
 
     @property
@@ -184,8 +200,13 @@ class Rep3DLabelApp(MONAILabelApp):
             "error": default["error"],
             "device": setup.device,
             "device_name": device_name(setup.device),
+            "problems": self.problems(),
         }
         return {**super().info(), "rep3d": ours}
+
+    def problems(self) -> list[str]:
+        """Return what keeps the whole server from saving what it should, for people."""
+        return [words for words in (self.room.problem(), self.auditor.log.trouble) if words]
 
     # What is asked of it ------------------------------------------------------------------------------------
 
@@ -225,12 +246,21 @@ class Rep3DLabelApp(MONAILabelApp):
             raise type(error)(str(error).replace(os.path.basename(path), shown)) from error
         try:
             if not upload and not request.get("box"):  # with a part of it, no submission could be compared
-                store.keep_prediction(image, Path(file), params)
+                self._keep_prediction(image, Path(file), params)
             label = store.save_label(image, file, tag, {"model": request["model"], "params": params}) if save else file
         except BaseException:
             Path(file).unlink(missing_ok=True)
             raise
         return {"label": label, "tag": tag, "file": file, "params": params}
+
+    def _keep_prediction(self, image: str, file: Path, params: dict[str, Any]) -> None:
+        """Keep a prediction; where the disk is full, who asked for it gets it all the same."""
+        try:
+            self.datastore().keep_prediction(image, file, params)
+        except OSError as error:
+            if machine_error(error) is None:
+                raise
+            logger.warning("image %s: its prediction was not kept: %s", image, said(error))
 
     def _is_upload(self, path: str) -> bool:
         """Return whether a path is a file that came with this request, or the image of a session."""
@@ -279,13 +309,14 @@ class Rep3DLabelApp(MONAILabelApp):
         add_routes(app)
         register_error_handlers(app)
         door = self._door()
-        close_door(app, door, self.auditor, _folders(self.setup.folder))
+        close_door(app, door, self.auditor, self.room.check, server_folders(self.setup.folder))
         self.auditor.server("start server")
         atexit.register(self.auditor.close)
         stop_children_with_server()
         mark_started()
         super().on_init_complete()
-        say_who_may_come_in(door, str(self.setup.folder))
+        say_where(door)
+        self.room.do(lambda: make_first_key(door, str(self.setup.folder)))
         self.folder.start()
         self.auto_train.watch()
         if settings.MONAI_LABEL_AUTO_UPDATE_SCORING:
@@ -302,14 +333,6 @@ class Rep3DLabelApp(MONAILabelApp):
             )
             for note in model.setup.notes:
                 logger.warning("%s", note)
-
-
-def _folders(studies: Path) -> set[Path]:
-    """Return the folders whose places no client needs to know."""
-    named = (studies, settings.MONAI_LABEL_SESSION_PATH, tempfile.gettempdir(), settings.MONAI_LABEL_APP_DIR)
-    own = (Path(__file__).parents[3], Path.home(), Path.cwd(), sys.prefix, sys.base_prefix, Path(os.__file__).parent)
-    folders = {Path(each) for each in (*named, *own) if each}
-    return folders | {folder.resolve() for folder in folders} | {Path(rep3d.__file__).parents[1]}
 
 
 def _listening(hosts: tuple[str, ...]) -> Listening:

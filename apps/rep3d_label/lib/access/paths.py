@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from monailabel.config import settings
 from starlette._utils import get_route_path
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["WithoutPaths"]
+import rep3d
+
+__all__ = ["WithoutPaths", "server_folders"]
 
 _IN_WORDS = ("application/json", "text/plain")
+
+
+def server_folders(studies: Path) -> set[Path]:
+    """Return the folders of this computer whose places no client needs to know."""
+    named = (studies, settings.MONAI_LABEL_SESSION_PATH, tempfile.gettempdir(), settings.MONAI_LABEL_APP_DIR)
+    own = (sys.prefix, sys.base_prefix, Path(os.__file__).parent, Path(rep3d.__file__).parents[1])
+    folders = {Path(each) for each in (*named, *own, Path.home(), Path.cwd()) if each}
+    return folders | {folder.resolve() for folder in folders}
 
 
 class WithoutPaths:

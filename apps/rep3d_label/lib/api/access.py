@@ -5,7 +5,7 @@ Who is let in at all says :mod:`lib.access`, before a route is reached.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fastapi import Depends, FastAPI, Request
@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from lib.access import oauth
 from lib.access.audit import Audit, Auditor
 from lib.access.callers import Caller
-from lib.access.guard import Access, Door, Guard
+from lib.access.guard import Access, Door, Guard, WithRoom
 from lib.access.paths import WithoutPaths
 from lib.api.errors import error_response
 
@@ -42,15 +42,22 @@ def current_user(request: Request) -> User:
     return User(username=caller.name, name=caller.name, roles=oauth.roles_of(caller.role))
 
 
-def close_door(app: FastAPI, door: Door, auditor: Auditor, folders: Iterable[Path]) -> None:
+def close_door(
+    app: FastAPI, door: Door, auditor: Auditor, check_room: Callable[[], None], folders: Iterable[Path]
+) -> None:
     """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site.
 
-    What came, and what became of it, is written into the audit log; no answer names one of the ``folders``.
+    What came, and what became of it, is written into the audit log; no answer names one of the ``folders``; while
+    ``check_room`` raises, nothing is changed.
     """
     app.state.door = door
     app.dependency_overrides[get_current_user] = current_user
     others = [each for each in app.user_middleware if each.cls is not CORSMiddleware]
-    app.user_middleware[:] = [Middleware(Access, door, error_response), *others]
+    app.user_middleware[:] = [
+        Middleware(Access, door, error_response),
+        Middleware(WithRoom, check_room, error_response),
+        *others,
+    ]
     if door.origins:
         opened = Middleware(CORSMiddleware, allow_origins=door.origins, allow_methods=["*"], allow_headers=["*"])
         app.user_middleware.insert(0, opened)

@@ -64,7 +64,7 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         DICOM files, None where nothing came in.
     """
     app = app_instance()
-    incoming = app.setup.workspace.root / "incoming"
+    incoming = app.setup.workspace.incoming
     with _one_at_a_time:
         shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed
         incoming.mkdir(parents=True)

@@ -17,7 +17,7 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 
 from lib.api.access import AS_USER
 from lib.api.forms import upload_name
-from lib.errors import NotFoundError, RequestError
+from lib.errors import BusyError, NotFoundError, RequestError
 from lib.names import checked_name
 
 __all__ = ["SafeSessions", "router"]
@@ -26,6 +26,7 @@ router = APIRouter(include_in_schema=False)
 
 _ID = re.compile(r"[0-9a-f-]{8,64}")
 _YOUNG_SECONDS = 600.0
+_MOST = 100  # open at a time
 
 
 class SafeSessions(Sessions):
@@ -49,9 +50,12 @@ class SafeSessions(Sessions):
 
         Raises:
             RequestError: for archives, whose members could be written anywhere.
+            BusyError: if too many are open.
         """
         if uncompress:
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
+        if len(os.listdir(self.store_path)) >= _MOST and not self.remove_expired():
+            raise BusyError(f"{_MOST} sessions are open, which is as many as may be. End some, or try again later.")
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:

@@ -27,7 +27,7 @@ from lib.errors import ConflictError, NotFoundError
 from lib.names import split_suffix
 from lib.storage.passed_over import PassedOver, look_through, sort_out
 from rep3d.data.cases import Case
-from rep3d.errors import DamagedFileError
+from rep3d.errors import DamagedFileError, machine_error, said
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
@@ -100,6 +100,7 @@ class Registry(LocalDatastore):
         # The watcher of the folder runs in a thread of its own, and so do requests.
         self._guard = threading.RLock()
         self._config_ts: float = 0
+        self._starting = True
         super().__init__(
             str(folder),
             images_dir=self._images_found_in,
@@ -108,6 +109,7 @@ class Registry(LocalDatastore):
             auto_reload=auto_reload,
             read_only=read_only,
         )
+        self._starting = False
         if auto_reload:
             self._handler.on_moved = self._on_moved
 
@@ -285,7 +287,13 @@ class Registry(LocalDatastore):
         """Write the registry atomically (the stock method writes in place: a crash leaves half of it)."""
         self._refuse_if_read_only()
         with self._guard, self._list.locked():  # MONAI Label's own lock
-            self._list.write(self.json(), ensure_ascii=True)  # MONAI Label reads it in the system's encoding
+            try:
+                self._list.write(self.json(), ensure_ascii=True)  # MONAI Label reads it in the system's encoding
+            except OSError as error:
+                if not self._starting or machine_error(error) is None:
+                    raise
+                logger.error("the list of images could not be written; the next change does that: %s", said(error))
+                return
             self._config_ts = self._list.path.stat().st_mtime
 
     def _new(self) -> LocalDatastoreModel:

@@ -19,6 +19,7 @@ __all__ = [
     "file_hash",
     "file_state",
     "link_whole",
+    "make_folder",
     "sync_folder",
     "utc_now",
     "whole_file",
@@ -77,6 +78,18 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, so that a power cut cannot take it away with what will be in it."""
+    new = []
+    for place in (folder, *folder.parents):
+        if place.exists():
+            break
+        new.append(place)
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        sync_folder(place.parent)
 
 
 def copy_whole(source: Path, target: Path) -> None:

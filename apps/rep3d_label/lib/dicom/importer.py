@@ -26,6 +26,7 @@ from lib.paths import utc_now
 from lib.storage.passed_over import PassedOver
 from lib.storage.registry import images_folder
 from rep3d.errors import ImageError, machine_error
+from rep3d.files import sync_folder
 from rep3d.imaging.dicom import DicomSeries, LeftOut, convert_series, find_series
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
@@ -242,6 +243,7 @@ class DicomImport:
                 if target.exists():
                     raise
                 os.rename(part, target)
+            sync_folder(target.parent)
         finally:
             part.unlink(missing_ok=True)
         return image, True

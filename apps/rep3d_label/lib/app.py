@@ -103,7 +103,7 @@ class Rep3DLabelApp(MONAILabelApp):
         )
         workspace = self.setup.workspace
         unusable = self.datastore().unusable
-        self.auditor = Auditor(AuditLog(workspace.root), self._label_time)
+        self.auditor = Auditor(AuditLog(workspace.root), self.datastore().label_time)
         self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes, unusable=unusable.reasons)
         reviews = Reviews(workspace.reviews)
         self.case_book = CaseBook(self.datastore(), self.setup.labels, self.leases, reviews, self.served)
@@ -287,13 +287,6 @@ class Rep3DLabelApp(MONAILabelApp):
     def _train_by_itself(self, model: str) -> None:
         self.training.start(model, {})
         self.auditor.server("start training", model=model)
-
-    def _label_time(self, image: str, tag: str) -> str | None:
-        """Return which version of a label is there: when it came, as the history names it."""
-        try:
-            return self.datastore().get_label_info(image, tag).get("time")
-        except Rep3DError:  # removed
-            return None
 
     def _door(self) -> Door:
         conf, tokens = self.setup.conf, settings.MONAI_LABEL_AUTH_ENABLE

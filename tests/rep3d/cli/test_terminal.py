@@ -23,7 +23,19 @@ from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore
 
 WIDTH = 80
-COMMANDS = ("demo", "simulate", "train", "segment", "evaluate", "explain", "export", "tasks", "versions", "keys", "audit")
+COMMANDS = (
+    "demo",
+    "simulate",
+    "train",
+    "segment",
+    "evaluate",
+    "explain",
+    "export",
+    "tasks",
+    "versions",
+    "keys",
+    "audit",
+)
 ORGANS = list(TASKS["amos_ct"].label_names)
 
 

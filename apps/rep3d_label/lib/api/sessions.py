@@ -54,15 +54,14 @@ class SafeSessions(Sessions):
         """
         if uncompress:
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
-        if len(os.listdir(self.store_path)) >= _MOST and not self.remove_expired():
+        if len(self._names()) >= _MOST and not self.remove_expired():
             raise BusyError(f"{_MOST} sessions are open, which is as many as may be. End some, or try again later.")
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:
         """Remove old sessions, and damaged ones (on which the stock method fails, and with it the server's start)."""
-        names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
         removed = 0
-        for name in filter(_ID.fullmatch, names):
+        for name in filter(_ID.fullmatch, self._names()):
             try:
                 session = self.get_session(name, update_ts=False, fetch_cache=False)
             except ValueError:
@@ -73,6 +72,9 @@ class SafeSessions(Sessions):
                 self.remove_session(name)
                 removed += 1
         return removed
+
+    def _names(self) -> list[str]:
+        return os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
 
     def _is_young(self, name: str) -> bool:
         try:

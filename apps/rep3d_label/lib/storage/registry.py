@@ -236,6 +236,12 @@ class Registry(LocalDatastore):
             return {id_: one.image.ext for id_, one in objects.items()}
         return {id_: label.ext for id_, one in objects.items() if (label := one.labels.get(tag))}
 
+    def label_time(self, image_id: str, tag: str) -> str | None:
+        """Return when a label came, without waiting for those who change something; None where that is not known."""
+        found = self._datastore.objects.get(image_id)
+        label = found.labels.get(tag) if found else None
+        return label.info.get("time") if label else None
+
     def passed_over(self) -> list[PassedOver]:
         """Return what lies in the folder and is not used."""
         with self._guard:

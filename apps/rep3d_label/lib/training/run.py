@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.active.scoring import score_unlabelled
+from lib.models.audit import note_run
 from lib.models.served import ServedModel
 from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
-from lib.training.audit import note_training
 from lib.training.cases import LabelledCases, case_weights, find_cases, split_cases
 from lib.training.request import TrainRequest
 from lib.training.resumption import changes_since, resumable_run, run_file
@@ -106,7 +106,7 @@ class TrainRun:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._score()
         self._status.update({"phase": "done", "eta_seconds": 0.0})
-        note_training(self._served, "training ended", version=made.version)
+        note_run(self._served, "training", "training ended", version=made.version)
         return {
             "version": made.version,
             "decision": made.decision,
@@ -317,7 +317,7 @@ class TrainRun:
             try:
                 versions.publish(made.version, "training", decision["reason"], instead_of=made.compared_with)
                 logger.info("published %s", made.version)
-                note_training(self._served, "publish", version=made.version, reason=decision["reason"])
+                note_run(self._served, "training", "publish", version=made.version, reason=decision["reason"])
                 shutil.rmtree(self._setup.workspace.run_set_aside, ignore_errors=True)  # it began from another version
             except VersionError:
                 now = versions.published()

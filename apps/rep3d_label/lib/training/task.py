@@ -15,9 +15,9 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
 
 from lib.errors import in_words
+from lib.models.audit import note_run
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore
-from lib.training.audit import note_training
 from lib.training.request import TrainRequest
 from lib.training.resumption import changes_since, interrupted_run, resumable_run
 from lib.training.run import TrainRun
@@ -130,5 +130,5 @@ class Rep3DTrainTask(TrainTask):
             return TrainRun(self._served, self.parse(request), datastore, status, before)()
         except Exception as error:
             status.update({"phase": "error", "eta_seconds": None, "error": in_words(error)})
-            note_training(self._served, "training ended", result="failed")
+            note_run(self._served, "training", "training ended", result="failed")
             raise

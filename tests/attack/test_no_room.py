@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ import requests
 
 from tests.app.data import CONF, publish_small_model, snapshot, write_image, write_label
 from tests.app.server import AppServer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits of a running process are Linux's")
 
 
 def _until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -55,13 +56,14 @@ def test_a_full_disk_is_read_until_there_is_room(studies: Path, tmp_path: Path) 
             answer = server.request(method, path, files=label)
             assert answer.status_code == 507 and "no room" in answer.json()["detail"], answer.text
         assert {file: digest for file, digest in snapshot(studies).items() if ".nii" in file} == before
+        import resource  # Windows has none
+
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert server.put("/datastore/label?image=case_1", files=label).ok
         assert [one["version"] for one in server.get("/rep3d/models/rep3d/versions").json()["versions"]] == ["v1"]
         _until(lambda: server.get("/info/").json()["rep3d"]["problems"] == [], 8)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
 def test_without_file_handles_it_lasts_and_its_log_stays_short(studies: Path, tmp_path: Path) -> None:
     with AppServer(studies, tmp_path / "scratch", CONF, environment={"RLIMIT_NOFILE": "256"}) as server:
         size = server.log_file.stat().st_size

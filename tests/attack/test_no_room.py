@@ -46,8 +46,9 @@ def test_a_full_disk_is_read_until_there_is_room(studies: Path, tmp_path: Path) 
         (words, _) = server.get("/info/").json()["rep3d"]["problems"]
         assert "disk is full" in words and words in server.get("/rep3d/status").json()["server"]["problems"]
         assert {case["id"] for case in server.get("/rep3d/cases").json()} == {"case_0", "case_1"}
-        for path in ("/datastore/label?label=case_0&tag=final", "/rep3d/voxels/images/case_1", "/rep3d/cases/case_1"):
-            assert server.get(path).ok
+        picture = "/rep3d/cases/case_0/thumbnail.png"
+        for path in ("/datastore/label?label=case_0&tag=final", "/rep3d/voxels/images/case_1", picture):
+            assert server.get(path).ok, path
         for method, path in (
             ("PUT", "/datastore/label?image=case_1"),
             ("DELETE", "/datastore/label?id=case_0&tag=final"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints import activelearning
@@ -97,7 +97,7 @@ def take_review_back(image: str, user: User = AS_REVIEWER) -> dict[str, Any]:
 
 
 @router.get("/rep3d/cases/{image}/thumbnail.png")
-def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, user: User = AS_USER) -> FileResponse:
+def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, user: User = AS_USER) -> Response:
     """Return a slice of the image with the outlines of its label, else of its prediction."""
     app = app_instance()
     files = app.case_book.files(image)
@@ -113,7 +113,7 @@ def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, use
     except ImageError:
         unusable.check(image)  # nobody else should meet it
         raise
-    return FileResponse(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
+    return Response(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
 
 
 # Earlier labels ----------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def test_a_full_disk_is_read_until_there_is_room(studies: Path, tmp_path: Path) 
         _until(lambda: server.get("/info/").json()["rep3d"]["problems"] == [], 8)
 
 
+@pytest.mark.slow
 def test_without_file_handles_it_lasts_and_its_log_stays_short(studies: Path, tmp_path: Path) -> None:
     with AppServer(studies, tmp_path / "scratch", CONF, environment={"RLIMIT_NOFILE": "256"}) as server:
         size = server.log_file.stat().st_size

@@ -20,6 +20,8 @@ __all__ = [
     "file_state",
     "leads_out",
     "link_whole",
+    "make_folder",
+    "sync_folder",
     "utc_now",
     "whole_file",
     "write_text",
@@ -65,12 +67,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk: without it, a power cut may bring the old file back."""
     if os.name == "nt":  # which opens no folders, and needs none of this
         return
@@ -82,6 +84,18 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, so that a power cut cannot take it away with what will be in it."""
+    new = []
+    for place in (folder, *folder.parents):
+        if place.exists():
+            break
+        new.append(place)
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        sync_folder(place.parent)
 
 
 def copy_whole(source: Path, target: Path) -> None:
@@ -100,6 +114,7 @@ def link_whole(source: Path, target: Path) -> None:
         return
     try:
         os.replace(temporary, target)
+        sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)  # where both names were one file already, replacing does nothing
 

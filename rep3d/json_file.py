@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 from filelock import FileLock, Timeout
 
 from rep3d.errors import DamagedFileError, Rep3DError
-from rep3d.files import utc_now, write_text
+from rep3d.files import make_folder, utc_now, write_text
 
 __all__ = ["DAMAGED", "Damage", "JsonFile", "found_damage", "json_object", "note_kept"]
 
@@ -142,7 +142,7 @@ class JsonFile(Generic[T]):
             allow_nan: see :func:`json.dumps`.
             ensure_ascii: see :func:`json.dumps`.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, allow_nan=allow_nan, default=str)
         write_text(self.path, _in_lines(content, encoder.encode, _LEVELS) + "\n")
 

@@ -14,7 +14,7 @@ from lib.boot.conf import OPTIONS, AppConf, parse_labels
 from lib.boot.setup import Setup
 from lib.errors import StartupError
 from lib.names import checked_name, split_suffix
-from lib.storage.registry import images_folder
+from lib.storage.entries import images_folder
 from lib.training.task import TrainRequest
 
 from rep3d.errors import ConfigError

@@ -46,7 +46,7 @@ def test_leftovers_of_a_killed_process_are_removed(workspace: Workspace) -> None
     model = workspace.model("rep3d")
     (model.root / ".published.pt.123.part").write_text("half")
     model.published.write_text("whole")
-    workspace.prepare("rep3d")
+    workspace.clear()
     assert [file.name for file in model.root.iterdir()] == ["published.pt"]
 
 

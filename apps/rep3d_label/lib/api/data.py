@@ -15,6 +15,7 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
+from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR
 from lib.api.annotators import Annotator
 from lib.api.forms import FileRoute, flag, json_object, on_disk, upload_name
@@ -22,7 +23,7 @@ from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
 from lib.storage.datastore import Submission
-from lib.storage.registry import FINAL
+from lib.storage.entries import FINAL
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router", "take_label"]
@@ -42,9 +43,12 @@ def add_image(
 
     The stock route cuts that at the first dot, and leaves a refused file in the temporary folder.
     """
-    info = {**json_object("params", params), "user": user.username}
+    info = json_object("params", params)
+    if user.username:
+        info["user"] = user.username
+    name = image or split_suffix(upload_name(file), IMAGE_SUFFIXES)[0]
+    note(case=name)
     with on_disk(file, IMAGE_SUFFIXES) as received:
-        name = image or split_suffix(upload_name(file), IMAGE_SUFFIXES)[0]
         return {"image": app_instance().datastore().add_image(name, str(received), info)}
 
 
@@ -100,6 +104,7 @@ def take_label(
             return store.submit_label(image, file, tag, values, options)
 
     accepted = app.intake.take(image, tag, annotator.names, override, received)
+    note(case=image, tag=tag, label=accepted.info.get("time"))
     changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}
     if accepted.duplicate:
         changes["duplicate"] = True

@@ -16,6 +16,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR
 from lib.api.forms import BINARY_BODY, FORM_LIMITS
 from lib.dicom.upload import Limits, unpack_dicom
@@ -64,7 +65,7 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         files, None where nothing came in, and ``warnings`` (``image`` and ``reason``: a name may be in its pixels).
     """
     app = app_instance()
-    incoming = app.setup.workspace.root / "incoming"
+    incoming = app.setup.workspace.incoming
     with _one_at_a_time:
         shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed
         incoming.mkdir(parents=True)
@@ -78,6 +79,7 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         why = " ".join(one["error"] for one in taken.left_out[:_TOLD])
         raise RequestError(f"The .zip file holds DICOM files, but no images among them: {why} Nothing was changed.")
     app.datastore().refresh()
+    note(case=", ".join(taken.images))
     failed = taken.failed + taken.left_out
     answer = {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}
     return {**answer, "warnings": taken.warnings}

@@ -134,7 +134,8 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
     """Return an error as clients see it."""
     answer, words = answer_for(error)
     if answer.status >= 500:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        unexpected = error if answer.status == 500 else None  # only of these does the log say where they came from
+        logger.error("%s %s failed: %s", request.method, request.url.path, words, exc_info=unexpected)
     _let_go(error)
     headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after else {}
     if answer.status == 401:

@@ -25,7 +25,7 @@ from lib.api.forms import BINARY_BODY, json_object
 from lib.api.infer import in_turn
 from lib.inference.request import InferRequest
 from lib.lanes.inference import Turn
-from lib.storage.registry import FINAL
+from lib.storage.entries import FINAL
 from lib.storage.voxels import MEDIA_TYPE, Received, Receiver, gzipped, label_voxels, pack
 from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry

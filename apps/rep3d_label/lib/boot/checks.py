@@ -8,6 +8,7 @@ of the datastore that ages while the server goes on.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -98,6 +99,8 @@ def check_writable(folder: Path) -> None:
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # that may change, and there is much to see meanwhile
+                continue
             raise StartupError(
                 f"It could not keep labels in {place}, which cannot be written ({error.strerror}).",
                 "Give the server's user write permission on it, or choose another folder with --studies.",

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
+import psutil
 from monailabel.utils.async_tasks.utils import processes, stop_background_task
 
-__all__ = ["make_incoming_folder", "stop_with_server"]
+__all__ = ["clear_incoming_folders", "make_incoming_folder", "stop_with_server"]
+
+
+_PREFIX = "rep3d-label-"
+
+
+def clear_incoming_folders() -> None:
+    """Remove the temporary folders of servers that were killed; their names say whose they are."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        ours = os.name == "nt" or folder.lstat().st_uid == os.getuid()
+        if pid.isdigit() and ours and folder.is_dir() and not folder.is_symlink() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_incoming_folder() -> None:
@@ -21,7 +36,7 @@ def make_incoming_folder() -> None:
     MONAI Label writes uploads to the process's temporary folder under names of its own; in a folder of ours they can be
     told from every other file of this computer.
     """
-    tempfile.tempdir = tempfile.mkdtemp(prefix="rep3d-label-")
+    tempfile.tempdir = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
     atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 

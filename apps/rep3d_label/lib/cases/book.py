@@ -25,7 +25,7 @@ from lib.labels.reasons import REPLACED
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.storage.datastore import Rep3DDatastore
-from lib.storage.registry import FINAL, CaseFiles
+from lib.storage.entries import FINAL, CaseFiles
 from lib.storage.unusable import ImageFacts
 from rep3d.active.strategies import ImageScore
 from rep3d.errors import CheckpointError, DamagedFileError

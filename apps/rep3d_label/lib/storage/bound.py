@@ -22,8 +22,9 @@ from lib.errors import BusyError
 from lib.labels.facts import Stamp, file_stamp
 from lib.labels.fit import misfit, voxel_digest
 from lib.paths import Workspace
+from lib.storage.entries import FINAL, CaseFiles
 from lib.storage.records import DrawnOn, FileState, LabelRecord, LabelRecords
-from lib.storage.registry import FINAL, CaseFiles, Registry
+from lib.storage.registry import Registry
 from rep3d.files import file_hash, file_state, leads_out, whole_file
 
 __all__ = ["BoundRegistry"]

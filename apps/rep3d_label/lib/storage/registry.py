@@ -10,78 +10,35 @@ import logging
 import os
 import tempfile
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
-from monailabel.interfaces.datastore import DefaultLabelTag
 from pydantic_core import from_json
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
 from lib.errors import ConflictError, NotFoundError, RequestError
 from lib.names import checked_tag, split_suffix
 from lib.paths import copy_whole
+from lib.storage.entries import FINAL, CaseFiles, files_of, found_file, images_folder
 from lib.storage.passed_over import TAGS, PassedOver, is_folder_of_labels, look_through, sort_out
 from rep3d.data.cases import Case
-from rep3d.errors import DamagedFileError
+from rep3d.errors import DamagedFileError, machine_error, said
 from rep3d.files import leads_out
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "images_folder"]
+__all__ = ["DATASTORE_FILE", "Registry"]
 
 logger = logging.getLogger(__name__)
 
 DATASTORE_FILE = "datastore_v2.json"
-FINAL = str(DefaultLabelTag.FINAL.value)
 _MOST_TAGS = 32  # each is a folder of its own, and a label of each image in the list
 _NAMED_TAGS = 5
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """An image and what belongs to it.
-
-    Attributes:
-        id: the image's id.
-        image: its file.
-        label: the file of its final label, or None.
-        info: what is known about that label.
-        tags: the tags of all its labels.
-    """
-
-    id: str
-    image: Path
-    label: Path | None
-    info: dict[str, Any]
-    tags: tuple[str, ...]
-
-
-def images_folder(studies: Path) -> str:
-    """Return where the images of a studies folder are, relative to it.
-
-    That is the folder itself, or ``imagesTr`` in a folder of the decathlon's layout without images at its top.
-    """
-    if any(split_suffix(file.name, IMAGE_SUFFIXES)[1] and not file.name.startswith(".") for file in studies.iterdir()):
-        return "."
-    return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
-
-
-def _case_files(image_id: str, known: ImageLabelModel, images: Path, final: Path) -> CaseFiles:
-    label, tags = known.labels.get(FINAL), tuple(known.labels)
-    file = final / f"{image_id}{label.ext}" if label else None
-    return CaseFiles(image_id, images / f"{image_id}{known.image.ext}", file, dict(label.info) if label else {}, tags)
-
-
-def _found(name: str, suffix: str) -> DataModel:
-    """Return what is known about a file that was found."""
-    return DataModel(info={"ts": int(time.time()), "name": name}, ext=suffix)
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,6 +76,7 @@ class Registry(LocalDatastore):
         # The watcher of the folder runs in a thread of its own, and so do requests.
         self._guard = threading.RLock()
         self._config_ts: float = 0
+        self._starting = True
         super().__init__(
             str(folder),
             images_dir=self._images_found_in,
@@ -127,6 +85,7 @@ class Registry(LocalDatastore):
             auto_reload=auto_reload,
             read_only=read_only,
         )
+        self._starting = False
         if auto_reload:
             self._handler.on_moved = self._on_moved
 
@@ -165,18 +124,19 @@ class Registry(LocalDatastore):
             images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
             objects = sorted(self._datastore.objects.items())
         for image_id, found in objects:
-            yield _case_files(image_id, found, images, final)
+            yield files_of(image_id, found, images, final)
 
     def files_of(self, image_id: str) -> CaseFiles:
         """Return an image with what belongs to it; NotFoundError where there is none of that id."""
         with self._guard:
             images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
-            return _case_files(image_id, self._image(image_id), images, final)
+            return files_of(image_id, self._image(image_id), images, final)
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return what is known about an image; NotFoundError where there is none of that id."""
         self._image(image_id)
         info: dict[str, Any] = super().get_image_info(image_id)
+        info.pop("path", None)  # nobody's affair; a client that finds such a file on its own disk would load that one
         info.pop("id", None)  # MONAI Label puts these facts over those of a sample, and adds to "strategy"
         if not isinstance(info.get("strategy", {}), dict):
             del info["strategy"]
@@ -245,7 +205,7 @@ class Registry(LocalDatastore):
         for name in self._list_files(self._datastore.image_path(), self._extensions):
             image_id, suffix = self._to_id(name)
             if image_id not in objects:
-                objects[image_id] = ImageLabelModel(image=_found(name, suffix))
+                objects[image_id] = ImageLabelModel(image=found_file(name, suffix))
                 added += 1
         if added:
             logger.info("studies folder: %d new images", added)
@@ -261,7 +221,7 @@ class Registry(LocalDatastore):
             image_id, suffix = self._to_id(name)
             image = self._datastore.objects.get(image_id)
             if image is not None and tag not in image.labels:
-                image.labels[tag] = _found(name, suffix)
+                image.labels[tag] = found_file(name, suffix)
                 added += 1
         if added:
             logger.info("studies folder: %d new labels with the tag %s", added, tag)
@@ -312,6 +272,12 @@ class Registry(LocalDatastore):
         if path and leads_out(path, self._datastore_path):
             raise ConflictError(f"{what} is a link that leads out of the studies folder. Copy the file itself there.")
         return path
+
+    def label_time(self, image_id: str, tag: str) -> str | None:
+        """Return when a label came, without waiting for those who change something; None where that is not known."""
+        found = self._datastore.objects.get(image_id)
+        label = found.labels.get(tag) if found else None
+        return label.info.get("time") if label else None
 
     def passed_over(self) -> list[PassedOver]:
         """Return what lies in the folder and is not used."""
@@ -369,7 +335,13 @@ class Registry(LocalDatastore):
         """Write the registry atomically (the stock method writes in place: a crash leaves half of it)."""
         self._refuse_if_read_only()
         with self._guard, self._list.locked():  # MONAI Label's own lock
-            self._list.write(self.json(), ensure_ascii=True)  # MONAI Label reads it in the system's encoding
+            try:
+                self._list.write(self.json(), ensure_ascii=True)  # MONAI Label reads it in the system's encoding
+            except OSError as error:
+                if not self._starting or machine_error(error) is None:
+                    raise
+                logger.error("the list of images could not be written; the next change does that: %s", said(error))
+                return
             self._config_ts = self._list.path.stat().st_mtime
 
     def _new(self) -> LocalDatastoreModel:

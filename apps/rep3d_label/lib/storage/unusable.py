@@ -19,8 +19,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from lib.errors import NotFoundError, in_words, is_out_of_memory
+from lib.storage.entries import CaseFiles
 from lib.storage.passed_over import PassedOver
-from lib.storage.registry import CaseFiles, Registry
+from lib.storage.registry import Registry
 from rep3d.errors import ImageError, OutOfMemoryError, Rep3DError
 from rep3d.files import file_state
 from rep3d.imaging.grid import Geometry

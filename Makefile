@@ -17,7 +17,7 @@ help:
 	@echo "make serve STUDIES=DIR    start the MONAI Label server on a folder of images (HOST=$(HOST) PORT=$(PORT) ARGS='--conf labels a,b')"
 	@echo "make test                 all tests but the slow ones (WORKERS=$(WORKERS) at a time, ARGS=tests/client for some)"
 	@echo "make test-slow            the slow tests"
-	@echo "make lint                 ruff, mypy, and who may import whom"
+	@echo "make lint                 ruff, mypy, who may import whom, and known vulnerabilities in what is pinned"
 	@echo "make pictures             the pictures of README and docs, from a real session (needs chromium)"
 	@echo "make clean                remove .venv and caches"
 
@@ -42,6 +42,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	PYTHONPATH=apps/rep3d_label:slicer_extension/Rep3DLabel $(VENV)/bin/lint-imports
+	@sh scripts/audit.sh $(PY)
 
 pictures: $(STAMP)
 	@sh tests/system_packages.sh

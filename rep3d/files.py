@@ -13,7 +13,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "file_state", "link_whole", "utc_now", "whole_file", "write_text"]
+__all__ = [
+    "PART_SUFFIX",
+    "copy_whole",
+    "file_hash",
+    "file_state",
+    "leads_out",
+    "link_whole",
+    "utc_now",
+    "whole_file",
+    "write_text",
+]
 
 PART_SUFFIX = ".part"
 
@@ -30,6 +40,11 @@ def file_state(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def leads_out(path: Path | str, folder: Path | str) -> bool:
+    """Return whether a path leads out of a folder, by links in it or by being one."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _part_of(path: Path) -> Path:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what some tests need from the system, where that is possible without asking: a browser for the dashboard's tests,
+# Installs what some tests need from the system, where that is possible without asking: a browser for the dashboard's tests, nginx,
 # and the libraries and fonts that Qt and VTK need for the tests of the Slicer module. Never fails; at once where nothing is missing.
 missing=
 found=
@@ -7,6 +7,8 @@ for browser in chromium chromium-browser google-chrome google-chrome-stable chro
   command -v "$browser" >/dev/null 2>&1 && found="$browser" && break
 done
 [ -n "$found" ] || missing="chromium"
+# A proxy, to test the configuration that docs/security.md gives; where systemd runs it would be started on port 80, and stay.
+command -v nginx >/dev/null 2>&1 || [ -d /run/systemd/system ] || missing="$missing nginx"
 if command -v dpkg-query >/dev/null 2>&1; then
   installed=" $(dpkg-query -W -f='${db:Status-Status}:${Package} ' 2>/dev/null) "
   for package in libgl1 libegl1 libegl-mesa0 libgl1-mesa-dri libfontconfig1 libdbus-1-3 libxkbcommon0 libxrender1 fonts-dejavu-core; do

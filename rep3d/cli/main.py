@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from rep3d import __version__
 from rep3d.cli.common import DECATHLON, Device, Engine, Folder, Preset, console, show_left_out, stop_on_terminate
+from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
 from rep3d.cli.keys import keys
 from rep3d.cli.simulate import simulate
@@ -311,6 +312,7 @@ def tasks(
 
 app.command(rich_help_panel=_SERVER)(versions)
 app.add_typer(keys, rich_help_panel=_SERVER)
+app.command(name="dicom-map", rich_help_panel=_SERVER)(dicom_map)
 
 
 def main() -> None:

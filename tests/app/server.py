@@ -52,6 +52,7 @@ class AppServer:
         forked: whether it may be forked, or must be started by its command.
         host: the address to listen on; None for MONAI Label's own default, which is every address of this computer.
         environment: variables of its environment, besides those of the tests.
+        certificate: files of a certificate and its key, to be spoken to by https.
     """
 
     def __init__(
@@ -66,10 +67,12 @@ class AppServer:
         forked: bool = True,
         host: str | None = HOST,
         environment: Mapping[str, str] | None = None,
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         self.studies = studies
         self.port = port or free_port()
-        self.url = f"http://{HOST}:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://{HOST}:{self.port}"
+        self._verify: str | bool = str(certificate[0]) if certificate else True
         self.log_file = scratch / f"server-{self.port}.log"
         self._scratch = scratch
         self._scores_by_itself = scores_by_itself
@@ -77,6 +80,8 @@ class AppServer:
         self._command = [*prefix, sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
         self._command += ["--studies", str(studies), *(["--host", host] if host else [])]
         self._command += ["--port", str(self.port), *settings]
+        if certificate:
+            self._command += ["--ssl_certfile", str(certificate[0]), "--ssl_keyfile", str(certificate[1])]
         self._environment = environment or {}
         self._popen: Any = popen if forked and app == APP_DIR else subprocess.Popen
         self._process: subprocess.Popen[bytes] | Forked | None = None
@@ -126,7 +131,8 @@ class AppServer:
             if self._process.poll() is not None:
                 raise AssertionError(f"the server ended with status {self._process.returncode}:\n{self.log[-4000:]}")
             with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"{self.url}/info/", timeout=30).status_code in (200, 401):  # it may ask for a key
+                answer = requests.get(f"{self.url}/info/", timeout=30, verify=self._verify)
+                if answer.status_code in (200, 401):  # it may ask for a key
                     return time.monotonic() - started
             time.sleep(0.05)
         raise AssertionError(f"the server did not answer within {_START_SECONDS:g} s:\n{self.log[-4000:]}")
@@ -177,6 +183,7 @@ class AppServer:
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         """Return a request with a time-out; ``options`` are those of ``requests``."""
+        options.setdefault("verify", self._verify)
         return requests.request(method, f"{self.url}{path}", timeout=options.pop("timeout", 120), **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:

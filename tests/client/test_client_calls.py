@@ -208,6 +208,7 @@ def test_upload_dicom(server, client, tmp_path):
         "known": [{"series": "1.2", "image": "old"}],
         "failed": [{"source": "s", "error": "a slice is missing"}],
         "folder": "dicom-1",
+        "warnings": [{"image": "new", "reason": "text is burnt in"}],
     }
     server.on("PUT", "/rep3d/dicom", answer)
     source = tmp_path / "Miller.zip"
@@ -215,7 +216,7 @@ def test_upload_dicom(server, client, tmp_path):
     seen = []
     found = client.upload_dicom(source, lambda done, total: seen.append((done, total)))
     assert (found.images, found.known) == (("new",), ("old",))
-    assert found.failed == (("s", "a slice is missing"),)
+    assert (found.failed, found.warnings) == ((("s", "a slice is missing"),), (("new", "text is burnt in"),))
     request, size = server.received[-1], source.stat().st_size
     assert request.body == source.read_bytes() and request.headers["content-type"] == "application/zip"
     assert request.headers["content-length"] == str(size) and seen[-1] == (size, size)

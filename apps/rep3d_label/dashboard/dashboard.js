@@ -52,14 +52,18 @@ function show() {
   showCases(page);
   showBatch(model);
   showScores(model);
-  $("damaged").hidden = !state.damaged.length;
-  fill($("damaged"), state.damaged, () => state.damaged.map(damage));
+  $("damaged").hidden = !(state.damaged.length || state.warnings.length);
+  fill($("damaged"), [state.damaged, state.warnings], () => [...state.damaged.map(damage), ...state.warnings.map(warning)]);
   showPassedOver(state.passed_over);
   $("foot").textContent = `Rep3D Label ${state.server.version}`;
 }
 
 function damage({ file, kept, lost }) {
   return h("li", {}, `${file} is damaged. Lost: ${lost}. ${kept ? `The damaged file is kept as ${kept}.` : "It was left as it is."}`);
+}
+
+function warning({ id, reason }) {
+  return h("li", {}, `Image ${id} may show its patient's name: ${reason}. Look at it, and remove it if it does.`);
 }
 
 function tiles(model, state) {

@@ -45,6 +45,7 @@ from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import Thumbnails, label_colours
 from lib.dicom.importer import DicomImport
+from lib.dicom.privacy import Privacy
 from lib.errors import RequestError, StartupError
 from lib.inference.batch import BatchRunner
 from lib.inference.running import RunningRequests
@@ -53,7 +54,7 @@ from lib.lanes.inference import Lane
 from lib.lanes.pace import Limits, close_silent_connections
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
-from lib.names import checked_name, known
+from lib.names import known
 from lib.state import check_state
 from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.training.auto import AutoTrain
@@ -63,6 +64,8 @@ from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
+from rep3d.imaging import limits
+from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.keys import KeyBook
 from rep3d.versions.store import VersionStore
 
@@ -107,7 +110,9 @@ class Rep3DLabelApp(MONAILabelApp):
         if server_is_starting():
             check_state(self.setup.folder, self.served.values(), self.datastore(), self.auto_train)
         self.folder = FolderWatch(self.datastore(), self.setup.folder, (self.dicom.passed_over,))
-        self.dashboard = Dashboard(self.setup, self.served, self.datastore(), self.training, self.batch, self.folder)
+        self.dashboard = Dashboard(
+            self.setup, self.served, self.datastore(), self.training, self.batch, self.folder, self.dicom
+        )
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
 
@@ -117,13 +122,15 @@ class Rep3DLabelApp(MONAILabelApp):
         if starting:
             check_port(_listening(()).host, settings.MONAI_LABEL_SERVER_PORT)
         setup = Setup.find(studies, conf)
+        os.environ[limits.VARIABLE] = str(setup.conf.max_voxels)  # of this process and all that it starts
         if starting:
             check_writable(setup.folder)
             _check_adopted(setup.workspace.adopted)
             _check_keys(KeyBook(setup.workspace.root))
         self.served = {name: _served(model) for name, model in setup.models.items()}
         self.requests = RunningRequests()
-        self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json")
+        self.privacy = Privacy(setup.conf.deidentify, setup.folder, Pseudonyms(setup.workspace.root))
+        self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json", self.privacy)
         if starting:
             for model in self.served.values():
                 _load(model)
@@ -146,7 +153,9 @@ class Rep3DLabelApp(MONAILabelApp):
     def init_datastore(self) -> Rep3DDatastore:
         child = in_child_process()
         watch = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and not child
-        return Rep3DDatastore(self.setup.folder, self.setup.workspace, self.setup.labels, watch, read_only=child)
+        store = Rep3DDatastore(self.setup.folder, self.setup.workspace, self.setup.labels, watch, read_only=child)
+        store.take_image_file = self.privacy.copy_image
+        return store
 
     def init_infers(self) -> dict[str, Any]:
         return {
@@ -164,7 +173,8 @@ class Rep3DLabelApp(MONAILabelApp):
         return {"uncertainty": UncertaintyScoring(self.served)}
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
-        return SafeSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
+        path, expiry = settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY
+        return SafeSessions(path, expiry, self.privacy.receive_session) if load else None
 
     def info(self) -> dict[str, Any]:
         """MONAI Label's description of the app, and ours under ``"rep3d"``."""
@@ -210,7 +220,7 @@ class Rep3DLabelApp(MONAILabelApp):
         path = image if upload else str(store.image_file(image))
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         save = bool(request.get("save_label")) and not upload
-        if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
+        if save and store.checked_tag(tag) == DefaultLabelTag.FINAL.value:
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
@@ -268,7 +278,7 @@ class Rep3DLabelApp(MONAILabelApp):
         door = self._door()
         conf = self.setup.conf
         lane = Lane(conf.infer_at_once, conf.infer_waiting, conf.infer_waiting_each)
-        close_door(app, door, lane, Limits(conf.slow_seconds, conf.slow_rate))
+        close_door(app, door, lane, Limits(conf.slow_seconds, conf.slow_rate), conf.max_upload * 2**20)
         close_silent_connections(conf.slow_seconds)
         stop_with_server(self.requests.cancel_all)
         mark_started()

@@ -23,6 +23,7 @@ __all__ = [
     "StartupError",
     "TooManyWaitingError",
     "UnknownKeyError",
+    "UploadTooLargeError",
     "WaitError",
     "WrongHostError",
     "in_words",
@@ -84,6 +85,10 @@ class SlowClientError(Rep3DError):
 
 class UnknownKeyError(Rep3DError):
     """There is no key or token with the request, or one that lets nobody in."""
+
+
+class UploadTooLargeError(Rep3DError):
+    """More was sent at once than is taken."""
 
 
 class WaitError(Rep3DError):

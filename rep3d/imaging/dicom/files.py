@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,24 @@ import numpy as np
 
 from rep3d.errors import ImageError, MissingComponentError
 
-__all__ = ["HEAD", "NUMBERS", "DicomFile", "check_slice", "looks_like_dicom", "named_dicom", "pydicom", "read_file"]
+__all__ = [
+    "HEAD",
+    "NUMBERS",
+    "DicomFile",
+    "check_slice",
+    "looks_like_dicom",
+    "named_dicom",
+    "pydicom",
+    "raw_text",
+    "read_file",
+]
 
 HEAD = 132  # bytes of a file up to and with its mark
 _MARK = b"DICM"
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # what a file without the mark begins with, as old scanners wrote them
+_LARGEST = 256 << 20  # bytes of a file, unpacked: several times the largest slice; pydicom holds all of it in memory
+_BLOCK = 1 << 20
 NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 _TEXTS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
@@ -25,7 +38,7 @@ _TEXTS = (
     *("InstanceNumber", "ImageType", "EchoTime", "EchoNumbers", "TriggerTime", "TemporalPositionIdentifier"),
     *("DiffusionBValue", "AcquisitionNumber", "AcquisitionTime", "NumberOfFrames", "PhotometricInterpretation"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
-    *("RescaleSlope", "RescaleIntercept"),
+    *("RescaleSlope", "RescaleIntercept", "BurnedInAnnotation", "ConversionType", "DeidentificationMethod"),
 )
 _PRESENT = ("ModalityLUTSequence", "PerFrameFunctionalGroupsSequence")
 _DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR: a list of other files, which are looked at themselves
@@ -42,11 +55,13 @@ class DicomFile:
         path: the file.
         tags: text of each tag that it has, by keyword; empty for a sequence.
         syntax: UID of its transfer syntax; empty where it has none.
+        shown: what it is called in messages; empty for its own name.
     """
 
     path: Path
     tags: Mapping[str, str] = field(repr=False)
     syntax: str
+    shown: str = ""
 
     def text(self, keyword: str) -> str:
         """Return the text of a tag, empty where it is not there."""
@@ -77,7 +92,8 @@ class DicomFile:
 
     def __str__(self) -> str:
         number = self.text("InstanceNumber")
-        return f"{self.path.name} (instance {number})" if number else self.path.name
+        name = self.shown or self.path.name
+        return f"{name} (instance {number})" if number else name
 
 
 def pydicom() -> Any:
@@ -132,20 +148,51 @@ def read_file(path: Path) -> DicomFile | None:
     return file
 
 
+class _OversizeError(Exception):
+    """A file is larger than a slice can be."""
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file that is too large for a slice, as it is or deflated, before pydicom takes the memory."""
+    size = path.stat().st_size
+    if size <= _LARGEST:
+        reader = pydicom()
+        with path.open("rb") as content:
+            reader.filereader.read_preamble(content, True)
+            syntax = reader.filereader._read_file_meta_info(content).get("TransferSyntaxUID")
+            if syntax != reader.uid.DeflatedExplicitVRLittleEndian:
+                return
+            size, unpacker = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+            while (
+                size <= _LARGEST and not unpacker.eof and (block := unpacker.unconsumed_tail or content.read(1 << 20))
+            ):
+                size += len(unpacker.decompress(block, 1 << 20))
+    if size > _LARGEST:
+        raise _OversizeError(
+            f"has more than {_LARGEST >> 20} MiB, and no slice of a volume has so many. If it is a multi-frame file, "
+            f"convert it to NIfTI first, with dcm2niix."
+        )
+
+
 def _header(path: Path, marked: bool) -> DicomFile | None:
     reader = pydicom()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values that are looked at here one by one
+            _check_size(path)
             data = reader.dcmread(
                 path, stop_before_pixels=True, force=True, specific_tags=[*_TEXTS, *NUMBERS, *_PRESENT]
             )
+    except _OversizeError as error:
+        if not marked and not named_dicom(path.name):
+            return None
+        raise ImageError(str(error)) from error
     except Exception as error:  # pydicom raises whatever a damaged file makes it meet
         if not marked and not named_dicom(path.name):
             return None  # other files may begin so, too
         raise ImageError(f"is a damaged DICOM file ({error}). Export it again.") from error
     meta = data.file_meta
-    tags = {keyword: text for keyword in _TEXTS if (text := _text(data, keyword)) is not None}
+    tags = {keyword: text for keyword in _TEXTS if (text := raw_text(data, keyword)) is not None}
     for keyword in NUMBERS:
         value = _whole(data, keyword)
         if value is not None:
@@ -158,7 +205,7 @@ def _header(path: Path, marked: bool) -> DicomFile | None:
     return DicomFile(path, tags, str(meta.get("TransferSyntaxUID", "")))
 
 
-def _text(data: Any, keyword: str) -> str | None:
+def raw_text(data: Any, keyword: str) -> str | None:
     """Return a tag as it is written, without the checks that pydicom makes of a value."""
     if keyword not in data:
         return None

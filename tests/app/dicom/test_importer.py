@@ -12,8 +12,10 @@ import pydicom
 import pytest
 from lib.dicom import importer
 from lib.dicom.importer import DicomImport
+from lib.dicom.privacy import Privacy
 from pydicom.dataset import Dataset
 
+from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from tests.rep3d.imaging.test_dicom import write_series
 
 
@@ -23,8 +25,12 @@ def studies(tmp_path: Path) -> Path:
     return tmp_path / "studies"
 
 
-def take(studies: Path) -> dict:
-    return DicomImport(studies, studies / "rep3d" / "dicom.json").run()
+def dicom(studies: Path, mode: str = "off") -> DicomImport:
+    return DicomImport(studies, studies / "rep3d" / "dicom.json", Privacy(mode, studies, Pseudonyms(studies / "rep3d")))
+
+
+def take(studies: Path, mode: str = "off") -> dict:
+    return dicom(studies, mode).run()
 
 
 def test_two_patients_under_one_uid_are_two_images(studies: Path) -> None:
@@ -47,8 +53,19 @@ def test_files_at_the_top_and_files_that_are_left_out(studies: Path) -> None:
     found = take(studies)
     assert sorted(found["imported"]) == ["Abdomen", "patient_Abdomen"]
     assert list(found["failed"]) == ["patient/half.dcm"]
-    (told,) = DicomImport(studies, studies / "rep3d" / "dicom.json").passed_over()
+    (told,) = dicom(studies).passed_over()
     assert (told.file, told.remedy) == ("patient/half.dcm", "Export it again.") and "half.dcm is" in told.reason
+
+
+def test_links_out_of_the_folder_are_left_out_and_not_opened(studies: Path, tmp_path: Path) -> None:
+    away = write_series(tmp_path / "away", uid="1.2.9")
+    write_series(studies / "patient")
+    (studies / "patient" / "LINK").symlink_to(min(away.iterdir()))
+    (studies / "patient" / "scan.nii.gz").symlink_to(min(away.iterdir()))  # not this module's to tell
+    (studies / "patient" / "within.dcm").symlink_to(min((studies / "patient").glob("*.dcm")))
+    found = take(studies)
+    assert list(found["imported"]) == ["patient_Abdomen"] and list(found["failed"]) == ["patient/LINK"]
+    assert "a link that leads out" in found["failed"]["patient/LINK"]["error"]
 
 
 def test_a_series_that_grew_is_named_and_its_image_stays(studies: Path) -> None:
@@ -66,12 +83,13 @@ def test_a_series_that_grew_is_named_and_its_image_stays(studies: Path) -> None:
     assert list(take(studies)["imported"]) == ["whole_Abdomen"]
 
 
-def test_what_an_earlier_version_took_in_is_known(studies: Path) -> None:
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_what_an_earlier_version_took_in_is_known(studies: Path, mode: str) -> None:
     write_series(studies / "patient")
     (studies / "rep3d" / "dicom.json").write_text(
         '{"imported": {"1.2.3.4": {"image": "old", "source": "patient", "time": "2026-01-01"}}, "failed": {}}'
     )
-    found = take(studies)
+    found = take(studies, mode)
     assert (found["imported"], found["failed"], found["known"]) == ({}, {}, 1)
 
 
@@ -113,3 +131,43 @@ def test_echoes_of_one_uid_are_images_each(studies: Path) -> None:
     means = {nib.load(studies / f"{image}.nii.gz").get_fdata().mean() for image in found["imported"]}
     assert len(means) == 2 and 7 - 1024 in means
     assert take(studies) == {"imported": {}, "failed": {}, "known": 2}
+
+
+def test_what_was_taken_in_by_name_is_known_by_code_and_still_told_when_it_grew(studies: Path) -> None:
+    folder = write_series(studies / "Miller")
+    last = (folder / "92.dcm").read_bytes()
+    (folder / "92.dcm").unlink()
+    assert list(take(studies)["imported"]) == ["Miller_Abdomen"]
+    again = take(studies, "on")
+    assert (again["imported"], again["failed"], again["known"]) == ({}, {}, 1)
+    (folder / "92.dcm").write_bytes(last)
+    (told,) = take(studies, "on")["failed"].values()
+    assert "made of it when it had other files" in told["error"] and told["source"].startswith("DICOM-")
+    assert list(studies.glob("*.nii.gz")) == [studies / "Miller_Abdomen.nii.gz"]
+
+
+def test_two_series_of_one_patient_and_a_damaged_key(studies: Path) -> None:
+    write_series(studies / "a")
+    write_series(studies / "b", uid="1.2.9")
+    one, other = take(studies, "on")["imported"]
+    assert one.split("-")[:2] == other.split("-")[:2] and one != other
+    key = studies / "rep3d" / "identities.key"
+    before = key.read_bytes()
+    key.write_bytes(before[:20])
+    (told,) = take(studies, "on")["failed"].values()  # and the server starts
+    assert told["source"] == "identities.key" and "backup" in told["error"] and key.read_bytes() == before[:20]
+    key.write_bytes(before)
+    assert take(studies, "on") == {"imported": {}, "failed": {}, "known": 2}
+
+
+def test_the_way_back_outlives_a_line_that_was_cut(tmp_path: Path) -> None:
+    names = Pseudonyms(tmp_path)
+    records = [
+        {"series": f"2.25.{n}", "patient": "p", "image": f"CT-p-{n}", "uids": {f"2.25.{n}": "1.2"}} for n in (1, 2)
+    ]
+    names.note(records[:1])
+    with (tmp_path / "identities.jsonl").open("ab") as file:
+        file.write(b'{"series": "2.25.2", "uid')
+    names.note(records)  # the first is there
+    assert names.find("p") == records[::-1] and names.find("CT-p-2_2") == records[1:]
+    assert len((tmp_path / "identities.jsonl").read_bytes().splitlines()) == 3

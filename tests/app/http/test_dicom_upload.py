@@ -7,7 +7,6 @@ import json
 import shutil
 import stat
 import struct
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -76,12 +75,23 @@ def test_a_series_becomes_an_image_once(server: AppServer, studies: Path, tmp_pa
     (tmp_path / "back.nii.gz").write_bytes(stored)
     values = np.asanyarray(nib.load(tmp_path / "back.nii.gz").dataobj)
     assert values.shape == (5, 4, 6) and values[3, 2, 4] == 400 + 20 + 3 - 1024
-    assert json.loads((studies / "rep3d" / "dicom.json").read_text())["imported"][uid]["image"] == image
+    (new,) = (
+        key
+        for key, known in json.loads((studies / "rep3d" / "dicom.json").read_text())["imported"].items()
+        if known["image"] == image
+    )
+    assert new.startswith("2.25.")
     assert not (studies / "rep3d" / "incoming").exists()
 
     with unchanged(studies):
         again = send(server, pack(folder))
-    assert again == {"images": [], "known": [{"series": uid, "image": image}], "failed": [], "folder": None}
+    assert again == {
+        "images": [],
+        "known": [{"series": new, "image": image}],
+        "failed": [],
+        "folder": None,
+        "warnings": [],
+    }
     remove(server, studies, found)
     back = send(server, pack(folder))  # its image was removed: who sends it once more wants it back
     assert len(back["images"]) == 1 and back["known"] == []
@@ -123,13 +133,14 @@ def test_what_shares_a_uid_and_what_is_no_image_in_one_file(server: AppServer, s
     write_series(studies, lambda data, n: setattr(data, "PatientID", "another"), uid)
     (studies / "cut.dcm").write_bytes(cut.read_bytes())
     inside = server.post("/rep3d/dicom/import").json()
-    assert list(inside["imported"]) == ["Abdomen"]
-    assert "cut.dcm" in inside["failed"] and "cut.dcm" in server.log
+    (image,) = inside["imported"]
+    code = next(name for name in inside["failed"] if name.startswith("DICOM-"))
+    assert code in server.log and "cut.dcm" not in server.log
     told = server.get("/rep3d/status").json()["passed_over"]["groups"]
-    assert "cut.dcm" in [file for group in told for file in group["files"]]
+    assert code in [file for group in told for file in group["files"]]
     for file in studies.glob("*.dcm"):
         file.unlink()
-    remove(server, studies, {**found, "images": [*found["images"], "Abdomen"]})
+    remove(server, studies, {**found, "images": [*found["images"], image]})
 
 
 def test_a_real_series_through_the_client(server: AppServer, studies: Path, shared_data: Path, tmp_path: Path) -> None:
@@ -139,8 +150,7 @@ def test_a_real_series_through_the_client(server: AppServer, studies: Path, shar
     seen: list[tuple[int, int | None]] = []
     found = client.upload_dicom(tmp_path / "all.zip", progress=lambda done, total: seen.append((done, total)))
     (image,) = found.images
-    before = sorted(studies.glob("dicom-*"))  # the folder, and the image that came of it
-    (folder,) = (path for path in before if path.is_dir())
+    (folder,) = before = sorted(studies.glob("dicom-*"))
     assert found.failed == () and seen[-1] == ((tmp_path / "all.zip").stat().st_size,) * 2
     file = as_nifti(client.image(image, tmp_path), tmp_path / "image.nii.gz")
     assert nib.load(file).shape[2] == len(list(source.iterdir()))
@@ -277,23 +287,3 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DiskFullError, match="No space left"):
         dicom_upload.unpack_dicom(io.BytesIO(packed_entries({"a.dcm": DICOM})), tmp_path / "out")
     assert not list(tmp_path.iterdir())
-
-
-def test_random_damage_never_escapes(tmp_path: Path) -> None:
-    from lib.dicom.upload import unpack_dicom
-    from lib.errors import DiskFullError, RequestError
-
-    good = packed_entries({f"{number}.dcm": DICOM for number in range(3)})
-    random = np.random.default_rng(0)
-    begin = time.monotonic()
-    for attempt in range(400):
-        content = bytearray(good)
-        for place in random.integers(0, len(good), 1 + attempt % 5):
-            content[place] = random.integers(0, 256)
-        target = tmp_path / f"{attempt}"
-        try:
-            unpack_dicom(io.BytesIO(bytes(content)), target)
-        except (DiskFullError, RequestError):
-            assert not target.exists()
-        if time.monotonic() - begin > 30:
-            break

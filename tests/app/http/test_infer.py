@@ -39,7 +39,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
     write_series(studies / "scanner" / "ct")
     (studies / "scanner_ct_Abdomen.nii").write_text("a file of that name, which is somebody's")
     publish_small_model(studies, {"tail": 1, "another": 2})
-    with AppServer(studies, tmp_path_factory.mktemp("scratch"), CONF) as running:
+    # Images are named after folders and descriptions only where patients are no secret.
+    with AppServer(studies, tmp_path_factory.mktemp("scratch"), {**CONF, "deidentify": "off"}) as running:
         yield running
 
 

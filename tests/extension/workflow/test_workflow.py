@@ -1113,11 +1113,14 @@ def test_an_upload_without_a_volume_or_of_one_that_cannot_be_is_told(ready: Benc
 
 def test_a_dicom_folder_is_sent_and_what_failed_is_told(ready: Bench) -> None:
     ready.flow.upload_dicom("/data/series")
-    ready.worker.answer("upload_dicom", DicomUpload(("a",), ("c",), (("b", "no geometry"),)))
+    ready.worker.answer(
+        "upload_dicom", DicomUpload(("a",), ("c",), (("b", "no geometry"),), (("a", "text is burnt in"),))
+    )
     assert (
         "New on the server: a." in ready.view.message.text
         and "Already there: c." in ready.view.message.text
         and "no geometry" in ready.view.message.text
+        and "a may show its patient's name: text is burnt in." in ready.view.message.text
     )
 
 

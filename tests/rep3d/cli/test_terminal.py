@@ -23,7 +23,7 @@ from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore
 
 WIDTH = 80
-COMMANDS = ("demo", "simulate", "train", "segment", "evaluate", "explain", "export", "tasks", "versions")
+COMMANDS = ("demo", "simulate", "train", "segment", "evaluate", "explain", "export", "tasks", "versions", "keys")
 ORGANS = list(TASKS["amos_ct"].label_names)
 
 

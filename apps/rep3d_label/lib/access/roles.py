@@ -7,7 +7,7 @@ from enum import IntEnum
 
 from starlette.routing import compile_path
 
-__all__ = ["ROUTES", "Role", "role_of", "stated_role"]
+__all__ = ["ROUTES", "Role", "plain", "role_of", "stated_role"]
 
 
 class Role(IntEnum):
@@ -130,12 +130,13 @@ ROUTES: Mapping[Role, tuple[str, ...]] = {
 }
 
 
-def _plain(path: str) -> str:
-    return path.rstrip("/") or "/"  # with a slash or without one, an address is the same or leads to the other
+def plain(path: str) -> str:
+    """Return a path without its last slash: with it or without, an address is the same or leads to the other."""
+    return path.rstrip("/") or "/"
 
 
 _ROWS = [
-    (method, compile_path(_plain(path))[0], role)
+    (method, compile_path(plain(path))[0], role)
     for role, rows in ROUTES.items()
     for method, path in (row.split(" ") for row in rows)
 ]
@@ -144,7 +145,7 @@ _ROWS = [
 def stated_role(method: str, path: str) -> Role | None:
     """Return the role that the table states for a request, the highest where several rows fit; None without a row."""
     asked = "GET" if method == "HEAD" else method
-    return max((role for verb, regex, role in _ROWS if verb == asked and regex.match(_plain(path))), default=None)
+    return max((role for verb, regex, role in _ROWS if verb == asked and regex.match(plain(path))), default=None)
 
 
 def role_of(method: str, path: str) -> Role:

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from lib.access import oauth
+from lib.access.bodies import Bodies
 from lib.access.callers import Caller
 from lib.access.guard import Access, Door, Guard
 from lib.api.errors import error_response
@@ -42,7 +43,7 @@ def current_user(request: Request) -> User:
     return User(username=caller.name, name=caller.name, roles=oauth.roles_of(caller.role))
 
 
-def close_door(app: FastAPI, door: Door, lane: Lane, limits: Limits) -> None:
+def close_door(app: FastAPI, door: Door, lane: Lane, limits: Limits, max_upload: int) -> None:
     """Put the door before the whole application, in place of MONAI Label's checks and of its leave for every site.
 
     Args:
@@ -50,6 +51,7 @@ def close_door(app: FastAPI, door: Door, lane: Lane, limits: Limits) -> None:
         door: who may come in.
         lane: where those wait who want something segmented.
         limits: how slow a client may be.
+        max_upload: bytes that may be sent at once.
     """
     prefix = settings.MONAI_LABEL_API_STR
     app.state.door = door
@@ -58,6 +60,7 @@ def close_door(app: FastAPI, door: Door, lane: Lane, limits: Limits) -> None:
     app.user_middleware[:] = [
         Middleware(Access, door, error_response),
         Middleware(InferenceLane, lane, tuple(f"{prefix}{path}" for path in _INFERENCE), error_response),
+        Middleware(Bodies, max_upload, error_response),
         *others,
     ]
     if door.origins:

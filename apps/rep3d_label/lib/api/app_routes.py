@@ -5,6 +5,7 @@ Each checks what came, then hands over to the stock function; what MONAI Label h
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -12,12 +13,26 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api import batch, cases, dashboard, data, dicom, infer, login, pages, scoring, train, versions, voxels
+from lib.api import (
+    batch,
+    cases,
+    dashboard,
+    data,
+    dicom,
+    infer,
+    login,
+    pages,
+    scoring,
+    sessions,
+    train,
+    versions,
+    voxels,
+)
 from lib.api.access import AS_ADMIN
 
 __all__ = ["add_routes"]
 
-_stock = APIRouter(include_in_schema=False)  # addresses that MONAI Label has outside of its prefix
+_stock = APIRouter()  # addresses that MONAI Label has outside of its prefix
 
 
 @_stock.post("/reload")
@@ -31,11 +46,13 @@ def reload(user: User = AS_ADMIN) -> dict[str, Any]:
     return {}
 
 
-_PARTS = (login, infer, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
+_PARTS = (login, infer, sessions, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
 
 
 def add_routes(app: FastAPI) -> None:
     """Put our routes ahead of the application's own."""
+    for stock in ("datastore", "session"):  # they log the names of the files that are sent, which may be patients'
+        logging.getLogger(f"monailabel.endpoints.{stock}").setLevel(logging.WARNING)
     before = len(app.router.routes)
     for part in _PARTS:
         app.include_router(part.router, prefix=settings.MONAI_LABEL_API_STR)

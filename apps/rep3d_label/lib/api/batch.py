@@ -17,7 +17,7 @@ from lib.inference.batch import BatchRequest
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 # MONAI Label's words for the state of a task.
 _TASK_STATUS = {"running": "RUNNING", "stopping": "RUNNING", "done": "DONE", "stopped": "STOPPED", "error": "ERROR"}

@@ -20,7 +20,7 @@ from rep3d.errors import ImageError
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 _Params = Annotated[dict[str, Any] | None, Body()]
 

@@ -20,14 +20,14 @@ from lib.api.pages import PAGE_HEADERS
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 _FOLDER = Path(__file__).resolve().parents[2] / "dashboard"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {**PAGE_HEADERS, "Cache-Control": "no-cache"}  # asked for again each time: an update shows at once
 
 
-@router.get("/rep3d")
+@router.get("/rep3d", include_in_schema=False)
 def redirect_to_page() -> RedirectResponse:
     """Return the address without its last slash, which people type."""
     return RedirectResponse("rep3d/")
@@ -57,4 +57,5 @@ for _file in sorted(_FOLDER.iterdir()):
             "/rep3d/" if _file.name == "index.html" else f"/rep3d/{_file.name}",
             _file_route(_file),
             methods=["GET", "HEAD"],
+            include_in_schema=False,
         )

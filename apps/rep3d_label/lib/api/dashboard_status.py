@@ -19,6 +19,7 @@ from lib.active.knowledge import identity, scores_file
 from lib.boot.setup import Setup
 from lib.cases.folder import FolderWatch
 from lib.cases.thumbnails import label_colours
+from lib.dicom.importer import DicomImport
 from lib.inference.batch import BatchRunner
 from lib.models.served import ServedModel
 from lib.paths import ModelWorkspace, utc_now
@@ -48,6 +49,7 @@ class Dashboard:
         _training: knows what the trainings do.
         _batch: knows what the batch inferences do.
         _folder: knows what in the studies folder is not used.
+        _dicom: knows which images may show a name.
     """
 
     _setup: Setup
@@ -56,6 +58,7 @@ class Dashboard:
     _training: TrainingControl
     _batch: BatchRunner
     _folder: FolderWatch
+    _dicom: DicomImport
 
     def status(self) -> dict[str, Any]:
         """Return the state of the server.
@@ -63,7 +66,8 @@ class Dashboard:
         Returns:
             ``server`` (folder, device), ``cases`` (counts and a stamp; unusable images count for themselves),
             ``damaged`` (state files: where each was found and is now, what is lost), ``unusable`` (images, and why),
-            ``passed_over`` (what in the folder is not used, and why), ``default_model``, and ``models``: for each its
+            ``passed_over`` (what in the folder is not used, and why), ``warnings`` (images that may show a name, and
+            why), ``default_model``, and ``models``: for each its
             labels with colours, published version, training, batch inference and scores.
         """
         setup = self._setup
@@ -95,6 +99,7 @@ class Dashboard:
             "damaged": [self._shown(damage) for damage in found_damage(setup.folder)],
             "unusable": [{"id": id_, "reason": unusable[id_]} for id_ in sorted(unusable)[:_LISTED]],
             "passed_over": self._folder.summary(),
+            "warnings": [{"id": id_, "reason": reason} for id_, reason in self._dicom.warnings().items()],
             "default_model": setup.default_model,
             "models": {name: self._model(model, unlabelled, unusable) for name, model in self._served.items()},
         }

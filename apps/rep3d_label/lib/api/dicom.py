@@ -17,12 +17,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from lib.api.access import AS_ANNOTATOR
-from lib.dicom.upload import unpack_dicom
+from lib.api.forms import BINARY_BODY, FORM_LIMITS
+from lib.dicom.upload import Limits, unpack_dicom
 from lib.errors import RequestError
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 _TOLD = 5  # reasons in one answer
 _one_at_a_time = threading.Lock()  # what an upload needs of the disk is checked before it is written
@@ -41,7 +42,7 @@ def import_dicom(user: User = AS_ANNOTATOR) -> Any:
 async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
     """Yield the .zip file of a request."""
     if request.headers.get("content-type", "").startswith("multipart/"):
-        async with request.form() as form:
+        async with request.form(**FORM_LIMITS) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise RequestError("Send the DICOM files as one .zip file, in the part named file.")
@@ -53,14 +54,14 @@ async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
         yield packed
 
 
-@router.put("/rep3d/dicom")
+@router.put("/rep3d/dicom", openapi_extra=BINARY_BODY)
 def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Depends(_packed)]) -> dict[str, Any]:
     """Take in the series of a .zip file of DICOM files, which is the body, or the part ``file`` of a form.
 
     Returns:
         ``images`` (ids that came in), ``known`` (series that were there already: ``series`` and ``image``), ``failed``
-        (``source`` and ``error`` of a series, or of files that are part of none), and the ``folder`` that keeps the
-        DICOM files, None where nothing came in.
+        (``source`` and ``error`` of a series, or of files that are part of none), the ``folder`` that keeps the DICOM
+        files, None where nothing came in, and ``warnings`` (``image`` and ``reason``: a name may be in its pixels).
     """
     app = app_instance()
     incoming = app.setup.workspace.root / "incoming"
@@ -69,7 +70,7 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         incoming.mkdir(parents=True)
         try:
             unpacked = incoming / uuid.uuid4().hex
-            unpack_dicom(file, unpacked)
+            unpack_dicom(file, unpacked, Limits(bytes=app.setup.conf.max_upload * 2**20))
             taken = app.dicom.take_in(unpacked, f"dicom-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
@@ -78,4 +79,5 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         raise RequestError(f"The .zip file holds DICOM files, but no images among them: {why} Nothing was changed.")
     app.datastore().refresh()
     failed = taken.failed + taken.left_out
-    return {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}
+    answer = {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}
+    return {**answer, "warnings": taken.warnings}

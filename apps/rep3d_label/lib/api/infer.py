@@ -5,12 +5,8 @@ What computes runs in a thread, so that the server still answers ``/info/`` mean
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, Request, UploadFile
@@ -21,16 +17,15 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api.access import AS_USER, name_of
-from lib.api.forms import json_object, upload_name
+from lib.api.forms import FileRoute, json_object, on_disk
 from lib.errors import NotFoundError, RequestError
 from lib.inference.request import InferRequest
 from lib.lanes.inference import Turn
-from lib.names import split_suffix
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["in_turn", "router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(route_class=FileRoute)
 
 
 async def in_turn(request: Request, user: User, model: str, image: str, values: Mapping[str, Any]) -> Turn:
@@ -78,36 +73,17 @@ def run_inference(
         raise NotFoundError(f"There is no open session {session_id[:200]!r}.")
     if output == ResultType.dicom_seg:
         raise RequestError("output=dicom_seg needs images from a DICOM server. Choose all, image or json.")
-    if file and not split_suffix(upload_name(file), IMAGE_SUFFIXES)[1]:
-        raise RequestError(
-            f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {upload_name(file)!r} is none."
-        )
     InferRequest.parse(values)
     request = {**values, "model": model, "image": image, "gone": turn.gone}
     if (name := name_of(user)) is not None:
         request["user"] = name
     if session_id:
         request["image"] = app.sessions().get_session(session_id).image
-    with _received(file) as upload:
+    with on_disk(file, IMAGE_SUFFIXES) if file else nullcontext() as upload:
         if upload and not session_id:
             request["image"] = str(upload)
         result = app.infer(request)
     return infer.send_response(app.datastore(), result, output, background_tasks)
-
-
-@contextmanager
-def _received(file: UploadFile | None) -> Iterator[Path | None]:
-    """Yield an uploaded file on the disk, for as long as it is needed."""
-    if not file:
-        yield None
-        return
-    handle, name = tempfile.mkstemp(suffix=split_suffix(upload_name(file), IMAGE_SUFFIXES)[1])
-    try:
-        with os.fdopen(handle, "wb") as target:
-            shutil.copyfileobj(file.file, target)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 @router.post("/infer/wsi/{model}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from monailabel.config import settings
@@ -54,10 +56,19 @@ def addresses(user: User = AS_USER) -> HTMLResponse:
 
 
 @router.get("/logs/")
-def log(lines: int = 300, user: User = AS_ADMIN) -> Response:
+def log(lines: Annotated[int, Query(ge=0, le=1_000_000)] = 300, user: User = AS_ADMIN) -> Response:
     """Return the end of the server's log as plain text, whatever form was asked for; all of it with ``lines=0``."""
     file = Path(settings.MONAI_LABEL_APP_DIR) / "logs" / "app.log"
     if not file.is_file():
         raise NotFoundError("The server keeps no log in a file.")
     answer: Response = get_logs(str(file), lines, html=False, text=True, refresh=0)
     return answer
+
+
+@router.get("/logs/gpu")
+def gpu(user: User = AS_ADMIN) -> Response:
+    """Return what the driver of NVIDIA's cards says of them."""
+    if shutil.which("nvidia-smi") is None:
+        raise NotFoundError("The server's computer has no NVIDIA driver (nvidia-smi) that could be asked.")
+    told = subprocess.run(["nvidia-smi"], capture_output=True, check=False, timeout=30).stdout
+    return Response(told.decode(errors="replace"), media_type="text/plain")

@@ -13,7 +13,7 @@ from lib.api.access import AS_ANNOTATOR
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 @router.post("/scoring/")

@@ -5,19 +5,40 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
+from fastapi import APIRouter, File, UploadFile
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.sessions import SessionInfo, Sessions
 
+from lib.api.access import AS_USER
+from lib.api.forms import FileRoute, on_disk
 from lib.errors import RequestError
+from rep3d.errors import ImageError
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry
 
-__all__ = ["SafeSessions"]
+__all__ = ["SafeSessions", "router"]
+
+router = APIRouter(route_class=FileRoute)
 
 _ID = re.compile(r"[0-9a-f-]{8,64}")
 _YOUNG_SECONDS = 600.0
 
 
 class SafeSessions(Sessions):
-    """Sessions whose ids cannot be paths, and which unpack no archives."""
+    """Sessions whose ids cannot be paths, and which unpack no archives.
+
+    Args:
+        store_path, expiry: as MONAI Label's.
+        receive: does to what was sent what is to be done before it is kept; returns where it is then.
+    """
+
+    def __init__(self, store_path: str, expiry: int, receive: Callable[[Path], Path]) -> None:
+        super().__init__(store_path, expiry)
+        self._receive = receive
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         """Return the session of that id, or None (the stock method takes any path for an id, and may delete it)."""
@@ -40,6 +61,8 @@ class SafeSessions(Sessions):
         """
         if uncompress:
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
+        if data_file:
+            data_file = str(self._receive(Path(data_file)))
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:
@@ -68,3 +91,21 @@ class SafeSessions(Sessions):
         """Return whether a file lies below the sessions' folder."""
         root = os.path.realpath(self.store_path)
         return os.path.commonpath([root, os.path.realpath(path)]) == root
+
+
+@router.put("/session/")
+def begin_session(
+    files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0, user: User = AS_USER
+) -> dict[str, Any]:
+    """Keep an image for a while, to segment it several times (the stock route keeps whatever comes)."""
+    if len(files) != 1:
+        raise RequestError(f"A session takes one image, not {len(files)} files.")
+    with on_disk(files[0], IMAGE_SUFFIXES) as received:
+        if not uncompress:
+            try:
+                geometry(received)
+            except ImageError as error:
+                raise ImageError(str(error).replace(received.name, "the image")) from error
+        id_, info = app_instance().sessions().add_session(str(received), expiry, uncompress)
+    told = {key: value for key, value in info.to_json().items() if key not in ("path", "image")}
+    return {"session_id": id_, "session_info": told}

@@ -13,7 +13,7 @@ from lib.errors import ForbiddenError, RequestError
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 @router.post("/train/")

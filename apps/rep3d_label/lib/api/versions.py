@@ -24,7 +24,7 @@ from rep3d.versions.record import VersionRecord
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/rep3d/models/{model}", include_in_schema=False)
+router = APIRouter(prefix="/rep3d/models/{model}")
 
 _LONGEST = 500  # characters of a reason or a name
 

@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from lib.api.access import AS_ANNOTATOR, AS_USER, name_of
 from lib.api.data import take_label
-from lib.api.forms import json_object
+from lib.api.forms import BINARY_BODY, json_object
 from lib.api.infer import in_turn
 from lib.inference.request import InferRequest
 from lib.lanes.inference import Turn
@@ -33,7 +33,7 @@ from rep3d.imaging.nifti import read_image
 
 __all__ = ["router"]
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 async def _received(request: Request) -> AsyncIterator[Received]:
@@ -85,7 +85,7 @@ def get_label(request: Request, image: str, tag: str = FINAL, user: User = AS_US
     return _answer(request, {"label": voxels}, grid)
 
 
-@router.put("/rep3d/voxels/images/{image}")
+@router.put("/rep3d/voxels/images/{image}", openapi_extra=BINARY_BODY)
 def put_image(image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels) -> dict[str, Any]:
     """Add an image under this id."""
     info = _params(voxels)
@@ -96,7 +96,7 @@ def put_image(image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels) 
     return {"image": app_instance().datastore().add_image(image, str(file), info)}
 
 
-@router.put("/rep3d/voxels/labels/{image}")
+@router.put("/rep3d/voxels/labels/{image}", openapi_extra=BINARY_BODY)
 def put_label(
     request: Request, image: str, user: Annotated[User, AS_ANNOTATOR], voxels: _Voxels, tag: str = FINAL
 ) -> dict[str, Any]:

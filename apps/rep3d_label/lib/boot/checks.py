@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from lib.errors import StartupError
+from rep3d.files import leads_out
 
 __all__ = [
     "check_port",
@@ -82,11 +83,17 @@ def check_writable(folder: Path) -> None:
     """Refuse a studies folder that labels could not be written to.
 
     Raises:
-        StartupError: if a file cannot be made in it, or in the folder of our own data below it.
+        StartupError: if a file cannot be made in it, or in the folder of our own data below it, or if a folder below
+            it leads elsewhere.
     """
-    for place in (folder, folder / "rep3d", folder / "labels"):
+    for place in (folder, *(folder / name for name in ("rep3d", "labels", "labels/final", "labels/original"))):
         if place != folder and not place.exists():
             continue
+        if leads_out(place, folder):
+            raise StartupError(
+                f"It would write outside of the studies folder: {place} is a link that leads out of it.",
+                "Move what it leads to into the studies folder, or choose another one with --studies.",
+            )
         try:
             with tempfile.TemporaryFile(dir=place):
                 pass

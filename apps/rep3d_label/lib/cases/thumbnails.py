@@ -142,7 +142,6 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
 
 def _windowed(voxels: np.ndarray) -> np.ndarray:
     """Grey values from 0 to 255: soft tissue where air says that these are Hounsfield units, else 1 % to 99 %."""
-    voxels = np.nan_to_num(voxels)
     low, high = _SOFT_TISSUE_HU if voxels.min() < _AIR_HU else np.percentile(voxels, (1, 99))
     return (255 * np.clip((voxels - low) / max(float(high - low), 1e-6), 0, 1)).astype(np.uint8)
 

@@ -17,16 +17,19 @@ import threading
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from lib.dicom.privacy import Privacy, printable
 from lib.paths import utc_now
 from lib.storage.passed_over import PassedOver
 from lib.storage.registry import images_folder
-from rep3d.errors import ImageError, machine_error
-from rep3d.imaging.dicom import DicomSeries, LeftOut, convert_series, find_series
+from rep3d.errors import DamagedFileError, ImageError, machine_error
+from rep3d.imaging.dicom import DicomSeries, Found, LeftOut, convert_series, find_series
+from rep3d.imaging.dicom.deidentify import may_show_text
+from rep3d.imaging.dicom.pseudonyms import KEY_FILE
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
@@ -50,6 +53,7 @@ class Taken:
         failed: the series that cannot be used: ``source`` and ``error`` of each.
         left_out: the files that are part of no series, likewise.
         folder: the folder below the studies folder that keeps the DICOM files; None where nothing came in.
+        warnings: images that may show a name in their pixels: ``image`` and ``reason`` of each.
     """
 
     images: list[str]
@@ -57,6 +61,7 @@ class Taken:
     failed: list[dict[str, str]]
     left_out: list[dict[str, str]]
     folder: str | None
+    warnings: list[dict[str, str]]
 
 
 class DicomImport:
@@ -65,11 +70,14 @@ class DicomImport:
     Args:
         studies: the studies folder, in which series are looked for.
         record: what was taken in, as JSON: ``imported``, UID (and more where several share it) to ``image``,
-            ``source``, ``time``, ``series``, ``fingerprint``; and ``failed``, UID or file to ``source``, ``error``.
+            ``source``, ``time``, ``series``, ``fingerprint``, and ``pixels`` (why they may show a name); and
+            ``failed``, UID or file to ``source``, ``error``.
+        privacy: what becomes of patients.
     """
 
-    def __init__(self, studies: Path, record: Path) -> None:
+    def __init__(self, studies: Path, record: Path, privacy: Privacy) -> None:
         self._studies = studies
+        self._privacy = privacy
         self._record = record
         lost = "which DICOM series were taken in: those whose image is there are found again, the others come in anew"
         self._file: JsonFile[dict[str, Any]] = JsonFile(record, _parsed, lost, dict, begins_anew=True)
@@ -84,9 +92,13 @@ class DicomImport:
         """
         with self._guard:
             before = len(self._recorded("imported"))
-            found = find_series(self._studies, skip=_NOT_SERIES)
-            imported, failed, _ = self._convert_new(found.series, bring_back=False)
-            failed.update(self._left_out(found.left_out))
+            found = find_series(self._studies, skip=_NOT_SERIES, within=self._studies)
+            try:
+                imported, failed, _ = self._convert_new(found, bring_back=False)
+                failed.update(self._left_out(found.left_out))
+            except (DamagedFileError, OSError) as error:  # without the key of the codes: the server must start
+                logger.error("no DICOM series were taken in: %s", _in_words(error))
+                imported, failed = {}, {KEY_FILE: {"source": KEY_FILE, "error": _in_words(error)}}
             if before or imported or failed or self._record.exists():
                 self._remember(self._recorded("imported"), failed)
             return {"imported": imported, "failed": failed, "known": before}
@@ -103,11 +115,14 @@ class DicomImport:
         """
         with self._guard:
             folder = self._free_folder(name)
+            removed, way_back = self._privacy.receive(unpacked, folder.name)
             shutil.move(unpacked, folder)
             earlier = self._recorded("failed")
             found = find_series(folder)
-            images, failed, again = self._convert_new(found.series, bring_back=True)
+            images, failed, again = self._convert_new(found, bring_back=True)
             left_out = self._left_out(found.left_out)
+            if images or again:
+                self._privacy.names.note(way_back)
             if images:
                 self._remember(self._recorded("imported"), {**earlier, **failed, **left_out})
             else:
@@ -116,17 +131,25 @@ class DicomImport:
                 images=list(images),
                 known=[{"series": uid, "image": image} for uid, image in again.items()],
                 failed=list(failed.values()),
-                left_out=list(left_out.values()),
+                left_out=[*removed, *left_out.values()],
                 folder=folder.name if images else None,
+                warnings=[
+                    {"image": image, "reason": known["pixels"]} for image, known in images.items() if "pixels" in known
+                ],
             )
 
     def passed_over(self) -> list[PassedOver]:
         """Return the folders and files that could not be used the last time."""
-        return [_passed_over(one["source"], one["error"]) for one in self._recorded("failed").values()]
+        failed = self._recorded("failed").values()
+        told = (_passed_over(one["source"], one["error"]) for one in failed)
+        return [replace(one, remedy=self._privacy.remedy(one.file, one.remedy)) for one in told]
 
-    def _convert_new(
-        self, found: list[DicomSeries], bring_back: bool
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    def warnings(self) -> dict[str, str]:
+        """Return why a name may be written into an image's pixels, by the image's id."""
+        taken = self._recorded("imported").values()
+        return {one["image"]: one["pixels"] for one in taken if "pixels" in one and self._is_there(one["image"])}
+
+    def _convert_new(self, found: Found, bring_back: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
         """Convert series that were not converted yet.
 
         Args:
@@ -143,17 +166,19 @@ class DicomImport:
         self._record.parent.mkdir(parents=True, exist_ok=True)
         for leftover in self._record.parent.glob(f".*{_PART}"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
-        prints = {series.fingerprint for series in found}
-        for series in found:
-            key = _key(series, known)
+        told = [(self._privacy.series(series), series) for series in found.series]
+        prints = {series.fingerprint for both in told for series in both}
+        for series, original in told:
+            # What an earlier version took in, or a server that does not de-identify, is remembered by its own UID.
+            key = next((key for one in (series, original) if (key := _key(one, known)) in known), _key(series, known))
             earlier = str(known[key].get("image", "")) if key in known else None
             if earlier is not None and not (bring_back and not self._is_there(earlier)):
                 again[key] = earlier
                 continue
-            source = self._shown(series.folder)
+            source = self._privacy.shown(series.folder)
             try:
-                self._check_unchanged(series, source, known, prints)
-                image, is_new = self._convert(series)
+                self._check_unchanged(series, original, known, prints)
+                image, is_new = self._convert(series, original)
             except Exception as error:  # whatever it is, the server must start, and the other series come in
                 logger.warning("DICOM series in %s left out: %s", source, _in_words(error))
                 failed[key] = {"source": source, "error": _in_words(error)}
@@ -165,6 +190,9 @@ class DicomImport:
                 "series": str(series),
                 "fingerprint": series.fingerprint,
             }
+            if pixels := may_show_text(series):
+                known[key]["pixels"] = pixels
+                logger.warning("image %s may show its patient's name: %s", image, pixels)
             if is_new:
                 logger.info("DICOM series in %s is image %s now", source, image)
                 imported[image] = known[key]
@@ -174,11 +202,12 @@ class DicomImport:
         return imported, failed, again
 
     def _check_unchanged(
-        self, series: DicomSeries, source: str, known: dict[str, Any], prints: Collection[str]
+        self, series: DicomSeries, original: DicomSeries, known: dict[str, Any], prints: Collection[str]
     ) -> None:
         """Refuse a series that has other files than when its image was made: the image stays as it was labelled."""
+        sources = self._privacy.shown(series.folder), printable(series.folder.relative_to(self._studies))
         for key, entry in known.items():
-            same = key.split(_AND)[0] == series.uid and entry.get("source") == source
+            same = key.split(_AND)[0] in (series.uid, original.uid) and entry.get("source") in sources
             if same and entry.get("fingerprint") not in prints and self._is_there(entry["image"]):
                 raise ImageError(
                     f"{series}: image {entry['image']} was made of it when it had other files. The image stays as it "
@@ -189,13 +218,9 @@ class DicomImport:
         """Return the files that are part of no series, and why, by the first of them."""
         failed = {}
         for one in found:
-            source = self._shown(one.files[0])
-            failed[source] = {"source": source, "error": str(one)}
+            source = self._privacy.shown(one.files[0])
+            failed[source] = {"source": source, "error": str(self._privacy.left_out(one))}
         return failed
-
-    def _shown(self, path: Path) -> str:
-        """Return a path in the studies folder, as it can be written anywhere whatever bytes it has."""
-        return str(path.relative_to(self._studies)).encode(errors="backslashreplace").decode()
 
     def _is_there(self, image: str) -> bool:
         images = self._studies / images_folder(self._studies)
@@ -212,10 +237,11 @@ class DicomImport:
             folder = self._studies / f"{name}-{number}"
         return folder
 
-    def _convert(self, series: DicomSeries) -> tuple[str, bool]:
+    def _convert(self, series: DicomSeries, original: DicomSeries) -> tuple[str, bool]:
         """Write the image, whole or not at all, under a name that is free.
 
-        Where the record was lost the image may be there already: under a name of the series, voxel for voxel.
+        Where the record was lost the image may be there already: under a name of the series, voxel for voxel; also one
+        that it has where patients are no secret.
 
         Returns:
             The image's id, and whether it is new.
@@ -223,10 +249,11 @@ class DicomImport:
         images = self._studies / images_folder(self._studies)
         taken = {file.name for file in images.iterdir()}
         earlier = []
-        for image in self._names(series):
-            if not any(f"{image}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
-                break
-            earlier.append(image)
+        for name in (self._told_name(original), self._privacy.image_name(series) or self._told_name(series)):
+            for image in _numbered(name):
+                if not any(f"{image}{suffix}" in taken for suffix in IMAGE_SUFFIXES):
+                    break
+                earlier.append(image)
         part = self._record.parent / f".{image}{_PART}"  # where no watcher takes half a file for an image
         target = images / f"{image}.nii.gz"
         try:
@@ -246,17 +273,21 @@ class DicomImport:
             part.unlink(missing_ok=True)
         return image, True
 
-    def _names(self, series: DicomSeries) -> Iterator[str]:
-        """Yield names for the image of a series, the best one first."""
+    def _told_name(self, series: DicomSeries) -> str:
+        """Return the name of a series' image where patients are no secret."""
         relative = series.folder.relative_to(self._studies)
         words = re.sub(r"[^\w-]+", "_", "_".join((*relative.parts, series.description))).strip("_-")
-        name = words[:_LONGEST_NAME].rstrip("_-") or "series"
-        yield name
-        for number in count(2):
-            yield f"{name}_{number}"
+        return words[:_LONGEST_NAME].rstrip("_-") or "series"
 
     def _remember(self, known: dict[str, Any], failed: dict[str, Any]) -> None:
         self._file.write({"imported": known, "failed": failed})
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """Yield a name, and others like it."""
+    yield name
+    for number in count(2):
+        yield f"{name}_{number}"
 
 
 def _parsed(content: Any) -> dict[str, dict[str, Any]]:
@@ -293,4 +324,6 @@ def _passed_over(source: str, error: str) -> PassedOver:
 
 
 def _in_words(error: Exception) -> str:
-    return str(machine_error(error) or error) or type(error).__name__
+    error = machine_error(error) or error
+    words = error.strerror if isinstance(error, OSError) else str(error)  # which names the file
+    return words or type(error).__name__

@@ -24,7 +24,7 @@ from lib.labels.fit import misfit, voxel_digest
 from lib.paths import Workspace
 from lib.storage.records import DrawnOn, FileState, LabelRecord, LabelRecords
 from lib.storage.registry import FINAL, CaseFiles, Registry
-from rep3d.files import file_hash, file_state, whole_file
+from rep3d.files import file_hash, file_state, leads_out, whole_file
 
 __all__ = ["BoundRegistry"]
 
@@ -92,8 +92,9 @@ class BoundRegistry(Registry):
     def _remove_non_existing(self) -> int:
         """Take out of the list what is not in the folder; what is known about it stays on record."""
         self._init_from_datastore_file()
-        images = _files(self._datastore.image_path())
-        labels = {tag: _files(self._datastore.label_path(tag)) for tag in self._datastore.tags()}
+        studies = self._datastore_path
+        images = _files(self._datastore.image_path(), studies)
+        labels = {tag: _files(self._datastore.label_path(tag), studies) for tag in self._datastore.tags()}
         gone = 0
         for image_id, image in list(self._datastore.objects.items()):
             away = f"{image_id}{image.image.ext}" not in images
@@ -292,10 +293,15 @@ class BoundRegistry(Registry):
         return reason
 
 
-def _files(folder: str) -> set[str]:
-    """Return the names of what is in a folder, broken links aside; none where it is away."""
+def _files(folder: str, studies: str) -> set[str]:
+    """Return the names of what is in a folder, links to nothing or out of the studies folder aside; none where it is
+    away."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)}
+            return {entry.name for entry in entries if not entry.is_symlink() or _leads_to_a_file(entry.path, studies)}
     except FileNotFoundError:
         return set()
+
+
+def _leads_to_a_file(link: str, studies: str) -> bool:
+    return os.path.exists(link) and not leads_out(link, studies)

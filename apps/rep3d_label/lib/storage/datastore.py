@@ -28,7 +28,7 @@ from lib.labels.info import added_facts, submitted_facts
 from lib.labels.reasons import ORIGINAL, REMOVED, REPLACED, UNKNOWN
 from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
 from lib.names import checked_name, split_suffix
-from lib.paths import Workspace, copy_whole, utc_now
+from lib.paths import Workspace, utc_now
 from lib.storage.bound import BoundRegistry
 from lib.storage.history import LabelHistory, file_time
 from lib.storage.moving import move_together
@@ -121,7 +121,7 @@ class Rep3DDatastore(BoundRegistry):
                 raise ConflictError(f"There is an {shown} already. Choose another name, or remove that image first.")
             suffix = suffix.lower()
             name = f"{image_id}{suffix}"
-            copy_whole(Path(image_filename), folder / name)
+            self.take_image_file(Path(image_filename), folder / name)
             info.update(ts=int(time.time()), name=name)
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=suffix))
             self._update_datastore_file()
@@ -160,7 +160,7 @@ class Rep3DDatastore(BoundRegistry):
         """
         self._refuse_if_read_only()
         image_file = self.image_file(image_id)
-        self.check_tag(tag)
+        self.checked_tag(tag)
         info = submitted_facts(label_info)
         described = described_values(label_info or {})  # also of what is too large to be kept
         with tempfile.TemporaryDirectory() as scratch:

@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -24,10 +25,12 @@ from pydantic_core import from_json
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
 from lib.errors import ConflictError, NotFoundError, RequestError
-from lib.names import checked_name, split_suffix
-from lib.storage.passed_over import PassedOver, look_through, sort_out
+from lib.names import checked_tag, split_suffix
+from lib.paths import copy_whole
+from lib.storage.passed_over import TAGS, PassedOver, is_folder_of_labels, look_through, sort_out
 from rep3d.data.cases import Case
 from rep3d.errors import DamagedFileError
+from rep3d.files import leads_out
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
@@ -105,6 +108,9 @@ class Registry(LocalDatastore):
         DamagedFileError: if the list is damaged and may only be read.
     """
 
+    take_image_file: Callable[[Path, Path], None] = staticmethod(copy_whole)
+    """Copies an image that was sent to its place."""
+
     def __init__(self, folder: Path, auto_reload: bool, read_only: bool) -> None:
         lost = "who submitted which label, when and from what; images and labels are found again by their files"
         self._list = JsonFile(folder / DATASTORE_FILE, self._parsed, lost, self._new, begins_anew=False)
@@ -146,11 +152,12 @@ class Registry(LocalDatastore):
 
     def labelled_cases(self) -> list[Case]:
         """Return the cases with a final label, by id."""
+        found = []
         with self._guard:
-            return [
-                Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, FINAL)))
-                for id_ in sorted(self.get_labeled_images())
-            ]
+            for id_ in sorted(self.get_labeled_images()):
+                with suppress(ConflictError):  # a link, which is passed over and named as soon as the folder is read
+                    found.append(Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, FINAL))))
+        return found
 
     def case_files(self) -> Iterator[CaseFiles]:
         """Yield all images with what belongs to them, by id."""
@@ -245,10 +252,12 @@ class Registry(LocalDatastore):
         return added
 
     def _add_non_existing_labels(self, tag: str) -> int:
-        """Take up new labels of a tag; return how many."""
+        """Take up new labels of a tag, from a folder that is one of labels; return how many."""
         self._init_from_datastore_file()
-        added = 0
-        for name in self._list_files(self._datastore.label_path(tag), self._extensions):
+        folder, added = Path(self._datastore.label_path(tag)), 0
+        if not is_folder_of_labels(folder, Path(self._datastore_path)):
+            return 0
+        for name in self._list_files(str(folder), self._extensions):
             image_id, suffix = self._to_id(name)
             image = self._datastore.objects.get(image_id)
             if image is not None and tag not in image.labels:
@@ -263,7 +272,7 @@ class Registry(LocalDatastore):
         with self._guard:
             folder = Path(path)
             known = self._endings(None if folder == Path(self._datastore.image_path()) else folder.name)
-            return {name: name for name in sort_out(folder, known)[0]}
+            return {name: name for name in sort_out(folder, known, Path(self._datastore_path))[0]}
 
     def _endings(self, tag: str | None) -> dict[str, str]:
         """Return the endings of the files by id: of the images, or of the labels of a tag."""
@@ -272,16 +281,37 @@ class Registry(LocalDatastore):
             return {id_: one.image.ext for id_, one in objects.items()}
         return {id_: label.ext for id_, one in objects.items() if (label := one.labels.get(tag))}
 
-    def check_tag(self, tag: str) -> None:
-        """Refuse a label's tag that is not plain, or one more than there may be (RequestError)."""
-        checked_name("label tag", tag)
+    def checked_tag(self, tag: str) -> str:
+        """Return a tag that labels may be stored under.
+
+        Raises:
+            RequestError: if it is no plain name, that of another one in other letters, or one more than there may be.
+            ConflictError: if its folder leads out of the studies folder.
+        """
         with self._guard:
             tags = self._datastore.tags()
+            checked_tag(tag, {*TAGS, *tags})
+            if leads_out(self._datastore.label_path(tag), self._datastore_path):
+                raise ConflictError(f"The folder labels/{tag} leads out of the studies folder. Replace that link.")
         if tag not in tags and tag != FINAL and len(tags) >= _MOST_TAGS:
             raise RequestError(
                 f"There are labels with {len(tags)} different tags, which is as many as may be. Choose one of them: "
                 f"{', '.join(sorted(tags)[:_NAMED_TAGS])}, ..."
             )
+        return tag
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Return the path of an image; ConflictError where it leads out of the studies folder."""
+        return self._inside(super().get_image_uri(image_id), f"Image {image_id}")
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        """Return the path of a label; ConflictError where it leads out of the studies folder."""
+        return self._inside(super().get_label_uri(label_id, label_tag), f"The label of image {label_id}")
+
+    def _inside(self, path: str, what: str) -> str:
+        if path and leads_out(path, self._datastore_path):
+            raise ConflictError(f"{what} is a link that leads out of the studies folder. Copy the file itself there.")
+        return path
 
     def passed_over(self) -> list[PassedOver]:
         """Return what lies in the folder and is not used."""

@@ -90,11 +90,13 @@ class DicomUpload:
         images: Ids of the images that came in.
         known: Ids of images that the server had already, made of the same series before; they were not made again.
         failed: (source, reason) of each series that cannot be used.
+        warnings: (id, reason) of each image that may show its patient's name in its pixels.
     """
 
     images: tuple[str, ...]
     known: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
 
 
 def parse_cases(answer: object) -> tuple[Case, ...]:
@@ -177,10 +179,14 @@ def parse_dicom_upload(answer: object) -> DicomUpload:
     """
     known = mapping(answer)
     images, failed, had = known.get("images"), known.get("failed"), known.get("known")
+    warned = known.get("warnings")  # an older server says nothing
     if not isinstance(images, list) or not isinstance(failed, list):
         raise BadAnswer(f"The server did not say what came in: {str(answer)[:200]!r}. Look at its log.")
     return DicomUpload(
         images=tuple(map(str, images)),
         known=tuple(text(mapping(entry).get("image")) for entry in had) if isinstance(had, list) else (),
         failed=tuple((text(mapping(one).get("source")), text(mapping(one).get("error"))) for one in failed),
+        warnings=tuple((text(mapping(one).get("image")), text(mapping(one).get("reason"))) for one in warned)
+        if isinstance(warned, list)
+        else (),
     )

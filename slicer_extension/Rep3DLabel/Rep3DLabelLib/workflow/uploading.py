@@ -91,7 +91,9 @@ class Uploading:
                 text += f" {source}: {problem}."
             for known in value.known[:3]:
                 text += " " + tr("Already there: {name}.").format(name=known)
-            context.end(text, WARNING if value.failed or not value.images else INFO)
+            for image, reason in value.warnings[:3]:
+                text += " " + tr("{name} may show its patient's name: {reason}.").format(name=image, reason=reason)
+            context.end(text, WARNING if value.failed or value.warnings or not value.images else INFO)
 
         context.foreground("upload_dicom", {"folder": folder.strip()}, sent, progress=self._progress)
 

@@ -143,8 +143,12 @@ class Bodies:
         await answer(scope, body.receive, send_and_linger)
 
 
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").lower()
+
+
 def _carries_a_file(scope: Scope, headers: Headers) -> bool:
-    form = headers.get("content-type", "").startswith("multipart/form-data")
+    form = _kind(headers).startswith("multipart/form-data")
     path = plain(get_route_path(scope))
     return any(method == scope["method"] and regex.match(path) and (raw or form) for method, regex, raw in _LARGE)
 
@@ -166,7 +170,7 @@ class _Body:
         if length.isdecimal() and int(length) > self._limit:
             raise self._too_large()
         promises = headers.getlist("content-digest")
-        if not headers.get("content-type", "").startswith("multipart/"):
+        if not _kind(headers).startswith("multipart/"):
             promises += headers.getlist("repr-digest")
         self._promised = Promised(promises)
 

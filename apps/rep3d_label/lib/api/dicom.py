@@ -42,7 +42,7 @@ def import_dicom(user: User = AS_ANNOTATOR) -> Any:
 
 async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
     """Yield the .zip file of a request."""
-    if request.headers.get("content-type", "").startswith("multipart/"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
         async with request.form(**FORM_LIMITS) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):

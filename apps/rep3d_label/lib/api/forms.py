@@ -42,7 +42,7 @@ class FileRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_checked(request: Request) -> Response:
-            if request.headers.get("content-type", "").startswith("multipart/"):
+            if request.headers.get("content-type", "").lower().startswith("multipart/"):
                 async with request.form(**FORM_LIMITS) as form:
                     files = [part for part in form.values() if isinstance(part, FormFile)]
                     promised = request.headers.getlist("repr-digest")

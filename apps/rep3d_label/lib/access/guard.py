@@ -26,6 +26,7 @@ __all__ = ["Access", "Door", "Guard", "InWords", "WithRoom"]
 
 InWords = Callable[[Request, Exception], Response]
 
+_WITHOUT_DISK = ("log in", "log out", "cancel segmentation", "end session")  # what a full disk does not hinder
 _READING = ("GET", "HEAD", "OPTIONS")
 # Pages of ours say more; of everything else, no browser makes a page with scripts, a frame, or a copy on its disk.
 _HEADERS = {
@@ -195,7 +196,10 @@ class WithRoom:
         self._in_words = in_words
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and action_of(scope["method"], get_route_path(scope))[1]:
+        action, changes = (
+            action_of(scope["method"], get_route_path(scope)) if scope["type"] == "http" else (None, False)
+        )
+        if changes and action not in _WITHOUT_DISK:
             try:
                 await run_in_threadpool(self._check)
             except Rep3DError as error:

@@ -34,7 +34,7 @@ SECONDS = 15 * 60  # after these it stops by itself, and says how far it came
 SEED = 14
 PEOPLE = ("Anna", "Ben", "Cleo", "Dan")
 IMAGES = 6
-LONGEST = 1.2  # seconds from the first submission to the kill
+LONGEST = 1.0  # seconds from the first submission to the kill
 SLACK = 1.1  # seconds by which a time in whole seconds may seem early
 _BITS = 20
 
@@ -218,5 +218,5 @@ def test_a_kill_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
         file = Path(os.environ["REP3D_RESULTS"]) / "kills.json"
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     assert kills == KILLS, result
-    assert acknowledged > 5 * kills, result
+    assert acknowledged > kills, result
     assert (books.lost, books.wrong, books.leftovers, hospital.refused) == (set(), [], set(), Counter()), result

@@ -13,7 +13,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PART_SUFFIX", "copy_whole", "file_hash", "file_state", "link_whole", "utc_now", "whole_file", "write_text"]
+__all__ = [
+    "PART_SUFFIX",
+    "copy_whole",
+    "file_hash",
+    "file_state",
+    "leads_out",
+    "link_whole",
+    "make_folder",
+    "sync_folder",
+    "utc_now",
+    "whole_file",
+    "write_text",
+]
 
 PART_SUFFIX = ".part"
 
@@ -30,6 +42,11 @@ def file_state(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def leads_out(path: Path | str, folder: Path | str) -> bool:
+    """Return whether a path leads out of a folder, by links in it or by being one."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _part_of(path: Path) -> Path:
@@ -50,12 +67,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk: without it, a power cut may bring the old file back."""
     if os.name == "nt":  # which opens no folders, and needs none of this
         return
@@ -67,6 +84,18 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, so that a power cut cannot take it away with what will be in it."""
+    new = []
+    for place in (folder, *folder.parents):
+        if place.exists():
+            break
+        new.append(place)
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        sync_folder(place.parent)
 
 
 def copy_whole(source: Path, target: Path) -> None:
@@ -85,6 +114,7 @@ def link_whole(source: Path, target: Path) -> None:
         return
     try:
         os.replace(temporary, target)
+        sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)  # where both names were one file already, replacing does nothing
 

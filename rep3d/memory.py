@@ -6,6 +6,7 @@ counts is the smallest of what the machine, the process's cgroups (v1 or v2) and
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
-__all__ = ["free_and_total", "require_memory"]
+__all__ = ["free_and_total", "give_back", "require_memory"]
 
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -60,6 +61,14 @@ def free_and_total() -> tuple[int, int]:
         if limit != resource.RLIM_INFINITY:
             limits.append((limit - psutil.Process().memory_info().vms, limit))
     return max(0, min(free for free, _ in limits)), min(total for _, total in limits)
+
+
+def give_back() -> None:
+    """Return what was freed to the system. glibc keeps it, in as many heaps as there are threads; others do not."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # not glibc; Windows
+        return
 
 
 def _group_limits() -> Iterator[tuple[int, int]]:

@@ -28,7 +28,7 @@ INFO = {
     "strategies": {"random": {"description": "Random"}, "uncertainty": {"description": "Most uncertain first"}},
     "scoring": {"uncertainty": {"description": "Mean entropy"}},
     "datastore": {"total": 12, "completed": 3, "label_tags": {"final": 3, "original": 5}},
-    "rep3d": {"labels": {"Posterior": 2, "Anterior": 1}, "version": "7", "model_dir": "/models", "device": "cpu"},
+    "rep3d": {"labels": {"Posterior": 2, "Anterior": 1}, "version": "7", "device": "cpu"},
 }
 
 STATUS = {

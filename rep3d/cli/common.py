@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,17 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from rep3d.data.cases import LeftOut
 
-__all__ = ["DECATHLON", "Device", "Engine", "Folder", "Preset", "console", "show_left_out", "stop_on_terminate"]
+__all__ = [
+    "DECATHLON",
+    "Device",
+    "Engine",
+    "Folder",
+    "Preset",
+    "console",
+    "show_left_out",
+    "stop_on_terminate",
+    "user_name",
+]
 
 console = Console()
 DECATHLON = "Data set: a folder with imagesTr, labelsTr and dataset.json, as in the Medical Segmentation Decathlon."
@@ -37,3 +48,11 @@ def stop_on_terminate() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+def user_name() -> str:
+    """Return who types the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container may run as a user without a name
+        return "unknown"

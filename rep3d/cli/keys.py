@@ -9,9 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from rep3d.cli.common import console
+from rep3d.audit import CHANGES, AuditLog
+from rep3d.cli.common import console, user_name
 from rep3d.errors import Rep3DError
-from rep3d.keys import ROLES, KeyBook
+from rep3d.keys import ROLES, Key, KeyBook
 
 __all__ = ["keys"]
 
@@ -32,6 +33,12 @@ def _book(studies: Path) -> KeyBook:
     return KeyBook(studies / "rep3d")
 
 
+def _note(studies: Path, what: str, key: Key) -> None:
+    """Write into the audit log what was done to a key; whose it is, and never more of it than its id."""
+    about = {"id": key.id, "says": f"{key.name}, {key.role}, expires {key.expires or 'never'}"}
+    AuditLog(studies / "rep3d").write(CHANGES, {"what": what, "who": user_name(), "role": "command line", **about})
+
+
 @keys.command()
 def make(
     studies: _Studies,
@@ -41,6 +48,7 @@ def make(
 ) -> None:
     """Make a key, and show it once."""
     key, text = _book(studies).make(role, name, days)
+    _note(studies, "make key", key)
     until = f" until {key.expires}" if key.expires else ""
     console.print(f"Key {key.id} for {escape(key.name)}, {key.role}{until}. It is shown this once:", soft_wrap=True)
     typer.echo(text)
@@ -63,6 +71,7 @@ def expire(
 ) -> None:
     """Set when a key ends."""
     key = _book(studies).expire(id, days)
+    _note(studies, "expire key", key)
     console.print(f"Key {key.id} for {escape(key.name)} ends {key.expires}.", soft_wrap=True)
 
 
@@ -70,4 +79,5 @@ def expire(
 def revoke(id: _Id, studies: _Studies) -> None:
     """End a key for ever, with every login that was made with it."""
     key = _book(studies).revoke(id)
+    _note(studies, "revoke key", key)
     console.print(f"Key {key.id} for {escape(key.name)} is revoked.", soft_wrap=True)

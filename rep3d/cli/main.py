@@ -1,5 +1,5 @@
 """The command line: ``rep3d demo``, ``tasks``, ``train``, ``segment``, ``evaluate``, ``explain``, ``export``,
-``simulate``, ``versions``.
+``simulate``, ``versions``, ``keys``, ``audit``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rep3d import __version__
+from rep3d.cli.audit import audit
 from rep3d.cli.common import DECATHLON, Device, Engine, Folder, Preset, console, show_left_out, stop_on_terminate
 from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
@@ -312,6 +313,7 @@ def tasks(
 
 app.command(rich_help_panel=_SERVER)(versions)
 app.add_typer(keys, rich_help_panel=_SERVER)
+app.command(rich_help_panel=_SERVER)(audit)
 app.command(name="dicom-map", rich_help_panel=_SERVER)(dicom_map)
 
 

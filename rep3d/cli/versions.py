@@ -5,7 +5,6 @@ It works with or without a running server, which notices what was published; bot
 
 from __future__ import annotations
 
-import getpass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rep3d.audit import CHANGES, AuditLog
+from rep3d.cli.common import user_name
 from rep3d.errors import Rep3DError
 from rep3d.terminal import print_scores
 from rep3d.versions.record import VersionRecord
@@ -62,13 +63,14 @@ def versions(
     console = Console()
     root = _model_folder(studies, model)
     store = VersionStore(root)
-    who = by or _user_name()
+    who = by or user_name()
     if (version is None) != (action in _WITHOUT_VERSION):
         wanted = "no version" if action in _WITHOUT_VERSION else "a version such as v3"
         raise Rep3DError(f"rep3d versions {action.value} needs {wanted}, got {version or 'none'}.")
     if action is Action.list or version is None:
         if action is Action.rollback:
             record = store.rollback(who, reason)
+            _note(root, "roll back", who, record.version, reason)
             console.print(f"Published {record.version} again.")
         else:
             _show_all(console, store, root.name)
@@ -76,20 +78,20 @@ def versions(
         _show_one(console, store, store.get(version))
     elif action is Action.publish:
         store.publish(version, who, reason or "published by hand")
+        _note(root, "publish", who, version, reason)
         console.print(f"Published {version}.")
     elif action is Action.delete:
         freed = store.size(version)
         store.delete(version, who)
+        _note(root, "delete version", who, version)
         console.print(f"Deleted the weights of {version} ({freed / 1e6:.1f} MB); its record stays.")
     else:
         _export(console, (studies / "rep3d").resolve(), store.checkpoint(version), version, output)
 
 
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container may run as a user without a name
-        return "unknown"
+def _note(root: Path, what: str, who: str, version: str, reason: str = "") -> None:
+    event = {"what": what, "who": who, "role": "command line", "model": root.name, "version": version}
+    AuditLog(root.parents[1]).write(CHANGES, {**event, "reason": reason or None})
 
 
 def _model_folder(studies: Path, model: str | None) -> Path:

@@ -17,6 +17,7 @@ from nibabel.arrayproxy import ArrayProxy
 
 from rep3d.errors import ImageError, LabelError
 from rep3d.imaging.grid import Geometry, same_grid
+from rep3d.imaging.limits import SIDES_MM, check_voxels
 
 __all__ = ["NiftiImage", "checked_grid", "copy_place", "is_stored_like", "stored_header", "stored_voxels"]
 
@@ -24,7 +25,6 @@ NiftiImage = nib.Nifti1Image
 _Error = type[ImageError] | type[LabelError]
 
 _UNIT_MM = {1: 1000.0, 3: 0.001}  # metres, micrometres; all else is millimetres, to all readers
-_SIDES_MM = (1e-3, 1e3)
 _PLACE = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("srow_x", "srow_y", "srow_z"),
@@ -56,11 +56,12 @@ def checked_grid(image: NiftiImage, path: Path, error: _Error) -> Geometry:
             f"{path.name} has voxels of type {image.get_data_dtype()}, not one number each. "
             f"Export it as a grey image or a label map."
         )
+    check_voxels(shape, path.name, error)
     _check_scale(header, path, error)
     affine = _affine(header, shape, path, error)
     affine[:3] *= _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     grid = Geometry(shape, affine)
-    low, high = _SIDES_MM
+    low, high = SIDES_MM
     if min(grid.spacing) < low or max(grid.spacing) > high:
         sides = " x ".join(f"{side:g}" for side in grid.spacing)
         raise error(

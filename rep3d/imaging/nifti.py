@@ -1,15 +1,19 @@
 """Reading and writing NIfTI files: an image, its grid, a label map, a map of shares.
 
 An image may have any orientation, spacing and obliqueness; everything that is written keeps the image's own grid.
+What a file says of itself is looked at before it is believed: nibabel reads as much as a header asks for, and no
+compressed file to its end, where its checksum stands.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +21,7 @@ import numpy as np
 from rep3d.errors import ImageError, LabelError, OutOfMemoryError, Rep3DError
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.header import NiftiImage, checked_grid, copy_place, is_stored_like, stored_header, stored_voxels
+from rep3d.imaging.limits import check_intensities
 from rep3d.imaging.saving import save_nifti
 from rep3d.imaging.values import whole_numbers
 from rep3d.memory import require_memory
@@ -34,11 +39,15 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 _DEFLATE = 1040  # so many times larger, at most, is what a compressed file unpacks to
+_KINDS = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the bytes of their header, which begins with that number
+_FURTHEST = 16 << 20  # byte at which voxels begin at the latest: what lies between is a header's further text
+_PADDING = 1 << 16  # bytes that may follow the voxels in a compressed file; a file that goes on and on is another one
+_BLOCK = 1 << 20
 
 
 def _open(path: Path, error: type[ImageError] | type[LabelError]) -> NiftiImage:
     try:
-        image = nib.load(path, mmap=False)  # a mapped file that is cut short meanwhile would end the process
+        image = _loaded(path)
     except Exception as cause:  # for odd files nibabel raises whatever numpy, struct or the file system do
         raise _unreadable(path, cause, error) from cause
     if not isinstance(image, NiftiImage):
@@ -47,6 +56,58 @@ def _open(path: Path, error: type[ImageError] | type[LabelError]) -> NiftiImage:
             f"Export it again as NIfTI ({' or '.join(IMAGE_SUFFIXES)})."
         )
     return image
+
+
+def _loaded(path: Path) -> nib.filebasedimages.FileBasedImage:
+    """Return a file as nibabel sees it, by its first bytes alone."""
+    if not path.name.lower().endswith(IMAGE_SUFFIXES):
+        return nib.load(path)  # to tell what it is
+    with _content(path) as content:
+        try:
+            head = content.read(max(_KINDS))
+        except gzip.BadGzipFile as error:  # from its first byte on
+            raise ValueError("no NIfTI header") from error
+        size = next(
+            (n for n in _KINDS if n in (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))), 0
+        )
+        if not size or len(head) < size:
+            raise ValueError("no NIfTI header")
+        kind = _KINDS[size]
+        begin = kind.header_class(head[:size], check=False)["vox_offset"]
+        if not size <= begin <= _FURTHEST:
+            raise ValueError("voxels at no place that could be")
+        head += content.read(max(0, int(begin) - len(head)))
+    return kind.from_stream(io.BytesIO(head))
+
+
+def _content(path: Path) -> BinaryIO:
+    """Return a file to read, unpacked where its name says that it is compressed."""
+    return cast(BinaryIO, gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _read_voxels(path: Path, begin: int, voxels: np.ndarray) -> None:
+    """Fill an array from a file, and where that is compressed make sure of its checksum.
+
+    Raises:
+        EOFError, gzip.BadGzipFile, zlib.error: if the file is damaged or shorter.
+        ValueError: if it goes on.
+    """
+    into = voxels.view(np.uint8).data
+    with _content(path) as content:
+        if path.suffix.lower() == ".gz":  # where a jump is a walk
+            for start in range(0, begin, _BLOCK):
+                content.read(min(_BLOCK, begin - start))
+        else:
+            content.seek(begin)
+        filled = 0
+        while filled < len(into):
+            came = content.readinto(into[filled : filled + _BLOCK])  # type: ignore[attr-defined]
+            if not came:
+                raise EOFError("it ends among its voxels")
+            filled += came
+        # The checksum is looked at when the end is read.
+        if path.suffix.lower() == ".gz" and len(content.read(_PADDING + 1)) > _PADDING:
+            raise ValueError("more than its header announces")
 
 
 def _unreadable(path: Path, cause: Exception, error: type[ImageError] | type[LabelError]) -> Rep3DError:
@@ -59,6 +120,10 @@ def _unreadable(path: Path, cause: Exception, error: type[ImageError] | type[Lab
         return error(f"{path.name} does not exist. Is the name right?")
     if isinstance(cause, PermissionError) or not os.access(path, os.R_OK):
         return error(f"{path.name} may not be read by the account that this program runs in. Give it the right to.")
+    if isinstance(cause, ValueError) and "header announces" in str(cause):
+        return error(
+            f"{path.name} goes on behind the voxels that its header announces: one of both is wrong. Export it again."
+        )
     if isinstance(cause, (EOFError, zlib.error, gzip.BadGzipFile)):
         return error(f"{path.name} is cut short or damaged: it cannot be unpacked. Copy it again, or export it again.")
     if isinstance(cause, OSError) and cause.errno:
@@ -99,7 +164,9 @@ def _stored(image: NiftiImage, path: Path, error: type[ImageError] | type[LabelE
         require_memory(
             voxels * (each + further), f"to read {path.name}", f"By its header it has {sides} voxels. Is that right?"
         )
-        return stored.get_unscaled()
+        read = np.empty(voxels, stored.dtype)
+        _read_voxels(path, stored.offset, read)
+        return read.reshape(stored.shape, order="F")
     except Rep3DError:
         raise
     except Exception as cause:
@@ -131,7 +198,8 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
         The (X, Y, Z) array in the type it is stored in, or in floating point where the header scales it; and its grid.
 
     Raises:
-        ImageError: if the file is no readable three-dimensional image with finite real values.
+        ImageError: if the file is no readable three-dimensional image, has too many voxels, or has values that are no
+            intensities; see :mod:`rep3d.imaging.limits`.
         OutOfMemoryError: if there is not enough memory for it.
     """
     path = Path(path)
@@ -145,11 +213,9 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
             voxels = voxels.astype(np.float32)
             voxels *= np.float32(slope)
             voxels += np.float32(inter)
-        if not np.isfinite(voxels).all() and stored_voxels(image).dtype.kind in "iu":
-            raise ImageError(f"{path.name} has a scale in its header (scl_slope) that makes its values too large.")
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels).any():
-        raise ImageError(f"{path.name} holds no finite value at all. Export it again.")
-    return voxels.reshape(grid.shape), grid
+    voxels = voxels.reshape(grid.shape)
+    check_intensities(voxels, path.name)
+    return voxels, grid
 
 
 def read_label(path: Path | str) -> tuple[np.ndarray, Geometry]:

@@ -34,7 +34,6 @@ from monai.transforms import (
 )
 from monai.utils import convert_to_tensor
 
-from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry, same_grid
 from rep3d.imaging.nifti import read_image, read_label
 from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
@@ -71,10 +70,7 @@ class ReadVolumed(MapTransform):
             kind = voxels.dtype.newbyteorder("=")
             if kind.kind in "ub" and kind.itemsize > 1 or kind.itemsize > 4:  # PyTorch computes with few such types
                 kind = np.dtype(np.int32 if kind == np.uint16 else np.float32)
-            with np.errstate(over="ignore"):
-                tensor = torch.from_numpy(np.ascontiguousarray(voxels.T, dtype=kind)).permute(2, 1, 0)[None]
-            if tensor.is_floating_point():
-                tensor = _finite(tensor, Path(result[key]).name)
+            tensor = torch.from_numpy(np.ascontiguousarray(voxels.T, dtype=kind)).permute(2, 1, 0)[None]
             meta = {
                 "filename_or_obj": str(result[key]),
                 "spatial_shape": grid.shape,
@@ -83,16 +79,6 @@ class ReadVolumed(MapTransform):
             }
             result[key] = MetaTensor(tensor, affine=torch.as_tensor(grid.affine), meta=meta)
         return result
-
-
-def _finite(voxels: torch.Tensor, name: str) -> torch.Tensor:
-    """Return voxels with the lowest value in place of what is not finite, before it spreads to its neighbours."""
-    finite = torch.isfinite(voxels)
-    if bool(finite.all()):
-        return voxels
-    if not bool(finite.any()):
-        raise ImageError(f"{name} holds no value that fits into single precision. Export it again.")
-    return torch.where(finite, voxels, voxels[finite].min())
 
 
 class ParallelSpacingd(MapTransform):

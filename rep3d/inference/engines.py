@@ -13,8 +13,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -30,9 +30,23 @@ ENGINES = ("auto", "torch", "openvino")
 ENVIRONMENT_VARIABLE = "REP3D_ENGINE"
 INSTALL_OPENVINO = "pip install openvino"
 WORTH_CONVERTING = 1e11  # multiply-adds: on two cores two seconds of PyTorch, of which OpenVINO saves one
+_ASK_MILLISECONDS = 100
 TOLERANCE = 1e-3  # largest difference between two probabilities
 
+Check = Callable[[], None]
+
 _logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def _asking(model: nn.Module, check: Check | None) -> Iterator[None]:
+    """Call ``check`` before each layer of a network, for as long as this lasts."""
+    asked = [] if check is None else [each.register_forward_pre_hook(lambda *_: check()) for each in model.modules()]
+    try:
+        yield
+    finally:
+        for hook in asked:
+            hook.remove()
 
 
 class TorchEngine:
@@ -51,9 +65,15 @@ class TorchEngine:
         self._model = model
 
     @torch.inference_mode()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
-        return self._model(images)
+    def __call__(self, images: torch.Tensor, check: Check | None = None) -> torch.Tensor:
+        """Map images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
+
+        Args:
+            images: what to map.
+            check: called every now and then meanwhile; what it raises ends the call.
+        """
+        with _asking(self._model, check):
+            return self._model(images)
 
     def release(self) -> None:
         """Give back memory that is only needed during a call: none here, where PyTorch has it."""
@@ -97,17 +117,29 @@ class OpenVinoEngine:
         self._check(image, stages)
 
     @torch.inference_mode()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
-        return self._decode(images, self._model.encode(images))
+    def __call__(self, images: torch.Tensor, check: Check | None = None) -> torch.Tensor:
+        """Map images to logits, as :meth:`TorchEngine.__call__`."""
+        with _asking(self._model, check):
+            stages = self._model.encode(images)
+        return self._decode(images, stages, check)
 
     def release(self) -> None:
         """Free the buffers for the decoder's maps; the next call makes them again."""
         self._compiled.release_memory()
 
-    def _decode(self, image: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _decode(self, image: torch.Tensor, stages: Sequence[torch.Tensor], check: Check | None = None) -> torch.Tensor:
         maps = [tensor.numpy() for tensor in (image, *stages)]
-        return torch.from_numpy(self._request.infer(maps, share_inputs=True)[0])
+        self._request.start_async(maps, share_inputs=True)
+        try:
+            while not self._request.wait_for(_ASK_MILLISECONDS):
+                if check is not None:
+                    check()
+        except BaseException:
+            self._request.cancel()
+            with suppress(RuntimeError):  # that it was cancelled
+                self._request.wait()
+            raise
+        return torch.from_numpy(self._request.get_output_tensor(0).data.copy())
 
     @torch.inference_mode()
     def _check(self, image: torch.Tensor, stages: Sequence[torch.Tensor]) -> None:

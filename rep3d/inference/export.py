@@ -235,6 +235,9 @@ def _plain_convolution(module: nn.Module) -> nn.Module | None:
 def _save_onnx(model: Any, file: Path) -> None:
     import onnx
 
+    functions = [node for function in model.functions for node in function.node]
+    for node in (*model.graph.node, *functions):
+        del node.metadata_props[:]  # lines of our code, with its place on this disk
     onnx.save(model, file)
     onnx.checker.check_model(file, full_check=True)
 

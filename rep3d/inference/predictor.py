@@ -241,7 +241,7 @@ class Predictor:
             box: compute and write only this part; the rest becomes background.
             uncertainty: also write here, as NIfTI on the image's grid, the entropy of the prediction, from 0 (certain)
                 to 1, in steps of 1/255; 0 outside the box.
-            cancelled: asked before each window.
+            cancelled: asked before each window, and before each layer of the network.
 
         Raises:
             OutputError: if a file cannot be written, or is the image.

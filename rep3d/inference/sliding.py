@@ -79,7 +79,7 @@ class WindowTurns:
         engine: what runs the network.
         device: where it does.
         spare: makes an engine on the CPU, for when the GPU's memory does not suffice even for one window.
-        cancelled: asked before each turn; the request ends where it says True.
+        cancelled: asked before each turn, and meanwhile; the request ends where it says True.
         fallback: what was done for want of memory, in words; None where nothing was.
         computed_on: the device that computed last.
     """
@@ -106,11 +106,11 @@ class WindowTurns:
         done: list[torch.Tensor] = []
         start = 0
         while start < len(windows):
-            self.check()
             part = windows[start : start + self._at_once]
             try:
                 with device_turn(self.computed_on):
-                    done.append(self.engine(part.to(self.computed_on)).to(windows.device))
+                    self.check()  # here: others may have taken their turns meanwhile
+                    done.append(self.engine(part.to(self.computed_on), self.check).to(windows.device))
             except torch.cuda.OutOfMemoryError:
                 if self._on_spare:  # what the CPU computed did not fit back onto the windows' own device
                     raise

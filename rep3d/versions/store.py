@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
-from rep3d.files import file_state, link_whole, utc_now
+from rep3d.files import file_state, link_whole, make_folder, sync_folder, utc_now
 from rep3d.json_file import JsonFile, json_object
 from rep3d.tasks.config import TaskConfig
 from rep3d.versions.record import VersionRecord, version_number
@@ -289,7 +289,7 @@ class VersionStore:
         record = _completed(record, name, checkpoint.task, info)
         new = self._folder / f".{name}.{uuid.uuid4().hex}{_NEW_SUFFIX}"
         try:
-            new.mkdir(parents=True)
+            make_folder(new)
             if same is None:
                 save_checkpoint(new / "model.pt", checkpoint.model, checkpoint.task, info)
             else:
@@ -299,6 +299,7 @@ class VersionStore:
                 (new / "model.pt").chmod(0o444)
             record.write(new / "version.json")
             os.rename(new, self._folder / name)
+            sync_folder(self._folder)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise

@@ -253,6 +253,32 @@ def _let_trainings_be_forked() -> list[str]:
     return []
 
 
+def _limit() -> None:
+    """Limit the server as ``ulimit`` does, where its environment says so: no room on a disk, few handles.
+
+    Only when it begins to serve: MONAI Label does not come so far where it cannot write its settings.
+    """
+    import resource
+
+    import uvicorn
+
+    run = uvicorn.run
+
+    def run_limited(*arguments: Any, **options: Any) -> None:
+        if "RLIMIT_FSIZE" in os.environ:  # the console is no file on that disk
+            console = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+            assert console.stdin is not None
+            os.dup2(console.stdin.fileno(), 1)
+            os.dup2(console.stdin.fileno(), 2)
+        for name in ("RLIMIT_FSIZE", "RLIMIT_NOFILE"):
+            if name in os.environ:
+                number = getattr(resource, name)
+                resource.setrlimit(number, (int(os.environ[name]), resource.getrlimit(number)[1]))
+        run(*arguments, **options)
+
+    uvicorn.run = run_limited
+
+
 def _main() -> None:
     way = socket.socket(fileno=int(sys.argv[1]))
     _import_everything()
@@ -260,6 +286,7 @@ def _main() -> None:
     words = _be_forked(way)
     if words[0] == "monailabel.main":
         words = _let_trainings_be_forked() or words
+        _limit()
     if words[0] == "monailabel.main":  # it ends with the tests, even if they are killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     sys.modules.pop(words[0], None)

@@ -61,7 +61,7 @@ def test_the_first_key_is_printed_once_and_only_its_hash_is_kept(
     logs = (APP_DIR / "logs").glob("*")
     files = [file for file in (*server.studies.rglob("*"), *logs) if file.is_file()]
     assert len(files) > 5
-    assert [file for file in files if text.rsplit("_", 1)[1].encode() in file.read_bytes()] == []
+    assert [file for file in files if text.split("_", 2)[2].encode() in file.read_bytes()] == []
     assert server.get("/info/", headers=keys["admin"]).status_code == 200
     again = tmp_path / "studies"
     again.mkdir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from Rep3DLabelLib.client.answers import parse_info
+from Rep3DLabelLib.client.answers_cases import parse_case
+from Rep3DLabelLib.client.answers_status import parse_state
 from Rep3DLabelLib.client.answers_train import TrainStatus, parse_task, parse_train
 from Rep3DLabelLib.connection import report_of_info
 from Rep3DLabelLib.errors import BadAnswer, WrongAppError
@@ -197,3 +199,24 @@ def test_models_are_typed():
     own = answer["rep3d"]
     with pytest.raises(BadAnswer, match="labels cannot be used"):
         parse_info({**answer, "rep3d": {**own, "models": {"kits": {"labels": {"A": 0}}}}}, "rep3d")
+
+
+def test_what_a_server_leaves_out_is_read_with_its_reasons():
+    """As `/rep3d/status` tells it; an older server tells none of it."""
+    groups = [{"reason": "No NIfTI.", "remedy": "Convert them.", "count": 9, "files": [f"{n}.nrrd" for n in range(9)]}]
+    answer = {
+        "server": {"problems": ["The disk is full."]},
+        "damaged": [{"file": "rep3d/leases.json", "kept": None, "lost": "who works on which image"}],
+        "passed_over": {"total": 9, "groups": groups},
+        "models": {},
+    }
+    state, _ = parse_state(answer, None)
+    assert state.problems == ("The disk is full.",)
+    assert state.left_out == (
+        "rep3d/leases.json is damaged. Lost: who works on which image.",
+        "0.nrrd, 1.nrrd, 2.nrrd, 3.nrrd, 4.nrrd and 4 more: No NIfTI. Convert them.",
+    )
+    older, _ = parse_state({"server": {"version": "1"}, "models": {}}, None)
+    assert (older.problems, older.left_out) == ((), ())
+    assert parse_case({"id": "a", "state": "submitted", "label_error": "cut short"}).label_error == "cut short"
+    assert train("running", {"skipped": {"case_1": "It is empty."}}).left_out == {"case_1": "It is empty."}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rep3d.errors import DamagedFileError
+from rep3d.files import make_folder
 from rep3d.json_file import JsonFile, found_damage, json_object
 
 
@@ -158,3 +159,13 @@ def test_a_drive_without_locks_is_written_all_the_same(tmp_path: Path, monkeypat
     monkeypatch.setattr("rep3d.json_file.FileLock.acquire", unknown)
     add(tmp_path / "n.json", 2)
     assert _file(tmp_path / "n.json").read() == {"a": 2}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders")
+def test_a_new_folder_is_on_the_disk_before_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("rep3d.files.sync_folder", synced.append)
+    make_folder(tmp_path / "history" / "case")
+    assert synced == [tmp_path / "history", tmp_path]
+    make_folder(tmp_path / "history" / "case")
+    assert len(synced) == 2

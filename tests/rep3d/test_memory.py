@@ -91,11 +91,11 @@ def test_memory_is_looked_at_before_it_is_taken(
     write_nifti: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An image ten times as large in all directions, by its header, is refused at each step that would need memory."""
-    image = write_nifti("scout.nii.gz", np.ones((24, 24, 16), np.int16), np.diag([150.0, 150.0, 150.0, 1.0]))
-    label = write_nifti("label.nii.gz", np.ones((24, 24, 16), np.uint8), np.diag([150.0, 150.0, 150.0, 1.0]))
-    task = TaskConfig("toy", {"A": 1}, (1.0, 1.0, 1.0))
+    image = write_nifti("scout.nii.gz", np.ones((24, 24, 16), np.int16), np.diag([45.0, 45.0, 45.0, 1.0]))
+    label = write_nifti("label.nii.gz", np.ones((24, 24, 16), np.uint8), np.diag([45.0, 45.0, 45.0, 1.0]))
+    task = TaskConfig("toy", {"A": 1}, (0.3, 0.3, 0.3))
     for with_label in (False, True):
-        with pytest.raises(TooLargeError, match="3451x3451x2251 voxels of 1x1x1 mm.*428.* GB are needed"):
+        with pytest.raises(TooLargeError, match="3451x3451x2251 voxels of 0.3x0.3x0.3 mm.*428.* GB are needed"):
             preparation(task, with_label)({"image": str(image), "label": str(label)})
     with pytest.raises(TooLargeError, match="label map of 36000x36000x24000 voxels"):
         resample_label(np.ones((24, 24, 16), np.uint8), Geometry((24, 24, 16), np.eye(4)), _ten_times())

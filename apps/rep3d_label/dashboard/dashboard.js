@@ -52,8 +52,13 @@ function show() {
   showCases(page);
   showBatch(model);
   showScores(model);
-  $("damaged").hidden = !(state.damaged.length || state.warnings.length);
-  fill($("damaged"), [state.damaged, state.warnings], () => [...state.damaged.map(damage), ...state.warnings.map(warning)]);
+  const { problems } = state.server;
+  $("damaged").hidden = !(problems.length || state.damaged.length || state.warnings.length);
+  fill($("damaged"), [problems, state.damaged, state.warnings], () => [
+    ...problems.map((words) => h("li", {}, words)),
+    ...state.damaged.map(damage),
+    ...state.warnings.map(warning),
+  ]);
   showPassedOver(state.passed_over);
   $("foot").textContent = `Rep3D Label ${state.server.version}`;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -13,14 +14,16 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
 
+from lib.access.audit import Auditor
 from lib.access.callers import Callers
-from lib.access.first_key import say_who_may_come_in
+from lib.access.first_key import make_first_key, say_where
 from lib.access.guard import Door
 from lib.access.listening import Listening
+from lib.access.paths import server_folders
 from lib.active.scoring import UncertaintyScoring
 from lib.active.strategies import all_strategies
 from lib.active.watch import ScoringWatch
-from lib.api.access import close_door
+from lib.api.access import Bounds, close_door
 from lib.api.app_routes import add_routes
 from lib.api.dashboard_status import Dashboard, device_name
 from lib.api.errors import register_error_handlers
@@ -35,8 +38,10 @@ from lib.boot.checks import (
     say_once,
     server_is_starting,
 )
+from lib.boot.log import calm_down
+from lib.boot.room import Room
 from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
-from lib.boot.shutdown import make_incoming_folder, stop_children_with_server
+from lib.boot.shutdown import clear_incoming_folders, make_incoming_folder, stop_with_server
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
 from lib.cases.folder import FolderWatch
@@ -50,9 +55,11 @@ from lib.errors import RequestError, StartupError
 from lib.inference.batch import BatchRunner
 from lib.inference.running import RunningRequests
 from lib.inference.task import Rep3DInferTask
+from lib.lanes.inference import Lane
+from lib.lanes.pace import Limits, close_silent_connections
 from lib.models.published import PublishedModel
 from lib.models.served import ServedModel
-from lib.names import checked_name, known
+from lib.names import known
 from lib.state import check_state
 from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.training.auto import AutoTrain
@@ -60,8 +67,18 @@ from lib.training.cases import models_taught
 from lib.training.control import TrainingControl
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
+from rep3d.audit import AuditLog
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import CheckpointError, DamagedFileError, ImageError, OutOfMemoryError, Rep3DError
+from rep3d.errors import (
+    CheckpointError,
+    DamagedFileError,
+    ImageError,
+    OutOfMemoryError,
+    Rep3DError,
+    machine_error,
+    said,
+)
+from rep3d.imaging import limits
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.keys import KeyBook
 from rep3d.versions.store import VersionStore
@@ -91,6 +108,7 @@ class Rep3DLabelApp(MONAILabelApp):
         )
         workspace = self.setup.workspace
         unusable = self.datastore().unusable
+        self.auditor = Auditor(AuditLog(workspace.root), self.datastore().label_time)
         self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes, unusable=unusable.reasons)
         reviews = Reviews(workspace.reviews)
         self.case_book = CaseBook(self.datastore(), self.setup.labels, self.leases, reviews, self.served)
@@ -98,18 +116,18 @@ class Rep3DLabelApp(MONAILabelApp):
         self.auto_train = AutoTrain(
             workspace.auto_train,
             self.setup.conf.train_every,
-            lambda model: self.training.start(model, {}),
+            self._train_by_itself,
             lambda: self.training.runs(),
         )
         self.training = TrainingControl(self._trainers, self.datastore(), self.auto_train)
         self.intake = LabelIntake(self.leases, reviews, self._count)
         self.batch = BatchRunner(self.served, self.datastore(), self.leases)
         if server_is_starting():
-            check_state(self.setup.folder, self.served.values(), self.datastore(), self.auto_train)
+            parts = self.setup.folder, self.served.values(), self.datastore(), self.auto_train
+            self.room.do(lambda: check_state(*parts))
         self.folder = FolderWatch(self.datastore(), self.setup.folder, (self.dicom.passed_over,))
-        self.dashboard = Dashboard(
-            self.setup, self.served, self.datastore(), self.training, self.batch, self.folder, self.dicom
-        )
+        shown = self.datastore(), self.training, self.batch, self.folder, self.dicom, self.problems
+        self.dashboard = Dashboard(self.setup, self.served, *shown)
         # MONAI Label would start a scoring process at each start and each next sample; ours runs where one is needed.
         self._auto_update_scoring = False
 
@@ -119,10 +137,12 @@ class Rep3DLabelApp(MONAILabelApp):
         if starting:
             check_port(_listening(()).host, settings.MONAI_LABEL_SERVER_PORT)
         setup = Setup.find(studies, conf)
+        os.environ[limits.VARIABLE] = str(setup.conf.max_voxels)  # of this process and all that it starts
         if starting:
             check_writable(setup.folder)
             _check_adopted(setup.workspace.adopted)
             _check_keys(KeyBook(setup.workspace.root))
+        self.room = Room(setup.workspace.root)
         self.served = {name: _served(model) for name, model in setup.models.items()}
         self.requests = RunningRequests()
         self.privacy = Privacy(setup.conf.deidentify, setup.folder, Pseudonyms(setup.workspace.root))
@@ -130,13 +150,16 @@ class Rep3DLabelApp(MONAILabelApp):
         if starting:
             for model in self.served.values():
                 _load(model)
-            hold_folder(setup.folder)
-            setup.workspace.prepare(setup.default_model)
+            calm_down()
+            setup.workspace.clear()
+            clear_incoming_folders()
+            self.room.do(lambda: hold_folder(setup.folder))
+            self.room.do(lambda: setup.workspace.prepare(setup.default_model))
             for model in self.served.values():
-                model.versions.adopt()
-            setup.label_map.write()
-            make_incoming_folder()
-            self.dicom.run()
+                self.room.do(model.versions.adopt)
+            self.room.do(setup.label_map.write)
+            self.room.do(make_incoming_folder)
+            self.room.do(self.dicom.run)
         return setup
 
     @property
@@ -170,7 +193,7 @@ class Rep3DLabelApp(MONAILabelApp):
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         path, expiry = settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY
-        return SafeSessions(path, expiry, self.privacy.receive_session) if load else None
+        return SafeSessions(path, expiry) if load else None
 
     def info(self) -> dict[str, Any]:
         """MONAI Label's description of the app, and ours under ``"rep3d"``."""
@@ -187,9 +210,13 @@ class Rep3DLabelApp(MONAILabelApp):
             "error": default["error"],
             "device": setup.device,
             "device_name": device_name(setup.device),
-            "model_dir": str(setup.workspace.root),
+            "problems": self.problems(),
         }
         return {**super().info(), "rep3d": ours}
+
+    def problems(self) -> list[str]:
+        """Return what keeps the whole server from saving what it should, for people."""
+        return [words for words in (self.room.problem(), self.auditor.log.trouble) if words]
 
     # What is asked of it ------------------------------------------------------------------------------------
 
@@ -216,7 +243,7 @@ class Rep3DLabelApp(MONAILabelApp):
         path = image if upload else str(store.image_file(image))
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         save = bool(request.get("save_label")) and not upload
-        if save and checked_name("label tag", tag) == DefaultLabelTag.FINAL.value:
+        if save and store.checked_tag(tag) == DefaultLabelTag.FINAL.value:
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})
@@ -229,12 +256,21 @@ class Rep3DLabelApp(MONAILabelApp):
             raise type(error)(str(error).replace(os.path.basename(path), shown)) from error
         try:
             if not upload and not request.get("box"):  # with a part of it, no submission could be compared
-                store.keep_prediction(image, Path(file), params)
+                self._keep_prediction(image, Path(file), params)
             label = store.save_label(image, file, tag, {"model": request["model"], "params": params}) if save else file
         except BaseException:
             Path(file).unlink(missing_ok=True)
             raise
         return {"label": label, "tag": tag, "file": file, "params": params}
+
+    def _keep_prediction(self, image: str, file: Path, params: dict[str, Any]) -> None:
+        """Keep a prediction; where the disk is full, who asked for it gets it all the same."""
+        try:
+            self.datastore().keep_prediction(image, file, params)
+        except OSError as error:
+            if machine_error(error) is None:
+                raise
+            logger.warning("image %s: its prediction was not kept: %s", image, said(error))
 
     def _is_upload(self, path: str) -> bool:
         """Return whether a path is a file that came with this request, or the image of a session."""
@@ -258,6 +294,10 @@ class Rep3DLabelApp(MONAILabelApp):
         if self.setup.conf.train_every:
             self.auto_train.submitted(models_taught(self.served, accepted))
 
+    def _train_by_itself(self, model: str) -> None:
+        self.training.start(model, {})
+        self.auditor.server("start training", model=model)
+
     def _door(self) -> Door:
         conf, tokens = self.setup.conf, settings.MONAI_LABEL_AUTH_ENABLE
         listening = _listening(conf.hosts or ())
@@ -272,11 +312,19 @@ class Rep3DLabelApp(MONAILabelApp):
         add_routes(app)
         register_error_handlers(app)
         door = self._door()
-        close_door(app, door)
-        stop_children_with_server()
+        conf = self.setup.conf
+        lane = Lane(conf.infer_at_once, conf.infer_waiting, conf.infer_waiting_each)
+        pace = Limits(conf.slow_seconds, conf.slow_rate)
+        bounds = Bounds(lane, pace, conf.max_upload * 2**20, self.room.check)
+        close_door(app, door, self.auditor, bounds, server_folders(self.setup.folder))
+        close_silent_connections(conf.slow_seconds)
+        stop_with_server(self.requests.cancel_all)
+        self.auditor.server("start server")
+        atexit.register(self.auditor.close)
         mark_started()
         super().on_init_complete()
-        say_who_may_come_in(door, str(self.setup.folder))
+        say_where(door)
+        self.room.do(lambda: make_first_key(door, str(self.setup.folder)))
         self.folder.start()
         self.auto_train.watch()
         if settings.MONAI_LABEL_AUTO_UPDATE_SCORING:

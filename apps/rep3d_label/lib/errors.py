@@ -19,8 +19,11 @@ __all__ = [
     "NotFoundError",
     "RequestError",
     "ReservedError",
+    "SlowClientError",
     "StartupError",
+    "TooManyWaitingError",
     "UnknownKeyError",
+    "UploadTooLargeError",
     "WaitError",
     "WrongHostError",
     "in_words",
@@ -72,8 +75,20 @@ class BusyError(Rep3DError):
     """It is not possible this moment; the same request may succeed in a little while."""
 
 
+class TooManyWaitingError(BusyError):
+    """One user has as many requests waiting as one may."""
+
+
+class SlowClientError(Rep3DError):
+    """A request comes so slowly that waiting for it is of no use."""
+
+
 class UnknownKeyError(Rep3DError):
     """There is no key or token with the request, or one that lets nobody in."""
+
+
+class UploadTooLargeError(Rep3DError):
+    """More was sent at once than is taken."""
 
 
 class WaitError(Rep3DError):

@@ -6,16 +6,25 @@ They arrive over HTTP and become paths, so a name is accepted only if it cannot 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from lib.errors import NotFoundError, RequestError
 
-__all__ = ["checked_name", "known", "split_suffix"]
+__all__ = ["LONGEST_FILE_NAME", "checked_name", "checked_tag", "fails_on_windows", "known", "split_suffix"]
 
 _Found = TypeVar("_Found")
 
+LONGEST_FILE_NAME = 200  # bytes: names of files that are written on the way are longer by 46, and systems allow 255
+_LONGEST_ENDING = 10
 _PLAIN = re.compile(r"\w[\w .,+=()@-]{0,126}")
+_DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]", re.IGNORECASE)
+
+
+def fails_on_windows(name: str) -> bool:
+    """Return whether Windows takes a name for a device or cuts its end, so that a folder with it cannot move there."""
+    return name.endswith((".", " ")) or bool(_DEVICE.fullmatch(name.partition(".")[0].rstrip(" ")))
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -28,12 +37,38 @@ def checked_name(kind: str, name: str) -> str:
     Raises:
         RequestError: if it has separators, leading dots, "..", or other characters that are not plain.
     """
-    if not _PLAIN.fullmatch(name) or ".." in name or name.endswith((".", " ")):
+    long = LONGEST_FILE_NAME - _LONGEST_ENDING
+    if not _PLAIN.fullmatch(name) or ".." in name or fails_on_windows(name) or len(name.encode()) > long:
         raise RequestError(
             f"{name[:200]!r} cannot be used as {kind}. Use letters, digits, spaces and . , _ + = ( ) @ -, beginning "
-            f"with a letter or digit, at most 127 characters."
+            f"with a letter or digit, at most 127 characters ({long} bytes), and no name that Windows keeps for itself "
+            f"(CON, NUL, COM1 ...)."
         )
     return name
+
+
+def checked_tag(tag: str, others: Iterable[str]) -> str:
+    """Return a label tag, if it is a plain name and no other's in other letters: some systems take both for one folder.
+
+    Args:
+        tag: the tag.
+        others: tags that there are.
+
+    Raises:
+        RequestError: if it is not.
+    """
+    checked_name("label tag", tag)
+    for other in others:
+        if other != tag and _folded(other) == _folded(tag):
+            raise RequestError(
+                f"The label tag {tag!r} differs from {other!r} in capitals or the form of letters only, and some "
+                f"systems take both for one folder. Use {other!r}, or another name."
+            )
+    return tag
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def split_suffix(file_name: str, suffixes: tuple[str, ...]) -> tuple[str, str]:

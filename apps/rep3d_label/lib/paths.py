@@ -7,6 +7,7 @@ and the state of training, earlier labels, removed cases. Moving that folder mov
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -71,6 +72,7 @@ class Workspace:
     # What the headers of images and labels say, remembered likewise: which can be used, and why not.
     image_facts = _Below("image_facts.json")
     thumbnails = _Below("thumbnails")  # small pictures of the cases
+    incoming = _Below("incoming")  # what is being unpacked
     removed = _Below("removed")  # images that were removed, with their labels
     models = _Below("models")  # one folder per model
 
@@ -82,18 +84,22 @@ class Workspace:
     adopted = _Below("published.pt")
 
     def prepare(self, default_model: str) -> None:
-        """Make the folders, take in a checkpoint that was put there, and remove what a killed process left behind.
+        """Make the folders, and take in a checkpoint that was put there.
 
         Args:
             default_model: the model that a checkpoint at ``published.pt`` is for.
         """
         target = self.model(default_model)
         target.root.mkdir(parents=True, exist_ok=True)
+        if self.adopted.exists():
+            os.replace(self.adopted, target.published)
+
+    def clear(self) -> None:
+        """Remove what a killed process left behind: files that were being written, uploads."""
         studies = self.root.parent
         # In the user's own folders, only what can be nothing but ours.
         ours = f".*.{'[0-9a-f]' * 32}{PART_SUFFIX}"
         places = studies.glob(ours), (studies / "imagesTr").glob(ours), (studies / "labels").rglob(ours)
         for leftover in [*self.root.rglob(f".*{PART_SUFFIX}"), *chain(*places)]:
             leftover.unlink(missing_ok=True)
-        if self.adopted.exists():
-            os.replace(self.adopted, target.published)
+        shutil.rmtree(self.incoming, ignore_errors=True)

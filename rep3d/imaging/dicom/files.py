@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ HEAD = 132  # bytes of a file up to and with its mark
 _MARK = b"DICM"
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # what a file without the mark begins with, as old scanners wrote them
+_LARGEST = 256 << 20  # bytes of a file, unpacked: several times the largest slice; pydicom holds all of it in memory
+_BLOCK = 1 << 20
 NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 _TEXTS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
@@ -145,14 +148,45 @@ def read_file(path: Path) -> DicomFile | None:
     return file
 
 
+class _OversizeError(Exception):
+    """A file is larger than a slice can be."""
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file that is too large for a slice, as it is or deflated, before pydicom takes the memory."""
+    size = path.stat().st_size
+    if size <= _LARGEST:
+        reader = pydicom()
+        with path.open("rb") as content:
+            reader.filereader.read_preamble(content, True)
+            syntax = reader.filereader._read_file_meta_info(content).get("TransferSyntaxUID")
+            if syntax != reader.uid.DeflatedExplicitVRLittleEndian:
+                return
+            size, unpacker = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+            while (
+                size <= _LARGEST and not unpacker.eof and (block := unpacker.unconsumed_tail or content.read(1 << 20))
+            ):
+                size += len(unpacker.decompress(block, 1 << 20))
+    if size > _LARGEST:
+        raise _OversizeError(
+            f"has more than {_LARGEST >> 20} MiB, and no slice of a volume has so many. If it is a multi-frame file, "
+            f"convert it to NIfTI first, with dcm2niix."
+        )
+
+
 def _header(path: Path, marked: bool) -> DicomFile | None:
     reader = pydicom()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values that are looked at here one by one
+            _check_size(path)
             data = reader.dcmread(
                 path, stop_before_pixels=True, force=True, specific_tags=[*_TEXTS, *NUMBERS, *_PRESENT]
             )
+    except _OversizeError as error:
+        if not marked and not named_dicom(path.name):
+            return None
+        raise ImageError(str(error)) from error
     except Exception as error:  # pydicom raises whatever a damaged file makes it meet
         if not marked and not named_dicom(path.name):
             return None  # other files may begin so, too

@@ -8,11 +8,20 @@ import io
 import os
 import sys
 
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
+
+_MOST_BYTES = 2 << 30  # of memory: a few bytes may announce a slice of any size
+
 if __name__ == "__main__":
     sys.path.pop(0)  # the folder of this file, whose modules have everyday names
     import numpy as np
     import SimpleITK as itk
 
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the libraries print is no answer
     for line in sys.stdin.buffer:

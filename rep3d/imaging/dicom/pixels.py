@@ -17,11 +17,16 @@ import numpy as np
 from rep3d.errors import ImageError
 from rep3d.imaging.dicom.decompress import Decompressor
 from rep3d.imaging.dicom.files import DicomFile, pydicom
+from rep3d.imaging.limits import check_voxels
 from rep3d.memory import require_memory
 
 __all__ = ["read_pixels"]
 
 _RLE = "1.2.840.10008.1.2.5"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_MOST_RLE = (
+    16 << 20
+)  # bytes of run lengths of a slice, which pydicom unpacks to 64 times as many, whatever is asked for
 _PLAIN = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # pixels take their full size
 
 
@@ -35,10 +40,12 @@ def read_pixels(slices: Sequence[DicomFile]) -> np.ndarray:
         (columns, rows, slices) array, of the smallest type that holds all values which the headers allow.
 
     Raises:
-        ImageError: if a file is cut, damaged, or compressed in a way that is not known here; it is named.
+        ImageError: if a file is cut, damaged, or compressed in a way that is not known here; it is named. If there are
+            more voxels than may be.
         TooLargeError, OutOfMemoryError: if there is not enough memory, ever or now, before anything is read.
     """
     rows, columns = slices[0].shape
+    check_voxels((columns, rows, len(slices)), "it", ImageError)
     kind = _value_type(slices)
     for part in slices:
         _check_size(part)
@@ -101,8 +108,8 @@ def _check_size(part: DicomFile) -> None:
 
 
 def _compressed(part: DicomFile) -> bool:
-    """Return whether pydicom needs help with it."""
-    return part.syntax not in ("", _RLE) and bool(pydicom().uid.UID(part.syntax).is_encapsulated)
+    """Return whether pydicom needs help with it; nobody knows all syntaxes, such as private ones."""
+    return part.syntax not in (*_PLAIN, _RLE, _DEFLATED)
 
 
 def _stored(part: DicomFile, decompressor: Decompressor | None) -> np.ndarray:
@@ -115,6 +122,8 @@ def _stored(part: DicomFile, decompressor: Decompressor | None) -> np.ndarray:
                 raise ImageError(f"{part} stores floating point numbers. Convert it to NIfTI first, with dcm2niix.")
             if not data.get("PixelData"):
                 raise ImageError(f"{part} has no pixels: it is cut short. Export it again.")
+            if part.syntax == _RLE and len(data.PixelData) > _MOST_RLE:
+                raise ImageError(f"{part} has too many run lengths. Convert it to NIfTI first, with dcm2niix.")
             if decompressor and _compressed(part):
                 stored = decompressor.pixels(data)
             else:

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from rep3d.errors import ImageError, MissingComponentError
-from rep3d.imaging.dicom.files import DicomFile, read_file
+from rep3d.files import leads_out
+from rep3d.imaging.dicom.files import DicomFile, named_dicom, read_file
 from rep3d.imaging.dicom.stack import Stack, stack, tolerance
 
 __all__ = ["DicomSeries", "Found", "LeftOut", "find_series", "only_series"]
@@ -28,6 +29,7 @@ __all__ = ["DicomSeries", "Found", "LeftOut", "find_series", "only_series"]
 logger = logging.getLogger(__name__)
 
 _SAME_DIRECTION = 0.02  # of direction cosines; how parallel slices must be is the stack's to say
+_OUTSIDE = "is a link that leads out of the folder. Copy the file itself there."
 _MOST_PARTS = 20  # volumes of one series: more are no images to label one by one, but a film
 
 # What may tell slices at one place apart, the most certain first.
@@ -116,12 +118,13 @@ class Found:
 _TOLD_APART = ("Modality", "Rows", "Columns", "EchoTime", "ImageType", "TemporalPositionIdentifier", "InstanceNumber")
 
 
-def find_series(folder: Path | str, skip: Collection[str] = ()) -> Found:
+def find_series(folder: Path | str, skip: Collection[str] = (), within: Path | None = None) -> Found:
     """Return all series in a folder and its subfolders; files that are no DICOM are passed over.
 
     Args:
         folder: where to look; hidden files and folders are left alone.
         skip: names of subfolders of it that hold other things.
+        within: a folder that links must not lead out of; None for links to anywhere.
 
     Raises:
         MissingComponentError: if pydicom is not installed.
@@ -129,6 +132,10 @@ def find_series(folder: Path | str, skip: Collection[str] = ()) -> Found:
     by_series: dict[Hashable, list[DicomFile]] = {}
     left_out: dict[tuple[Path, str], list[Path]] = {}
     for path in _files(Path(folder), skip, left_out):
+        if within and path.is_symlink() and leads_out(path, within):
+            if named_dicom(path.name) or not path.suffix:  # else it need not be one, and is not opened to find out
+                left_out.setdefault((path.parent, _OUTSIDE), []).append(path)
+            continue
         try:
             file = read_file(path)
         except MissingComponentError:

@@ -179,6 +179,7 @@ class TrainingView:
         error: What went wrong last, in words, "" if nothing.
         resumable: Whether a training that was stopped can go on.
         log: Its last lines.
+        left_out: Annotated cases that it does not use, each with the reason.
     """
 
     state: str = "idle"
@@ -193,6 +194,7 @@ class TrainingView:
     error: str = ""
     resumable: bool = False
     log: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def is_active(self) -> bool:
@@ -229,6 +231,7 @@ class CaseRow:
     labels: str = ""  # "Anterior 1.61 ml, Posterior 1.55 ml"
     has_label: bool = False
     error: str = ""  # why nobody can use its image
+    label_error: str = ""  # why its label is of no use
 
 
 @dataclass(frozen=True)
@@ -341,6 +344,7 @@ class View:
         draft_time: Local time at which the edits were last kept on disk, "" if not yet.
         default_model: The model that the server uses where none is named.
         devices: What the user may choose as device, the first being the server's own choice.
+        left_out: What the server does not use, or has lost, each with the reason.
     """
 
     connection: ConnectionView = ConnectionView()
@@ -357,6 +361,7 @@ class View:
     training: TrainingView = TrainingView()
     versions: tuple[VersionRow, ...] = ()
     cases: tuple[CaseRow, ...] = ()
+    left_out: tuple[str, ...] = ()
     total: int = 0
     completed: int = 0
     batch: BatchView = BatchView()

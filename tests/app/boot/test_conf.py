@@ -14,7 +14,7 @@ from lib.boot.conf import OPTIONS, AppConf, parse_labels
 from lib.boot.setup import Setup
 from lib.errors import StartupError
 from lib.names import checked_name, split_suffix
-from lib.storage.registry import images_folder
+from lib.storage.entries import images_folder
 from lib.training.task import TrainRequest
 
 from rep3d.errors import ConfigError
@@ -50,6 +50,8 @@ def test_labels_that_are_none(text: str) -> None:
         ({"device": "cuda:99"}, "cuda:99"),
         ({"device": "nonsense"}, "nonsense"),
         ({"modality": "PET"}, "'PET'"),
+        ({"infer_at_once": "0"}, "whole number from 1 to 16"),
+        ({"slow_seconds": "nan"}, "from 1 to 3600"),
         ({"models": "liver"}, "amos_ct, amos_mri, kits, msd_pancreas, msd_hepatic_vessel, msd_hippocampus, rep3d"),
         ({"models": "kits,"}, "'kits,'"),
         ({"models": "kits,kits"}, "names a model twice"),

@@ -98,6 +98,19 @@ def test_facts_about_labels_survive_a_restart(folder: Folder, tmp_path: Path, mo
     assert folder.book.case("case_000") == before
 
 
+def test_a_list_does_not_wait_until_all_headers_are_read(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.cases.book._LOOK_SECONDS", 0.0)
+    write_nifti(folder.path / "case_002.nii.gz", np.zeros((8, 8, 8, 3)))
+    unread = folder.book.cases()
+    assert [(case["id"], case["state"], case["image"]) for case in unread] == [
+        (f"case_{number:03}", "new", {"error": None}) for number in range(3)
+    ]
+    folder.store.unusable.look_at_all()
+    read = folder.book.cases()
+    assert [case["state"] for case in read] == ["new", "new", "unusable"]
+    assert read[0]["image"] == folder.book.case("case_000")["image"] and read[0]["image"]["shape"]
+
+
 def test_whatever_one_case_raises_the_others_are_listed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(image_id: str) -> dict[str, object] | None:
         if image_id == "case_001":
@@ -105,6 +118,7 @@ def test_whatever_one_case_raises_the_others_are_listed(folder: Folder, monkeypa
         return None
 
     monkeypatch.setattr(folder.store.predictions, "facts", fail)
+    monkeypatch.setattr(folder.store.predictions, "images", lambda: set(folder.store.list_images()))
     cases = folder.book.cases()
     assert [case["id"] for case in cases] == ["case_000", "case_001", "case_002"]
     assert "of no kind" in cases[1]["error"] and [case["error"] for case in (cases[0], cases[2])] == [None, None]

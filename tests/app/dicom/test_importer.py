@@ -57,6 +57,17 @@ def test_files_at_the_top_and_files_that_are_left_out(studies: Path) -> None:
     assert (told.file, told.remedy) == ("patient/half.dcm", "Export it again.") and "half.dcm is" in told.reason
 
 
+def test_links_out_of_the_folder_are_left_out_and_not_opened(studies: Path, tmp_path: Path) -> None:
+    away = write_series(tmp_path / "away", uid="1.2.9")
+    write_series(studies / "patient")
+    (studies / "patient" / "LINK").symlink_to(min(away.iterdir()))
+    (studies / "patient" / "scan.nii.gz").symlink_to(min(away.iterdir()))  # not this module's to tell
+    (studies / "patient" / "within.dcm").symlink_to(min((studies / "patient").glob("*.dcm")))
+    found = take(studies)
+    assert list(found["imported"]) == ["patient_Abdomen"] and list(found["failed"]) == ["patient/LINK"]
+    assert "a link that leads out" in found["failed"]["patient/LINK"]["error"]
+
+
 def test_a_series_that_grew_is_named_and_its_image_stays(studies: Path) -> None:
     folder = write_series(studies / "patient")
     last = (folder / "92.dcm").read_bytes()

@@ -134,7 +134,7 @@ def _wait_for(server: AppServer, request_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = _running(server).get(request_id)
-        if found and found["windows"] > 0:
+        if found and found["state"] == "running":
             return found
         time.sleep(0.02)
     raise AssertionError(f"{request_id} never ran: {server.log[-2000:]}")

@@ -14,6 +14,7 @@ import pytest
 import requests
 from requests_toolbelt.multipart.decoder import MultipartDecoder
 
+from rep3d.audit import AuditLog
 from rep3d.checkpoint import read_checkpoint_task
 from rep3d.imaging.grid import same_grid
 from rep3d.imaging.nifti import geometry
@@ -83,6 +84,8 @@ def test_from_a_data_set_to_a_first_model(tmp_path: Path) -> None:
         stats = server.wait_for_training()
         assert (stats["phase"], stats["version"], stats["cases"], stats["error"]) == ("done", "v1", 1, None)
         assert _segment(server, "a.nii.gz.b")["version"] == "v1"
+        log = [(event["what"], event["who"]) for event in AuditLog(studies / "rep3d").events() if "who" in event]
+        assert {("publish", "training"), ("training ended", "training"), ("start server", "server")} <= set(log)
     task, info = read_checkpoint_task(_published(studies))
     assert (dict(task.labels), info["cases"], info["preset"]) == ({"head": 1, "tail": 3}, ["case_0"], "tiny")
     assert (studies / "labels" / "final" / "case_0.nii.gz").read_bytes() == label

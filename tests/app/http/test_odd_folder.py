@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from rep3d.audit import AuditLog
 from tests.app.browser import chromium, find_chromium, watched
 from tests.app.data import CONF, SHAPE, publish_small_model, write_image, write_label, write_nifti
 from tests.app.server import AppServer
@@ -119,6 +120,8 @@ def test_a_batch_does_all_others_and_names_these(server: AppServer) -> None:
 
     _until(lambda: state()["phase"] == "done")
     assert set(state()["failed"]) == UNUSABLE and state()["done"] == len(GOOD)
+    log = [event["what"] for event in AuditLog(server.studies / "rep3d").events()]
+    assert "start batch" in log and "batch ended" in log
 
 
 def test_a_broken_label_is_told_and_replaced(server: AppServer, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lib.errors import RequestError
+from lib.labels.formats import as_nifti
 from lib.labels.segments import Segment, one_map
 from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
 
@@ -163,13 +165,61 @@ def test_nrrd_of_other_programs(tmp_path: Path, image: Path, fields: dict, body:
         ({"space units": '"cm" "cm" "cm"'}, "where its voxels lie .*units are"),
         ({"data file": "other.raw"}, "names another file"),
         ({"encoding": "bzip2"}, "cannot be read"),
-        ({"sizes": "60 5 4"}, "cannot be read"),
+        ({"sizes": "60 5 4"}, "announces 1,200 bytes of voxels, and 120 follow"),
+        ({"sizes": "1000 1000 1000"}, "announces 1,000,000,000 bytes of voxels, and 120 follow"),
+        ({"sizes": "1000 1000 1000", "encoding": "ascii"}, "announces 1,000,000,000 bytes"),
+        ({"sizes": "4000 4000 4000"}, "4000 x 4000 x 4000 voxels by its header, 64,000,000,000 in all"),
+        ({"encoding": "gzip", "byte skip": "-1"}, "says to skip"),
     ],
 )
 def test_nrrd_that_does_not_say_enough_is_refused(tmp_path: Path, image: Path, fields: dict, words: str) -> None:
     keys = segments(("A", 0, 1), ("B", 0, 2))
     with pytest.raises(LabelError, match=words):
         prepared(tmp_path, image, write_nrrd(tmp_path / "s.seg.nrrd", [A_AND_B], keys, fields))
+
+
+def test_packed_voxels_are_read_to_their_checksum_and_no_further(tmp_path: Path, image: Path) -> None:
+    good = gzip.compress(PLAIN)
+    flipped = good[:-8] + bytes([good[-8] ^ 1]) + good[-7:]
+    long = gzip.compress(PLAIN + bytes(1 << 26))
+    bad = {
+        good[:-3]: "unpacked",
+        flipped: "unpacked",
+        good[:20]: "unpacked",
+        gzip.compress(PLAIN[:-1]): "119 follow",
+        long: "more follow",
+    }
+    keys, fields = segments(("A", 0, 1), ("B", 0, 2)), {"encoding": "gzip"}
+    for content, words in bad.items():
+        file = write_nrrd(tmp_path / "s.seg.nrrd", [A_AND_B], keys, fields, content)
+        with pytest.raises(LabelError, match=f"s.seg.nrrd .*{words}"):
+            as_nifti(file, image, tmp_path)
+    place = "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\n"
+    head = f"NDims = 3\n{place}CompressedData = True\nDimSize = {GRID}\nElementType = MET_UCHAR\n"
+    packed = zlib.compress(PLAIN)
+    bad = {
+        packed[:-2]: "unpacked",
+        packed[:-1] + bytes([packed[-1] ^ 1]): "unpacked",
+        zlib.compress(PLAIN[:-1]): "119 follow",
+        zlib.compress(bytes(1 << 26)): "more follow",
+        b"": "unpacked",
+    }
+    file = tmp_path / "s.mha"
+
+    def write(content: bytes, size: int | None = None) -> None:
+        told = f"CompressedDataSize = {len(content) if size is None else size}\n"
+        file.write_bytes(f"{head}{told}ElementDataFile = LOCAL\n".encode() + content)
+
+    for content, words in bad.items():
+        write(content)
+        with pytest.raises(LabelError, match=f"s.mha .*{words}"):
+            as_nifti(file, image, tmp_path)
+    write(packed, len(packed) - 1)  # ITK says "Uncompress failed" to nobody, and makes up the voxels
+    with pytest.raises(LabelError, match="CompressedDataSize"):
+        as_nifti(file, image, tmp_path)
+    write(packed)
+    (layer,) = as_nifti(tmp_path / "s.mha", image, tmp_path).layers
+    np.testing.assert_array_equal(np.asanyarray(nib.load(layer).dataobj), A_AND_B)
 
 
 def test_metaimage_without_a_place_is_refused(tmp_path: Path, image: Path) -> None:

@@ -17,7 +17,9 @@ from lib.labels.facts import LabelFacts
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.cases import find_cases
+from watchdog.events import FileCreatedEvent, FileDeletedEvent, FileMovedEvent
 
+from rep3d.errors import LabelError
 from rep3d.imaging.nifti import read_image, read_label
 from tests.app.data import AFFINE, LABELS, snapshot, unchanged, write_image, write_label, write_nifti
 
@@ -321,3 +323,33 @@ def test_facts_are_bounded(folder: Folder) -> None:
     for number in range(12):
         folder.submit(f"user {number}", number % 3)
     assert len(folder.store.records.of("case", "final")) <= 4
+    for number in range(31):
+        folder.store.save_label("case", str(folder.sent[0]), f"tag-{number}", None)
+    with (
+        unchanged(folder.path),
+        pytest.raises(RequestError, match="32 different tags.* them: final, tag-0"),
+    ):
+        folder.store.save_label("case", str(folder.sent[0]), "another", None)
+    folder.store.save_label("case", str(folder.sent[1]), "tag-0", None)
+
+
+def test_names_that_are_too_many_to_be_kept_still_count(folder: Folder) -> None:
+    label_info = [{"name": name, "idx": value} for name, value in LABELS.items()] * 2000  # more than is kept
+    with pytest.raises(LabelError, match="does not know: strange"):
+        folder.submit("anna", 0, label_info=[*label_info, {"name": "strange", "idx": 2}])
+    assert folder.submit("anna", 0, label_info=label_info)["left_out"] == ["label_info"]
+
+
+def test_only_the_servers_own_changes_are_not_looked_for(folder: Folder, tmp_path: Path) -> None:
+    folder.submit("anna", 0)
+    stored = FileMovedEvent(str(folder.label.with_name(".case.part")), str(folder.label))
+    assert folder.store._is_known(stored)
+    away = tmp_path / "final" / folder.label.name
+    away.parent.mkdir()
+    os.link(folder.label, away)
+    assert not folder.store._is_known(FileMovedEvent(str(folder.label), str(away)))
+    assert not folder.store._is_known(FileCreatedEvent(str(folder.image)))
+    _rewritten(folder.label, "in place")
+    assert not folder.store._is_known(stored)
+    folder.label.unlink()
+    assert not folder.store._is_known(FileDeletedEvent(str(folder.label)))

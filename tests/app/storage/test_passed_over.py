@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from lib.boot.checks import check_writable
+from lib.errors import ConflictError, RequestError, StartupError
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
 from lib.storage.passed_over import PassedOver, grouped
@@ -48,6 +50,12 @@ ODD = {
     "labels/case.nii.gz": "label map of another layout",
     "labels/final/nobody.nii.gz": "no image of this name",
     "labels/final/.good.nii.gz": "hidden",
+    "CON.nii.gz": "Windows",
+    "nul.1.nii.gz": "Windows",
+    "com1 .nii": "Windows",
+    "end .nii.gz": "Windows",
+    "end..nii.gz": "Windows",
+    "labels/final/AUX.nii.gz": "Windows",
 }
 SILENT = ("._good.nii.gz", "notes.txt", "sub/t1.json", ".git/x.nii.gz", "rep3d/x.nii.gz", "sub/IM0001", ".DS_Store")
 FINE = ("SCAN.NII.GZ", "Bild 1 (süß).Nii", "a.b.nii.gz", "good.nii.gz")
@@ -68,19 +76,67 @@ def test_each_thing_is_used_or_named(tmp_path: Path) -> None:
 def test_links_and_folders(tmp_path: Path) -> None:
     studies, away = tmp_path / "studies", tmp_path / "away"
     write_image(away / "there.nii.gz")
-    (studies / "folder.nii.gz").mkdir(parents=True)
+    write_image(studies / "below" / "here.nii.gz")
+    (studies / "folder.nii.gz").mkdir()
+    os.mkfifo(studies / "pipe.nii.gz")
+    os.link(away / "there.nii.gz", studies / "hard.nii.gz")  # which is the file itself, under a name in the folder
     for name, target in {
-        "linked.nii.gz": away / "there.nii.gz",
+        "linked.nii.gz": studies / "below" / "here.nii.gz",
+        "relative.nii.gz": Path("below/here.nii.gz"),
+        "outside.nii.gz": away / "there.nii.gz",
+        "up.nii.gz": Path("../away/there.nii.gz"),
+        "by_way_of.nii.gz": studies / "elsewhere" / "there.nii.gz",
         "broken.nii.gz": away / "gone.nii.gz",
         "loop.nii.gz": studies / "loop.nii.gz",
         "elsewhere": away,
     }.items():
         (studies / name).symlink_to(target)
     store = _store(studies)
-    assert store.list_images() == ["linked"] and store.unusable.check("linked") is None
+    assert sorted(store.list_images()) == ["hard", "linked", "relative"] and store.unusable.check("linked") is None
     found = _reasons(store)
-    assert set(found) == {"folder.nii.gz", "broken.nii.gz", "loop.nii.gz", "elsewhere"}
+    outside = {"outside.nii.gz", "up.nii.gz", "by_way_of.nii.gz"}
+    assert {name for name, why in found.items() if "leads out of the studies folder" in why} == outside
+    assert set(found) - outside == {
+        *("folder.nii.gz", "pipe.nii.gz", "broken.nii.gz", "loop.nii.gz", "elsewhere", "below/here.nii.gz"),
+    }
     assert "folder with the name" in found["folder.nii.gz"] and "not there" in found["broken.nii.gz"]
+    assert "no ordinary file" in found["pipe.nii.gz"]
+    # What was taken up before is let go of, at once where somebody asks, and when the folder is looked through.
+    (studies / "linked.nii.gz").unlink()
+    (studies / "linked.nii.gz").symlink_to(away / "there.nii.gz")
+    with pytest.raises(ConflictError, match="Image linked is a link that leads out of the studies folder"):
+        store.image_file("linked")
+    store.refresh()
+    assert sorted(store.list_images()) == ["hard", "relative"]
+    with unchanged(away):
+        store.save_label("hard", str(write_label(tmp_path / "label.nii.gz")), "final", {})
+        store.remove_image("hard")
+
+
+def test_folders_of_labels_are_those_with_a_tag_for_a_name(tmp_path: Path) -> None:
+    studies, away = tmp_path / "studies", tmp_path / "away"
+    write_image(studies / "case.nii.gz")
+    for tag in ("final", "mine", "FINAL", "\ufb01nal", "Original", "con", "a b.", ".hidden"):
+        write_label(studies / "labels" / tag / "case.nii.gz")
+    write_label(away / "case.nii.gz")
+    (studies / "labels" / "away").symlink_to(away)
+    store = _store(studies)
+    assert set(store.files_of("case").tags) == {"final", "mine"}
+    odd = {name for name in _reasons(store) if name.startswith("labels/")}
+    assert odd == {f"labels/{name}" for name in ("FINAL", "\ufb01nal", "Original", "con", "a b.", "away")}
+    label = str(write_label(tmp_path / "label.nii.gz", 1))
+    with unchanged(studies), unchanged(away):
+        for tag in ("Final", "FINAL", "\ufb01nal", "ORIGINAL", "Mine", "nul", "COM\u00b9.x", "x" * 128, "\u00fc" * 100):
+            with pytest.raises(RequestError):
+                store.save_label("case", label, tag, {})
+        with pytest.raises(ConflictError, match="labels/away leads out of the studies folder"):
+            store.save_label("case", label, "away", {})
+    assert store.save_label("case", label, "other", {}) == "case"
+    check_writable(studies)
+    (studies / "labels" / "final").rename(away / "final")
+    (studies / "labels" / "final").symlink_to(away / "final")
+    with pytest.raises(StartupError, match="labels/final is a link that leads out"):
+        check_writable(studies)
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,14 +199,15 @@ def test_labels_in_capitals_are_replaced_like_others(tmp_path: Path) -> None:
 
 
 def test_removing_leaves_what_a_link_leads_to(tmp_path: Path) -> None:
-    image, label = write_image(tmp_path / "away" / "i.nii.gz"), write_label(tmp_path / "away" / "l.nii.gz")
+    away = tmp_path / "studies" / "away"
+    image, label = write_image(away / "i.nii.gz"), write_label(away / "l.nii.gz")
     final = tmp_path / "studies" / "labels" / "final"
     final.mkdir(parents=True)
     for name in ("one", "two"):
         (tmp_path / "studies" / f"{name}.nii.gz").symlink_to(image)
         (final / f"{name}.nii.gz").symlink_to(label)
     store = _store(tmp_path / "studies")
-    with unchanged(tmp_path / "away"):
+    with unchanged(away):
         store.remove_label("one", "final")
         store.remove_image("two")
     assert store.list_images() == ["one"] and not list(final.iterdir())

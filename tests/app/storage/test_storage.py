@@ -14,6 +14,7 @@ from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.status import TrainStatus, read_status
 from monailabel.datastore.local import LocalDatastoreModel
+from watchdog.events import FileCreatedEvent
 
 from rep3d.errors import LabelError
 from rep3d.files import write_text
@@ -45,7 +46,7 @@ def test_leftovers_of_a_killed_process_are_removed(workspace: Workspace) -> None
     model = workspace.model("rep3d")
     (model.root / ".published.pt.123.part").write_text("half")
     model.published.write_text("whole")
-    workspace.prepare("rep3d")
+    workspace.clear()
     assert [file.name for file in model.root.iterdir()] == ["published.pt"]
 
 
@@ -154,7 +155,8 @@ def test_the_watch_of_the_folder_outlives_an_error(datastore: Rep3DDatastore, mo
         raise FileNotFoundError("labels/john")
 
     monkeypatch.setattr(datastore, "refresh", fails)
-    datastore._on_any_event(None)  # must not raise: it would end the watcher's thread
+    # It must not raise: that would end the watcher's thread.
+    datastore._on_any_event(FileCreatedEvent("labels/john/a.nii.gz"))
 
 
 def test_archive_of_the_labelled_cases(datastore: Rep3DDatastore, tmp_path: Path) -> None:

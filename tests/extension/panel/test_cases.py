@@ -137,3 +137,22 @@ def test_a_table_of_a_few_rows_grows_with_them_and_does_not_scroll(opened: OpenP
     height = table.height
     opened.show(versions=opened.workflow.view.versions * 2)
     assert table.height > height and table.verticalScrollBar().maximum == 0
+
+
+def test_what_is_left_out_is_named_with_its_reason(opened: OpenPanel) -> None:
+    ui = opened.ui
+    broken = replace(opened.workflow.view.cases[0], label_error="the file is cut short")
+    left_out = tuple(f"scan_{number}.nrrd: It is no NIfTI file." for number in range(7))
+    opened.show(cases=(broken, *opened.workflow.view.cases[1:]), left_out=left_out)
+    _settle(opened)
+    text = ui.caseDetails.text.replace("\u200b", "")
+    assert f"Labels that cannot be used: {broken.id}" in text
+    assert "scan_4.nrrd: It is no NIfTI file.\nand 2 more" in text and "scan_5" not in text
+    ui.caseFilterEdit.setText(broken.id)
+    _settle(opened)
+    assert ui.casesTable.item(0, 1).text().endswith("!") and "cut short" in ui.casesTable.item(0, 1).toolTip()
+    ui.casesTable.selectRow(0)
+    assert "its label cannot be used: the file is cut short" in ui.caseDetails.text.replace("\u200b", "")
+    training = replace(opened.workflow.view.training, left_out=("case_9: It has no voxels.",))
+    opened.show(training=training)
+    assert "Cases that were left out:\ncase_9: It has no voxels." in ui.trainingDice.text.replace("\u200b", "")

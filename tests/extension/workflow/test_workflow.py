@@ -1016,6 +1016,15 @@ def test_the_server_is_asked_one_question_at_a_time(ready: Bench) -> None:
     assert ready.worker.waiting("overview") == 1
 
 
+def test_what_keeps_a_server_from_saving_is_told_once(ready: Bench) -> None:
+    _poll(ready, problems=("The disk is full.",), left_out=("a.nrrd: No NIfTI.",))
+    assert (ready.view.message.level, ready.view.message.text) == ("warning", "The disk is full.")
+    assert ready.view.left_out == ("a.nrrd: No NIfTI.",)
+    number = ready.view.message.number
+    _poll(ready, problems=("The disk is full.",))
+    assert ready.view.message.number == number and ready.view.left_out == ()
+
+
 def test_publishing_and_rolling_back(ready: Bench) -> None:
     versions = (Version("v1", True), Version("v2", mean_score=0.81, cases=2))
     _poll(ready, versions_stamp="b")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from pydicom.uid import (
 
 from rep3d import memory
 from rep3d.errors import ImageError, OutOfMemoryError, TooLargeError
-from rep3d.imaging.dicom import convert_series, decompress, find_series
+from rep3d.imaging.dicom import convert_series, decompress, files, find_series, pixels
+from rep3d.imaging.limits import VARIABLE
 from tests.rep3d.imaging.test_dicom import write_series
 
 Change = Callable[[Dataset, int], object]
@@ -129,6 +131,49 @@ def test_orders_of_bytes(tmp_path: Path, syntax: str) -> None:
             data.PixelData = np.frombuffer(data.PixelData, "<i2").astype(">i2").tobytes()
 
     np.testing.assert_array_equal(converted(tmp_path, change), STORED - 1024)
+
+
+def test_a_deflated_file_is_unpacked_no_further_than_a_slice_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_LARGEST", 32 << 20)
+
+    def change(data: Dataset, number: int) -> None:
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        data.add_new(0x00091010, "OB", bytes(files._LARGEST if number == 3 else 2))
+
+    folder = write_series(tmp_path / "series", change)
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1 << 20
+    tracemalloc.start()
+    found = find_series(folder)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+    (left,) = found.left_out
+    assert left.files[0].name == "94.dcm" and "more than 32 MiB" in left.error
+
+
+def test_voxels_are_counted_before_any_pixels_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (series,) = find_series(write_series(tmp_path / "series")).series
+    for file in series.slices:
+        file.path.write_bytes(bytes(4000))  # reading it would fail in another way
+    monkeypatch.setenv(VARIABLE, "119")
+    with pytest.raises(ImageError, match="CT Abdomen .*: it has 5 x 4 x 6 voxels by its header, 120 in all"):
+        convert_series(series, tmp_path / "out.nii.gz")
+
+
+def test_what_a_few_bytes_announce_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def huge(data: Dataset, number: int) -> None:
+        jpeg_2000(data, tmp_path)
+        content = bytearray(data.PixelData)
+        place = content.index(b"\xff\x51") + 6  # width and height, and those of a tile
+        for at in (0, 4, 16, 20):
+            content[place + at : place + at + 4] = (60_000).to_bytes(4, "big")
+        data.PixelData = bytes(content)
+
+    words = refused(tmp_path, huge)
+    assert re.search(r"9\d.dcm .* cannot be read", words), words
+    monkeypatch.setattr(pixels, "_MOST_RLE", 100)
+    assert "too many run lengths" in refused(tmp_path / "rle", lambda data, number: data.compress(RLELossless))
 
 
 def test_run_length_compression(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from rep3d.errors import ImageError, LabelError
+from rep3d.imaging import nifti
 from rep3d.imaging.grid import same_grid
 from rep3d.imaging.nifti import geometry, is_written_like, read_image, read_label, stored_grid, write_label
 from tests.rep3d.imaging.grids import LEFT_HANDED, OBLIQUE
@@ -100,13 +101,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "sform of nothing": ({"srow_x": 0}, "where its voxels lie"),
     "flat": ({"qform_code": 0, "sform": AFFINE @ [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "same way"),
     "tiny": ({"sform": np.diag([1e-4, 1, 1, 1]), "qform": np.diag([1e-4, 1, 1, 1])}, "no scanner"),
-    "giant": ({"sform": np.diag([1e5, 1, 1, 1]), "qform": np.diag([1e5, 1, 1, 1])}, "no scanner"),
+    "giant": ({"sform": np.diag([100, 1, 1, 1]), "qform": np.diag([100, 1, 1, 1])}, "no scanner"),
     "metres that are none": ({"xyzt_units": 1}, "no scanner"),
     "a shift without a scale": ({"scl_slope": 0, "scl_inter": 5}, "scl_inter"),
     "a shift with a scale that is no number": ({"scl_slope": np.nan, "scl_inter": 5}, "scl_inter"),
     "a shift that is no number": ({"scl_slope": 1, "scl_inter": np.nan}, "damaged"),
-    "a scale beyond single precision": ({"scl_slope": 3e38, "scl_inter": 0}, "too large"),
+    "a scale beyond single precision": ({"scl_slope": 3e38, "scl_inter": 0}, "no finite number"),
     "voxels inside the header": ({"vox_offset": 0}, "damaged"),
+    "voxels far behind the header": ({"vox_offset": 1e9}, "damaged"),
     "more voxels than the file": ({"dim": [3, 4, 5, 600, 1, 1, 1, 1]}, "announces"),
     "no voxels": ({"dim": [3, 4, 0, 6, 1, 1, 1, 1]}, "three-dimensional"),
     "time": ({"dim": [4, 4, 5, 3, 2, 1, 1, 1]}, "three-dimensional"),
@@ -129,7 +131,7 @@ def test_what_is_not_certain_is_refused_by_name(tmp_path: Path, what: str) -> No
             words = "a whole number"
         with pytest.raises(error, match=f"odd.nii .*{words}") as refusal:
             read(file)
-        assert str(refusal.value).count(". ") >= 1 or str(refusal.value).endswith("too large.")  # and what to do
+        assert str(refusal.value).count(". ") >= 1  # and what to do
 
 
 def test_a_sheared_sform_alone_is_used_as_it_is(tmp_path: Path) -> None:
@@ -176,11 +178,11 @@ def test_words_for_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "access", lambda *_: False)
-    monkeypatch.setattr(nib, "load", refuse)
+    monkeypatch.setattr(nifti, "_content", refuse)
     with pytest.raises(ImageError, match="closed.nii may not be read by the account") as refusal:
         read_image(closed)
     assert "Permission denied" not in str(refusal.value)
     monkeypatch.setattr(os, "access", lambda *_: True)
-    monkeypatch.setattr(nib, "load", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    monkeypatch.setattr(nifti, "_content", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
     with pytest.raises(ImageError, match="cannot be read from its disk"):
         read_image(closed)

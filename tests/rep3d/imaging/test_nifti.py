@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rep3d.errors import ImageError, LabelError, OutOfMemoryError
+from rep3d.errors import ConfigError, ImageError, LabelError, OutOfMemoryError
 from rep3d.imaging.grid import same_grid
 from rep3d.imaging.labels import check_label
+from rep3d.imaging.limits import VARIABLE, max_voxels
 from rep3d.imaging.nifti import geometry, read_image, read_label, stored_grid, write_label
 from tests.rep3d.imaging.grids import AFFINES, OBLIQUE
 
@@ -67,12 +69,73 @@ def test_other_than_three_dimensions_is_refused(write_nifti: Callable[..., Path]
         geometry(write_nifti("x.nii.gz", np.zeros(shape, np.float32)))
 
 
-def test_colour_and_all_nan_images_are_refused(write_nifti: Callable[..., Path]) -> None:
+def test_colour_is_refused(write_nifti: Callable[..., Path]) -> None:
     colour = np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     with pytest.raises(ImageError, match="not one number each"):
         geometry(write_nifti("rgb.nii.gz", colour))
-    with pytest.raises(ImageError, match="finite"):
-        geometry(write_nifti("nan.nii.gz", np.full((3, 3, 3), np.nan, np.float32)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -1e13])
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_what_is_no_intensity_is_refused_with_its_place(
+    write_nifti: Callable[..., Path], value: float, kind: str
+) -> None:
+    voxels = np.ones((4, 5, 6), kind)
+    voxels[1, 2, 3] = value
+    words = "no finite number" if not np.isfinite(value) else "too large for an intensity"
+    with pytest.raises(ImageError, match=rf"x.nii has the value .* at voxel \(1, 2, 3\), which is {words}"):
+        read_image(write_nifti("x.nii", voxels))
+    voxels[1, 2, 3] = -1e12
+    assert read_image(write_nifti("y.nii", voxels))[0].min() == np.dtype(kind).type(-1e12)
+
+
+def _packed(head: bytes, stored: bytes, behind: bytes = b"") -> bytes:
+    return gzip.compress(head + stored + behind, 1)
+
+
+def test_a_packed_file_is_read_to_its_checksum_and_no_further(image: Path, tmp_path: Path) -> None:
+    whole = gzip.decompress(image.read_bytes())
+    head, stored = whole[:352], whole[352:]
+    good = _packed(head, stored)
+    flipped = good[:-8] + bytes([good[-8] ^ 1]) + good[-7:]  # of the checksum; one of a voxel changes nothing else
+    lying = head[:42] + np.array([5, 6, 7 * 40], "<i2").tobytes() + head[48:]
+    far = head[:108] + np.float32(4096).tobytes() + head[112:348] + b"\1\0\0\0"  # a further text follows
+    bombs = {
+        "wrong checksum": (flipped, "cut short or damaged"),
+        "cut in its trailer": (good[:-3], "cut short or damaged"),
+        "without a trailer": (good[:-8], "cut short or damaged"),
+        "goes on": (_packed(head, stored, bytes(1 << 22)), "goes on behind the voxels"),
+        "goes on in another member": (good + gzip.compress(bytes(1 << 22)), "goes on behind the voxels"),
+        "rubbish behind": (good + b"rubbish", "cut short or damaged"),
+        "less than its header says": (_packed(lying, stored, b""), "damaged"),
+        "a text of a gigabyte": (_packed(far + np.array([1 << 30, 6], "<i4").tobytes(), bytes(1 << 24)), "damaged"),
+    }
+    file = tmp_path / "bomb.nii.gz"
+    for name, (content, words) in bombs.items():
+        file.write_bytes(content)
+        tracemalloc.start()
+        for read, error in ((read_image, ImageError), (read_label, LabelError)):
+            with pytest.raises(error, match=f"bomb.nii.gz .*{words}"):
+                read(file)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20, name
+        tracemalloc.stop()
+    fine = (good, good + bytes(512), _packed(head, stored[:100]) + gzip.compress(stored[100:]))
+    for content in (*fine, _packed(head, stored, bytes(1000))):  # tapes and some programs fill up the last block
+        file.write_bytes(content)
+        np.testing.assert_array_equal(read_image(file)[0], read_image(image)[0])
+
+
+def test_so_many_voxels_and_no_more(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "210")
+    assert read_image(image)[0].size == 210
+    monkeypatch.setenv(VARIABLE, "209")
+    for read, error in ((stored_grid, ImageError), (read_image, ImageError), (read_label, LabelError)):
+        with pytest.raises(error, match="5 x 6 x 7 voxels by its header, 210 in all, and at most 209"):
+            read(image)
+    for text in ("", "0", "-1", "1e9", "many"):
+        monkeypatch.setenv(VARIABLE, text)
+        with pytest.raises(ConfigError, match="whole number"):
+            max_voxels()
 
 
 @pytest.mark.parametrize("affine", AFFINES)
@@ -137,11 +200,11 @@ def test_want_of_memory_is_told_from_a_damaged_header(
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError
 
-    large = tmp_path / "large.nii.gz"  # the header alone, as of a file of 70 TB
+    large = tmp_path / "large.nii.gz"  # the header alone, as of a file of gigabytes
     header = bytearray(gzip.decompress(image.read_bytes())[:352])
-    header[42:48] = np.array([32767, 32767, 32767], "<i2").tobytes()
+    header[42:48] = np.array([1000, 1000, 1000], "<i2").tobytes()
     large.write_bytes(gzip.compress(bytes(header)))
-    monkeypatch.setattr("nibabel.arrayproxy.ArrayProxy._get_unscaled", no_memory)
+    monkeypatch.setattr("rep3d.imaging.nifti._read_voxels", no_memory)
     for read, error in ((read_image, ImageError), (read_label, LabelError)):
         with pytest.raises(OutOfMemoryError, match=f"Not enough memory to read .* in {image.name}"):
             read(image)

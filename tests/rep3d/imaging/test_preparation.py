@@ -101,14 +101,3 @@ def test_training_reads_labels_as_what_they_mean(tmp_path: Path) -> None:
         found = preparation(task, True)({"image": str(image), "label": str(tmp_path / "label.nii.gz")})
         np.testing.assert_array_equal(found["label"][0], np.searchsorted([0, 2, 7], values))
         torch.testing.assert_close(found["label"].affine, found["image"].affine, rtol=0, atol=0)
-
-
-def test_what_is_no_number_becomes_the_lowest(tmp_path: Path) -> None:
-    voxels = np.full((5, 5, 5), 50, np.float32)
-    voxels[1, 1, 1], voxels[2, 2, 2], voxels[4, 4, 4], voxels[0, 0, 0] = np.nan, np.inf, -np.inf, 10
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "image.nii.gz")
-    task = TaskConfig("t", {"a": 1}, (1, 1, 1), Intensity("window", 0, 100))
-    found = preparation(task)({"image": str(tmp_path / "image.nii.gz")})["image"][0]
-    expected = np.full((5, 5, 5), 0.5, np.float32)
-    expected[[0, 1, 2, 4], [0, 1, 2, 4], [0, 1, 2, 4]] = 0.1
-    np.testing.assert_allclose(found, expected, atol=1e-6)

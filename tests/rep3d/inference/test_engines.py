@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.errors import ConfigError
+from rep3d.errors import ConfigError, InferenceCancelled
 from rep3d.inference import engines
 from rep3d.inference.engines import OpenVinoEngine, TorchEngine, choose_engine
 from rep3d.inference.predictor import Predictor
@@ -229,3 +229,27 @@ def test_work_is_counted_as_by_hand() -> None:
     levels = [1 / 8, 1 / 64, 1 / 512]
     expected = full + lower * sum(levels) + 2 * 4 * 4 * 27 / 4096
     assert engines._decoding_work(network(config)) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_a_call_can_be_ended_in_the_middle(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_ASK_MILLISECONDS", 1)
+    model = network(MIDDLE)
+    engine, images, asked = choose_engine(model, CPU, name), torch.randn(1, 2, 64, 64, 64), 0
+    expected = engine(images)
+
+    def end_later() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 5:
+            raise InferenceCancelled("enough")
+
+    with pytest.raises(InferenceCancelled, match="enough"):
+        engine(images, end_later)
+    assert asked == 5
+    if isinstance(engine, OpenVinoEngine):
+        with torch.inference_mode(), pytest.raises(InferenceCancelled):
+            asked = 4
+            engine._decode(images, list(model.encode(images)), end_later)
+    torch.testing.assert_close(engine(images, lambda: None), expected, rtol=0, atol=1e-5)  # nothing is left of it
+    assert not any(module._forward_pre_hooks for module in model.modules())

@@ -140,9 +140,9 @@ class _Counting:
     def __init__(self, engine: TorchEngine, seen: list[int]) -> None:
         self._engine, self._seen = engine, seen
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, check: Callable[[], None] | None = None) -> torch.Tensor:
         self._seen.append(len(images))
-        return self._engine(images)
+        return self._engine(images, check)
 
     def release(self) -> None:
         pass
@@ -274,9 +274,9 @@ def test_requests_at_once_get_the_same_results_and_take_turns(write_nifti: Calla
     plain = predictor.engine
 
     class _Noting(_Counting):
-        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        def __call__(self, images: torch.Tensor, check: Callable[[], None] | None = None) -> torch.Tensor:
             order.append(names[threading.get_ident()])
-            return plain(images)
+            return plain(images, check)
 
     predictor.engine = _Noting(plain, [])  # type: ignore[arg-type]
     begun = threading.Event()
@@ -337,10 +337,10 @@ class _Starved(_Counting):
         super().__init__(engine, [])
         self._holds = holds
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, check: Callable[[], None] | None = None) -> torch.Tensor:
         if len(images) > self._holds:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return super().__call__(images)
+        return super().__call__(images, check)
 
 
 @pytest.mark.parametrize(("holds", "words"), [(1, "continued with 1"), (0, "continued on the CPU")])
@@ -359,7 +359,7 @@ def test_result_that_does_not_fit_where_it_is_gathered_is_kept_in_ram() -> None:
     """The device has room for nothing: not for a window, and not for what the CPU computed instead."""
     full = [True]
 
-    def spare(windows: torch.Tensor) -> torch.Tensor:
+    def spare(windows: torch.Tensor, check: Callable[[], None]) -> torch.Tensor:
         if full.pop() if full else False:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")  # as copying the result back does
         return _ReadOffIntensity()(windows)
@@ -376,11 +376,12 @@ def test_a_result_that_does_not_fit_onto_the_gpu_is_gathered_in_main_memory(monk
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100_000, 80 * 10**9))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 50_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
-    engine = _ReadOffIntensity()
-    turns = WindowTurns(engine, torch.device("cuda"), lambda: engine)  # type: ignore[arg-type, return-value]
+    engine = TorchEngine(_ReadOffIntensity())
+    turns = WindowTurns(engine, torch.device("cuda"), lambda: engine)
     turns.computed_on = torch.device("cpu")
     seen = torch.rand((1, 40, 32, 32))
-    found = sliding_probabilities(seen, (32, 32, 32), turns, channels=3)
+    with torch.inference_mode():
+        found = sliding_probabilities(seen, (32, 32, 32), turns, channels=3)
     assert turns.fallback == "GPU out of memory for the whole result; kept it in main memory."
     torch.testing.assert_close(found, _ReadOffIntensity()(seen[None])[0].softmax(0))
 

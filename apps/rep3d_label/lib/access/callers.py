@@ -24,7 +24,7 @@ from lib.errors import UnknownKeyError, WaitError
 from rep3d.errors import DamagedFileError
 from rep3d.keys import Key, KeyBook
 
-__all__ = ["FAILURES", "WAIT_SECONDS", "Caller", "Callers"]
+__all__ = ["FAILURES", "WAIT_SECONDS", "Caller", "Callers", "place_of"]
 
 FAILURES = 10
 """Wrong keys from one address until it waits."""
@@ -86,7 +86,7 @@ class Callers:
     async def by_text(self, text: str, address: str) -> Caller:
         """Return whose key or token this is; raises as :meth:`by_header`."""
         caller = await self._caller(text)
-        place = _place(address)
+        place = place_of(address)
         self._wait(place, caller)
         if caller is None:
             self._failures[place] = self._failures.get(place, 0) + 1
@@ -104,7 +104,7 @@ class Callers:
         """
         text = password.strip()
         if self.tokens and self._key(text) is None:
-            self._wait(_place(address), None)  # before a password of a person's is tried
+            self._wait(place_of(address), None)  # before a password of a person's is tried
             token = await run_in_threadpool(oauth.token_for, name, password)
             text = token or ""
         return await self.by_text(text, address), text
@@ -170,7 +170,7 @@ def _name_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _place(address: str) -> str:
+def place_of(address: str) -> str:
     """Return what is counted as one address: of IPv6 the network of 64 bits that one customer has."""
     try:
         found = ipaddress.ip_address(address)

@@ -9,21 +9,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette._utils import get_route_path  # what the router itself goes by
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lib.access.actions import action_of
 from lib.access.callers import Caller, Callers
 from lib.access.listening import Listening, is_loopback
 from lib.access.roles import Role, role_of
 from lib.errors import ForbiddenError, NotFoundError, UnknownKeyError, WrongHostError
 from rep3d.errors import Rep3DError
 
-__all__ = ["Access", "Door", "Guard", "InWords"]
+__all__ = ["Access", "Door", "Guard", "InWords", "WithRoom"]
 
 InWords = Callable[[Request, Exception], Response]
 
+_WITHOUT_DISK = ("log in", "log out", "cancel segmentation", "end session")  # what a full disk does not hinder
 _READING = ("GET", "HEAD", "OPTIONS")
 # Pages of ours say more; of everything else, no browser makes a page with scripts, a frame, or a copy on its disk.
 _HEADERS = {
@@ -139,7 +142,8 @@ class Access:
             return
         refusal: Response | None = None
         try:
-            scope.setdefault("state", {})["caller"] = await self._let_in(scope)
+            scope.setdefault("state", {})["caller"] = None
+            await self._let_in(scope)
         except Rep3DError as error:
             headers = Headers(scope=scope)
             if (
@@ -153,17 +157,16 @@ class Access:
                 refusal = self._in_words(Request(scope), error)
         await (refusal or self._app)(scope, receive, send)
 
-    async def _let_in(self, scope: Scope) -> Caller | None:
-        """Return who asks; None where no key is asked for: everybody is the administrator, as with MONAI Label."""
+    async def _let_in(self, scope: Scope) -> None:
+        """Note who asks; nobody where no key is asked for: everybody is the administrator, as with MONAI Label."""
         role = role_of(scope["method"], get_route_path(scope))
         if role is Role.nobody:
             raise NotFoundError("This server does not offer that: it needs images from a DICOM server.")
         if role is Role.open or not self._door.asks_for_key(scope):
-            return None
-        caller = await self._caller(scope)
+            return
+        caller = scope["state"]["caller"] = await self._caller(scope)
         if caller.role < role:
             raise ForbiddenError(f"That is for {role.name}s; the key of {caller.name} is for {caller.role.name}s.")
-        return caller
 
     async def _caller(self, scope: Scope) -> Caller:
         headers, callers = Headers(scope=scope), self._door.callers
@@ -176,6 +179,33 @@ class Access:
                 "This server asks for a key, sent as Authorization: Bearer KEY. Ask an administrator for one."
             )
         return caller
+
+
+class WithRoom:
+    """Refuses what would change something while the disk has no room for the start's own files.
+
+    Args:
+        app: what answers.
+        check: raises while that is so.
+        in_words: makes the answer of an error.
+    """
+
+    def __init__(self, app: ASGIApp, check: Callable[[], None], in_words: InWords) -> None:
+        self._app = app
+        self._check = check
+        self._in_words = in_words
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        action, changes = (
+            action_of(scope["method"], get_route_path(scope)) if scope["type"] == "http" else (None, False)
+        )
+        if changes and action not in _WITHOUT_DISK:
+            try:
+                await run_in_threadpool(self._check)
+            except Rep3DError as error:
+                await self._in_words(Request(scope), error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _is_link(scope: Scope, headers: Headers) -> bool:

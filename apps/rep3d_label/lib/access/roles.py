@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
+from typing import Generic, TypeVar
 
 from starlette.routing import compile_path
 
-__all__ = ["ROUTES", "Role", "role_of", "stated_role"]
+__all__ = ["ROUTES", "Role", "Rows", "plain", "role_of", "stated_role"]
+
+T = TypeVar("T")
 
 
 class Role(IntEnum):
@@ -130,21 +133,33 @@ ROUTES: Mapping[Role, tuple[str, ...]] = {
 }
 
 
-def _plain(path: str) -> str:
-    return path.rstrip("/") or "/"  # with a slash or without one, an address is the same or leads to the other
+def plain(path: str) -> str:
+    """Return a path without its last slash: with it or without, an address is the same or leads to the other."""
+    return path.rstrip("/") or "/"
 
 
-_ROWS = [
-    (method, compile_path(_plain(path))[0], role)
-    for role, rows in ROUTES.items()
-    for method, path in (row.split(" ") for row in rows)
-]
+class Rows(Generic[T]):
+    """Rows of a table: which addresses something is stated for."""
+
+    def __init__(self, table: Mapping[T, Iterable[str]]) -> None:
+        self._rows = [
+            (method, compile_path(plain(path))[0], stated)
+            for stated, rows in table.items()
+            for method, path in (row.split(" ") for row in rows)
+        ]
+
+    def matching(self, method: str, path: str) -> Iterator[T]:
+        """Yield what is stated for a request; ``HEAD`` is as ``GET``."""
+        asked, wanted = "GET" if method == "HEAD" else method, plain(path)
+        return (stated for verb, regex, stated in self._rows if verb == asked and regex.match(wanted))
+
+
+_ROLES = Rows(ROUTES)
 
 
 def stated_role(method: str, path: str) -> Role | None:
     """Return the role that the table states for a request, the highest where several rows fit; None without a row."""
-    asked = "GET" if method == "HEAD" else method
-    return max((role for verb, regex, role in _ROWS if verb == asked and regex.match(_plain(path))), default=None)
+    return max(_ROLES.matching(method, path), default=None)
 
 
 def role_of(method: str, path: str) -> Role:

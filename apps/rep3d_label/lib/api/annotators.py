@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 from monailabel.endpoints.user.auth import User
 
+from lib.access.audit import note
 from lib.api.access import name_of
 from lib.api.forms import is_text
 from lib.errors import RequestError
@@ -49,4 +50,5 @@ class Annotator:
         for name in given:
             if not is_text(name) or len(name) > 200:
                 raise RequestError(f"user must be a name of at most 200 characters, not {str(name)[:200]!r}.")
+        note(says=given[0] if given else None)
         return cls(given[0] if given else None, frozenset({*given, address}), address)

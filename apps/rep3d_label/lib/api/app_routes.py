@@ -13,7 +13,21 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api import batch, cases, dashboard, data, dicom, infer, login, pages, scoring, train, versions, voxels
+from lib.api import (
+    batch,
+    cases,
+    dashboard,
+    data,
+    dicom,
+    infer,
+    login,
+    pages,
+    scoring,
+    sessions,
+    train,
+    versions,
+    voxels,
+)
 from lib.api.access import AS_ADMIN
 
 __all__ = ["add_routes"]
@@ -32,7 +46,7 @@ def reload(user: User = AS_ADMIN) -> dict[str, Any]:
     return {}
 
 
-_PARTS = (login, infer, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
+_PARTS = (login, infer, sessions, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
 
 
 def add_routes(app: FastAPI) -> None:

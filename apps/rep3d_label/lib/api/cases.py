@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
 from monailabel.config import settings
 from monailabel.endpoints import activelearning
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
+from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR, AS_REVIEWER, AS_USER
 from lib.api.annotators import Annotator
 from lib.api.forms import flag
@@ -34,6 +35,7 @@ def next_sample(request: Request, strategy: str, params: _Params = None, user: U
     address)."""
     annotator = Annotator.of(user, params or {}, request)
     sample = activelearning.sample(strategy, {**(params or {}), "annotator": annotator.lease_name}, user.username)
+    note(case=sample["id"])
     lease = app_instance().leases.holder(sample["id"])  # facts about the image may have a user, too
     return {**sample, "user": annotator.lease_name, "leased_until": lease.until if lease else None}
 
@@ -71,9 +73,9 @@ def end_lease(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
 
 
 @router.get("/rep3d/cases")
-def cases(state: str | None = None, model: str | None = None, user: User = AS_USER) -> list[dict[str, Any]]:
+def cases(state: str | None = None, model: str | None = None, user: User = AS_USER) -> JSONResponse:
     """Return all cases, or those in a state."""
-    return app_instance().case_book.cases(model, state)
+    return JSONResponse(app_instance().case_book.cases(model, state))  # plain already: FastAPI would copy each of them
 
 
 @router.get("/rep3d/cases/{image}")
@@ -95,7 +97,7 @@ def take_review_back(image: str, user: User = AS_REVIEWER) -> dict[str, Any]:
 
 
 @router.get("/rep3d/cases/{image}/thumbnail.png")
-def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, user: User = AS_USER) -> FileResponse:
+def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, user: User = AS_USER) -> Response:
     """Return a slice of the image with the outlines of its label, else of its prediction."""
     app = app_instance()
     files = app.case_book.files(image)
@@ -111,7 +113,7 @@ def thumbnail(image: str, size: Annotated[int, Query(ge=16, le=1024)] = 192, use
     except ImageError:
         unusable.check(image)  # nobody else should meet it
         raise
-    return FileResponse(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
+    return Response(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
 
 
 # Earlier labels ----------------------------------------------------------------------------------------------

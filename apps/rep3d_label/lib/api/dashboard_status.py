@@ -6,7 +6,7 @@ list when it has changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -50,6 +50,7 @@ class Dashboard:
         _batch: knows what the batch inferences do.
         _folder: knows what in the studies folder is not used.
         _dicom: knows which images may show a name.
+        _problems: says what keeps the server from saving things.
     """
 
     _setup: Setup
@@ -59,12 +60,13 @@ class Dashboard:
     _batch: BatchRunner
     _folder: FolderWatch
     _dicom: DicomImport
+    _problems: Callable[[], list[str]]
 
     def status(self) -> dict[str, Any]:
         """Return the state of the server.
 
         Returns:
-            ``server`` (folder, device), ``cases`` (counts and a stamp; unusable images count for themselves),
+            ``server`` (folder, device, problems), ``cases`` (counts and a stamp; unusable images count for themselves),
             ``damaged`` (state files: where each was found and is now, what is lost), ``unusable`` (images, and why),
             ``passed_over`` (what in the folder is not used, and why), ``warnings`` (images that may show a name, and
             why), ``default_model``, and ``models``: for each its
@@ -82,6 +84,7 @@ class Dashboard:
                 "device": setup.device,
                 "device_name": device_name(setup.device),
                 "time": utc_now(),
+                "problems": self._problems(),
             },
             "cases": {
                 "total": total,

@@ -8,44 +8,48 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
+from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR
 from lib.api.annotators import Annotator
-from lib.api.forms import flag, json_object, upload_name
-from lib.errors import RequestError
+from lib.api.forms import FileRoute, flag, json_object, on_disk, upload_name
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
 from lib.storage.datastore import Submission
-from lib.storage.registry import FINAL
+from lib.storage.entries import FINAL
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["router", "take_label"]
 
-router = APIRouter()
+router = APIRouter(route_class=FileRoute)
 
 
 @router.put("/datastore/")
 @router.put("/datastore/image")
 def add_image(
-    background_tasks: BackgroundTasks,
     file: Annotated[UploadFile, File()],
     image: str | None = None,
     params: str = Form("{}"),
     user: User = AS_ANNOTATOR,
-) -> Any:
-    """Add an image under the id ``image``, else the file's name (which the stock route cuts at the first dot)."""
-    json_object("params", params)
-    name, suffix = split_suffix(upload_name(file), IMAGE_SUFFIXES)
-    if not suffix:
-        raise RequestError(f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {name!r} is none.")
-    return datastore.add_image(background_tasks, image or name, params, file, user.username)
+) -> dict[str, str]:
+    """Add an image under the id ``image``, else the file's name.
+
+    The stock route cuts that at the first dot, and leaves a refused file in the temporary folder.
+    """
+    info = json_object("params", params)
+    if user.username:
+        info["user"] = user.username
+    name = image or split_suffix(upload_name(file), IMAGE_SUFFIXES)[0]
+    note(case=name)
+    with on_disk(file, IMAGE_SUFFIXES) as received:
+        return {"image": app_instance().datastore().add_image(name, str(received), info)}
 
 
 @router.put("/datastore/label")
@@ -100,6 +104,7 @@ def take_label(
             return store.submit_label(image, file, tag, values, options)
 
     accepted = app.intake.take(image, tag, annotator.names, override, received)
+    note(case=image, tag=tag, label=accepted.info.get("time"))
     changes = {key: accepted.info[key] for key in ("remapped", "resampled", "converted") if key in accepted.info}
     if accepted.duplicate:
         changes["duplicate"] = True
@@ -108,7 +113,7 @@ def take_label(
 
 def _suffix(name: str) -> str:
     """Return what a file name says of the file's format; the rest of it is the client's own."""
-    suffix = split_suffix(name.lower(), LABEL_SUFFIXES)[1] or Path(name).suffix
+    suffix = split_suffix(name.lower(), LABEL_SUFFIXES)[1] or Path(name).suffix[:20]
     return suffix if suffix.replace(".", "").isalnum() else ""
 
 

@@ -16,9 +16,10 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR
-from lib.api.forms import BINARY_BODY
-from lib.dicom.upload import unpack_dicom
+from lib.api.forms import BINARY_BODY, FORM_LIMITS
+from lib.dicom.upload import Limits, unpack_dicom
 from lib.errors import RequestError
 
 __all__ = ["router"]
@@ -41,8 +42,8 @@ def import_dicom(user: User = AS_ANNOTATOR) -> Any:
 
 async def _packed(request: Request) -> AsyncIterator[BinaryIO]:
     """Yield the .zip file of a request."""
-    if request.headers.get("content-type", "").startswith("multipart/"):
-        async with request.form() as form:
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        async with request.form(**FORM_LIMITS) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise RequestError("Send the DICOM files as one .zip file, in the part named file.")
@@ -64,13 +65,13 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         files, None where nothing came in, and ``warnings`` (``image`` and ``reason``: a name may be in its pixels).
     """
     app = app_instance()
-    incoming = app.setup.workspace.root / "incoming"
+    incoming = app.setup.workspace.incoming
     with _one_at_a_time:
         shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed
         incoming.mkdir(parents=True)
         try:
             unpacked = incoming / uuid.uuid4().hex
-            unpack_dicom(file, unpacked)
+            unpack_dicom(file, unpacked, Limits(bytes=app.setup.conf.max_upload * 2**20))
             taken = app.dicom.take_in(unpacked, f"dicom-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}")
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
@@ -78,6 +79,7 @@ def add_dicom(user: Annotated[User, AS_ANNOTATOR], file: Annotated[BinaryIO, Dep
         why = " ".join(one["error"] for one in taken.left_out[:_TOLD])
         raise RequestError(f"The .zip file holds DICOM files, but no images among them: {why} Nothing was changed.")
     app.datastore().refresh()
+    note(case=", ".join(taken.images))
     failed = taken.failed + taken.left_out
     answer = {"images": taken.images, "known": taken.known, "failed": failed, "folder": taken.folder}
     return {**answer, "warnings": taken.warnings}

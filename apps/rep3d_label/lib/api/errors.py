@@ -5,9 +5,12 @@ Nothing below ``lib.api`` knows HTTP: it raises errors of :mod:`lib.errors` and 
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +27,10 @@ from lib.errors import (
     DiskFullError,
     ForbiddenError,
     NotFoundError,
+    SlowClientError,
+    TooManyWaitingError,
     UnknownKeyError,
+    UploadTooLargeError,
     WaitError,
     WrongHostError,
     is_out_of_memory,
@@ -42,12 +48,16 @@ from rep3d.errors import (
     TrainingError,
     UnknownVersionError,
     VersionError,
+    causes,
     machine_error,
 )
 
 __all__ = ["ANSWERS", "Answer", "answer_for", "error_response", "register_error_handlers"]
 
 logger = logging.getLogger(__name__)
+
+# Of functions that may be waiting, and would be ended.
+_WAITS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 @dataclass(frozen=True)
@@ -73,11 +83,13 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     Rep3DError: Answer(422),
     MONAILabelException: Answer(422),
     TooLargeError: Answer(422),
+    UploadTooLargeError: Answer(413),
     json.JSONDecodeError: Answer(422, "The request is not valid JSON."),
     # ... is not allowed ...
     UnknownKeyError: Answer(401),
     WaitError: Answer(429, retry_after=WAIT_SECONDS),
     WrongHostError: Answer(421),
+    SlowClientError: Answer(408),
     ForbiddenError: Answer(403),
     # ... names nothing that there is ...
     NotFoundError: Answer(404),
@@ -96,6 +108,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     DamagedFileError: Answer(500),
     MissingComponentError: Answer(501),
     BusyError: Answer(503, retry_after=5),
+    TooManyWaitingError: Answer(429, retry_after=5),
     OutOfMemoryError: Answer(503, retry_after=60),
     MemoryError: _NO_MEMORY,
     torch.OutOfMemoryError: _NO_MEMORY,
@@ -112,7 +125,8 @@ def answer_for(error: BaseException) -> tuple[Answer, str]:
         error = machine_error(error) or error
         answer = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     if answer == ANSWERS[Exception]:
-        return answer, f"{answer.words} ({type(error).__name__}: {error})"
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error  # never a path of the disk
+        return answer, f"{answer.words} ({type(error).__name__}: {said})"
     return answer, answer.words or str(getattr(error, "msg", error))
 
 
@@ -120,11 +134,25 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
     """Return an error as clients see it."""
     answer, words = answer_for(error)
     if answer.status >= 500:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        unexpected = error if answer.status == 500 else None  # only of these does the log say where they came from
+        logger.error("%s %s failed: %s", request.method, request.url.path, words, exc_info=unexpected)
+    _let_go(error)
     headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after else {}
     if answer.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="Rep3D Label"'
     return JSONResponse({"detail": words}, answer.status, headers)
+
+
+def _let_go(error: BaseException) -> None:
+    """Let go of what the functions that failed were about, such as an image's voxels.
+
+    An error holds its functions, and what waits for it holds the error: Python would find out some time later.
+    """
+    for cause in causes(error):
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            if not frame.f_code.co_flags & _WAITS:
+                with suppress(RuntimeError):  # of one that has not ended
+                    frame.clear()
 
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from fastapi import UploadFile
+from fastapi import Request, Response, UploadFile
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile as FormFile
 
+from lib.access.bodies import Promised
 from lib.errors import RequestError
+from lib.names import split_suffix
 from rep3d.json_text import parse_json
 
-__all__ = ["BINARY_BODY", "flag", "is_text", "json_object", "upload_name"]
-
+__all__ = ["BINARY_BODY", "FORM_LIMITS", "FileRoute", "flag", "is_text", "json_object", "on_disk", "upload_name"]
 
 BINARY_BODY = {
     "requestBody": {
@@ -21,6 +30,37 @@ BINARY_BODY = {
     }
 }
 """What the list of addresses says of one that takes bytes as they are."""
+FORM_LIMITS = {"max_files": 4, "max_fields": 16}  # of a form: what is no file is held in memory, up to 1 MiB each
+_BLOCK = 1 << 20
+
+
+class FileRoute(APIRoute):
+    """A route whose form has few parts, and whose file is what the request's ``Repr-Digest`` says."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, which finds the form read and checked."""
+        handle = super().get_route_handler()
+
+        async def handle_checked(request: Request) -> Response:
+            if request.headers.get("content-type", "").lower().startswith("multipart/"):
+                async with request.form(**FORM_LIMITS) as form:
+                    files = [part for part in form.values() if isinstance(part, FormFile)]
+                    promised = request.headers.getlist("repr-digest")
+                    if promised and len(files) != 1:
+                        raise RequestError("Repr-Digest is the checksum of one file; send Content-Digest for several.")
+                    if promised:
+                        await run_in_threadpool(_check, files[0], Promised(promised))
+                    return await handle(request)
+            return await handle(request)
+
+        return handle_checked
+
+
+def _check(file: FormFile, promised: Promised) -> None:
+    while block := file.file.read(_BLOCK):
+        promised.update(block)
+    file.file.seek(0)
+    promised.check(f"The file {os.path.basename(file.filename or '')[:200]!r}")
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
@@ -57,3 +97,26 @@ def flag(values: dict[str, Any], name: str) -> bool:
 
 def upload_name(file: UploadFile) -> str:
     return os.path.basename((file.filename or "").replace("\\", "/"))
+
+
+@contextmanager
+def on_disk(file: UploadFile, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Yield an uploaded file on the disk, for as long as it is needed, under a name of ours with the client's ending.
+
+    Args:
+        file: what was sent.
+        suffixes: the endings that it may have.
+
+    Raises:
+        RequestError: for another one.
+    """
+    name, suffix = split_suffix(upload_name(file), suffixes)
+    if not suffix:
+        raise RequestError(f"An image must be a file of type {' or '.join(suffixes)}; {name[:200]!r} is none.")
+    handle, place = tempfile.mkstemp(suffix=suffix)
+    try:
+        with os.fdopen(handle, "wb") as target:
+            shutil.copyfileobj(file.file, target)
+        yield Path(place)
+    finally:
+        Path(place).unlink(missing_ok=True)

@@ -5,31 +5,47 @@ What computes runs in a thread, so that the server still answers ``/info/`` mean
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, File, Form, UploadFile
+from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
-from monailabel.endpoints import infer, session
+from monailabel.endpoints import infer
 from monailabel.endpoints.infer import ResultType
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api.access import AS_USER, name_of
-from lib.api.forms import json_object, upload_name
+from lib.api.forms import FileRoute, json_object, on_disk
 from lib.errors import NotFoundError, RequestError
 from lib.inference.request import InferRequest
-from lib.names import split_suffix
+from lib.lanes.inference import Turn
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
-__all__ = ["router"]
+__all__ = ["in_turn", "router"]
 
-router = APIRouter()
+router = APIRouter(route_class=FileRoute)
+
+
+async def in_turn(request: Request, user: User, model: str, image: str, values: Mapping[str, Any]) -> Turn:
+    """Wait, without a thread, until a request for inference may run; meanwhile it is listed, and can be cancelled.
+
+    Args:
+        request, user: who asks.
+        model: name of the model.
+        image: id of the image, or what else to show for it.
+        values: the settings that it came with.
+    """
+    turn: Turn = request.state.turn  # set by `InferenceLane`; a request that did not pass it fails here
+    asked = InferRequest.parse(values)
+    with app_instance().requests.waiting(asked.id, model, image, name_of(user), turn):
+        await turn.come()
+    return turn
+
+
+async def _turn(request: Request, model: str, image: str = "", params: str = Form("{}"), user: User = AS_USER) -> Turn:
+    return await in_turn(request, user, model, image or "upload", json_object("params", params))
 
 
 @router.post("/infer/{model}")
@@ -43,6 +59,7 @@ def run_inference(
     label: Annotated[UploadFile | None, File()] = None,
     output: ResultType | None = None,
     user: User = AS_USER,
+    turn: Turn = Depends(_turn),  # noqa: B008  (as FastAPI wants it)
 ) -> Any:
     """Segment an image of the studies folder, of a session, or one that comes with the request."""
     app = app_instance()
@@ -56,47 +73,17 @@ def run_inference(
         raise NotFoundError(f"There is no open session {session_id[:200]!r}.")
     if output == ResultType.dicom_seg:
         raise RequestError("output=dicom_seg needs images from a DICOM server. Choose all, image or json.")
-    if file and not split_suffix(upload_name(file), IMAGE_SUFFIXES)[1]:
-        raise RequestError(
-            f"An image must be a file of type {' or '.join(IMAGE_SUFFIXES)}; {upload_name(file)!r} is none."
-        )
     InferRequest.parse(values)
-    request = {**values, "model": model, "image": image}
+    request = {**values, "model": model, "image": image, "gone": turn.gone}
     if (name := name_of(user)) is not None:
         request["user"] = name
     if session_id:
         request["image"] = app.sessions().get_session(session_id).image
-    with _received(file) as upload:
+    with on_disk(file, IMAGE_SUFFIXES) if file else nullcontext() as upload:
         if upload and not session_id:
             request["image"] = str(upload)
         result = app.infer(request)
     return infer.send_response(app.datastore(), result, output, background_tasks)
-
-
-@router.get("/session/{session_id}")
-def get_session(session_id: str, update_ts: bool = False, image: bool = False, user: User = AS_USER) -> Any:
-    """Return what a session is, or its image."""
-    found = app_instance().sessions().get_session(session_id, update_ts=False)
-    if image and found and Path(found.image).is_dir():
-        raise RequestError(
-            "The session was made of several files, which cannot be sent as one. Ask without image=true."
-        )
-    return session.get_session(session_id, update_ts, image)
-
-
-@contextmanager
-def _received(file: UploadFile | None) -> Iterator[Path | None]:
-    """Yield an uploaded file on the disk, for as long as it is needed."""
-    if not file:
-        yield None
-        return
-    handle, name = tempfile.mkstemp(suffix=split_suffix(upload_name(file), IMAGE_SUFFIXES)[1])
-    try:
-        with os.fdopen(handle, "wb") as target:
-            shutil.copyfileobj(file.file, target)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 @router.post("/infer/wsi/{model}")
@@ -108,7 +95,7 @@ def refuse_whole_slides(model: str, user: User = AS_USER) -> None:
 
 @router.get("/rep3d/requests")
 def running_requests(user: User = AS_USER) -> Any:
-    """Return the segmentations that run now."""
+    """Return the segmentations that run or wait now."""
     return app_instance().requests.all()
 
 

@@ -97,4 +97,6 @@ async def _caller(door: Door, request: Request) -> tuple[Caller, str]:
             raise RequestError("The form is too long.")
     fields = dict(parse_qsl(content.decode("utf-8", "replace")))
     address = request.client.host if request.client else "unknown"
-    return await door.callers.by_password(fields.get("username", ""), fields.get("password", ""), address)
+    caller, text = await door.callers.by_password(fields.get("username", ""), fields.get("password", ""), address)
+    request.state.caller = caller  # for the audit log
+    return caller, text

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections import deque
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from monailabel.config import settings
-from monailabel.endpoints.logs import get_logs
 from monailabel.endpoints.user.auth import User
 
 from lib.access.roles import ROUTES
 from lib.api.access import AS_ADMIN, AS_USER
 from lib.errors import NotFoundError
+from rep3d.errors import MissingComponentError
 
 __all__ = ["PAGE_HEADERS", "page", "router"]
 
@@ -29,6 +30,7 @@ PAGE_HEADERS = {
         "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 }
+_TOOL_SECONDS = 30.0
 _FOLDER = Path(__file__).resolve().parents[2] / "pages"
 
 
@@ -61,14 +63,15 @@ def log(lines: Annotated[int, Query(ge=0, le=1_000_000)] = 300, user: User = AS_
     file = Path(settings.MONAI_LABEL_APP_DIR) / "logs" / "app.log"
     if not file.is_file():
         raise NotFoundError("The server keeps no log in a file.")
-    answer: Response = get_logs(str(file), lines, html=False, text=True, refresh=0)
-    return answer
+    with file.open(encoding="utf-8", errors="replace") as log:
+        return PlainTextResponse("".join(deque(log, lines) if lines > 0 else log))
 
 
 @router.get("/logs/gpu")
-def gpu(user: User = AS_ADMIN) -> Response:
-    """Return what the driver of NVIDIA's cards says of them."""
-    if shutil.which("nvidia-smi") is None:
-        raise NotFoundError("The server's computer has no NVIDIA driver (nvidia-smi) that could be asked.")
-    told = subprocess.run(["nvidia-smi"], capture_output=True, check=False, timeout=30).stdout
-    return Response(told.decode(errors="replace"), media_type="text/plain")
+def gpus(user: User = AS_ADMIN) -> Response:
+    """Return what NVIDIA's own tool says of the GPUs."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        raise MissingComponentError("This computer has no nvidia-smi, so it has no NVIDIA GPU that it knows of.")
+    said = subprocess.run([tool], capture_output=True, timeout=_TOOL_SECONDS, check=False)
+    return PlainTextResponse(said.stdout + said.stderr)

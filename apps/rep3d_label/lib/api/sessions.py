@@ -5,30 +5,31 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import Annotated, Any
 
+from fastapi import APIRouter, File, UploadFile
+from fastapi.responses import FileResponse
+from monailabel.endpoints.user.auth import User
+from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.sessions import SessionInfo, Sessions
 
-from lib.errors import RequestError
+from lib.api.access import AS_USER
+from lib.api.forms import FileRoute, on_disk
+from lib.errors import BusyError, NotFoundError, RequestError
+from rep3d.errors import ImageError
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry
 
-__all__ = ["SafeSessions"]
+__all__ = ["SafeSessions", "router"]
+
+router = APIRouter(route_class=FileRoute)
 
 _ID = re.compile(r"[0-9a-f-]{8,64}")
 _YOUNG_SECONDS = 600.0
+_MOST = 100  # open at a time
 
 
 class SafeSessions(Sessions):
-    """Sessions whose ids cannot be paths, and which unpack no archives.
-
-    Args:
-        store_path, expiry: as MONAI Label's.
-        receive: does to what was sent what is to be done before it is kept; returns where it is then.
-    """
-
-    def __init__(self, store_path: str, expiry: int, receive: Callable[[Path], Path]) -> None:
-        super().__init__(store_path, expiry)
-        self._receive = receive
+    """Sessions whose ids cannot be paths, and which unpack no archives."""
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         """Return the session of that id, or None (the stock method takes any path for an id, and may delete it)."""
@@ -48,18 +49,18 @@ class SafeSessions(Sessions):
 
         Raises:
             RequestError: for archives, whose members could be written anywhere.
+            BusyError: if too many are open.
         """
         if uncompress:
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
-        if data_file:
-            data_file = str(self._receive(Path(data_file)))
+        if len(self._names()) >= _MOST and not self.remove_expired():
+            raise BusyError(f"{_MOST} sessions are open, which is as many as may be. End some, or try again later.")
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:
         """Remove old sessions, and damaged ones (on which the stock method fails, and with it the server's start)."""
-        names = os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
         removed = 0
-        for name in filter(_ID.fullmatch, names):
+        for name in filter(_ID.fullmatch, self._names()):
             try:
                 session = self.get_session(name, update_ts=False, fetch_cache=False)
             except ValueError:
@@ -71,6 +72,9 @@ class SafeSessions(Sessions):
                 removed += 1
         return removed
 
+    def _names(self) -> list[str]:
+        return os.listdir(self.store_path) if os.path.isdir(self.store_path) else []
+
     def _is_young(self, name: str) -> bool:
         try:
             return time.time() - os.stat(os.path.join(self.store_path, name)).st_mtime < _YOUNG_SECONDS
@@ -81,3 +85,56 @@ class SafeSessions(Sessions):
         """Return whether a file lies below the sessions' folder."""
         root = os.path.realpath(self.store_path)
         return os.path.commonpath([root, os.path.realpath(path)]) == root
+
+
+def _sessions() -> SafeSessions:
+    sessions: SafeSessions = app_instance().sessions()
+    return sessions
+
+
+def _shown(session: SessionInfo) -> dict[str, Any]:
+    """Return what is told of a session: the name of its image, and no place on the disk."""
+    told = {key: value for key, value in session.to_json().items() if key != "path"}
+    return {**told, "image": os.path.basename(session.image)}
+
+
+@router.put("/session/")
+def begin_session(
+    files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0, user: User = AS_USER
+) -> dict[str, Any]:
+    """Keep an image for a while, to segment it several times (the stock route keeps whatever comes)."""
+    if len(files) != 1:
+        raise RequestError(f"A session takes one image, not {len(files)} files.")
+    with on_disk(files[0], IMAGE_SUFFIXES) as received:
+        if not uncompress:
+            try:
+                geometry(received)
+            except ImageError as error:
+                raise ImageError(str(error).replace(received.name, "the image")) from error
+            app_instance().privacy.receive_file(received)
+        id_, session = _sessions().add_session(str(received), expiry, uncompress)
+    return {"session_id": id_, "session_info": _shown(session)}
+
+
+def _found(session_id: str, update_ts: bool) -> SessionInfo:
+    session = _sessions().get_session(session_id, update_ts=update_ts)
+    if session is None:
+        raise NotFoundError(f"There is no open session {session_id[:200]!r}.")
+    return session
+
+
+@router.get("/session/{session_id}")
+def get_session(session_id: str, update_ts: bool = False, image: bool = False, user: User = AS_USER) -> Any:
+    """Return what is known of a session, or its image."""
+    session = _found(session_id, update_ts)
+    if image and not os.path.isfile(session.image):
+        raise RequestError("This session has the files of a series. It can be segmented, but not downloaded as one.")
+    return FileResponse(session.image, filename=os.path.basename(session.image)) if image else _shown(session)
+
+
+@router.delete("/session/{session_id}")
+def end_session(session_id: str, user: User = AS_USER) -> dict[str, Any]:
+    """End a session and remove its image."""
+    session = _found(session_id, False)
+    _sessions().remove_session(session_id)
+    return _shown(session)

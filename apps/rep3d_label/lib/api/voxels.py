@@ -22,8 +22,10 @@ from starlette.concurrency import run_in_threadpool
 from lib.api.access import AS_ANNOTATOR, AS_USER, name_of
 from lib.api.data import take_label
 from lib.api.forms import BINARY_BODY, json_object
+from lib.api.infer import in_turn
 from lib.inference.request import InferRequest
-from lib.storage.registry import FINAL
+from lib.lanes.inference import Turn
+from lib.storage.entries import FINAL
 from lib.storage.voxels import MEDIA_TYPE, Received, Receiver, gzipped, label_voxels, pack
 from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry
@@ -108,13 +110,23 @@ def put_label(
     return take_label(request, user, image, tag, _params(voxels), write)
 
 
+_InferParams = Annotated[dict[str, Any] | None, Body()]
+
+
+async def _turn(
+    request: Request, model: str, image: str, user: Annotated[User, AS_USER], params: _InferParams = None
+) -> Turn:
+    return await in_turn(request, user, model, image, params or {})
+
+
 @router.post("/rep3d/voxels/infer/{model}")
 def segment(
     request: Request,
     model: str,
     image: str,
     user: Annotated[User, AS_USER],
-    params: Annotated[dict[str, Any] | None, Body()] = None,
+    turn: Annotated[Turn, Depends(_turn)],
+    params: _InferParams = None,
 ) -> StreamingResponse:
     """Segment an image; ``params`` are as for ``/infer/``.
 
@@ -127,7 +139,7 @@ def segment(
     if (name := name_of(user)) is not None:
         asked["user"] = name
     wanted = InferRequest.parse(asked)
-    result = app.infer({**asked, "request_id": wanted.id})
+    result = app.infer({**asked, "request_id": wanted.id, "gone": turn.gone})
     file = Path(result["file"])
     try:
         voxels, grid = label_voxels(file, app.datastore().image_file(image))

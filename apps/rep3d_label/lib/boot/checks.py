@@ -8,6 +8,7 @@ of the datastore that ages while the server goes on.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from lib.errors import StartupError
+from rep3d.files import leads_out
 
 __all__ = [
     "check_port",
@@ -82,15 +84,23 @@ def check_writable(folder: Path) -> None:
     """Refuse a studies folder that labels could not be written to.
 
     Raises:
-        StartupError: if a file cannot be made in it, or in the folder of our own data below it.
+        StartupError: if a file cannot be made in it, or in the folder of our own data below it, or if a folder below
+            it leads elsewhere.
     """
-    for place in (folder, folder / "rep3d", folder / "labels"):
+    for place in (folder, *(folder / name for name in ("rep3d", "labels", "labels/final", "labels/original"))):
         if place != folder and not place.exists():
             continue
+        if leads_out(place, folder):
+            raise StartupError(
+                f"It would write outside of the studies folder: {place} is a link that leads out of it.",
+                "Move what it leads to into the studies folder, or choose another one with --studies.",
+            )
         try:
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # that may change, and there is much to see meanwhile
+                continue
             raise StartupError(
                 f"It could not keep labels in {place}, which cannot be written ({error.strerror}).",
                 "Give the server's user write permission on it, or choose another folder with --studies.",

@@ -14,6 +14,7 @@ from lib.access.listening import is_name_of_host
 from lib.errors import StartupError
 from rep3d.active.strategies import STRATEGIES
 from rep3d.errors import Rep3DError, TaskError
+from rep3d.imaging.limits import MAX_VOXELS
 from rep3d.inference.predictor import choose_device
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
 from rep3d.nn.unetr import UnetrSegmenter
@@ -57,6 +58,7 @@ class AppConf:
         modality: ``"CT"`` or ``"MRI"``.
         roi_size: patch (D, H, W) in voxels.
         spacing: voxel size in mm along R, A, S.
+        max_upload: MiB of one request.
     """
 
     models: tuple[str, ...] | None = None
@@ -78,6 +80,13 @@ class AppConf:
     hosts: tuple[str, ...] | None = None
     origins: tuple[str, ...] | None = None
     keys: str = "auto"
+    infer_at_once: int = 4
+    infer_waiting: int = 256
+    infer_waiting_each: int = 64
+    slow_seconds: float = 30.0
+    slow_rate: float = 1000.0
+    max_upload: int = 4096
+    max_voxels: int = MAX_VOXELS
     deidentify: str = "on"
 
     @classmethod
@@ -315,6 +324,39 @@ OPTIONS: Mapping[str, Option] = {
         "on: everybody needs a key; auto: where others than this computer reach the server",
         "auto",
         _one_of("keys", ["auto", "on"]),
+    ),
+    "infer_at_once": Option("segmentations that run at a time", "4", _number("infer_at_once", 1, 16, True)),
+    "infer_waiting": Option(
+        "requests for a segmentation that may wait, of all users; more are refused with 503",
+        "256",
+        _number("infer_waiting", 1, 1e4, True),
+    ),
+    "infer_waiting_each": Option(
+        "requests for a segmentation that may wait of one user (of one address, where no key is asked for); more are "
+        "refused with 429",
+        "64",
+        _number("infer_waiting_each", 1, 1e4, True),
+    ),
+    "slow_seconds": Option(
+        "seconds after which a connection ends that brings nothing of a request which it began, or takes nothing of "
+        "its answer",
+        "30",
+        _number("slow_seconds", 1, 3600),
+    ),
+    "slow_rate": Option(
+        "bytes a second that it must send and read at least, once that takes longer",
+        "1000",
+        _number("slow_rate", 1, 1e9),
+    ),
+    "max_upload": Option(
+        "MiB that may be sent at once; a .zip file of DICOM files may not unpack to more either",
+        "4096",
+        _number("max_upload", 1, 1e7, True),
+    ),
+    "max_voxels": Option(
+        "voxels that an image, a label map (all layers together) or a DICOM series may have; the default is 1024^3",
+        str(MAX_VOXELS),
+        _number("max_voxels", 1, 1e12, True),
     ),
     "deidentify": Option(
         "on: patients are taken out of what is sent, and the folder's own DICOM files are told of by codes; refuse: "

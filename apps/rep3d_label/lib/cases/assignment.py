@@ -32,7 +32,7 @@ def next_sample(
         leases: who works on what.
 
     Returns:
-        What the strategy says, with ``path``, ``user`` and ``leased_until``.
+        What the strategy says, with ``user`` and ``leased_until``.
 
     Raises:
         NotFoundError: where there is nothing to give, saying why.
@@ -55,8 +55,7 @@ def next_sample(
         lease = leases.take_if(str(sample["id"]), user, lent.get(str(sample["id"])))
         if lease is not None:
             break
-    path = datastore.get_image_uri(lease.image)
-    return {**sample, "path": path, "user": lease.user, "leased_until": lease.until}
+    return {**sample, "user": lease.user, "leased_until": lease.until}
 
 
 def _why(total: int, lent: Collection[Lease], unusable: Mapping[str, str]) -> str:

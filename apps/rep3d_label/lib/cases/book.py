@@ -1,14 +1,17 @@
 """What the server knows of each case, in one place: state, lease, scores, labels, agreement with the prediction.
 
-A list of hundreds of cases is asked for every few seconds, so nothing here reads a volume while somebody waits for it:
-facts about labels are remembered with the file's time stamp, and unknown ones are found out in the background.
+A list of thousands of cases is asked for every few seconds, so nothing here reads a volume while somebody waits for it,
+nor headers for long: facts about files are remembered with their time stamps, and unknown ones are found out in the
+background.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +25,7 @@ from lib.labels.reasons import REPLACED
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.storage.datastore import Rep3DDatastore
-from lib.storage.registry import FINAL, CaseFiles
+from lib.storage.entries import FINAL, CaseFiles
 from lib.storage.unusable import ImageFacts
 from rep3d.active.strategies import ImageScore
 from rep3d.errors import CheckpointError, DamagedFileError
@@ -32,6 +35,7 @@ __all__ = ["STATES", "CaseBook"]
 
 logger = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 0.5  # at the files of images; of the rest, a list tells what was found in the background
 STATES = ("new", "leased", "predicted", "submitted", "reviewed", "unusable")
 _FIELDS = (
     *("id", "file", "state", "error", "lease", "score", "scores", "role", "labels", "author", "time", "source"),
@@ -40,11 +44,19 @@ _FIELDS = (
 
 
 @dataclass(frozen=True)
-class _Model:
-    """What a model says of all cases."""
+class _Look:
+    """What cases are told from.
+
+    Attributes:
+        scores, roles: what a model says of them.
+        predicted: ids of those that have a prediction, or may have one.
+        until: time until which the files of images are looked at.
+    """
 
     scores: Mapping[str, ImageScore]
     roles: Mapping[str, str]
+    predicted: Collection[str]
+    until: float = math.inf
 
 
 class CaseBook:
@@ -88,9 +100,9 @@ class CaseBook:
         """
         if state is not None and state not in STATES:
             raise RequestError(f"There is no state {state[:200]!r}. Choose one of: {', '.join(STATES)}.")
-        chosen = self._model(model)
+        look = self._look(model, self._datastore.predictions.images(), time.monotonic() + _LOOK_SECONDS)
         leases = {lease.image: lease for lease in self._leases.all()}
-        found = [self._told(files, chosen, leases.get(files.id)) for files in self._datastore.case_files()]
+        found = [self._told(files, look, leases.get(files.id)) for files in self._datastore.case_files()]
         self._read_in_background()
         return [case for case in found if state is None or case["state"] == state]
 
@@ -107,13 +119,13 @@ class CaseBook:
         Raises:
             NotFoundError: for an unknown image or model.
         """
-        chosen = self._model(model)
+        look = self._look(model, (image_id,))
         files = self.files(image_id)
         self._read(files)
         if files.label:
             with suppress(Exception):  # of a file that cannot be read, what is said of it is elsewhere
                 self._datastore.misfit(image_id)
-        return self._told(files, chosen, self._leases.holder(image_id))
+        return self._told(files, look, self._leases.holder(image_id))
 
     def files(self, image_id: str) -> CaseFiles:
         """Return the files of a case; NotFoundError where there is none of that id."""
@@ -154,7 +166,7 @@ class CaseBook:
         current = [{**files.info, "entry": None, "tag": FINAL, "reason": "current"}] if files.label else []
         return [_history_entry(entry) for entry in [*current, *self._datastore.history.entries(image_id)]]
 
-    def _model(self, name: str | None) -> _Model:
+    def _look(self, name: str | None, predicted: Collection[str], until: float = math.inf) -> _Look:
         served = known("model", name or next(iter(self._served)), self._served)
         try:
             scores = read_knowledge(served.setup.workspace, served.published.facts()).scores
@@ -164,12 +176,12 @@ class CaseBook:
             roles = CaseRoles(served.setup.workspace.roles).read()
         except DamagedFileError:
             roles = {}  # the status says so, and no training begins before it is mended
-        return _Model(scores, roles)
+        return _Look(scores, roles, predicted, until)
 
-    def _told(self, files: CaseFiles, model: _Model, lease: Lease | None) -> dict[str, Any]:
+    def _told(self, files: CaseFiles, look: _Look, lease: Lease | None) -> dict[str, Any]:
         """Return a case; whatever goes wrong with it costs no other case its place in the list."""
         try:
-            return self._case(files, model, lease)
+            return self._case(files, look, lease)
         except Exception as error:
             logger.exception("case %s: what is known of it could not be told", files.id)
             state = "submitted" if files.label else "new"
@@ -177,13 +189,14 @@ class CaseBook:
             image = {"error": in_words(error)}
             return {**told, "id": files.id, "state": state, "scores": {}, "tags": [], "image": image, **image}
 
-    def _case(self, files: CaseFiles, model: _Model, lease: Lease | None) -> dict[str, Any]:
-        image = self._datastore.unusable.look(files)
+    def _case(self, files: CaseFiles, look: _Look, lease: Lease | None) -> dict[str, Any]:
+        known = self._datastore.unusable
+        image = known.look(files) if time.monotonic() < look.until else known.remembered(files)
         unusable = image.reason(files.label is not None)
         facts = self._known(files)
         review = self._reviews.of(files.id, facts.digest if facts else None)
         misfit = self._datastore.seen_misfit(files)
-        predicted = self._datastore.predictions.facts(files.id)
+        predicted = self._datastore.predictions.facts(files.id) if files.id in look.predicted else None
         if unusable:
             state, lease = "unusable", None
         elif files.label:
@@ -193,7 +206,7 @@ class CaseBook:
         else:
             state = "predicted" if predicted or files.tags else "new"
         info = files.info
-        scores = _measures(model.scores.get(files.id))
+        scores = _measures(look.scores.get(files.id))
         return {
             "id": files.id,
             "file": files.image.name,
@@ -202,7 +215,7 @@ class CaseBook:
             "lease": {"user": lease.user, "since": lease.since, "until": lease.until} if lease else None,
             "score": scores.get("entropy"),
             "scores": scores,
-            "role": model.roles.get(files.id),
+            "role": look.roles.get(files.id),
             "labels": self._labels(facts, image.voxel_ml) if facts else None,
             "author": info.get("user"),
             "time": info.get("time"),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.storage.datastore import Submission
-from lib.storage.registry import FINAL
+from lib.storage.entries import FINAL
 
 __all__ = ["LabelIntake"]
 

@@ -8,6 +8,7 @@ import io
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,7 @@ from PIL import Image
 from lib.errors import in_words, is_out_of_memory
 from lib.labels.facts import file_stamp
 from lib.paths import whole_file
-from rep3d.errors import ImageError, LabelError, Rep3DError
+from rep3d.errors import ImageError, LabelError, Rep3DError, machine_error
 from rep3d.imaging.nifti import read_label, stored_grid
 from rep3d.tasks.registry import TASKS
 
@@ -55,8 +56,8 @@ class Thumbnails:
         self._colours = {value: colours[name] for name, value in labels.items()}
         self._busy = threading.Semaphore(2)  # a page asks for dozens at once, and each may need a whole volume
 
-    def png(self, image_id: str, image: Path, label: Path | None, size: int) -> Path:
-        """Return the picture of a case.
+    def png(self, image_id: str, image: Path, label: Path | None, size: int) -> bytes:
+        """Return the picture of a case, kept for the next time where the disk has room.
 
         Args:
             image_id: its id.
@@ -65,7 +66,7 @@ class Thumbnails:
             size: longer side in pixels.
 
         Returns:
-            A PNG file.
+            A PNG.
 
         Raises:
             Rep3DError: if the image or the label cannot be read.
@@ -74,8 +75,8 @@ class Thumbnails:
         key = hashlib.sha256(json.dumps(shows).encode()).hexdigest()[:16]
         folder = self._folder / image_id
         path = folder / f"{size}-{key}.png"
-        if path.exists():
-            return path
+        with suppress(FileNotFoundError):
+            return path.read_bytes()
         try:
             with self._busy:
                 content = render(image, label, self._colours, size)
@@ -85,13 +86,21 @@ class Thumbnails:
             raise ImageError(
                 f"No picture of image {image_id} can be drawn ({in_words(error)}). Is it still being copied?"
             ) from error
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._keep(path, content, size)
+        except OSError as error:
+            if machine_error(error) is None:
+                raise
+        return content
+
+    @staticmethod
+    def _keep(path: Path, content: bytes, size: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:
             file.write(content)
-        for other in folder.glob(f"{size}-*.png"):
+        for other in path.parent.glob(f"{size}-*.png"):
             if other != path:
                 other.unlink(missing_ok=True)
-        return path
 
 
 def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size: int) -> bytes:
@@ -142,7 +151,6 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
 
 def _windowed(voxels: np.ndarray) -> np.ndarray:
     """Grey values from 0 to 255: soft tissue where air says that these are Hounsfield units, else 1 % to 99 %."""
-    voxels = np.nan_to_num(voxels)
     low, high = _SOFT_TISSUE_HU if voxels.min() < _AIR_HU else np.percentile(voxels, (1, 99))
     return (255 * np.clip((voxels - low) / max(float(high - low), 1e-6), 0, 1)).astype(np.uint8)
 

@@ -24,9 +24,10 @@ from typing import Any
 
 from lib.dicom.privacy import Privacy, printable
 from lib.paths import utc_now
+from lib.storage.entries import images_folder
 from lib.storage.passed_over import PassedOver
-from lib.storage.registry import images_folder
 from rep3d.errors import DamagedFileError, ImageError, machine_error
+from rep3d.files import sync_folder
 from rep3d.imaging.dicom import DicomSeries, Found, LeftOut, convert_series, find_series
 from rep3d.imaging.dicom.deidentify import may_show_text
 from rep3d.imaging.dicom.pseudonyms import KEY_FILE
@@ -92,7 +93,7 @@ class DicomImport:
         """
         with self._guard:
             before = len(self._recorded("imported"))
-            found = find_series(self._studies, skip=_NOT_SERIES)
+            found = find_series(self._studies, skip=_NOT_SERIES, within=self._studies)
             try:
                 imported, failed, _ = self._convert_new(found, bring_back=False)
                 failed.update(self._left_out(found.left_out))
@@ -269,6 +270,7 @@ class DicomImport:
                 if target.exists():
                     raise
                 os.rename(part, target)
+            sync_folder(target.parent)
         finally:
             part.unlink(missing_ok=True)
         return image, True

@@ -21,6 +21,7 @@ from typing import Any
 
 from lib.cases.leases import LeaseBook
 from lib.errors import ConflictError, NotFoundError, RequestError, in_words
+from lib.models.audit import note_run
 from lib.models.served import ServedModel
 from lib.names import known
 from lib.paths import utc_now
@@ -237,6 +238,7 @@ class BatchRunner:
             run.phase, run.error = "error", in_words(error)
         run.current, run.eta_seconds = None, None
         self._write(run)
+        note_run(self._served[run.model], "batch", "batch ended", result=run.phase)
         logger.info("batch inference of %s %s: %d done, %d failed", run.model, run.phase, run.done, len(run.failed))
 
     def _segment_all(self, run: _Run, predictor: Predictor, images: list[str], stop: threading.Event) -> None:

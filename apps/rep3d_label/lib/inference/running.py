@@ -1,4 +1,4 @@
-"""The segmentations that run now, to be seen and cancelled, and the second volumes of those that ended."""
+"""The segmentations that run or wait now, to be seen and cancelled, and the second volumes of those that ended."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import ConflictError, NotFoundError
+from lib.lanes.inference import Turn
 from lib.paths import utc_now
 
 __all__ = ["RunningRequest", "RunningRequests"]
@@ -23,7 +24,7 @@ KEPT_SECONDS = 1800.0
 
 @dataclass
 class RunningRequest:
-    """A segmentation that runs, or waits for its turn.
+    """A segmentation that runs, or waits until it may.
 
     Attributes:
         id: its name, by which it can be cancelled.
@@ -31,6 +32,7 @@ class RunningRequest:
         image: id of the image; ``"upload"`` for one that came with the request.
         user: who asked, if known.
         started: time in UTC.
+        waits: its place in the lane, while it waits.
     """
 
     id: str
@@ -38,17 +40,18 @@ class RunningRequest:
     image: str
     user: str | None
     started: str = field(default_factory=utc_now)
-    _windows: int = 0
+    waits: Turn | None = None
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancelled(self) -> bool:
-        """Return whether it is no longer wanted; asked before each window."""
-        self._windows += 1
+        """Return whether it is no longer wanted; asked all the time while it runs."""
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Make it end at its next window."""
+        """Make it end, or lose its place."""
         self._cancelled.set()
+        if self.waits:
+            self.waits.cancel()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -58,8 +61,7 @@ class RunningRequest:
             "image": self.image,
             "user": self.user,
             "started": self.started,
-            "windows": max(self._windows - 1, 0),
-            "state": "cancelling" if self._cancelled.is_set() else "running",
+            "state": "cancelling" if self._cancelled.is_set() else "waiting" if self.waits else "running",
         }
 
 
@@ -73,36 +75,57 @@ class RunningRequests:
         self._folder: Path | None = None
 
     @contextmanager
-    def running(self, request_id: str, model: str, image: str, user: str | None) -> Iterator[RunningRequest]:
-        """List a request for as long as it runs.
+    def running(
+        self, request_id: str, model: str, image: str, user: str | None, gone: threading.Event | None = None
+    ) -> Iterator[RunningRequest]:
+        """List a request for as long as it runs; ``gone`` is set when its client has gone away.
 
         Raises:
             ConflictError: if one of that name runs.
         """
-        request = RunningRequest(request_id, model, image, user)
+        with self._listed(
+            RunningRequest(request_id, model, image, user, _cancelled=gone or threading.Event())
+        ) as request:
+            yield request
+
+    @contextmanager
+    def waiting(self, request_id: str, model: str, image: str, user: str | None, turn: Turn) -> Iterator[None]:
+        """List a request for as long as it waits; raises as :meth:`running`."""
+        with self._listed(RunningRequest(request_id, model, image, user, waits=turn)):
+            yield
+
+    @contextmanager
+    def _listed(self, request: RunningRequest) -> Iterator[RunningRequest]:
         with self._guard:
-            if request_id in self._running:
-                raise ConflictError(f"A request named {request_id!r} is running already. Choose another name.")
-            self._running[request_id] = request
+            if request.id in self._running:
+                raise ConflictError(f"A request named {request.id!r} is running already. Choose another name.")
+            self._running[request.id] = request
         try:
             yield request
         finally:
             with self._guard:
-                del self._running[request_id]
+                del self._running[request.id]
 
     def all(self) -> list[dict[str, Any]]:
-        """Those that run, oldest first."""
+        """Return those that run or wait, oldest first."""
         with self._guard:
             return [request.to_dict() for request in self._running.values()]
 
     def cancel(self, request_id: str) -> dict[str, Any]:
-        """Cancel one; NotFoundError where none of that name runs."""
+        """Cancel one; NotFoundError where there is none of that name."""
         with self._guard:
             request = self._running.get(request_id)
         if request is None:
             raise NotFoundError(f"No request named {request_id[:200]!r} is running. It may have ended.")
         request.cancel()
         return request.to_dict()
+
+    def cancel_all(self) -> None:
+        """Cancel those that run or wait."""
+        with self._guard:
+            requests = list(self._running.values())
+        for request in requests:
+            request.cancel()
 
     # Second volumes -------------------------------------------------------------------------------------------
 

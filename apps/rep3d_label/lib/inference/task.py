@@ -61,8 +61,9 @@ class Rep3DInferTask(InferTask):
         """Segment an image file.
 
         Args:
-            request: ``image`` is the file; ``shown_as`` its name in the list of running requests. All else is as
-                :class:`lib.inference.request.InferRequest` takes it.
+            request: ``image`` is the file; ``shown_as`` its name in the list of running requests; ``gone`` an event
+                that is set when its client has gone away. All else is as :class:`lib.inference.request.InferRequest`
+                takes it.
 
         Returns:
             The label file, which the caller removes, and the facts about it.
@@ -72,9 +73,10 @@ class Rep3DInferTask(InferTask):
         """
         values = dict(request)
         shown = str(values.pop("shown_as", ""))
+        gone = values.pop("gone", None)
         asked = InferRequest.parse(values)
         user = values.get("user") or values.get("client_id")
-        with self._requests.running(asked.id, self._name, shown, str(user) if user else None) as running:
+        with self._requests.running(asked.id, self._name, shown, str(user) if user else None, gone) as running:
             return self._segment(Path(request["image"]), asked, running.cancelled)
 
     def _segment(self, image: Path, asked: InferRequest, cancelled: Callable[[], bool]) -> tuple[str, dict[str, Any]]:

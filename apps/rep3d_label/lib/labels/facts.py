@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class FactsCache:
             stored = {
                 file: {"stamp": stamp, "digest": facts.digest, "counts": facts.counts}
                 for file, (stamp, facts) in self._known.items()
-                if Path(file).exists()
+                if os.path.exists(file)
             }
             self._file.write(stored)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lib.labels.promise import check_promise, no_label_map
 from lib.labels.segments import Segment
 from lib.names import split_suffix
 from rep3d.errors import LabelError
@@ -26,6 +27,8 @@ _ELSEWHERE = {
     "NrrdImageIO": re.compile(rb"data\s*file\s*:", re.IGNORECASE),
 }
 _NRRD_HEADER = re.compile(rb"NRRD.*?\n\r?\n", re.DOTALL)
+_MHA_HEADER = re.compile(rb".*?ElementDataFile[^\n]*\n", re.DOTALL | re.IGNORECASE)
+_LONGEST_HEADER = 16 << 20
 _NRRD_KEY = re.compile(rb"^(Segment\d+_[^:\r\n]*):=(.*?)\r?$", re.MULTILINE)
 _NRRD_UNITS = re.compile(rb"^space units:(.*)$", re.MULTILINE | re.IGNORECASE)
 _MHA_PLACE = (rb"TransformMatrix|Rotation|Orientation", rb"Offset|Position|Origin")
@@ -63,15 +66,15 @@ def as_nifti(file: Path, image: Path, folder: Path) -> Converted:
             what its segments are.
     """
     reader = "MetaImageIO" if file.suffix == ".mha" else "NrrdImageIO"  # never one that the content asks for
-    _check_header(file, reader)
+    check_promise(file, reader, *_checked_header(file, reader))
     try:
         label = sitk.ReadImage(str(file), imageIO=reader)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise LabelError(
-            f"{file.name} cannot be read as a label map, or is damaged ({reason}). Export it as NIfTI."
-        ) from error
-    keys = {key: label.GetMetaData(key) for key in label.GetMetaDataKeys()}
+        raise no_label_map(file, error) from error
+    names = label.GetMetaDataKeys()
+    if any(name != name.encode(errors="replace").decode() for name in names):
+        raise LabelError(f"{file.name} has a key in its header that is no text in UTF-8. Save it again.")
+    keys = {name: label.GetMetaData(name) for name in names}
     space = keys.get("NRRD_space", "missing")  # what ITK knows (RAS, LAS, LPS), it has brought to LPS
     if reader == "NrrdImageIO" and space != "left-posterior-superior":
         raise _no_place(file, f"space is {space}")
@@ -97,24 +100,25 @@ def as_nifti(file: Path, image: Path, folder: Path) -> Converted:
     return Converted(tuple(files), segments, nameless)
 
 
-def _check_header(file: Path, reader: str) -> None:
-    """Refuse what the reader would pass over: another file with the voxels, other units than mm, no place, a key twice.
+def _checked_header(file: Path, reader: str) -> tuple[bytes, int]:
+    """Return the header and where the voxels begin; refuse what the reader would pass over: another file with the
+    voxels, other units than mm, no place, a key twice.
 
     For another file, all of this one is searched, since where a header ends depends on who reads it.
     """
     if not file.stat().st_size:
-        return
+        return b"", 0
     with file.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as everything:
         if _ELSEWHERE[reader].search(everything):
             raise LabelError(
                 f"{file.name} does not hold its voxels itself, but names another file. Export it as NIfTI."
             )
-        found = _NRRD_HEADER.match(everything)
-        nrrd = bytes(found[0]) if found else b""
-        mha = bytes(everything[: everything.find(b"ElementDataFile")])
-    if reader == "MetaImageIO":
+        found = (_NRRD_HEADER if reader == "NrrdImageIO" else _MHA_HEADER).match(everything, 0, _LONGEST_HEADER)
+        header = bytes(found[0]) if found else b""
+    nrrd, mha = (header, b"") if reader == "NrrdImageIO" else (b"", header)
+    if mha:
         missing = [names for names in _MHA_PLACE if not re.search(rb"^\s*(?:%s)\s*=" % names, mha, re.MULTILINE)]
-        if mha and missing:
+        if missing:
             raise _no_place(file, f"{missing[0].decode().partition('|')[0]} is missing")
     units = _NRRD_UNITS.search(nrrd)
     if units and set(re.findall(rb'"([^"]*)"', units[1])) - {b"mm", b"", b"???"}:
@@ -126,6 +130,7 @@ def _check_header(file: Path, reader: str) -> None:
                 f"{file.name} says {key.decode(errors='replace')} twice, {keys[key].decode(errors='replace')!r} and "
                 f"{value.decode(errors='replace')!r}. Save it again in the program that drew it."
             )
+    return header, len(header)
 
 
 def _no_place(file: Path, why: str) -> LabelError:

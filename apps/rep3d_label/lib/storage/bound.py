@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
+from watchdog.events import FileSystemEvent
 
 from lib.errors import BusyError
 from lib.labels.facts import Stamp, file_stamp
 from lib.labels.fit import misfit, voxel_digest
 from lib.paths import Workspace
+from lib.storage.entries import FINAL, CaseFiles
 from lib.storage.records import DrawnOn, FileState, LabelRecord, LabelRecords
-from lib.storage.registry import FINAL, CaseFiles, Registry
-from rep3d.files import file_hash, file_state, whole_file
+from lib.storage.registry import Registry
+from rep3d.files import file_hash, file_state, leads_out, whole_file
 
 __all__ = ["BoundRegistry"]
 
@@ -78,13 +80,22 @@ class BoundRegistry(Registry):
         if self._config_ts != before:  # another list: what it says may be about other files
             self._bound.clear()
 
+    def _is_known(self, event: FileSystemEvent) -> bool:
+        file = Path(os.fsdecode(event.dest_path or event.src_path))
+        tag = file.parent.name
+        with self._guard:  # which is held until a label that is being stored is bound
+            state = self._bound.get((self._to_id(file.name)[0], tag))
+            in_place = file.parent == Path(self._datastore.label_path(tag))
+            return state is not None and in_place and file_state(file) == state
+
     # What comes and goes ------------------------------------------------------------------------------------
 
     def _remove_non_existing(self) -> int:
         """Take out of the list what is not in the folder; what is known about it stays on record."""
         self._init_from_datastore_file()
-        images = _files(self._datastore.image_path())
-        labels = {tag: _files(self._datastore.label_path(tag)) for tag in self._datastore.tags()}
+        studies = self._datastore_path
+        images = _files(self._datastore.image_path(), studies)
+        labels = {tag: _files(self._datastore.label_path(tag), studies) for tag in self._datastore.tags()}
         gone = 0
         for image_id, image in list(self._datastore.objects.items()):
             away = f"{image_id}{image.image.ext}" not in images
@@ -106,10 +117,10 @@ class BoundRegistry(Registry):
         for image_id in self._datastore.objects.keys() - known:
             info = self._datastore.objects[image_id].image.info
             info.update({key: value for key, value in self.records.image_info(image_id).items() if key not in _FOUND})
-        return int(added)
+        return added
 
     def _add_non_existing_labels(self, tag: str) -> int:
-        changed = int(super()._add_non_existing_labels(tag))
+        changed = super()._add_non_existing_labels(tag)
         for image_id, image in self._datastore.objects.items():
             if tag in image.labels:
                 changed += self._bind(image_id, image, tag)
@@ -283,10 +294,15 @@ class BoundRegistry(Registry):
         return reason
 
 
-def _files(folder: str) -> set[str]:
-    """Return the names of what is in a folder, broken links aside; none where it is away."""
+def _files(folder: str, studies: str) -> set[str]:
+    """Return the names of what is in a folder, links to nothing or out of the studies folder aside; none where it is
+    away."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)}
+            return {entry.name for entry in entries if not entry.is_symlink() or _leads_to_a_file(entry.path, studies)}
     except FileNotFoundError:
         return set()
+
+
+def _leads_to_a_file(link: str, studies: str) -> bool:
+    return os.path.exists(link) and not leads_out(link, studies)

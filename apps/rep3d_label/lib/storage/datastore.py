@@ -30,13 +30,13 @@ from lib.labels.submission import PreparedLabel, SubmitOptions, described_values
 from lib.names import checked_name, split_suffix
 from lib.paths import Workspace, utc_now
 from lib.storage.bound import BoundRegistry
+from lib.storage.entries import FINAL
 from lib.storage.history import LabelHistory, file_time
 from lib.storage.moving import move_together
 from lib.storage.predictions import Predictions
-from lib.storage.registry import FINAL
 from lib.storage.unusable import Unusable
 from rep3d.errors import ImageError, LabelError
-from rep3d.files import file_state
+from rep3d.files import file_state, make_folder, sync_folder
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry, stored_grid
 from rep3d.json_file import JsonFile, json_object
 
@@ -160,9 +160,9 @@ class Rep3DDatastore(BoundRegistry):
         """
         self._refuse_if_read_only()
         image_file = self.image_file(image_id)
-        checked_name("label tag", tag)
+        self.checked_tag(tag)
         info = submitted_facts(label_info)
-        described = described_values(info)
+        described = described_values(label_info or {})  # also of what is too large to be kept
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 prepared = prepare_label(file, image_file, self._label_values, described, options, Path(scratch))
@@ -212,7 +212,7 @@ class Rep3DDatastore(BoundRegistry):
         folder = Path(self._datastore.label_path(tag))
         with self._guard:
             image = self._image(image_id)  # it may have been removed, or the registry read anew, since the check
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             known = image.labels.get(tag)
             endings = dict.fromkeys((*IMAGE_SUFFIXES, known.ext if known else suffix))  # perhaps in capitals
             earlier = [folder / f"{image_id}{s}" for s in endings if (folder / f"{image_id}{s}").exists()]
@@ -358,6 +358,7 @@ class Rep3DDatastore(BoundRegistry):
                 except OSError:
                     self.history.drop(label_id, [entry])
                     raise
+                sync_folder(file.parent)
             del self._datastore.objects[label_id].labels[label_tag]
             self._update_datastore_file()
 

@@ -18,6 +18,7 @@ from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.reasons import UNKNOWN
 from lib.names import split_suffix
 from lib.paths import copy_whole, utc_now
+from rep3d.files import make_folder
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["LabelHistory", "file_time"]
@@ -59,7 +60,7 @@ class LabelHistory:
             The name of the entry.
         """
         folder = self.folder(image_id)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         name = f"{tag}-{file_time()}"
         # Clocks may be coarse, or set back: no entry replaces another.
         while any((folder / f"{name}{suffix}").exists() for suffix in _SUFFIXES):

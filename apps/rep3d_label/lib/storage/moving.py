@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from rep3d.files import copy_whole
+from rep3d.files import copy_whole, make_folder, sync_folder
 
 __all__ = ["move_together"]
 
@@ -22,7 +22,7 @@ def move_together(moves: Iterable[tuple[Path, Path]]) -> None:
     done: list[tuple[Path, Path]] = []
     try:
         for source, target in moves:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             if source.is_symlink():
                 copy_whole(source, target)
             else:
@@ -36,3 +36,5 @@ def move_together(moves: Iterable[tuple[Path, Path]]) -> None:
     for source, _ in done:
         if source.is_symlink():
             source.unlink()
+    for folder in {place.parent for move in done for place in move}:
+        sync_folder(folder)

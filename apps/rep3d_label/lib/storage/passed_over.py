@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.names import split_suffix
-from rep3d.files import PART_SUFFIX
+from lib.errors import RequestError
+from lib.names import LONGEST_FILE_NAME, checked_tag, fails_on_windows, split_suffix
+from rep3d.files import PART_SUFFIX, leads_out
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
-__all__ = ["PassedOver", "grouped", "look_through", "sort_out"]
+__all__ = ["TAGS", "PassedOver", "grouped", "is_folder_of_labels", "look_through", "sort_out"]
+
+TAGS = ("final", "original")  # of the folders of labels that there always are
 
 _OURS = frozenset({"rep3d", "labels"})  # folders of the studies folder that hold other things
-_LONGEST_NAME = 200  # bytes: names of files that are written on the way are longer by 46, and systems allow 255
 _MAC = "._"  # how macOS calls what it keeps beside each file on other systems' drives
 _OTHER_IMAGES = (
     *(".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".mnc", ".gipl", ".vti", ".par", ".rec"),
@@ -52,7 +54,14 @@ class _Why:
 
 _FOLDER = _Why("It is a folder with the name of an image file.", "Move the file that it holds out of it.")
 _BROKEN = _Why("It is a link to a file that is not there.", "Bring the file back, or remove the link.")
-_LONG = _Why("Its name is too long for files to be named after it.", f"Rename it: at most {_LONGEST_NAME} bytes.")
+_OUTSIDE = _Why("It is a link that leads out of the studies folder.", "Copy what it leads to into the studies folder.")
+_SPECIAL = _Why("It is no ordinary file.", "Put the file itself in its place.")
+_WINDOWS = _Why("Windows keeps its name for itself, or cuts its end.", "Rename it, with letters and digits.")
+_TAG = _Why(
+    "It is no folder of labels: its name is not plain, or that of another one in other letters.",
+    "Move its label maps to the folder that is meant, such as labels/final, or rename it.",
+)
+_LONG = _Why("Its name is too long for files to be named after it.", f"Rename it: at most {LONGEST_FILE_NAME} bytes.")
 _NAME = _Why("Its name has characters that no address can hold.", "Rename it, with letters and digits.")
 _HIDDEN = _Why("It is hidden: its name begins with a dot.", "Rename it if it is an image.")
 _EMPTY = _Why("It has no name before its ending.", "Rename it.")
@@ -71,12 +80,22 @@ _CLOSED = _Why("The folder cannot be read by the server.", "Give its user the ri
 _NO_IMAGE = _Why("There is no image of this name.", "Give it the name of its image.")
 
 
-def sort_out(folder: Path, known: Mapping[str, str]) -> tuple[dict[str, str], dict[str, _Why]]:
+def is_folder_of_labels(folder: Path, studies: Path) -> bool:
+    """Return whether a folder below ``labels`` can be one of labels: its name is a tag, and it leads nowhere else."""
+    try:
+        checked_tag(folder.name, TAGS)
+    except RequestError:
+        return False
+    return not leads_out(folder, studies)
+
+
+def sort_out(folder: Path, known: Mapping[str, str], studies: Path) -> tuple[dict[str, str], dict[str, _Why]]:
     """Tell the images, or label maps, in a folder from what only looks like them.
 
     Args:
         folder: where they are; it is not changed.
         known: ids that are in use, with the endings of their files: of two files of one name they stay.
+        studies: the studies folder, which links must not lead out of.
 
     Returns:
         The names of the files to use, with their ids; and those of the others, with the reason.
@@ -88,7 +107,7 @@ def sort_out(folder: Path, known: Mapping[str, str]) -> tuple[dict[str, str], di
             id_, suffix = split_suffix(entry.name, IMAGE_SUFFIXES)
             if not suffix or entry.name.startswith(_MAC):
                 continue
-            why = _why_not(entry, id_)
+            why = _why_not(entry, id_, studies)
             if why:
                 refused[entry.name] = why
             else:
@@ -104,7 +123,7 @@ def sort_out(folder: Path, known: Mapping[str, str]) -> tuple[dict[str, str], di
     return used, refused
 
 
-def _why_not(entry: os.DirEntry[str], id_: str) -> _Why | None:
+def _why_not(entry: os.DirEntry[str], id_: str, studies: Path) -> _Why | None:
     if entry.name.startswith("."):
         return _HIDDEN if id_ else _EMPTY
     try:
@@ -113,12 +132,16 @@ def _why_not(entry: os.DirEntry[str], id_: str) -> _Why | None:
         return _NAME
     if not entry.name.isprintable() or "\\" in entry.name:
         return _NAME
-    if len(encoded) > _LONGEST_NAME:
+    if len(encoded) > LONGEST_FILE_NAME:
         return _LONG
+    if fails_on_windows(id_):
+        return _WINDOWS
     try:
         if entry.is_dir():
             return _FOLDER
-        return None if entry.is_file() else _BROKEN
+        if not entry.is_file():
+            return _SPECIAL if os.path.exists(entry.path) else _BROKEN
+        return _OUTSIDE if entry.is_symlink() and leads_out(entry.path, studies) else None
     except OSError:  # such as a link to itself
         return _BROKEN
 
@@ -135,11 +158,12 @@ def look_through(
         final: the folder of the final labels.
         labels: ids of the images with a final label, with the endings of its files.
     """
-    found = dict(_named(studies, images, sort_out(images, known)[1]))
-    used, refused = sort_out(final, labels)
+    found = dict(_named(studies, images, sort_out(images, known, studies)[1]))
+    used, refused = sort_out(final, labels, studies)
     found.update(_named(studies, final, refused))
     found.update(_named(studies, final, {name: _NO_IMAGE for name, id_ in used.items() if id_ not in known}))
-    beside = {entry.name: _OTHER_LABEL for entry in os.scandir(final.parent) if _is_nifti(entry.name)}
+    with os.scandir(final.parent) as entries:
+        beside = {entry.name: why for entry in entries if (why := _beside(entry, studies))}
     found.update(_named(studies, final.parent, beside))
     for folder in _folders(studies, images, found):
         found.update(_named(studies, folder.path, dict(_others(folder, studies, images))))
@@ -191,6 +215,14 @@ def _others(folder: _Folder, studies: Path, images: Path) -> Iterator[tuple[str,
 
 def _is_nifti(name: str) -> bool:
     return bool(split_suffix(name, IMAGE_SUFFIXES)[1]) and not name.startswith(".")
+
+
+def _beside(entry: os.DirEntry[str], studies: Path) -> _Why | None:
+    """Return why something beside the folders of labels is none; None where it is, or does not look like one."""
+    if _is_nifti(entry.name):
+        return _OTHER_LABEL
+    folder = entry.is_dir() and not entry.name.startswith(".")
+    return _TAG if folder and not is_folder_of_labels(Path(entry.path), studies) else None
 
 
 def _named(studies: Path, folder: Path, names: Mapping[str, _Why]) -> Iterator[tuple[str, _Why]]:

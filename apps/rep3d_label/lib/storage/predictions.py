@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,13 @@ class Predictions:
     def file(self, image_id: str) -> Path:
         """Return the file of the prediction; it may not exist."""
         return self._folder / f"{image_id}.nii.gz"
+
+    def images(self) -> set[str]:
+        """Return the ids of the images that have a prediction."""
+        try:
+            return {name.removesuffix(".json") for name in os.listdir(self._folder)}
+        except FileNotFoundError:
+            return set()
 
     def _facts_file(self, image_id: str) -> JsonFile[dict[str, Any]]:
         lost = f"which version made the last prediction for image {image_id}: its label is compared with none"

@@ -13,60 +13,32 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
-from monailabel.interfaces.datastore import DefaultLabelTag
 from pydantic_core import from_json
-from watchdog.events import FileSystemEventHandler
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
-from lib.errors import ConflictError, NotFoundError
-from lib.names import split_suffix
+from lib.errors import ConflictError, NotFoundError, RequestError
+from lib.names import checked_tag, split_suffix
 from lib.paths import copy_whole
-from lib.storage.passed_over import PassedOver, look_through, sort_out
+from lib.storage.entries import FINAL, CaseFiles, files_of, found_file, images_folder
+from lib.storage.passed_over import TAGS, PassedOver, is_folder_of_labels, look_through, sort_out
 from rep3d.data.cases import Case
-from rep3d.errors import DamagedFileError
+from rep3d.errors import DamagedFileError, machine_error, said
+from rep3d.files import leads_out
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["DATASTORE_FILE", "FINAL", "CaseFiles", "Registry", "images_folder"]
+__all__ = ["DATASTORE_FILE", "Registry"]
 
 logger = logging.getLogger(__name__)
 
 DATASTORE_FILE = "datastore_v2.json"
-FINAL = str(DefaultLabelTag.FINAL.value)
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """An image and what belongs to it.
-
-    Attributes:
-        id: the image's id.
-        image: its file.
-        label: the file of its final label, or None.
-        info: what is known about that label.
-        tags: the tags of all its labels.
-    """
-
-    id: str
-    image: Path
-    label: Path | None
-    info: dict[str, Any]
-    tags: tuple[str, ...]
-
-
-def images_folder(studies: Path) -> str:
-    """Return where the images of a studies folder are, relative to it.
-
-    That is the folder itself, or ``imagesTr`` in a folder of the decathlon's layout without images at its top.
-    """
-    if any(split_suffix(file.name, IMAGE_SUFFIXES)[1] and not file.name.startswith(".") for file in studies.iterdir()):
-        return "."
-    return "imagesTr" if (studies / "dataset.json").is_file() and (studies / "imagesTr").is_dir() else "."
+_MOST_TAGS = 32  # each is a folder of its own, and a label of each image in the list
+_NAMED_TAGS = 5
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,6 +76,7 @@ class Registry(LocalDatastore):
         # The watcher of the folder runs in a thread of its own, and so do requests.
         self._guard = threading.RLock()
         self._config_ts: float = 0
+        self._starting = True
         super().__init__(
             str(folder),
             images_dir=self._images_found_in,
@@ -112,6 +85,7 @@ class Registry(LocalDatastore):
             auto_reload=auto_reload,
             read_only=read_only,
         )
+        self._starting = False
         if auto_reload:
             self._handler.on_moved = self._on_moved
 
@@ -137,31 +111,32 @@ class Registry(LocalDatastore):
 
     def labelled_cases(self) -> list[Case]:
         """Return the cases with a final label, by id."""
+        found = []
         with self._guard:
-            return [
-                Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, FINAL)))
-                for id_ in sorted(self.get_labeled_images())
-            ]
+            for id_ in sorted(self.get_labeled_images()):
+                with suppress(ConflictError):  # a link, which is passed over and named as soon as the folder is read
+                    found.append(Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, FINAL))))
+        return found
 
     def case_files(self) -> Iterator[CaseFiles]:
         """Yield all images with what belongs to them, by id."""
-        for id_ in sorted(self.list_images()):
-            with suppress(NotFoundError):  # removed meanwhile
-                yield self.files_of(id_)
+        with self._guard:
+            images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+            objects = sorted(self._datastore.objects.items())
+        for image_id, found in objects:
+            yield files_of(image_id, found, images, final)
 
     def files_of(self, image_id: str) -> CaseFiles:
         """Return an image with what belongs to it; NotFoundError where there is none of that id."""
         with self._guard:
-            found = self._image(image_id)
-            final = found.labels.get(FINAL)
-            image = Path(self._datastore.image_path()) / f"{image_id}{found.image.ext}"
-            label = Path(self._datastore.label_path(FINAL)) / f"{image_id}{final.ext}" if final else None
-            return CaseFiles(image_id, image, label, dict(final.info) if final else {}, tuple(found.labels))
+            images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
+            return files_of(image_id, self._image(image_id), images, final)
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return what is known about an image; NotFoundError where there is none of that id."""
         self._image(image_id)
         info: dict[str, Any] = super().get_image_info(image_id)
+        info.pop("path", None)  # nobody's affair; a client that finds such a file on its own disk would load that one
         info.pop("id", None)  # MONAI Label puts these facts over those of a sample, and adds to "strategy"
         if not isinstance(info.get("strategy", {}), dict):
             del info["strategy"]
@@ -223,12 +198,41 @@ class Registry(LocalDatastore):
         """Name and suffix, split at the end only (the stock method removes the suffix wherever it occurs)."""
         return split_suffix(file, IMAGE_SUFFIXES)
 
+    def _add_non_existing_images(self) -> int:
+        """Take up new images; return how many (the stock method compares each file with each image)."""
+        self._init_from_datastore_file()
+        objects, added = self._datastore.objects, 0
+        for name in self._list_files(self._datastore.image_path(), self._extensions):
+            image_id, suffix = self._to_id(name)
+            if image_id not in objects:
+                objects[image_id] = ImageLabelModel(image=found_file(name, suffix))
+                added += 1
+        if added:
+            logger.info("studies folder: %d new images", added)
+        return added
+
+    def _add_non_existing_labels(self, tag: str) -> int:
+        """Take up new labels of a tag, from a folder that is one of labels; return how many."""
+        self._init_from_datastore_file()
+        folder, added = Path(self._datastore.label_path(tag)), 0
+        if not is_folder_of_labels(folder, Path(self._datastore_path)):
+            return 0
+        for name in self._list_files(str(folder), self._extensions):
+            image_id, suffix = self._to_id(name)
+            image = self._datastore.objects.get(image_id)
+            if image is not None and tag not in image.labels:
+                image.labels[tag] = found_file(name, suffix)
+                added += 1
+        if added:
+            logger.info("studies folder: %d new labels with the tag %s", added, tag)
+        return added
+
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
         """Return the files to take up from the folder of the images, or of the labels of a tag."""
         with self._guard:
             folder = Path(path)
             known = self._endings(None if folder == Path(self._datastore.image_path()) else folder.name)
-            return {name: name for name in sort_out(folder, known)[0]}
+            return {name: name for name in sort_out(folder, known, Path(self._datastore_path))[0]}
 
     def _endings(self, tag: str | None) -> dict[str, str]:
         """Return the endings of the files by id: of the images, or of the labels of a tag."""
@@ -236,6 +240,44 @@ class Registry(LocalDatastore):
         if tag is None:
             return {id_: one.image.ext for id_, one in objects.items()}
         return {id_: label.ext for id_, one in objects.items() if (label := one.labels.get(tag))}
+
+    def checked_tag(self, tag: str) -> str:
+        """Return a tag that labels may be stored under.
+
+        Raises:
+            RequestError: if it is no plain name, that of another one in other letters, or one more than there may be.
+            ConflictError: if its folder leads out of the studies folder.
+        """
+        with self._guard:
+            tags = self._datastore.tags()
+            checked_tag(tag, {*TAGS, *tags})
+            if leads_out(self._datastore.label_path(tag), self._datastore_path):
+                raise ConflictError(f"The folder labels/{tag} leads out of the studies folder. Replace that link.")
+        if tag not in tags and tag != FINAL and len(tags) >= _MOST_TAGS:
+            raise RequestError(
+                f"There are labels with {len(tags)} different tags, which is as many as may be. Choose one of them: "
+                f"{', '.join(sorted(tags)[:_NAMED_TAGS])}, ..."
+            )
+        return tag
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Return the path of an image; ConflictError where it leads out of the studies folder."""
+        return self._inside(super().get_image_uri(image_id), f"Image {image_id}")
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        """Return the path of a label; ConflictError where it leads out of the studies folder."""
+        return self._inside(super().get_label_uri(label_id, label_tag), f"The label of image {label_id}")
+
+    def _inside(self, path: str, what: str) -> str:
+        if path and leads_out(path, self._datastore_path):
+            raise ConflictError(f"{what} is a link that leads out of the studies folder. Copy the file itself there.")
+        return path
+
+    def label_time(self, image_id: str, tag: str) -> str | None:
+        """Return when a label came, without waiting for those who change something; None where that is not known."""
+        found = self._datastore.objects.get(image_id)
+        label = found.labels.get(tag) if found else None
+        return label.info.get("time") if label else None
 
     def passed_over(self) -> list[PassedOver]:
         """Return what lies in the folder and is not used."""
@@ -249,12 +291,17 @@ class Registry(LocalDatastore):
         if self._auto_reload:
             self._observer.schedule(handler, path=self._datastore_path, recursive=True)
 
-    def _on_any_event(self, event: Any) -> None:
+    def _on_any_event(self, event: FileSystemEvent) -> None:
         """Take up what came or went; an error must not end the watcher's thread, which nobody would notice."""
         try:
-            super()._on_any_event(event)
+            if not self._is_known(event):
+                super()._on_any_event(event)
         except Exception:
             logger.exception("studies folder: a change was not taken up; the next one is")
+
+    def _is_known(self, event: FileSystemEvent) -> bool:
+        """Return whether a change is the server's own, which has been taken up."""
+        return False
 
     def _on_moved(self, event: Any) -> None:
         """Take up a file that was renamed into place, as rsync does; our own registry is written so, too."""
@@ -272,11 +319,11 @@ class Registry(LocalDatastore):
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         """Read the list, unless it is as this process has read or written it."""
         with self._guard:
-            time = self._list.path.stat().st_mtime if self._list.path.exists() else 0
-            if time == self._config_ts:
+            changed = self._list.path.stat().st_mtime if self._list.path.exists() else 0
+            if changed == self._config_ts:
                 return
             try:
-                self._datastore, self._config_ts = self._list.read(), time
+                self._datastore, self._config_ts = self._list.read(), changed
             except DamagedFileError:
                 self._refuse_if_read_only()
                 kept = self._list.set_aside()
@@ -288,7 +335,13 @@ class Registry(LocalDatastore):
         """Write the registry atomically (the stock method writes in place: a crash leaves half of it)."""
         self._refuse_if_read_only()
         with self._guard, self._list.locked():  # MONAI Label's own lock
-            self._list.write(self.json(), ensure_ascii=True)  # MONAI Label reads it in the system's encoding
+            try:
+                self._list.write(self.json(), ensure_ascii=True)  # MONAI Label reads it in the system's encoding
+            except OSError as error:
+                if not self._starting or machine_error(error) is None:
+                    raise
+                logger.error("the list of images could not be written; the next change does that: %s", said(error))
+                return
             self._config_ts = self._list.path.stat().st_mtime
 
     def _new(self) -> LocalDatastoreModel:

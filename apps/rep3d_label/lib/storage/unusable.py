@@ -19,8 +19,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from lib.errors import NotFoundError, in_words, is_out_of_memory
+from lib.storage.entries import CaseFiles
 from lib.storage.passed_over import PassedOver
-from lib.storage.registry import CaseFiles, Registry
+from lib.storage.registry import Registry
 from rep3d.errors import ImageError, OutOfMemoryError, Rep3DError
 from rep3d.files import file_state
 from rep3d.imaging.grid import Geometry
@@ -197,6 +198,14 @@ class Unusable:
         return facts.error if facts else None
 
     # Looking at files -----------------------------------------------------------------------------------------
+
+    def remembered(self, files: CaseFiles) -> ImageFacts:
+        """Return what the header of an image said last, without a look at the file; nothing where it was not read yet.
+
+        A folder of thousands is looked at in the background, after each change.
+        """
+        with self._guard:
+            return self._images.all.get(files.id) or ImageFacts(())
 
     def look(self, files: CaseFiles) -> ImageFacts:
         """Return what the header of an image says; it is read if it has changed."""

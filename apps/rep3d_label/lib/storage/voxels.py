@@ -30,6 +30,7 @@ import numpy as np
 from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
+from rep3d.imaging.limits import check_voxels
 from rep3d.imaging.nifti import read_label, stored_grid, write_label
 from rep3d.imaging.values import whole_numbers
 from rep3d.json_text import parse_json
@@ -39,7 +40,6 @@ __all__ = ["MEDIA_TYPE", "Received", "Receiver", "gzipped", "label_voxels", "pac
 MEDIA_TYPE = "application/x-rep3d-voxels"
 _SLAB_BYTES = 1 << 22
 _LONGEST_LINE = 1 << 20
-_LARGEST = 8 << 30  # bytes of an array that is taken in
 _LONGEST_AXIS = 32767  # of a NIfTI-1 file
 _DTYPE = re.compile(r"[|<](?:[iu][1248]|f[48])")
 
@@ -246,13 +246,10 @@ def _about(line: bytes) -> dict[str, Any]:
     if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
         raise ImageError(f"voxels: expected little-endian whole numbers or floats such as '<i2', got {dtype!r:.50}")
     kind = np.dtype(dtype)
+    check_voxels(shape, "voxels", ImageError)
     expected = math.prod(shape) * kind.itemsize
-    if expected > _LARGEST:
-        raise ImageError(f"voxels: expected at most {_LARGEST >> 30} GiB, got {expected / 2**30:.1f}")
     if size != expected:
-        raise ImageError(
-            f"voxels: expected {expected} bytes, at most {_LARGEST}, for this shape and type, got {size!r:.50}"
-        )
+        raise ImageError(f"voxels: expected {expected} bytes for this shape and type, got {size!r:.50}")
     if type(check) is not int:
         raise ImageError(f"voxels: expected a CRC-32 as a whole number, got {check!r:.50}")
     if not isinstance(params, dict):

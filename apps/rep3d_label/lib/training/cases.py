@@ -11,7 +11,7 @@ from lib.boot.setup import ModelSetup
 from lib.labels.submission import described_values
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore, Submission
-from lib.storage.registry import FINAL
+from lib.storage.entries import FINAL
 from rep3d.data.cases import Case
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash

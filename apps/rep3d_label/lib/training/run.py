@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.active.scoring import score_unlabelled
+from lib.models.audit import note_run
 from lib.models.served import ServedModel
 from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
@@ -105,6 +106,7 @@ class TrainRun:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._score()
         self._status.update({"phase": "done", "eta_seconds": 0.0})
+        note_run(self._served, "training", "training ended", version=made.version)
         return {
             "version": made.version,
             "decision": made.decision,
@@ -315,6 +317,7 @@ class TrainRun:
             try:
                 versions.publish(made.version, "training", decision["reason"], instead_of=made.compared_with)
                 logger.info("published %s", made.version)
+                note_run(self._served, "training", "publish", version=made.version, reason=decision["reason"])
                 shutil.rmtree(self._setup.workspace.run_set_aside, ignore_errors=True)  # it began from another version
             except VersionError:
                 now = versions.published()

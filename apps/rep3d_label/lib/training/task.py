@@ -15,6 +15,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import tasks
 
 from lib.errors import in_words
+from lib.models.audit import note_run
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.request import TrainRequest
@@ -129,4 +130,5 @@ class Rep3DTrainTask(TrainTask):
             return TrainRun(self._served, self.parse(request), datastore, status, before)()
         except Exception as error:
             status.update({"phase": "error", "eta_seconds": None, "error": in_words(error)})
+            note_run(self._served, "training", "training ended", result="failed")
             raise

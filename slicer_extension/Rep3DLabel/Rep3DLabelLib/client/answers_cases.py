@@ -38,6 +38,7 @@ class Case:
         dice: Mean agreement of the final label with the model's segmentation, None where that is not known.
         role: What it is used for, "training" or "validation"; "" if not known.
         error: Why nobody can use the image, "" if it can be used.
+        label_error: Why its final label is of no use, "" if it is, or there is none.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Case:
     dice: float | None = None
     role: str = ""
     error: str = ""
+    label_error: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def parse_case(answer: object) -> Case:
         dice=sum(scores) / len(scores) if scores else number(dice),
         role=text(known.get("role")),
         error=text(known.get("error")),
+        label_error=text(known.get("label_error")),
     )
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from ..errors import BadAnswer
 from .answers_train import TrainStatus
-from .answers_values import integer, mapping, number, text, words_of
+from .answers_values import integer, mapping, number, text, texts, words_of
 
 __all__ = ["BatchStatus", "Overview", "ServerState", "parse_batch", "parse_state"]
 
+_NAMED = 5  # files of one reason
 _ACTIVE = frozenset({"running", "stopping"})
 
 
@@ -55,6 +56,8 @@ class ServerState:
         version: Its published version, None if there is none.
         versions_stamp: Changes when the list of its versions does.
         batch: Its latest batch segmentation.
+        problems: What keeps the server from saving things, such as a full disk.
+        left_out: What it does not use, or has lost, each with the reason.
     """
 
     total: int
@@ -64,6 +67,8 @@ class ServerState:
     version: str | None = None
     versions_stamp: str = ""
     batch: BatchStatus = BatchStatus()
+    problems: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,25 @@ def parse_state(answer: object, model: str | None) -> tuple[ServerState, dict[st
         version=text(facts.get("version")) or None,
         versions_stamp=text(facts.get("versions_stamp")),
         batch=parse_batch({"phase": "never", **mapping(facts.get("batch"))}),
+        problems=texts(mapping(known.get("server")).get("problems")),
+        left_out=(*_lost(known.get("damaged")), *_passed_over(mapping(known.get("passed_over")).get("groups"))),
     )
     return state, mapping(facts.get("training"))
+
+
+def _lost(damaged: object) -> list[str]:
+    files = [mapping(one) for one in damaged] if isinstance(damaged, list) else []
+    return [f"{text(one.get('file'))} is damaged. Lost: {text(one.get('lost'))}." for one in files]
+
+
+def _passed_over(groups: object) -> list[str]:
+    said = []
+    for group in map(mapping, groups if isinstance(groups, list) else ()):
+        files = texts(group.get("files"))
+        more = (integer(group.get("count")) or 0) - len(files[:_NAMED])
+        names = ", ".join(files[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        said.append(f"{names}: {text(group.get('reason'))} {text(group.get('remedy'))}".strip())
+    return said
 
 
 def parse_batch(answer: object) -> BatchStatus:

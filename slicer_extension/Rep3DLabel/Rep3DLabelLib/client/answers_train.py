@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import BadAnswer
-from .answers_values import integer, mapping, number, numbers_of, points, text, texts
+from .answers_values import integer, mapping, number, numbers_of, points, text, texts, words_of
 
 __all__ = [
     "DONE",
@@ -62,6 +62,7 @@ class TrainStatus:
         reason: What was decided about the version made, and why; "" where nothing was decided.
         version_made: Version that this training made, published or not.
         resumable: Whether there is a training that was stopped or interrupted, and can be gone on with.
+        left_out: Case id -> why it was not used, though it has a label.
     """
 
     state: str
@@ -82,6 +83,7 @@ class TrainStatus:
     reason: str = ""
     version_made: str | None = None
     resumable: bool = False
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_active(self) -> bool:
@@ -156,6 +158,7 @@ def parse_train(task: TrainStatus, stats: Mapping[str, object], stats_are_stale:
         reason=text(mapping(decision).get("reason")),
         version_made=None if made is None else str(made),
         resumable=resumable and state not in (SUBMITTED, RUNNING),
+        left_out=words_of(stats.get("skipped")),
     )
 
 

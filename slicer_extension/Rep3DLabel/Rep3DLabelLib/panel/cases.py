@@ -9,7 +9,7 @@ import qt
 
 from ..i18n import tr
 from ..view import CaseRow, HistoryRow, View
-from .parts import CommandButtons, Section, fill_combo, set_text, short_time
+from .parts import CommandButtons, Section, fill_combo, listed, set_text, short_time
 from .qt_table import Cell, Row, Table
 
 __all__ = ["CasesSection"]
@@ -22,6 +22,7 @@ class CasesSection(Section):
         super().__init__()
         self._ui, self._workflow = ui, workflow
         self._cases: tuple[CaseRow, ...] = ()
+        self._left_out: tuple[str, ...] = ()
         self._by_id: dict[str, CaseRow] = {}
         self._states: list[str] = []
         self._sort = (0, False)  # column, downwards
@@ -78,6 +79,7 @@ class CasesSection(Section):
         if case:
             parts = [
                 case.error,
+                tr("its label cannot be used: {reason}").format(reason=case.label_error) if case.label_error else "",
                 case.labels,
                 tr("by {author}").format(author=case.author) if case.author else "",
                 tr("reserved for {user}").format(user=case.lease) if case.lease else "",
@@ -119,11 +121,11 @@ class CasesSection(Section):
 
     def part(self, view: View) -> object:
         """See `Section`."""
-        return view.cases
+        return view.cases, view.left_out
 
     def draw(self, view: View) -> None:
         """See `Section`."""
-        self._cases = view.cases
+        self._cases, self._left_out = view.cases, view.left_out
         self._by_id = {case.id: case for case in view.cases}
         states = sorted({case.state for case in view.cases})
         if states != self._states:
@@ -151,13 +153,17 @@ class CasesSection(Section):
 
     def _count_text(self) -> str:
         shown, count = len(self.table.keys), len(self._cases)
-        if not count:
-            return ""
-        return (
-            tr("{count} cases").format(count=count)
-            if shown == count
-            else tr("{shown} of {count} cases").format(shown=shown, count=count)
-        )
+        lines = []
+        if count:
+            lines = [tr("{count} cases").format(count=count)]
+        if shown != count:
+            lines = [tr("{shown} of {count} cases").format(shown=shown, count=count)]
+        broken = [case.id for case in self._cases if case.label_error]
+        if broken:
+            lines.append(tr("Labels that cannot be used: {cases}").format(cases=listed(broken, ", ")))
+        if self._left_out:
+            lines.append(tr("Not used by the server:\n{reasons}").format(reasons=listed(self._left_out, "\n")))
+        return "\n".join(lines)
 
 
 class _Entry:
@@ -206,7 +212,7 @@ def _row(case: CaseRow) -> Row:
         case.id,
         (
             Cell(case.id, case.labels or case.id),
-            Cell(_word(case.state), case.error or case.lease),
+            Cell(_word(case.state) + ("!" if case.label_error else ""), case.error or case.label_error or case.lease),
             Cell(
                 "" if case.dice is None else f"{case.dice:.3f}",
                 tr("Agreement of the submitted label with the model's segmentation"),

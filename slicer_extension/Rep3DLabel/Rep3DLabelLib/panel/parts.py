@@ -18,6 +18,7 @@ __all__ = [
     "Section",
     "fill_combo",
     "frame_style",
+    "listed",
     "pill_style",
     "set_number",
     "set_text",
@@ -38,6 +39,7 @@ COLOURS = {
     "violet": "#8251a8",
     "teal": "#16807a",
 }
+_LISTED = 5
 _BREAK = "\u200b"  # a place where a line may end, of no width
 _LONG_WORD = re.compile(r"\S{18,}")
 
@@ -50,6 +52,12 @@ def soft(text: str) -> str:
         return re.sub(rf"([^{_BREAK}]{{18}})(?=[^{_BREAK}])", rf"\1{_BREAK}", word)
 
     return _LONG_WORD.sub(breakable, text)
+
+
+def listed(parts: Sequence[str], between: str) -> str:
+    """Return the first few of some texts, and how many more there are."""
+    more = [tr("and {count} more").format(count=len(parts) - _LISTED)] if len(parts) > _LISTED else []
+    return between.join([*parts[:_LISTED], *more])
 
 
 def set_text(label: Any, text: str) -> None:

@@ -6,7 +6,17 @@ from typing import Any
 
 from ..i18n import tr
 from ..view import TrainingView, VersionRow, View
-from .parts import CommandButtons, Section, frame_style, set_number, set_text, short_time, show_widget, time_left
+from .parts import (
+    CommandButtons,
+    Section,
+    frame_style,
+    listed,
+    set_number,
+    set_text,
+    short_time,
+    show_widget,
+    time_left,
+)
 from .qt_table import Cell, Row, Table
 
 __all__ = ["TrainingSection", "VersionsSection"]
@@ -42,7 +52,9 @@ class TrainingSection(Section):
         ui.trainButton.setText(tr("Resume") if resumable else tr("Train"))
         show_widget(ui.trainAnewButton, resumable)
         set_text(ui.trainingNumbers, _numbers(training))
-        set_text(ui.trainingDice, _dice(training))
+        left_out = listed(training.left_out, "\n")
+        told = [tr("Cases that were left out:\n{cases}").format(cases=left_out)] if left_out else []
+        set_text(ui.trainingDice, "\n".join(filter(None, (_dice(training), *told))))
         set_text(ui.trainingError, training.error)
         show_widget(ui.trainingErrorFrame, bool(training.error))
         ui.trainingError.setToolTip("\n".join(training.log[-10:]))

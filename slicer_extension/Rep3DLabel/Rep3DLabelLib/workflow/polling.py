@@ -62,7 +62,7 @@ class Polling:
         self._stamps.clear()
         self._training.forget()
         self._context.news = True
-        self._context.update(training=TrainingView(), versions=(), cases=(), batch=BatchView())
+        self._context.update(training=TrainingView(), versions=(), cases=(), left_out=(), batch=BatchView())
         self._cases.read_if_wanted()
 
     def _heard(self) -> None:
@@ -81,7 +81,9 @@ class Polling:
             else known
             for known in context.view.models
         )
-        context.update(models=models, total=state.total, completed=state.completed)
+        context.update(models=models, total=state.total, completed=state.completed, left_out=state.left_out)
+        if self._changed("problems", " ".join(state.problems)) and state.problems:
+            context.say(WARNING, " ".join(state.problems))
         ended = self._training.show(overview.train, version, before)
         endings = [end for end in (ended, self._batch.show(state.batch)) if end]
         if endings:

@@ -50,6 +50,7 @@ def training_view(status: TrainStatus) -> TrainingView:
         error=status.error,
         resumable=status.resumable,
         log=status.log,
+        left_out=tuple(f"{case}: {reason}" for case, reason in status.left_out.items()),
     )
 
 
@@ -123,6 +124,7 @@ def case_rows(cases: Iterable[Case]) -> tuple[CaseRow, ...]:
             labels=", ".join(name if ml is None else f"{name} {ml:.2f} ml" for name, ml in (case.labels or {}).items()),
             has_label=case.state in ("submitted", "reviewed"),
             error=case.error,
+            label_error=case.label_error,
         )
         for case in cases
     )

@@ -55,12 +55,12 @@ def test_a_header_that_says_two_things_is_refused(server: AppServer, tmp_path: P
 
 
 def test_an_image_too_large_for_the_machine_is_refused_in_words(server: AppServer, tmp_path: Path) -> None:
-    image = write_odd(tmp_path / "scout.nii.gz", np.ones(SHAPE, "i2"), np.diag([500.0, 500.0, 500.0, 1.0]))
+    image = write_odd(tmp_path / "scout.nii.gz", np.ones((60, 60, 60), "i2"), np.diag([50.0, 50.0, 50.0, 1.0]))
     assert _send(server, "/datastore/?image=scout", "file", image).ok
     answer = server.post("/infer/rep3d?image=scout")
     assert answer.status_code == 422
     detail = answer.json()["detail"]
-    assert "memory to bring image scout (24x20x18 voxels of 500x500x500 mm)" in detail and "GB are needed" in detail
+    assert "memory to bring image scout (60x60x60 voxels of 50x50x50 mm)" in detail and "GB are needed" in detail
     assert server.request("DELETE", "/datastore/image?id=scout").ok
 
 

@@ -20,6 +20,7 @@ from pydicom.sequence import Sequence
 from typer.testing import CliRunner
 
 from rep3d.cli.main import app as commands
+from rep3d.errors import ImageError
 from rep3d.imaging.dicom import find_series
 from rep3d.imaging.dicom.deidentify import deidentify_file, deidentify_series
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
@@ -193,6 +194,9 @@ def test_the_whole_profile_on_a_file(tmp_path: Path) -> None:
         assert data.AnatomicRegionSequence[0].CodeMeaning == "Abdomen" and data.PatientBirthDate == ""
         assert data.PatientName == data.PatientID == notes[0]["patient"]
         assert data.file_meta.MediaStorageSOPInstanceUID == data.SOPInstanceUID
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ImageError, match="no slice of a volume has so many"):
+        patch.setattr("rep3d.imaging.dicom.files._LARGEST", 1000)
+        deidentify_file(next(original.iterdir()), names)
     # The files that stay as they are, are told of as if it had been done to them.
     (told,), (done,) = (
         [deidentify_series(one, names) for one in find_series(place).series] for place in (original, sent)

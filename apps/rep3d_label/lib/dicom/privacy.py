@@ -60,7 +60,11 @@ class Privacy:
             return [], []
         if self.mode == "refuse":
             for file in _files(folder):
-                if _is_dicom(file) and (named := identifying(file)):
+                try:
+                    named = identifying(file) if _is_dicom(file) else []
+                except ImageError as error:
+                    raise RequestError(f"{file.name} {error} Nothing was changed.") from error
+                if named:
                     raise RequestError(
                         f"The DICOM files name a patient (such as {', '.join(named[:5])}), and this server takes only "
                         f"de-identified ones (--conf deidentify refuse). De-identify them first. Nothing was changed."

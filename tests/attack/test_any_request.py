@@ -52,7 +52,8 @@ def test_no_request_makes_the_server_fail(tmp_path: Path) -> None:
         assert server.get("/info/", headers={"Authorization": f"Bearer {key}"}).ok
     answers = _answers(report)
     assert len(answers) > 1000
-    failed = {answer for answer in answers if answer[0] >= 500}
+    # 501 is what a server without a tool of NVIDIA says of its GPUs.
+    failed = {answer for answer in answers if answer[0] >= 500 and not (answer[0] == 501 and "/logs/gpu" in answer[1])}
     assert failed == set(), failed
 
 

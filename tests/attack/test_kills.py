@@ -30,7 +30,7 @@ from tests.app.data import AFFINE, CONF, SHAPE, write_image
 from tests.app.server import AppServer
 
 KILLS = int(os.environ.get("REP3D_KILLS", "200"))
-SECONDS = 15 * 60  # after these it stops by itself, and says how far it came
+SECONDS = 25 * 60  # after these it stops by itself, and says how far it came; eight minutes are usual
 SEED = 14
 PEOPLE = ("Anna", "Ben", "Cleo", "Dan")
 IMAGES = 6

@@ -20,6 +20,7 @@ from pydicom.sequence import Sequence
 from typer.testing import CliRunner
 
 from rep3d.cli.main import app as commands
+from rep3d.errors import ImageError
 from rep3d.imaging.dicom import find_series
 from rep3d.imaging.dicom.deidentify import deidentify_file, deidentify_series
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
@@ -157,15 +158,11 @@ def test_no_patient_in_what_nifti_headers_and_sessions_say(server: AppServer, tm
         assert np.array_equal(before.get_fdata(), after.get_fdata()) and np.array_equal(before.affine, after.affine)
         keep = ("dim", "pixdim", "qform_code", "sform_code", "scl_slope", "xyzt_units", "vox_offset")
         assert all(np.array_equal(before.header[field], after.header[field], equal_nan=True) for field in keep)
-    # A session of DICOM files, and of one NIfTI file.
-    slices = sorted(write_series(tmp_path / "session", fill, f"{PLACE}.7").iterdir())
-    for files in (slices, [tmp_path / f"{SECRET}.nii.gz"]):
-        names = [f"{SECRET}{place}{''.join(file.suffixes)}" for place, file in enumerate(files)]
-        sent = [("files", (name, file.read_bytes())) for name, file in zip(names, files, strict=True)]
-        session = server.put("/session/", files=sent).json()
-        kept = Path(session["session_info"]["path"])
-        content = b"".join(file.read_bytes() for file in kept.rglob("*") if file.is_file())
-        assert len(content) > 1000 and names_patient(content + server.log.encode() + str(session).encode()) == []
+    name = f"{SECRET}.nii.gz"
+    sent = server.put("/session/", files={"files": (name, (tmp_path / name).read_bytes())})
+    (kept,) = (server.log_file.parent / "sessions" / sent.json()["session_id"]).glob("*.nii.gz")
+    content = gzip.decompress(kept.read_bytes()) + str(kept).encode() + sent.content + server.log.encode()
+    assert names_patient(content) == []
 
 
 def test_refuse_and_off(tmp_path: Path) -> None:
@@ -197,6 +194,9 @@ def test_the_whole_profile_on_a_file(tmp_path: Path) -> None:
         assert data.AnatomicRegionSequence[0].CodeMeaning == "Abdomen" and data.PatientBirthDate == ""
         assert data.PatientName == data.PatientID == notes[0]["patient"]
         assert data.file_meta.MediaStorageSOPInstanceUID == data.SOPInstanceUID
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ImageError, match="no slice of a volume has so many"):
+        patch.setattr("rep3d.imaging.dicom.files._LARGEST", 1000)
+        deidentify_file(next(original.iterdir()), names)
     # The files that stay as they are, are told of as if it had been done to them.
     (told,), (done,) = (
         [deidentify_series(one, names) for one in find_series(place).series] for place in (original, sent)

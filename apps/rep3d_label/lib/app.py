@@ -193,7 +193,7 @@ class Rep3DLabelApp(MONAILabelApp):
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         path, expiry = settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY
-        return SafeSessions(path, expiry, self.privacy.receive_session) if load else None
+        return SafeSessions(path, expiry) if load else None
 
     def info(self) -> dict[str, Any]:
         """MONAI Label's description of the app, and ours under ``"rep3d"``."""

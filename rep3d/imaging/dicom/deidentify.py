@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.errors import ImageError, MissingComponentError
-from rep3d.imaging.dicom.files import DicomFile, pydicom, raw_text
+from rep3d.imaging.dicom.files import DicomFile, OversizeError, check_size, pydicom, raw_text
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.imaging.dicom.series import DicomSeries, LeftOut
 
@@ -64,6 +64,7 @@ def deidentify_file(path: Path, names: Pseudonyms) -> dict[str, Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            check_size(path)
             data = reader.dcmread(path, force=True)
             if _is_done(data):
                 return None
@@ -84,6 +85,8 @@ def deidentify_file(path: Path, names: Pseudonyms) -> dict[str, Any] | None:
             part = path.with_name(f"{path.name}.part")
             data.save_as(part, write_like_original=False)
         os.replace(part, path)
+    except OversizeError as error:
+        raise ImageError(str(error)) from error
     except Exception as error:  # pydicom raises whatever a damaged file makes it meet; its words may quote the file
         path.with_name(f"{path.name}.part").unlink(missing_ok=True)
         if isinstance(error, (OSError, ImageError)):
@@ -118,8 +121,16 @@ def _is_done(data: Any) -> bool:
 
 
 def identifying(path: Path) -> list[str]:
-    """Return the attributes of a file that name its patient, by keyword; what they say is not told."""
+    """Return the attributes of a file that name its patient, by keyword; what they say is not told.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
     reader = pydicom()
+    try:
+        check_size(path)
+    except Exception as error:  # as above
+        raise ImageError("is a damaged DICOM file, or one that is too large for a slice. Export it again.") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = reader.dcmread(

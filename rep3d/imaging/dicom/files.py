@@ -17,6 +17,8 @@ __all__ = [
     "HEAD",
     "NUMBERS",
     "DicomFile",
+    "OversizeError",
+    "check_size",
     "check_slice",
     "looks_like_dicom",
     "named_dicom",
@@ -148,12 +150,16 @@ def read_file(path: Path) -> DicomFile | None:
     return file
 
 
-class _OversizeError(Exception):
+class OversizeError(Exception):
     """A file is larger than a slice can be."""
 
 
-def _check_size(path: Path) -> None:
-    """Refuse a file that is too large for a slice, as it is or deflated, before pydicom takes the memory."""
+def check_size(path: Path) -> None:
+    """Refuse a file that is too large for a slice, as it is or deflated, before pydicom takes the memory.
+
+    Raises:
+        OversizeError: if it is.
+    """
     size = path.stat().st_size
     if size <= _LARGEST:
         reader = pydicom()
@@ -168,7 +174,7 @@ def _check_size(path: Path) -> None:
             ):
                 size += len(unpacker.decompress(block, 1 << 20))
     if size > _LARGEST:
-        raise _OversizeError(
+        raise OversizeError(
             f"has more than {_LARGEST >> 20} MiB, and no slice of a volume has so many. If it is a multi-frame file, "
             f"convert it to NIfTI first, with dcm2niix."
         )
@@ -179,11 +185,11 @@ def _header(path: Path, marked: bool) -> DicomFile | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values that are looked at here one by one
-            _check_size(path)
+            check_size(path)
             data = reader.dcmread(
                 path, stop_before_pixels=True, force=True, specific_tags=[*_TEXTS, *NUMBERS, *_PRESENT]
             )
-    except _OversizeError as error:
+    except OversizeError as error:
         if not marked and not named_dicom(path.name):
             return None
         raise ImageError(str(error)) from error

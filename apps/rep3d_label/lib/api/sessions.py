@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, UploadFile
@@ -31,16 +29,7 @@ _MOST = 100  # open at a time
 
 
 class SafeSessions(Sessions):
-    """Sessions whose ids cannot be paths, and which unpack no archives.
-
-    Args:
-        store_path, expiry: as MONAI Label's.
-        receive: does to what was sent what is to be done before it is kept; returns where it is then.
-    """
-
-    def __init__(self, store_path: str, expiry: int, receive: Callable[[Path], Path]) -> None:
-        super().__init__(store_path, expiry)
-        self._receive = receive
+    """Sessions whose ids cannot be paths, and which unpack no archives."""
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         """Return the session of that id, or None (the stock method takes any path for an id, and may delete it)."""
@@ -66,8 +55,6 @@ class SafeSessions(Sessions):
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
         if len(self._names()) >= _MOST and not self.remove_expired():
             raise BusyError(f"{_MOST} sessions are open, which is as many as may be. End some, or try again later.")
-        if data_file:
-            data_file = str(self._receive(Path(data_file)))
         return super().add_session(data_file, expiry, uncompress, session_id)
 
     def remove_expired(self) -> int:
@@ -124,6 +111,7 @@ def begin_session(
                 geometry(received)
             except ImageError as error:
                 raise ImageError(str(error).replace(received.name, "the image")) from error
+            app_instance().privacy.receive_file(received)
         id_, session = _sessions().add_session(str(received), expiry, uncompress)
     return {"session_id": id_, "session_info": _shown(session)}
 

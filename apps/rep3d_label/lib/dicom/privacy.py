@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import RequestError
-from lib.names import split_suffix
 from rep3d.errors import ImageError
 from rep3d.files import copy_whole, utc_now
 from rep3d.imaging.dicom import DicomSeries, LeftOut
@@ -23,7 +22,6 @@ from rep3d.imaging.dicom.deidentify import deidentify_file, deidentify_series, i
 from rep3d.imaging.dicom.files import HEAD, looks_like_dicom
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.imaging.nameless import copy_nameless, make_nameless
-from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["Privacy", "printable"]
 
@@ -58,39 +56,15 @@ class Privacy:
         Raises:
             RequestError: where patients are refused and one is named.
         """
-        return self._without_patients(list(_files(folder)), folder, name)
-
-    def receive_session(self, path: Path) -> Path:
-        """Do the same with what a session is made of: a file, or a folder of files; their names go, too.
-
-        Returns:
-            Where it is now.
-
-        Raises:
-            RequestError: as :meth:`receive`, and where a file cannot be de-identified.
-        """
-        files = list(_files(path)) if path.is_dir() else [path]
-        dicom = [file for file in files if _is_dicom(file)]
-        removed, records = self._without_patients(dicom, path.parent, "session")
-        if removed:
-            raise RequestError(f"{removed[0]['error']} Nothing was changed.")
-        self.names.note(records)
-        if self.mode == "off" or not files:
-            return path
-        for number, file in enumerate(files):
-            make_nameless(file)
-            ending = split_suffix(file.name, IMAGE_SUFFIXES)[1] or file.suffix
-            renamed = file.rename(file.with_name(f"{number:05}{ending}"))
-        return path if path.is_dir() else renamed
-
-    def _without_patients(
-        self, files: list[Path], folder: Path, name: str
-    ) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
         if self.mode == "off":
             return [], []
         if self.mode == "refuse":
-            for file in files:
-                if _is_dicom(file) and (named := identifying(file)):
+            for file in _files(folder):
+                try:
+                    named = identifying(file) if _is_dicom(file) else []
+                except ImageError as error:
+                    raise RequestError(f"{file.name} {error} Nothing was changed.") from error
+                if named:
                     raise RequestError(
                         f"The DICOM files name a patient (such as {', '.join(named[:5])}), and this server takes only "
                         f"de-identified ones (--conf deidentify refuse). De-identify them first. Nothing was changed."
@@ -98,7 +72,7 @@ class Privacy:
             return [], []
         removed: list[dict[str, str]] = []
         records: dict[tuple[str, str], dict[str, Any]] = {}
-        for file in files:
+        for file in _files(folder):
             source = file.relative_to(folder).as_posix()
             try:
                 if not _is_dicom(file):

@@ -22,7 +22,7 @@ def dicom_map(
     ],
     studies: Annotated[Path, typer.Option(help="Studies folder of the server.")],
 ) -> None:
-    """Say which patient and which UIDs stand behind a de-identified image.
+    """Say which patient a de-identified image is of.
 
     What is printed names patients: it is read from files that only the server's user may read, and noted nowhere.
     """

@@ -86,7 +86,7 @@ def publish_small_model(studies: Path, labels: dict[str, int] | None = None) -> 
 
 def snapshot(folder: Path) -> dict[str, str]:
     """Return every file below a folder with its SHA-256; aside from logs, and what a server writes when it has time."""
-    later = {".lock", "image_facts.json", "label_records", "audit"}
+    later = {".lock", "image_facts.json", "label_records", "audit", "identities.key"}
     files = (file for file in sorted(folder.rglob("*")) if file.is_file() and not later & set(file.parts))
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

@@ -66,7 +66,7 @@ def test_help_says_what_the_program_is_for_and_lists_all_commands() -> None:
     _fits(text)
     said = [line.strip() for line in text.splitlines() if line.strip()]
     assert said[1] == "Segment 3D medical images, and learn from each correction."
-    listed = re.findall(r"^│ ([\w-]+) {2,}(\S.*?) *│$", text, re.MULTILINE)
+    listed = re.findall(r"^│ (\w[\w-]*) {2,}(\S.*?) *│$", text, re.MULTILINE)
     assert sorted(name for name, _ in listed) == sorted(COMMANDS)
     assert all(words.endswith(".") for _, words in listed), "a command's line ends in the middle of a sentence"
 

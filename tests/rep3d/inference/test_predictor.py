@@ -129,14 +129,6 @@ def test_one_slice_images_work(predictor: Predictor, write_nifti: Callable[..., 
     assert nib.load(tmp_path / "found.nii.gz").shape == (20, 20, 1)
 
 
-def test_images_with_nan_voxels_work(predictor: Predictor, write_nifti: Callable[..., Path], tmp_path: Path) -> None:
-    voxels = np.zeros((20, 20, 20), np.float32)
-    voxels[5:10, 5:10, 5:10] = 100
-    voxels[0, 0, 0] = np.nan
-    predictor.segment(write_nifti("nan.nii.gz", voxels), tmp_path / "found.nii.gz")
-    assert set(np.unique(np.asarray(nib.load(tmp_path / "found.nii.gz").dataobj))) == {0, 7}
-
-
 def test_a_file_that_is_no_image_is_refused_and_nothing_written(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "text.nii.gz").write_text("hello")
     with pytest.raises(ImageError):

@@ -151,9 +151,9 @@ class Rep3DLabelApp(MONAILabelApp):
             for model in self.served.values():
                 _load(model)
             calm_down()
-            setup.workspace.clear()
             clear_incoming_folders()
-            self.room.do(lambda: hold_folder(setup.folder))
+            self.room.do(lambda: hold_folder(setup.folder))  # before anything of another server's is touched
+            self.room.do(setup.workspace.clear)
             self.room.do(lambda: setup.workspace.prepare(setup.default_model))
             for model in self.served.values():
                 self.room.do(model.versions.adopt)

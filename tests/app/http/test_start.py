@@ -142,9 +142,12 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
         assert (answer.status_code, "Submit a label" in answer.json()["detail"]) == (409, True)
         answer = server.post("/scoring/uncertainty")
         assert (answer.status_code, "no trained model yet" in answer.json()["detail"]) == (409, True)
+        being_written = studies / "rep3d" / f".scores.json.{'0' * 32}.part"
+        being_written.write_text("{")
         second = AppServer(studies, scratch, CONF)
         second.launch()
         assert "Another server runs on the studies folder" in second.wait_until_refused()
+        assert being_written.exists()
     # A server that is asked to end does its clean-up, and leaves no folder of uploads behind.
     assert server.orderly
     assert not list((scratch / "tmp").glob("rep3d-label-*"))

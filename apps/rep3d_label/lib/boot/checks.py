@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from lib.errors import StartupError
+from rep3d.errors import DiskFullError, machine_error
 from rep3d.files import leads_out
 
 __all__ = [
@@ -114,6 +115,7 @@ def hold_folder(folder: Path) -> None:
 
     Raises:
         StartupError: if another server holds it.
+        DiskFullError: if the disk has no room to say so.
     """
     own = folder / "rep3d"
     own.mkdir(parents=True, exist_ok=True)
@@ -126,6 +128,8 @@ def hold_folder(folder: Path) -> None:
             "Use that one, or stop it first.",
         ) from error
     except (OSError, NotImplementedError) as error:  # some network file systems know no locks
+        if isinstance(full := machine_error(error), DiskFullError):
+            raise full from error
         logging.getLogger(__name__).warning("cannot lock %s (%s): start no second server on it", own, error)
     else:
         _held.append(lock)

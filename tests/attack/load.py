@@ -219,7 +219,7 @@ class Load:
     # Many at once ------------------------------------------------------------------------------------------------
 
     def submit_while_many_wait(self, number: int) -> tuple[list[float], int]:
-        """Send many requests for segmentations at once, and meanwhile let every annotator submit again and again.
+        """Send many requests for segmentations at once, and meanwhile let every annotator submit every few seconds.
 
         Returns:
             Seconds of each submission that was sent while segmentations waited, and how many segmentations were
@@ -231,8 +231,8 @@ class Load:
         def submissions(place: int) -> None:
             random = np.random.default_rng(place)
             while len(answered) < number // 2:
+                time.sleep(random.uniform(0.0, 4.0))
                 self.submit(names[place], cases[place], random)
-                time.sleep(0.5)
 
         with ThreadPoolExecutor(number + len(names)) as pool:
             for each in range(number):

@@ -30,6 +30,8 @@ _Id = Annotated[str, typer.Argument(help="Id of the key, as `rep3d keys list` sh
 def _book(studies: Path) -> KeyBook:
     if not studies.is_dir():
         raise Rep3DError(f"--studies: {studies} is no folder.")
+    if not (studies / "rep3d").is_dir():
+        console.print(f"No server has run on {escape(str(studies))} yet. Is it the right folder?", soft_wrap=True)
     return KeyBook(studies / "rep3d")
 
 

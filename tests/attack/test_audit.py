@@ -63,6 +63,10 @@ def test_who_did_what_with_which_case_and_version(server: AppServer, keys: dict[
     assert [(each["who"], each["status"]) for each in refused] == [("Anna", 403), ("Anna", 404)]
     assert server.post("/auth/token", data={"password": anna["Authorization"].split()[1]}).ok
     assert [each["who"] for each in _events(server, "log in")] == ["Anna"]
+    # What an address does not know is not what it was about.
+    assert server.request("DELETE", "/datastore/label?id=case_0&tag=final&image=case_1&version=v9", headers=ada).ok
+    removed = _events(server, "remove label")[-1]
+    assert (removed["case"], removed["tag"], removed.get("version")) == ("case_0", "final", None)
     # No voxels, no file names of clients, no part of a key.
     text = "".join(file.read_text() for file in (server.studies / "rep3d" / "audit").glob("*.jsonl"))
     assert "SECRET" not in text and anna["Authorization"].split("_", 2)[2] not in text

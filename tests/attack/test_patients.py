@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import stat
@@ -22,8 +23,9 @@ from typer.testing import CliRunner
 from rep3d.cli.main import app as commands
 from rep3d.errors import ImageError
 from rep3d.imaging.dicom import find_series
-from rep3d.imaging.dicom.deidentify import deidentify_file, deidentify_series
+from rep3d.imaging.dicom.deidentify import METHOD, deidentify_file, deidentify_series
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
+from rep3d.imaging.nameless import copy_nameless
 from tests.app.data import AFFINE, CONF, SHAPE, write_image
 from tests.app.http.test_dicom_upload import pack
 from tests.app.server import AppServer
@@ -137,6 +139,44 @@ def test_no_patient_in_names_logs_answers_and_files(server: AppServer, tmp_path:
     place = CliRunner().invoke(commands, ["dicom-map", codes[0], "--studies", str(server.studies)])
     assert SECRET in place.stdout
     assert CliRunner().invoke(commands, ["dicom-map", "1.2", "--studies", str(server.studies)]).exit_code != 0
+
+
+@pytest.mark.parametrize("patient", [f"{SECRET}^A", "0123456789ab"])
+def test_a_file_that_only_says_that_this_was_done_to_it(server: AppServer, tmp_path: Path, patient: str) -> None:
+    def pretend(data: Dataset, number: int) -> None:
+        data.PatientName = data.PatientID = patient
+        data.DeidentificationMethod, data.PatientIdentityRemoved = METHOD, "YES"
+        data.PatientComments = data.ProtocolName = SECRET
+        data.add_new(0x00090010, "LO", SECRET)
+
+    folder = write_series(tmp_path / "series", pretend, f"2.25.{len(patient)}")
+    told = server.put("/rep3d/dicom", files={"file": ("a.zip", pack(folder))}).json()
+    assert len(told["images"]) == 1, told
+    assert names_patient(json.dumps(told).encode() + all_told(server)) == []
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nothing_but_an_image_is_kept_of_a_file(tmp_path: Path, suffix: str) -> None:
+    """What stands behind the voxels goes, and so does the header of a second part of a packed file."""
+    values = np.random.default_rng(0).integers(0, 900, SHAPE).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, AFFINE), tmp_path / "image.nii")
+    plain = (tmp_path / "image.nii").read_bytes()
+    second = io.BytesIO()
+    with gzip.GzipFile(SECRET, "wb", fileobj=second) as packing:
+        packing.write(plain[1000:])
+    contents = [plain + SECRET.encode()]
+    if suffix == ".nii.gz":
+        contents = [gzip.compress(contents[0]), gzip.compress(plain[:1000]) + second.getvalue()]
+    for content in contents:
+        source, target = tmp_path / f"sent{suffix}", tmp_path / f"kept{suffix}"
+        source.write_bytes(content)
+        copy_nameless(source, target)
+        raw = target.read_bytes()
+        assert names_patient(raw) == []
+        assert (gzip.decompress(raw) if suffix == ".nii.gz" else raw) == plain
+    source.write_bytes(clean := gzip.compress(plain) if suffix == ".nii.gz" else plain)
+    copy_nameless(source, target)
+    assert target.read_bytes() == clean
 
 
 def test_no_patient_in_what_nifti_headers_and_sessions_say(server: AppServer, tmp_path: Path) -> None:

@@ -79,6 +79,10 @@ class TooManyWaitingError(BusyError):
     """One user has as many requests waiting as one may."""
 
 
+class TooManySessionsError(BusyError):
+    """One user has as many sessions open as one may."""
+
+
 class SlowClientError(Rep3DError):
     """A request comes so slowly that waiting for it is of no use."""
 

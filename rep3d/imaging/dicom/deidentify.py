@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -20,7 +20,7 @@ from typing import Any
 
 from rep3d.errors import ImageError, MissingComponentError
 from rep3d.imaging.dicom.files import DicomFile, OversizeError, check_size, pydicom, raw_text
-from rep3d.imaging.dicom.pseudonyms import Pseudonyms
+from rep3d.imaging.dicom.pseudonyms import UID_ROOT, Pseudonyms, is_patient_code
 from rep3d.imaging.dicom.series import DicomSeries, LeftOut
 
 __all__ = ["METHOD", "deidentify_file", "deidentify_series", "identifying", "may_show_text"]
@@ -66,8 +66,7 @@ def deidentify_file(path: Path, names: Pseudonyms) -> dict[str, Any] | None:
             warnings.simplefilter("ignore")
             check_size(path)
             data = reader.dcmread(path, force=True)
-            if _is_done(data):
-                return None
+            done = _is_done(data)
             if not ("SOPClassUID" in data or "Rows" in data):
                 raise ImageError("is a damaged DICOM file: its header does not even say what it is. Export it again.")
             identity = {word: raw_text(data, word) or "" for word in _TOLD}
@@ -75,7 +74,9 @@ def deidentify_file(path: Path, names: Pseudonyms) -> dict[str, Any] | None:
             original = {word: str(data[word].value) for word in _TOLD if identity[word]}
             modality = str(data.get("Modality", ""))
             uids: dict[str, str] = {}
-            _walk(data, table, names, uids)
+            if done:  # it keeps its codes; that the rest was done, too, is not taken for granted
+                patient = raw_text(data, "PatientID") or ""
+            _walk(data, table, _Kept(names) if done else names, uids)
             data.PatientName = data.PatientID = patient
             data.PatientIdentityRemoved = "YES"
             data.DeidentificationMethod = METHOD
@@ -92,6 +93,8 @@ def deidentify_file(path: Path, names: Pseudonyms) -> dict[str, Any] | None:
         if isinstance(error, (OSError, ImageError)):
             raise
         raise ImageError("is a damaged DICOM file, which cannot be de-identified. Export it again.") from error
+    if done:
+        return None
     series = str(data.get("SeriesInstanceUID", ""))
     image = names.image_name(modality, patient, series)
     return {"patient": patient, "series": series, "image": image, "original": original, "uids": uids}
@@ -114,10 +117,33 @@ def nameless_files(one: LeftOut, names: Pseudonyms) -> LeftOut:
 
 
 def _is_done(data: Any) -> bool:
-    """Return whether a file says that this has been done to it, and looks so."""
-    named = any(word in data and data.get_item(word).value for word in _DETAILS)
-    same = raw_text(data, "PatientName") == raw_text(data, "PatientID")
-    return (raw_text(data, "DeidentificationMethod") or "").startswith(METHOD) and same and not named
+    """Return whether a file says that this has been done to it, and has codes where we put them."""
+    words = ("DeidentificationMethod", "PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID")
+    method, patient, name, *uids = (raw_text(data, word) or "" for word in words)
+    return _has_codes(method, patient, uids) and name == patient
+
+
+def _has_codes(method: str, patient: str, uids: Sequence[str]) -> bool:
+    return (
+        method.startswith(METHOD)
+        and is_patient_code(patient)
+        and all(not uid or uid.startswith(UID_ROOT) for uid in uids)
+    )
+
+
+class _Kept:
+    """Codes for a file that has ours already: they stay, and only what is none becomes one."""
+
+    def __init__(self, names: Pseudonyms) -> None:
+        self._names = names
+
+    def uid(self, original: str) -> str:
+        """Return a UID as it is if it was made here."""
+        return original if original.startswith(UID_ROOT) else self._names.uid(original)
+
+    def time(self, original: str) -> str:
+        """Return a time as it is: it says nothing already."""
+        return original
 
 
 def identifying(path: Path) -> list[str]:
@@ -159,7 +185,8 @@ def may_show_text(series: DicomSeries) -> str | None:
 
 
 def _nameless(file: DicomFile, names: Pseudonyms) -> DicomFile:
-    if file.text("DeidentificationMethod").startswith(METHOD):
+    uids = [file.text(word) for word in ("StudyInstanceUID", "SeriesInstanceUID")]
+    if _has_codes(file.text("DeidentificationMethod"), file.text("PatientID"), uids):
         return file
     code = names.patient(file.patient)
     new = {"PatientID": code, "PatientName": code, "PatientBirthDate": "", "SeriesDescription": ""}
@@ -167,7 +194,7 @@ def _nameless(file: DicomFile, names: Pseudonyms) -> DicomFile:
         if word.endswith("InstanceUID") or word == "FrameOfReferenceUID":
             new[word] = _uid(text, names) if text else ""
     if file.text("AcquisitionTime"):
-        new["AcquisitionTime"] = _time(file.text("AcquisitionTime"), names)
+        new["AcquisitionTime"] = names.time(file.text("AcquisitionTime"))
     return replace(file, tags={**file.tags, **new}, shown=_shown(file.path, names))
 
 
@@ -175,7 +202,7 @@ def _shown(path: Path, names: Pseudonyms) -> str:
     return f"file {names.place(path.name)}"
 
 
-def _walk(data: Any, table: Mapping[int, str], names: Pseudonyms, uids: dict[str, str]) -> None:
+def _walk(data: Any, table: Mapping[int, str], names: Pseudonyms | _Kept, uids: dict[str, str]) -> None:
     """Apply the table to a data set and all that is nested in it."""
     for tag in list(data.keys()):
         action = _action(tag, table)
@@ -198,7 +225,7 @@ def _walk(data: Any, table: Mapping[int, str], names: Pseudonyms, uids: dict[str
                 element.value = _replaced(element.value, names, uids)
         elif element.keyword == "AcquisitionTime":
             if element.value:  # the table allows a dummy: it tells volumes apart
-                element.value = _time(str(element.value).strip(), names)
+                element.value = names.time(str(element.value).strip())
         elif action == "Z":
             element.value = None
         elif action == "D" and element.VR in _TEXTS:
@@ -218,7 +245,7 @@ def _action(tag: Any, table: Mapping[int, str]) -> str | None:
     return table.get(int(tag))
 
 
-def _replaced(value: Any, names: Pseudonyms, uids: dict[str, str]) -> Any:
+def _replaced(value: Any, names: Pseudonyms | _Kept, uids: dict[str, str]) -> Any:
     def new(original: str) -> str:
         if not original or original.startswith(_STANDARD):
             return original
@@ -231,14 +258,8 @@ def _replaced(value: Any, names: Pseudonyms, uids: dict[str, str]) -> Any:
     return [new(str(one)) for one in value]
 
 
-def _uid(original: str, names: Pseudonyms) -> str:
+def _uid(original: str, names: Pseudonyms | _Kept) -> str:
     return original if original.startswith(_STANDARD) else names.uid(original)
-
-
-def _time(original: str, names: Pseudonyms) -> str:
-    """Return a time of the day that says nothing, and is another one for another time."""
-    second = int(names.code("time", original), 16) % 86_400
-    return f"{second // 3600:02}{second // 60 % 60:02}{second % 60:02}"
 
 
 def _code(reader: Any) -> Any:

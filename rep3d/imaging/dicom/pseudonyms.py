@@ -23,11 +23,18 @@ from typing import Any
 
 from rep3d.errors import DamagedFileError
 
-__all__ = ["KEY_FILE", "Pseudonyms"]
+__all__ = ["KEY_FILE", "UID_ROOT", "Pseudonyms", "is_patient_code"]
 
 KEY_FILE = "identities.key"
+UID_ROOT = "2.25."
+"""What UIDs begin with that are made of 128 bits, as ours are."""
 _MAP = "identities.jsonl"
 _PATIENT, _SERIES, _PLACE = 12, 8, 10  # hexadecimal digits of a code
+
+
+def is_patient_code(text: str) -> bool:
+    """Return whether a text looks like a patient's code."""
+    return len(text) == _PATIENT and not set(text) - set("0123456789abcdef")
 
 
 class Pseudonyms:
@@ -57,7 +64,12 @@ class Pseudonyms:
 
     def uid(self, original: str) -> str:
         """Return the UID that takes a UID's place, made as ISO/IEC 9834-8 makes them of 128 bits."""
-        return f"2.25.{int(self.code('uid', original), 16)}"
+        return f"{UID_ROOT}{int(self.code('uid', original), 16)}"
+
+    def time(self, original: str) -> str:
+        """Return a time of the day that says nothing, and is another one for another time."""
+        second = int(self.code("time", original), 16) % 86_400
+        return f"{second // 3600:02}{second // 60 % 60:02}{second % 60:02}"
 
     def patient(self, identity: tuple[str, ...]) -> str:
         """Return a patient's code, of id, name and birth date."""

@@ -7,7 +7,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from lib.access.callers import FAILURES, WAIT_SECONDS, Caller, Callers
+from lib.access.callers import FAILURES, WAIT_SECONDS, Caller, Callers, place_of
 from lib.access.listening import Listening
 from lib.access.roles import Role
 from lib.errors import UnknownKeyError, WaitError
@@ -76,6 +76,8 @@ def test_ipv6_counts_by_network(callers: Callers) -> None:
         _by(callers, "Bearer wrong", "2001:db8::ffff")
     with pytest.raises(UnknownKeyError):
         _by(callers, "Bearer wrong", "2001:db8:0:1::1")
+    # Not those of the other kind, as a socket for both names them.
+    assert place_of("::ffff:192.0.2.1") == place_of("192.0.2.1") != place_of("::ffff:192.0.2.2")
 
 
 def test_what_is_remembered_is_bounded(callers: Callers) -> None:

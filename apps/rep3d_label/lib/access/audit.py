@@ -8,6 +8,7 @@ the others when some minutes are over. So nobody fills the log alone.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import time
 from collections import OrderedDict
@@ -180,10 +181,11 @@ class Audit:
 def _event(scope: Scope, what: str, status: int, said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the event of a request; what stands in its body, such as voxels, is no part of it."""
     caller: Caller | None = scope.get("state", {}).get("caller")
-    asked = {
-        **dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"))),
-        **{key: str(value) for key, value in scope.get("path_params", {}).items()},
-    }
+    asked = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
+    if endpoint := scope.get("endpoint"):  # what that does not know it does not go by; who is refused reaches none
+        known = inspect.signature(endpoint).parameters
+        asked = {key: value for key, value in asked.items() if key in known}
+    asked.update({key: str(value) for key, value in scope.get("path_params", {}).items()})
     return {
         "what": what,
         "who": caller.name if caller else None,

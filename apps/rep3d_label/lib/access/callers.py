@@ -176,4 +176,7 @@ def place_of(address: str) -> str:
         found = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
+    if isinstance(found, ipaddress.IPv6Address):
+        mapped = found.ipv4_mapped  # how a socket for both kinds names the other one
+        return str(mapped or ipaddress.ip_network((found, 64), strict=False))
+    return address

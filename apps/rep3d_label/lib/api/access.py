@@ -25,7 +25,7 @@ from lib.api.errors import error_response
 from lib.lanes.inference import InferenceLane, Lane
 from lib.lanes.pace import Limits, Pace
 
-__all__ = ["AS_ADMIN", "AS_ANNOTATOR", "AS_REVIEWER", "AS_USER", "Bounds", "close_door", "name_of"]
+__all__ = ["AS_ADMIN", "AS_ANNOTATOR", "AS_REVIEWER", "AS_USER", "Bounds", "close_door", "is_admin", "name_of"]
 
 AS_USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 AS_ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
@@ -39,6 +39,11 @@ _INFERENCE = ("/infer/{model}", "/rep3d/voxels/infer/{model}")
 def name_of(user: User) -> str | None:
     """Return the name that came with a key or token; None where nobody was asked for one."""
     return None if user is DEFAULT_USER else user.username
+
+
+def is_admin(user: User) -> bool:
+    """Return whether somebody may do what administrators may."""
+    return settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles
 
 
 def current_user(request: Request) -> User:

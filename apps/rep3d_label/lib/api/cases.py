@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from monailabel.config import settings
 from monailabel.endpoints import activelearning
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.access.audit import note
-from lib.api.access import AS_ANNOTATOR, AS_REVIEWER, AS_USER
+from lib.api.access import AS_ANNOTATOR, AS_REVIEWER, AS_USER, is_admin
 from lib.api.annotators import Annotator
 from lib.api.forms import flag
 from lib.errors import ForbiddenError, NotFoundError
@@ -62,8 +61,7 @@ def end_lease(image: str, user: User = AS_ANNOTATOR) -> dict[str, Any]:
     lease = book.holder(image)
     if lease is None:
         raise NotFoundError(f"Image {image[:200]!r} is not reserved for anybody.")
-    admin = settings.MONAI_LABEL_AUTH_ROLE_ADMIN in user.roles
-    if not admin and lease.user != user.username:
+    if not is_admin(user) and lease.user != user.username:
         raise ForbiddenError(f"Image {image} is reserved for {lease.user}. Only an administrator may end that.")
     book.release(image)
     return asdict(lease)

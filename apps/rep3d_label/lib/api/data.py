@@ -16,7 +16,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
 from lib.access.audit import note
-from lib.api.access import AS_ANNOTATOR
+from lib.api.access import AS_ANNOTATOR, name_of
 from lib.api.annotators import Annotator
 from lib.api.forms import FileRoute, flag, json_object, on_disk, upload_name
 from lib.labels.formats import LABEL_SUFFIXES
@@ -44,8 +44,8 @@ def add_image(
     The stock route cuts that at the first dot, and leaves a refused file in the temporary folder.
     """
     info = json_object("params", params)
-    if user.username:
-        info["user"] = user.username
+    if (adder := name_of(user)) is not None:
+        info["user"] = adder
     name = image or split_suffix(upload_name(file), IMAGE_SUFFIXES)[0]
     note(case=name)
     with on_disk(file, IMAGE_SUFFIXES) as received:
@@ -121,14 +121,14 @@ def _suffix(name: str) -> str:
 def update_image_info(image: str, info: str = Form("{}"), user: User = AS_ANNOTATOR) -> Any:
     """Add facts to an image."""
     json_object("info", info)
-    return datastore.update_image_info(image, info, user.username)
+    return datastore.update_image_info(image, info, name_of(user))
 
 
 @router.put("/datastore/label/info")
 def update_label_info(label: str, tag: str, info: str = Form("{}"), user: User = AS_ANNOTATOR) -> Any:
     """Add facts to a label."""
     json_object("info", info)
-    return datastore.update_label_info(label, tag, info, user.username)
+    return datastore.update_label_info(label, tag, info, name_of(user))
 
 
 @router.put("/datastore/updatelabelinfo")

@@ -28,6 +28,7 @@ from lib.errors import (
     ForbiddenError,
     NotFoundError,
     SlowClientError,
+    TooManySessionsError,
     TooManyWaitingError,
     UnknownKeyError,
     UploadTooLargeError,
@@ -109,6 +110,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     MissingComponentError: Answer(501),
     BusyError: Answer(503, retry_after=5),
     TooManyWaitingError: Answer(429, retry_after=5),
+    TooManySessionsError: Answer(429, retry_after=60),
     OutOfMemoryError: Answer(503, retry_after=60),
     MemoryError: _NO_MEMORY,
     torch.OutOfMemoryError: _NO_MEMORY,
@@ -134,8 +136,9 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
     """Return an error as clients see it."""
     answer, words = answer_for(error)
     if answer.status >= 500:
+        level = logging.INFO if isinstance(error, BusyError) else logging.ERROR
         unexpected = error if answer.status == 500 else None  # only of these does the log say where they came from
-        logger.error("%s %s failed: %s", request.method, request.url.path, words, exc_info=unexpected)
+        logger.log(level, "%s %s failed: %s", request.method, request.url.path, words, exc_info=unexpected)
     _let_go(error)
     headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after else {}
     if answer.status == 401:

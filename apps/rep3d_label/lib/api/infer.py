@@ -16,7 +16,7 @@ from monailabel.endpoints.infer import ResultType
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
-from lib.api.access import AS_USER, name_of
+from lib.api.access import AS_USER, is_admin, name_of
 from lib.api.forms import FileRoute, json_object, on_disk
 from lib.errors import NotFoundError, RequestError
 from lib.inference.request import InferRequest
@@ -101,8 +101,8 @@ def running_requests(user: User = AS_USER) -> Any:
 
 @router.delete("/rep3d/requests/{request_id}")
 def cancel_request(request_id: str, user: User = AS_USER) -> Any:
-    """Cancel one; the client that waits for it gets 409."""
-    return app_instance().requests.cancel(request_id)
+    """Cancel one of one's own, or as an administrator anybody's; the client that waits for it gets 409."""
+    return app_instance().requests.cancel(request_id, None if is_admin(user) else name_of(user))
 
 
 @router.get("/rep3d/requests/{request_id}/uncertainty")

@@ -7,15 +7,15 @@ import re
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, UploadFile
+from fastapi import APIRouter, File, Request, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.sessions import SessionInfo, Sessions
 
-from lib.api.access import AS_USER
+from lib.api.access import AS_USER, name_of
 from lib.api.forms import FileRoute, on_disk
-from lib.errors import BusyError, NotFoundError, RequestError
+from lib.errors import BusyError, NotFoundError, RequestError, TooManySessionsError
 from rep3d.errors import ImageError
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry
 
@@ -25,7 +25,7 @@ router = APIRouter(route_class=FileRoute)
 
 _ID = re.compile(r"[0-9a-f-]{8,64}")
 _YOUNG_SECONDS = 600.0
-_MOST = 100  # open at a time
+_MOST, _MOST_EACH = 100, 20  # open at a time, of all and of one user
 
 
 class SafeSessions(Sessions):
@@ -42,20 +42,36 @@ class SafeSessions(Sessions):
         if _ID.fullmatch(session_id):
             super().remove_session(session_id)
 
+    def __init__(self, store_path: str, expiry: int) -> None:
+        self._owners: dict[str, str] = {}  # of those that were opened since the start
+        super().__init__(store_path, expiry)
+
     def add_session(
-        self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
+        self,
+        data_file: str,
+        expiry: int = 0,
+        uncompress: bool = False,
+        session_id: str | None = None,
+        owner: str = "",
     ) -> tuple[str, SessionInfo]:
-        """Add a session for one image file.
+        """Add a session for one image file; ``owner`` is whose it is.
 
         Raises:
             RequestError: for archives, whose members could be written anywhere.
-            BusyError: if too many are open.
+            TooManySessionsError: if this owner has too many open.
+            BusyError: if all have.
         """
         if uncompress:
             raise RequestError("A session takes an image, not an archive to unpack. Upload the image itself.")
-        if len(self._names()) >= _MOST and not self.remove_expired():
+        open_now = set(self._names())
+        self._owners = {name: whose for name, whose in list(self._owners.items()) if name in open_now}
+        if list(self._owners.values()).count(owner) >= _MOST_EACH and not self.remove_expired():
+            raise TooManySessionsError(f"You have {_MOST_EACH} sessions open, which is as many as may be. End some.")
+        if len(open_now) >= _MOST and not self.remove_expired():
             raise BusyError(f"{_MOST} sessions are open, which is as many as may be. End some, or try again later.")
-        return super().add_session(data_file, expiry, uncompress, session_id)
+        added, session = super().add_session(data_file, expiry, uncompress, session_id)
+        self._owners[added] = owner
+        return added, session
 
     def remove_expired(self) -> int:
         """Remove old sessions, and damaged ones (on which the stock method fails, and with it the server's start)."""
@@ -100,7 +116,11 @@ def _shown(session: SessionInfo) -> dict[str, Any]:
 
 @router.put("/session/")
 def begin_session(
-    files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0, user: User = AS_USER
+    request: Request,
+    files: Annotated[list[UploadFile], File()],
+    uncompress: bool = False,
+    expiry: int = 0,
+    user: User = AS_USER,
 ) -> dict[str, Any]:
     """Keep an image for a while, to segment it several times (the stock route keeps whatever comes)."""
     if len(files) != 1:
@@ -112,7 +132,8 @@ def begin_session(
             except ImageError as error:
                 raise ImageError(str(error).replace(received.name, "the image")) from error
             app_instance().privacy.receive_file(received)
-        id_, session = _sessions().add_session(str(received), expiry, uncompress)
+        owner = name_of(user) or f"address {request.client.host if request.client else ''}"
+        id_, session = _sessions().add_session(str(received), expiry, uncompress, owner=owner)
     return {"session_id": id_, "session_info": _shown(session)}
 
 

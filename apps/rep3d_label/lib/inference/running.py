@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.errors import ConflictError, NotFoundError
+from lib.errors import ConflictError, ForbiddenError, NotFoundError
 from lib.lanes.inference import Turn
 from lib.paths import utc_now
 
@@ -111,12 +111,23 @@ class RunningRequests:
         with self._guard:
             return [request.to_dict() for request in self._running.values()]
 
-    def cancel(self, request_id: str) -> dict[str, Any]:
-        """Cancel one; NotFoundError where there is none of that name."""
+    def cancel(self, request_id: str, by: str | None = None) -> dict[str, Any]:
+        """Cancel one.
+
+        Args:
+            request_id: its name.
+            by: who wants that; None for whoever may cancel all.
+
+        Raises:
+            NotFoundError: where there is none of that name.
+            ForbiddenError: if it is another's.
+        """
         with self._guard:
             request = self._running.get(request_id)
         if request is None:
             raise NotFoundError(f"No request named {request_id[:200]!r} is running. It may have ended.")
+        if by is not None and request.user != by:
+            raise ForbiddenError("That segmentation is another user's. Only an administrator may cancel it.")
         request.cancel()
         return request.to_dict()
 

@@ -17,7 +17,7 @@ _DEPTH = 10  # levels of the registry's file above facts, and some
 # What only the server says of a label; a client that sends such a key is not believed.
 _OURS = ("prediction", "remapped", "resampled", "converted", "original", "source", "restored", "empty", "left_out")
 # What was recorded when a label came, and is not changed by facts that are added later.
-_RECORDED = ("user", "client_id", "time", "ts", "name", "made_by")
+_RECORDED = ("user", "author", "client_id", "time", "ts", "name", "made_by")
 
 
 def checked_info(info: dict[str, Any] | None) -> dict[str, Any]:

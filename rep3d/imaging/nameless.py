@@ -27,6 +27,7 @@ _LONGEST = 64 << 20  # bytes before the voxels that are looked at
 _GZIP_TEXTS = 0b11110  # flags of gzip: checksum of the header, extra, name, comment
 _LEVEL = 3
 _BLOCK = 1 << 20
+_BEHIND = 1 << 16  # bytes behind the voxels of a packed file that are left out; one that goes on and on is refused
 
 
 def copy_nameless(source: Path, target: Path) -> None:
@@ -68,8 +69,8 @@ def _copy(source: BinaryIO | gzip.GzipFile, target: BinaryIO | gzip.GzipFile, le
     while block := source.read(min(left, _BLOCK)):
         target.write(block)
         left -= len(block)
-    if not left:
-        source.read(1)  # where a packed file ends here, its checksum is looked at
+    if len(source.read(_BEHIND + 1)) > _BEHIND and isinstance(source, gzip.GzipFile):  # its checksum is looked at, too
+        raise gzip.BadGzipFile("it goes on behind its voxels")
 
 
 def _bytes_of_voxels(before: bytes) -> int:
@@ -92,7 +93,7 @@ def _is_plain(source: Path, packed: bool, length: int) -> bool:
         block = file.read(_BLOCK)
         if len(block) < 4 or block[3] & _GZIP_TEXTS:
             return False
-        while block and not unpacker.eof:
+        while block and came <= length and not unpacker.eof:
             came += len(unpacker.decompress(block, _BLOCK))
             block = unpacker.unconsumed_tail or file.read(_BLOCK)
         return came <= length and not unpacker.unused_data and not file.read(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ class Calm(logging.Filter):
 def calm_down() -> None:
     """Put one filter before all handlers of the log; those of MONAI Label keep at most 11 files of 10 MB."""
     logging.raiseExceptions = False  # where the log's own disk is full, a stack for each line helps nobody
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")  # they name all that it watches
     calm = Calm()
     loggers = [logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict)]
     for handler in {handler for logger in loggers for handler in logger.handlers}:

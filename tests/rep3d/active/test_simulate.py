@@ -46,6 +46,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_network")
+@pytest.mark.slow
 def test_strategies_are_compared_on_the_same_cases_and_nothing_is_done_twice(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

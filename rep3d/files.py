@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -22,12 +23,14 @@ __all__ = [
     "link_whole",
     "make_folder",
     "sync_folder",
+    "unpacked_sizes",
     "utc_now",
     "whole_file",
     "write_text",
 ]
 
 PART_SUFFIX = ".part"
+_BLOCK = 1 << 20
 
 
 def utc_now() -> str:
@@ -42,6 +45,15 @@ def file_state(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def unpacked_sizes(content: BinaryIO, unpacker: zlib._Decompress) -> Iterator[int]:
+    """Yield how many bytes each part of a packed stream unpacks to; no more than one part is ever held.
+
+    It ends with the stream or with the input; the unpacker knows which, and whether anything follows.
+    """
+    while not unpacker.eof and (block := unpacker.unconsumed_tail or content.read(_BLOCK)):
+        yield len(unpacker.decompress(block, _BLOCK))
 
 
 def leads_out(path: Path | str, folder: Path | str) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 from filelock import FileLock, Timeout
 
 from rep3d.errors import DamagedFileError, Rep3DError
-from rep3d.files import make_folder, utc_now, write_text
+from rep3d.files import file_state, make_folder, utc_now, write_text
 
 __all__ = ["DAMAGED", "Damage", "JsonFile", "found_damage", "json_object", "note_kept"]
 
@@ -118,6 +118,14 @@ class JsonFile(Generic[T]):
         self._absent = absent
         self._begins_anew = begins_anew
         self._aside = aside or path.parent
+        self._latest: tuple[tuple[int, int, int] | None, T] | None = None
+
+    def latest(self) -> T:
+        """Return the content as :meth:`read` does, but read it only where the file has changed; do not change it."""
+        state = file_state(self.path)
+        if self._latest is None or self._latest[0] != state:
+            self._latest = (state, self.read())
+        return self._latest[1]
 
     def read(self) -> T:
         """Return the content.

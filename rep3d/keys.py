@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.errors import Rep3DError
-from rep3d.files import file_state, utc_now
+from rep3d.files import utc_now
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["KEYS_FILE", "ROLES", "Key", "KeyBook"]
@@ -68,6 +68,11 @@ class Key:
             return "expired"
         return "valid"
 
+    @property
+    def description(self) -> str:
+        """Whose it is, what it opens and until when, in one line."""
+        return f"{self.name}, {self.role}, expires {self.expires or 'never'}"
+
     def fits(self, secret: str) -> bool:
         """Return whether a secret is this key's, in a time that does not depend on it."""
         return hmac.compare_digest(self.hash, _hash(self.salt, secret))
@@ -83,8 +88,6 @@ class KeyBook:
     def __init__(self, folder: Path) -> None:
         self.path = folder / KEYS_FILE
         self._file: JsonFile[dict[str, Key]] = JsonFile(self.path, _parse, "who may come in", dict, begins_anew=False)
-        self._seen: tuple[int, int, int] | None = None
-        self._keys: dict[str, Key] = {}
 
     def all(self) -> list[Key]:
         """Return every key, also those that open nothing any more, in the order in which they were made.
@@ -92,11 +95,7 @@ class KeyBook:
         Raises:
             DamagedFileError: if the file is damaged; then nobody comes in.
         """
-        state = file_state(self.path)
-        if state != self._seen:
-            self._keys = self._file.read()
-            self._seen = state
-        return list(self._keys.values())
+        return list(self._file.latest().values())
 
     def valid(self, id: str) -> Key | None:
         """Return the key of an id if it still opens something."""

@@ -37,8 +37,8 @@ def _book(studies: Path) -> KeyBook:
 
 def _note(studies: Path, what: str, key: Key) -> None:
     """Write into the audit log what was done to a key; whose it is, and never more of it than its id."""
-    about = {"id": key.id, "says": f"{key.name}, {key.role}, expires {key.expires or 'never'}"}
-    AuditLog(studies / "rep3d").write(CHANGES, {"what": what, "who": user_name(), "role": "command line", **about})
+    event = {"what": what, "who": user_name(), "role": "command line", "id": key.id, "says": key.description}
+    AuditLog(studies / "rep3d").write(CHANGES, event)
 
 
 @keys.command()

@@ -19,9 +19,21 @@ from rep3d.errors import ImageError, LabelError
 from rep3d.imaging.grid import Geometry, same_grid
 from rep3d.imaging.limits import SIDES_MM, check_voxels
 
-__all__ = ["NiftiImage", "checked_grid", "copy_place", "is_stored_like", "stored_header", "stored_voxels"]
+__all__ = [
+    "HEAD",
+    "NiftiImage",
+    "checked_grid",
+    "copy_place",
+    "is_stored_like",
+    "kind_of",
+    "stored_header",
+    "stored_voxels",
+]
 
 NiftiImage = nib.Nifti1Image
+HEAD = 540
+"""Bytes of the longest header."""
+_KINDS = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the bytes of their header, which begins with that number
 _Error = type[ImageError] | type[LabelError]
 
 _UNIT_MM = {1: 1000.0, 3: 0.001}  # metres, micrometres; all else is millimetres, to all readers
@@ -30,6 +42,13 @@ _PLACE = (
     *("srow_x", "srow_y", "srow_z"),
 )
 _SAVE_ANEW = "Open it in 3D Slicer or ITK-SNAP, see that left, right and sizes are as they should be, and save it anew."
+
+
+def kind_of(head: bytes) -> type[NiftiImage] | None:
+    """Return the kind of NIfTI image that begins so (:data:`HEAD` bytes tell); None where no whole header does."""
+    told = [int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")]
+    size = next((size for size in _KINDS if size in told), None)
+    return None if size is None or len(head) < size else _KINDS[size]
 
 
 def checked_grid(image: NiftiImage, path: Path, error: _Error) -> Geometry:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import struct
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from rep3d.files import copy_whole, whole_file
+import nibabel as nib
+
+from rep3d.files import copy_whole, unpacked_sizes, whole_file
+from rep3d.imaging.header import HEAD, kind_of
 
 __all__ = ["copy_nameless", "make_nameless"]
 
 _TEXTS = {348: ((4, 10), (14, 18), (148, 80), (228, 24), (328, 16)), 540: ((240, 80), (320, 24), (508, 16), (525, 15))}
 """Where text stands in the headers of NIfTI-1 and NIfTI-2, by their length: offset and length, in bytes."""
-_VOXELS = {348: (108, "f"), 540: (168, "q")}  # where it says at which byte the voxels begin, and as what
-_SHAPES = {348: (40, "h", 72), 540: (16, "q", 14)}  # where its axes and sides stand, as what, and the bits of a voxel
 _LONGEST = 64 << 20  # bytes before the voxels that are looked at
 _GZIP_TEXTS = 0b11110  # flags of gzip: checksum of the header, extra, name, comment
 _LEVEL = 3
@@ -37,9 +37,16 @@ def copy_nameless(source: Path, target: Path) -> None:
         OSError, EOFError, zlib.error: if it cannot be read.
     """
     packed = source.name.lower().endswith(".gz")
-    with gzip.open(source) if packed else source.open("rb") as voxels:
-        before = _before_voxels(voxels)
-        blank, left = _blanked(before), _bytes_of_voxels(before)
+    with gzip.open(source) if packed else source.open("rb") as content:
+        head = content.read(HEAD)
+        kind = kind_of(head)
+        if kind is None:
+            copy_whole(source, target)
+            return
+        header = kind.header_class(head[: kind.header_class.sizeof_hdr], check=False)
+        content.seek(0)
+        before = content.read(_begin_of_voxels(header))
+        blank, left = _blanked(before, header.sizeof_hdr), _bytes_of_voxels(header)
         if blank == before and _is_plain(source, packed, len(before) + left):
             copy_whole(source, target)
             return
@@ -47,10 +54,10 @@ def copy_nameless(source: Path, target: Path) -> None:
             if packed:
                 with gzip.GzipFile("", "wb", _LEVEL, out, 0) as packing:
                     packing.write(blank)
-                    _copy(voxels, packing, left)
+                    _copy(content, packing, left)
             else:
                 out.write(blank)
-                _copy(voxels, out, left)
+                _copy(content, out, left)
 
 
 def make_nameless(file: Path) -> None:
@@ -73,15 +80,14 @@ def _copy(source: BinaryIO | gzip.GzipFile, target: BinaryIO | gzip.GzipFile, le
         raise gzip.BadGzipFile("it goes on behind its voxels")
 
 
-def _bytes_of_voxels(before: bytes) -> int:
-    """Return how many bytes the voxels have by the header; 0 where there is none."""
-    size = _size(before) if len(before) >= 348 else None
-    if size is None or len(before) < size:
-        return 0
-    order, (shape, kind, bits) = _order(before, size), _SHAPES[size]
-    axes, *sides = struct.unpack_from(f"{order}8{kind}", before, shape)
-    (each,) = struct.unpack_from(f"{order}h", before, bits)
-    return max(0, math.prod(sides[: max(0, min(axes, 7))]) * each // 8)
+def _begin_of_voxels(header: nib.Nifti1Header) -> int:
+    start = header["vox_offset"]
+    return int(start) if header.sizeof_hdr < start < _LONGEST else int(header.sizeof_hdr)
+
+
+def _bytes_of_voxels(header: nib.Nifti1Header) -> int:
+    axes, *sides = map(int, header["dim"])
+    return max(0, math.prod(sides[: max(0, axes)]) * int(header["bitpix"]) // 8)
 
 
 def _is_plain(source: Path, packed: bool, length: int) -> bool:
@@ -90,42 +96,20 @@ def _is_plain(source: Path, packed: bool, length: int) -> bool:
         return source.stat().st_size <= length
     unpacker, came = zlib.decompressobj(16 + zlib.MAX_WBITS), 0
     with source.open("rb") as file:
-        block = file.read(_BLOCK)
-        if len(block) < 4 or block[3] & _GZIP_TEXTS:
+        if file.read(4)[3] & _GZIP_TEXTS:
             return False
-        while block and came <= length and not unpacker.eof:
-            came += len(unpacker.decompress(block, _BLOCK))
-            block = unpacker.unconsumed_tail or file.read(_BLOCK)
-        return came <= length and not unpacker.unused_data and not file.read(1)
+        file.seek(0)
+        for part in unpacked_sizes(file, unpacker):
+            came += part
+            if came > length:
+                return False
+        return not unpacker.unused_data and not file.read(1)
 
 
-def _before_voxels(file: BinaryIO | gzip.GzipFile) -> bytes:
-    """Read up to the voxels; what is no NIfTI file is read a little, and has none."""
-    head = file.read(348)
-    if len(head) < 348 or (size := _size(head)) is None:
-        return head
-    head += file.read(size - len(head))
-    place, kind = _VOXELS[size]
-    if len(head) < size:
-        return head
-    (start,) = struct.unpack_from(_order(head, size) + kind, head, place)
-    return head + file.read(int(start) - size) if size < start < _LONGEST else head
-
-
-def _blanked(before: bytes) -> bytes:
-    size = _size(before) if len(before) >= 348 else None
-    if size is None or len(before) < size:
-        return before
+def _blanked(before: bytes, size: int) -> bytes:
+    """Return what stands before the voxels, of which ``size`` bytes are the header, without its texts."""
     blank = bytearray(before)
     for place, length in _TEXTS[size]:
         blank[place : place + length] = bytes(length)
     blank[size:] = bytes(len(blank) - size)
     return bytes(blank)
-
-
-def _size(head: bytes) -> int | None:
-    return next((size for size in _TEXTS for order in "<>" if struct.unpack_from(f"{order}i", head)[0] == size), None)
-
-
-def _order(head: bytes, size: int) -> str:
-    return "<" if struct.unpack_from("<i", head)[0] == size else ">"

@@ -20,7 +20,16 @@ import numpy as np
 
 from rep3d.errors import ImageError, LabelError, OutOfMemoryError, Rep3DError
 from rep3d.imaging.grid import Geometry
-from rep3d.imaging.header import NiftiImage, checked_grid, copy_place, is_stored_like, stored_header, stored_voxels
+from rep3d.imaging.header import (
+    HEAD,
+    NiftiImage,
+    checked_grid,
+    copy_place,
+    is_stored_like,
+    kind_of,
+    stored_header,
+    stored_voxels,
+)
 from rep3d.imaging.limits import check_intensities
 from rep3d.imaging.saving import save_nifti
 from rep3d.imaging.values import whole_numbers
@@ -39,7 +48,6 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 _DEFLATE = 1040  # so many times larger, at most, is what a compressed file unpacks to
-_KINDS = {348: nib.Nifti1Image, 540: nib.Nifti2Image}  # by the bytes of their header, which begins with that number
 _FURTHEST = 16 << 20  # byte at which voxels begin at the latest: what lies between is a header's further text
 _PADDING = 1 << 16  # bytes that may follow the voxels in a compressed file; a file that goes on and on is another one
 _BLOCK = 1 << 20
@@ -64,15 +72,13 @@ def _loaded(path: Path) -> nib.filebasedimages.FileBasedImage:
         return nib.load(path)  # to tell what it is
     with _content(path) as content:
         try:
-            head = content.read(max(_KINDS))
+            head = content.read(HEAD)
         except gzip.BadGzipFile as error:  # from its first byte on
             raise ValueError("no NIfTI header") from error
-        size = next(
-            (n for n in _KINDS if n in (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big"))), 0
-        )
-        if not size or len(head) < size:
+        kind = kind_of(head)
+        if kind is None:
             raise ValueError("no NIfTI header")
-        kind = _KINDS[size]
+        size = kind.header_class.sizeof_hdr
         begin = kind.header_class(head[:size], check=False)["vox_offset"]
         if not size <= begin <= _FURTHEST:
             raise ValueError("voxels at no place that could be")

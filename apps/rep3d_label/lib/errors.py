@@ -21,6 +21,7 @@ __all__ = [
     "ReservedError",
     "SlowClientError",
     "StartupError",
+    "TooManySessionsError",
     "TooManyWaitingError",
     "UnknownKeyError",
     "UploadTooLargeError",

@@ -192,7 +192,7 @@ def _nameless(file: DicomFile, names: Pseudonyms) -> DicomFile:
     new = {"PatientID": code, "PatientName": code, "PatientBirthDate": "", "SeriesDescription": ""}
     for word, text in file.tags.items():
         if word.endswith("InstanceUID") or word == "FrameOfReferenceUID":
-            new[word] = _uid(text, names) if text else ""
+            new[word] = _uid(text, names)
     if file.text("AcquisitionTime"):
         new["AcquisitionTime"] = names.time(file.text("AcquisitionTime"))
     return replace(file, tags={**file.tags, **new}, shown=_shown(file.path, names))
@@ -247,10 +247,9 @@ def _action(tag: Any, table: Mapping[int, str]) -> str | None:
 
 def _replaced(value: Any, names: Pseudonyms | _Kept, uids: dict[str, str]) -> Any:
     def new(original: str) -> str:
-        if not original or original.startswith(_STANDARD):
-            return original
         made = _uid(original, names)
-        uids[made] = original
+        if made != original:
+            uids[made] = original
         return made
 
     if isinstance(value, str) or value is None:
@@ -259,7 +258,8 @@ def _replaced(value: Any, names: Pseudonyms | _Kept, uids: dict[str, str]) -> An
 
 
 def _uid(original: str, names: Pseudonyms | _Kept) -> str:
-    return original if original.startswith(_STANDARD) else names.uid(original)
+    """Return what takes a UID's place; none, and the standard's own, stay."""
+    return original if not original or original.startswith(_STANDARD) else names.uid(original)
 
 
 def _code(reader: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rep3d.errors import ImageError, MissingComponentError
+from rep3d.files import unpacked_sizes
 
 __all__ = [
     "HEAD",
@@ -168,11 +169,11 @@ def check_size(path: Path) -> None:
             syntax = reader.filereader._read_file_meta_info(content).get("TransferSyntaxUID")
             if syntax != reader.uid.DeflatedExplicitVRLittleEndian:
                 return
-            size, unpacker = 0, zlib.decompressobj(-zlib.MAX_WBITS)
-            while (
-                size <= _LARGEST and not unpacker.eof and (block := unpacker.unconsumed_tail or content.read(1 << 20))
-            ):
-                size += len(unpacker.decompress(block, 1 << 20))
+            size = 0
+            for part in unpacked_sizes(content, zlib.decompressobj(-zlib.MAX_WBITS)):
+                size += part
+                if size > _LARGEST:
+                    break
     if size > _LARGEST:
         raise OversizeError(
             f"has more than {_LARGEST >> 20} MiB, and no slice of a volume has so many. If it is a multi-frame file, "

@@ -24,9 +24,7 @@ __all__ = ["read_pixels"]
 
 _RLE = "1.2.840.10008.1.2.5"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_MOST_RLE = (
-    16 << 20
-)  # bytes of run lengths of a slice, which pydicom unpacks to 64 times as many, whatever is asked for
+_MOST_RLE = 16 << 20  # bytes of run lengths of a slice: pydicom unpacks them to 64 times as many, whatever is asked for
 _PLAIN = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # pixels take their full size
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from lib.access.roles import Rows
 
-__all__ = ["CHANGING", "READING", "action_of", "stated_change"]
+__all__ = ["CHANGING", "READING", "SAFE", "action_of", "stated_change"]
 
 CHANGING: Mapping[str, tuple[str, ...]] = {
     "log in": ("POST /rep3d/login", "POST /auth/token"),
@@ -65,7 +65,8 @@ READING: Mapping[str, tuple[str, ...]] = {
     "read log": ("GET /logs/", "GET /logs/gpu"),
 }
 
-_SAFE = ("GET", "HEAD", "OPTIONS")
+SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 _CHANGING, _READING = Rows(CHANGING), Rows(READING)
 
 
@@ -77,6 +78,6 @@ def stated_change(method: str, path: str) -> str | None:
 def action_of(method: str, path: str) -> tuple[str | None, bool]:
     """Return what the log calls a request, None where it is not worth a line, and whether it is one that changes."""
     read = next(_READING.matching(method, path), None)
-    if read is not None or method in _SAFE:
+    if read is not None or method in SAFE:
         return read, False
     return stated_change(method, path) or "other change", True

@@ -29,7 +29,7 @@ def make_first_key(door: Door, studies: str) -> None:
     if not door.locked or door.callers.tokens or _has_administrator(door.callers.book):
         return
     key, text = door.callers.book.make("admin", "admin")
-    event = {"what": "make key", "who": "server", "id": key.id, "says": f"{key.name}, {key.role}, expires never"}
+    event = {"what": "make key", "who": "server", "id": key.id, "says": key.description}
     AuditLog(door.callers.book.path.parent).write(CHANGES, event)
     lines = ["It asks for a key. This one, an administrator's, is shown this once:", "", f"    {text}", ""]
     _print([*lines, f"Make one for each person: rep3d keys make --studies {studies} --name NAME --role annotator"])

@@ -15,7 +15,7 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lib.access.actions import action_of
+from lib.access.actions import SAFE, action_of
 from lib.access.callers import Caller, Callers
 from lib.access.listening import Listening, is_loopback
 from lib.access.roles import Role, role_of
@@ -27,7 +27,6 @@ __all__ = ["Access", "Door", "Guard", "InWords", "WithRoom"]
 InWords = Callable[[Request, Exception], Response]
 
 _WITHOUT_DISK = ("log in", "log out", "cancel segmentation", "end session")  # what a full disk does not hinder
-_READING = ("GET", "HEAD", "OPTIONS")
 # Pages of ours say more; of everything else, no browser makes a page with scripts, a frame, or a copy on its disk.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -211,7 +210,7 @@ class WithRoom:
 def _is_link(scope: Scope, headers: Headers) -> bool:
     """Return whether somebody follows a link to a page of ours, in a window of its own."""
     wanted = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
-    return scope["method"] in _READING and wanted == ("navigate", "document")
+    return scope["method"] in SAFE and wanted == ("navigate", "document")
 
 
 def _own_address(scope: Scope) -> str | None:

@@ -73,7 +73,6 @@ def run_inference(
         raise NotFoundError(f"There is no open session {session_id[:200]!r}.")
     if output == ResultType.dicom_seg:
         raise RequestError("output=dicom_seg needs images from a DICOM server. Choose all, image or json.")
-    InferRequest.parse(values)
     request = {**values, "model": model, "image": image, "gone": turn.gone}
     if (name := name_of(user)) is not None:
         request["user"] = name

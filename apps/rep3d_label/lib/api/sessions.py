@@ -31,6 +31,10 @@ _MOST, _MOST_EACH = 100, 20  # open at a time, of all and of one user
 class SafeSessions(Sessions):
     """Sessions whose ids cannot be paths, and which unpack no archives."""
 
+    def __init__(self, store_path: str, expiry: int) -> None:
+        self._owners: dict[str, str] = {}  # of those that were opened since the start
+        super().__init__(store_path, expiry)
+
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         """Return the session of that id, or None (the stock method takes any path for an id, and may delete it)."""
         if not _ID.fullmatch(session_id):
@@ -41,10 +45,6 @@ class SafeSessions(Sessions):
         """Remove a session; ids that are none are ignored."""
         if _ID.fullmatch(session_id):
             super().remove_session(session_id)
-
-    def __init__(self, store_path: str, expiry: int) -> None:
-        self._owners: dict[str, str] = {}  # of those that were opened since the start
-        super().__init__(store_path, expiry)
 
     def add_session(
         self,

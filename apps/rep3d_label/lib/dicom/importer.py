@@ -147,7 +147,7 @@ class DicomImport:
 
     def warnings(self) -> dict[str, str]:
         """Return why a name may be written into an image's pixels, by the image's id."""
-        taken = self._recorded("imported").values()
+        taken = self._file.latest().get("imported", {}).values()  # this is asked for every few seconds
         return {one["image"]: one["pixels"] for one in taken if "pixels" in one and self._is_there(one["image"])}
 
     def _convert_new(self, found: Found, bring_back: bool) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import SimpleITK as sitk
 
 from rep3d.errors import LabelError
+from rep3d.files import unpacked_sizes
 from rep3d.imaging.limits import check_voxels
 from rep3d.memory import require_memory
 
@@ -116,8 +117,6 @@ def _gzip_sizes(content: BinaryIO) -> Iterator[int]:
 
 def _zlib_sizes(content: BinaryIO) -> Iterator[int]:
     unpacker = zlib.decompressobj(47)  # zlib's own form or gzip's, as MetaIO takes them
-    while not unpacker.eof:
-        block = unpacker.unconsumed_tail or content.read(_BLOCK)
-        if not block:
-            raise EOFError("it ends before its checksum")
-        yield len(unpacker.decompress(block, _BLOCK))
+    yield from unpacked_sizes(content, unpacker)
+    if not unpacker.eof:
+        raise EOFError("it ends before its checksum")

@@ -1,0 +1,198 @@
+"""At which voxel size a training works, chosen from the images, the structures, the machine's speed and the minutes.
+
+A few hundred steps on patches that hold the whole image teach more than a few dozen on parts of it at full resolution:
+on a CPU and within minutes that decides whether organs are found at all. So the voxels are as fine as the minutes allow
+and no finer than the structures ask for; with more minutes, or a GPU, they get finer by themselves, down to the task's
+own. What the choice rests on is measured by ``benchmarks/minutes.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.ndimage
+
+from rep3d.data.cases import Case
+from rep3d.imaging.grid import Geometry
+from rep3d.imaging.nifti import geometry, read_label
+from rep3d.inference.sliding import fit_window
+from rep3d.tasks.config import TaskConfig
+
+__all__ = ["Resolution", "plan_resolution", "thicknesses"]
+
+_ACROSS = 8.0  # voxels across the thinnest structure are enough
+_FEWEST_ACROSS = 1.5  # below, a structure can hardly be learned, which is said
+_COARSEST_BY_CHOICE = 4.0  # mm; only want of time makes voxels larger
+_STEP = 1.12  # from one voxel size that is considered to the next
+_COARSEST = 12.0  # mm
+_ALWAYS = 64**3  # voxels of a patch that is affordable everywhere
+_MAX_SIDE = 128  # voxels of a patch on a CPU; on a GPU the task's patch bounds it
+_MEASURED_VOXELS = 300_000  # of a structure; a larger one is thick
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """At which voxel size to work.
+
+    Attributes:
+        spacing: voxel size in mm, in the task's orientation.
+        roi_size: patch (D, H, W) in voxels.
+        words: the choice and its reasons, for people.
+        steps: how many steps the minutes will about allow; None where that was not measured.
+    """
+
+    spacing: tuple[float, float, float]
+    roi_size: tuple[int, int, int]
+    words: str
+    steps: int | None = None
+
+    def of(self, task: TaskConfig) -> TaskConfig:
+        """Return the task at this resolution."""
+        from dataclasses import replace
+
+        return replace(task, spacing=self.spacing, roi_size=self.roi_size)
+
+
+def thicknesses(cases: Sequence[Case], labels: Mapping[str, int], most: int = 6) -> dict[str, float]:
+    """Return how thick each structure is at its thickest place, in mm, median over cases.
+
+    Args:
+        cases: labelled cases; up to ``most`` are read, one that cannot be read does not count.
+        labels: label name to voxel value.
+        most: see above.
+
+    Returns:
+        Label name to mm; labels that are in none of the cases are left out.
+    """
+    found: dict[str, list[float]] = {name: [] for name in labels}
+    for case in cases[:most]:
+        try:
+            values, grid = read_label(case.label)
+        except Exception:  # the training names it, and why
+            continue
+        boxes = scipy.ndimage.find_objects(values.astype(np.uint16))
+        for name, value in labels.items():
+            box = boxes[value - 1] if 0 < value <= len(boxes) else None
+            if box is not None:
+                found[name].append(_thickness(values[box] == value, grid))
+    return {name: float(np.median(each)) for name, each in found.items() if each}
+
+
+def _thickness(inside: np.ndarray, grid: Geometry) -> float:
+    count = np.count_nonzero(inside)
+    if count > _MEASURED_VOXELS:  # of a ball of that volume: only thin structures have to be known exactly
+        return float((6.0 / math.pi * count * 1000.0 * grid.voxel_ml) ** (1 / 3))
+    depth = scipy.ndimage.distance_transform_edt(np.pad(inside, 1), sampling=grid.spacing)
+    return float(2.0 * depth.max() - min(grid.spacing))
+
+
+def plan_resolution(
+    task: TaskConfig,
+    images: Sequence[Path],
+    thickness: Mapping[str, float],
+    minutes: float,
+    stride: int,
+    seconds_per_voxel: Callable[[], float],
+    *,
+    on_gpu: bool = False,
+    known: tuple[float, float, float] | None = None,
+) -> Resolution:
+    """Choose the voxel size and the patch.
+
+    Args:
+        task: its spacing is the finest, its patch bounds the patch on a GPU.
+        images: what will be trained on; those that cannot be read do not count.
+        thickness: of the structures, see :func:`thicknesses`.
+        minutes: time for the steps.
+        stride: of the network.
+        seconds_per_voxel: measures what a training step takes per voxel of its patch; asked only where it matters.
+        on_gpu: whether a GPU trains.
+        known: the spacing of the model that the training starts from; kept unless another is clearly better.
+
+    Raises:
+        TaskError: if no image can be read.
+    """
+    extents = _extents(images, task.orientation)
+    if not len(extents):
+        return Resolution(task.spacing, task.roi_size, "")
+    median = np.median(extents, axis=0)
+    finest = np.asarray(task.spacing)
+    thinnest = min(thickness.values(), default=_COARSEST_BY_CHOICE * _ACROSS)
+    enough = min(max(min(finest), thinnest / _ACROSS), _COARSEST_BY_CHOICE)
+    bound = task.roi_size if on_gpu else (_MAX_SIDE,) * 3
+
+    def at(side: float) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
+        spacing = tuple(float(round(max(own, side), 3)) for own in finest)
+        shape = tuple(max(1, round(length / voxel)) for length, voxel in zip(median, spacing, strict=True))
+        patch = fit_window(bound, shape, stride)
+        return (spacing[0], spacing[1], spacing[2]), (patch[0], patch[1], patch[2])
+
+    speed: float | None = None
+    side = enough
+    while True:
+        spacing, patch = at(side)
+        if on_gpu or math.prod(patch) <= _ALWAYS or side >= _COARSEST:
+            break
+        speed = seconds_per_voxel() if speed is None else speed
+        if 60.0 * minutes / (speed * math.prod(patch)) >= _wanted_steps(minutes):
+            break
+        side *= _STEP
+    if known is not None and _alike(known, spacing):
+        spacing = known
+        patch = at(min(known))[1] if min(known) > min(finest) else patch
+    steps = None if speed is None else max(1, int(60.0 * minutes / (speed * math.prod(patch))))
+    return Resolution(spacing, patch, _words(task, spacing, patch, median, thickness, minutes, steps), steps)
+
+
+def _wanted_steps(minutes: float) -> float:
+    """Return how many steps pay more than finer voxels would: measured, see the module."""
+    return 160.0 * math.sqrt(minutes)
+
+
+def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether two spacings are so close that a model need not get used to another one."""
+    return all(0.8 < a / b < 1.25 for a, b in zip(one, other, strict=True))
+
+
+def _extents(images: Sequence[Path], orientation: str) -> np.ndarray:
+    """Return the lengths in mm of images along the axes of an orientation, (images, 3)."""
+    pairs = [next(pair for pair in ("RL", "AP", "SI") if letter in pair) for letter in orientation]
+    found = []
+    for image in images:
+        try:
+            grid = geometry(image)
+        except Exception:  # the training names it, and why
+            continue
+        order = [next(axis for axis, code in enumerate(grid.axis_codes) if code in pair) for pair in pairs]
+        found.append([grid.spacing[axis] * grid.shape[axis] for axis in order])
+    return np.asarray(found)
+
+
+def _words(
+    task: TaskConfig,
+    spacing: Sequence[float],
+    patch: Sequence[int],
+    extent: np.ndarray,
+    thickness: Mapping[str, float],
+    minutes: float,
+    steps: int | None,
+) -> str:
+    def listed(values: Sequence[float]) -> str:
+        return " x ".join(f"{value:.3g}" for value in values)
+
+    words = f"Voxels of {listed(spacing)} mm"
+    if not np.allclose(spacing, task.spacing, rtol=1e-3):
+        words += f" (the task's own: {listed(task.spacing)} mm)"
+    whole = all(side * voxel >= length - voxel for side, voxel, length in zip(patch, spacing, extent, strict=True))
+    words += f", patches of {listed(patch)} voxels, {'which hold a whole image' if whole else 'parts of an image'}"
+    if steps is not None:
+        words += f"; about {steps} steps in {minutes:.3g} minutes"
+    thin = {name: mm for name, mm in thickness.items() if mm < _FEWEST_ACROSS * max(spacing)}
+    if thin and not np.allclose(spacing, task.spacing, rtol=1e-3):
+        names = ", ".join(f"{name} ({mm:.1f} mm thick)" for name, mm in sorted(thin.items(), key=lambda item: item[1]))
+        words += f". Too thin for such voxels, and hardly to be found yet: {names}. More minutes or a GPU make them finer"
+    return f"{words}."

@@ -10,7 +10,10 @@ from rep3d.data.cases import LeftOut
 from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 
-__all__ = ["TrainProgress", "TrainSettings"]
+__all__ = ["RESOLUTIONS", "TrainProgress", "TrainSettings"]
+
+RESOLUTIONS = ("auto", "task")
+"""What may be asked for as ``resolution``."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class TrainSettings:
         patience: end early after so many validations without a gain; 0 for never. Off unless asked for: the learning
             rate falls to zero over the run and most of the gain comes at its end, so a pause before says little.
         variant: spatial prior of a network that starts from nothing: ``"learned"``, ``"fixed"`` or ``"none"``.
+        resolution: ``"auto"`` to choose the voxel size by the images, the structures, the machine and the minutes (see
+            :mod:`rep3d.training.resolution`), or ``"task"`` for the task's own.
         gpus: train on several GPUs at once: how many, or which (``[0, 1]``, ``["cuda:0", "cuda:1"]``). None for the one
             ``device``.
     """
@@ -47,6 +52,7 @@ class TrainSettings:
     val_interval: int = 0
     patience: int = 0
     variant: str = "learned"
+    resolution: str = "task"
     gpus: int | Sequence[int | str] | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +74,7 @@ class TrainSettings:
             raise ConfigError("max_minutes and learning_rate must be more than 0.")
         require_one_of("preset", self.preset, tuple(sorted(PRESETS)))
         require_one_of("variant", self.variant, SPATIAL_PRIORS)
+        require_one_of("resolution", self.resolution, RESOLUTIONS)
         if self.device is not None and not isinstance(self.device, str):
             raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
         self._check_gpus()

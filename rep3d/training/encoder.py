@@ -22,7 +22,8 @@ def with_encoder_of(network: Network, checkpoint: Checkpoint) -> Network:
     """Return a network whose encoder is that of a trained one; the given ones stay as they are.
 
     What is taken: of networks with an encoder of their own (Rep3D, CSLA, 3D UX-Net) its weights and statistics, of
-    others all but the head. A layer that sees another number of input channels stays as it was initialised.
+    others all but the head. A layer whose shape differs (it sees other input channels, or patches of another size) stays as
+    it was initialised.
 
     Args:
         network: a network for the new task.
@@ -66,7 +67,7 @@ def _without_channels(config: Rep3DConfig | NetworkConfig) -> dict[str, Any]:
     settings = replace(config, in_channels=1, out_channels=1).to_dict()
     if isinstance(config, Rep3DConfig):
         return {"network": "rep3d", **settings}
-    return {**settings, **settings.pop("settings")}
+    return {**settings.pop("settings"), **settings, "img_size": None}  # the size of patches is the task's
 
 
 def encoder_mark(checkpoint: Checkpoint) -> dict[str, Any]:

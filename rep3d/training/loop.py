@@ -123,9 +123,9 @@ def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None
         )
 
 
-def first_config(task: TaskConfig, settings: TrainSettings) -> Rep3DConfig | NetworkConfig:
+def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[int]) -> Rep3DConfig | NetworkConfig:
     """Return what network a training begins with that begins with none."""
-    config = preset_config(settings.preset, 1, task.out_channels, task.roi_size)
+    config = preset_config(settings.preset, 1, out_channels, roi_size)
     if isinstance(config, Rep3DConfig):
         return dataclasses.replace(config, spatial_prior=settings.variant)
     return config
@@ -133,7 +133,7 @@ def first_config(task: TaskConfig, settings: TrainSettings) -> Rep3DConfig | Net
 
 def _first_network(plan: TrainPlan) -> Network:
     if plan.start is None:
-        network = build_network(first_config(plan.task, plan.settings))
+        network = build_network(first_config(plan.settings, plan.task.out_channels, plan.task.roi_size))
         return with_encoder_of(network, plan.encoder) if plan.encoder else network
     network = build_network(plan.start.model.config)
     network.load_state_dict(plan.start.model.state_dict())

@@ -173,7 +173,7 @@ def train(
         roi = fit_window(task.roi_size, task.roi_size, stride)
         task = dataclasses.replace(task, roi_size=(roi[0], roi[1], roi[2]))
     if encoder is not None:
-        check_encoder(first_config(task, settings), encoder)
+        check_encoder(first_config(settings, task.out_channels, task.roi_size), encoder)
     devices = training_devices(settings)
     report = on_progress or (lambda progress: None)
     plan = TrainPlan(

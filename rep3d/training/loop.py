@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, LeftOut, listed
-from rep3d.errors import CheckpointError, NoCasesError, TrainingError
+from rep3d.errors import NoCasesError, TrainingError
 from rep3d.imaging.labels import check_label
 from rep3d.imaging.transforms import augmentation, preparation
 from rep3d.nn.config import NetworkConfig, Rep3DConfig
@@ -36,16 +36,16 @@ from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.output import require_room
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.encoder import encoder_mark, with_encoder_of
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
 from rep3d.training.sampling import Patches, case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.snapshots import RunState, case_marks, start_mark
+from rep3d.training.start import encoder_mark, with_encoder_of
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
 from rep3d.training.worker import Worker
 
-__all__ = ["TrainPlan", "check_start", "first_config", "run"]
+__all__ = ["TrainPlan", "first_config", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,27 +100,6 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
     with tensor_cores(worker.device):
         loop.train()
         return loop.finish() if worker.leads else None
-
-
-def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None:
-    """Make sure that training for a task can begin from a model.
-
-    Raises:
-        CheckpointError: if the model has other labels, or is a network of another preset.
-    """
-    if start is None:
-        return
-    if start.task.labels != task.labels:
-        raise CheckpointError(
-            f"The model to go on from has other labels: expected {dict(task.labels)}, got "
-            f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
-        )
-    known = start.info.get("preset")
-    if known not in (None, preset):
-        raise CheckpointError(
-            f"The model to go on from is a network of the preset {known}, not {preset}. Train with the preset {known}, "
-            f"or from nothing."
-        )
 
 
 def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[int]) -> Rep3DConfig | NetworkConfig:

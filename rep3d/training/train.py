@@ -27,10 +27,10 @@ from rep3d.nn.zoo import preset_stride
 from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.distributed import train_on, training_devices
-from rep3d.training.encoder import check_encoder
-from rep3d.training.loop import TrainPlan, check_start, first_config, run
+from rep3d.training.loop import TrainPlan, first_config, run
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.start import check_encoder, check_start
 from rep3d.training.validation import refuse_overlap
 from rep3d.training.worker import Worker
 
@@ -134,7 +134,7 @@ def train(
         settings: how to train; with ``start``, its preset must be the same.
         output: checkpoint to write, atomically, after the run ended with a finite loss.
         start: continue from this model instead of from random weights.
-        encoder: begin a new network with this one's encoder, see :mod:`rep3d.training.encoder`.
+        encoder: begin a new network with this one's encoder, see :mod:`rep3d.training.start`.
         on_progress: called after each step, from this thread; may raise to stop the run.
         validation: labelled cases that are not trained on.
         weights: case id to how often the case is drawn, relative to others; 1 where nothing is said.

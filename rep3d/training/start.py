@@ -1,4 +1,4 @@
-"""A better start for a new task: the encoder of a network that was trained for another one."""
+"""What a training may begin from: a whole model of its task, or, for a new task, the encoder of another one's."""
 
 from __future__ import annotations
 
@@ -13,17 +13,39 @@ from rep3d.errors import CheckpointError
 from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network, head_of
 from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.tasks.config import TaskConfig
 from rep3d.training.snapshots import start_mark
 
-__all__ = ["check_encoder", "encoder_mark", "with_encoder_of"]
+__all__ = ["check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
+
+
+def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None:
+    """Make sure that training for a task can begin from a model.
+
+    Raises:
+        CheckpointError: if the model has other labels, or is a network of another preset.
+    """
+    if start is None:
+        return
+    if start.task.labels != task.labels:
+        raise CheckpointError(
+            f"The model to go on from has other labels: expected {dict(task.labels)}, got "
+            f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
+        )
+    known = start.info.get("preset")
+    if known not in (None, preset):
+        raise CheckpointError(
+            f"The model to go on from is a network of the preset {known}, not {preset}. Train with the preset {known}, "
+            f"or from nothing."
+        )
 
 
 def with_encoder_of(network: Network, checkpoint: Checkpoint) -> Network:
     """Return a network whose encoder is that of a trained one; the given ones stay as they are.
 
     What is taken: of networks with an encoder of their own (Rep3D, CSLA, 3D UX-Net) its weights and statistics, of
-    others all but the head. A layer whose shape differs (it sees other input channels, or patches of another size) stays as
-    it was initialised.
+    others all but the head. A layer whose shape differs (it sees other input channels, or patches of another size)
+    stays as it was initialised.
 
     Args:
         network: a network for the new task.

@@ -26,8 +26,7 @@ from measuring import machine, write_result
 from rep3d.checkpoint import save_checkpoint
 from rep3d.demo.checkout import APP, import_client_path
 from rep3d.demo.server import ServerProcess
-from rep3d.nn.config import preset_config
-from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig
 
 import_client_path()
@@ -75,7 +74,8 @@ def _start_times(folder: Path, runs: int) -> dict[str, list[float]]:
 def _infer_times(folder: Path, runs: int) -> list[float]:
     studies = _studies(folder / "infer")
     task = TaskConfig("benchmark", {"a": 1, "b": 2}, roi_size=(48, 64, 48))
-    save_checkpoint(studies / "rep3d" / "published.pt", Rep3D(preset_config("tiny", 1, 3)), task, {"version": "v1"})
+    network = build_network(preset_config("tiny", 1, 3))
+    save_checkpoint(studies / "rep3d" / "published.pt", network, task, {"version": "v1"})
     with ServerProcess(studies, folder / "infer.log") as server:
         client = Rep3DClient(server.url)
         server.wait_until(client.is_alive)

@@ -10,8 +10,7 @@ from label_server import LabelServer, Trained, running_server
 from radiology_app import AppChanges, RadiologyApp
 
 from rep3d.checkpoint import save_checkpoint
-from rep3d.nn.config import preset_config
-from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["Ours", "Radiology", "System"]
@@ -79,7 +78,7 @@ class Ours(_System):
     def use_random_weights(self, spacing: tuple[float, float, float], roi_size: tuple[int, int, int]) -> None:
         """Make the app answer requests before any training."""
         task = TaskConfig("rep3d", self.labels, spacing=spacing, roi_size=roi_size)
-        network = Rep3D(preset_config("tiny", 1, len(self.labels) + 1))
+        network = build_network(preset_config("tiny", 1, len(self.labels) + 1))
         save_checkpoint(self.studies / "rep3d" / "published.pt", network, task, {"version": "v1"})
 
 

@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
-from rep3d.errors import CheckpointError, Rep3DError
+from rep3d.errors import CheckpointError, Rep3DError, machine_error
 from rep3d.files import whole_file
-from rep3d.nn.config import Rep3DConfig
-from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.config import NetworkConfig, Rep3DConfig
+from rep3d.nn.network import Network
+from rep3d.nn.zoo import build_network
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["Checkpoint", "load_checkpoint", "read_checkpoint_task", "save_checkpoint", "write_atomically"]
 
 _FORMAT = "rep3d-checkpoint"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 1  # of a Rep3D
+_OTHERS_VERSION = 2  # of another network of the registry, which releases before it cannot read
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Checkpoint:
             ``preset``, ``iterations``, ``loss``.
     """
 
-    model: Rep3D
+    model: Network
     task: TaskConfig
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -59,7 +61,7 @@ def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(content, file)
 
 
-def save_checkpoint(path: Path | str, model: Rep3D, task: TaskConfig, info: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path | str, model: Network, task: TaskConfig, info: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically: readers see the old file or the new one, never a part.
 
     Args:
@@ -81,7 +83,7 @@ def save_checkpoint(path: Path | str, model: Rep3D, task: TaskConfig, info: Mapp
     _refuse_not_finite(state, path)
     content = {
         "format": _FORMAT,
-        "format_version": _FORMAT_VERSION,
+        "format_version": _FORMAT_VERSION if isinstance(model.config, Rep3DConfig) else _OTHERS_VERSION,
         "config": model.config.to_dict(),
         "task": task.to_dict(),
         "info": dict(info),
@@ -102,10 +104,10 @@ def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no Rep3D model file, but another kind of PyTorch file.")
-    if content.get("format_version") != _FORMAT_VERSION:
+    if content.get("format_version") not in (_FORMAT_VERSION, _OTHERS_VERSION):
         raise CheckpointError(
-            f"{path} has the format {content.get('format_version')!r}; this rep3d reads {_FORMAT_VERSION}. "
-            f"Update rep3d."
+            f"{path} has the format {content.get('format_version')!r}; this rep3d reads {_FORMAT_VERSION} and "
+            f"{_OTHERS_VERSION}. Update rep3d."
         )
     return content
 
@@ -140,7 +142,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     content = _read(path)
     try:
-        config = Rep3DConfig.from_dict(content["config"])
+        kind = Rep3DConfig if content["format_version"] == _FORMAT_VERSION else NetworkConfig
+        config = kind.from_dict(content["config"])
         task = TaskConfig.from_dict(content["task"])
         state, info = content["state_dict"], dict(content["info"])
     except (KeyError, TypeError, Rep3DError) as error:
@@ -151,7 +154,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             f"its network has {config.out_channels}."
         )
     _refuse_not_finite(state, path)
-    model = Rep3D(config)
+    try:
+        model = build_network(config)
+    except Exception as error:  # whatever a network of MONAI's raises for settings that a file may hold
+        if (lacking := machine_error(error)) is not None:
+            raise lacking from error
+        raise CheckpointError(f"{path} cannot be used: its network cannot be built ({error}).") from error
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from rep3d.nn.zoo import preset_words
+
 if TYPE_CHECKING:
     from rep3d.data.cases import LeftOut
 
@@ -32,7 +34,7 @@ DECATHLON = "Data set: a folder with imagesTr, labelsTr and dataset.json, as in 
 Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; if not given, the best there is.")]
 Engine = Annotated[str | None, typer.Option(help="auto, torch or openvino; if not given, auto.")]
-Preset = Annotated[str, typer.Option(help="Size of the network: tiny or base.")]
+Preset = Annotated[str, typer.Option(help=f"Network: {', '.join(preset_words())}.")]
 
 
 def show_left_out(left_out: Iterable[LeftOut]) -> None:

@@ -18,13 +18,14 @@ from rich.markup import escape
 
 from rep3d import __version__
 from rep3d.cli.audit import audit
-from rep3d.cli.common import DECATHLON, Device, Engine, Folder, Preset, console, show_left_out, stop_on_terminate
+from rep3d.cli.common import DECATHLON, Device, Engine, Folder, console, show_left_out, stop_on_terminate
 from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
 from rep3d.cli.keys import keys
 from rep3d.cli.simulate import simulate
 from rep3d.cli.versions import versions
 from rep3d.errors import Rep3DError, machine_error
+from rep3d.nn.zoo import preset_words
 
 # Idle OpenMP threads must sleep, not spin, where several processes share the cores. Read when PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -137,9 +138,16 @@ def train(
     data: Annotated[Path, typer.Option(help=DECATHLON)],
     output: Annotated[Path, typer.Option(help="Model file to write, such as model.pt.")],
     start: Annotated[Path | None, typer.Option(help="Model file to go on from.")] = None,
-    preset: Preset = "tiny",
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="Model file of any task and the same preset, with whose encoder a new network begins."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help=f"Network: {', '.join(preset_words())}.", show_default="tiny; with --start its own"),
+    ] = None,
     variant: Annotated[
-        str, typer.Option(help="Spatial prior of a new network's kernels: learned, fixed or none.")
+        str, typer.Option(help="Spatial prior of a new Rep3D's kernels: learned, fixed or none.")
     ] = "learned",
     iterations: Annotated[int, typer.Option(help="Training steps.")] = 1000,
     max_minutes: Annotated[float, typer.Option(help="Stop after so many minutes.")] = 60.0,
@@ -172,7 +180,7 @@ def train(
     from rep3d.training.validation import choose_validation
 
     description = data / "dataset.json"
-    check_output(output, (".pt",), (start, description), option="--output", make_folder=True)
+    check_output(output, (".pt",), (start, start_from, description), option="--output", make_folder=True)
     if resume is not None:
         check_output_folder(resume, option="--resume")
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
@@ -183,6 +191,7 @@ def train(
     if not found:
         raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
     checkpoint = load_checkpoint(start) if start else None
+    encoder = load_checkpoint(start_from) if start_from else None
     images = [case.image for case in found]
     task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality)
     settings = TrainSettings(
@@ -190,7 +199,7 @@ def train(
         max_minutes,
         learning_rate,
         seed=seed,
-        preset=preset,
+        preset=preset or (checkpoint.info.get("preset") if checkpoint else None) or "tiny",
         device=device,
         patience=patience,
         variant=variant,
@@ -201,6 +210,7 @@ def train(
     with train_progress(console) as progress:
         trained = run(
             *(training, task, settings, output, checkpoint, progress),
+            encoder=encoder,
             validation=held_out,
             state=resume,
             left_out=there.left_out,

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from rep3d import __version__
-from rep3d.checkpoint import load_checkpoint
+from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.errors import ConfigError, ImageError
 from rep3d.explain.fields import Explanation, Inputs, view_model
 from rep3d.explain.page import page
@@ -27,6 +27,7 @@ from rep3d.files import write_text
 from rep3d.imaging.nifti import geometry
 from rep3d.imaging.transforms import preparation
 from rep3d.inference.predictor import choose_device, fit_window
+from rep3d.nn.config import PRESETS
 from rep3d.nn.rep3d import Rep3D
 from rep3d.output import check_output_folder
 from rep3d.tasks.config import TaskConfig
@@ -75,8 +76,8 @@ def explain(
     Raises:
         CheckpointError: if a checkpoint cannot be used.
         ImageError: if an image cannot be read, is not three-dimensional or is too small.
-        ConfigError: if ``compare`` is neither a file nor a variant, the two networks take different inputs, ``inputs``
-            is not positive or the device is not there.
+        ConfigError: if a network is no Rep3D, ``compare`` is neither a file nor a variant, the two networks take
+            different inputs, ``inputs`` is not positive or the device is not there.
         OutputError, DiskFullError: if ``out`` cannot be written.
     """
     if inputs < 1:
@@ -85,15 +86,16 @@ def explain(
         raise ConfigError(f"seed: expected a whole number from 0 to 2^63 - 1, got {seed}")
     chosen = choose_device(device)
     first = load_checkpoint(checkpoint)
-    subjects = [(Path(checkpoint).name, first.version, first.model)]
+    network = _rep3d(checkpoint, first)
+    subjects = [(Path(checkpoint).name, first.version, network)]
     if compare is not None:
-        name, version, model = _compared(compare, first.model, seed)
+        name, version, model = _compared(compare, network, seed)
         if name == subjects[0][0]:  # two files of one name are told apart by their folders
-            subjects = [(_with_folder(checkpoint), first.version, first.model)]
+            subjects = [(_with_folder(checkpoint), first.version, network)]
             name = _with_folder(compare)
         subjects.append((name, version, model))
-    shown = _read_patches(images, first.task, first.model, inputs, seed) if images else None
-    shown = shown or _noise(first.task, first.model, inputs, seed)
+    shown = _read_patches(images, first.task, network, inputs, seed) if images else None
+    shown = shown or _noise(first.task, network, inputs, seed)
     others = [compare] if compare is not None and str(compare) not in VARIANTS else []
     # Before the long part, and after all that may be refused: that leaves no empty folder.
     folder = check_output_folder(out, (PAGE, NUMBERS), (checkpoint, *others, *images), room=_ROOM)
@@ -121,12 +123,23 @@ def _compared(compare: Path | str, model: Rep3D, seed: int) -> tuple[str, str, R
     if not Path(compare).is_file():
         raise ConfigError(f"compare: expected a checkpoint file or one of {list(VARIANTS)}, got {str(compare)!r}")
     other = load_checkpoint(compare)
-    if other.model.in_channels != model.in_channels:
+    compared = _rep3d(compare, other)
+    if compared.in_channels != model.in_channels:
         raise ConfigError(
             f"compare: expected a network with {model.in_channels} input channels like the explained one, got"
-            f" {other.model.in_channels} in {Path(compare).name}"
+            f" {compared.in_channels} in {Path(compare).name}"
         )
-    return Path(compare).name, other.version, other.model
+    return Path(compare).name, other.version, compared
+
+
+def _rep3d(path: Path | str, checkpoint: Checkpoint) -> Rep3D:
+    """Return the network of a checkpoint, whose masks and kernels are what a page shows."""
+    if not isinstance(checkpoint.model, Rep3D):
+        raise ConfigError(
+            f"{Path(path).name} holds a {type(checkpoint.model).__name__}, which is no Rep3D and has no masks to show."
+            f" Choose a model trained with one of the presets {', '.join(PRESETS)}."
+        )
+    return checkpoint.model
 
 
 def _with_folder(path: Path | str) -> str:

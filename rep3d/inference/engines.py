@@ -1,8 +1,9 @@
 """What runs the network's arithmetic in inference: PyTorch, or OpenVINO where that is faster.
 
 On a CPU nearly all of the time goes into the decoder's small convolutions, which OpenVINO computes about twice as fast
-as PyTorch. The encoder's large kernels stay with PyTorch and `rep3d.nn.fastconv`: OpenVINO would visit every tap. Both
-sides compute in float32. OpenVINO is optional; where it is missing or fails, PyTorch does all of it.
+as PyTorch. The encoder's large kernels stay with PyTorch and `rep3d.nn.fastconv`: OpenVINO would visit every tap.
+Networks without such kernels are its alone. Both sides compute in float32. OpenVINO is optional; where it is missing or
+fails, PyTorch does all of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rep3d.errors import ConfigError
-from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.nn.network import BorrowedNetwork, Network
 
 __all__ = ["ENGINES", "Engine", "OpenVinoEngine", "TorchEngine", "choose_engine"]
 
@@ -80,7 +81,7 @@ class TorchEngine:
 
 
 class OpenVinoEngine:
-    """The encoder in PyTorch, the decoder in OpenVINO, on the CPU in float32.
+    """What a network's `Network.encode` does in PyTorch, the rest in OpenVINO, on the CPU in float32.
 
     Compiled once, for windows of any size and number. The weights are then in memory twice: OpenVINO keeps its own copy
     of the decoder's, rearranged. Uses as many threads as PyTorch did when the engine was made. Not for use from several
@@ -96,7 +97,7 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, model: UnetrSegmenter) -> None:
+    def __init__(self, model: Network) -> None:
         openvino = _import_openvino()
         self._model = model
         image, stages = _example(model)
@@ -115,6 +116,8 @@ class OpenVinoEngine:
         self._compiled = openvino.Core().compile_model(converted, "CPU", settings)
         self._request = self._compiled.create_infer_request()
         self._check(image, stages)
+        if isinstance(model, BorrowedNetwork):  # whose code may decide on a shape: the tracer would keep that decision
+            self._check(*_example(model, (1, 2, 3)))
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor, check: Check | None = None) -> torch.Tensor:
@@ -179,7 +182,7 @@ def choose_engine(model: nn.Module, device: torch.device, name: str | None = Non
         raise ConfigError(f"{origin} 'openvino': {obstacle}")
     if name == "torch" or obstacle is not None:
         return TorchEngine(model)
-    assert isinstance(model, UnetrSegmenter), "_openvino_obstacle refuses all else"
+    assert isinstance(model, Network), "_openvino_obstacle refuses all else"
     if name == "auto" and voxels * _decoding_work(model) < WORTH_CONVERTING:
         return TorchEngine(model)
     try:
@@ -194,8 +197,8 @@ def choose_engine(model: nn.Module, device: torch.device, name: str | None = Non
     return engine
 
 
-def _decoding_work(model: UnetrSegmenter) -> float:
-    """Multiply-adds that `UnetrSegmenter.decode` takes per voxel of the image, counted on a small one."""
+def _decoding_work(model: Network) -> float:
+    """Multiply-adds that `Network.decode` takes per voxel of the image, counted on a small one."""
     image, stages = _example(model)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.decode(image, stages)
@@ -206,8 +209,10 @@ def _openvino_obstacle(model: nn.Module, device: torch.device) -> str | None:
     """Say what speaks against OpenVINO and what to do; None if nothing does."""
     if device.type != "cpu":
         return f"expected the device 'cpu', got '{device}'. Use another engine or device."
-    if not isinstance(model, UnetrSegmenter):
-        return f"expected a network with a UNETR decoder, got {type(model).__name__}. Use the engine 'torch'."
+    if not isinstance(model, Network):
+        return f"expected a network of the registry, got {type(model).__name__}. Use the engine 'torch'."
+    if not model.any_size:
+        return "it cannot run a transformer of MONAI's. Use the engine 'torch'."
     if importlib.util.find_spec("openvino") is None:
         return f"it is not installed. Say: {INSTALL_OPENVINO}"
     return None
@@ -237,28 +242,21 @@ def _root_logger_kept() -> Iterator[None]:
         root.handlers[:], root.filters[:] = handlers, filters
 
 
-def _example(model: UnetrSegmenter) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return a small random image and its stage outputs, on the model's device."""
+def _example(model: Network, strides: Sequence[int] = (2, 1, 1)) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return a small random image, of so many strides, and its stage outputs, on the model's device."""
     weight = next(model.parameters())
-    shape = (1, model.in_channels, 2 * model.stride, model.stride, model.stride)
+    shape = (1, model.in_channels, *(count * model.stride for count in strides))
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight)
     with torch.no_grad():
         return image, list(model.encode(image))
 
 
 class _Decoder(nn.Module):
-    """`UnetrSegmenter.decode` with one argument per map, as a tracer wants it."""
+    """`Network.decode` with one argument per map, as a tracer wants it."""
 
-    def __init__(self, model: UnetrSegmenter) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
 
-    def forward(
-        self,
-        image: torch.Tensor,
-        half: torch.Tensor,
-        quarter: torch.Tensor,
-        eighth: torch.Tensor,
-        sixteenth: torch.Tensor,
-    ) -> torch.Tensor:
-        return self.model.decode(image, (half, quarter, eighth, sixteenth))
+    def forward(self, image: torch.Tensor, *stages: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(image, stages)

@@ -29,7 +29,7 @@ from rep3d.inference.engines import TOLERANCE
 from rep3d.inference.sliding import fit_window
 from rep3d.nn.fold import reparameterize, replace_modules
 from rep3d.nn.lrbm import DepthwiseConv3d
-from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.nn.network import Network
 from rep3d.output import check_output
 
 __all__ = ["Exported", "export_onnx", "export_program"]
@@ -56,13 +56,12 @@ class Exported:
     max_error: float | None
 
 
-def export_onnx(
-    source: Checkpoint | UnetrSegmenter, path: Path | str, roi_size: Sequence[int] | None = None
-) -> Exported:
+def export_onnx(source: Checkpoint | Network, path: Path | str, roi_size: Sequence[int] | None = None) -> Exported:
     """Write a network as one ONNX file, in float32, with the input ``image`` and the output ``logits``.
 
-    Both are of shape (batch, channels, depth, height, width); each side is a multiple of 16, at least 32 (sides of 16
-    in ``roi_size`` are fixed at that). The logits of channel i belong to the i-th value of the property ``values``.
+    Both are of shape (batch, channels, depth, height, width); each side is a multiple of the network's stride (16 for
+    Rep3D), at least two of them (a side of one in ``roi_size`` is fixed at that). The logits of channel i belong to the
+    i-th value of the property ``values``.
     The file's properties say in JSON what the task is: ``labels``, ``spacing``, ``orientation``, ``intensity``, ...
 
     Args:
@@ -99,9 +98,7 @@ def export_onnx(
     return job.write(lambda file: _save_onnx(model, file), _run_onnx)
 
 
-def export_program(
-    source: Checkpoint | UnetrSegmenter, path: Path | str, roi_size: Sequence[int] | None = None
-) -> Exported:
+def export_program(source: Checkpoint | Network, path: Path | str, roi_size: Sequence[int] | None = None) -> Exported:
     """Write a network as a `torch.export` program: ``torch.export.load(path).module()(image)`` returns the logits.
 
     Shapes are as for `export_onnx`; the facts about the task are in the archive's extra file ``rep3d.json``.
@@ -135,7 +132,7 @@ class _Job:
     """
 
     def __init__(
-        self, source: Checkpoint | UnetrSegmenter, path: Path | str, suffix: str, roi_size: Sequence[int] | None
+        self, source: Checkpoint | Network, path: Path | str, suffix: str, roi_size: Sequence[int] | None
     ) -> None:
         network: nn.Module = source.model if isinstance(source, Checkpoint) else source
         room = sum(tensor.nbytes for tensor in network.parameters()) // 2  # folding leaves some out
@@ -147,11 +144,9 @@ class _Job:
             roi_size = roi_size or task.roi_size
         if roi_size is None:
             raise ExportError("roi_size: expected (D, H, W) in voxels, as a network without a task has none; got None.")
+        if not isinstance(network, Network):
+            raise ExportError(f"expected a network of rep3d.nn.zoo, got {type(network).__name__}.")
         model = reparameterize(network)
-        if not isinstance(model, UnetrSegmenter):
-            raise ExportError(
-                f"expected a network with a UNETR decoder (rep3d, csla, uxnet), got {type(model).__name__}."
-            )
         self._model = model.to("cpu", torch.float32).requires_grad_(False)
         self._sides = _checked_sides(tuple(roi_size), model.stride)
         self.facts["roi_size"] = list(self._sides)
@@ -161,8 +156,14 @@ class _Job:
             self._expected = [model(image).softmax(1) for image in self._images]
 
     def capture(self) -> ExportedProgram:
-        """Return the network as a program for any batch and, where a side is not of one stride only, any size."""
+        """Return the network as a program for any batch and, where a side is not of one stride only, any size.
+
+        Of a network that takes decisions on the size of images, it is one for a single image of the window's size.
+        """
         plain = replace_modules(self._model, _plain_convolution).eval()
+        if not self._model.any_size:
+            with _failing_as_export_error("torch.export"):
+                return torch.export.export(plain, (self._images[0],))
         shapes: dict[int, Any] = {0: Dim("batch", min=1)}
         for axis, (name, side) in enumerate(zip(_AXES[2:], self._sides, strict=True), start=2):
             if side > self._model.stride:
@@ -203,7 +204,9 @@ class _Job:
         return checked_with, torch.stack(errors).max().item()
 
     def _small_shape(self, strides: int, batch: int) -> tuple[int, ...]:
-        """Return the shape of a small batch whose sides are that many strides, but for those that are fixed at one."""
+        """Return the shape of a small batch whose sides are that many strides, but for those that are fixed."""
+        if not self._model.any_size:
+            return (1, self._model.in_channels, *self._sides)
         stride = self._model.stride
         sides = (stride if side == stride else strides * stride for side in self._sides)
         return (batch, self._model.in_channels, *sides)

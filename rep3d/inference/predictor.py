@@ -195,20 +195,19 @@ class Predictor:
 
     @torch.inference_mode()
     def features(self, image: Path | str) -> np.ndarray:
-        """Return what the encoder makes of an image: its deepest stage, averaged over the voxels of all windows.
+        """Return what the network's deepest level makes of an image, averaged over the voxels of all windows.
 
         Args:
             image: as in :meth:`probabilities`.
 
         Returns:
-            float32 vector, one number per channel of the deepest stage.
+            float32 vector, one number per channel of the deepest level.
 
         Raises:
             ImageError: if it is no readable three-dimensional image.
         """
         with self._read(image) as prepared:
             tensor = prepared.tensor.as_tensor()
-        encode: Callable[[torch.Tensor], list[torch.Tensor]] = self.model.encode  # type: ignore[assignment]
         shape = tuple(tensor.shape[1:])
         window = fit_window(self.task.roi_size, shape, self.stride)
         missing = [max(side - length, 0) for side, length in zip(window, shape, strict=True)]
@@ -217,7 +216,7 @@ class Predictor:
         found = []
         for place in dense_patch_slices(padded.shape[2:], window, window):
             with device_turn(self.device):
-                deepest = encode(padded[(slice(None), slice(None), *place)].to(self.device))[-1]
+                deepest = self.model.deepest(padded[(slice(None), slice(None), *place)].to(self.device))
                 found.append(deepest.float().mean((0, 2, 3, 4)).cpu())
         return torch.stack(found).mean(0).numpy()
 

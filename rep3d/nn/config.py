@@ -1,11 +1,14 @@
 """The settings of the network: one frozen, validated record, saved with the weights in every checkpoint.
 
-The presets are ``base``, the network of the paper (Lee et al., arXiv 2505.19603), and ``tiny``, the same structure and
-the same 21^3 kernels with few enough channels to train on a two-core CPU. This module does not import torch.
+The presets are ``base``, the network of the paper (Lee et al., arXiv 2505.19603); ``tiny``, the same structure and the
+same 21^3 kernels with few enough channels to train on a two-core CPU; and ``quick``, which is ``tiny`` with a decoder
+that ends at half resolution, since most of a step's time goes into the convolutions at full resolution. Other networks
+of the registry are named by a `NetworkConfig`. This module does not import torch.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
@@ -14,18 +17,20 @@ from typing import Any
 from rep3d.errors import ConfigError
 
 __all__ = [
+    "DECODERS",
     "GENERATORS",
     "LRBM_SETTINGS",
     "PRESETS",
     "SPATIAL_PRIORS",
+    "NetworkConfig",
     "Rep3DConfig",
-    "preset_config",
     "require_one_of",
     "require_positive_integer",
 ]
 
 SPATIAL_PRIORS = ("learned", "fixed", "none")
 GENERATORS = ("shared", "depthwise")
+DECODERS = ("full", "half")
 # Those of the settings below that LRBM convolutions have.
 LRBM_SETTINGS = ("spatial_prior", "generator", "prior_scale", "prior_exponent", "generator_kernel", "generator_depth")
 NUM_STAGES = 4
@@ -61,6 +66,8 @@ class Rep3DConfig:
         prior_exponent: g in it.
         generator_kernel: Side of the generator's convolutions, in taps; odd.
         generator_depth: Number of convolution + LayerNorm stages in the generator.
+        decoder: Where the decoder ends: at the image's resolution (``full``) or at ``half`` of it; the logits are then
+            interpolated.
 
     Raises:
         ConfigError: If a value is impossible; the message names it.
@@ -78,6 +85,7 @@ class Rep3DConfig:
     prior_exponent: float = 1.0
     generator_kernel: int = 7
     generator_depth: int = 2
+    decoder: str = "full"
 
     def __post_init__(self) -> None:
         counts = ("in_channels", "out_channels", "hidden_size", "kernel_size", "generator_kernel", "generator_depth")
@@ -95,6 +103,7 @@ class Rep3DConfig:
                 raise ConfigError(f"{name}: expected an odd number (a kernel has a centre), got {getattr(self, name)}.")
         require_one_of("spatial_prior", self.spatial_prior, SPATIAL_PRIORS)
         require_one_of("generator", self.generator, GENERATORS)
+        require_one_of("decoder", self.decoder, DECODERS)
         for name in ("prior_scale", "prior_exponent"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
@@ -118,17 +127,48 @@ class Rep3DConfig:
         return cls(**settings)
 
 
-PRESETS: Mapping[str, Rep3DConfig] = MappingProxyType(
-    {"base": Rep3DConfig(), "tiny": Rep3DConfig(dims=(16, 32, 64, 128), hidden_size=192)}
-)
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Names a network of the registry that is no Rep3D, with all its settings.
 
-
-def preset_config(name: str, in_channels: int, out_channels: int) -> Rep3DConfig:
-    """Return the preset ``name`` for a task's number of input and output channels.
+    Attributes:
+        network: Its name in `rep3d.nn.zoo`, which knows what its settings may be.
+        in_channels: Channels of the input image.
+        out_channels: Channels of the logits, background included.
+        settings: All its settings, as plain JSON types.
 
     Raises:
-        ConfigError: If there is no such preset, or a channel count is impossible.
+        ConfigError: If a number of channels is impossible.
     """
-    if name not in PRESETS:
-        raise ConfigError(f"Unknown preset {name!r}; expected one of {sorted(PRESETS)}.")
-    return replace(PRESETS[name], in_channels=in_channels, out_channels=out_channels)
+
+    network: str
+    in_channels: int
+    out_channels: int
+    settings: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        require_positive_integer("in_channels", self.in_channels)
+        require_positive_integer("out_channels", self.out_channels)
+        try:  # as a file gives them back, so that configs can be compared: lists for tuples
+            object.__setattr__(self, "settings", json.loads(json.dumps(dict(self.settings))))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{self.network}: the settings {self.settings!r} are no plain JSON types.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> NetworkConfig:
+        """Build a config from `to_dict`'s output.
+
+        Raises:
+            ConfigError, TypeError: If something is missing, unknown or impossible.
+        """
+        return cls(**settings)
+
+
+_TINY = Rep3DConfig(dims=(16, 32, 64, 128), hidden_size=192)
+PRESETS: Mapping[str, Rep3DConfig] = MappingProxyType(
+    {"base": Rep3DConfig(), "tiny": _TINY, "quick": replace(_TINY, decoder="half")}
+)

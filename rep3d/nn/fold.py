@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy as copying
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -20,7 +21,10 @@ from rep3d.nn.rep3d import Rep3DBlock
 __all__ = ["reparameterize", "replace_modules"]
 
 
-def reparameterize(model: nn.Module, copy: bool = True) -> nn.Module:
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+def reparameterize(model: _Model, copy: bool = True) -> _Model:
     """Fold masks, branches and batch norms into the large kernels, anywhere in a model, and put it in eval mode.
 
     Folding a folded model changes nothing.
@@ -37,7 +41,7 @@ def reparameterize(model: nn.Module, copy: bool = True) -> nn.Module:
     with torch.no_grad():
         for block in [module for module in folded.modules() if isinstance(module, Rep3DBlock)]:
             _fold_block(block)
-        folded = replace_modules(folded, _deployed)
+        folded = cast(_Model, replace_modules(folded, _deployed))  # a convolution stays one, of another class
     return folded.eval()
 
 

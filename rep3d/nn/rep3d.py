@@ -51,9 +51,12 @@ class Rep3D(UnetrSegmenter):
         config: Settings of the network.
     """
 
+    config: Rep3DConfig
+
     def __init__(self, config: Rep3DConfig) -> None:
         encoder = StagedEncoder(
             config.in_channels, config.dims, config.depths, lambda channels: Rep3DBlock(channels, config)
         )
-        super().__init__("rep3d", encoder, config.in_channels, config.out_channels, config.dims, config.hidden_size)
+        channels = (config.in_channels, config.out_channels)
+        super().__init__("rep3d", encoder, *channels, config.dims, config.hidden_size, config.decoder)
         self.config = config

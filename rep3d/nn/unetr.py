@@ -13,8 +13,10 @@ import torch
 from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import nn
+from torch.nn.functional import interpolate
 
-from rep3d.errors import ConfigError
+from rep3d.nn.config import DECODERS, require_one_of
+from rep3d.nn.network import Network
 
 __all__ = ["ChannelLayerNorm", "StagedEncoder", "UnetrSegmenter"]
 
@@ -81,13 +83,12 @@ class StagedEncoder(nn.Module):
         return outputs
 
 
-class UnetrSegmenter(nn.Module):
+class UnetrSegmenter(Network):
     """A staged encoder and the UNETR decoder: image to logits of the same size.
 
     Attributes:
         encoder_name: Name of the submodule that is the encoder, as in the authors' state dict.
-        in_channels: Channels of the input image.
-        stride: Voxels of the input per voxel of the deepest stage; each side of an input is a multiple of it.
+        stride: Voxels of the input per voxel of the deepest stage.
 
     Args:
         encoder_name: See above.
@@ -96,6 +97,8 @@ class UnetrSegmenter(nn.Module):
         out_channels: Channels of the logits, background included.
         dims: Channels of the encoder's four stages.
         hidden_size: Channels of the bottleneck that the decoder starts from.
+        decoder: ``full``, or ``half`` for one that ends at half resolution, with the logits interpolated to the
+            image's: it has no ``encoder1``, ``decoder2`` and ``decoder1``, which take most of the time.
     """
 
     stride = 16
@@ -108,12 +111,16 @@ class UnetrSegmenter(nn.Module):
         out_channels: int,
         dims: Sequence[int],
         hidden_size: int,
+        decoder: str = "full",
     ) -> None:
         super().__init__()
+        require_one_of("decoder", decoder, DECODERS)
+        self.ends_at_half = decoder == "half"
         self.encoder_name = encoder_name
         self.add_module(encoder_name, encoder)
         self.in_channels = in_channels
-        self.encoder1 = _residual_block(in_channels, dims[0])
+        if not self.ends_at_half:
+            self.encoder1 = _residual_block(in_channels, dims[0])
         self.encoder2 = _residual_block(dims[0], dims[1])
         self.encoder3 = _residual_block(dims[1], dims[2])
         self.encoder4 = _residual_block(dims[2], dims[3])
@@ -121,9 +128,11 @@ class UnetrSegmenter(nn.Module):
         self.decoder5 = _upsampling_block(hidden_size, dims[3])
         self.decoder4 = _upsampling_block(dims[3], dims[2])
         self.decoder3 = _upsampling_block(dims[2], dims[1])
-        self.decoder2 = _upsampling_block(dims[1], dims[0])
-        self.decoder1 = _residual_block(dims[0], dims[0])
-        self.out = UnetOutBlock(spatial_dims=3, in_channels=dims[0], out_channels=out_channels)
+        if not self.ends_at_half:
+            self.decoder2 = _upsampling_block(dims[1], dims[0])
+            self.decoder1 = _residual_block(dims[0], dims[0])
+        last = dims[1] if self.ends_at_half else dims[0]
+        self.out = UnetOutBlock(spatial_dims=3, in_channels=last, out_channels=out_channels)
 
     def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Map an image (B, in_channels, D, H, W) to the four stage outputs (B, dims[i], D / 2^(i+1), ...).
@@ -131,7 +140,7 @@ class UnetrSegmenter(nn.Module):
         Raises:
             ConfigError: If the image has the wrong rank, channel count or size.
         """
-        self._check_input(x)
+        self.check_input(x)
         return self.get_submodule(self.encoder_name)(x)
 
     def decode(self, x: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -140,16 +149,14 @@ class UnetrSegmenter(nn.Module):
         up = self._deepest_level(sixteenth, eighth)
         up = self.decoder4(up, self.encoder3(quarter))
         up = self.decoder3(up, self.encoder2(half))
+        if self.ends_at_half:
+            return interpolate(self.out(up), scale_factor=2, mode="trilinear", align_corners=False)
         up = self.decoder2(up, self.encoder1(x))
         return self.out(self.decoder1(up))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map an image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
-
-        Raises:
-            ConfigError: If the image has the wrong rank, channel count or size.
-        """
-        return self.decode(x, self.encode(x))
+    def deepest(self, x: torch.Tensor) -> torch.Tensor:
+        """Map an image to the output of its encoder's last stage (B, dims[3], D / 16, H / 16, W / 16)."""
+        return self.encode(x)[-1]
 
     def _deepest_level(self, sixteenth: torch.Tensor, eighth: torch.Tensor) -> torch.Tensor:
         """Return the decoder's first step, in the weights' precision on a CPU, also under autocast.
@@ -162,20 +169,6 @@ class UnetrSegmenter(nn.Module):
         dtype = self.decoder5.transp_conv.conv.weight.dtype
         with torch.autocast("cpu", enabled=False):
             return self.decoder5(self.encoder5(sixteenth.to(dtype)), self.encoder4(eighth.to(dtype)))
-
-    def _check_input(self, x: torch.Tensor) -> None:
-        shape = tuple(x.shape)
-        if len(shape) != 5 or shape[1] != self.in_channels:
-            raise ConfigError(
-                f"{type(self).__name__}: expected an image of shape (B, {self.in_channels}, D, H, W), got {shape};"
-                " add the missing axes or build the network with other in_channels."
-            )
-        if any(side == 0 or side % self.stride for side in shape[2:]) or max(shape[2:]) < 2 * self.stride:
-            raise ConfigError(
-                f"{type(self).__name__}: expected sides that are multiples of {self.stride}, at least one of them"
-                f" {2 * self.stride} or more (the deepest stage is normalised over its voxels), got {shape[2:]}; pad"
-                " the image."
-            )
 
 
 _BLOCK: dict[str, Any] = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}

@@ -1,7 +1,8 @@
 """A trained network for other labels: its body is kept, and of its head what the new labels share with the old ones.
 
-The last layer is a 1x1x1 convolution with one row of weights per label (row 0 is background), so a label that stays,
-by name, keeps all that was learned for it, and only the rows of new labels begin anew.
+The last layer is a 1x1x1 convolution (`rep3d.nn.network.head_of` finds it) with one row of weights per label (row 0 is
+background), so a label that stays, by name, keeps all that was learned for it, and only the rows of new labels begin
+anew.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from monai.networks.blocks.dynunet_block import UnetOutBlock
+from torch import nn
 
 from rep3d.checkpoint import Checkpoint
+from rep3d.nn.fold import replace_modules
+from rep3d.nn.network import head_of
 
 __all__ = ["HeadChange", "head_change", "with_labels"]
 
@@ -92,23 +95,31 @@ def with_labels(checkpoint: Checkpoint, labels: Mapping[str, int], seed: int = 0
     """
     old, task = checkpoint.task, checkpoint.task.with_labels(labels)
     change = head_change(old.labels, task.labels)
-    model = copy.deepcopy(checkpoint.model)
-    weight = model.out.conv.conv.weight
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = UnetOutBlock(spatial_dims=3, in_channels=weight.shape[1], out_channels=task.out_channels)
-    head = head.to(weight)
     # Rows are labels: 0 is background, then the labels by voxel value.
     rows = [(0, 0)]
     rows += [(task.label_names.index(name) + 1, old.label_names.index(name) + 1) for name in change.kept]
-    new, known = (torch.tensor(column) for column in zip(*rows, strict=True))
-    with torch.no_grad():
-        for name, parameter in head.named_parameters():
-            parameter[new] = model.out.get_parameter(name)[known]
-    model.out = head
+    model = copy.deepcopy(checkpoint.model)
+    trained = head_of(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = _with_rows(trained, task.out_channels, rows)
+    replace_modules(model, lambda module: head if module is trained else None)
     model.config = replace(model.config, out_channels=task.out_channels)
     # What an earlier training changed is not what the next one will change.
     info = {name: fact for name, fact in checkpoint.info.items() if name != "head"}
     if change.changed:
         info["head"] = change.to_dict()
     return Checkpoint(model.eval(), task, info), change
+
+
+def _with_rows(trained: nn.Conv3d | nn.ConvTranspose3d, count: int, rows: list[tuple[int, int]]) -> nn.Module:
+    """Return a new layer of that kind with ``count`` outputs; of the ``rows`` (new, old) it keeps what was trained."""
+    head = type(trained)(trained.in_channels, count, kernel_size=1, bias=trained.bias is not None).to(trained.weight)
+    new, known = (torch.tensor(column) for column in zip(*rows, strict=True))
+    with torch.no_grad():
+        # A transposed convolution has its outputs on the second axis.
+        axis = int(isinstance(trained, nn.ConvTranspose3d))
+        head.weight.transpose(0, axis)[new] = trained.weight.transpose(0, axis)[known]
+        if head.bias is not None and trained.bias is not None:
+            head.bias[new] = trained.bias[known]
+    return head

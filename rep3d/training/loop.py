@@ -28,11 +28,12 @@ from torch.utils.data import DataLoader
 from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, LeftOut, listed
-from rep3d.errors import CheckpointError, NoCasesError, TrainingError
+from rep3d.errors import NoCasesError, TrainingError
 from rep3d.imaging.labels import check_label
 from rep3d.imaging.transforms import augmentation, preparation
-from rep3d.nn.config import preset_config
-from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.config import NetworkConfig, Rep3DConfig
+from rep3d.nn.network import Network
+from rep3d.nn.zoo import build_network, preset_config
 from rep3d.output import require_room
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.precision import MixedPrecision, tensor_cores
@@ -40,10 +41,11 @@ from rep3d.training.preparing import each_case
 from rep3d.training.sampling import Patches, case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.snapshots import RunState, case_marks, start_mark
+from rep3d.training.start import encoder_mark, with_encoder_of
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
 from rep3d.training.worker import Worker
 
-__all__ = ["TrainPlan", "check_start", "run"]
+__all__ = ["TrainPlan", "first_config", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class TrainPlan:
     settings: TrainSettings
     output: Path
     start: Checkpoint | None = None
+    encoder: Checkpoint | None = None
     validation: Sequence[Case] = ()
     weights: Mapping[str, float] | None = None
     state: Path | None = None
@@ -75,7 +78,8 @@ class TrainPlan:
             "weights": case_weights(self.cases, self.weights),
             "settings": {**settings, "gpus": str(settings["gpus"])},
             "task": self.task.to_dict(),
-            "start": start_mark(self.start),
+            "start": start_mark(self.start) if self.start else None,
+            "encoder": start_mark(self.encoder) if self.encoder else None,
             "other values": sorted(self.other_values),
             "program": __version__,
         }
@@ -98,25 +102,20 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
         return loop.finish() if worker.leads else None
 
 
-def check_start(task: TaskConfig, start: Checkpoint | None) -> None:
-    """Make sure that training for a task can begin from a model.
-
-    Raises:
-        CheckpointError: if the model has other labels.
-    """
-    if start is not None and start.task.labels != task.labels:
-        raise CheckpointError(
-            f"The model to go on from has other labels: expected {dict(task.labels)}, got "
-            f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
-        )
+def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[int]) -> Rep3DConfig | NetworkConfig:
+    """Return what network a training begins with that begins with none."""
+    config = preset_config(settings.preset, 1, out_channels, roi_size)
+    if isinstance(config, Rep3DConfig):
+        return dataclasses.replace(config, spatial_prior=settings.variant)
+    return config
 
 
-def _first_network(task: TaskConfig, settings: TrainSettings, start: Checkpoint | None) -> Rep3D:
-    if start is None:
-        config = preset_config(settings.preset, in_channels=1, out_channels=task.out_channels)
-        return Rep3D(dataclasses.replace(config, spatial_prior=settings.variant))
-    network = Rep3D(start.model.config)
-    network.load_state_dict(start.model.state_dict())
+def _first_network(plan: TrainPlan) -> Network:
+    if plan.start is None:
+        network = build_network(first_config(plan.settings, plan.task.out_channels, plan.task.roi_size))
+        return with_encoder_of(network, plan.encoder) if plan.encoder else network
+    network = build_network(plan.start.model.config)
+    network.load_state_dict(plan.start.model.state_dict())
     return network
 
 
@@ -142,7 +141,7 @@ class _Loop:
         set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
         self._tell("preparing")
 
-        network = _first_network(plan.task, plan.settings, plan.start)
+        network = _first_network(plan)
         self.config = network.config
         self.network = worker.prepare(network).train()
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
@@ -337,7 +336,7 @@ class _Loop:
         if self.validator is not None and (not history or history[-1]["iteration"] != self.iteration):
             self._validate()
         self._tell("saving")
-        model = Rep3D(self.config)
+        model = build_network(self.config)
         model.load_state_dict(self.best.weights or self._weights())
         checkpoint = Checkpoint(model.eval(), self.plan.task, self._info(model))
         save_checkpoint(self.plan.output, checkpoint.model, checkpoint.task, checkpoint.info)
@@ -346,7 +345,7 @@ class _Loop:
         logger.info("wrote %s (%s)", self.plan.output, checkpoint.version)
         return checkpoint
 
-    def _info(self, model: Rep3D) -> dict[str, Any]:
+    def _info(self, model: Network) -> dict[str, Any]:
         plan = self.plan
         parent = plan.start.info if plan.start else {}
         generation = int(parent.get("generation", 0)) + 1
@@ -365,6 +364,7 @@ class _Loop:
             "validation": self.best.dice,
             "validation_history": self.best.history or [],
             "preset": parent.get("preset", plan.settings.preset),
+            "encoder_from": encoder_mark(plan.encoder) if plan.encoder else parent.get("encoder_from"),
             "head": parent.get("head"),  # what rep3d.training.head changed before this run
             "iterations": self.iteration,
             "kept_iteration": self.best.iteration if self.best.weights else self.iteration,

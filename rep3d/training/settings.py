@@ -9,6 +9,7 @@ from typing import Any
 from rep3d.data.cases import LeftOut
 from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
+from rep3d.nn.zoo import preset_word
 
 __all__ = ["RESOLUTIONS", "TrainProgress", "TrainSettings"]
 
@@ -28,13 +29,14 @@ class TrainSettings:
         crops: patches per step, all from one case. The paper takes 2; in the same minutes on a CPU, twice the steps
             with one patch each learn more.
         seed: of initialisation, sampling and augmentation.
-        preset: network of a run that starts from nothing: ``"tiny"`` or ``"base"``.
+        preset: network of a run that starts from nothing, one of :func:`rep3d.nn.zoo.preset_words`: ``"tiny"``,
+            ``"quick"`` or ``"base"`` of Rep3D, or another network's name (``"segresnet"``, ``"dynunet:tiny"``).
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or None for the best at hand.
         val_interval: steps between two validations; 0 for as often as costs about a tenth of the time. With validation
             cases the weights at the end are always validated.
         patience: end early after so many validations without a gain; 0 for never. Off unless asked for: the learning
             rate falls to zero over the run and most of the gain comes at its end, so a pause before says little.
-        variant: spatial prior of a network that starts from nothing: ``"learned"``, ``"fixed"`` or ``"none"``.
+        variant: spatial prior of a Rep3D that starts from nothing: ``"learned"``, ``"fixed"`` or ``"none"``.
         resolution: ``"auto"`` to choose the voxel size by the images, the structures, the machine and the minutes (see
             :mod:`rep3d.training.resolution`), or ``"task"`` for the task's own.
         gpus: train on several GPUs at once: how many, or which (``[0, 1]``, ``["cuda:0", "cuda:1"]``). None for the one
@@ -72,9 +74,14 @@ class TrainSettings:
                 raise ConfigError(f"{name}: expected a number from {low_:g} to {high_:g}, got {value!r}")
         if self.max_minutes == 0 or self.learning_rate == 0:
             raise ConfigError("max_minutes and learning_rate must be more than 0.")
-        require_one_of("preset", self.preset, tuple(sorted(PRESETS)))
+        object.__setattr__(self, "preset", preset_word(self.preset))
         require_one_of("variant", self.variant, SPATIAL_PRIORS)
         require_one_of("resolution", self.resolution, RESOLUTIONS)
+        if self.variant != "learned" and self.preset not in PRESETS:
+            raise ConfigError(
+                f"variant: {self.variant!r} is a spatial prior of Rep3D ({', '.join(PRESETS)}), but {self.preset} has "
+                f"none. Leave variant out."
+            )
         if self.device is not None and not isinstance(self.device, str):
             raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
         self._check_gpus()

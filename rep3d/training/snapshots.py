@@ -44,10 +44,8 @@ def _file_mark(file: Path) -> list[int] | None:
     return None if state is None else [state[1], state[0]]
 
 
-def start_mark(start: Checkpoint | None) -> list[Any] | None:
+def start_mark(start: Checkpoint) -> list[Any]:
     """Return what tells whether a run starts from the same model: its version and a checksum of its weights."""
-    if start is None:
-        return None
     check = 0
     for tensor in start.model.state_dict().values():
         check = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), check)

@@ -8,6 +8,7 @@ annealed.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,16 +19,18 @@ import torch
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, LeftOut
-from rep3d.errors import NoCasesError, TaskError, machine_error, said
+from rep3d.errors import ConfigError, NoCasesError, TaskError, machine_error, said
 from rep3d.imaging.nifti import geometry
 from rep3d.inference.predictor import fit_window
-from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.nn.zoo import preset_stride
 from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.distributed import train_on, training_devices
-from rep3d.training.loop import TrainPlan, check_start, run
+from rep3d.training.loop import TrainPlan, first_config, run
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.start import check_encoder, check_start
 from rep3d.training.validation import refuse_overlap
 from rep3d.training.worker import Worker
 
@@ -80,7 +83,7 @@ def task_for_cases(
         median = np.median(spacings, axis=0).round(3)
         spacing = (float(median[0]), float(median[1]), float(median[2]))
     voxels = np.median(sizes, axis=0) / spacing
-    roi = roi_size or fit_window((max_side,) * 3, tuple(max(1, round(n)) for n in voxels), Rep3D.stride)
+    roi = roi_size or fit_window((max_side,) * 3, tuple(max(1, round(n)) for n in voxels), UnetrSegmenter.stride)
     intensity = _CT_WINDOW if (modality or "").upper().startswith("CT") else Intensity("zscore", 0.5, 99.5)
     return TaskConfig(
         name=name,
@@ -101,6 +104,7 @@ def train(
     start: Checkpoint | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
     *,
+    encoder: Checkpoint | None = None,
     validation: Sequence[Case] = (),
     weights: Mapping[str, float] | None = None,
     state: Path | str | None = None,
@@ -125,10 +129,12 @@ def train(
 
     Args:
         cases: labelled cases, of which one can be used; labels are checked against their images first.
-        task: the task; with ``start``, its labels must be the same.
-        settings: how to train.
+        task: the task; with ``start``, its labels must be the same. Where its patch is no multiple of a new network's
+            stride, the next larger one that is takes its place, in the task of the trained model too.
+        settings: how to train; with ``start``, its preset must be the same.
         output: checkpoint to write, atomically, after the run ended with a finite loss.
         start: continue from this model instead of from random weights.
+        encoder: begin a new network with this one's encoder, see :mod:`rep3d.training.start`.
         on_progress: called after each step, from this thread; may raise to stop the run.
         validation: labelled cases that are not trained on.
         weights: case id to how often the case is drawn, relative to others; 1 where nothing is said.
@@ -147,8 +153,9 @@ def train(
         NoCasesError: if no case can be used, with the reasons.
         OutputError: if ``output`` cannot be written, or is a file of a case.
         DiskFullError: if the disk has no room for it, found out as early as it can be.
-        ConfigError: if a case is in ``validation`` too, a weight is impossible, or a device is not there.
-        CheckpointError: if ``start`` belongs to another task.
+        ConfigError: if a case is in ``validation`` too, a weight is impossible, a device is not there, or both
+            ``start`` and ``encoder`` are given.
+        CheckpointError: if ``start`` belongs to another task, or it or ``encoder`` is another network.
         TrainingError: if the loss stops being finite, a process on one of several GPUs dies, or there is nothing to
             resume though it must be; ``output`` is not touched.
     """
@@ -158,7 +165,15 @@ def train(
     case_weights(cases, weights)
     read = [file for case in (*cases, *validation) for file in (case.image, case.label)]
     check_output(output, (".pt",), read, make_folder=True)
-    check_start(task, start)
+    check_start(task, start, settings.preset)
+    if start is not None and encoder is not None:
+        raise ConfigError("A training goes on from a whole model or begins with an encoder. Give one of the two.")
+    if start is None:
+        stride = preset_stride(settings.preset)
+        roi = fit_window(task.roi_size, task.roi_size, stride)
+        task = dataclasses.replace(task, roi_size=(roi[0], roi[1], roi[2]))
+    if encoder is not None:
+        check_encoder(first_config(settings, task.out_channels, task.roi_size), encoder)
     devices = training_devices(settings)
     report = on_progress or (lambda progress: None)
     plan = TrainPlan(
@@ -167,6 +182,7 @@ def train(
         settings=settings,
         output=Path(output),
         start=start,
+        encoder=encoder,
         validation=tuple(validation),
         weights=weights,
         state=Path(state) if state else None,

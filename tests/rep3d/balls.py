@@ -34,7 +34,9 @@ def ball_case(folder: Path, seed: int, affine: np.ndarray | None = None) -> Case
     return Case(f"case_{seed}", *paths)
 
 
-def small_config(name: str = "tiny", in_channels: int = 1, out_channels: int = 2) -> Rep3DConfig:
+def small_config(
+    name: str = "tiny", in_channels: int = 1, out_channels: int = 2, roi_size: tuple[int, ...] = ()
+) -> Rep3DConfig:
     """In the place of a preset: the loop is under test, not the network."""
     return Rep3DConfig(in_channels, out_channels, (4, 8, 8, 8), (1, 1, 1, 1), 8, kernel_size=7)
 

@@ -24,7 +24,7 @@ from rep3d.errors import ConfigError, TrainingError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.inference.predictor import Predictor
 from rep3d.json_file import JsonFile, json_object
-from rep3d.nn.config import PRESETS, require_one_of
+from rep3d.nn.zoo import preset_word
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.preparing import each_case
 from rep3d.training.sampling import NEW_CASE_WEIGHT
@@ -47,7 +47,7 @@ class SimulationPlan:
         pool: cases that may be annotated.
         held_out: other cases, to measure on.
         iterations: training steps per round. Steps, not minutes: a busy machine must not change the result.
-        preset: network: ``"tiny"`` or ``"base"``.
+        preset: network, one of :func:`rep3d.nn.zoo.preset_words`.
         new_weight: how often a round's new cases are drawn in training, for each time that an old one is.
         views: test-time views that the strategy ``tta`` compares.
         device: where to compute; None for the best at hand.
@@ -71,7 +71,7 @@ class SimulationPlan:
             raise ConfigError(
                 f"expected at least 1 held-out case and 1 iteration, got {self.held_out} and {self.iterations}"
             )
-        require_one_of("preset", self.preset, tuple(sorted(PRESETS)))
+        object.__setattr__(self, "preset", preset_word(self.preset))
 
     def identity(self) -> dict[str, Any]:
         """Return what the numbers depend on, as plain JSON types."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from rep3d.active.simulate.unit import FIRST_BATCH, REFERENCE, Unit
 from rep3d.cli.main import app
 from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import ConfigError, DamagedFileError, TaskError
-from rep3d.nn import config
 from rep3d.nn.config import Rep3DConfig
+from rep3d.training import loop as training_loop
 
 PLAN = SimulationPlan(labels=(1, 2, 3), pool=5, held_out=2, iterations=1, views=2, device="cpu")
 SMALL = Rep3DConfig(dims=(4, 8, 8, 16), depths=(1, 1, 1, 1), hidden_size=16, kernel_size=5, generator_kernel=3)
@@ -39,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the ``tiny`` preset a network of a few thousand weights."""
-    monkeypatch.setattr(config, "PRESETS", {**config.PRESETS, "tiny": SMALL})
+    monkeypatch.setattr(training_loop, "preset_config", lambda word, ins, outs, roi: replace(SMALL, out_channels=outs))
 
 
 # The whole ------------------------------------------------------------------------------------------------------------

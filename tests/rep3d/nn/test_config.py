@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rep3d.errors import ConfigError
-from rep3d.nn.config import PRESETS, Rep3DConfig, preset_config
+from rep3d.nn.config import PRESETS, Rep3DConfig
+from rep3d.nn.zoo import preset_config
 
 
 @pytest.mark.parametrize(

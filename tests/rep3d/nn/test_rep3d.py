@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from rep3d.errors import ConfigError
-from rep3d.nn.config import Rep3DConfig, preset_config
+from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.nn.unetr import ChannelLayerNorm
+from rep3d.nn.zoo import preset_config
 
 SMALL = Rep3DConfig(in_channels=2, out_channels=3, dims=(4, 6, 8, 10), hidden_size=12, kernel_size=5)
 

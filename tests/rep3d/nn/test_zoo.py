@@ -22,6 +22,7 @@ from rep3d.nn.zoo import build_model, model_names
 HAS_EINOPS = importlib.util.find_spec("einops") is not None
 NEEDS_EINOPS = {"swinunetr", "unetr"}
 NARROW = {"dims": (4, 6, 8, 10), "depths": (1, 1, 1, 1), "hidden_size": 12, "kernel_size": 5}
+BLOCKS = ("blocks_down", "blocks_up")
 SMALL: dict[str, dict[str, Any]] = {
     "rep3d": NARROW,
     "csla": NARROW,
@@ -30,7 +31,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "unetr": {"preset": "tiny"},
     "segresnet": {},
     "dynunet": {"preset": "tiny"},
-    "mednext": {"preset": "small", "init_filters": 4},
+    "mednext": {"preset": "small", "init_filters": 4, "blocks_bottleneck": 1, **dict.fromkeys(BLOCKS, (1, 1, 1, 1))},
+    "basicunet": {"features": (4, 4, 8, 8, 8, 4)},
 }
 
 
@@ -96,7 +98,7 @@ class TestRefusal:
         ("arguments", "message"),
         [
             ({"name": "rep4d"}, "network 'rep4d'; expected one of .*'rep3d', 'csla', 'uxnet'"),
-            ({"name": "rep3d", "preset": "huge"}, "preset 'huge' of rep3d; expected one of .'base', 'tiny'"),
+            ({"name": "rep3d", "preset": "huge"}, "preset 'huge' of rep3d; expected one of .'base', 'tiny', 'quick'"),
             (
                 {"name": "segresnet", "kernel_size": 5},
                 "options .'kernel_size'. of segresnet; expected .*'init_filters'",

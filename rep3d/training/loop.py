@@ -21,7 +21,6 @@ import torch
 from ignite.engine import Events
 from monai.data import list_data_collate
 from monai.engines import SupervisedTrainer
-from monai.losses import DiceCELoss
 from monai.utils import CommonKeys, set_determinism
 from torch.utils.data import DataLoader
 
@@ -29,18 +28,19 @@ from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, LeftOut, listed
 from rep3d.errors import CheckpointError, NoCasesError, TrainingError
-from rep3d.imaging.labels import check_label
-from rep3d.imaging.transforms import augmentation, preparation
+from rep3d.imaging.transforms import augmentation
 from rep3d.nn.config import preset_config
 from rep3d.nn.rep3d import Rep3D
 from rep3d.output import require_room
 from rep3d.tasks.config import TaskConfig
+from rep3d.training.loss import loss_function
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
 from rep3d.training.sampling import Patches, case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.snapshots import RunState, case_marks, start_mark
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
+from rep3d.training.volumes.prepared import Prepared, make_ready
 from rep3d.training.worker import Worker
 
 __all__ = ["TrainPlan", "check_start", "run"]
@@ -147,7 +147,6 @@ class _Loop:
         self.network = worker.prepare(network).train()
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         require_room(plan.output.parent, weights, str(plan.output))
-        self.prepare = preparation(plan.task, with_label=True, other_values=plan.other_values)
         ready = each_case(self._told(plan.cases), self._prepare, self.left_out)
         if not ready:
             raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
@@ -170,9 +169,8 @@ class _Loop:
             self._tell("preparing")
             yield case
 
-    def _prepare(self, case: Case) -> dict[str, Any]:
-        check_label(case.label, case.image, self.plan.task.labels, self.plan.other_values)
-        return self.prepare({"image": str(case.image), "label": str(case.label)})
+    def _prepare(self, case: Case) -> Prepared:
+        return make_ready(case, self.plan.task, self.plan.other_values)
 
     def train(self) -> None:
         """Run the steps that are left."""
@@ -188,10 +186,12 @@ class _Loop:
                 self.state.wait()
 
     def _trainer(self, steps: int) -> SupervisedTrainer:
-        augment = augmentation(self.plan.task, self.settings.crops)
+        task = self.plan.task
         weights = case_weights(self.cases, self.plan.weights)
         first = self.iteration * self.worker.size + self.worker.rank
-        patches = Patches(self.prepared, weights, augment, self.settings.seed, first, self.worker.size)
+        patches = Patches(
+            self.prepared, weights, augmentation(task), task.roi_size, self.settings, first, self.worker.size
+        )
         trainer = SupervisedTrainer(
             device=self.worker.device,
             max_epochs=1,
@@ -199,7 +199,7 @@ class _Loop:
             epoch_length=steps,
             network=self.worker.joined(self.network),
             optimizer=self.optimizer,
-            loss_function=DiceCELoss(include_background=False, to_onehot_y=True, softmax=True),
+            loss_function=loss_function(self.settings.loss),
             inferer=self.inferer,
             amp=False,
         )
@@ -372,5 +372,7 @@ class _Loop:
             "stopped": self.stopped,
             "minutes": self._elapsed() / 60.0,
             "loss": self.loss,
+            "sampling": plan.settings.sampling,
+            "loss_function": plan.settings.loss,
             "parameters": sum(p.numel() for p in model.parameters()),
         }

@@ -40,7 +40,7 @@ from rep3d.training.sampling import Patches, case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.snapshots import RunState, case_marks, start_mark
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
-from rep3d.training.volumes.prepared import Prepared, make_ready
+from rep3d.training.volumes.store import VolumeStore, volume_store
 from rep3d.training.worker import Worker
 
 __all__ = ["TrainPlan", "check_start", "run"]
@@ -65,6 +65,7 @@ class TrainPlan:
     other_values: tuple[int, ...] = ()
     must_resume: bool = False
     left_out: Sequence[LeftOut] = ()
+    prepared: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to be resumed."""
@@ -92,8 +93,11 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
     Returns:
         The trained model in the leading process, None in the others.
     """
-    loop = _Loop(plan, worker, report)
-    with tensor_cores(worker.device):
+    with (
+        tensor_cores(worker.device),
+        volume_store(plan.prepared, plan.task, plan.other_values, worker.leads) as volumes,
+    ):
+        loop = _Loop(plan, worker, report, volumes)
         loop.train()
         return loop.finish() if worker.leads else None
 
@@ -123,7 +127,9 @@ def _first_network(task: TaskConfig, settings: TrainSettings, start: Checkpoint 
 class _Loop:
     """A run under way."""
 
-    def __init__(self, plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]) -> None:
+    def __init__(
+        self, plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None], volumes: VolumeStore
+    ) -> None:
         self.plan = plan
         self.settings = plan.settings
         self.worker = worker
@@ -147,13 +153,17 @@ class _Loop:
         self.network = worker.prepare(network).train()
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         require_room(plan.output.parent, weights, str(plan.output))
-        ready = each_case(self._told(plan.cases), self._prepare, self.left_out)
+        if not worker.leads:
+            worker.agree(0.0)  # the leader prepares, and the others find it on disk
+        ready = each_case(self._told(plan.cases), volumes.get, self.left_out)
+        if worker.leads:
+            worker.agree(0.0)
         if not ready:
             raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
         self.cases, self.prepared = [case for case, _ in ready], [volumes for _, volumes in ready]
         self.validator: Validator | None = None
         if plan.validation and worker.leads:
-            measured = each_case(self._told(measured_cases(plan.validation)), self._prepare, self.left_out)
+            measured = each_case(self._told(measured_cases(plan.validation)), volumes.get, self.left_out)
             if measured:
                 self.validator = Validator(measured, plan.task, network.stride, worker.device)
         self.times = ValidationTimes(self.settings.val_interval)
@@ -168,9 +178,6 @@ class _Loop:
         for case in cases:
             self._tell("preparing")
             yield case
-
-    def _prepare(self, case: Case) -> Prepared:
-        return make_ready(case, self.plan.task, self.plan.other_values)
 
     def train(self) -> None:
         """Run the steps that are left."""

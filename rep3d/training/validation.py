@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers import SlidingWindowInferer
 
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.gate import label_means
 from rep3d.evaluation.metrics import dice_per_label, mean_dice
 from rep3d.inference.sliding import count_windows, fit_window
+from rep3d.inference.streaming import streamed_labels
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.volumes.prepared import Prepared
 
@@ -25,7 +25,6 @@ __all__ = ["BestWeights", "ValidationTimes", "Validator", "choose_validation", "
 
 _MOST_CASES = 8  # measured at a time; more would make a validation dear and its mean little steadier
 _OVERLAP = 0.25  # of windows; half of what inference takes, for a third of the time
-_STITCH_ON_GPU = 256**3  # voxels of an image; the scores of larger ones are put together in main memory
 _SHARE = 0.1  # of the time that validations may cost, the last one aside
 _LEAST_APART = 0.05  # of the run
 
@@ -152,12 +151,7 @@ class Validator:
         return found
 
     def _segment(self, volume: _Volume, predict: Callable[..., torch.Tensor]) -> np.ndarray:
-        inferer = SlidingWindowInferer(
-            volume.window, sw_batch_size=1, overlap=_OVERLAP, mode="gaussian", cpu_thresh=_STITCH_ON_GPU
-        )
-        image = torch.from_numpy(volume.ready.image.astype(np.float32))
-        scores = inferer(image[None, None].to(self._device), predict)
-        return torch.as_tensor(scores)[0].argmax(0).cpu().numpy()
+        return streamed_labels(volume.ready.image, volume.window, _OVERLAP, predict, self._device)
 
     def expected_seconds(self, step_seconds: float) -> float:
         """Return what a measurement will take: as the last one did, or else judged by a training step on one patch."""

@@ -16,6 +16,7 @@ import torch
 from rep3d.data.cases import Case
 from rep3d.imaging.labels import check_label
 from rep3d.imaging.transforms import preparation
+from rep3d.inference.streaming import cut
 from rep3d.tasks.config import TaskConfig
 
 __all__ = ["MOST_POSITIONS", "Prepared", "class_positions", "make_ready"]
@@ -62,16 +63,10 @@ class Prepared:
             min(max(0, int(middle) - side // 2), max(0, length - side))
             for middle, side, length in zip(centre, sides, shape, strict=True)
         ]
-        inside = tuple(slice(start, start + side) for start, side in zip(first, sides, strict=True))
         return {
-            "image": torch.from_numpy(_padded(self.image[inside].astype(np.float32), sides))[None],
-            "label": torch.from_numpy(_padded(self.label[inside].astype(np.int32), sides))[None],
+            "image": torch.from_numpy(cut(self.image, first, sides).astype(np.float32))[None],
+            "label": torch.from_numpy(cut(self.label, first, sides).astype(np.int32))[None],
         }
-
-
-def _padded(patch: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-    lacking = [side - length for side, length in zip(sides, patch.shape, strict=True)]
-    return np.pad(patch, [(short // 2, short - short // 2) for short in lacking]) if any(lacking) else patch
 
 
 def make_ready(case: Case, task: TaskConfig, other_values: Collection[int] = ()) -> Prepared:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import shutil
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -111,6 +112,7 @@ def train(
     must_resume: bool = False,
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
+    prepared: Path | str | None = None,
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
 
@@ -145,6 +147,8 @@ def train(
         other_values: voxel values that label files may have beside the task's (labels of another model, or retired
             ones); they count as background.
         left_out: what was left out before, to be recorded with those left out here.
+        prepared: folder, for this alone, where the cases are kept as they are prepared, for later trainings; see
+            :mod:`rep3d.training.volumes.store`. None for a hidden one beside ``output`` that is removed at the end.
 
     Returns:
         The trained model, as written.
@@ -175,6 +179,7 @@ def train(
     if encoder is not None:
         check_encoder(first_config(settings, task.out_channels, task.roi_size), encoder)
     devices = training_devices(settings)
+    beside = Path(output).with_name(f".{Path(output).name}.prepared")
     report = on_progress or (lambda progress: None)
     plan = TrainPlan(
         cases=tuple(cases),
@@ -189,6 +194,7 @@ def train(
         other_values=tuple(other_values),
         must_resume=must_resume,
         left_out=tuple(left_out),
+        prepared=Path(prepared) if prepared else beside,
     )
     try:
         if len(devices) > 1:
@@ -205,5 +211,7 @@ def train(
         raise
     finally:
         gc.collect()
+        if not prepared:
+            shutil.rmtree(beside, ignore_errors=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

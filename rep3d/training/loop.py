@@ -45,7 +45,7 @@ from rep3d.training.validation import BestWeights, ValidationTimes, Validator, m
 from rep3d.training.volumes.store import VolumeStore, volume_store
 from rep3d.training.worker import Worker
 
-__all__ = ["TrainPlan", "first_config", "run"]
+__all__ = ["TrainPlan", "first_config", "first_network", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class TrainPlan:
     must_resume: bool = False
     left_out: Sequence[LeftOut] = ()
     prepared: Path | None = None
+    resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to be resumed."""
@@ -114,7 +115,7 @@ def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[
     return config
 
 
-def _first_network(plan: TrainPlan) -> Network:
+def first_network(plan: TrainPlan) -> Network:
     if plan.start is None:
         network = build_network(first_config(plan.settings, plan.task.out_channels, plan.task.roi_size))
         return with_encoder_of(network, plan.encoder) if plan.encoder else network
@@ -147,7 +148,7 @@ class _Loop:
         set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
         self._tell("preparing")
 
-        network = _first_network(plan)
+        network = first_network(plan)
         self.config = network.config
         self.network = worker.prepare(network).train()
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
@@ -372,6 +373,7 @@ class _Loop:
             "validation_history": self.best.history or [],
             "preset": parent.get("preset", plan.settings.preset),
             "encoder_from": encoder_mark(plan.encoder) if plan.encoder else parent.get("encoder_from"),
+            "resolution": dict(plan.resolution) if plan.resolution else None,
             "head": parent.get("head"),  # what rep3d.training.head changed before this run
             "iterations": self.iteration,
             "kept_iteration": self.best.iteration if self.best.weights else self.iteration,

@@ -10,19 +10,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
+import torch
 
+from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.nifti import geometry, read_label
 from rep3d.inference.sliding import fit_window
+from rep3d.json_file import JsonFile, json_object
+from rep3d.nn.network import Network
 from rep3d.tasks.config import TaskConfig
+from rep3d.training.settings import TrainSettings
+from rep3d.training.snapshots import RESOLUTION_FILE
+from rep3d.training.speed import measure_step
 
-__all__ = ["Resolution", "plan_resolution", "thicknesses"]
+__all__ = ["Resolution", "at_resolution", "plan_resolution", "thicknesses"]
 
 _ACROSS = 8.0  # voxels across the thinnest structure are enough
 _FEWEST_ACROSS = 1.5  # below, a structure can hardly be learned, which is said
@@ -52,9 +60,81 @@ class Resolution:
 
     def of(self, task: TaskConfig) -> TaskConfig:
         """Return the task at this resolution."""
-        from dataclasses import replace
-
         return replace(task, spacing=self.spacing, roi_size=self.roi_size)
+
+
+def at_resolution(
+    task: TaskConfig,
+    cases: Sequence[Case],
+    settings: TrainSettings,
+    device: torch.device,
+    network: Callable[[], Network],
+    start: Checkpoint | None = None,
+    state: Path | None = None,
+) -> tuple[TaskConfig, dict[str, Any]]:
+    """Return the task at the resolution that a training works at, and what that rests on.
+
+    What was measured for the model that the training starts from is not measured again on the same machine.
+
+    Args:
+        task: the task; its own voxel size is kept in what is returned, so that a later training may get back to it.
+        cases: what will be trained on.
+        settings: minutes and steps.
+        device: where.
+        network: makes the network that will be trained.
+        start: what the training starts from.
+        state: folder of the run; one that is resumed works at the resolution that it began with.
+    """
+    earlier = dict(start.info.get("resolution") or {}) if start else {}
+    own = earlier.get("own")
+    if own:
+        task = replace(task, spacing=tuple(own["spacing"]), roi_size=tuple(own["roi_size"]))
+    kept = _kept(state)
+    asked = {"task": task.to_dict(), "cases": [case.id for case in cases], "settings": repr(settings)}
+    facts = kept.read() if kept else {}
+    if facts.pop("asked", None) != asked:
+        stride = start.model.stride if start else network().stride
+        machine = f"{settings.preset} on {device.type}, {torch.get_num_threads()} threads"
+        speed = earlier.get("seconds_per_voxel") if earlier.get("machine") == machine else None
+        known = earlier.get("thickness") or {}
+        thickness = known if set(task.labels) <= set(known) else thicknesses(cases, task.labels)
+
+        def seconds_per_voxel() -> float:
+            nonlocal speed
+            if speed is None:
+                made = network()
+                speed = measure_step(made, made.in_channels, device)
+            return speed
+
+        chosen = plan_resolution(
+            task,
+            [case.image for case in cases],
+            thickness,
+            settings.max_minutes,
+            stride,
+            seconds_per_voxel,
+            on_gpu=device.type == "cuda",
+            known=start.task.spacing if start else None,
+            iterations=settings.iterations,
+        )
+        facts = {
+            "spacing": list(chosen.spacing),
+            "roi_size": list(chosen.roi_size),
+            "words": chosen.words,
+            "own": {"spacing": list(task.spacing), "roi_size": list(task.roi_size)},
+            "thickness": thickness,
+            "machine": machine,
+            "seconds_per_voxel": speed,
+        }
+        if kept:
+            kept.write({"asked": asked, **facts})
+    return replace(task, spacing=tuple(facts["spacing"]), roi_size=tuple(facts["roi_size"])), facts
+
+
+def _kept(state: Path | None) -> JsonFile[dict[str, Any]] | None:
+    if state is None:
+        return None
+    return JsonFile(state / RESOLUTION_FILE, json_object, "at which voxel size an interrupted run worked", dict, True)
 
 
 def thicknesses(cases: Sequence[Case], labels: Mapping[str, int], most: int = 6) -> dict[str, float]:
@@ -100,6 +180,7 @@ def plan_resolution(
     *,
     on_gpu: bool = False,
     known: tuple[float, float, float] | None = None,
+    iterations: int | None = None,
 ) -> Resolution:
     """Choose the voxel size and the patch.
 
@@ -112,9 +193,7 @@ def plan_resolution(
         seconds_per_voxel: measures what a training step takes per voxel of its patch; asked only where it matters.
         on_gpu: whether a GPU trains.
         known: the spacing of the model that the training starts from; kept unless another is clearly better.
-
-    Raises:
-        TaskError: if no image can be read.
+        iterations: steps that are not exceeded whatever the minutes; None for no such bound.
     """
     extents = _extents(images, task.orientation)
     if not len(extents):
@@ -138,7 +217,7 @@ def plan_resolution(
         if on_gpu or math.prod(patch) <= _ALWAYS or side >= _COARSEST:
             break
         speed = seconds_per_voxel() if speed is None else speed
-        if 60.0 * minutes / (speed * math.prod(patch)) >= _wanted_steps(minutes):
+        if 60.0 * minutes / (speed * math.prod(patch)) >= min(_wanted_steps(minutes), iterations or math.inf):
             break
         side *= _STEP
     if known is not None and _alike(known, spacing):
@@ -194,5 +273,5 @@ def _words(
     thin = {name: mm for name, mm in thickness.items() if mm < _FEWEST_ACROSS * max(spacing)}
     if thin and not np.allclose(spacing, task.spacing, rtol=1e-3):
         names = ", ".join(f"{name} ({mm:.1f} mm thick)" for name, mm in sorted(thin.items(), key=lambda item: item[1]))
-        words += f". Too thin for such voxels, and hardly to be found yet: {names}. More minutes or a GPU make them finer"
+        words += f". Too thin for such voxels, hardly to be found yet: {names}. More minutes or a GPU make them finer"
     return f"{words}."

@@ -23,10 +23,12 @@ from rep3d.data.cases import Case
 from rep3d.errors import said
 from rep3d.files import file_state
 
-__all__ = ["RunState", "case_marks", "copy_to_cpu", "start_mark"]
+__all__ = ["RESOLUTION_FILE", "RunState", "case_marks", "copy_to_cpu", "start_mark"]
 
 logger = logging.getLogger(__name__)
 
+RESOLUTION_FILE = "resolution.json"
+"""At which voxel size the run works, beside its snapshot."""
 _FILE = "run.pt"
 _FORMAT = "rep3d-run"
 _FORMAT_VERSION = 1
@@ -159,5 +161,6 @@ class RunState:
         self.wait()
         self.remove_parts()
         self._path.unlink(missing_ok=True)
+        (self._folder / RESOLUTION_FILE).unlink(missing_ok=True)
         with suppress(OSError):  # what is not ours stays, and the folder with it
             self._folder.rmdir()

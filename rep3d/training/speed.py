@@ -15,7 +15,6 @@ __all__ = ["measure_step"]
 _PATCH = 64  # voxels along each side: large enough that a step is not all overhead
 
 
-
 def measure_step(network: torch.nn.Module, in_channels: int, device: torch.device) -> float:
     """Return seconds per voxel of a training step on one patch, the second of two: the first one is slower.
 

@@ -28,7 +28,8 @@ from rep3d.nn.zoo import preset_stride
 from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.distributed import train_on, training_devices
-from rep3d.training.loop import TrainPlan, first_config, run
+from rep3d.training.loop import TrainPlan, first_config, first_network, run
+from rep3d.training.resolution import at_resolution
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.start import check_encoder, check_start
@@ -197,6 +198,11 @@ def train(
         prepared=Path(prepared) if prepared else beside,
     )
     try:
+        if settings.resolution == "auto":
+            task, facts = at_resolution(
+                task, cases, settings, torch.device(devices[0]), lambda: first_network(plan), start, plan.state
+            )
+            plan = dataclasses.replace(plan, task=task, resolution=facts)
         if len(devices) > 1:
             return train_on(devices, plan, report)
         trained = run(plan, Worker(torch.device(devices[0])), report)

@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that ``rep3d --help`` is inst
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from contextlib import suppress
@@ -178,6 +179,10 @@ def train(
     ] = None,
     device: Device = None,
     gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
+    spacing: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="Voxel size in mm along R, A, S.", show_default="by images, structures, machine and minutes"),
+    ] = None,
 ) -> None:
     """Train a model on a data set.
 
@@ -209,7 +214,9 @@ def train(
     checkpoint = load_checkpoint(start) if start else None
     encoder = load_checkpoint(start_from) if start_from else None
     images = [case.image for case in found]
-    task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality)
+    task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality, spacing=spacing)
+    if spacing is not None:
+        task = dataclasses.replace(task, spacing=spacing)
     settings = TrainSettings(
         iterations,
         max_minutes,
@@ -219,6 +226,7 @@ def train(
         device=device,
         patience=patience,
         variant=variant,
+        resolution="task" if spacing else "auto",
         gpus=parse_gpus(gpus) if gpus else None,
         sampling=sampling,
         background_share=background_share,
@@ -241,6 +249,8 @@ def train(
         f"{trained.version}, {len(info['cases'])} cases, training loss {info['loss']:.3f}, ended by {info['stopped']}"
     )
     console.print(f"Wrote {escape(str(output))}: {facts}", soft_wrap=True)
+    if info["resolution"] is not None:
+        console.print(info["resolution"]["words"], soft_wrap=True)
     if info["resumed_from"] is not None:
         console.print(f"It went on from step {info['resumed_from']} of a run that had not ended.")
     if info["validation"] is not None:

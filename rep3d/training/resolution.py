@@ -270,7 +270,7 @@ def _words(
     words += f", patches of {listed(patch)} voxels, {'which hold a whole image' if whole else 'parts of an image'}"
     if steps is not None:
         words += f"; about {steps} steps in {minutes:.3g} minutes"
-    thin = {name: mm for name, mm in thickness.items() if mm < _FEWEST_ACROSS * max(spacing)}
+    thin = {name: mm for name, mm in thickness.items() if mm < _FEWEST_ACROSS * sorted(spacing)[1]}
     if thin and not np.allclose(spacing, task.spacing, rtol=1e-3):
         names = ", ".join(f"{name} ({mm:.1f} mm thick)" for name, mm in sorted(thin.items(), key=lambda item: item[1]))
         words += f". Too thin for such voxels, hardly to be found yet: {names}. More minutes or a GPU make them finer"

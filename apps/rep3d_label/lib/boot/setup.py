@@ -85,6 +85,7 @@ class ModelSetup:
             preset=self.preset,
             device=self.device,
             variant=conf.variant,
+            resolution="auto" if conf.spacing is conf.roi_size is None else "task",
         )
 
     def facts(self) -> dict[str, Any]:
@@ -323,14 +324,11 @@ def _model(
             )
         elif head.changed:
             notes.append(f"{name}: in the next training, {head.message}")
-        task = published.task
-        for setting in ("roi_size", "spacing"):
-            asked, own = getattr(settings, setting), getattr(task, setting)
-            if asked not in (None, own):
-                notes.append(
-                    f"{name}: --conf {setting} {_listed(asked)} has no effect: the published model was trained with "
-                    f"{_listed(own)}. Move {published.path} away to begin anew"
-                )
+        task = replace(
+            published.task,
+            roi_size=settings.roi_size or published.task.roi_size,
+            spacing=settings.spacing or published.task.spacing,
+        )
     elif registered:
         task = replace(
             registered,

@@ -208,12 +208,13 @@ def test_first_training_follows_images_or_settings(tmp_path: Path) -> None:
     assert registered.task_for([image]) == registered_task("kits")
 
 
-def test_a_published_models_own_patch_wins_and_that_is_said(tmp_path: Path) -> None:
+def test_a_patch_and_voxel_size_of_ones_own_hold_for_the_next_training(tmp_path: Path) -> None:
     publish_small_model(tmp_path)
-    model = Setup.find(str(tmp_path), {"roi_size": "64", "spacing": "1"}).models["rep3d"]
-    assert model.task.roi_size == (32, 32, 32)
-    (note,) = model.notes
-    assert "roi_size 64,64,64 has no effect" in note and "32,32,32" in note and "published.pt away" in note
+    model = Setup.find(str(tmp_path), {"roi_size": "64", "spacing": "1.5"}).models["rep3d"]
+    assert model.task.roi_size == (64, 64, 64) and model.task.spacing == (1.5, 1.5, 1.5)
+    assert model.train_settings().resolution == "task"
+    model = Setup.find(str(tmp_path), {}).models["rep3d"]
+    assert model.task.roi_size == (32, 32, 32) and model.train_settings().resolution == "auto"
 
 
 def test_extending_the_labels_of_a_published_model_says_so(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_run_from_nothing_depends_on_its_seed_only(tmp_path: Path) -> None:
     assert not torch.equal(runs[0][first], runs[2][first])
 
 
-def test_a_first_network_has_the_variant_asked_for(tmp_path: Path) -> None:
+def test_afirst_network_has_the_variant_asked_for(tmp_path: Path) -> None:
     for variant in ("learned", "fixed", "none"):
         settings = replace(SETTINGS, iterations=1, variant=variant)
         assert train([ball_case(tmp_path, 1)], TASK, settings, tmp_path / "m.pt").model.config.spatial_prior == variant
@@ -98,7 +98,7 @@ def test_a_stopped_run_leaves_nothing_in_memory_even_while_its_error_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[Rep3D]] = []
-    first = training_loop._first_network
+    first = training_loop.first_network
 
     def watched(*arguments: Any) -> Rep3D:
         network = first(*arguments)
@@ -109,7 +109,7 @@ def test_a_stopped_run_leaves_nothing_in_memory_even_while_its_error_is_kept(
         if progress.iteration == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_loop, "_first_network", watched)
+    monkeypatch.setattr(training_loop, "first_network", watched)
     case, other = ball_case(tmp_path, 1), ball_case(tmp_path, 2)
     with pytest.raises(KeyboardInterrupt) as kept:
         train([case], TASK, SETTINGS, tmp_path / "model.pt", on_progress=stop, validation=[other])

@@ -48,7 +48,7 @@ def test_labels_that_are_none(text: str) -> None:
     ("conf", "words"),
     [
         ({"label": "a"}, "There is no --conf setting 'label'"),
-        ({"preset": "huge"}, "'huge' is unknown; expected one of base, tiny, quick, .*segresnet"),
+        ({"preset": "huge"}, "'huge' is unknown; expected one of base, tiny, quick, csla"),
         ({"variant": "big"}, "learned, fixed, none, not 'big'"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"device": "nonsense"}, "nonsense"),

@@ -232,6 +232,13 @@ class TestWords:
                 build_network(replace(config, network=name))
 
 
+def test_small_images_are_mapped_in_full_precision_on_a_cpu() -> None:
+    network = BorrowedNetwork(nn.Conv3d(1, 2, 1), NetworkConfig("segresnet", 1, 2, {}), 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.zeros(1, 1, 32, 16, 32)).dtype == torch.float32
+        assert network(torch.zeros(1, 1, 32, 24, 32)).dtype == torch.bfloat16
+
+
 def test_a_network_of_one_size_takes_smaller_images_as_the_sliding_window_pads_them() -> None:
     config = NetworkConfig("unetr", 1, 2, {})
     network = BorrowedNetwork(nn.Conv3d(1, 2, 3, padding=1), config, 16, window=(48, 32, 32))

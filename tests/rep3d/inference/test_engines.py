@@ -215,12 +215,12 @@ def test_openvino_asked_for_but_not_installed_is_refused_with_the_pip_line(monke
     assert choose_engine(network(SMALL), CPU, "auto").name == "torch"
 
 
-def test_openvino_is_for_the_cpu_and_for_unetr_decoders() -> None:
+def test_openvino_is_for_the_cpu_and_for_networks_of_the_registry() -> None:
     model = network(SMALL)
     with pytest.raises(ConfigError, match="cuda"):
         choose_engine(model, torch.device("cuda"), "openvino")
     assert choose_engine(model, torch.device("cuda")).name == "torch"
-    with pytest.raises(ConfigError, match="UNETR"):
+    with pytest.raises(ConfigError, match="of the registry"):
         choose_engine(nn.Conv3d(1, 2, 1), CPU, "openvino")
     decides_on_sizes = BorrowedNetwork(nn.Conv3d(1, 2, 1), NetworkConfig("swinunetr", 1, 2, {}), 32, any_size=False)
     assert choose_engine(decides_on_sizes, CPU).name == "torch"

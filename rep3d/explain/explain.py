@@ -134,12 +134,12 @@ def _compared(compare: Path | str, model: Rep3D, seed: int) -> tuple[str, str, R
 
 def _rep3d(path: Path | str, checkpoint: Checkpoint) -> Rep3D:
     """Return the network of a checkpoint, whose masks and kernels are what a page shows."""
-    if not isinstance(checkpoint.model, Rep3D):
-        raise ConfigError(
-            f"{Path(path).name} holds a {type(checkpoint.model).__name__}, which is no Rep3D and has no masks to show."
-            f" Choose a model trained with one of the presets {', '.join(PRESETS)}."
-        )
-    return checkpoint.model
+    if isinstance(checkpoint.model, Rep3D):
+        return checkpoint.model
+    raise ConfigError(
+        f"{Path(path).name} holds a {checkpoint.model.config.to_dict()['network']}, which has no masks to show. Choose "
+        f"a Rep3D, which is a model trained with one of the presets {', '.join(PRESETS)}."
+    )
 
 
 def _with_folder(path: Path | str) -> str:

@@ -121,15 +121,26 @@ class BorrowedNetwork(Network):
     def decode(self, x: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:
         """Map the image to logits (B, out_channels, D, H, W); there are no stages."""
         if self.window is None or tuple(x.shape[2:]) == self.window:
-            return self.network(x)
+            return self._mapped(x)
         missing = [side - length for side, length in zip(self.window, x.shape[2:], strict=True)]
         if min(missing) < 0:
             raise ConfigError(
                 f"{type(self.network).__name__}: expected an image of {self.window} voxels or fewer, as it was"
                 f" built for them, got {tuple(x.shape[2:])}."
             )
-        logits = self.network(nn.functional.pad(x, [part for more in reversed(missing) for part in (0, more)]))
+        logits = self._mapped(nn.functional.pad(x, [part for more in reversed(missing) for part in (0, more)]))
         return logits[(..., *(slice(length) for length in x.shape[2:]))]
+
+    def _mapped(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits; those of small images on a CPU in the weights' precision, also under autocast.
+
+        oneDNN's bfloat16 weight gradients are not reliable on maps of one or two voxels a side; see
+        `rep3d.nn.unetr.UnetrSegmenter`, which knows which of its layers have such maps.
+        """
+        if x.device.type != "cpu" or min(x.shape[2:]) > 2 * self.stride:
+            return self.network(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.network(x)
 
 
 def head_of(network: Network) -> nn.Conv3d | nn.ConvTranspose3d:

@@ -65,10 +65,10 @@ def _word(name: str, preset: str) -> str:
 
 
 def _parts(word: object) -> tuple[str, str]:
-    if isinstance(word, str):
+    if isinstance(word, str) and word and not word.endswith(":"):
         name, _, preset = word.partition(":") if ":" in word or word in _MODELS else ("rep3d", "", word)
         preset = preset or "base"
-        if name in _MODELS and preset in _MODELS[name].presets and not word.endswith(":"):
+        if name in _MODELS and preset in _MODELS[name].presets:
             return name, preset
     raise ConfigError(f"preset: {word!r} is unknown; expected one of {', '.join(preset_words())}.")
 

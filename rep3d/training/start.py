@@ -75,6 +75,7 @@ def check_encoder(config: Rep3DConfig | NetworkConfig, checkpoint: Checkpoint) -
     """
     wanted, known = (_without_channels(each) for each in (config, checkpoint.model.config))
     differ = sorted(name for name in {**wanted, **known} if wanted.get(name) != known.get(name))
+    differ = ["network"] if "network" in differ else differ
     if differ:
         said = ", ".join(f"{name} {known.get(name)} where {wanted.get(name)} is needed" for name in differ[:4])
         preset = checkpoint.info.get("preset")

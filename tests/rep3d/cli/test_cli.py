@@ -70,6 +70,18 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
     assert not (tmp_path / "run").exists()
     refused = rep3d(*common, 2, "--output", tmp_path / "more.pt", "--start", model)
     assert refused.returncode == 1 and "Cannot hold out 2 cases: expected from 0 to 1." in refused.stderr
+    for option, words in (
+        (
+            ("--start", model, "--preset", "base"),
+            "is a network of the preset tiny, not base. Train with the preset tiny",
+        ),
+        (("--start-from", model), "spatial_prior fixed where learned is needed"),
+        (("--start-from", model, "--preset", "dynunet"), "network rep3d where dynunet is needed"),
+        (("--preset", "segresnet:tiny"), "'segresnet:tiny' is unknown; expected one of base, tiny, quick"),
+    ):
+        refused = rep3d(*common, 0, "--output", tmp_path / "more.pt", *option)
+        assert refused.returncode == 1 and words in refused.stderr, refused.stderr
+    assert not (tmp_path / "more.pt").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from rep3d.explain.fields import ReceptiveField, _field, centred_cubes, contribu
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.lrbm import MaskGenerator, distance_prior
 from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.zoo import build_model
 from rep3d.tasks.config import Intensity, TaskConfig
 
 TASK = TaskConfig("toy", {"Organ": 1}, (1.0, 1.0, 2.0), Intensity("window", 0, 100), "LPS", (32, 32, 32))
@@ -371,6 +372,14 @@ class TestRefusals:
         other = save_network(tmp_path / "two.pt", in_channels=2)
         with pytest.raises(ConfigError, match="1 input channels like the explained one, got 2"):
             explain(checkpoint, tmp_path / "out", compare=other)
+
+    def test_networks_without_masks(self, checkpoint: Path, tmp_path: Path) -> None:
+        save_checkpoint(tmp_path / "other.pt", build_model("segresnet"), TASK, {})
+        other, out = tmp_path / "other.pt", tmp_path / "out"
+        for arguments in ((other, out), (checkpoint, out, other)):
+            with pytest.raises(ConfigError, match=r"other\.pt holds a segresnet, which has no masks to show"):
+                explain(*arguments)
+        assert not (tmp_path / "out").exists()
 
     def test_no_inputs_at_all(self, checkpoint: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="expected 1 or more, got 0"):

@@ -19,7 +19,7 @@ class PresentDiceCE(torch.nn.Module):
     """1 - Dice, mean over the classes (background aside) that the batch's labels have, plus cross-entropy.
 
     Where all classes are there, it is MONAI's ``DiceCELoss(include_background=False, to_onehot_y=True, softmax=True,
-    batch=True)``. No one-hot map is made, so it takes a fraction of the time with many classes.
+    batch=True)``. No one-hot map is made, so that with many classes it takes about half the time.
     """
 
     def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

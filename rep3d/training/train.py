@@ -1,10 +1,10 @@
 """Training, from scratch or on from a published model, on a handful of cases or many.
 
 The recipe is the paper's (AdamW, weight decay 0.08, Dice and cross-entropy) with a higher, annealed learning rate: a
-clinician waits for minutes, not for 60,000 iterations. Where patches are cut, and which labels' Dice counts, is balanced
-unless the paper's way is asked for (:mod:`rep3d.training.sampling`, :mod:`rep3d.training.loss`). The learning rate falls to
-zero over the iterations or over the time budget, whichever ends first, so that a run cut by its budget still ends
-annealed.
+clinician waits for minutes, not for 60,000 iterations. Where patches are cut, and which labels' Dice counts, is
+balanced unless the paper's way is asked for (:mod:`rep3d.training.sampling`, :mod:`rep3d.training.loss`). The learning
+rate falls to zero over the iterations or over the time budget, whichever ends first, so that a run cut by its budget
+still ends annealed.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ def train(
     :class:`~rep3d.data.cases.LeftOut`), ``trained_on`` (ids of the cases of all runs that led to this model),
     ``validation_measured`` (ids of those that were measured during the run), ``validation`` (label name to Dice of the
     written weights, None without validation), ``validation_history``, ``iterations``, ``kept_iteration`` (of the
-    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``, ``loss``
-    and ``resumed_from`` (a step, or None).
+    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``, ``loss``,
+    ``sampling``, ``background_share`` and ``loss_function`` (of the settings), and ``resumed_from`` (a step, or None).
 
     Args:
         cases: labelled cases, of which one can be used; labels are checked against their images first.

@@ -96,4 +96,6 @@ def unchanged(folder: Path) -> Iterator[None]:
     """Assert that no file below a folder was added, changed or removed meanwhile."""
     before = snapshot(folder)
     yield
-    assert snapshot(folder) == before
+    after = snapshot(folder)
+    changed = sorted({name for name, _ in before.items() ^ after.items()})
+    assert not changed, f"added, changed or removed: {changed}"

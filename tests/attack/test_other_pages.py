@@ -110,6 +110,11 @@ def _open_dashboard(page: Page, server: AppServer) -> None:
         page.get_by_role("button", name="Log in").click()
         expect(page.locator("#user")).to_have_text("Ada")
     expect(page.locator("#tiles div")).to_have_count(4)
+    # The server keeps the thumbnails that it makes: what is compared afterwards must not be the page's own doing.
+    pictures = (
+        "() => [...document.querySelectorAll('img')].filter((img) => img.complete && img.naturalWidth).length >= 2"
+    )
+    page.wait_for_function(pictures)
 
 
 def test_another_page_reads_nothing_and_changes_nothing(server: AppServer, browser: Browser, other_port: int) -> None:

@@ -382,6 +382,7 @@ class _Loop:
             "minutes": self._elapsed() / 60.0,
             "loss": self.loss,
             "sampling": plan.settings.sampling,
+            "background_share": plan.settings.background_share,
             "loss_function": plan.settings.loss,
             "parameters": sum(p.numel() for p in model.parameters()),
         }

@@ -1,9 +1,10 @@
 """Training, from scratch or on from a published model, on a handful of cases or many.
 
-The recipe is the paper's (AdamW, weight decay 0.08, DiceCE, patches centred 1:1 on foreground and background) with a
-higher, annealed learning rate: a clinician waits for minutes, not for 60,000 iterations. The learning rate falls to
-zero over the iterations or over the time budget, whichever ends first, so that a run cut by its budget still ends
-annealed.
+The recipe is the paper's (AdamW, weight decay 0.08, Dice and cross-entropy) with a higher, annealed learning rate: a
+clinician waits for minutes, not for 60,000 iterations. Where patches are cut, and which labels' Dice counts, is
+balanced unless the paper's way is asked for (:mod:`rep3d.training.sampling`, :mod:`rep3d.training.loss`). The learning
+rate falls to zero over the iterations or over the time budget, whichever ends first, so that a run cut by its budget
+still ends annealed.
 """
 
 from __future__ import annotations
@@ -127,8 +128,8 @@ def train(
     :class:`~rep3d.data.cases.LeftOut`), ``trained_on`` (ids of the cases of all runs that led to this model),
     ``validation_measured`` (ids of those that were measured during the run), ``validation`` (label name to Dice of the
     written weights, None without validation), ``validation_history``, ``iterations``, ``kept_iteration`` (of the
-    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``, ``loss``
-    and ``resumed_from`` (a step, or None).
+    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``, ``loss``,
+    ``sampling``, ``background_share`` and ``loss_function`` (of the settings), and ``resumed_from`` (a step, or None).
 
     Args:
         cases: labelled cases, of which one can be used; labels are checked against their images first.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rep3d import __version__
+from rep3d.checkpoint import load_checkpoint
 from rep3d.data.phantoms import generate_cohort
 from tests.rep3d.cli.command import Done
 
@@ -63,8 +64,12 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
     generate_cohort(tmp_path / "data", 3, seed=1)
     model = tmp_path / "model.pt"
     common = ("train", "--data", tmp_path / "data", "--iterations", 1, "--validation")
-    trained = rep3d(*common, 1, "--output", model, "--variant", "fixed", "--resume", tmp_path / "run")
+    kept = ("--prepared", tmp_path / "kept", "--sampling", "paper", "--background-share", 0.3, "--loss", "dice_ce")
+    trained = rep3d(*common, 1, "--output", model, "--variant", "fixed", "--resume", tmp_path / "run", *kept)
     assert trained.returncode == 0, trained.stderr
+    info = load_checkpoint(model).info
+    assert (info["sampling"], info["background_share"], info["loss_function"]) == ("paper", 0.3, "dice_ce")
+    assert len(list((tmp_path / "kept").glob("*.volume"))) == 3 and not list(tmp_path.glob(".*"))
     assert "v1, 2 cases" in trained.stdout and "ended by iterations" in trained.stdout
     assert "Validation Dice on 1 cases that it was not trained on; they chose the weights (step 1)" in trained.stdout
     assert not (tmp_path / "run").exists()

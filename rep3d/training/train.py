@@ -9,6 +9,7 @@ annealed.
 from __future__ import annotations
 
 import gc
+import time
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from rep3d.inference.predictor import fit_window
 from rep3d.nn.rep3d import Rep3D
 from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
+from rep3d.training.budget import Tail
 from rep3d.training.distributed import train_on, training_devices
 from rep3d.training.loop import TrainPlan, check_start, run
 from rep3d.training.sampling import case_weights
@@ -107,12 +109,16 @@ def train(
     must_resume: bool = False,
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
+    began: float | None = None,
+    tail: Tail | None = None,
+    note: str | None = None,
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
 
     With validation cases, the weights that are written are those with the best mean Dice on up to 8 of them (always
-    the same ones); the last weights are always among those compared. As they chose the weights, their Dice is a little
-    kind to the model. Without validation cases the last weights are written, and no accuracy is claimed.
+    the same ones); the last weights are among those compared, unless the time is too short to measure them. As they
+    chose the weights, their Dice is a little kind to the model. Without validation cases, or time for them, the last
+    weights are written, and no accuracy is claimed.
 
     A case that cannot be used, for whatever reason, is left out, named, and costs no other one.
 
@@ -120,8 +126,9 @@ def train(
     :class:`~rep3d.data.cases.LeftOut`), ``trained_on`` (ids of the cases of all runs that led to this model),
     ``validation_measured`` (ids of those that were measured during the run), ``validation`` (label name to Dice of the
     written weights, None without validation), ``validation_history``, ``iterations``, ``kept_iteration`` (of the
-    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``, ``loss``
-    and ``resumed_from`` (a step, or None).
+    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``,
+    ``step_seconds`` (validations included), ``shortfall`` (what the minutes were too short for, in words, or None),
+    ``loss`` and ``resumed_from`` (a step, or None).
 
     Args:
         cases: labelled cases, of which one can be used; labels are checked against their images first.
@@ -139,6 +146,10 @@ def train(
         other_values: voxel values that label files may have beside the task's (labels of another model, or retired
             ones); they count as background.
         left_out: what was left out before, to be recorded with those left out here.
+        began: when ``max_minutes`` began to count, in ``time.monotonic()``'s seconds; None for now. Preparing,
+            validating and saving are inside.
+        tail: what the caller does afterwards within the same minutes.
+        note: why the run works at its resolution, in words; told with its progress.
 
     Returns:
         The trained model, as written.
@@ -149,9 +160,10 @@ def train(
         DiskFullError: if the disk has no room for it, found out as early as it can be.
         ConfigError: if a case is in ``validation`` too, a weight is impossible, or a device is not there.
         CheckpointError: if ``start`` belongs to another task.
-        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, or there is nothing to
-            resume though it must be; ``output`` is not touched.
+        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, the time is used up
+            before the first step, or there is nothing to resume though it must be; ``output`` is not touched.
     """
+    began = time.monotonic() if began is None else began
     if not cases:
         raise NoCasesError("There is nothing to train on: no case has a label. Submit a label first.")
     refuse_overlap(cases, validation)
@@ -173,6 +185,9 @@ def train(
         other_values=tuple(other_values),
         must_resume=must_resume,
         left_out=tuple(left_out),
+        began=began,
+        tail=tail or Tail(),
+        note=note,
     )
     try:
         if len(devices) > 1:

@@ -51,12 +51,14 @@ class TrainingControl:
         if not any(task["status"] in ALIVE for task in tasks("train")):
             return False
         # The process of a training that is done takes a moment to go.
-        return any(task.stats().get("phase", "done") not in FINISHED_PHASES for task in self._trainers.values())
+        return bool(self._phases() - FINISHED_PHASES)
 
     def _only_scores(self) -> bool:
         """Return whether the training that runs has published, and only scores: a new one need not wait for that."""
-        phases = {task.stats().get("phase", "done") for task in self._trainers.values()}
-        return self.runs() and phases - FINISHED_PHASES == {"scoring"}
+        return self.runs() and self._phases() - FINISHED_PHASES == {"scoring"}
+
+    def _phases(self) -> set[str]:
+        return {task.stats().get("phase", "done") for task in self._trainers.values()}
 
     def start(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Start a training in a child process, after everything that can be refused at once has been.

@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lib.training.cases import LabelledCases, case_weights, find_cases, split_ca
 from lib.training.pace import earlier_trainings, known_tail, speed_of, what_tells_speed
 from lib.training.request import TrainRequest
 from lib.training.resumption import changes_since, resumable_run, run_file
-from lib.training.scores import VersionScores
+from lib.training.scores import VersionScores, identity_of
 from lib.training.status import TrainStatus
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.data.cases import LeftOut
@@ -232,8 +232,9 @@ class TrainRun:
         records = self._served.versions.records()
         earlier = earlier_trainings(records)
         self._status.update({"earlier": earlier})
-        rival = [] if record is None else self._scores.missing(_identity(record), validation, found.hashes)
+        rival = [] if record is None else self._scores.missing(identity_of(record), validation, found.hashes)
         tail = known_tail(records, what_tells_speed(settings, task), len(validation) + len(rival))
+        self._scores.case_seconds = tail.case_seconds
         taken_up = False
 
         def on_progress(progress: TrainProgress) -> None:
@@ -285,23 +286,20 @@ class TrainRun:
         self._skip([entry.to_dict() for entry in left_out])
         validation, hashes = [case for case, _ in hashed], {case.id: known for case, known in hashed}
 
-        def measuring(which: str) -> Callable[[int, int], None]:
-            return lambda done, todo: self._status.update({"measuring": which, "measured": done, "to_measure": todo})
-
         rival = versions.published()
-        record = versions.get(rival) if rival is not None else None
-        ends = self._ends_at()
-        now, rest = time.monotonic(), 0.0
-        if record is not None:  # it must be measured on the same cases, within the same time
-            rest = len(self._scores.missing(_identity(record), validation, hashes)) / max(1, len(validation))
-        until = now + (ends - now) / (1.0 + rest)
-        scores = self._scores.measure(lambda: trained, run["id"], validation, hashes, measuring("new version"), until)
-        compared: dict[str, dict[str, float]] = {}
-        if record is not None and scores:
-            path, cases = versions.checkpoint(record.version), [case for case in validation if case.id in scores]
-            compared = self._scores.measure(
-                lambda: load_checkpoint(path), _identity(record), cases, hashes, measuring(record.version), ends
-            )
+        record, path = (None, Path()) if rival is None else (versions.get(rival), versions.checkpoint(rival))
+        scores, compared = self._scores.compare(
+            (run["id"], lambda: trained),
+            None
+            if record is None
+            else (identity_of(record), lambda: load_checkpoint(versions.checkpoint(record.version))),
+            validation,
+            hashes,
+            lambda new, done, todo: self._status.update(
+                {"measuring": "new version" if new else rival, "measured": done, "to_measure": todo}
+            ),
+            self._ends_at(),
+        )
         self._tell_shortfall(trained, len(validation))
         self._skipped.update(self._scores.left_out)
         self._status.update({"skipped": self._skipped})
@@ -398,8 +396,3 @@ class TrainRun:
             )
         except Exception as error:  # the version is made, whatever becomes of the scores: a GPU may be full by now
             logger.warning("scoring: %s: %s", type(error).__name__, error)
-
-
-def _identity(record: VersionRecord) -> str:
-    """Return what tells a version's scores from those of all others."""
-    return record.run or f"{record.version} {record.created}"

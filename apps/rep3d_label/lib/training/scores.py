@@ -20,8 +20,9 @@ from rep3d.inference.predictor import Predictor
 from rep3d.json_file import JsonFile, json_object
 from rep3d.training.preparing import left_out_for
 from rep3d.training.validation import shuffled
+from rep3d.versions.record import VersionRecord
 
-__all__ = ["VersionScores", "scores_of_versions"]
+__all__ = ["VersionScores", "identity_of", "scores_of_versions"]
 
 _KEPT = 20  # versions; older ones are measured anew if they are published again
 
@@ -104,6 +105,39 @@ class VersionScores:
             self._keep(identity, {id_: {"label": hashes[id_], "dice": dice} for id_, dice in scores.items()})
         return {case.id: scores[case.id] for case in cases if case.id in scores}
 
+    def compare(
+        self,
+        new: tuple[str, Callable[[], Checkpoint]],
+        published: tuple[str, Callable[[], Checkpoint]] | None,
+        cases: Sequence[Case],
+        hashes: Mapping[str, str],
+        on_case: Callable[[bool, int, int], None],
+        until: float,
+    ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+        """Dice of a new version and of the published one on the same cases, within the same time.
+
+        Args:
+            new: what tells the new version from all others, and what loads it.
+            published: likewise; None where none is published.
+            cases: what to measure on.
+            hashes: case id to SHA-256 of its label file.
+            on_case: called with whether it is the new version, and the numbers of cases done and to do.
+            until: as for :meth:`measure`.
+
+        Returns:
+            As :meth:`measure`, of both.
+        """
+        now, rest = time.monotonic(), 0.0
+        if published is not None:
+            rest = len(self.missing(published[0], cases, hashes)) / max(1, len(cases))
+        first = now + (until - now) / (1.0 + rest)  # the published one needs its share
+        scores = self.measure(new[1], new[0], cases, hashes, lambda *counts: on_case(True, *counts), first)
+        if published is None or not scores:
+            return scores, {}
+        both = [case for case in cases if case.id in scores]
+        identity, load = published
+        return scores, self.measure(load, identity, both, hashes, lambda *counts: on_case(False, *counts), until)
+
     def _read(self) -> dict[str, dict[str, Any]]:
         content = self._file.read()
         return dict(content["versions"]) if content.get("labels") == self._labels else {}
@@ -113,6 +147,11 @@ class VersionScores:
         versions[identity] = {**versions.pop(identity, {}), **cases}  # the last one is the youngest
         recent = dict(list(versions.items())[-_KEPT:])
         self._file.write({"labels": self._labels, "versions": recent}, allow_nan=False)
+
+
+def identity_of(record: VersionRecord) -> str:
+    """Return what tells a version's scores from those of all others."""
+    return record.run or f"{record.version} {record.created}"
 
 
 def scores_of_versions(path: Path) -> JsonFile[dict[str, Any]]:

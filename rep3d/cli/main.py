@@ -151,7 +151,9 @@ def train(
         str, typer.Option(help="Spatial prior of a new Rep3D's kernels: learned, fixed or none.")
     ] = "learned",
     iterations: Annotated[int, typer.Option(help="Training steps.")] = 1000,
-    max_minutes: Annotated[float, typer.Option(help="Stop after so many minutes.")] = 60.0,
+    max_minutes: Annotated[
+        float, typer.Option(help="Minutes for it all: the clock starts when the cases are prepared; saving is inside.")
+    ] = 60.0,
     learning_rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 2e-3,
     cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
     validation: Annotated[
@@ -234,7 +236,7 @@ def train(
     )
     seen = checkpoint.info.get("trained_on", checkpoint.info.get("cases", [])) if checkpoint else []
     training, held_out = choose_validation(found, validation, seen) if validation else (found, [])
-    with train_progress(console) as progress:
+    with train_progress(console, max_minutes) as progress:
         trained = run(
             *(training, task, settings, output, checkpoint, progress),
             encoder=encoder,
@@ -251,6 +253,8 @@ def train(
     console.print(f"Wrote {escape(str(output))}: {facts}", soft_wrap=True)
     if info["resolution"] is not None:
         console.print(info["resolution"]["words"], soft_wrap=True)
+    if info["shortfall"] is not None:
+        console.print(escape(info["shortfall"]), soft_wrap=True)
     if info["resumed_from"] is not None:
         console.print(f"It went on from step {info['resumed_from']} of a run that had not ended.")
     if info["validation"] is not None:

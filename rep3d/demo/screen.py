@@ -42,13 +42,21 @@ def _note(iteration: int | None, iterations: int | None, loss: float | None, eta
 
 
 @contextmanager
-def train_progress(console: Console) -> Iterator[Callable[[TrainProgress], None]]:
-    """Yield a progress bar for :func:`rep3d.training.train.train`."""
+def train_progress(console: Console, minutes: float) -> Iterator[Callable[[TrainProgress], None]]:
+    """Yield a progress bar for :func:`rep3d.training.train.train`.
+
+    Args:
+        console: where it is drawn.
+        minutes: that the training may take.
+    """
+    from rep3d.training.budget import forecast
+
     with _progress(console) as progress:
         task = progress.add_task("training", total=None, note="")
 
         def show(p: TrainProgress) -> None:
-            note = _note(p.iteration, p.iterations, p.loss, p.eta_seconds)
+            words = forecast(p.steps_expected, p.iterations, minutes)
+            note = "; ".join(filter(None, (_note(p.iteration, p.iterations, p.loss, p.eta_seconds), words, p.note)))
             progress.update(task, description=p.phase, total=p.iterations, completed=p.iteration, note=note)
 
         yield show

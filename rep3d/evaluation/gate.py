@@ -52,14 +52,17 @@ class Decision:
         return asdict(self)
 
 
-def unmeasured(labelled: int, measured_before: bool) -> Decision:
-    """Return the decision about a version that no case was held out for.
+def unmeasured(labelled: int, measured_before: bool, out_of_time: bool = False) -> Decision:
+    """Return the decision about a version that was not measured.
 
     Args:
         labelled: the labelled cases that there were.
         measured_before: whether the published version was measured; an unmeasured one does not replace it.
+        out_of_time: whether cases are held out, and there was no time to measure on them.
     """
-    if labelled < LEAST_CASES:
+    if out_of_time:
+        why = "not measured: its minutes were used up; allow more"
+    elif labelled < LEAST_CASES:
         why = f"not measured: fewer than {LEAST_CASES} annotated cases ({labelled})"
     else:
         why = f"not measured: all {labelled} annotated cases have been trained on; the next one submitted is held out"

@@ -129,7 +129,8 @@ class BorrowedNetwork(Network):
                 f" built for them, got {tuple(x.shape[2:])}."
             )
         logits = self._mapped(nn.functional.pad(x, [part for more in reversed(missing) for part in (0, more)]))
-        return logits[(..., *(slice(length) for length in x.shape[2:]))]
+        depth, height, width = x.shape[2:]
+        return logits[..., :depth, :height, :width]
 
     def _mapped(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits; those of small images on a CPU in the weights' precision, also under autocast.

@@ -23,7 +23,8 @@ import torch.distributed
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rep3d.errors import ConfigError, Rep3DError, TrainingError, machine_error
 from rep3d.inference.predictor import choose_device
-from rep3d.training.loop import TrainPlan, run
+from rep3d.training.loop import run
+from rep3d.training.plan import TrainPlan
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.worker import Worker, end_with_parent, leave_group
 

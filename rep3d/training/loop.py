@@ -6,14 +6,10 @@ validated, and a snapshot taken from which the run can be resumed.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,67 +20,31 @@ from monai.engines import SupervisedTrainer
 from monai.utils import CommonKeys, set_determinism
 from torch.utils.data import DataLoader
 
-from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
-from rep3d.data.cases import Case, LeftOut, listed
+from rep3d.data.cases import Case, listed
 from rep3d.errors import NoCasesError, TrainingError
 from rep3d.imaging.transforms import augmentation
-from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network
-from rep3d.nn.zoo import build_network, preset_config
+from rep3d.nn.zoo import build_network
 from rep3d.output import require_room
-from rep3d.tasks.config import TaskConfig
+from rep3d.training.budget import Budget
 from rep3d.training.loss import loss_function
+from rep3d.training.plan import TrainPlan, first_network
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
 from rep3d.training.sampling import Patches, case_weights
-from rep3d.training.settings import TrainProgress, TrainSettings
-from rep3d.training.snapshots import RunState, case_marks, start_mark
-from rep3d.training.start import encoder_mark, with_encoder_of
+from rep3d.training.settings import TrainProgress
+from rep3d.training.snapshots import RunState
+from rep3d.training.start import encoder_mark
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
 from rep3d.training.volumes.store import VolumeStore, volume_store
 from rep3d.training.worker import Worker
 
-__all__ = ["TrainPlan", "first_config", "first_network", "run"]
+__all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
 _WARM_UP = 10  # steps
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """What to train, from what, into what; the fields are the arguments of :func:`rep3d.training.train.train`."""
-
-    cases: Sequence[Case]
-    task: TaskConfig
-    settings: TrainSettings
-    output: Path
-    start: Checkpoint | None = None
-    encoder: Checkpoint | None = None
-    validation: Sequence[Case] = ()
-    weights: Mapping[str, float] | None = None
-    state: Path | None = None
-    other_values: tuple[int, ...] = ()
-    must_resume: bool = False
-    left_out: Sequence[LeftOut] = ()
-    prepared: Path | None = None
-    resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
-
-    def identity(self) -> dict[str, Any]:
-        """Return what must be the same for an interrupted run to be resumed."""
-        settings = dataclasses.asdict(self.settings)
-        return {
-            "cases": case_marks(self.cases),
-            "validation cases": case_marks(self.validation),
-            "weights": case_weights(self.cases, self.weights),
-            "settings": {**settings, "gpus": str(settings["gpus"])},
-            "task": self.task.to_dict(),
-            "start": start_mark(self.start) if self.start else None,
-            "encoder": start_mark(self.encoder) if self.encoder else None,
-            "other values": sorted(self.other_values),
-            "program": __version__,
-        }
 
 
 def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]) -> Checkpoint | None:
@@ -107,23 +67,6 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
         return loop.finish() if worker.leads else None
 
 
-def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[int]) -> Rep3DConfig | NetworkConfig:
-    """Return what network a training begins with that begins with none."""
-    config = preset_config(settings.preset, 1, out_channels, roi_size)
-    if isinstance(config, Rep3DConfig):
-        return dataclasses.replace(config, spatial_prior=settings.variant)
-    return config
-
-
-def first_network(plan: TrainPlan) -> Network:
-    if plan.start is None:
-        network = build_network(first_config(plan.settings, plan.task.out_channels, plan.task.roi_size))
-        return with_encoder_of(network, plan.encoder) if plan.encoder else network
-    network = build_network(plan.start.model.config)
-    network.load_state_dict(plan.start.model.state_dict())
-    return network
-
-
 class _Loop:
     """A run under way."""
 
@@ -143,8 +86,8 @@ class _Loop:
         self.resumed_from: int | None = None
         self.cases: Sequence[Case] = plan.cases  # those that can be used, as soon as that is known
         self.left_out = list(plan.left_out)
-        self.elapsed_before = 0.0
-        self.started: float | None = None
+        self.budget = Budget(self.settings.max_minutes, plan.tail, plan.began)
+        self.shortfall: str | None = None
         set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
         self._tell("preparing")
 
@@ -153,6 +96,13 @@ class _Loop:
         self.network = worker.prepare(network).train()
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         require_room(plan.output.parent, weights, str(plan.output))
+        self.times = ValidationTimes(self.settings.val_interval)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay
+        )
+        self.state = RunState(plan.state, plan.identity()) if plan.state else None
+        self._resume()
+        preparing_from = self.budget.elapsed()
         if not worker.leads:
             worker.agree(0.0)  # the leader prepares, and the others find it on disk
         ready = each_case(self._told(plan.cases), volumes.get, self.left_out)
@@ -161,28 +111,27 @@ class _Loop:
         if not ready:
             raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
         self.cases, self.prepared = [case for case, _ in ready], [volumes for _, volumes in ready]
+        self.case_preparing = (self.budget.elapsed() - preparing_from) / len(plan.cases)  # seconds
         self.validator: Validator | None = None
         if plan.validation and worker.leads:
             measured = each_case(self._told(measured_cases(plan.validation)), volumes.get, self.left_out)
             if measured:
                 self.validator = Validator(measured, plan.task, network.stride, worker.device)
-        self.times = ValidationTimes(self.settings.val_interval)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay
-        )
         self.inferer = MixedPrecision(worker.device)
-        self.state = RunState(plan.state, plan.identity()) if plan.state else None
-        self._resume()
+        if not self.iteration:
+            self.budget.check_preparing(len(self.cases), len(self.cases))
 
     def _told(self, cases: Sequence[Case]) -> Iterator[Case]:
-        for case in cases:
+        for number, case in enumerate(cases):
+            if not self.iteration:  # a run that is resumed has weights to end with
+                self.budget.check_preparing(number, len(cases))
             self._tell("preparing")
             yield case
 
     def train(self) -> None:
         """Run the steps that are left."""
         steps = self.settings.iterations - self.iteration
-        self.started = time.monotonic()
+        self.budget.begin_steps(self.iteration, self.done)
         self._take_stock()
         try:
             if not self.stopped:
@@ -238,7 +187,8 @@ class _Loop:
     def _take_stock(self) -> None:
         """Find out how much of the run is over, and whether it ends; the leader decides, validates, takes snapshots."""
         if self.worker.leads:
-            by_steps, by_time = self.iteration / self.settings.iterations, self._elapsed() / self._time_for_steps()
+            self._measure_time()
+            by_steps, by_time = self.iteration / self.settings.iterations, self.budget.share(self.iteration)
             self.done = max(self.done, min(1.0, max(by_steps, by_time)))
             if self.done >= 1.0:
                 self.stopped = "iterations" if by_steps >= 1.0 else "max_minutes"
@@ -252,30 +202,27 @@ class _Loop:
         if ended and not self.worker.leads:
             self.stopped = "by the leader"
 
-    def _elapsed(self) -> float:
-        return self.elapsed_before + (time.monotonic() - self.started if self.started is not None else 0.0)
-
-    def _validation_seconds(self) -> float:
-        assert self.validator is not None
-        return self.validator.expected_seconds(self._elapsed() / max(1, self.iteration))
-
-    def _time_for_steps(self) -> float:
-        """Return how many seconds of the budget training may take; the validation at its end needs up to half."""
-        budget = 60.0 * self.settings.max_minutes
-        if self.validator is None or not self.iteration:
-            return budget
-        return max(0.5 * budget, budget - self._validation_seconds())
+    def _measure_time(self) -> None:
+        """Tell the budget what is known by now about validations and held-out cases."""
+        step = self.budget.step_seconds(self.iteration)
+        windows = 0.0
+        if self.validator is not None and step is not None:
+            self.budget.validation = self.validator.expected_seconds(step)
+            windows = self.validator.case_seconds(step)
+        # A held-out case is prepared as here, and its result brought back onto the image's grid.
+        self.budget.tell_case(windows + 2.0 * self.case_preparing)
 
     def _validation_is_due(self) -> bool:
-        if self.validator is None or not self.iteration:
+        if self.validator is None or not self.iteration or not self.budget.validates_between():
             return False
-        return self.times.due(self.iteration, self._elapsed(), self.done, self._validation_seconds())
+        return self.times.due(self.iteration, self.budget.elapsed(), self.done, self.budget.validation)
 
     def _validate(self) -> None:
         assert self.validator is not None
         scores = self.validator.measure(self.network, self.inferer, lambda: self._tell("validating"))
         self.dice = self.best.offer(scores, self.iteration, self._weights)
-        self.times.validated(self._elapsed(), self.done)
+        self._measure_time()
+        self.times.validated(self.budget.elapsed(), self.done)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.network.state_dict().items()}
@@ -283,7 +230,7 @@ class _Loop:
     def _snapshot(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
-            "elapsed": self._elapsed(),
+            "elapsed": self.budget.elapsed(),
             "done": self.done,
             "loss": self.loss,
             "dice": self.dice,
@@ -306,14 +253,15 @@ class _Loop:
         self.network.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.iteration = self.resumed_from = kept["iteration"]
-        self.elapsed_before, self.done, self.loss = kept["elapsed"], kept["done"], kept["loss"]
+        self.budget.resume(kept["elapsed"])
+        self.done, self.loss = kept["done"], kept["loss"]
         self.dice, self.best = kept["dice"], BestWeights(**kept["best"])
-        self.times.validated(self.elapsed_before, self.done)
+        self.times.validated(self.budget.elapsed(), self.done)
         logger.info("training: resumed after iteration %d", self.iteration)
 
     def _tell(self, phase: str) -> None:
-        elapsed, device = self._elapsed(), self.worker.device
-        left = elapsed * (1.0 - self.done) / max(self.done, 1e-6) if self.iteration else None
+        device, budget = self.worker.device, self.budget
+        left = budget.seconds_left(self.iteration, self.settings.iterations)
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
         else:
@@ -325,16 +273,19 @@ class _Loop:
                 iteration=self.iteration,
                 iterations=self.settings.iterations,
                 loss=self.loss,
-                eta_seconds=0.0 if phase == "saving" else left,
+                eta_seconds=(budget.tail_seconds() if self.plan.tail.cases else 0.0) if phase == "saving" else left,
                 device=str(device),
                 epoch=math.ceil(self.iteration * draws / cases),
                 epochs=math.ceil(self.settings.iterations * draws / cases),
                 validation=self.dice,
                 best=self.best.mean,
                 memory_mb=memory / 2**20,
-                elapsed_seconds=elapsed,
+                elapsed_seconds=budget.elapsed(),
                 resumed_from=self.resumed_from,
                 left_out=tuple(self.left_out),
+                steps_expected=budget.steps_expected(self.iteration, self.settings.iterations),
+                note=self.plan.resolution["words"] if self.plan.resolution else None,
+                shortfall=self.shortfall,
             )
         )
 
@@ -342,7 +293,11 @@ class _Loop:
         """Validate the end, write the weights to keep, and clear the run's state."""
         history = self.best.history or []
         if self.validator is not None and (not history or history[-1]["iteration"] != self.iteration):
-            self._validate()
+            if self.budget.validates_at_end():
+                self._validate()
+            else:
+                self.shortfall = self._too_short()
+                logger.warning("training: %s", self.shortfall)
         self._tell("saving")
         model = build_network(self.config)
         model.load_state_dict(self.best.weights or self._weights())
@@ -352,6 +307,13 @@ class _Loop:
             self.state.remove()
         logger.info("wrote %s (%s)", self.plan.output, checkpoint.version)
         return checkpoint
+
+    def _too_short(self) -> str:
+        words = f"max_minutes {self.settings.max_minutes:g} was too short to validate the last weights (about "
+        kept = f"those of step {self.best.iteration} are kept, which were validated best"
+        if self.best.weights is None:
+            kept = "they are kept, and no accuracy is claimed by this training"
+        return f"{words}{self.budget.validation:.0f} s): {kept}."
 
     def _info(self, model: Network) -> dict[str, Any]:
         plan = self.plan
@@ -379,7 +341,9 @@ class _Loop:
             "kept_iteration": self.best.iteration if self.best.weights else self.iteration,
             "resumed_from": self.resumed_from,
             "stopped": self.stopped,
-            "minutes": self._elapsed() / 60.0,
+            "minutes": self.budget.elapsed() / 60.0,
+            "step_seconds": self.budget.step_seconds(self.iteration),
+            "shortfall": self.shortfall,
             "loss": self.loss,
             "sampling": plan.settings.sampling,
             "background_share": plan.settings.background_share,

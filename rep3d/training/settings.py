@@ -24,7 +24,8 @@ class TrainSettings:
 
     Attributes:
         iterations: optimizer steps at most.
-        max_minutes: time budget in minutes; the run ends annealed when it is used up.
+        max_minutes: time budget in minutes, from the start of :func:`rep3d.training.train.train` (in the app: from the
+            request to the publication); the run ends annealed in time for what must follow its steps.
         learning_rate: of AdamW at the start.
         weight_decay: of AdamW (the paper's 0.08).
         crops: patches per step, all from one case. The paper takes 2; in the same minutes on a CPU, twice the steps
@@ -130,7 +131,7 @@ class TrainProgress:
         iteration: steps done, those before an interruption included.
         iterations: steps at most.
         loss: running mean of the training loss (with several GPUs, of the first one's).
-        eta_seconds: seconds to the end.
+        eta_seconds: seconds to the end, of what follows the training within its budget included.
         device: where it runs.
         epoch: the pass over the training cases that is under way, from 1; 0 before the first step.
         epochs: passes if all iterations are run.
@@ -138,9 +139,12 @@ class TrainProgress:
             is left out. None before the first validation.
         best: best mean Dice of a validation so far.
         memory_mb: MiB in use: on a GPU the most that tensors took so far, on a CPU what the process takes now.
-        elapsed_seconds: training time so far, that before an interruption included.
+        elapsed_seconds: time of the budget used so far, that before an interruption included.
         resumed_from: the step at which this run took up an interrupted one; None where it began at the beginning.
         left_out: cases that are not used, so far as it is known, with the reasons.
+        steps_expected: steps that the budget will allow; None while nothing tells.
+        note: why the run works at its resolution, in words.
+        shortfall: what the budget was too short for, in words.
     """
 
     phase: str
@@ -157,3 +161,6 @@ class TrainProgress:
     elapsed_seconds: float = 0.0
     resumed_from: int | None = None
     left_out: tuple[LeftOut, ...] = ()
+    steps_expected: int | None = None
+    note: str | None = None
+    shortfall: str | None = None

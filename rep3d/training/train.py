@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +29,10 @@ from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_stride
 from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
+from rep3d.training.budget import Tail
 from rep3d.training.distributed import train_on, training_devices
-from rep3d.training.loop import TrainPlan, first_config, first_network, run
+from rep3d.training.loop import run
+from rep3d.training.plan import TrainPlan, first_config, first_network
 from rep3d.training.resolution import at_resolution
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
@@ -115,12 +118,15 @@ def train(
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
     prepared: Path | str | None = None,
+    began: float | None = None,
+    tail: Tail | None = None,
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
 
     With validation cases, the weights that are written are those with the best mean Dice on up to 8 of them (always
-    the same ones); the last weights are always among those compared. As they chose the weights, their Dice is a little
-    kind to the model. Without validation cases the last weights are written, and no accuracy is claimed.
+    the same ones); the last weights are among those compared, unless the time is too short to measure them. As they
+    chose the weights, their Dice is a little kind to the model. Without validation cases, or time for them, the last
+    weights are written, and no accuracy is claimed.
 
     A case that cannot be used, for whatever reason, is left out, named, and costs no other one.
 
@@ -128,8 +134,10 @@ def train(
     :class:`~rep3d.data.cases.LeftOut`), ``trained_on`` (ids of the cases of all runs that led to this model),
     ``validation_measured`` (ids of those that were measured during the run), ``validation`` (label name to Dice of the
     written weights, None without validation), ``validation_history``, ``iterations``, ``kept_iteration`` (of the
-    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``, ``loss``,
-    ``sampling``, ``background_share`` and ``loss_function`` (of the settings), and ``resumed_from`` (a step, or None).
+    written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``,
+    ``step_seconds`` (validations included), ``shortfall`` (what the minutes were too short for, in words, or None),
+    ``loss``, ``sampling``, ``background_share`` and ``loss_function`` (of the settings), ``resolution`` (what the voxel
+    size rests on, where it was chosen) and ``resumed_from`` (a step, or None).
 
     Args:
         cases: labelled cases, of which one can be used; labels are checked against their images first.
@@ -151,6 +159,9 @@ def train(
         left_out: what was left out before, to be recorded with those left out here.
         prepared: folder, for this alone, where the cases are kept as they are prepared, for later trainings; see
             :mod:`rep3d.training.volumes.store`. None for a hidden one beside ``output`` that is removed at the end.
+        began: when ``max_minutes`` began to count, in ``time.monotonic()``'s seconds; None for now. Preparing,
+            validating and saving are inside.
+        tail: what the caller does afterwards within the same minutes.
 
     Returns:
         The trained model, as written.
@@ -162,9 +173,10 @@ def train(
         ConfigError: if a case is in ``validation`` too, a weight is impossible, a device is not there, or both
             ``start`` and ``encoder`` are given.
         CheckpointError: if ``start`` belongs to another task, or it or ``encoder`` is another network.
-        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, or there is nothing to
-            resume though it must be; ``output`` is not touched.
+        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, the time is used up
+            before the first step, or there is nothing to resume though it must be; ``output`` is not touched.
     """
+    began = time.monotonic() if began is None else began
     if not cases:
         raise NoCasesError("There is nothing to train on: no case has a label. Submit a label first.")
     refuse_overlap(cases, validation)
@@ -197,6 +209,8 @@ def train(
         must_resume=must_resume,
         left_out=tuple(left_out),
         prepared=Path(prepared) if prepared else beside,
+        began=began,
+        tail=tail or Tail(),
     )
     try:
         if settings.resolution == "auto":

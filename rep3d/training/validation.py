@@ -16,12 +16,20 @@ from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.gate import label_means
 from rep3d.evaluation.metrics import dice_per_label, mean_dice
-from rep3d.inference.sliding import count_windows, fit_window
+from rep3d.inference.sliding import OVERLAP, count_windows, fit_window
 from rep3d.inference.streaming import streamed_labels
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.volumes.prepared import Prepared
 
-__all__ = ["BestWeights", "ValidationTimes", "Validator", "choose_validation", "measured_cases", "refuse_overlap"]
+__all__ = [
+    "BestWeights",
+    "ValidationTimes",
+    "Validator",
+    "choose_validation",
+    "measured_cases",
+    "refuse_overlap",
+    "shuffled",
+]
 
 _MOST_CASES = 8  # measured at a time; more would make a validation dear and its mean little steadier
 _OVERLAP = 0.25  # of windows; half of what inference takes, for a third of the time
@@ -43,14 +51,14 @@ def refuse_overlap(cases: Sequence[Case], validation: Sequence[Case]) -> None:
         )
 
 
-def _shuffled(cases: Sequence[Case]) -> list[Case]:
-    """In an order that depends on the ids alone and has nothing to do with how they are named."""
+def shuffled(cases: Sequence[Case]) -> list[Case]:
+    """Return cases in an order that depends on the ids alone and has nothing to do with how they are named."""
     return sorted(cases, key=lambda case: (hashlib.sha256(case.id.encode()).hexdigest(), case.id))
 
 
 def measured_cases(validation: Sequence[Case]) -> list[Case]:
     """Return the cases that are measured during a run: all up to 8, else the same 8 each time."""
-    return sorted(_shuffled(validation)[:_MOST_CASES], key=lambda case: case.id)
+    return sorted(shuffled(validation)[:_MOST_CASES], key=lambda case: case.id)
 
 
 def choose_validation(
@@ -76,7 +84,7 @@ def choose_validation(
             f"{len(cases)} are there, the model was trained on {len(cases) - len(fresh)} of them, and one must be left "
             f"to train on."
         )
-    chosen = {case.id for case in _shuffled(fresh)[:count]}
+    chosen = {case.id for case in shuffled(fresh)[:count]}
     return [case for case in cases if case.id not in chosen], [case for case in cases if case.id in chosen]
 
 
@@ -157,8 +165,16 @@ class Validator:
         """Return what a measurement will take: as the last one did, or else judged by a training step on one patch."""
         if self.seconds is not None:
             return self.seconds
-        windows = sum(count_windows(volume.window, volume.ready.label.shape, _OVERLAP) for volume in self._volumes)
-        return windows * step_seconds / 3  # backward takes about twice as long as forward
+        return self._windows(_OVERLAP) * step_seconds / 3  # backward takes about twice as long as forward
+
+    def case_seconds(self, step_seconds: float) -> float:
+        """Return what the windows of a case will take when the trained model segments it; see
+        :meth:`expected_seconds`."""
+        more = self._windows(OVERLAP) / self._windows(_OVERLAP)
+        return more * self.expected_seconds(step_seconds) / len(self._volumes)
+
+    def _windows(self, overlap: float) -> int:
+        return sum(count_windows(volume.window, volume.ready.label.shape, overlap) for volume in self._volumes)
 
 
 class ValidationTimes:

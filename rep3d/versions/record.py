@@ -47,6 +47,7 @@ class VersionRecord:
         iterations: training steps.
         loss: training loss at the end.
         minutes: training time.
+        speed: what its training took, and where, see :mod:`lib.training.pace` of the app; the next one plans with it.
         stopped: what ended the training: ``"iterations"``, ``"max_minutes"`` or ``"early stopping"``.
         adopted_as: the name that an adopted checkpoint bore, if it was another one.
         deleted: when and by whom its weights were deleted; the record stays, as labels may name the version.
@@ -74,6 +75,7 @@ class VersionRecord:
     iterations: int | None = None
     loss: float | None = None
     minutes: float | None = None
+    speed: dict[str, Any] = field(default_factory=dict)
     stopped: str | None = None
     adopted_as: str | None = None
     deleted: dict[str, str] | None = None

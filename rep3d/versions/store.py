@@ -137,10 +137,13 @@ class VersionStore:
         with self._locked():
             return self._add(checkpoint, record, f"v{self._next_number()}")
 
-    def amend(self, name: str, decision: dict[str, Any]) -> VersionRecord:
-        """Change what was decided about a version; raise as :meth:`get`."""
+    def amend(
+        self, name: str, decision: dict[str, Any] | None = None, speed: dict[str, Any] | None = None
+    ) -> VersionRecord:
+        """Change what was decided about a version, or what is known about its speed; raise as :meth:`get`."""
         with self._locked():
-            record = dataclasses.replace(self.get(name), decision=decision)
+            known = self.get(name)
+            record = dataclasses.replace(known, decision=decision or known.decision, speed=speed or known.speed)
             record.write(self._record_file(name))
             return record
 

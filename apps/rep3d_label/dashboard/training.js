@@ -29,9 +29,9 @@ export function showTraining(model, state) {
   const start = $("train-start");
   start.textContent = training.resumable ? "Resume training" : "Start training";
   $("train-anew").hidden = running || !training.resumable;
-  start.hidden = running;
+  start.hidden = running && training.phase !== "scoring";  // a new training ends the scoring
   $("train-stop").hidden = !running;
-  for (const id of ["iterations", "minutes"]) $(id).parentElement.hidden = running;
+  for (const id of ["iterations", "minutes"]) $(id).parentElement.hidden = start.hidden;
 }
 
 function progress(training, running, state) {
@@ -56,6 +56,9 @@ function progress(training, running, state) {
       training.device && ["Device", training.device],
       training.phase === "scoring" && training.to_score && ["Scored", `${number(training.scored)} of ${number(training.to_score)}`],
       training.resumed_from && ["Resumed", `at iteration ${number(training.resumed_from)}`],
+      training.resolution && ["Resolution", training.resolution, true],
+      training.forecast && ["Steps", training.forecast, true],
+      training.shortfall && ["Too short", training.shortfall, true],
       training.set_aside && ["Set aside", training.set_aside, true],
       training.error && ["Reason", String(training.error), true],
       training.decision?.reason && ["Result", `${training.version_made || "The new version"}: ${training.decision.reason}`, true],

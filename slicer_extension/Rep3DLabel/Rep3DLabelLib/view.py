@@ -180,6 +180,7 @@ class TrainingView:
         resumable: Whether a training that was stopped can go on.
         log: Its last lines.
         left_out: Annotated cases that it does not use, each with the reason.
+        notes: What the server says of its resolution and of what its minutes allow.
     """
 
     state: str = "idle"
@@ -195,6 +196,7 @@ class TrainingView:
     resumable: bool = False
     log: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_active(self) -> bool:

@@ -24,7 +24,7 @@ from rep3d.cli.main import app
 from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import ConfigError, DamagedFileError, TaskError
 from rep3d.nn.config import Rep3DConfig
-from rep3d.training import loop as training_loop
+from rep3d.training import plan as training_plan
 
 PLAN = SimulationPlan(labels=(1, 2, 3), pool=5, held_out=2, iterations=1, views=2, device="cpu")
 SMALL = Rep3DConfig(dims=(4, 8, 8, 16), depths=(1, 1, 1, 1), hidden_size=16, kernel_size=5, generator_kernel=3)
@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the ``tiny`` preset a network of a few thousand weights."""
-    monkeypatch.setattr(training_loop, "preset_config", lambda word, ins, outs, roi: replace(SMALL, out_channels=outs))
+    monkeypatch.setattr(training_plan, "preset_config", lambda word, ins, outs, roi: replace(SMALL, out_channels=outs))
 
 
 # The whole ------------------------------------------------------------------------------------------------------------

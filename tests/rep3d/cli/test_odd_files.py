@@ -13,7 +13,7 @@ import pytest
 from rep3d.checkpoint import save_checkpoint
 from rep3d.evaluation import metrics
 from rep3d.inference.predictor import Predictor
-from rep3d.training import loop as training_loop
+from rep3d.training import plan as training_plan
 from tests.rep3d.balls import ball_case, small_checkpoint, small_config
 from tests.rep3d.cli.command import Done
 
@@ -107,7 +107,7 @@ def test_evaluate_measures_the_others_where_one_case_fails(
 def test_train_says_what_it_found_uses_and_leaves_out(
     tmp_path: Path, rep3d: Callable[..., Done], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_loop, "preset_config", small_config)
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
     keep = tmp_path / "keep"
     keep.mkdir()
     (keep / "notes.txt").write_text("mine")

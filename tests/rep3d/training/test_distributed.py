@@ -19,7 +19,7 @@ from rep3d.errors import ConfigError, NoCasesError, TrainingError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
 from rep3d.training.distributed import parse_gpus, train_on, training_devices
-from rep3d.training.loop import TrainPlan
+from rep3d.training.plan import TrainPlan
 from rep3d.training.train import TrainProgress, TrainSettings
 from rep3d.training.worker import Worker, leave_group
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint

@@ -19,7 +19,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import TrainingError
 from rep3d.training import loop as training_loop
 from rep3d.training import snapshots as run_state
-from rep3d.training.loop import TrainPlan
+from rep3d.training.plan import TrainPlan
 from rep3d.training.snapshots import RunState
 from rep3d.training.train import TrainProgress, TrainSettings, train
 from tests.conftest import ROOT

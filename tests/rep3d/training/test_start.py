@@ -15,7 +15,7 @@ from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.network import Network
 from rep3d.nn.rep3d import Rep3D
 from rep3d.nn.zoo import build_model
-from rep3d.training import loop as training_loop
+from rep3d.training import plan as training_plan
 from rep3d.training.start import with_encoder_of
 from rep3d.training.train import train
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config
@@ -71,7 +71,7 @@ def test_another_network_is_refused_in_words(network: object, words: str) -> Non
 
 
 def test_a_training_begins_with_an_encoder_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_loop, "preset_config", small_config)
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
     cases, encoder = [ball_case(tmp_path, 1)], small_checkpoint()
     settings = replace(SETTINGS, iterations=1, learning_rate=1e-6)
     trained = train(cases, TASK, settings, tmp_path / "model.pt", encoder=encoder)

@@ -31,6 +31,7 @@ from rep3d.inference.predictor import Predictor
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity
 from rep3d.training import loop as training_loop
+from rep3d.training import plan as training_plan
 from rep3d.training.sampling import Patches
 from rep3d.training.train import TrainProgress, TrainSettings, task_for_cases, train
 from rep3d.training.volumes import prepared
@@ -41,7 +42,7 @@ from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a small network: the loop is under test here, and this keeps it quick."""
-    monkeypatch.setattr(training_loop, "preset_config", small_config)
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
 
 
 def test_it_learns_from_two_cases_and_segments_a_third(tmp_path: Path) -> None:

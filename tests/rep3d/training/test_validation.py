@@ -15,7 +15,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
-from rep3d.training import loop as training_loop
+from rep3d.training import plan as training_plan
 from rep3d.training.train import TrainProgress, TrainSettings, train
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
 from rep3d.training.volumes.prepared import make_ready
@@ -24,7 +24,7 @@ from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_loop, "preset_config", small_config)
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
 
 
 def _named(count: int) -> list[Case]:

@@ -21,7 +21,7 @@ from rep3d.errors import CheckpointError, ConfigError, Rep3DError, TaskError
 from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
 from rep3d.tasks.registry import TASKS, matching_task
 from rep3d.training.head import HeadChange, head_change
-from rep3d.training.loop import first_config
+from rep3d.training.plan import first_config
 from rep3d.training.settings import TrainSettings
 from rep3d.training.start import check_encoder
 from rep3d.training.train import task_for_cases

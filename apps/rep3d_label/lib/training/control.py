@@ -51,7 +51,14 @@ class TrainingControl:
         if not any(task["status"] in ALIVE for task in tasks("train")):
             return False
         # The process of a training that is done takes a moment to go.
-        return any(task.stats().get("phase", "done") not in FINISHED_PHASES for task in self._trainers.values())
+        return bool(self._phases() - FINISHED_PHASES)
+
+    def _only_scores(self) -> bool:
+        """Return whether the training that runs has published, and only scores: a new one need not wait for that."""
+        return self.runs() and self._phases() - FINISHED_PHASES == {"scoring"}
+
+    def _phases(self) -> set[str]:
+        return {task.stats().get("phase", "done") for task in self._trainers.values()}
 
     def start(self, model: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Start a training in a child process, after everything that can be refused at once has been.
@@ -66,6 +73,9 @@ class TrainingControl:
         """
         task = self.task(model)
         with self._starting:
+            if self._only_scores():
+                task.check(params, self._datastore)  # what is refused ends nothing
+                self.stop()
             if self.runs():
                 raise ConflictError("A training is running already. Wait until it has ended, or stop it.")
             request = task.check(params, self._datastore)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from lib.models.served import ServedModel
 from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
 from lib.training.cases import LabelledCases, case_weights, find_cases, split_cases
+from lib.training.pace import earlier_trainings, known_tail, speed_of, what_tells_speed
 from lib.training.request import TrainRequest
 from lib.training.resumption import changes_since, resumable_run, run_file
-from lib.training.scores import VersionScores
+from lib.training.scores import VersionScores, identity_of
 from lib.training.status import TrainStatus
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.data.cases import LeftOut
@@ -30,6 +32,7 @@ from rep3d.errors import NoCasesError, TrainingError, VersionError
 from rep3d.evaluation.gate import Decision, decide, label_means, unmeasured
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
+from rep3d.training.budget import forecast
 from rep3d.training.head import with_labels
 from rep3d.training.preparing import each_case
 from rep3d.training.train import TrainProgress, train
@@ -38,6 +41,8 @@ from rep3d.versions.record import VersionRecord
 __all__ = ["TrainRun"]
 
 logger = logging.getLogger(__name__)
+
+_LATE = 0.03  # of the minutes, by which measuring on a held-out case may end late
 
 
 class TrainRun:
@@ -49,6 +54,7 @@ class TrainRun:
         datastore: images and labels.
         status: where progress is told.
         before: what the status said before this run.
+        began: when its minutes began to count, in ``time.monotonic()``'s seconds.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class TrainRun:
         datastore: Rep3DDatastore,
         status: TrainStatus,
         before: Mapping[str, Any],
+        began: float,
     ) -> None:
         self._served = served
         self._setup = served.setup
@@ -65,6 +72,9 @@ class TrainRun:
         self._datastore = datastore
         self._status = status
         self._before = before
+        self._began = began
+        self._ends: float | None = None  # when the minutes are used up, those before an interruption counted
+        self._trained_at = began
         self._folder = served.setup.workspace.run
         self._skipped: dict[str, str] = {}  # labelled cases that are not used, with the reason
         self._scores = VersionScores(
@@ -102,6 +112,7 @@ class TrainRun:
             trained = self._trained(run, start, record, split, found)
             made = self._judge_and_keep(run, trained, split, found)
         made = self._publish(made)
+        self._keep_speed(made)
         # Before the scoring, which may be stopped: what was decided must not be done again after a roll-back.
         shutil.rmtree(self._folder, ignore_errors=True)
         self._score()
@@ -220,6 +231,13 @@ class TrainRun:
         if self._request.settings.resolution == "task" and self._setup.task:
             task = dataclasses.replace(task, spacing=self._setup.task.spacing, roi_size=self._setup.task.roi_size)
         encoder = load_checkpoint(self._setup.start_from) if self._setup.start_from and not start else None
+        settings = self._request.settings
+        records = self._served.versions.records()
+        earlier = earlier_trainings(records)
+        self._status.update({"earlier": earlier})
+        rival = [] if record is None else self._scores.missing(identity_of(record), validation, found.hashes)
+        tail = known_tail(records, what_tells_speed(settings, task), len(validation) + len(rival))
+        self._scores.case_seconds = tail.case_seconds
         taken_up = False
 
         def on_progress(progress: TrainProgress) -> None:
@@ -227,7 +245,10 @@ class TrainRun:
             if progress.resumed_from is not None and not taken_up:
                 self._status.take_up(self._before, progress.resumed_from)
                 taken_up = True
+            self._ends = time.monotonic() + 60.0 * settings.max_minutes - progress.elapsed_seconds
             facts = dataclasses.asdict(progress)
+            facts["resolution"] = facts.pop("note")
+            facts["forecast"] = forecast(progress.steps_expected, settings.iterations, settings.max_minutes, earlier)
             self._skip(facts.pop("left_out"))
             used = sum(id_ not in self._skipped for id_ in split.training)
             self._status.progress({**facts, "skipped": self._skipped, "cases": used})
@@ -235,7 +256,7 @@ class TrainRun:
         trained = train(
             training,
             task,
-            self._request.settings,
+            settings,
             output,
             start,
             on_progress,
@@ -247,7 +268,10 @@ class TrainRun:
             other_values=self._setup.other_values,
             left_out=[LeftOut(id_, id_, reason) for id_, reason in found.skipped.items()],
             prepared=self._setup.workspace.prepared,
+            began=self._began,
+            tail=tail,
         )
+        self._trained_at = time.monotonic()
         logger.info("trained %s on %d cases", run["id"], len(training))
         return trained
 
@@ -267,17 +291,21 @@ class TrainRun:
         self._skip([entry.to_dict() for entry in left_out])
         validation, hashes = [case for case, _ in hashed], {case.id: known for case, known in hashed}
 
-        def measuring(which: str) -> Callable[[int, int], None]:
-            return lambda done, todo: self._status.update({"measuring": which, "measured": done, "to_measure": todo})
-
-        scores = self._scores.measure(lambda: trained, run["id"], validation, hashes, measuring("new version"))
         rival = versions.published()
-        compared: dict[str, dict[str, float]] = {}
-        if rival is not None and scores:
-            record, path = versions.get(rival), versions.checkpoint(rival)
-            identity = record.run or f"{rival} {record.created}"
-            cases = [case for case in validation if case.id in scores]
-            compared = self._scores.measure(lambda: load_checkpoint(path), identity, cases, hashes, measuring(rival))
+        record, path = (None, Path()) if rival is None else (versions.get(rival), versions.checkpoint(rival))
+        scores, compared = self._scores.compare(
+            (run["id"], lambda: trained),
+            None
+            if record is None
+            else (identity_of(record), lambda: load_checkpoint(versions.checkpoint(record.version))),
+            validation,
+            hashes,
+            lambda new, done, todo: self._status.update(
+                {"measuring": "new version" if new else rival, "measured": done, "to_measure": todo}
+            ),
+            self._ends_at(),
+        )
+        self._tell_shortfall(trained, len(validation))
         self._skipped.update(self._scores.left_out)
         self._status.update({"skipped": self._skipped})
         decision = self._decide(rival, scores, compared, len(found.cases))
@@ -295,10 +323,37 @@ class TrainRun:
                 compared=compared,
                 decision=decision.to_dict(),
                 settings=self._request.to_dict()["settings"],
+                speed=speed_of(
+                    what_tells_speed(self._request.settings, trained.task),
+                    step_seconds=trained.info.get("step_seconds"),
+                    case_seconds=self._scores.case_seconds,
+                ),
             ),
         )
         logger.info("made %s: %s", added.version, decision.reason)
         return added
+
+    def _ends_at(self) -> float:
+        """Return by when the last held-out case must be measured, in monotonic seconds."""
+        budget = 60.0 * self._request.settings.max_minutes
+        return (self._began + budget if self._ends is None else self._ends) + _LATE * budget
+
+    def _tell_shortfall(self, trained: Checkpoint, cases: int) -> None:
+        """Say what the minutes were too short for."""
+        words = [trained.info["shortfall"]] if trained.info.get("shortfall") else []
+        if late := len(self._scores.out_of_time):
+            words.append(
+                f"max_minutes {self._request.settings.max_minutes:g} was too short to measure on all {cases} held-out "
+                f"cases: {late} of them were left out this time. Allow more for a steadier comparison."
+            )
+            logger.warning("training: %s", words[-1])
+        self._status.update({"shortfall": " ".join(words) or None})
+
+    def _keep_speed(self, made: VersionRecord) -> None:
+        """Keep what saving and publishing took, for the next training to plan with."""
+        if self._ends is not None:
+            spent = max(0.0, time.monotonic() - self._trained_at - self._scores.seconds)
+            self._served.versions.amend(made.version, speed={**made.speed, "other_seconds": spent})
 
     def _decide(
         self,
@@ -307,10 +362,10 @@ class TrainRun:
         compared: Mapping[str, Mapping[str, float]],
         labelled: int,
     ) -> Decision:
-        if not scores:
-            measured_before = rival is not None and self._served.versions.get(rival).measured
-            return unmeasured(labelled, measured_before)
         both = {id_: case for id_, case in scores.items() if rival is None or id_ in compared}
+        if not both and (not scores or self._scores.out_of_time):
+            measured_before = rival is not None and self._served.versions.get(rival).measured
+            return unmeasured(labelled, measured_before, bool(self._scores.out_of_time))
         return decide(both, compared if rival else None, self._setup.conf.publish_margin)
 
     def _publish(self, made: VersionRecord) -> VersionRecord:

@@ -8,6 +8,7 @@ and replaces the published version only by one that was measured to be better.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ from lib.training.watch import watch_server
 from rep3d.errors import NoCasesError, VersionError
 
 __all__ = ["Rep3DTrainTask", "TrainRequest"]
+
+_STOPPED = {"phase": "stopped", "error": "Stopped on request."}
 
 
 class Rep3DTrainTask(TrainTask):
@@ -105,6 +108,7 @@ class Rep3DTrainTask(TrainTask):
         status.take_up(before, 0 if request.resume is False else int(before.get("iterations", 0)))
         status.update(
             {
+                "requested": time.time(),
                 "iterations": request.settings.iterations,
                 "device": request.settings.device,
                 "cases": len(datastore.get_labeled_images()),
@@ -118,17 +122,30 @@ class Rep3DTrainTask(TrainTask):
         if status and status.get("phase") not in FINISHED_PHASES:
             stopped = TrainStatus(self._workspace.train_status)
             stopped.take_up(status, status["iterations"])
-            stopped.update({**status, "phase": "stopped", "eta_seconds": None, "error": "Stopped on request."})
+            # What is scored after the publication is not needed: the training itself is done.
+            ended = {"phase": "done"} if status["phase"] == "scoring" else _STOPPED
+            stopped.update({**status, **ended, "eta_seconds": None})
 
     def __call__(self, request: Mapping[str, Any], datastore: Rep3DDatastore) -> dict[str, Any]:
         """Train, measure, publish what is better, score; see :class:`lib.training.run.TrainRun`."""
         before = status_file(self._workspace.train_status).read()
-        status = TrainStatus(self._workspace.train_status, process=process_mark())
+        mark = process_mark()
+        status = TrainStatus(self._workspace.train_status, process=mark)
         status.update({})
         watch_server(status)
         try:
-            return TrainRun(self._served, self.parse(request), datastore, status, before)()
+            return TrainRun(self._served, self.parse(request), datastore, status, before, _began(before, mark))()
         except Exception as error:
             status.update({"phase": "error", "eta_seconds": None, "error": in_words(error)})
             note_run(self._served, "training", "training ended", result="failed")
             raise
+
+
+def _began(before: Mapping[str, Any], mark: Mapping[str, float]) -> float:
+    """Return when the minutes of this training began to count, in monotonic seconds.
+
+    That is when it was requested, so that the start of the process counts; where it waited for another training to end,
+    it is when the process began.
+    """
+    waited = time.time() - max(float(before.get("requested") or 0.0), mark["created"])
+    return time.monotonic() - max(0.0, waited)

@@ -37,6 +37,9 @@ _GOOD_END = frozenset({"done", "finished", "completed"})
 _EXCEPTION_LINE = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Interrupt)\b.*)$")
 
 
+_NOTES = ("resolution", "forecast", "shortfall")
+
+
 @dataclass(frozen=True)
 class TrainStatus:
     """State of a training.
@@ -63,6 +66,8 @@ class TrainStatus:
         version_made: Version that this training made, published or not.
         resumable: Whether there is a training that was stopped or interrupted, and can be gone on with.
         left_out: Case id -> why it was not used, though it has a label.
+        notes: What the server says of its resolution, of the steps that its minutes allow, and of what they were too
+            short for; only what it says.
     """
 
     state: str
@@ -84,6 +89,7 @@ class TrainStatus:
     version_made: str | None = None
     resumable: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def is_active(self) -> bool:
@@ -159,6 +165,7 @@ def parse_train(task: TrainStatus, stats: Mapping[str, object], stats_are_stale:
         version_made=None if made is None else str(made),
         resumable=resumable and state not in (SUBMITTED, RUNNING),
         left_out=words_of(stats.get("skipped")),
+        notes=tuple(filter(None, (text(stats.get(key)).strip() for key in _NOTES))),
     )
 
 

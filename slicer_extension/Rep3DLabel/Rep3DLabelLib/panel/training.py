@@ -54,7 +54,7 @@ class TrainingSection(Section):
         set_text(ui.trainingNumbers, _numbers(training))
         left_out = listed(training.left_out, "\n")
         told = [tr("Cases that were left out:\n{cases}").format(cases=left_out)] if left_out else []
-        set_text(ui.trainingDice, "\n".join(filter(None, (_dice(training), *told))))
+        set_text(ui.trainingDice, "\n".join(filter(None, (_dice(training), *training.notes, *told))))
         set_text(ui.trainingError, training.error)
         show_widget(ui.trainingErrorFrame, bool(training.error))
         ui.trainingError.setToolTip("\n".join(training.log[-10:]))

@@ -51,6 +51,7 @@ def training_view(status: TrainStatus) -> TrainingView:
         resumable=status.resumable,
         log=status.log,
         left_out=tuple(f"{case}: {reason}" for case, reason in status.left_out.items()),
+        notes=status.notes,
     )
 
 

@@ -1,0 +1,79 @@
+"""What is to be trained, from what, into what: all that passes from a caller to the processes of a training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rep3d import __version__
+from rep3d.checkpoint import Checkpoint
+from rep3d.data.cases import Case, LeftOut
+from rep3d.nn.config import NetworkConfig, Rep3DConfig
+from rep3d.nn.network import Network
+from rep3d.nn.zoo import build_network, preset_config
+from rep3d.tasks.config import TaskConfig
+from rep3d.training.budget import Tail
+from rep3d.training.sampling import case_weights
+from rep3d.training.settings import TrainSettings
+from rep3d.training.snapshots import case_marks, start_mark
+from rep3d.training.start import with_encoder_of
+
+__all__ = ["TrainPlan", "first_config", "first_network"]
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What to train, from what, into what; the fields are the arguments of :func:`rep3d.training.train.train`."""
+
+    cases: Sequence[Case]
+    task: TaskConfig
+    settings: TrainSettings
+    output: Path
+    start: Checkpoint | None = None
+    encoder: Checkpoint | None = None
+    validation: Sequence[Case] = ()
+    weights: Mapping[str, float] | None = None
+    state: Path | None = None
+    other_values: tuple[int, ...] = ()
+    must_resume: bool = False
+    left_out: Sequence[LeftOut] = ()
+    prepared: Path | None = None
+    resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
+    began: float | None = None
+    tail: Tail = Tail()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be the same for an interrupted run to be resumed."""
+        settings = dataclasses.asdict(self.settings)
+        return {
+            "cases": case_marks(self.cases),
+            "validation cases": case_marks(self.validation),
+            "weights": case_weights(self.cases, self.weights),
+            "settings": {**settings, "gpus": str(settings["gpus"])},
+            "task": self.task.to_dict(),
+            "start": start_mark(self.start) if self.start else None,
+            "encoder": start_mark(self.encoder) if self.encoder else None,
+            "other values": sorted(self.other_values),
+            "program": __version__,
+        }
+
+
+def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[int]) -> Rep3DConfig | NetworkConfig:
+    """Return what network a training begins with that begins with none."""
+    config = preset_config(settings.preset, 1, out_channels, roi_size)
+    if isinstance(config, Rep3DConfig):
+        return dataclasses.replace(config, spatial_prior=settings.variant)
+    return config
+
+
+def first_network(plan: TrainPlan) -> Network:
+    """Return the network that is trained, as it is before the first step."""
+    if plan.start is None:
+        network = build_network(first_config(plan.settings, plan.task.out_channels, plan.task.roi_size))
+        return with_encoder_of(network, plan.encoder) if plan.encoder else network
+    network = build_network(plan.start.model.config)
+    network.load_state_dict(plan.start.model.state_dict())
+    return network

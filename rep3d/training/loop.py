@@ -266,7 +266,10 @@ class _Loop:
             memory = torch.cuda.max_memory_allocated(device)
         else:
             memory = psutil.Process().memory_info().rss
-        draws, cases = self.worker.size, len(self.cases)
+        draws, cases = (
+            self.worker.size * (1 if self.settings.sampling == "paper" else self.settings.crops),
+            len(self.cases),
+        )
         self.report(
             TrainProgress(
                 phase=phase,

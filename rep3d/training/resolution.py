@@ -116,6 +116,7 @@ def at_resolution(
             on_gpu=device.type == "cuda",
             known=start.task.spacing if start else None,
             iterations=settings.iterations,
+            patches=settings.crops,
         )
         facts = {
             "spacing": list(chosen.spacing),
@@ -181,6 +182,7 @@ def plan_resolution(
     on_gpu: bool = False,
     known: tuple[float, float, float] | None = None,
     iterations: int | None = None,
+    patches: int = 1,
 ) -> Resolution:
     """Choose the voxel size and the patch.
 
@@ -194,6 +196,7 @@ def plan_resolution(
         on_gpu: whether a GPU trains.
         known: the spacing of the model that the training starts from; kept unless another is clearly better.
         iterations: steps that are not exceeded whatever the minutes; None for no such bound.
+        patches: of a step.
     """
     extents = _extents(images, task.orientation)
     if not len(extents):
@@ -217,13 +220,13 @@ def plan_resolution(
         if on_gpu or math.prod(patch) <= _ALWAYS or side >= _COARSEST:
             break
         speed = seconds_per_voxel() if speed is None else speed
-        if 60.0 * minutes / (speed * math.prod(patch)) >= min(_wanted_steps(minutes), iterations or math.inf):
+        if 60.0 * minutes / (speed * patches * math.prod(patch)) >= min(_wanted_steps(minutes), iterations or math.inf):
             break
         side *= _STEP
     if known is not None and _alike(known, spacing):
         spacing = known
         patch = at(min(known))[1] if min(known) > min(finest) else patch
-    steps = None if speed is None else max(1, int(60.0 * minutes / (speed * math.prod(patch))))
+    steps = None if speed is None else max(1, int(60.0 * minutes / (speed * patches * math.prod(patch))))
     return Resolution(spacing, patch, _words(task, spacing, patch, median, thickness, minutes, steps), steps)
 
 

@@ -100,7 +100,7 @@ def centre_shares(counts: Sequence[Sequence[int]], weights: Sequence[float], set
 
 
 class Patches(IterableDataset):
-    """Endless batches of augmented patches; those of one batch come from one case.
+    """Endless batches of augmented patches, each of its own draw; ``"paper"`` takes those of a batch from one case.
 
     Args:
         prepared: the cases.
@@ -135,11 +135,13 @@ class Patches(IterableDataset):
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         seed = self.settings.seed
-        draws = itertools.islice(enumerate(case_order(self.case_shares, seed)), self.first, None, self.step)
-        for number, index in draws:
+        crops = self.settings.crops
+        cases = 1 if self.settings.sampling == "paper" else crops
+        batches = zip(*[case_order(self.case_shares, seed)] * cases, strict=True)
+        for number, indices in itertools.islice(enumerate(batches), self.first, None, self.step):
             self.augment.set_random_state(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
             random = np.random.default_rng([seed, number, 1])  # the third keeps it apart from those of the order
-            yield [self.augment(self._patch(index, random)) for _ in range(self.settings.crops)]
+            yield [self.augment(self._patch(index, random)) for index in indices for _ in range(crops // cases)]
 
     def _patch(self, index: int, random: np.random.Generator) -> dict[str, Any]:
         """Return a patch of a case; where it holds the whole volume, nothing is left to draw."""

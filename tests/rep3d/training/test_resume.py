@@ -25,7 +25,7 @@ from rep3d.training.train import TrainProgress, TrainSettings, train
 from tests.conftest import ROOT
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint
 
-SETTINGS = TrainSettings(iterations=12, learning_rate=5e-3, device="cpu", val_interval=5)
+SETTINGS = TrainSettings(iterations=12, crops=1, learning_rate=5e-3, device="cpu", val_interval=5)
 
 # Trains as a server's child process would, with snapshots at every step, and says where it is.
 SCRIPT = """

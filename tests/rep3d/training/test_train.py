@@ -49,7 +49,7 @@ def test_it_learns_from_two_cases_and_segments_a_third(tmp_path: Path) -> None:
     cases = [ball_case(tmp_path, seed) for seed in (1, 2)]
     seen: list[TrainProgress] = []
     output = tmp_path / "model.pt"
-    settings = TrainSettings(iterations=40, learning_rate=5e-3, device="cpu")
+    settings = TrainSettings(iterations=40, crops=1, learning_rate=5e-3, device="cpu")
     trained = train(cases, TASK, settings, output, on_progress=seen.append)
     other = ball_case(tmp_path, 9)
     Predictor.load(output, "cpu").segment(other.image, tmp_path / "found.nii.gz")

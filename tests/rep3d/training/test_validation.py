@@ -34,7 +34,7 @@ def _named(count: int) -> list[Case]:
 def test_validation_is_reported_and_agrees_with_segmenting_the_files(tmp_path: Path) -> None:
     cases, others = [ball_case(tmp_path, 1)], [ball_case(tmp_path, seed) for seed in (7, 8)]
     seen: list[TrainProgress] = []
-    settings = TrainSettings(iterations=30, learning_rate=5e-3, device="cpu", val_interval=10)
+    settings = TrainSettings(iterations=30, crops=1, learning_rate=5e-3, device="cpu", val_interval=10)
     trained = train(cases, TASK, settings, tmp_path / "model.pt", None, seen.append, validation=others)
     assert trained.info["validation_cases"] == trained.info["validation_measured"] == ["case_7", "case_8"]
     history = trained.info["validation_history"]

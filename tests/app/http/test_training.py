@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rep3d.evaluation.gate import decide
+from rep3d.training.budget import in_minutes
 from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, write_image, write_label
 from tests.app.server import AppServer
@@ -73,16 +74,33 @@ def test_version_that_is_not_better_is_kept(server: AppServer) -> None:
 
 
 def test_version_that_is_better_is_published(server: AppServer) -> None:
-    assert server.post("/train/rep3d", json={"iterations": 150, "learning_rate": 0.02, "score_minutes": 0}).ok
-    stats = server.wait_for_training()
+    asked = time.monotonic()
+    request = {"iterations": 100_000, "max_minutes": 0.2, "learning_rate": 0.02, "score_minutes": 0}
+    assert server.post("/train/rep3d", json=request).ok
+    stats = _wait(lambda: (s := server.train_stats())["phase"] in ("done", "error") and s)
+    # From the request to the publication, the start of the process, two validations and held-out cases included.
+    assert time.monotonic() - asked <= 12 * 1.05 + 1
     assert stats["phase"] == "done", stats
+    server.wait_for_training()
+    (before,) = stats["earlier"]
+    assert (before["version"], before["iterations"]) == ("v2", 1)
+    assert before["dice"] == pytest.approx(_store(server).get("v2").mean_score)
+    assert stats["forecast"] == (
+        f"about {stats['steps_expected']} steps in 0.2 minutes; earlier trainings here: "
+        f"v2 1 steps in {in_minutes(before['minutes'])}, Dice {before['dice']:.2f}"
+    )
+    assert abs(stats["steps_expected"] - stats["iteration"]) <= 0.1 * stats["iteration"] + 2
+    assert (stats["resolution"], stats["shortfall"]) == (None, None)
     made = _store(server).get("v3")
     assert made.parent == "v1"  # the one that was kept is no start
     assert made.decision is not None
     assert made.decision["published"], made.decision
     assert made.decision["difference"] > 0.005
     assert made.scores
-    assert made.stopped == "iterations"
+    assert made.stopped == "max_minutes"
+    assert made.minutes is not None and 0.09 < made.minutes < 0.21  # what follows takes half of it at most
+    assert made.iterations == stats["iteration"]
+    assert {"step_seconds", "case_seconds", "other_seconds"} < set(made.speed)
     answer = server.post("/infer/rep3d", params={"image": "case_7", "output": "json"})
     assert answer.json()["version"] == stats["version"] == "v3"
     assert server.get("/rep3d/models/rep3d/versions").json()["publications"][-1]["by"] == "training"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -362,7 +363,16 @@ def test_case_whose_image_cannot_be_read_is_left_out(tmp_path: Path, case: Case)
     bad.image.write_text("no image")
     scores = VersionScores(tmp_path / "scores.json", LABELS, "cpu")
     found = scores.measure(lambda: load_checkpoint(path), "x", [bad, case], {"a": "1", "bad": "2"}, lambda *_: None)
-    assert set(found) == {"a"}
+    assert set(found) == {"a"} and not scores.out_of_time
+    assert scores.case_seconds is not None and 0.0 < scores.case_seconds <= scores.seconds
+    # Of two versions in a time that is over, nothing is measured; what was measured before costs no time.
+    late = VersionScores(tmp_path / "scores.json", LABELS, "cpu")
+    hashes, now = {"a": "1"}, time.monotonic()
+    new, published = ("y", lambda: load_checkpoint(path)), ("x", lambda: load_checkpoint(path))
+    assert late.compare(published, new, [case], hashes, lambda *_: None, now) == ({"a": found["a"]}, {})
+    assert late.compare(new, published, [case], hashes, lambda *_: None, now) == ({}, {})
+    assert (late.out_of_time, late.seconds) == ({"a"}, pytest.approx(0.0, abs=0.05))
+    assert late.compare(new, published, [case], hashes, lambda *_: None, now + 600)[1] == {"a": found["a"]}
 
 
 # Training by itself ---------------------------------------------------------------------------------------------------

@@ -88,6 +88,9 @@ def test_numbers():
     assert (status.progress, status.iteration, status.iterations, status.loss) == (0.75, 30, 40, 0.5)
     assert (status.eta_seconds, status.device, status.phase) == (9.0, "cuda", "training")
     assert train("stopped", stats).eta_seconds is None
+    told = {"forecast": "about 9 steps", "resolution": " 2 mm ", "shortfall": None}
+    assert train("running", {**stats, **told}).notes == ("2 mm", "about 9 steps")
+    assert train("running", stats).notes == ()
 
 
 @pytest.mark.parametrize("bad", [None, "x", float("nan"), float("inf"), True, [1]])

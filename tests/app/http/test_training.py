@@ -15,6 +15,7 @@ from rep3d.evaluation.gate import decide
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.volumes.file import read_head
+from rep3d.training.budget import in_minutes
 from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, write_image, write_label
 from tests.app.server import AppServer
@@ -86,10 +87,23 @@ def test_version_that_is_not_better_is_kept(server: AppServer) -> None:
 
 def test_version_that_is_better_is_published(server: AppServer) -> None:
     kept = _prepared(server)
-    request = {"iterations": 150, "learning_rate": 0.02, "score_minutes": 0, "sampling": "paper", "loss": "dice_ce"}
+    asked = time.monotonic()
+    request = {"iterations": 100_000, "max_minutes": 0.2, "learning_rate": 0.02, "score_minutes": 0, "sampling": "paper"}
     assert server.post("/train/rep3d", json=request).ok
-    stats = server.wait_for_training()
+    stats = _wait(lambda: (s := server.train_stats())["phase"] in ("done", "error") and s)
+    # From the request to the publication, the start of the process, two validations and held-out cases included.
+    assert time.monotonic() - asked <= 12 * 1.05 + 1
     assert stats["phase"] == "done", stats
+    server.wait_for_training()
+    (before,) = stats["earlier"]
+    assert (before["version"], before["iterations"]) == ("v2", 1)
+    assert before["dice"] == pytest.approx(_store(server).get("v2").mean_score)
+    assert stats["forecast"] == (
+        f"about {stats['steps_expected']} steps in 0.2 minutes; earlier trainings here: "
+        f"v2 1 steps in {in_minutes(before['minutes'])}, Dice {before['dice']:.2f}"
+    )
+    assert abs(stats["steps_expected"] - stats["iteration"]) <= 0.1 * stats["iteration"] + 2
+    assert stats["resolution"].startswith("Voxels of") and stats["shortfall"] is None
     assert _prepared(server) == kept  # none was made anew
     made = _store(server).get("v3")
     assert made.parent == "v1"  # the one that was kept is no start
@@ -97,7 +111,10 @@ def test_version_that_is_better_is_published(server: AppServer) -> None:
     assert made.decision["published"], made.decision
     assert made.decision["difference"] > 0.005
     assert made.scores
-    assert made.stopped == "iterations"
+    assert made.stopped == "max_minutes"
+    assert made.minutes is not None and 0.09 < made.minutes < 0.21  # what follows takes half of it at most
+    assert made.iterations == stats["iteration"]
+    assert {"step_seconds", "case_seconds", "other_seconds"} < set(made.speed)
     answer = server.post("/infer/rep3d", params={"image": "case_7", "output": "json"})
     assert answer.json()["version"] == stats["version"] == "v3"
     assert server.get("/rep3d/models/rep3d/versions").json()["publications"][-1]["by"] == "training"

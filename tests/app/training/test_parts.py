@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +21,15 @@ from lib.errors import ConflictError
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
 from lib.training import control
+from lib.training import task as train_task
 from lib.training.auto import AutoTrain
 from lib.training.cases import LabelledCases, case_for, case_weights, find_cases
+from lib.training.pace import earlier_trainings, known_tail, speed_of, what_tells_speed
 from lib.training.request import TrainRequest
 from lib.training.resumption import resumable_run
 from lib.training.scores import VersionScores
 from lib.training.status import TrainStatus, process_mark, read_status
+from lib.training.task import Rep3DTrainTask
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.data.cases import Case
@@ -33,6 +37,8 @@ from rep3d.errors import ConfigError, LabelError, NoCasesError
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
 from rep3d.imaging.nifti import read_label
+from rep3d.tasks.config import TaskConfig
+from rep3d.training.budget import Tail
 from rep3d.training.settings import TrainSettings
 from rep3d.versions.record import VersionRecord
 from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti
@@ -93,6 +99,75 @@ def test_the_child_gets_the_gpus_that_were_asked_for(
     counts = SimpleNamespace(began=lambda _: None)
     training = control.TrainingControl({"rep3d": task}, None, counts)  # type: ignore[dict-item, arg-type]
     assert training.start("rep3d", asked) == sent
+
+
+@pytest.mark.parametrize(("phase", "starts"), [("scoring", True), ("publishing", False), ("training", False)])
+def test_a_new_training_ends_the_scoring_after_the_last_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phase: str, starts: bool
+) -> None:
+    workspace = Workspace(tmp_path).model("rep3d")
+    workspace.root.mkdir(parents=True)
+    TrainStatus(workspace.train_status).update({"phase": phase, "version_made": "v2"})
+    served: Any = SimpleNamespace(
+        name="rep3d", setup=SimpleNamespace(workspace=workspace, train_settings=lambda: DEFAULTS, conf=None)
+    )
+    task = Rep3DTrainTask(served)
+    monkeypatch.setattr(task, "check", lambda params, _: TrainRequest.parse(params, DEFAULTS))
+    monkeypatch.setattr(task, "announce", lambda *_: None)
+    running = [{"status": "RUNNING", "request": {"model": "rep3d"}}]
+    killed: list[str] = []
+
+    def kill(kind: str) -> dict[str, Any]:
+        killed.append(kind)
+        running[0]["status"] = "STOPPED"
+        return running[0]
+
+    monkeypatch.setattr(control, "tasks", lambda _: running)
+    monkeypatch.setattr(train_task, "tasks", lambda _: running)
+    monkeypatch.setattr(control, "processes", lambda _: {"1": SimpleNamespace(wait=lambda _: 0)})
+    monkeypatch.setattr(control, "stop_background_task", kill)
+    monkeypatch.setattr(control.train, "run_model", lambda model, values, enqueue: values)
+    counts = SimpleNamespace(began=lambda _: None)
+    training = control.TrainingControl({"rep3d": task}, None, counts)  # type: ignore[arg-type]
+    if starts:
+        training.start("rep3d", {})
+        status = read_status(workspace.train_status, [])
+        assert (status["phase"], status["error"], status["version_made"]) == ("done", None, "v2")
+    else:
+        with pytest.raises(ConflictError, match="running already"):
+            training.start("rep3d", {})
+    assert bool(killed) is starts
+
+
+# The minutes ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_minutes_begin_with_the_request_or_after_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_task.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(train_task.time, "monotonic", lambda: 50.0)
+    assert train_task._began({"requested": 993.0}, {"created": 992.5}) == 43.0
+    assert train_task._began({"requested": 400.0}, {"created": 996.0}) == 46.0  # it waited for another one
+    assert train_task._began({}, {"created": 996.0}) == 46.0
+    assert train_task._began({"requested": 2000.0}, {"created": 996.0}) == 50.0  # the clock was set back
+
+
+def test_what_follows_is_known_from_trainings_alike() -> None:
+    task = TaskConfig("t", LABELS, spacing=(1.0, 1.0, 2.0))
+    alike = what_tells_speed(DEFAULTS, task)
+    other = what_tells_speed(DEFAULTS, TaskConfig("t", LABELS, spacing=(4.0, 4.0, 4.0)))
+    records = [
+        VersionRecord("v1", origin="adopted"),
+        VersionRecord("v2", speed=speed_of(alike, case_seconds=3.0, step_seconds=0.5, other_seconds=2.0)),
+        VersionRecord("v3", iterations=9, speed=speed_of(alike, case_seconds=None, step_seconds=0.25)),
+        VersionRecord("v4", case_scores={"a": {"head": 0.5}}, speed=speed_of(other, case_seconds=99.0)),
+    ]
+    assert known_tail(records, json.loads(json.dumps(alike)), 4) == Tail(4, 3.0, 2.0, 0.25)
+    assert known_tail([], alike, 4) == Tail(4)
+    assert [(told["version"], told["dice"]) for told in earlier_trainings(records)] == [
+        ("v2", None),
+        ("v3", None),
+        ("v4", 0.5),
+    ]
 
 
 # Status ---------------------------------------------------------------------------------------------------------------
@@ -288,7 +363,16 @@ def test_case_whose_image_cannot_be_read_is_left_out(tmp_path: Path, case: Case)
     bad.image.write_text("no image")
     scores = VersionScores(tmp_path / "scores.json", LABELS, "cpu")
     found = scores.measure(lambda: load_checkpoint(path), "x", [bad, case], {"a": "1", "bad": "2"}, lambda *_: None)
-    assert set(found) == {"a"}
+    assert set(found) == {"a"} and not scores.out_of_time
+    assert scores.case_seconds is not None and 0.0 < scores.case_seconds <= scores.seconds
+    # Of two versions in a time that is over, nothing is measured; what was measured before costs no time.
+    late = VersionScores(tmp_path / "scores.json", LABELS, "cpu")
+    hashes, now = {"a": "1"}, time.monotonic()
+    new, published = ("y", lambda: load_checkpoint(path)), ("x", lambda: load_checkpoint(path))
+    assert late.compare(published, new, [case], hashes, lambda *_: None, now) == ({"a": found["a"]}, {})
+    assert late.compare(new, published, [case], hashes, lambda *_: None, now) == ({}, {})
+    assert (late.out_of_time, late.seconds) == ({"a"}, pytest.approx(0.0, abs=0.05))
+    assert late.compare(new, published, [case], hashes, lambda *_: None, now + 600)[1] == {"a": found["a"]}
 
 
 # Training by itself ---------------------------------------------------------------------------------------------------

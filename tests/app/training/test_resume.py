@@ -48,7 +48,7 @@ class Bench:
 
     def run(self, params: dict[str, Any]) -> TrainRun:
         request = TrainRequest.parse(params, DEFAULTS)
-        return TrainRun(self.served, request, None, self.status, {})  # type: ignore[arg-type]
+        return TrainRun(self.served, request, None, self.status, {}, 0.0)  # type: ignore[arg-type]
 
     def begin(self, params: dict[str, Any], split: Split = SPLIT) -> Any:
         run = self.run(params)

@@ -153,6 +153,9 @@ def test_what_is_left_out_is_named_with_its_reason(opened: OpenPanel) -> None:
     assert ui.casesTable.item(0, 1).text().endswith("!") and "cut short" in ui.casesTable.item(0, 1).toolTip()
     ui.casesTable.selectRow(0)
     assert "its label cannot be used: the file is cut short" in ui.caseDetails.text.replace("\u200b", "")
-    training = replace(opened.workflow.view.training, left_out=("case_9: It has no voxels.",))
-    opened.show(training=training)
-    assert "Cases that were left out:\ncase_9: It has no voxels." in ui.trainingDice.text.replace("\u200b", "")
+    training = replace(
+        opened.workflow.view.training, left_out=("case_9: It has no voxels.",), notes=("4 mm", "9 steps")
+    )
+    opened.show(training=replace(training, notes=("4 mm", "9 steps")))
+    told = "4 mm\n9 steps\nCases that were left out:\ncase_9: It has no voxels."
+    assert told in ui.trainingDice.text.replace("\u200b", "")

@@ -96,6 +96,7 @@ def test_unmeasured_versions_say_so_and_replace_no_measured_one() -> None:
     assert "fewer than 5 annotated cases (3)" in decision.reason
     assert not unmeasured(3, measured_before=True).published
     assert "all 6 annotated cases have been trained on" in unmeasured(6, measured_before=False).reason
+    assert "minutes were used up" in unmeasured(6, measured_before=False, out_of_time=True).reason
 
 
 def test_label_means() -> None:

@@ -138,7 +138,9 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
 
 def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cases, others = _cases(tmp_path)
-    plan = TrainPlan(tuple(cases), TASK, SETTINGS, tmp_path / "model.pt", small_checkpoint(), tuple(others))
+    plan = TrainPlan(
+        tuple(cases), TASK, SETTINGS, tmp_path / "model.pt", small_checkpoint(), validation=tuple(others)
+    )
     state = RunState(tmp_path / "run", plan.identity())
     state.write({"iteration": 3})
     state.wait()
@@ -235,7 +237,7 @@ def test_a_run_beside_a_damaged_snapshot_ends_well_and_leaves_nothing(tmp_path: 
 
 
 def test_the_time_that_was_used_counts(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, iterations=100_000, max_minutes=0.05, val_interval=0)
+    settings = replace(SETTINGS, iterations=100_000, max_minutes=0.5, val_interval=0)
     cases, others = _interrupted(tmp_path, 3, settings)
     kept = RunState(tmp_path / "run", {})
     file = tmp_path / "run" / "run.pt"

@@ -41,7 +41,7 @@ _MOST = 20 * 10**9  # bytes that stay between trainings
 _SHARE = 10  # of the free disk, at most one part in so many
 _LEFT_FREE = 10**9  # bytes of the disk that are never taken
 _SUFFIX = ".volume"
-_INDEX, _LOCK = "index.json", ".in_use"
+_INDEX, _LOCK = "index.json", "in_use.lock"
 
 
 class VolumeStore:

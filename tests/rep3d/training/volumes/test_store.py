@@ -107,7 +107,7 @@ def test_what_was_changed_or_cut_short_is_made_anew_and_said(
     [got] = _get(folder, case)
     _assert_same(got, make_ready(case, TASK))
     assert made == ["case_1", "case_1"]
-    assert "case case_1 were changed or cut short on disk; they are made anew" in caplog.text
+    assert f"prepared volumes {kept.name} were changed or cut short on disk; they are made anew" in caplog.text
     if damage != "folder":
         _get(folder, case)
         assert made == ["case_1", "case_1"]

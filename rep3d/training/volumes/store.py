@@ -41,7 +41,7 @@ _MOST = 20 * 10**9  # bytes that stay between trainings
 _SHARE = 10  # of the free disk, at most one part in so many
 _LEFT_FREE = 10**9  # bytes of the disk that are never taken
 _SUFFIX = ".volume"
-_INDEX, _LOCK = "index.json", ".in_use"
+_INDEX, _LOCK = "index.json", "in_use.lock"
 
 
 class VolumeStore:
@@ -91,7 +91,7 @@ class VolumeStore:
         if None in hashes:  # said in better words where it is read
             return make_ready(case, self._task, self._other_values)
         path = self._folder / f"{self._key(hashes)}{_SUFFIX}"
-        ready = self._kept(path, case)
+        ready = self._kept(path)
         if ready is None:
             ready = make_ready(case, self._task, self._other_values)
             # A file that has changed meanwhile may be another one than that of the hash.
@@ -105,15 +105,14 @@ class VolumeStore:
         parts = [task.label_values, task.spacing, task.orientation, asdict(task.intensity), self._other_values]
         return hashlib.sha256(json.dumps([PREPARING, hashes, parts]).encode()).hexdigest()
 
-    def _kept(self, path: Path, case: Case) -> Prepared | None:
+    def _kept(self, path: Path) -> Prepared | None:
         state = file_state(path)
         if state is None:
             return None
         known = self._whole.get(path.name) == list(state)
         ready = open_volume(path, all_of_it=not known)
         if ready is None:
-            logger.warning("prepared volumes of case %s were changed or cut short on disk; they are made anew", case.id)
-            self._remove(path)
+            self._remove_damaged(path)
             return None
         self._use(path, state)
         return ready
@@ -168,14 +167,18 @@ class VolumeStore:
         with suppress(OSError):  # Windows removes no file that is in use
             path.unlink(missing_ok=True)
 
+    def _remove_damaged(self, path: Path) -> None:
+        logger.warning("prepared volumes %s were changed or cut short on disk; they are made anew", path.name)
+        self._remove(path)
+
     def look_after(self) -> None:
-        """Remove what can no longer be used: of images and labels that are gone or changed, and of other releases."""
+        """Remove what is damaged, of another release, or of an image or a label that is gone or was changed."""
         assert self._folder is not None
         for path in self._folder.glob(f"*{_SUFFIX}"):
             head = read_head(path)
             if head is None:
-                continue  # made anew where it is needed
-            if head.get("preparing") != PREPARING or not all(
+                self._remove_damaged(path)
+            elif head["preparing"] != PREPARING or not all(
                 self._hashes.same(name, known) for name, known in head["files"].items()
             ):
                 self._remove(path)

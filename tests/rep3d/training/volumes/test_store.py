@@ -107,7 +107,7 @@ def test_what_was_changed_or_cut_short_is_made_anew_and_said(
     [got] = _get(folder, case)
     _assert_same(got, make_ready(case, TASK))
     assert made == ["case_1", "case_1"]
-    assert "case case_1 were changed or cut short on disk; they are made anew" in caplog.text
+    assert f"prepared volumes {kept.name} were changed or cut short on disk; they are made anew" in caplog.text
     if damage != "folder":
         _get(folder, case)
         assert made == ["case_1", "case_1"]
@@ -207,7 +207,7 @@ def test_a_full_disk_is_said_once_and_memory_takes_over_as_long_as_it_can(
     for got, case in zip(_get(folder, *cases), cases, strict=True):
         _assert_same(got, make_ready(case, TASK))
     assert caplog.text.count("held in memory from case case_1 on: The disk is full") == 1
-    assert [path.name for path in folder.iterdir() if path.suffix not in (".json", "") and path.name != ".in_use"] == []
+    assert [path.name for path in folder.iterdir() if path.suffix not in (".json", ".lock")] == []
     monkeypatch.undo()
     monkeypatch.setattr(store, "_LEFT_FREE", 10**18)
     assert len(_get(folder, *cases)) == 2 and "GB free on the disk" in caplog.text and _volumes(folder) == []

@@ -342,9 +342,7 @@ def _model(
         terms = registered.terms if registered else {}
         task = replace(task, terms={**{label: terms[label] for label in labels if label in terms}, **task.terms})
     preset = _preset(settings, published)
-    start_from = _start_from(settings, workspace, preset)
-    if start_from and published.task:
-        start_from = None
+    if settings.start_from and published.task:
         notes.append(f"{name}: --conf start_from has no effect: trainings go on from the published model")
     return ModelSetup(
         name=name,
@@ -357,7 +355,7 @@ def _model(
         conf=settings,
         other_values=tuple(sorted(set(label_map.values.values()) - set(labels.values()))),
         head=head,
-        start_from=start_from,
+        start_from=None if published.task else _start_from(settings, workspace, preset),
         notes=tuple(notes),
     )
 

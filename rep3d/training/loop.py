@@ -61,13 +61,13 @@ class TrainPlan:
     settings: TrainSettings
     output: Path
     start: Checkpoint | None = None
-    encoder: Checkpoint | None = None
     validation: Sequence[Case] = ()
     weights: Mapping[str, float] | None = None
     state: Path | None = None
     other_values: tuple[int, ...] = ()
     must_resume: bool = False
     left_out: Sequence[LeftOut] = ()
+    encoder: Checkpoint | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to be resumed."""

@@ -33,13 +33,13 @@ class TrainPlan:
     settings: TrainSettings
     output: Path
     start: Checkpoint | None = None
-    encoder: Checkpoint | None = None
     validation: Sequence[Case] = ()
     weights: Mapping[str, float] | None = None
     state: Path | None = None
     other_values: tuple[int, ...] = ()
     must_resume: bool = False
     left_out: Sequence[LeftOut] = ()
+    encoder: Checkpoint | None = None
     prepared: Path | None = None
     resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
     began: float | None = None

@@ -14,8 +14,8 @@ from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.evaluation.gate import decide
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.volumes.file import read_head
 from rep3d.training.budget import in_minutes
+from rep3d.training.volumes.file import read_head
 from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, write_image, write_label
 from tests.app.server import AppServer
@@ -88,7 +88,13 @@ def test_version_that_is_not_better_is_kept(server: AppServer) -> None:
 def test_version_that_is_better_is_published(server: AppServer) -> None:
     kept = _prepared(server)
     asked = time.monotonic()
-    request = {"iterations": 100_000, "max_minutes": 0.2, "learning_rate": 0.02, "score_minutes": 0, "sampling": "paper"}
+    request = {
+        "iterations": 100_000,
+        "max_minutes": 0.2,
+        "learning_rate": 0.02,
+        "score_minutes": 0,
+        "sampling": "paper",
+    }
     assert server.post("/train/rep3d", json=request).ok
     stats = _wait(lambda: (s := server.train_stats())["phase"] in ("done", "error") and s)
     # From the request to the publication, the start of the process, two validations and held-out cases included.

@@ -138,9 +138,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
 
 def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cases, others = _cases(tmp_path)
-    plan = TrainPlan(
-        tuple(cases), TASK, SETTINGS, tmp_path / "model.pt", small_checkpoint(), validation=tuple(others)
-    )
+    plan = TrainPlan(tuple(cases), TASK, SETTINGS, tmp_path / "model.pt", small_checkpoint(), validation=tuple(others))
     state = RunState(tmp_path / "run", plan.identity())
     state.write({"iteration": 3})
     state.wait()

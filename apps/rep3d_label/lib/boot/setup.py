@@ -62,15 +62,21 @@ class ModelSetup:
     start_from: Path | None = None
     notes: tuple[str, ...] = ()
 
-    def task_for(self, images: Sequence[Path]) -> TaskConfig:
-        """Return the task of a first training on some images.
+    def task_for(self, images: Sequence[Path], start: TaskConfig | None = None) -> TaskConfig:
+        """Return the task of a training on some images.
+
+        Args:
+            images: of the cases.
+            start: the task of the model that it goes on from; the voxel size and patch of the settings come first.
 
         Raises:
             TaskError: if there are no images, and none are needed to know the task.
             ImageError: if one of them is not readable.
         """
-        if self.task:
-            return self.task
+        if start and self.task and self.train_settings().resolution == "task":
+            return replace(start, spacing=self.task.spacing, roi_size=self.task.roi_size)
+        if start or self.task:
+            return start or self.task
         conf = self.conf
         return task_for_cases(
             self.name, dict(self.labels), images, self.modality, spacing=conf.spacing, roi_size=conf.roi_size
@@ -340,9 +346,7 @@ def _model(
         terms = registered.terms if registered else {}
         task = replace(task, terms={**{label: terms[label] for label in labels if label in terms}, **task.terms})
     preset = _preset(settings, published)
-    start_from = _start_from(settings, workspace, preset)
-    if start_from and published.task:
-        start_from = None
+    if settings.start_from and published.task:
         notes.append(f"{name}: --conf start_from has no effect: trainings go on from the published model")
     return ModelSetup(
         name=name,
@@ -355,7 +359,7 @@ def _model(
         conf=settings,
         other_values=tuple(sorted(set(label_map.values.values()) - set(labels.values()))),
         head=head,
-        start_from=start_from,
+        start_from=None if published.task else _start_from(settings, workspace, preset),
         notes=tuple(notes),
     )
 

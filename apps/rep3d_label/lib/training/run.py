@@ -227,11 +227,9 @@ class TrainRun:
             return load_checkpoint(output)
         training = [found.cases[id_] for id_ in split.training]
         validation = [found.cases[id_] for id_ in split.validation]
-        task = start.task if start else self._setup.task_for([Path(case.image) for case in training])
-        if self._request.settings.resolution == "task" and self._setup.task:
-            task = dataclasses.replace(task, spacing=self._setup.task.spacing, roi_size=self._setup.task.roi_size)
-        encoder = load_checkpoint(self._setup.start_from) if self._setup.start_from and not start else None
         settings = self._request.settings
+        task = self._setup.task_for([Path(case.image) for case in training], start.task if start else None)
+        encoder = load_checkpoint(self._setup.start_from) if self._setup.start_from and not start else None
         records = self._served.versions.records()
         earlier = earlier_trainings(records)
         self._status.update({"earlier": earlier})

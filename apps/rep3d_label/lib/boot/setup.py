@@ -75,8 +75,9 @@ class ModelSetup:
         """
         if start and self.task and self.train_settings().resolution == "task":
             return replace(start, spacing=self.task.spacing, roi_size=self.task.roi_size)
-        if start or self.task:
-            return start or self.task
+        known = start or self.task
+        if known:
+            return known
         conf = self.conf
         return task_for_cases(
             self.name, dict(self.labels), images, self.modality, spacing=conf.spacing, roi_size=conf.roi_size

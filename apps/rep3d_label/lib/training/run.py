@@ -244,8 +244,7 @@ class TrainRun:
                 self._status.take_up(self._before, progress.resumed_from)
                 taken_up = True
             self._ends = time.monotonic() + 60.0 * settings.max_minutes - progress.elapsed_seconds
-            facts = dataclasses.asdict(progress)
-            facts["resolution"] = facts.pop("note")
+            facts = {**dataclasses.asdict(progress), "resolution": progress.note}
             facts["forecast"] = forecast(progress.steps_expected, settings.iterations, settings.max_minutes, earlier)
             self._skip(facts.pop("left_out"))
             used = sum(id_ not in self._skipped for id_ in split.training)

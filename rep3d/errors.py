@@ -144,12 +144,14 @@ def machine_error(error: BaseException) -> Rep3DError | None:
     Returns:
         None where it came of something else.
     """
-    for cause in causes(error):
+    chain = list(causes(error))
+    for cause in chain:  # first: what the operating system says is more exact than what others make of it
         if isinstance(cause, DiskFullError):
             return cause
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             where = f" ({cause.filename})" if cause.filename else ""
             return DiskFullError(f"{_NO_ROOM[cause.errno]}{where}. {_STILL_WHOLE}")
+    for cause in chain:
         if isinstance(cause, FileNotFoundError) and _NO_TEMPORARY in str(cause):
             return DiskFullError(f"No disk has room for temporary files. {_STILL_WHOLE}")
         if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _NO_DEVICE):

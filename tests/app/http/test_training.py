@@ -125,7 +125,7 @@ def test_version_that_is_better_is_published(server: AppServer) -> None:
     assert answer.json()["version"] == stats["version"] == "v3"
     assert server.get("/rep3d/models/rep3d/versions").json()["publications"][-1]["by"] == "training"
     # Curves for the dashboard.
-    assert stats["losses"][-1][0] > 100
+    assert 0 < stats["losses"][-1][0] <= made.iterations
     assert stats["losses"][-1][1] < stats["losses"][0][1]
     assert len(stats["validations"]) >= 1
     assert set(stats["validation"]) == {"head", "tail"}

@@ -8,6 +8,7 @@ import pytest
 
 from rep3d.errors import TrainingError
 from rep3d.training import loop as training_loop
+from rep3d.training import plan as training_plan
 from rep3d.training.budget import Budget, Earlier, Tail, forecast
 from rep3d.training.train import TrainProgress, TrainSettings, train
 from tests.rep3d.balls import TASK, ball_case, small_config
@@ -117,15 +118,15 @@ def test_preparing_that_leaves_no_time_says_what_to_ask_for() -> None:
 
 
 def test_a_budget_that_is_too_short_to_validate_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_loop, "preset_config", small_config)
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
     monkeypatch.setattr(training_loop.Validator, "expected_seconds", lambda self, step: 1e4)
-    settings = TrainSettings(iterations=3, max_minutes=1.0, device="cpu")
+    settings = TrainSettings(iterations=3, max_minutes=1.0, resolution="auto", device="cpu")
     seen: list[TrainProgress] = []
     cases, output = [ball_case(tmp_path, 1)], tmp_path / "model.pt"
-    trained = train(cases, TASK, settings, output, None, seen.append, validation=[ball_case(tmp_path, 2)], note="2 mm")
+    trained = train(cases, TASK, settings, output, None, seen.append, validation=[ball_case(tmp_path, 2)])
     assert trained.info["validation"] is None and trained.info["kept_iteration"] == 3
     assert "no accuracy is claimed" in trained.info["shortfall"] and seen[-1].shortfall == trained.info["shortfall"]
-    assert {progress.note for progress in seen} == {"2 mm"}
+    assert {progress.note for progress in seen} == {trained.info["resolution"]["words"]}
     with pytest.raises(TrainingError, match=r"Ask for max_minutes of at least"):
         train(cases, TASK, TrainSettings(max_minutes=1e-6, device="cpu"), tmp_path / "none.pt")
     assert not (tmp_path / "none.pt").exists()

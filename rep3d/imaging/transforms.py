@@ -40,7 +40,7 @@ from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
 from rep3d.memory import require_memory
 from rep3d.tasks.config import Intensity, TaskConfig
 
-__all__ = ["augmentation", "preparation"]
+__all__ = ["ImageSteps", "augmentation", "preparation"]
 
 _SAME_SPACING_MM = 1e-3  # a difference that is not worth resampling for
 _BYTES = 16  # per voxel of the new grid, at the peak: two neighbours of each voxel, what they came from, and the result
@@ -197,6 +197,34 @@ def preparation(
         return result
 
     return prepare
+
+
+class ImageSteps:
+    """:func:`preparation` of an image alone, step by step: what needs an image between two steps, or on two grids.
+
+    Args:
+        task: the task.
+    """
+
+    def __init__(self, task: TaskConfig) -> None:
+        self._read = ReadVolumed("image")
+        self._turned = Orientationd("image", axcodes=task.orientation, labels=None)
+        self._spaced = ParallelSpacingd(["image"], task.spacing, ["bilinear"])
+        self._scaled = ScaleIntensityd("image", task.intensity)
+
+    def read(self, file: Path | str) -> MetaTensor:
+        """Return the voxels (1, X, Y, Z) of a file in the type they are stored in, in the task's orientation."""
+        turned: MetaTensor = self._turned(self._read({"image": str(file)}))["image"]
+        return turned
+
+    def spaced(self, image: MetaTensor) -> MetaTensor:
+        """Return such an image at the task's spacing (1, D, H, W) in float32, its intensities as they are stored."""
+        return self._spaced({"image": image})["image"]
+
+    def scaled(self, image: MetaTensor) -> MetaTensor:
+        """Return such an image with its intensities scaled, as the network sees it."""
+        result: MetaTensor = self._scaled({"image": image})["image"]
+        return result
 
 
 def augmentation(task: TaskConfig, crops: int = 2) -> Compose:

@@ -135,6 +135,7 @@ def _not_air(hounsfield: np.ndarray, cell_ml: float, long_axis: int) -> np.ndarr
 
 
 def _dark(intensities: np.ndarray) -> np.ndarray:
+    intensities = ndimage.uniform_filter(intensities, 3, mode="nearest")  # the background is noise
     low, high = (float(value) for value in np.percentile(intensities, (1, 99)))
     if not high > low:
         return np.zeros(intensities.shape, bool)

@@ -214,8 +214,7 @@ class ImageSteps:
 
     def read(self, file: Path | str) -> MetaTensor:
         """Return the voxels (1, X, Y, Z) of a file in the type they are stored in, in the task's orientation."""
-        turned: MetaTensor = self._turned(self._read({"image": str(file)}))["image"]
-        return turned
+        return convert_to_tensor(self._turned(self._read({"image": str(file)}))["image"], track_meta=True)
 
     def spaced(self, image: MetaTensor) -> MetaTensor:
         """Return such an image at the task's spacing (1, D, H, W) in float32, its intensities as they are stored."""

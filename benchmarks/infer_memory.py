@@ -4,8 +4,8 @@
 
 The CT is generated (`ct_phantom`). The networks have random weights and their own arithmetic; ``organs`` answers with
 the generated organs, as a trained network might, ``everything`` takes all of the body for a label, so that the fine
-stage looks everywhere: the most that a version can take. Each is measured in a process of its own, from before the image is
-read to its written label map, as the peak of resident memory (Linux).
+stage looks everywhere: the most that a version can take. Each is measured in a process of its own, from before the
+image is read to its written label map, as the peak of resident memory (Linux).
 """
 
 from __future__ import annotations

@@ -162,6 +162,20 @@ def train(
         typer.Option(help="Folder for this run alone. If the run is killed, the same command goes on from there."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of first weights, sampling and augmentation.")] = 0,
+    sampling: Annotated[
+        str,
+        typer.Option(help="Patch centres: balanced over the labels, or as in the paper 1:1 on labels and background."),
+    ] = "balanced",
+    background_share: Annotated[
+        float, typer.Option(help="Share of the patches that balanced sampling centres on background.")
+    ] = 0.2,
+    loss: Annotated[
+        str, typer.Option(help="present: Dice of the labels in the patch; dice_ce: MONAI's, of all labels.")
+    ] = "present",
+    prepared: Annotated[
+        Path | None,
+        typer.Option(help="Folder for this alone: keeps the prepared cases, so that the next training begins at once."),
+    ] = None,
     device: Device = None,
     gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
 ) -> None:
@@ -183,6 +197,8 @@ def train(
     check_output(output, (".pt",), (start, start_from, description), option="--output", make_folder=True)
     if resume is not None:
         check_output_folder(resume, option="--resume")
+    if prepared is not None:
+        check_output_folder(prepared, option="--prepared")
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
     there = read_data_set(data)
     found = list(there.cases[:cases])
@@ -204,6 +220,9 @@ def train(
         patience=patience,
         variant=variant,
         gpus=parse_gpus(gpus) if gpus else None,
+        sampling=sampling,
+        background_share=background_share,
+        loss=loss,
     )
     seen = checkpoint.info.get("trained_on", checkpoint.info.get("cases", [])) if checkpoint else []
     training, held_out = choose_validation(found, validation, seen) if validation else (found, [])
@@ -214,6 +233,7 @@ def train(
             validation=held_out,
             state=resume,
             left_out=there.left_out,
+            prepared=prepared,
         )
     info = trained.info
     show_left_out(LeftOut(**entry) for entry in info["left_out"][len(there.left_out) :])

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
-from monai.metrics import compute_dice
 
 from rep3d.errors import LabelError
 from rep3d.imaging.grid import same_grid
@@ -32,15 +30,15 @@ def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[st
     """
     if prediction.shape != truth.shape:
         raise LabelError(f"Dice needs two label maps of one shape, got {prediction.shape} and {truth.shape}.")
-    values = list(labels.values())
-    one_hot = [
-        torch.from_numpy(np.stack([volume == value for value in values])[None]) for volume in (prediction, truth)
-    ]
-    scores = compute_dice(one_hot[0], one_hot[1], ignore_empty=False)[0].tolist()
-    absent = [not bool(one_hot[0][0, i].any() or one_hot[1][0, i].any()) for i in range(len(values))]
-    return {
-        name: float("nan") if gone else float(score) for name, score, gone in zip(labels, scores, absent, strict=True)
-    }
+    # Counted plane by plane: MONAI's needs a map of each label at once, which for a whole CT are gigabytes.
+    axis = int(np.argmax(truth.strides))
+    both, either = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+    for found, true in zip(np.moveaxis(prediction, axis, 0), np.moveaxis(truth, axis, 0), strict=True):
+        for name, value in labels.items():
+            one, other = found == value, true == value
+            both[name] += np.count_nonzero(one & other)
+            either[name] += np.count_nonzero(one) + np.count_nonzero(other)
+    return {name: 2 * both[name] / either[name] if either[name] else float("nan") for name in labels}
 
 
 def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str, int]) -> dict[str, float]:

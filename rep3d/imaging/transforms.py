@@ -18,18 +18,15 @@ from monai.data.utils import compute_shape_offset, zoom_affine
 from monai.transforms import (
     ClipIntensityPercentiles,
     Compose,
-    MapLabelValued,
     MapTransform,
     NormalizeIntensity,
     Orientationd,
     RandAdjustContrastd,
     RandAffined,
-    RandCropByPosNegLabeld,
     RandGaussianNoised,
     RandShiftIntensityd,
     ScaleIntensityRange,
     Spacing,
-    SpatialPadd,
     ToTensord,
 )
 from monai.utils import convert_to_tensor
@@ -127,7 +124,9 @@ class ParallelSpacingd(MapTransform):
         for axis in sorted(range(3), key=lambda axis: len(maps[axis].position) / shape[axis]):
             voxels = along_one(voxels, 1 + axis, maps[axis])
         meta = {name: value for name, value in volume.meta.items() if name != "affine"}
-        return MetaTensor(voxels.float().contiguous(), affine=torch.as_tensor(new), meta=meta)
+        # What is nearest needs no other type: a large label map stays a quarter of the size.
+        voxels = voxels.float() if mode == "bilinear" else voxels
+        return MetaTensor(voxels.contiguous(), affine=torch.as_tensor(new), meta=meta)
 
     @staticmethod
     def _require_memory(volume: MetaTensor, sides: np.ndarray, target: Geometry, each: int) -> None:
@@ -161,6 +160,31 @@ class ScaleIntensityd(MapTransform):
         return result
 
 
+class ChannelIndicesd(MapTransform):
+    """Makes channel indices of voxel values, slice by slice: MONAI's MapLabelValued holds the map in 64 bits, twice.
+
+    Args:
+        keys: which entries: (1, D, H, W), each voxel one of the values.
+        channels: voxel value to channel index.
+    """
+
+    def __init__(self, keys: Hashable, channels: Mapping[int, int]) -> None:
+        super().__init__(keys)
+        self.table = np.zeros(max(channels) + 1, np.uint8 if max(channels.values()) < 256 else np.int32)
+        self.table[list(channels)] = list(channels.values())
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            values = result[key].as_tensor().numpy()
+            found = np.empty(values.shape, self.table.dtype)
+            for plane in range(values.shape[1]):
+                found[:, plane] = self.table[values[:, plane].astype(np.intp)]
+            meta = {name: value for name, value in result[key].meta.items() if name != "affine"}
+            result[key] = MetaTensor(torch.from_numpy(found), affine=result[key].affine, meta=meta)
+        return result
+
+
 def preparation(
     task: TaskConfig, with_label: bool = False, other_values: Collection[int] = ()
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -168,7 +192,8 @@ def preparation(
 
     Args:
         task: the task.
-        with_label: also read ``"label"``, whose voxel values become channel indices 0 .. ``out_channels - 1``.
+        with_label: also read ``"label"``, whose voxel values become channel indices 0 .. ``out_channels - 1``, in the
+            smallest type that holds them. It must have passed :func:`rep3d.imaging.labels.check_label`.
         other_values: voxel values of labels that are not this task's; they become background.
 
     Returns:
@@ -186,9 +211,8 @@ def preparation(
     ]
     if with_label:
         values = [0, *task.label_values]
-        others = sorted(set(other_values) - set(values))
-        channels = [*range(len(values)), *[0] * len(others)]
-        steps.append(MapLabelValued("label", [*values, *others], channels, dtype=np.int64))
+        channels = {**dict.fromkeys(other_values, 0), **{value: index for index, value in enumerate(values)}}
+        steps.append(ChannelIndicesd("label", channels))
 
     def prepare(data: Mapping[str, Any]) -> dict[str, Any]:
         result = dict(data)
@@ -226,25 +250,21 @@ class ImageSteps:
         return result
 
 
-def augmentation(task: TaskConfig, crops: int = 2) -> Compose:
-    """Random patches for training.
+def augmentation(task: TaskConfig) -> Compose:
+    """Random changes of a patch for training.
 
-    The paper's recipe (crops centred on foreground and background 1:1, intensity shift 0.1 with p 0.5, rotation pi/30
-    about z, scale 0.1) is for hundreds of cases. Here there may be one, so more is varied, and more widely: pose,
-    position, contrast and noise.
+    The paper's recipe (intensity shift 0.1 with p 0.5, rotation pi/30 about z, scale 0.1) is for hundreds of cases.
+    Here there may be one, so more is varied, and more widely: pose, position, contrast and noise.
 
     Args:
         task: the task, whose ``roi_size`` is the patch.
-        crops: patches per case.
 
     Returns:
-        A transform from :func:`preparation`'s output to a list of ``crops`` dictionaries with (1, D, H, W) patches.
+        A transform of a dictionary with ``"image"`` and ``"label"``, patches (1, D, H, W).
     """
     keys = ["image", "label"]
     return Compose(
         [
-            SpatialPadd(keys, task.roi_size),
-            RandCropByPosNegLabeld(keys, "label", task.roi_size, pos=1, neg=1, num_samples=crops),
             RandAffined(
                 keys,
                 prob=0.8,

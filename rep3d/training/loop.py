@@ -21,7 +21,6 @@ import torch
 from ignite.engine import Events
 from monai.data import list_data_collate
 from monai.engines import SupervisedTrainer
-from monai.losses import DiceCELoss
 from monai.utils import CommonKeys, set_determinism
 from torch.utils.data import DataLoader
 
@@ -29,20 +28,21 @@ from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, LeftOut, listed
 from rep3d.errors import CheckpointError, NoCasesError, TrainingError
-from rep3d.imaging.labels import check_label
-from rep3d.imaging.transforms import augmentation, preparation
+from rep3d.imaging.transforms import augmentation
 from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.output import require_room
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.encoder import encoder_mark, with_encoder_of
+from rep3d.training.loss import loss_function
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
 from rep3d.training.sampling import Patches, case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.snapshots import RunState, case_marks, start_mark
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
+from rep3d.training.volumes.store import VolumeStore, volume_store
 from rep3d.training.worker import Worker
 
 __all__ = ["TrainPlan", "check_start", "first_config", "run"]
@@ -68,6 +68,7 @@ class TrainPlan:
     other_values: tuple[int, ...] = ()
     must_resume: bool = False
     left_out: Sequence[LeftOut] = ()
+    prepared: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to be resumed."""
@@ -96,8 +97,11 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
     Returns:
         The trained model in the leading process, None in the others.
     """
-    loop = _Loop(plan, worker, report)
-    with tensor_cores(worker.device):
+    with (
+        tensor_cores(worker.device),
+        volume_store(plan.prepared, plan.task, plan.other_values, worker.leads) as volumes,
+    ):
+        loop = _Loop(plan, worker, report, volumes)
         loop.train()
         return loop.finish() if worker.leads else None
 
@@ -143,7 +147,9 @@ def _first_network(plan: TrainPlan) -> Network:
 class _Loop:
     """A run under way."""
 
-    def __init__(self, plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]) -> None:
+    def __init__(
+        self, plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None], volumes: VolumeStore
+    ) -> None:
         self.plan = plan
         self.settings = plan.settings
         self.worker = worker
@@ -167,14 +173,17 @@ class _Loop:
         self.network = worker.prepare(network).train()
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         require_room(plan.output.parent, weights, str(plan.output))
-        self.prepare = preparation(plan.task, with_label=True, other_values=plan.other_values)
-        ready = each_case(self._told(plan.cases), self._prepare, self.left_out)
+        if not worker.leads:
+            worker.agree(0.0)  # the leader prepares, and the others find it on disk
+        ready = each_case(self._told(plan.cases), volumes.get, self.left_out)
+        if worker.leads:
+            worker.agree(0.0)
         if not ready:
             raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
         self.cases, self.prepared = [case for case, _ in ready], [volumes for _, volumes in ready]
         self.validator: Validator | None = None
         if plan.validation and worker.leads:
-            measured = each_case(self._told(measured_cases(plan.validation)), self._prepare, self.left_out)
+            measured = each_case(self._told(measured_cases(plan.validation)), volumes.get, self.left_out)
             if measured:
                 self.validator = Validator(measured, plan.task, network.stride, worker.device)
         self.times = ValidationTimes(self.settings.val_interval)
@@ -190,10 +199,6 @@ class _Loop:
             self._tell("preparing")
             yield case
 
-    def _prepare(self, case: Case) -> dict[str, Any]:
-        check_label(case.label, case.image, self.plan.task.labels, self.plan.other_values)
-        return self.prepare({"image": str(case.image), "label": str(case.label)})
-
     def train(self) -> None:
         """Run the steps that are left."""
         steps = self.settings.iterations - self.iteration
@@ -208,10 +213,12 @@ class _Loop:
                 self.state.wait()
 
     def _trainer(self, steps: int) -> SupervisedTrainer:
-        augment = augmentation(self.plan.task, self.settings.crops)
+        task = self.plan.task
         weights = case_weights(self.cases, self.plan.weights)
         first = self.iteration * self.worker.size + self.worker.rank
-        patches = Patches(self.prepared, weights, augment, self.settings.seed, first, self.worker.size)
+        patches = Patches(
+            self.prepared, weights, augmentation(task), task.roi_size, self.settings, first, self.worker.size
+        )
         trainer = SupervisedTrainer(
             device=self.worker.device,
             max_epochs=1,
@@ -219,7 +226,7 @@ class _Loop:
             epoch_length=steps,
             network=self.worker.joined(self.network),
             optimizer=self.optimizer,
-            loss_function=DiceCELoss(include_background=False, to_onehot_y=True, softmax=True),
+            loss_function=loss_function(self.settings.loss),
             inferer=self.inferer,
             amp=False,
         )
@@ -393,5 +400,7 @@ class _Loop:
             "stopped": self.stopped,
             "minutes": self._elapsed() / 60.0,
             "loss": self.loss,
+            "sampling": plan.settings.sampling,
+            "loss_function": plan.settings.loss,
             "parameters": sum(p.numel() for p in model.parameters()),
         }

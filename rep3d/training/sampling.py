@@ -1,4 +1,9 @@
-"""Which case comes next in training, and the random patch that is cut from it.
+"""Which case comes next in training, and where the random patch is that is cut from it.
+
+There are two ways to draw. In the paper's, patches are centred on labelled voxels and on background 1:1 (as by MONAI's
+RandCropByPosNegLabeld), and of an abdomen the liver is seen a hundred times as often as an adrenal gland. Balanced,
+each label is as likely as another, as in nnU-Net's patches with a label (Isensee et al. 2021, Nature Methods 18), and
+cases that have rare ones come more often.
 
 Everything drawn is a function of the seed and of the number of the draw. So a run that was interrupted goes on with the
 same patches without any random state being kept, and processes that train together share one sequence.
@@ -17,8 +22,10 @@ from torch.utils.data import IterableDataset
 
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
+from rep3d.training.settings import TrainSettings
+from rep3d.training.volumes.prepared import Prepared
 
-__all__ = ["NEW_CASE_WEIGHT", "Patches", "case_order", "case_weights"]
+__all__ = ["NEW_CASE_WEIGHT", "Patches", "case_order", "case_weights", "centre_shares"]
 
 NEW_CASE_WEIGHT = 3.0
 """How often a case that the model has not learned from yet is drawn, for each time that an old one is."""
@@ -61,36 +68,83 @@ def case_order(weights: Sequence[float], seed: int) -> Iterator[int]:
         yield from random.permutation(np.repeat(np.arange(len(times)), repeats)).tolist()
 
 
-class Patches(IterableDataset):
-    """Endless batches of augmented patches.
+def centre_shares(counts: Sequence[Sequence[int]], weights: Sequence[float], settings: TrainSettings) -> np.ndarray:
+    """Return which share of the patches is cut from each case around a voxel of each channel.
 
     Args:
-        prepared: the cases, as :func:`rep3d.imaging.transforms.preparation` gives them.
+        counts: voxels of each channel, background first, of each case.
+        weights: positive weight of each case.
+        settings: ``sampling`` and ``background_share``.
+
+    Returns:
+        (cases, channels), with the sum 1. A label that no case has gets nothing; a case without any label is drawn for
+        its background, one without background for its labels.
+    """
+    voxels = np.asarray(counts, dtype=np.float64)
+    weight = np.asarray(weights, dtype=np.float64)[:, None] / sum(weights)
+    labelled = voxels[:, 1:].sum(1, keepdims=True)
+    if settings.sampling == "paper":
+        of_labels = np.divide(voxels[:, 1:], labelled, out=np.zeros_like(voxels[:, 1:]), where=labelled > 0)
+        on_background = np.select([labelled == 0, voxels[:, :1] == 0], [1.0, 0.0], 0.5)
+        return weight * np.hstack([on_background, (1 - on_background) * of_labels])
+    there = weight * (voxels[:, 1:] > 0)
+    known = there.sum(0) > 0
+    if not known.any():
+        return np.hstack([weight, there])
+    shares = np.zeros_like(there)
+    shares[:, known] = (1 - settings.background_share) * there[:, known] / there[:, known].sum(0) / known.sum()
+    background = settings.background_share * weight
+    full = voxels[:, :1] == 0
+    shares += np.where(full, background, 0.0) * (there > 0) / np.maximum(1, (there > 0).sum(1, keepdims=True))
+    return np.hstack([np.where(full, 0.0, background), shares])
+
+
+class Patches(IterableDataset):
+    """Endless batches of augmented patches; those of one batch come from one case.
+
+    Args:
+        prepared: the cases.
         weights: how often each is drawn, see :func:`case_order`.
-        augment: makes a list of random patches of one case.
-        seed: of the order and of the patches.
+        augment: changes a patch at random, see :func:`rep3d.imaging.transforms.augmentation`.
+        sides: of a patch, in voxels (D, H, W).
+        settings: how to draw, how many at a time, and with which seed.
         first: number of the first draw.
         step: from one draw to the next; processes that train together take turns.
     """
 
     def __init__(
         self,
-        prepared: Sequence[dict[str, Any]],
+        prepared: Sequence[Prepared],
         weights: Sequence[float],
         augment: Compose,
-        seed: int,
+        sides: Sequence[int],
+        settings: TrainSettings,
         first: int = 0,
         step: int = 1,
     ) -> None:
         self.prepared = prepared
-        self.weights = weights
         self.augment = augment
-        self.seed = seed
+        self.sides = tuple(sides)
+        self.settings = settings
         self.first = first
         self.step = step
+        shares = centre_shares([volume.counts for volume in prepared], weights, settings)
+        # Rounded, so that equal shares make rounds in which each case comes once.
+        self.case_shares = (shares.sum(1) / shares.sum(1).min()).round(9).tolist()
+        self.channel_shares = shares / shares.sum(1, keepdims=True)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        draws = itertools.islice(enumerate(case_order(self.weights, self.seed)), self.first, None, self.step)
+        seed = self.settings.seed
+        draws = itertools.islice(enumerate(case_order(self.case_shares, seed)), self.first, None, self.step)
         for number, index in draws:
-            self.augment.set_random_state(seed=int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
-            yield self.augment(dict(self.prepared[index]))
+            self.augment.set_random_state(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+            random = np.random.default_rng([seed, number, 1])  # the third keeps it apart from those of the order
+            yield [self.augment(self._patch(index, random)) for _ in range(self.settings.crops)]
+
+    def _patch(self, index: int, random: np.random.Generator) -> dict[str, Any]:
+        """Return a patch of a case; where it holds the whole volume, nothing is left to draw."""
+        volume = self.prepared[index]
+        if all(length <= side for length, side in zip(volume.label.shape, self.sides, strict=True)):
+            return volume.patch((0, 0, 0), self.sides)
+        channel = int(random.choice(len(volume.counts), p=self.channel_shares[index]))
+        return volume.patch(volume.voxel(channel, random), self.sides)

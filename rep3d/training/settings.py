@@ -11,7 +11,10 @@ from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 from rep3d.nn.zoo import preset_word
 
-__all__ = ["TrainProgress", "TrainSettings"]
+__all__ = ["LOSSES", "SAMPLINGS", "TrainProgress", "TrainSettings"]
+
+SAMPLINGS = ("balanced", "paper")
+LOSSES = ("present", "dice_ce")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class TrainSettings:
         variant: spatial prior of a Rep3D that starts from nothing: ``"learned"``, ``"fixed"`` or ``"none"``.
         gpus: train on several GPUs at once: how many, or which (``[0, 1]``, ``["cuda:0", "cuda:1"]``). None for the one
             ``device``.
+        sampling: where patches are centred. ``"balanced"``: a share of them on background, the others on the labels in
+            equal parts, from cases that have them. ``"paper"``: on labelled voxels and background 1:1.
+        background_share: the share of patches that ``"balanced"`` centres on background.
+        loss: ``"present"`` (Dice of the labels that are in the patches, and cross-entropy) or ``"dice_ce"`` (MONAI's
+            DiceCELoss, of all labels).
     """
 
     iterations: int = 300
@@ -50,6 +58,9 @@ class TrainSettings:
     patience: int = 0
     variant: str = "learned"
     gpus: int | Sequence[int | str] | None = None
+    sampling: str = "balanced"
+    background_share: float = 0.2
+    loss: str = "present"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -62,7 +73,12 @@ class TrainSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
-        for name, low_, high_ in (("max_minutes", 0.0, 1e6), ("learning_rate", 0.0, 1.0), ("weight_decay", 0.0, 10.0)):
+        for name, low_, high_ in (
+            ("max_minutes", 0.0, 1e6),
+            ("learning_rate", 0.0, 1.0),
+            ("weight_decay", 0.0, 10.0),
+            ("background_share", 0.01, 0.99),
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low_ <= value <= high_:
                 raise ConfigError(f"{name}: expected a number from {low_:g} to {high_:g}, got {value!r}")
@@ -75,6 +91,8 @@ class TrainSettings:
                 f"variant: {self.variant!r} is a spatial prior of Rep3D ({', '.join(PRESETS)}), but {self.preset} has "
                 f"none. Leave variant out."
             )
+        require_one_of("sampling", self.sampling, SAMPLINGS)
+        require_one_of("loss", self.loss, LOSSES)
         if self.device is not None and not isinstance(self.device, str):
             raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
         self._check_gpus()

@@ -1,15 +1,17 @@
 """Training, from scratch or on from a published model, on a handful of cases or many.
 
-The recipe is the paper's (AdamW, weight decay 0.08, DiceCE, patches centred 1:1 on foreground and background) with a
-higher, annealed learning rate: a clinician waits for minutes, not for 60,000 iterations. The learning rate falls to
-zero over the iterations or over the time budget, whichever ends first, so that a run cut by its budget still ends
-annealed.
+The recipe is the paper's (AdamW, weight decay 0.08, Dice and cross-entropy) with a higher, annealed learning rate: a
+clinician waits for minutes, not for 60,000 iterations. Where patches are cut, and which labels' Dice counts, is
+balanced unless the paper's way is asked for (:mod:`rep3d.training.sampling`, :mod:`rep3d.training.loss`). The learning
+rate falls to zero over the iterations or over the time budget, whichever ends first, so that a run cut by its budget
+still ends annealed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
+import shutil
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -111,6 +113,7 @@ def train(
     must_resume: bool = False,
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
+    prepared: Path | str | None = None,
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
 
@@ -145,6 +148,8 @@ def train(
         other_values: voxel values that label files may have beside the task's (labels of another model, or retired
             ones); they count as background.
         left_out: what was left out before, to be recorded with those left out here.
+        prepared: folder, for this alone, where the cases are kept as they are prepared, for later trainings; see
+            :mod:`rep3d.training.volumes.store`. None for a hidden one beside ``output`` that is removed at the end.
 
     Returns:
         The trained model, as written.
@@ -175,6 +180,7 @@ def train(
     if encoder is not None:
         check_encoder(first_config(task, settings), encoder)
     devices = training_devices(settings)
+    beside = Path(output).with_name(f".{Path(output).name}.prepared")
     report = on_progress or (lambda progress: None)
     plan = TrainPlan(
         cases=tuple(cases),
@@ -189,6 +195,7 @@ def train(
         other_values=tuple(other_values),
         must_resume=must_resume,
         left_out=tuple(left_out),
+        prepared=Path(prepared) if prepared else beside,
     )
     try:
         if len(devices) > 1:
@@ -205,5 +212,7 @@ def train(
         raise
     finally:
         gc.collect()
+        if not prepared:
+            shutil.rmtree(beside, ignore_errors=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

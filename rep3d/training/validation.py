@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers import SlidingWindowInferer
 
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.gate import label_means
 from rep3d.evaluation.metrics import dice_per_label, mean_dice
 from rep3d.inference.sliding import count_windows, fit_window
+from rep3d.inference.streaming import streamed_labels
 from rep3d.tasks.config import TaskConfig
+from rep3d.training.volumes.prepared import Prepared
 
 __all__ = ["BestWeights", "ValidationTimes", "Validator", "choose_validation", "measured_cases", "refuse_overlap"]
 
 _MOST_CASES = 8  # measured at a time; more would make a validation dear and its mean little steadier
 _OVERLAP = 0.25  # of windows; half of what inference takes, for a third of the time
-_STITCH_ON_GPU = 256**3  # voxels of an image; the scores of larger ones are put together in main memory
 _SHARE = 0.1  # of the time that validations may cost, the last one aside
 _LEAST_APART = 0.05  # of the run
 
@@ -82,11 +82,10 @@ def choose_validation(
 
 @dataclass(frozen=True)
 class _Volume:
-    """A case on the task's grid: image (1, D, H, W), channel indices (D, H, W), and the sliding window's sides."""
+    """A case on the task's grid, and the sliding window's sides."""
 
     case: str
-    image: torch.Tensor
-    truth: np.ndarray
+    ready: Prepared
     window: tuple[int, ...]
 
 
@@ -94,8 +93,7 @@ class Validator:
     """Measures Dice on the task's grid with a sliding window.
 
     Args:
-        cases: what to measure, as :func:`measured_cases` gives them, each with its image and label on the task's grid
-            (1, D, H, W), the label as channel indices.
+        cases: what to measure, as :func:`measured_cases` gives them, on the task's grid.
         task: the task.
         stride: of the network.
         device: where the network is.
@@ -103,7 +101,7 @@ class Validator:
 
     def __init__(
         self,
-        cases: Sequence[tuple[Case, Mapping[str, Any]]],
+        cases: Sequence[tuple[Case, Prepared]],
         task: TaskConfig,
         stride: int,
         device: torch.device,
@@ -113,9 +111,7 @@ class Validator:
         self._volumes: list[_Volume] = []
         self.seconds: float | None = None  # what the last measurement took
         for case, ready in cases:
-            truth = np.asarray(ready["label"][0]).astype(np.uint16)
-            window = fit_window(task.roi_size, truth.shape, stride)
-            self._volumes.append(_Volume(case.id, torch.as_tensor(ready["image"]), truth, window))
+            self._volumes.append(_Volume(case.id, ready, fit_window(task.roi_size, ready.label.shape, stride)))
 
     @property
     def cases(self) -> list[str]:
@@ -146,7 +142,7 @@ class Validator:
         try:
             with torch.no_grad():
                 found = {
-                    volume.case: dice_per_label(self._segment(volume, predict), volume.truth, self._channels)
+                    volume.case: dice_per_label(self._segment(volume, predict), volume.ready.label, self._channels)
                     for volume in self._volumes
                 }
         finally:
@@ -155,17 +151,13 @@ class Validator:
         return found
 
     def _segment(self, volume: _Volume, predict: Callable[..., torch.Tensor]) -> np.ndarray:
-        inferer = SlidingWindowInferer(
-            volume.window, sw_batch_size=1, overlap=_OVERLAP, mode="gaussian", cpu_thresh=_STITCH_ON_GPU
-        )
-        scores = inferer(volume.image[None].to(self._device), predict)
-        return torch.as_tensor(scores)[0].argmax(0).cpu().numpy()
+        return streamed_labels(volume.ready.image, volume.window, _OVERLAP, predict, self._device)
 
     def expected_seconds(self, step_seconds: float) -> float:
         """Return what a measurement will take: as the last one did, or else judged by a training step on one patch."""
         if self.seconds is not None:
             return self.seconds
-        windows = sum(count_windows(volume.window, volume.truth.shape, _OVERLAP) for volume in self._volumes)
+        windows = sum(count_windows(volume.window, volume.ready.label.shape, _OVERLAP) for volume in self._volumes)
         return windows * step_seconds / 3  # backward takes about twice as long as forward
 
 

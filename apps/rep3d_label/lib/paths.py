@@ -42,6 +42,7 @@ class ModelWorkspace:
     run = _Below("run")  # what a training that has not ended needs to be resumed
     # The interrupted training that another one took the place of, until it can no longer be resumed.
     run_set_aside = _Below("run_set_aside")
+    prepared = _Below("prepared")  # images and labels as a training reads them, kept for the next one
     train_status = _Below("train_status.json")  # what the training does or did last, as JSON
     scores = _Below("scores.json")  # how useful each image without a label would be, as JSON
     features = _Below("features.npz")  # encoder features of the images

@@ -214,6 +214,7 @@ class _Player:
             self.scratch / "model.pt",
             start,
             weights={id_: self.plan.new_weight for id_ in added} if labelled else None,
+            prepared=self.scratch / "prepared",
         )
         trained = time.perf_counter()
         dice = self._measure(checkpoint)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rep3d.evaluation.gate import decide
+from rep3d.training.volumes.file import read_head
 from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, write_image, write_label
 from tests.app.server import AppServer
@@ -20,6 +21,12 @@ HARDLY = {"iterations": 1, "learning_rate": 1e-9, "score_minutes": 0}
 
 def _store(server: AppServer) -> VersionStore:
     return VersionStore(server.studies / "rep3d" / "models" / "rep3d")
+
+
+def _prepared(server: AppServer) -> dict[str, int]:
+    """Return the cases that are kept as a training reads them, each with the time when that was made."""
+    kept = list((_store(server).root / "prepared").glob("*.volume"))
+    return {(read_head(file) or {})["case"]: file.stat().st_mtime_ns for file in kept}
 
 
 def _wait(what: Callable[[], Any], seconds: float = 300) -> Any:
@@ -70,12 +77,17 @@ def test_version_that_is_not_better_is_kept(server: AppServer) -> None:
     assert stats["decision"]["reason"] == made.decision["reason"]
     assert store.published() == "v1"
     assert not (store.root / "run").exists()
+    assert sorted(_prepared(server)) == sorted([*made.cases, held_out])
+    assert (made.settings["sampling"], made.settings["loss"]) == ("balanced", "present")
 
 
 def test_version_that_is_better_is_published(server: AppServer) -> None:
-    assert server.post("/train/rep3d", json={"iterations": 150, "learning_rate": 0.02, "score_minutes": 0}).ok
+    kept = _prepared(server)
+    request = {"iterations": 150, "learning_rate": 0.02, "score_minutes": 0, "sampling": "paper", "loss": "dice_ce"}
+    assert server.post("/train/rep3d", json=request).ok
     stats = server.wait_for_training()
     assert stats["phase"] == "done", stats
+    assert _prepared(server) == kept  # none was made anew
     made = _store(server).get("v3")
     assert made.parent == "v1"  # the one that was kept is no start
     assert made.decision is not None
@@ -119,14 +131,17 @@ def test_nothing_to_resume_is_409(server: AppServer) -> None:
 
 
 def test_trains_by_itself_after_two_labels(server: AppServer, tmp_path: Path) -> None:
-    made = len(_store(server).list())
+    made, kept = len(_store(server).list()), _prepared(server)
+    removed = _store(server).get("v2").cases[0]
+    assert server.request("DELETE", "/datastore/label", params={"id": removed, "tag": "final"}).ok
     _submit(server, 5, tmp_path)
     time.sleep(3)
     assert server.get("/train/").json()["status"] == "STOPPED"
     _submit(server, 6, tmp_path)
     _wait(lambda: server.get("/train/").json()["status"] != "STOPPED")
     stats = server.wait_for_training()
-    assert (stats["phase"], stats["cases"], stats["iterations"]) == ("done", 6, 1)
+    assert (stats["phase"], stats["cases"], stats["iterations"]) == ("done", 5, 1)
+    assert set(_prepared(server)) == {*kept, "case_5", "case_6"} - {removed}  # no patient's data outlives the label
     assert len(_store(server).list()) == made + 1
     assert json.loads((server.studies / "rep3d" / "auto_train.json").read_text()) == {"rep3d": 0}
 

@@ -1,4 +1,4 @@
-"""Which case is drawn how often, and that draws depend on the seed and their number alone."""
+"""Which case and which place is drawn how often, and that draws depend on the seed and their number alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose
 
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
-from rep3d.imaging.transforms import augmentation, preparation
-from rep3d.training.sampling import Patches, case_order, case_weights
-from tests.rep3d.balls import TASK, ball_case
+from rep3d.imaging.transforms import augmentation
+from rep3d.training.sampling import Patches, case_order, case_weights, centre_shares
+from rep3d.training.settings import TrainSettings
+from rep3d.training.volumes import prepared
+from rep3d.training.volumes.prepared import Prepared, class_positions, make_ready
+from tests.rep3d.balls import SETTINGS, TASK, ball_case
 
 
 def test_with_equal_weights_each_case_comes_once_per_round() -> None:
@@ -46,17 +50,81 @@ def test_a_weight_that_is_missing_is_one_and_an_impossible_one_is_refused() -> N
 
 
 def test_processes_share_one_sequence_and_a_resumed_run_goes_on_in_it(tmp_path: Path) -> None:
-    cases = [ball_case(tmp_path, seed) for seed in (1, 2)]
-    prepare = preparation(TASK, with_label=True)
-    prepared = [prepare({"image": str(case.image), "label": str(case.label)}) for case in cases]
+    prepared = [make_ready(ball_case(tmp_path, seed), TASK) for seed in (1, 2)]
 
-    def patches(count: int, first: int = 0, step: int = 1) -> list[np.ndarray]:
-        made: Any = Patches(prepared, [1.0, 1.0], augmentation(TASK, 1), 5, first, step)
+    def patches(sides: int, count: int, first: int = 0, step: int = 1) -> list[np.ndarray]:
+        made: Any = Patches(prepared, [1.0, 1.0], augmentation(TASK), (sides,) * 3, SETTINGS, first, step)
         return [np.asarray(patch[0]["image"]) for patch in islice(made, count)]
 
-    alone = patches(6)
-    assert not any(np.array_equal(alone[i], alone[j]) for i in range(6) for j in range(i))
-    torch.rand(3), np.random.rand(3)  # no global random state is used
-    for first, step in ((0, 2), (1, 2), (3, 1)):
-        for got, expected in zip(patches(3, first, step), alone[first::step], strict=True):
-            np.testing.assert_array_equal(got, expected)
+    for sides in (32, 16):
+        alone = patches(sides, 6)
+        assert not any(np.array_equal(alone[i], alone[j]) for i in range(6) for j in range(i))
+        torch.rand(3), np.random.rand(3)  # no global random state is used
+        for first, step in ((0, 2), (1, 2), (3, 1)):
+            for got, expected in zip(patches(sides, 3, first, step), alone[first::step], strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+
+COUNTS = [[900, 90, 10, 0], [950, 0, 50, 0], [1000, 0, 0, 0], [0, 40, 60, 0]]
+
+
+def test_balanced_gives_each_label_that_is_there_the_same_share() -> None:
+    shares = centre_shares(COUNTS, [1.0, 3.0, 1.0, 1.0], TrainSettings(background_share=0.3))
+    # By hand: background 0.3 by weight (1/6, 1/2, 1/6, and that of the full case to its labels); labels 0.35 each.
+    expected = [[0.05, 0.175, 0.07, 0], [0.15, 0, 0.21, 0], [0.05, 0, 0, 0], [0, 0.175 + 0.025, 0.07 + 0.025, 0]]
+    np.testing.assert_allclose(shares, expected, atol=1e-12)
+    unlabelled = centre_shares([[5, 0], [7, 0]], [1.0, 3.0], TrainSettings())
+    np.testing.assert_allclose(unlabelled, [[0.25, 0], [0.75, 0]])
+
+
+def test_the_papers_way_is_one_to_one_and_every_labelled_voxel_as_likely_as_another() -> None:
+    shares = centre_shares(COUNTS, [1.0, 3.0, 1.0, 1.0], TrainSettings(sampling="paper"))
+    expected = [[3, 2.7, 0.3, 0], [9, 0, 9, 0], [6, 0, 0, 0], [0, 2.4, 3.6, 0]]
+    np.testing.assert_allclose(36 * shares, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "paper"])
+def test_centres_are_drawn_as_the_shares_say_and_patches_lie_in_the_volume(sampling: str) -> None:
+    """Each voxel's value says which it is, so a patch without augmentation tells where it was cut."""
+    shape, sides = (12, 10, 7), (6, 5, 9)
+    volumes = []
+    for number in range(2):
+        label = np.zeros(shape, np.uint8)
+        label[1:3, 1:3, 1:3], label[10:, 9:, 6:] = 1, 2 if number else 1
+        image = np.arange(label.size, dtype=np.float32).reshape(shape)
+        volumes.append(Prepared(image, label, *class_positions(label, 3)))
+    settings = TrainSettings(sampling=sampling, seed=4)
+    patches: Any = Patches(volumes, [1.0, 1.0], Compose([]), sides, settings)
+    centres: Counter[tuple[int, int]] = Counter()
+    seen = Counter()
+    for [patch], index in zip(islice(patches, 600), case_order(patches.case_shares, 4), strict=False):
+        image, label = patch["image"][0].numpy(), patch["label"][0].numpy()
+        assert image.shape == label.shape == sides
+        assert not image[..., 0].any() and not image[..., -1].any()  # 7 of 9 voxels: one is padded on each side
+        start = np.unravel_index(int(image[0, 0, 1]), shape)
+        part = tuple(slice(first, first + side) for first, side in zip(start, sides, strict=True))
+        np.testing.assert_array_equal(image[..., 1:8], volumes[index].image[part])
+        np.testing.assert_array_equal(label[..., 1:8], volumes[index].label[part])
+        seen[index] += 1
+        if index:  # the far corner is its own label
+            centres[bool((label == 2).any()), bool((label == 1).any())] += 1
+    shares = centre_shares([volume.counts for volume in volumes], [1.0, 1.0], settings)
+    assert seen[1] / 600 == pytest.approx(shares[1].sum(), abs=0.01)
+    far, near = shares[1, 2] / shares[1].sum(), shares[1, 1] / shares[1].sum()
+    assert (sampling == "balanced") == (far > near)
+    assert sum(n for (rare, _), n in centres.items() if rare) / seen[1] >= far - 0.05
+
+
+def test_places_are_kept_of_each_class_at_random_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "MOST_POSITIONS", 50)
+    label = np.random.default_rng(0).choice(4, (20, 9, 11), p=[0.9, 0.08, 0.02, 0.0]).astype(np.uint8)
+    counts, positions = class_positions(label, 5)
+    assert counts == tuple(np.bincount(label.ravel(), minlength=5))
+    kept = np.minimum(counts, 50)
+    found = label[tuple(positions.T)]
+    np.testing.assert_array_equal(found, np.repeat(np.arange(5), kept))  # each where it is, one channel after the other
+    assert len(np.unique(positions, axis=0)) == kept.sum() and len(np.unique(positions[:50, 0])) > 15
+    volume = Prepared(label, label, counts, positions)
+    for channel in (0, 1, 2):
+        drawn = {tuple(volume.voxel(channel, np.random.default_rng(seed))) for seed in range(200)}
+        assert {int(label[voxel]) for voxel in drawn} == {channel} and len(drawn) > kept[channel] // 2

@@ -31,7 +31,10 @@ from rep3d.inference.predictor import Predictor
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity
 from rep3d.training import loop as training_loop
+from rep3d.training.sampling import Patches
 from rep3d.training.train import TrainProgress, TrainSettings, task_for_cases, train
+from rep3d.training.volumes import prepared
+from rep3d.training.volumes.prepared import make_ready
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
 
 
@@ -122,8 +125,8 @@ def test_values_of_another_models_labels_count_as_background_and_unknown_ones_ar
     values = np.asarray(label.dataobj)
     values[:3, :3, :3], values[-3:, -3:, -3:] = 1, 7
     nib.save(nib.Nifti1Image(values, label.affine), case.label)
-    prepared = preparation(TASK, True, {1, 3, 7})({"image": str(case.image), "label": str(case.label)})["label"]
-    assert set(np.unique(prepared)) == {0, 1} and int(prepared.sum()) == int((values == 3).sum())
+    found = preparation(TASK, True, {1, 3, 7})({"image": str(case.image), "label": str(case.label)})["label"]
+    assert set(np.unique(found)) == {0, 1} and int(found.sum()) == int((values == 3).sum())
     assert train([case], TASK, SETTINGS, tmp_path / "model.pt", other_values=(1, 7)).info["iterations"] == 3
     with pytest.raises(NoCasesError, match=r"unexpected values: \[7\]"):
         train([case], TASK, SETTINGS, tmp_path / "other.pt", other_values=(1,))
@@ -158,14 +161,14 @@ def test_a_case_that_cannot_be_used_is_named_and_costs_no_other_one(
     good, odd = ball_case(tmp_path, 1), ball_case(tmp_path, 4)
     flipped = Case("flipped", good.image, ball_case(tmp_path, 2, np.diag([-1.0, 1, 1, 1])).label)
     gone = Case("gone", tmp_path / "gone.nii.gz", good.label)
-    check = training_loop.check_label
+    check = prepared.check_label
 
     def odder(label: Path, *rest: object) -> None:
         if label == odd.label:
             raise ZeroDivisionError("nobody thought of this")
         check(label, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training_loop, "check_label", odder)
+    monkeypatch.setattr(prepared, "check_label", odder)
     told = []
     before = LeftOut("other", "other.nii.gz", "of old")
     trained = train(
@@ -246,6 +249,9 @@ def test_a_loss_that_is_not_finite_publishes_nothing(tmp_path: Path, monkeypatch
         {"gpus": "all"},
         {"gpus": [0.5]},
         {"gpus": 2, "device": "cpu"},
+        {"sampling": "even"},
+        {"background_share": 1.0},
+        {"loss": "dice"},
     ],
 )
 def test_impossible_settings_are_refused(change: dict) -> None:
@@ -271,12 +277,12 @@ def test_task_for_cases_reads_spacing_along_anatomical_axes(tmp_path: Path) -> N
 
 
 def test_patches_pair_image_and_label_with_channel_indices(tmp_path: Path) -> None:
-    case = ball_case(tmp_path, 1)
-    prepared = preparation(TASK, with_label=True)({"image": str(case.image), "label": str(case.label)})
-    assert set(np.unique(prepared["label"])) == {0, 1}  # value 3 became channel 1
-    assert float(prepared["image"].mean()) == pytest.approx(0, abs=1e-4)
-    assert float(prepared["image"].std()) == pytest.approx(1, abs=1e-3)
-    patches = augmentation(replace(TASK, roi_size=(48, 32, 16)), crops=2)(prepared)
+    ready = make_ready(ball_case(tmp_path, 1), TASK)
+    assert set(np.unique(ready.label)) == {0, 1}  # value 3 became channel 1
+    assert ready.image.mean(dtype=np.float64) == pytest.approx(0, abs=1e-4)
+    assert ready.image.std(dtype=np.float64) == pytest.approx(1, abs=1e-3)
+    sides, settings = (48, 32, 16), replace(SETTINGS, crops=2)
+    patches = next(iter(Patches([ready], [1.0], augmentation(replace(TASK, roi_size=sides)), sides, settings)))
     assert [tuple(p["image"].shape) for p in patches] == [(1, 48, 32, 16)] * 2
     for patch in patches:
         inside = patch["label"][0] == 1

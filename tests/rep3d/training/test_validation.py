@@ -14,11 +14,11 @@ from rep3d.checkpoint import load_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files
-from rep3d.imaging.transforms import preparation
 from rep3d.inference.predictor import Predictor
 from rep3d.training import loop as training_loop
 from rep3d.training.train import TrainProgress, TrainSettings, train
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
+from rep3d.training.volumes.prepared import make_ready
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config
 
 
@@ -101,9 +101,7 @@ def test_a_case_in_both_lists_is_refused(tmp_path: Path) -> None:
 
 def test_a_stop_reaches_a_validation_between_two_windows(tmp_path: Path) -> None:
     case, task = ball_case(tmp_path, 1), replace(TASK, roi_size=(16, 16, 16))
-    prepare = preparation(task, with_label=True)
-    ready = prepare({"image": str(case.image), "label": str(case.label)})
-    validator = Validator([(case, ready)], task, 16, torch.device("cpu"))
+    validator = Validator([(case, make_ready(case, task))], task, 16, torch.device("cpu"))
     network, calls = small_checkpoint().model.train(), []
 
     def stop() -> None:

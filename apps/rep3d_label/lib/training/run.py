@@ -242,6 +242,7 @@ class TrainRun:
             must_resume=self._request.resume is True,
             other_values=self._setup.other_values,
             left_out=[LeftOut(id_, id_, reason) for id_, reason in found.skipped.items()],
+            prepared=self._setup.workspace.prepared,
         )
         logger.info("trained %s on %d cases", run["id"], len(training))
         return trained

@@ -1,0 +1,106 @@
+"""A case on the task's grid, with the places where each class is found.
+
+The image is kept in half precision: its steps are at most 1/2048 of an intensity window, or 1/256 of a standard
+deviation, far below any image's noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from rep3d.data.cases import Case
+from rep3d.imaging.labels import check_label
+from rep3d.imaging.transforms import preparation
+from rep3d.inference.streaming import cut
+from rep3d.tasks.config import TaskConfig
+
+__all__ = ["MOST_POSITIONS", "Prepared", "class_positions", "make_ready"]
+
+MOST_POSITIONS = 20_000
+"""Voxels that are noted of each class of a case; where it has more, this many at random."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case on the task's grid; the arrays may be memory-mapped.
+
+    Attributes:
+        image: (D, H, W) float16, scaled as the task says.
+        label: (D, H, W) channel indices, uint8 or uint16.
+        counts: how many voxels each channel has, background first.
+        positions: (N, 3) int32 voxels, those of each channel after those of the one before, at most `MOST_POSITIONS` of
+            each.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    counts: tuple[int, ...]
+    positions: np.ndarray
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(np.minimum(self.counts, MOST_POSITIONS))
+
+    def voxel(self, channel: int, random: np.random.Generator) -> np.ndarray:
+        """Return a random voxel (3) of a channel that the case has."""
+        end = int(self._ends[channel])
+        return self.positions[random.integers(end - min(self.counts[channel], MOST_POSITIONS), end)]
+
+    def patch(self, centre: Sequence[int] | np.ndarray, sides: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return ``"image"`` (float32) and ``"label"``, both (1, D, H, W), of a patch.
+
+        Args:
+            centre: its middle voxel; it is moved so that the patch lies in the volume.
+            sides: of the patch in voxels (D, H, W); what a smaller volume lacks is filled with zeros on both sides.
+        """
+        shape = self.label.shape
+        first = [
+            min(max(0, int(middle) - side // 2), max(0, length - side))
+            for middle, side, length in zip(centre, sides, shape, strict=True)
+        ]
+        return {
+            "image": torch.from_numpy(cut(self.image, first, sides).astype(np.float32))[None],
+            "label": torch.from_numpy(cut(self.label, first, sides).astype(np.int32))[None],
+        }
+
+
+def make_ready(case: Case, task: TaskConfig, other_values: Collection[int] = ()) -> Prepared:
+    """Read a case and bring it to the task's grid.
+
+    Args:
+        case: the case.
+        task: the task.
+        other_values: voxel values that the label may have beside the task's; they become background.
+
+    Raises:
+        LabelError, ImageError, OutOfMemoryError: if it cannot be used.
+    """
+    check_label(case.label, case.image, task.labels, other_values)
+    ready = preparation(task, with_label=True, other_values=other_values)(
+        {"image": str(case.image), "label": str(case.label)}
+    )
+    label = np.ascontiguousarray(ready.pop("label")[0].numpy())
+    image = ready.pop("image")[0].as_tensor().half().contiguous().numpy()
+    counts, positions = class_positions(label, task.out_channels)
+    return Prepared(image, label, counts, positions)
+
+
+def class_positions(label: np.ndarray, channels: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return how often each channel occurs, and where, slice by slice: the places of all voxels would be gigabytes."""
+    by_slice = np.stack([np.bincount(plane.ravel(), minlength=channels) for plane in label])
+    counts = by_slice.sum(0)
+    random = np.random.default_rng(0)
+    found = []
+    for channel in np.flatnonzero(counts):
+        before = np.concatenate([[0], np.cumsum(by_slice[:, channel])])
+        chosen = np.sort(random.choice(counts[channel], min(counts[channel], MOST_POSITIONS), replace=False))
+        slices = np.searchsorted(before, chosen, side="right") - 1
+        for index in np.unique(slices):
+            there = np.flatnonzero(label[index].ravel() == channel)[chosen[slices == index] - before[index]]
+            found.append(np.column_stack([np.full(len(there), index), *np.unravel_index(there, label.shape[1:])]))
+    return tuple(counts.tolist()), np.concatenate(found).astype(np.int32)

@@ -136,8 +136,8 @@ def _rep3d(path: Path | str, checkpoint: Checkpoint) -> Rep3D:
     """Return the network of a checkpoint, whose masks and kernels are what a page shows."""
     if not isinstance(checkpoint.model, Rep3D):
         raise ConfigError(
-            f"{Path(path).name} holds a network that is no Rep3D ({type(checkpoint.model).__name__}) and has no masks to "
-            f"show. Choose a model trained with one of the presets {', '.join(PRESETS)}."
+            f"{Path(path).name} holds a {type(checkpoint.model).__name__}, which is no Rep3D and has no masks to show."
+            f" Choose a model trained with one of the presets {', '.join(PRESETS)}."
         )
     return checkpoint.model
 

@@ -211,6 +211,8 @@ def _openvino_obstacle(model: nn.Module, device: torch.device) -> str | None:
         return f"expected the device 'cpu', got '{device}'. Use another engine or device."
     if not isinstance(model, Network):
         return f"expected a network of the registry, got {type(model).__name__}. Use the engine 'torch'."
+    if not model.any_size:
+        return "it cannot run a transformer of MONAI's. Use the engine 'torch'."
     if importlib.util.find_spec("openvino") is None:
         return f"it is not installed. Say: {INSTALL_OPENVINO}"
     return None

@@ -156,8 +156,14 @@ class _Job:
             self._expected = [model(image).softmax(1) for image in self._images]
 
     def capture(self) -> ExportedProgram:
-        """Return the network as a program for any batch and, where a side is not of one stride only, any size."""
+        """Return the network as a program for any batch and, where a side is not of one stride only, any size.
+
+        Of a network that takes decisions on the size of images, it is one for a single image of the window's size.
+        """
         plain = replace_modules(self._model, _plain_convolution).eval()
+        if not self._model.any_size:
+            with _failing_as_export_error("torch.export"):
+                return torch.export.export(plain, (self._images[0],))
         shapes: dict[int, Any] = {0: Dim("batch", min=1)}
         for axis, (name, side) in enumerate(zip(_AXES[2:], self._sides, strict=True), start=2):
             if side > self._model.stride:
@@ -198,7 +204,9 @@ class _Job:
         return checked_with, torch.stack(errors).max().item()
 
     def _small_shape(self, strides: int, batch: int) -> tuple[int, ...]:
-        """Return the shape of a small batch whose sides are that many strides, but for those that are fixed at one."""
+        """Return the shape of a small batch whose sides are that many strides, but for those that are fixed."""
+        if not self._model.any_size:
+            return (1, self._model.in_channels, *self._sides)
         stride = self._model.stride
         sides = (stride if side == stride else strides * stride for side in self._sides)
         return (batch, self._model.in_channels, *sides)

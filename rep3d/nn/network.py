@@ -24,8 +24,10 @@ class Network(nn.Module):
         config: Names it, with all its settings; `rep3d.nn.zoo.build_network` builds it anew from them.
         in_channels: Channels of the input image.
         stride: Each side of an input is a multiple of it, in voxels.
+        any_size: Whether what it computes for images of one size, once recorded, holds for those of others.
     """
 
+    any_size = True
     config: Rep3DConfig | NetworkConfig
     in_channels: int
     stride: int
@@ -95,18 +97,25 @@ class BorrowedNetwork(Network):
         network: Maps images to logits, one tensor.
         config: Names it.
         stride: Voxels that each side of an image is a multiple of.
+        any_size: See `Network`.
         window: The one size (D, H, W) in voxels that the network takes, where it takes no other; smaller images are
             padded with zeros to it.
     """
 
     def __init__(
-        self, network: nn.Module, config: NetworkConfig, stride: int, window: Sequence[int] | None = None
+        self,
+        network: nn.Module,
+        config: NetworkConfig,
+        stride: int,
+        any_size: bool = True,
+        window: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.config = config
         self.in_channels = config.in_channels
         self.stride = stride
+        self.any_size = any_size
         self.window = tuple(window) if window else None
 
     def decode(self, x: torch.Tensor, stages: Sequence[torch.Tensor]) -> torch.Tensor:

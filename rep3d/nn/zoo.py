@@ -65,12 +65,12 @@ def _word(name: str, preset: str) -> str:
 
 
 def _parts(word: object) -> tuple[str, str]:
-    if isinstance(word, str):
+    if isinstance(word, str) and word and not word.endswith(":"):
         name, _, preset = word.partition(":") if ":" in word or word in _MODELS else ("rep3d", "", word)
         preset = preset or "base"
-        if name in _MODELS and preset in _MODELS[name].presets and not word.endswith(":"):
+        if name in _MODELS and preset in _MODELS[name].presets:
             return name, preset
-    raise ConfigError(f"preset: expected one of {', '.join(preset_words())}, got {word!r}.")
+    raise ConfigError(f"preset: {word!r} is unknown; expected one of {', '.join(preset_words())}.")
 
 
 def preset_config(word: str, in_channels: int, out_channels: int, roi_size: Sequence[int] = (96, 96, 96)) -> Config:
@@ -116,7 +116,7 @@ def build_network(config: Config) -> Network:
         raise ConfigError(
             f"{name}: expected the settings {sorted(entry.presets['base'])}, got {list(config.settings)}."
         )
-    if entry.needs_einops and find_spec("einops") is None:
+    if entry.transformer and find_spec("einops") is None:
         raise ConfigError(f"{name}: expected the optional package einops, found none; pip install einops.")
     settings = dict(config.settings)
     plug_ins = {plug_in for plug_in in _PLUG_INS if settings.pop(plug_in, False)}
@@ -130,7 +130,7 @@ def build_network(config: Config) -> Network:
         convert = apply_lrbm if "lrbm" in plug_ins else apply_fast_conv  # what LRBM makes is fast as it is
         network = convert(network, copy=False)
     if not isinstance(network, Network):
-        return BorrowedNetwork(network, config, entry.multiple_of, settings.get(_WINDOW))
+        return BorrowedNetwork(network, config, entry.multiple_of, not entry.transformer, settings.get(_WINDOW))
     network.config = config
     return network
 
@@ -257,13 +257,13 @@ class _Model:
         build: Builds the network from in_channels, out_channels and settings; None for Rep3D, which its config builds.
         presets: Settings by name; ``base`` lists all, the others what differs.
         multiple_of: Voxels that each side of a patch is a multiple of.
-        needs_einops: Whether the network imports the optional package einops.
+        transformer: Whether the network imports the optional package einops, and takes decisions on the size of images.
     """
 
     build: _Build | None
     presets: Mapping[str, Settings]
     multiple_of: int = 16
-    needs_einops: bool = False
+    transformer: bool = False
 
 
 _PLUG_INS = ("lrbm", "fast_conv")
@@ -294,7 +294,7 @@ def _models() -> dict[str, _Model]:
         "rep3d": _Model(None, ours),
         "csla": _Model(_csla, csla),
         **{
-            name: _Model(build, others[name]["presets"], others[name]["multiple_of"], others[name]["needs_einops"])
+            name: _Model(build, others[name]["presets"], others[name]["multiple_of"], others[name]["transformer"])
             for name, build in _BUILDERS.items()
         },
     }

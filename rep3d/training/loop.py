@@ -27,25 +27,25 @@ from torch.utils.data import DataLoader
 from rep3d import __version__
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, LeftOut, listed
-from rep3d.errors import CheckpointError, NoCasesError, TrainingError
+from rep3d.errors import NoCasesError, TrainingError
 from rep3d.imaging.transforms import augmentation
 from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.output import require_room
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.encoder import encoder_mark, with_encoder_of
 from rep3d.training.loss import loss_function
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
 from rep3d.training.sampling import Patches, case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.snapshots import RunState, case_marks, start_mark
+from rep3d.training.start import encoder_mark, with_encoder_of
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
 from rep3d.training.volumes.store import VolumeStore, volume_store
 from rep3d.training.worker import Worker
 
-__all__ = ["TrainPlan", "check_start", "first_config", "run"]
+__all__ = ["TrainPlan", "first_config", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,30 +106,9 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
         return loop.finish() if worker.leads else None
 
 
-def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None:
-    """Make sure that training for a task can begin from a model.
-
-    Raises:
-        CheckpointError: if the model has other labels, or is a network of another preset.
-    """
-    if start is None:
-        return
-    if start.task.labels != task.labels:
-        raise CheckpointError(
-            f"The model to go on from has other labels: expected {dict(task.labels)}, got "
-            f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
-        )
-    known = start.info.get("preset")
-    if known not in (None, preset):
-        raise CheckpointError(
-            f"The model to go on from is a network of the preset {known}, not {preset}. Train with the preset {known}, "
-            f"or from nothing."
-        )
-
-
-def first_config(task: TaskConfig, settings: TrainSettings) -> Rep3DConfig | NetworkConfig:
+def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[int]) -> Rep3DConfig | NetworkConfig:
     """Return what network a training begins with that begins with none."""
-    config = preset_config(settings.preset, 1, task.out_channels, task.roi_size)
+    config = preset_config(settings.preset, 1, out_channels, roi_size)
     if isinstance(config, Rep3DConfig):
         return dataclasses.replace(config, spatial_prior=settings.variant)
     return config
@@ -137,7 +116,7 @@ def first_config(task: TaskConfig, settings: TrainSettings) -> Rep3DConfig | Net
 
 def _first_network(plan: TrainPlan) -> Network:
     if plan.start is None:
-        network = build_network(first_config(plan.task, plan.settings))
+        network = build_network(first_config(plan.settings, plan.task.out_channels, plan.task.roi_size))
         return with_encoder_of(network, plan.encoder) if plan.encoder else network
     network = build_network(plan.start.model.config)
     network.load_state_dict(plan.start.model.state_dict())

@@ -29,10 +29,10 @@ from rep3d.nn.zoo import preset_stride
 from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.distributed import train_on, training_devices
-from rep3d.training.encoder import check_encoder
-from rep3d.training.loop import TrainPlan, check_start, first_config, run
+from rep3d.training.loop import TrainPlan, first_config, run
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.start import check_encoder, check_start
 from rep3d.training.validation import refuse_overlap
 from rep3d.training.worker import Worker
 
@@ -137,7 +137,7 @@ def train(
         settings: how to train; with ``start``, its preset must be the same.
         output: checkpoint to write, atomically, after the run ended with a finite loss.
         start: continue from this model instead of from random weights.
-        encoder: begin a new network with this one's encoder, see :mod:`rep3d.training.encoder`.
+        encoder: begin a new network with this one's encoder, see :mod:`rep3d.training.start`.
         on_progress: called after each step, from this thread; may raise to stop the run.
         validation: labelled cases that are not trained on.
         weights: case id to how often the case is drawn, relative to others; 1 where nothing is said.
@@ -178,7 +178,7 @@ def train(
         roi = fit_window(task.roi_size, task.roi_size, stride)
         task = dataclasses.replace(task, roi_size=(roi[0], roi[1], roi[2]))
     if encoder is not None:
-        check_encoder(first_config(task, settings), encoder)
+        check_encoder(first_config(settings, task.out_channels, task.roi_size), encoder)
     devices = training_devices(settings)
     beside = Path(output).with_name(f".{Path(output).name}.prepared")
     report = on_progress or (lambda progress: None)

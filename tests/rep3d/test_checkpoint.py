@@ -89,8 +89,12 @@ def test_contradictions_are_refused(model: Rep3D, tmp_path: Path) -> None:
     _change(path, task=TASK.to_dict(), config={**CONFIG.to_dict(), "dims": [4, 2, 2, 2]})
     with pytest.raises(CheckpointError, match="weights do not fit"):
         load_checkpoint(path)
+    segresnet = {"network": "segresnet", "in_channels": 1, "out_channels": 3, "settings": {}}
+    _change(path, format_version=2, config=segresnet)
+    with pytest.raises(CheckpointError, match="network cannot be built .segresnet: expected the settings"):
+        load_checkpoint(path)
     _change(path, format_version=99)
-    with pytest.raises(CheckpointError, match="the format 99; this rep3d reads 1"):
+    with pytest.raises(CheckpointError, match="the format 99; this rep3d reads 1 and 2"):
         load_checkpoint(path)
 
 

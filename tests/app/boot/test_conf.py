@@ -17,8 +17,11 @@ from lib.names import checked_name, split_suffix
 from lib.storage.entries import images_folder
 from lib.training.task import TrainRequest
 
+from rep3d.checkpoint import save_checkpoint
 from rep3d.errors import ConfigError
 from rep3d.files import write_text
+from rep3d.nn.zoo import build_network, preset_config
+from rep3d.tasks.config import TaskConfig
 from rep3d.tasks.registry import registered_task
 from rep3d.training.train import TrainSettings
 from tests.app.data import publish_small_model, unchanged, write_image
@@ -45,7 +48,7 @@ def test_labels_that_are_none(text: str) -> None:
     ("conf", "words"),
     [
         ({"label": "a"}, "There is no --conf setting 'label'"),
-        ({"preset": "huge"}, "'huge'"),
+        ({"preset": "huge"}, "'huge' is unknown; expected one of base, tiny, quick, csla"),
         ({"variant": "big"}, "learned, fixed, none, not 'big'"),
         ({"device": "cuda:99"}, "cuda:99"),
         ({"device": "nonsense"}, "nonsense"),
@@ -250,6 +253,38 @@ def test_preset_follows_the_published_model(tmp_path: Path) -> None:
     assert Setup.find(str(tmp_path), {}).models["rep3d"].preset == "tiny"
     with pytest.raises(StartupError, match="preset of the published model is tiny"):
         Setup.find(str(tmp_path), {"preset": "base"})
+
+
+def test_other_networks_are_named_by_one_word(tmp_path: Path) -> None:
+    found = Setup.find(str(tmp_path), {"labels": "a", "preset": "dynunet:base"}).models["rep3d"]
+    assert found.preset == found.train_settings().preset == "dynunet"
+    assert TrainRequest.parse({"preset": "dynunet:base"}, found.train_settings()).settings.preset == "dynunet"
+    for preset in ("tiny", "huge"):
+        with pytest.raises(ConfigError, match=preset):
+            TrainRequest.parse({"preset": preset}, found.train_settings())
+    with pytest.raises(StartupError, match=r"preset and variant .*'fixed' is a spatial prior of Rep3D"):
+        Setup.find(str(tmp_path), {"labels": "a", "preset": "basicunet", "variant": "fixed"})
+
+
+def test_a_first_training_may_begin_with_an_encoder_of_the_same_preset(tmp_path: Path) -> None:
+    studies = tmp_path / "studies"
+    other, task = tmp_path / "other.pt", TaskConfig("other", {"b": 1}, roi_size=(32, 32, 32))
+    save_checkpoint(other, build_network(preset_config("segresnet", 1, 2)), task, {"preset": "segresnet"})
+    conf = {"labels": "a", "preset": "segresnet", "start_from": str(other)}
+    assert Setup.find(str(studies), conf).models["rep3d"].start_from == other
+    for wrong, words in (
+        ({"preset": "basicunet"}, r"network segresnet where basicunet is needed.*preset segresnet.*leave it out"),
+        ({"start_from": "kits"}, r"start_from kits cannot be used\. There is no model file .*kits"),
+        ({"start_from": str(tmp_path)}, "There is no model file"),
+    ):
+        with pytest.raises(StartupError, match=words):
+            Setup.find(str(studies), {**conf, **wrong})
+    named = studies / "rep3d" / "models" / "kits" / "published.pt"
+    named.parent.mkdir(parents=True)
+    other.rename(named)
+    assert Setup.find(str(studies), {**conf, "start_from": "kits"}).models["rep3d"].start_from == named
+    again = Setup.find(str(studies), {"models": "kits", "start_from": "kits"}).models["kits"]
+    assert again.start_from is None and "start_from has no effect" in " ".join(again.notes)
 
 
 def test_a_dicom_server_is_not_served() -> None:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.evaluation.gate import decide
+from rep3d.nn.zoo import build_network, preset_config
+from rep3d.tasks.config import TaskConfig
 from rep3d.training.volumes.file import read_head
 from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, write_image, write_label
@@ -147,18 +150,27 @@ def test_trains_by_itself_after_two_labels(server: AppServer, tmp_path: Path) ->
 
 
 def test_cases_that_cannot_be_used_are_told_and_cost_no_other_one(tmp_path: Path) -> None:
-    studies = tmp_path / "studies"
+    """In a first training, of another network than Rep3D, with the encoder of another task."""
+    studies, begins_with = tmp_path / "studies", tmp_path / "other.pt"
+    task = TaskConfig("other", {"liver": 1}, roi_size=(32, 32, 32))
+    save_checkpoint(begins_with, build_network(preset_config("segresnet", 1, 2)), task, {"version": "v6"})
     for number in range(4):
         image = write_image(studies / f"case_{number}.nii.gz", number)
         write_label(studies / "labels" / "final" / f"case_{number}.nii.gz", number)
     image.write_bytes(image.read_bytes()[:-2000])  # its header is whole
     (studies / "labels" / "final" / "case_2.nii.gz").write_bytes(b"no label")
-    publish_small_model(studies)
-    with AppServer(studies, tmp_path, CONF) as server:
+    conf = {**CONF, "preset": "segresnet", "start_from": str(begins_with), "roi_size": "32"}
+    with AppServer(studies, tmp_path, conf) as server:
+        assert server.get("/info/").json()["rep3d"]["preset"] == "segresnet"
         assert server.post("/train/rep3d", json=HARDLY).ok
         stats = server.wait_for_training()
-        assert (stats["phase"], stats["error"], stats["found"]) == ("done", None, 4)
+        assert (stats["phase"], stats["error"], stats["found"], stats["version"]) == ("done", None, 4, "v1")
+        answer = server.post("/infer/rep3d", params={"image": "case_0", "output": "json"})
+        assert answer.status_code == 200, answer.text
         assert set(stats["skipped"]) == {"case_2", "case_3"} and all(stats["skipped"].values())
         made = _store(server).get(stats["version_made"])
+        assert made.preset == "segresnet"
+        published = load_checkpoint(studies / "rep3d" / "models" / "rep3d" / "published.pt")
+        assert (published.info["encoder_from"]["task"], published.info["encoder_from"]["version"]) == ("other", "v6")
         assert made.skipped == stats["skipped"] and not {*made.cases, *made.validation_cases} & set(made.skipped)
         assert len(made.cases) == stats["cases"] and set(made.label_hashes) == set(made.cases)

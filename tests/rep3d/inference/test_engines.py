@@ -20,16 +20,19 @@ from rep3d.errors import ConfigError, InferenceCancelled
 from rep3d.inference import engines
 from rep3d.inference.engines import OpenVinoEngine, TorchEngine, choose_engine
 from rep3d.inference.predictor import Predictor
-from rep3d.nn.config import PRESETS, Rep3DConfig
+from rep3d.nn.config import PRESETS, NetworkConfig, Rep3DConfig
 from rep3d.nn.fold import reparameterize
+from rep3d.nn.network import BorrowedNetwork
 from rep3d.nn.rep3d import Rep3D
 from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.nn.zoo import build_model
 from rep3d.tasks.config import Intensity, TaskConfig
 
 CPU = torch.device("cpu")
 SMALL = Rep3DConfig(out_channels=3, dims=(4, 6, 8, 10), depths=(1, 1, 1, 1), hidden_size=12, kernel_size=5)
 MIDDLE = replace(SMALL, in_channels=2, dims=(12, 24, 48, 96), hidden_size=160, kernel_size=9)
 TINY = replace(PRESETS["tiny"], out_channels=3)
+HALF = replace(MIDDLE, decoder="half")
 TASK = TaskConfig("toy", {"Tail": 7, "Head": 2}, (1.0, 1.0, 1.0), Intensity("window", 0, 100), "RAS", (32, 32, 32))
 
 needs_openvino = pytest.mark.skipif(
@@ -63,7 +66,7 @@ def probabilities(model: Callable[[torch.Tensor], torch.Tensor], images: torch.T
 
 @needs_openvino
 class TestOpenVino:
-    @pytest.mark.parametrize(("config", "seed"), [(SMALL, 0), (MIDDLE, 1), (TINY, 2), (TINY, 3)])
+    @pytest.mark.parametrize(("config", "seed"), [(SMALL, 0), (MIDDLE, 1), (TINY, 2), (TINY, 3), (HALF, 1)])
     def test_has_the_probabilities_of_pytorch(self, config: Rep3DConfig, seed: int) -> None:
         model = network(config, seed)
         images = torch.randn(1, config.in_channels, 32, 48, 32) * 2 + 1
@@ -72,8 +75,9 @@ class TestOpenVino:
         actual = probabilities(OpenVinoEngine(model), images)
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-3)
 
-    def test_takes_windows_of_any_size_and_number_one_after_the_other(self) -> None:
-        model = network(SMALL)
+    @pytest.mark.parametrize("name", ["rep3d", "basicunet"])
+    def test_takes_windows_of_any_size_and_number_one_after_the_other(self, name: str) -> None:
+        model = network(SMALL) if name == "rep3d" else build_model(name, features=(4, 4, 8, 8, 8, 4)).eval()
         engine = OpenVinoEngine(model)
         for shape in [
             (1, 1, 32, 32, 32),
@@ -218,6 +222,10 @@ def test_openvino_is_for_the_cpu_and_for_unetr_decoders() -> None:
     assert choose_engine(model, torch.device("cuda")).name == "torch"
     with pytest.raises(ConfigError, match="UNETR"):
         choose_engine(nn.Conv3d(1, 2, 1), CPU, "openvino")
+    decides_on_sizes = BorrowedNetwork(nn.Conv3d(1, 2, 1), NetworkConfig("swinunetr", 1, 2, {}), 32, any_size=False)
+    assert choose_engine(decides_on_sizes, CPU).name == "torch"
+    with pytest.raises(ConfigError, match="transformer"):
+        choose_engine(decides_on_sizes, CPU, "openvino")
     assert choose_engine(nn.Conv3d(1, 2, 1), CPU).name == "torch"
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,10 @@ TASK = TaskConfig(
 )  # the second side is fixed at one stride
 
 
-@pytest.fixture(scope="module")
-def checkpoint() -> Checkpoint:
+def trained(config: Rep3DConfig) -> Checkpoint:
     """Return a network with statistics, masks and norms away from their start."""
     torch.manual_seed(0)
-    network = Rep3D(CONFIG)
+    network = Rep3D(config)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(3):
         optimizer.zero_grad()
@@ -38,6 +38,11 @@ def checkpoint() -> Checkpoint:
     with torch.no_grad():
         network.out.conv.conv.weight.mul_(10)
     return Checkpoint(network.eval(), TASK, {"version": "v4"})
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return trained(CONFIG)
 
 
 def image_and_probabilities(checkpoint: Checkpoint, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +54,11 @@ def image_and_probabilities(checkpoint: Checkpoint, *shape: int) -> tuple[torch.
 
 
 class TestOnnx:
+    @pytest.fixture(scope="class")
+    def checkpoint(self) -> Checkpoint:
+        """Return a network that interpolates its logits: it has every operator that the others have, and that one."""
+        return trained(replace(CONFIG, decoder="half"))
+
     @pytest.fixture(scope="class")
     def exported(self, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Exported:
         for package in ("onnx", "onnxscript"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -116,6 +117,19 @@ def test_every_parameter_learns(network: Rep3D) -> None:
         optimizer.step()
     still = [name for name, parameter in network.named_parameters() if not (parameter.grad.abs().max() > 0)]  # type: ignore[union-attr]
     assert still == []
+
+
+def test_a_decoder_that_ends_at_half_resolution_interpolates_its_logits() -> None:
+    half, x = Rep3D(replace(SMALL, decoder="half")), torch.randn(1, 2, 32, 48, 16)
+    seen: list[torch.Tensor] = []
+    half.out.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    logits = half.train()(x)
+    assert seen[0].shape == (1, 3, 16, 24, 8)
+    assert torch.equal(logits, F.interpolate(seen[0], x.shape[2:], mode="trilinear", align_corners=False))
+    full = Rep3D(SMALL).state_dict()
+    left_out = {name for name in full if name.startswith(("encoder1.", "decoder1.", "decoder2."))}
+    assert set(half.state_dict()) == set(full) - left_out
+    assert preset_config("quick", 1, 4).decoder == "half" and preset_config("rep3d:tiny", 1, 4).decoder == "full"
 
 
 def test_state_dict_has_the_authors_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,26 +12,30 @@ import torch.nn.functional as F
 from torch import nn
 
 from rep3d.errors import ConfigError
+from rep3d.nn.config import NetworkConfig
 from rep3d.nn.convert import depthwise_convolutions
 from rep3d.nn.csla import CSLAConv3d
 from rep3d.nn.fold import reparameterize
 from rep3d.nn.lrbm import DepthwiseConv3d, LRBMConv3d
+from rep3d.nn.network import BorrowedNetwork
 from rep3d.nn.rep3d import Rep3D
 from rep3d.nn.uxnet import UXNet3D, UXNetBlock
-from rep3d.nn.zoo import build_model, model_names
+from rep3d.nn.zoo import build_model, build_network, model_names, preset_config, preset_word, preset_words
 
 HAS_EINOPS = importlib.util.find_spec("einops") is not None
 NEEDS_EINOPS = {"swinunetr", "unetr"}
 NARROW = {"dims": (4, 6, 8, 10), "depths": (1, 1, 1, 1), "hidden_size": 12, "kernel_size": 5}
+BLOCKS = ("blocks_down", "blocks_up")
 SMALL: dict[str, dict[str, Any]] = {
     "rep3d": NARROW,
     "csla": NARROW,
     "uxnet": NARROW,
-    "swinunetr": {"preset": "tiny"},
+    "swinunetr": {"preset": "tiny", "depths": (1, 1, 1, 1)},
     "unetr": {"preset": "tiny"},
     "segresnet": {},
-    "dynunet": {"preset": "tiny"},
-    "mednext": {"preset": "small", "init_filters": 4},
+    "dynunet": {"filters": (4, 4, 8, 8, 8, 8)},
+    "mednext": {"preset": "small", "init_filters": 4, "blocks_bottleneck": 1, **dict.fromkeys(BLOCKS, (1, 1, 1, 1))},
+    "basicunet": {"features": (4, 4, 8, 8, 8, 4)},
 }
 
 
@@ -96,7 +101,7 @@ class TestRefusal:
         ("arguments", "message"),
         [
             ({"name": "rep4d"}, "network 'rep4d'; expected one of .*'rep3d', 'csla', 'uxnet'"),
-            ({"name": "rep3d", "preset": "huge"}, "preset 'huge' of rep3d; expected one of .'base', 'tiny'"),
+            ({"name": "rep3d", "preset": "huge"}, "preset 'huge' of rep3d; expected one of .'base', 'tiny', 'quick'"),
             (
                 {"name": "segresnet", "kernel_size": 5},
                 "options .'kernel_size'. of segresnet; expected .*'init_filters'",
@@ -203,3 +208,35 @@ class TestUXNet:
         block, x = UXNetBlock(3), torch.randn(1, 3, 8, 8, 8)
         assert torch.equal(block.gamma, torch.full((3,), 1e-6))
         assert torch.allclose(block(x), x, atol=1e-4)
+
+
+class TestWords:
+    def test_every_word_names_one_network_in_one_spelling(self) -> None:
+        words = preset_words()
+        assert {"tiny", "base", "quick", "segresnet", "segresnet:wide", "basicunet", "csla:quick"} < set(words)
+        assert [preset_word(word) for word in words] == list(words)
+        assert [preset_word(word) for word in ("rep3d", "rep3d:quick", "dynunet:base")] == ["base", "quick", "dynunet"]
+
+    @pytest.mark.parametrize("word", ["huge", "", ":", "segresnet:", ":tiny", "segresnet:tiny", "tiny:base", 3, None])
+    def test_wrong_words_are_answered_with_the_list(self, word: object) -> None:
+        with pytest.raises(ConfigError, match="preset: .* is unknown; expected one of base, tiny, quick, .*basicunet"):
+            preset_word(word)
+
+    def test_settings_of_a_file_are_checked(self) -> None:
+        config = preset_config("segresnet", 1, 2)
+        for wrong in ({}, {**config.settings, "kernel_size": 3}):
+            with pytest.raises(ConfigError, match="segresnet: expected the settings"):
+                build_network(replace(config, settings=wrong))
+        for name in ("rep3d", "torch.nn"):
+            with pytest.raises(ConfigError, match=name):
+                build_network(replace(config, network=name))
+
+
+def test_a_network_of_one_size_takes_smaller_images_as_the_sliding_window_pads_them() -> None:
+    config = NetworkConfig("unetr", 1, 2, {})
+    network = BorrowedNetwork(nn.Conv3d(1, 2, 3, padding=1), config, 16, window=(48, 32, 32))
+    x = torch.randn(1, 1, 32, 32, 16)
+    padded = F.pad(x, (0, 16, 0, 0, 0, 16))
+    assert torch.equal(network(x), network.network(padded)[..., :32, :32, :16])
+    with pytest.raises(ConfigError, match=r"\(48, 32, 32\) voxels or fewer.*got \(64, 32, 32\)"):
+        network(torch.zeros(1, 1, 64, 32, 32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ import torch
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rep3d.errors import TaskError
 from rep3d.nn.config import Rep3DConfig
+from rep3d.nn.fold import reparameterize
 from rep3d.nn.rep3d import Rep3D
+from rep3d.nn.zoo import build_model
 from rep3d.tasks.config import TaskConfig, Term
 from rep3d.training.head import head_change, with_labels
+from tests.rep3d.nn.test_zoo import SMALL, skip_without_einops
 
 CONFIG = Rep3DConfig(out_channels=3, dims=(2, 2, 2, 2), depths=(1, 1, 1, 1), hidden_size=2, kernel_size=3)
 # By value: Head is channel 1, Tail channel 2.
@@ -128,3 +132,26 @@ def test_labels_are_compared_by_name() -> None:
     change = head_change({"liver": 3}, {"tumour": 1, "liver": 2})
     assert (change.kept, change.added, change.dropped) == (("liver",), ("tumour",), ())
     assert not head_change({"liver": 1}, {"liver": 2}).changed
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_is_kept_folded_and_given_other_labels(name: str, tmp_path: Path) -> None:
+    skip_without_einops(name)
+    torch.manual_seed(0)
+    model = build_model(name, 1, 3, roi_size=(64, 32, 32), **SMALL[name]).eval()
+    save_checkpoint(tmp_path / "model.pt", model, TASK, INFO)
+    loaded = load_checkpoint(tmp_path / "model.pt")
+    assert type(loaded.model) is type(model) and loaded.model.config == model.config
+    kept = loaded.model.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in model.state_dict().items())
+    new, _ = with_labels(loaded, {"Head": 1, "Body": 2, "Tail": 3})
+    x = torch.randn(1, 1, 64, 32, 32)
+    with torch.no_grad():
+        expected = loaded.model(x)
+        found = reparameterize(new.model)(x)
+        assert found.shape == (1, 4, 64, 32, 32)
+        torch.testing.assert_close(found[:, [0, 1, 3]], expected, rtol=1e-4, atol=1e-4)
+        deepest = model.deepest(x)
+    assert deepest.shape[1] > 3 and 1 < math.prod(deepest.shape[2:]) <= 8 * 4 * 4
+    save_checkpoint(tmp_path / "new.pt", new.model, new.task, new.info)
+    assert load_checkpoint(tmp_path / "new.pt").model.config.out_channels == 4

@@ -243,6 +243,7 @@ def test_a_loss_that_is_not_finite_publishes_nothing(tmp_path: Path, monkeypatch
         {"val_interval": -1},
         {"patience": 0.5},
         {"variant": "other"},
+        {"variant": "fixed", "preset": "basicunet"},
         {"gpus": 0},
         {"gpus": True},
         {"gpus": []},

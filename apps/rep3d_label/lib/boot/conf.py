@@ -16,8 +16,9 @@ from rep3d.active.strategies import STRATEGIES
 from rep3d.errors import Rep3DError, TaskError
 from rep3d.imaging.limits import MAX_VOXELS
 from rep3d.inference.predictor import choose_device
-from rep3d.nn.config import PRESETS, SPATIAL_PRIORS
+from rep3d.nn.config import SPATIAL_PRIORS
 from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.nn.zoo import preset_word, preset_words
 from rep3d.tasks.dataset_json import label_table
 from rep3d.tasks.registry import TASKS
 
@@ -66,6 +67,7 @@ class AppConf:
     values_given: bool = False
     preset: str | None = None
     variant: str = "learned"
+    start_from: str | None = None
     device: str = "cpu"
     modality: str | None = None
     roi_size: tuple[int, int, int] | None = None
@@ -172,6 +174,13 @@ def _one_of(name: str, choices: list[str]) -> Callable[[str], str]:
     return parse
 
 
+def _preset(text: str) -> str:
+    try:
+        return preset_word(text)
+    except Rep3DError as error:
+        raise StartupError(f"--conf preset {text!r} cannot be used. {error}") from error
+
+
 def _number(name: str, low: float, high: float, whole: bool = False) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
@@ -261,14 +270,20 @@ OPTIONS: Mapping[str, Option] = {
         parse_labels,
     ),
     "preset": Option(
-        f"network of a first training: {' or '.join(sorted(PRESETS))}",
+        f"network of a first training: {', '.join(preset_words())}",
         "base on a CUDA GPU with 12 GB or more, else tiny",
-        _one_of("preset", sorted(PRESETS)),
+        _preset,
     ),
     "variant": Option(
-        f"spatial prior of a first training's network: {', '.join(SPATIAL_PRIORS)}",
+        f"spatial prior of a first training's Rep3D: {', '.join(SPATIAL_PRIORS)}",
         "learned",
         _one_of("variant", list(SPATIAL_PRIORS)),
+    ),
+    "start_from": Option(
+        "model with whose encoder a first training begins: a model file, or a model of this studies folder by name; of "
+        "any task, and of the same preset",
+        "none",
+        str,
     ),
     "device": Option("where to compute: cpu, cuda, cuda:1, ...", "the first CUDA GPU, else cpu", _device),
     "modality": Option(

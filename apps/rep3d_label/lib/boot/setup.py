@@ -16,12 +16,14 @@ from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
 from lib.labels.recovery import check_recovered, recovered_map
 from lib.paths import ModelWorkspace, Workspace
-from rep3d.checkpoint import read_checkpoint_task
-from rep3d.errors import CheckpointError, TaskError
+from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
+from rep3d.errors import CheckpointError, ConfigError, Rep3DError, TaskError
 from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
 from rep3d.tasks.registry import TASKS, matching_task
 from rep3d.training.head import HeadChange, head_change
+from rep3d.training.loop import first_config
 from rep3d.training.settings import TrainSettings
+from rep3d.training.start import check_encoder
 from rep3d.training.train import task_for_cases
 
 __all__ = ["ModelSetup", "Setup", "damaged_checkpoint"]
@@ -43,6 +45,7 @@ class ModelSetup:
         conf: the settings as given.
         other_values: voxel values that label files may have besides: of other models' labels, and of retired ones.
         head: what the labels mean for the model that is published at the start; None where none is.
+        start_from: checkpoint with whose encoder the first training begins; None for none.
         notes: what the user should know about this model, for the log.
     """
 
@@ -56,6 +59,7 @@ class ModelSetup:
     conf: AppConf
     other_values: tuple[int, ...] = ()
     head: HeadChange | None = None
+    start_from: Path | None = None
     notes: tuple[str, ...] = ()
 
     def task_for(self, images: Sequence[Path]) -> TaskConfig:
@@ -337,17 +341,23 @@ def _model(
         task = task.with_labels(labels)
         terms = registered.terms if registered else {}
         task = replace(task, terms={**{label: terms[label] for label in labels if label in terms}, **task.terms})
+    preset = _preset(settings, published)
+    start_from = _start_from(settings, workspace, preset)
+    if start_from and published.task:
+        start_from = None
+        notes.append(f"{name}: --conf start_from has no effect: trainings go on from the published model")
     return ModelSetup(
         name=name,
         workspace=workspace.model(name),
         labels=labels,
         task=task,
-        preset=_preset(settings, published),
+        preset=preset,
         device=settings.device,
         modality=settings.modality or (registered.modality if registered else dataset.modality),
         conf=settings,
         other_values=tuple(sorted(set(label_map.values.values()) - set(labels.values()))),
         head=head,
+        start_from=start_from,
         notes=tuple(notes),
     )
 
@@ -363,4 +373,24 @@ def _preset(settings: AppConf, published: _Published) -> str:
             f"The preset of the published model is {preset}, not {settings.preset} as in --conf preset.",
             f"Leave --conf preset out, or move {published.path} away to begin anew with another network.",
         )
+    try:
+        TrainSettings(preset=preset, variant=settings.variant)
+    except ConfigError as error:
+        raise StartupError(f"--conf preset and variant cannot be used together. {error}") from error
     return preset
+
+
+def _start_from(settings: AppConf, workspace: Workspace, preset: str) -> Path | None:
+    """Return the checkpoint whose encoder a first training begins with, which is a network of that preset."""
+    asked = settings.start_from
+    if asked is None:
+        return None
+    path = workspace.model(asked).published if asked in (*TASKS, OWN_LABELS) else Path(asked).absolute()
+    try:
+        wanted = first_config(TrainSettings(preset=preset, variant=settings.variant), 2, (96, 96, 96))
+        check_encoder(wanted, load_checkpoint(path))
+    except Rep3DError as error:
+        raise StartupError(
+            f"--conf start_from {asked} cannot be used. {error}", "Correct it, or leave it out."
+        ) from error
+    return path

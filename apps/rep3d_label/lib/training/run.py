@@ -217,6 +217,7 @@ class TrainRun:
         training = [found.cases[id_] for id_ in split.training]
         validation = [found.cases[id_] for id_ in split.validation]
         task = start.task if start else self._setup.task_for([Path(case.image) for case in training])
+        encoder = load_checkpoint(self._setup.start_from) if self._setup.start_from and not start else None
         taken_up = False
 
         def on_progress(progress: TrainProgress) -> None:
@@ -236,6 +237,7 @@ class TrainRun:
             output,
             start,
             on_progress,
+            encoder=encoder,
             validation=validation,
             weights=case_weights(record, split, found),
             state=self._folder / "state",

@@ -1,4 +1,4 @@
-"""A better start for a new task: the encoder of a network that was trained for another one."""
+"""What a training may begin from: a whole model of its task, or, for a new task, the encoder of another one's."""
 
 from __future__ import annotations
 
@@ -13,16 +13,39 @@ from rep3d.errors import CheckpointError
 from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network, head_of
 from rep3d.nn.unetr import UnetrSegmenter
+from rep3d.tasks.config import TaskConfig
 from rep3d.training.snapshots import start_mark
 
-__all__ = ["check_encoder", "encoder_mark", "with_encoder_of"]
+__all__ = ["check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
+
+
+def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None:
+    """Make sure that training for a task can begin from a model.
+
+    Raises:
+        CheckpointError: if the model has other labels, or is a network of another preset.
+    """
+    if start is None:
+        return
+    if start.task.labels != task.labels:
+        raise CheckpointError(
+            f"The model to go on from has other labels: expected {dict(task.labels)}, got "
+            f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
+        )
+    known = start.info.get("preset")
+    if known not in (None, preset):
+        raise CheckpointError(
+            f"The model to go on from is a network of the preset {known}, not {preset}. Train with the preset {known}, "
+            f"or from nothing."
+        )
 
 
 def with_encoder_of(network: Network, checkpoint: Checkpoint) -> Network:
     """Return a network whose encoder is that of a trained one; the given ones stay as they are.
 
     What is taken: of networks with an encoder of their own (Rep3D, CSLA, 3D UX-Net) its weights and statistics, of
-    others all but the head. A layer that sees another number of input channels stays as it was initialised.
+    others all but the head. A layer whose shape differs (it sees other input channels, or patches of another size)
+    stays as it was initialised.
 
     Args:
         network: a network for the new task.
@@ -52,6 +75,7 @@ def check_encoder(config: Rep3DConfig | NetworkConfig, checkpoint: Checkpoint) -
     """
     wanted, known = (_without_channels(each) for each in (config, checkpoint.model.config))
     differ = sorted(name for name in {**wanted, **known} if wanted.get(name) != known.get(name))
+    differ = ["network"] if "network" in differ else differ
     if differ:
         said = ", ".join(f"{name} {known.get(name)} where {wanted.get(name)} is needed" for name in differ[:4])
         preset = checkpoint.info.get("preset")
@@ -66,7 +90,7 @@ def _without_channels(config: Rep3DConfig | NetworkConfig) -> dict[str, Any]:
     settings = replace(config, in_channels=1, out_channels=1).to_dict()
     if isinstance(config, Rep3DConfig):
         return {"network": "rep3d", **settings}
-    return {**settings, **settings.pop("settings")}
+    return {**settings.pop("settings"), **settings, "img_size": None}  # the size of patches is the task's
 
 
 def encoder_mark(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -253,6 +253,8 @@ class ImageSteps:
 def augmentation(task: TaskConfig) -> Compose:
     """Random changes of a patch for training.
 
+    Where there is a third entry, ``"beside"`` (K, D, H, W), it keeps its place beside the image.
+
     The paper's recipe (intensity shift 0.1 with p 0.5, rotation pi/30 about z, scale 0.1) is for hundreds of cases.
     Here there may be one, so more is varied, and more widely: pose, position, contrast and noise.
 
@@ -266,17 +268,18 @@ def augmentation(task: TaskConfig) -> Compose:
     return Compose(
         [
             RandAffined(
-                keys,
+                [*keys, "beside"],
                 prob=0.8,
                 rotate_range=(np.pi / 15, np.pi / 15, np.pi / 15),
                 scale_range=(0.12, 0.12, 0.12),
                 translate_range=tuple(side // 12 for side in task.roi_size),
-                mode=("bilinear", "nearest"),
+                mode=("bilinear", "nearest", "bilinear"),
                 padding_mode="border",
+                allow_missing_keys=True,
             ),
             RandShiftIntensityd("image", offsets=0.1, prob=0.5),
             RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
             RandGaussianNoised("image", prob=0.2, std=0.1),
-            ToTensord(keys, track_meta=False),
+            ToTensord([*keys, "beside"], track_meta=False, allow_missing_keys=True),
         ]
     )

@@ -33,7 +33,7 @@ from rep3d.inference.sliding import (
 from rep3d.inference.stage import Stage, kept_type
 from rep3d.inference.views import VIEWS
 
-__all__ = ["FOUND", "MARGIN_MM", "FineStage"]
+__all__ = ["FOUND", "MARGIN_MM", "FineStage", "coarse_weight"]
 
 FOUND = 0.1  # probability of all labels together
 MARGIN_MM = 12.0
@@ -59,7 +59,7 @@ class FineStage(Stage):
         Raises:
             InferenceCancelled: if the request was cancelled.
         """
-        weight = _weight(coarse)
+        weight = coarse_weight(coarse)
         found: list[Place] = ndimage.find_objects((weight[0] > 0).numpy().astype(np.uint8))
         if not found:
             return None
@@ -104,7 +104,7 @@ class FineStage(Stage):
         return total.div_(len(seen)) if len(seen) > 1 else total
 
 
-def _weight(coarse: MetaTensor) -> torch.Tensor:
+def coarse_weight(coarse: MetaTensor) -> torch.Tensor:
     """Return (1, D, H, W) how much the fine stage counts: 1 around what was found, falling to 0 at the margin."""
     spacing = coarse.affine[:3, :3].norm(dim=0).tolist()
     weight = (coarse.as_tensor()[0] <= 1 - FOUND).float()[None, None]

@@ -61,7 +61,8 @@ def decide(
     Returns:
         Among classes of the same probability, the first wins.
     """
-    result = np.zeros(grid.shape, np.uint8 if max(values) <= 255 else np.uint16)
+    # In the order of a file: a large map is written in a fraction of the time.
+    result = np.zeros(grid.shape, np.uint8 if max(values) <= 255 else np.uint16, order="F")
     written = np.asarray(values, result.dtype)
     counts = np.zeros(len(values), np.int64)
     blocks = _blocks_of(probabilities, affine, grid)
@@ -92,7 +93,7 @@ def interpolated_map(
     Returns:
         (X, Y, Z) uint8, in steps of 1/255.
     """
-    result = np.zeros(grid.shape, np.uint8)
+    result = np.zeros(grid.shape, np.uint8, order="F")
     blocks = _blocks_of(volume[None], affine, grid)
     for block in _cut(region, grid, blocks.step):
         found = blocks.interpolate(blocks.around(block), block)[0]

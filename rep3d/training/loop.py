@@ -34,6 +34,7 @@ from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.output import require_room
 from rep3d.tasks.config import TaskConfig
+from rep3d.training.layered import layered_augmentation, with_coarse
 from rep3d.training.loss import loss_function
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
@@ -69,6 +70,7 @@ class TrainPlan:
     must_resume: bool = False
     left_out: Sequence[LeftOut] = ()
     prepared: Path | None = None
+    coarse: Checkpoint | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to be resumed."""
@@ -81,6 +83,7 @@ class TrainPlan:
             "task": self.task.to_dict(),
             "start": start_mark(self.start) if self.start else None,
             "encoder": start_mark(self.encoder) if self.encoder else None,
+            "coarse": start_mark(self.coarse) if self.coarse else None,
             "other values": sorted(self.other_values),
             "program": __version__,
         }
@@ -106,9 +109,11 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
         return loop.finish() if worker.leads else None
 
 
-def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[int]) -> Rep3DConfig | NetworkConfig:
+def first_config(
+    settings: TrainSettings, out_channels: int, roi_size: Sequence[int], in_channels: int = 1
+) -> Rep3DConfig | NetworkConfig:
     """Return what network a training begins with that begins with none."""
-    config = preset_config(settings.preset, 1, out_channels, roi_size)
+    config = preset_config(settings.preset, in_channels, out_channels, roi_size)
     if isinstance(config, Rep3DConfig):
         return dataclasses.replace(config, spatial_prior=settings.variant)
     return config
@@ -116,7 +121,9 @@ def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[
 
 def _first_network(plan: TrainPlan) -> Network:
     if plan.start is None:
-        network = build_network(first_config(plan.settings, plan.task.out_channels, plan.task.roi_size))
+        task = plan.task
+        channels = task.out_channels if plan.coarse else 1  # the image and each label, see `rep3d.training.layered`
+        network = build_network(first_config(plan.settings, task.out_channels, task.roi_size, channels))
         return with_encoder_of(network, plan.encoder) if plan.encoder else network
     network = build_network(plan.start.model.config)
     network.load_state_dict(plan.start.model.state_dict())
@@ -159,6 +166,8 @@ class _Loop:
             worker.agree(0.0)
         if not ready:
             raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
+        if plan.coarse:
+            ready = with_coarse(ready, plan.coarse, plan.task, str(worker.device), lambda: self._tell("preparing"))
         self.cases, self.prepared = [case for case, _ in ready], [volumes for _, volumes in ready]
         self.validator: Validator | None = None
         if plan.validation and worker.leads:
@@ -195,9 +204,8 @@ class _Loop:
         task = self.plan.task
         weights = case_weights(self.cases, self.plan.weights)
         first = self.iteration * self.worker.size + self.worker.rank
-        patches = Patches(
-            self.prepared, weights, augmentation(task), task.roi_size, self.settings, first, self.worker.size
-        )
+        augment = layered_augmentation(task) if self.plan.coarse else augmentation(task)
+        patches = Patches(self.prepared, weights, augment, task.roi_size, self.settings, first, self.worker.size)
         trainer = SupervisedTrainer(
             device=self.worker.device,
             max_epochs=1,

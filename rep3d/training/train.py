@@ -114,6 +114,7 @@ def train(
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
     prepared: Path | str | None = None,
+    coarse: Checkpoint | None = None,
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
 
@@ -150,6 +151,8 @@ def train(
         left_out: what was left out before, to be recorded with those left out here.
         prepared: folder, for this alone, where the cases are kept as they are prepared, for later trainings; see
             :mod:`rep3d.training.volumes.store`. None for a hidden one beside ``output`` that is removed at the end.
+        coarse: train the fine stage of this model: a network that also sees its probability of each label. It can be
+            used with that model only; there is no validation during its run. See :mod:`rep3d.training.stages`.
 
     Returns:
         The trained model, as written.
@@ -196,6 +199,7 @@ def train(
         must_resume=must_resume,
         left_out=tuple(left_out),
         prepared=Path(prepared) if prepared else beside,
+        coarse=coarse,
     )
     try:
         if len(devices) > 1:

@@ -158,7 +158,7 @@ def test_between_the_stages_is_neither_a_seam_nor_a_hole() -> None:
     probabilities[:, 4:7, 4:7, 4:7] = torch.tensor([0.2, 0.3, 0.5])[:, None, None, None]
     coarse = MetaTensor(probabilities, affine=torch.diag(torch.tensor([4.0, 4, 4, 1], dtype=torch.float64)))
     fine = MetaTensor(torch.zeros(1, 77, 45, 45), affine=torch.eye(4, dtype=torch.float64))
-    beneath = fine_module._Beneath(coarse, fine_module._weight(coarse), fine)
+    beneath = fine_module._Beneath(coarse, fine_module.coarse_weight(coarse), fine)
     sure = torch.zeros(3, 77, 45, 45)
     sure[2] = 1
     blended = beneath.blend(sure, (slice(0, 77), slice(0, 45), slice(0, 45)))

@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("docs/results/infer_time.json"))
     options = parser.parse_args()
+    load = [round(each, 2) for each in os.getloadavg()]
     spacing = (options.spacing,) * 3
     task = TaskConfig("benchmark", LABELS, spacing, Intensity("window", *WINDOW), "RAS", (96, 96, 96))
     torch.manual_seed(0)
@@ -106,7 +107,7 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/infer_time.py --preset {options.preset} --spacing {options.spacing:g}",
         "machine": machine(torch.device("cpu")),
-        "load_before": [round(load, 2) for load in os.getloadavg()],
+        "load_before": load,
         "preset": options.preset,
         "spacing_mm": options.spacing,
         "labels": len(LABELS),

@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=Path("docs/results/overlap.json"))
     options = parser.parse_args()
+    load = [round(each, 2) for each in os.getloadavg()]
     model = Predictor.load(options.checkpoint, options.device)
     seen = set(model.info.get("trained_on", model.info.get("cases", [])))
     cases = [case for case in read_data_set(options.data).cases if case.id not in seen][: options.cases]
@@ -73,7 +74,7 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/overlap.py --checkpoint MODEL --data {options.data.name} --cases {len(cases)}",
         "machine": machine(torch.device(options.device)),
-        "load_before": [round(load, 2) for load in os.getloadavg()],
+        "load_before": load,
         "spacing_mm": model.task.spacing,
         "window": model.task.roi_size,
         "preset": model.info.get("preset"),

@@ -23,7 +23,7 @@ from rep3d.memory import require_memory
 
 __all__ = ["OVERLAP", "Place", "WindowTurns", "check_memory", "count_windows", "fit_window", "sliding_probabilities"]
 
-OVERLAP = 0.5  # of neighbouring windows, as a share of their sides
+OVERLAP = 0.5  # of neighbouring windows, as a share of their sides; nnU-Net's. benchmarks/overlap.py compares others
 BATCH = 2  # windows at a time
 _SOFTMAX_SLICES = 16
 

@@ -51,7 +51,7 @@ def test_a_fine_stage_that_pays_is_kept_and_one_that_does_not_is_left_out(
     result = Predictor(kept, "cpu").segment(held_out[0].image, tmp_path / "found.nii.gz")
     assert result.stage == "all"
     monkeypatch.setattr(stages, "LEAST_GAIN", 1.1)
-    quick = replace(SETTINGS, iterations=2)
+    quick = replace(SETTINGS, iterations=1)
     alone = train_stages(cases, COARSE, TASK, quick, output, start=kept, validation=held_out)
     assert alone.fine is None and load_checkpoint(output).fine is None
     assert alone.info["stages"]["kept"] == 1 and alone.version == "v2"

@@ -3,12 +3,15 @@
 A checkpoint carries the weights, the network's settings, the task (labels, spacing, intensity, orientation) and where
 the model came from. It holds plain tensors and plain JSON types only, so it loads with ``weights_only=True``: opening a
 file from somebody else cannot run code.
+
+A version of two stages is one file, too: what it is to everybody is its coarse stage, which is a model of its own; the
+fine stage beside it sees the image and what the coarse one made of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ __all__ = ["Checkpoint", "load_checkpoint", "read_checkpoint_task", "save_checkp
 _FORMAT = "rep3d-checkpoint"
 _FORMAT_VERSION = 1  # of a Rep3D
 _OTHERS_VERSION = 2  # of another network of the registry, which releases before it cannot read
+_STAGES_VERSION = 3  # of two stages: a release that knew of one would use the coarse one alone, and not say so
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,34 @@ class Checkpoint:
         task: the task it was trained for.
         info: plain JSON facts about its origin: ``version``, ``parent``, ``created`` (ISO time, UTC), ``cases`` (ids),
             ``preset``, ``iterations``, ``loss``.
+        fine: the second stage, at its own spacing, for the same labels; its network sees the image and the coarse
+            stage's probability of each label. None where there is one stage.
+
+    Raises:
+        CheckpointError: if the two stages do not fit each other.
     """
 
     model: Network
     task: TaskConfig
     info: dict[str, Any] = field(default_factory=dict)
+    fine: Checkpoint | None = None
+
+    def __post_init__(self) -> None:
+        if self.fine is None:
+            return
+        task, fine = self.task, self.fine.task
+        if self.fine.fine is not None:
+            raise CheckpointError("A fine stage cannot have a fine stage of its own.")
+        if (fine.labels, fine.orientation) != (task.labels, task.orientation):
+            raise CheckpointError(
+                f"The two stages do not fit each other: expected the labels {dict(task.labels)} and the orientation "
+                f"{task.orientation} of the coarse one, got {dict(fine.labels)} and {fine.orientation}."
+            )
+        if self.fine.model.in_channels != task.out_channels:
+            raise CheckpointError(
+                f"The fine stage does not fit the coarse one: expected {task.out_channels} input channels (the image "
+                f"and {task.out_channels - 1} labels), got {self.fine.model.in_channels}."
+            )
 
     @property
     def version(self) -> str:
@@ -61,7 +88,9 @@ def write_atomically(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(content, file)
 
 
-def save_checkpoint(path: Path | str, model: Network, task: TaskConfig, info: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path | str, model: Network, task: TaskConfig, info: Mapping[str, Any], fine: Checkpoint | None = None
+) -> None:
     """Write a checkpoint atomically: readers see the old file or the new one, never a part.
 
     Args:
@@ -69,11 +98,22 @@ def save_checkpoint(path: Path | str, model: Network, task: TaskConfig, info: Ma
         model: the network in its training form (not re-parameterised).
         task: the task it was trained for.
         info: plain JSON facts, see :class:`Checkpoint`.
+        fine: the second stage, where there is one.
 
     Raises:
-        CheckpointError: if the model does not fit the task, or has weights that are not finite.
+        CheckpointError: if a model does not fit its task, or has weights that are not finite, or the stages do not fit
+            each other.
     """
     path = Path(path)
+    content = _stage_content(Checkpoint(model, task, dict(info), fine), path)
+    if fine is not None:
+        stages = [content, _stage_content(fine, path)]
+        content = {"format_version": _STAGES_VERSION, "stages": stages}
+    write_atomically(path, {"format": _FORMAT, **content})
+
+
+def _stage_content(stage: Checkpoint, path: Path) -> dict[str, Any]:
+    model, task = stage.model, stage.task
     if model.config.out_channels != task.out_channels:
         raise CheckpointError(
             f"saving {path.name}: expected a model with {task.out_channels} output channels for the labels "
@@ -81,18 +121,17 @@ def save_checkpoint(path: Path | str, model: Network, task: TaskConfig, info: Ma
         )
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     _refuse_not_finite(state, path)
-    content = {
-        "format": _FORMAT,
+    return {
         "format_version": _FORMAT_VERSION if isinstance(model.config, Rep3DConfig) else _OTHERS_VERSION,
         "config": model.config.to_dict(),
         "task": task.to_dict(),
-        "info": dict(info),
+        "info": dict(stage.info),
         "state_dict": state,
     }
-    write_atomically(path, content)
 
 
-def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
+def _read(path: Path, mmap: bool = False) -> list[dict[str, Any]]:
+    """Return what a file says of each stage, the coarse one first."""
     if not path.is_file():
         raise CheckpointError(f"There is no model file {path}. Is the name right?")
     try:
@@ -104,12 +143,16 @@ def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no Rep3D model file, but another kind of PyTorch file.")
-    if content.get("format_version") not in (_FORMAT_VERSION, _OTHERS_VERSION):
-        raise CheckpointError(
-            f"{path} has the format {content.get('format_version')!r}; this rep3d reads {_FORMAT_VERSION} and "
-            f"{_OTHERS_VERSION}. Update rep3d."
-        )
-    return content
+    stages = content.get("stages") if content.get("format_version") == _STAGES_VERSION else [content]
+    if not isinstance(stages, list) or len(stages) not in (1, 2) or not all(isinstance(each, dict) for each in stages):
+        raise CheckpointError(f"{path} cannot be used: expected two stages in it, got {type(stages).__name__}.")
+    for stage in stages:
+        if stage.get("format_version") not in (_FORMAT_VERSION, _OTHERS_VERSION):
+            raise CheckpointError(
+                f"{path} has the format {stage.get('format_version')!r}; this rep3d reads {_FORMAT_VERSION} to "
+                f"{_STAGES_VERSION}. Update rep3d."
+            )
+    return stages
 
 
 def _refuse_not_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -125,7 +168,7 @@ def read_checkpoint_task(path: Path | str) -> tuple[TaskConfig, dict[str, Any]]:
         CheckpointError: as :func:`load_checkpoint`.
     """
     path = Path(path)
-    content = _read(path, mmap=True)
+    content = _read(path, mmap=True)[0]
     try:
         return TaskConfig.from_dict(content["task"]), dict(content["info"])
     except (KeyError, TypeError, Rep3DError) as error:
@@ -140,7 +183,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             contradict each other.
     """
     path = Path(path)
-    content = _read(path)
+    coarse, *others = [_built(stage, path) for stage in _read(path)]
+    if not others:
+        return coarse
+    try:
+        return replace(coarse, fine=others[0])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+
+
+def _built(content: Mapping[str, Any], path: Path) -> Checkpoint:
     try:
         kind = Rep3DConfig if content["format_version"] == _FORMAT_VERSION else NetworkConfig
         config = kind.from_dict(content["config"])

@@ -37,7 +37,7 @@ from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
 from rep3d.memory import require_memory
 from rep3d.tasks.config import Intensity, TaskConfig
 
-__all__ = ["augmentation", "preparation"]
+__all__ = ["ImageSteps", "augmentation", "preparation"]
 
 _SAME_SPACING_MM = 1e-3  # a difference that is not worth resampling for
 _BYTES = 16  # per voxel of the new grid, at the peak: two neighbours of each voxel, what they came from, and the result
@@ -223,8 +223,37 @@ def preparation(
     return prepare
 
 
+class ImageSteps:
+    """:func:`preparation` of an image alone, step by step: what needs an image between two steps, or on two grids.
+
+    Args:
+        task: the task.
+    """
+
+    def __init__(self, task: TaskConfig) -> None:
+        self._read = ReadVolumed("image")
+        self._turned = Orientationd("image", axcodes=task.orientation, labels=None)
+        self._spaced = ParallelSpacingd(["image"], task.spacing, ["bilinear"])
+        self._scaled = ScaleIntensityd("image", task.intensity)
+
+    def read(self, file: Path | str) -> MetaTensor:
+        """Return the voxels (1, X, Y, Z) of a file in the type they are stored in, in the task's orientation."""
+        return convert_to_tensor(self._turned(self._read({"image": str(file)}))["image"], track_meta=True)
+
+    def spaced(self, image: MetaTensor) -> MetaTensor:
+        """Return such an image at the task's spacing (1, D, H, W) in float32, its intensities as they are stored."""
+        return self._spaced({"image": image})["image"]
+
+    def scaled(self, image: MetaTensor) -> MetaTensor:
+        """Return such an image with its intensities scaled, as the network sees it."""
+        result: MetaTensor = self._scaled({"image": image})["image"]
+        return result
+
+
 def augmentation(task: TaskConfig) -> Compose:
     """Random changes of a patch for training.
+
+    Where there is a third entry, ``"beside"`` (K, D, H, W), it keeps its place beside the image.
 
     The paper's recipe (intensity shift 0.1 with p 0.5, rotation pi/30 about z, scale 0.1) is for hundreds of cases.
     Here there may be one, so more is varied, and more widely: pose, position, contrast and noise.
@@ -239,17 +268,18 @@ def augmentation(task: TaskConfig) -> Compose:
     return Compose(
         [
             RandAffined(
-                keys,
+                [*keys, "beside"],
                 prob=0.8,
                 rotate_range=(np.pi / 15, np.pi / 15, np.pi / 15),
                 scale_range=(0.12, 0.12, 0.12),
                 translate_range=tuple(side // 12 for side in task.roi_size),
-                mode=("bilinear", "nearest"),
+                mode=("bilinear", "nearest", "bilinear"),
                 padding_mode="border",
+                allow_missing_keys=True,
             ),
             RandShiftIntensityd("image", offsets=0.1, prob=0.5),
             RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
             RandGaussianNoised("image", prob=0.2, std=0.1),
-            ToTensord(keys, track_meta=False),
+            ToTensord([*keys, "beside"], track_meta=False, allow_missing_keys=True),
         ]
     )

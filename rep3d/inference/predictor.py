@@ -3,17 +3,19 @@
 The folded network slides over the image on the task's grid; its probabilities (not its labels) are brought back onto
 the image's own voxels, whatever their orientation, spacing or obliqueness, and only then decided: that is where
 sub-voxel accuracy is kept.
+
+Only the part of an image that holds the patient is computed (`rep3d.imaging.body`); outside is background. Where a
+version has a fine stage (`rep3d.inference.fine`), it looks again where the first one found something.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +26,19 @@ from monai.inferers.utils import dense_patch_slices
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.errors import ConfigError
 from rep3d.fair_lock import device_turn
+from rep3d.imaging.body import BodyMask, body_mask
 from rep3d.imaging.dicom import as_nifti
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, write_label, write_share
 from rep3d.imaging.saving import label_bytes
-from rep3d.imaging.transforms import preparation
-from rep3d.inference.engines import Engine, choose_engine
+from rep3d.imaging.transforms import ImageSteps
+from rep3d.inference.fine import FineStage
 from rep3d.inference.label_resampling import decide, interpolated_map
-from rep3d.inference.region import Box
+from rep3d.inference.region import Box, Place, cropped, overlap, region_of, surroundings, widened
 from rep3d.inference.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
+from rep3d.inference.stage import Stage, kept_type
 from rep3d.inference.uncertainty import label_confidence, regional_mean, voxel_entropy
 from rep3d.inference.views import VIEWS, check_views
-from rep3d.nn.fold import reparameterize
 from rep3d.output import check_output, require_room
 
 __all__ = ["Predictor", "Segmentation", "choose_device", "count_windows", "fit_window"]
@@ -56,6 +59,7 @@ class Segmentation:
         device: where the network ran.
         fallback: what was done for want of memory, in words; None where there was enough.
         version: of the model.
+        stage: ``"all"``, or ``"coarse"`` where the version has a fine stage that was not used.
     """
 
     volumes_ml: dict[str, float]
@@ -66,6 +70,7 @@ class Segmentation:
     device: str
     fallback: str | None
     version: str
+    stage: str
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -92,21 +97,30 @@ def choose_device(name: str | None = None) -> torch.device:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """An image that was read: its file (of a DICOM series, the NIfTI form), its grid, and what the network sees."""
+    """An image that was read.
+
+    Attributes:
+        file: its file; of a DICOM series, the NIfTI form.
+        grid: its grid.
+        image: its voxels as they are stored, for a fine stage; None where there is none.
+        tensor: what the network sees of it.
+        body: where the patient is in that.
+    """
 
     file: Path
     grid: Geometry
+    image: MetaTensor | None
     tensor: MetaTensor
+    body: BodyMask
 
 
-class Predictor:
+class Predictor(Stage):
     """A trained model, folded and ready to segment files.
 
     May be used from several threads at once: their windows are then computed in turn.
 
     Attributes:
-        engine: what runs the network, see :mod:`rep3d.inference.engines`; the same for all images, so that an image
-            always gives the same result (with ``single_image`` it is settled by that image).
+        fine: the second stage; None where the version has none.
 
     Args:
         checkpoint: the model and its task.
@@ -121,8 +135,6 @@ class Predictor:
         ConfigError: if the device or the engine is unknown or not there.
     """
 
-    engine: Engine
-
     def __init__(
         self,
         checkpoint: Checkpoint,
@@ -132,19 +144,12 @@ class Predictor:
         single_image: bool = False,
         values: Mapping[str, int] | None = None,
     ) -> None:
-        self.task = checkpoint.task
+        super().__init__(checkpoint, choose_device(device), engine, single_image)
         self.info = checkpoint.info
         self.version = checkpoint.version
-        self.device = choose_device(device)
-        self.stride = checkpoint.model.stride
         self.values = dict(self.task.labels if values is None else values)
-        self.model = reparameterize(checkpoint.model).to(self.device).eval().requires_grad_(False)
-        self._engine_name = engine
-        self._single_image = single_image
-        self.engine = choose_engine(self.model, self.device, engine, voxels=0 if single_image else math.inf)
-        self._prepare = preparation(self.task)
-        self._users_guard = threading.Lock()
-        self._users = 0
+        self.fine = FineStage(checkpoint.fine, self.device, engine, single_image) if checkpoint.fine else None
+        self._steps = ImageSteps(self.task)
 
     @classmethod
     def load(
@@ -168,7 +173,7 @@ class Predictor:
 
     @torch.inference_mode()
     def probabilities(self, image: Path | str, views: int = 1) -> MetaTensor:
-        """Class probabilities on the task's grid, the mean over test-time views.
+        """Class probabilities on the task's grid, the mean over test-time views; of two stages, the coarse one's.
 
         Args:
             image: a NIfTI file, or a folder with one DICOM series.
@@ -181,7 +186,8 @@ class Predictor:
             ImageError: if it is no readable three-dimensional image.
         """
         with self._read(image) as prepared:
-            return MetaTensor(self._mean(prepared.tensor, views, self._turns()), affine=prepared.tensor.affine)
+            part, body, place = self._part(prepared)
+            return _on_whole(self._mean(part, body, views, self.turns()), place, prepared.tensor)
 
     def view_probabilities(self, image: Path | str, views: int) -> Iterator[MetaTensor]:
         """Class probabilities on the task's grid, one test-time view after the other, the plain image first.
@@ -190,8 +196,9 @@ class Predictor:
         """
         check_views(views)
         with self._read(image) as prepared:
-            for found in self._views(prepared.tensor, views, self._turns()):
-                yield MetaTensor(found, affine=prepared.tensor.affine)
+            part, body, place = self._part(prepared)
+            for found in self._views(part, body, views, self.turns()):
+                yield _on_whole(found, place, prepared.tensor)
 
     @torch.inference_mode()
     def features(self, image: Path | str) -> np.ndarray:
@@ -230,6 +237,7 @@ class Predictor:
         box: Box | None = None,
         uncertainty: Path | None = None,
         cancelled: Callable[[], bool] | None = None,
+        coarse: bool = False,
     ) -> Segmentation:
         """Segment an image into a label file with the voxel values of its labels, on the image's own grid.
 
@@ -241,6 +249,7 @@ class Predictor:
             uncertainty: also write here, as NIfTI on the image's grid, the entropy of the prediction, from 0 (certain)
                 to 1, in steps of 1/255; 0 outside the box.
             cancelled: asked before each window, and before each layer of the network.
+            coarse: of two stages, use the first alone, which takes seconds.
 
         Raises:
             OutputError: if a file cannot be written, or is the image.
@@ -258,35 +267,51 @@ class Predictor:
         with self._read(image) as prepared:
             require_room(Path(output).parent, label_bytes(prepared.grid, output), str(output))
             region = box.on(prepared.grid) if box else None
-            tensor = self._crop(prepared, region) if region else prepared.tensor
+            part, body, _ = self._part(prepared, region)
             read = time.perf_counter()
-            turns = self._turns(cancelled)
-            probabilities = self._mean(tensor, views, turns)
+            turns = self.turns(cancelled)
+            first = MetaTensor(self._mean(part, body, views, turns), affine=part.affine)
+            last, refined = turns, None
+            if self.fine is not None and not coarse:
+                assert prepared.image is not None, "it is kept where there is a fine stage"
+                again = self.fine.turns(cancelled)
+                refined = self.fine.refine(prepared.image, first, views, again)
+                turns.fallback = " ".join(filter(None, (turns.fallback, again.fallback))) or None
+                coarse = refined is None and again.fallback is not None
+                last = turns if refined is None else again
             network = time.perf_counter()
             turns.check()
-            found = decide(probabilities, tensor.affine.numpy(), prepared.grid, self._values(), region)
+            result = first if refined is None else refined
+            probabilities = result.as_tensor()
+            within = overlap(region_of(result, prepared.grid), region)
+            found = decide(probabilities, result.affine.numpy(), prepared.grid, self._values(), within)
             entropy = voxel_entropy(probabilities)
             turns.check()
             write_label(found.values, prepared.file, output)
             if uncertainty is not None:
-                shares = interpolated_map(entropy, tensor.affine.numpy(), prepared.grid, region)
+                shares = interpolated_map(entropy, result.affine.numpy(), prepared.grid, within)
+                if refined is not None:  # around it, the coarse stage's
+                    wide = overlap(region_of(first, prepared.grid), region)
+                    inner = shares[within]
+                    unsure = voxel_entropy(first.as_tensor())
+                    shares = interpolated_map(unsure, first.affine.numpy(), prepared.grid, wide)
+                    shares[within] = inner
                 write_share(shares, prepared.file, uncertainty)
         voxel_ml = prepared.grid.voxel_ml
         counts = dict(zip(self.task.label_names, found.counts[1:], strict=True))
-        volumes = {name: counts.get(name, 0) * voxel_ml for name in self.values}
         overall = regional_mean(entropy, probabilities)
         confidence = self._confidence(probabilities, counts)
         done = time.perf_counter()
-        seconds = {"read": read - started, "network": network - read, "write": done - network}
         return Segmentation(
-            volumes,
-            overall,
-            seconds,
-            turns.engine.name,
-            confidence,
-            str(turns.computed_on),
-            turns.fallback,
-            self.version,
+            volumes_ml={name: counts.get(name, 0) * voxel_ml for name in self.values},
+            uncertainty=overall,
+            seconds={"read": read - started, "network": network - read, "write": done - network},
+            engine=last.engine.name,
+            confidence=confidence,
+            device=str(last.computed_on),
+            fallback=turns.fallback,
+            version=self.version,
+            stage="coarse" if self.fine is not None and coarse else "all",
         )
 
     # How --------------------------------------------------------------------------------------------------------
@@ -294,48 +319,53 @@ class Predictor:
     @contextmanager
     def _read(self, image: Path | str) -> Iterator[_Prepared]:
         with as_nifti(image) as file:
-            tensor = self._prepare({"image": str(file)})["image"]
-            grid = Geometry(tuple(tensor.meta["stored_shape"]), np.asarray(tensor.meta["stored_affine"]))
-            yield _Prepared(file, grid, tensor)
+            stored = self._steps.read(file)
+            grid = Geometry(tuple(stored.meta["stored_shape"]), np.asarray(stored.meta["stored_affine"]))
+            spaced = self._steps.spaced(stored)
+            hounsfield = self.task.intensity.mode == "window"
+            spacing = tuple(spaced.affine[:3, :3].norm(dim=0).tolist())
+            body = body_mask(spaced.as_tensor(), spacing, self.task.orientation, hounsfield)
+            kept = stored if self.fine is not None else None
+            del stored  # a large image's voxels are not held for nothing
+            yield _Prepared(file, grid, kept, self._steps.scaled(spaced), body)
 
-    def _turns(self, cancelled: Callable[[], bool] | None = None) -> WindowTurns:
-        return WindowTurns(self.engine, self.device, self._spare_engine, cancelled)
+    def _part(self, prepared: _Prepared, region: Place | None = None) -> tuple[MetaTensor, BodyMask, Place]:
+        """Return what must be computed of an image, for a region of it or all; the body in it; and where that lies.
 
-    def _spare_engine(self) -> Engine:
-        cpu = torch.device("cpu")
-        return choose_engine(copy.deepcopy(self.model).to(cpu), cpu, "auto")
+        The intensities were scaled before, by the whole image, as in training.
+        """
+        whole = prepared.tensor
+        shape = tuple(whole.shape[1:])
+        place = prepared.body.box(shape)
+        if region is not None:
+            around = [side // 4 for side in self.task.roi_size]
+            asked = surroundings(region, prepared.grid, whole, around)
+            shared = overlap(asked, place)
+            place = shared if all(part.start < part.stop for part in shared) else asked
+        place = widened(place, fit_window(self.task.roi_size, shape, self.stride), shape)
+        return cropped(whole, place), prepared.body.within(place), place
 
-    @contextmanager
-    def _in_use(self, engine: Engine) -> Iterator[None]:
-        """Keep the engine's buffers for as long as any request uses it."""
-        with self._users_guard:
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._users_guard:
-                self._users -= 1
-                if not self._users:
-                    engine.release()
-
-    def _views(self, tensor: MetaTensor, views: int, turns: WindowTurns) -> Iterator[torch.Tensor]:
-        image = tensor.as_tensor()
+    def _views(self, part: MetaTensor, body: BodyMask, views: int, turns: WindowTurns) -> Iterator[torch.Tensor]:
+        image = part.as_tensor()
         shape = tuple(image.shape[1:])
         window = fit_window(self.task.roi_size, shape, self.stride)
         padded = tuple(max(side, length) for side, length in zip(window, shape, strict=True))
         channels = self.task.out_channels
-        check_memory(channels, padded, maps=1 if views == 1 else 3)
-        if self._single_image and self.engine.name == "torch":
-            voxels = views * count_windows(window, shape) * math.prod(window)
-            self.engine = turns.engine = choose_engine(self.model, self.device, self._engine_name, voxels)
+        kind = kept_type(channels, shape)
+        check_memory(channels, padded, maps=1 if views == 1 else 3, each=kind.itemsize, window=window)
+        self.settle_engine(turns, views * count_windows(window, shape) * math.prod(window))
         for view in VIEWS[:views]:
-            with torch.inference_mode(), self._in_use(turns.engine):
-                found = view.predict(image, window, lambda seen: sliding_probabilities(seen, window, turns, channels))
+            wanted = None if view.moves else body.holds
+            predict = partial(
+                sliding_probabilities, window=window, turns=turns, channels=channels, wanted=wanted, dtype=kind
+            )
+            with torch.inference_mode(), self.in_use(turns.engine):
+                found = view.predict(image, window, predict)
             yield found
 
-    def _mean(self, tensor: MetaTensor, views: int, turns: WindowTurns) -> torch.Tensor:
+    def _mean(self, part: MetaTensor, body: BodyMask, views: int, turns: WindowTurns) -> torch.Tensor:
         check_views(views)
-        found = self._views(tensor, views, turns)
+        found = self._views(part, body, views, turns)
         total = next(found)
         for other in found:
             total += other
@@ -355,19 +385,12 @@ class Predictor:
                 found[name] = float(probabilities[1 + self.task.label_names.index(name)].max())
         return found
 
-    def _crop(self, prepared: _Prepared, region: tuple[slice, slice, slice]) -> MetaTensor:
-        """Return what a region of the stored image needs of the prepared one, with surroundings for the network.
 
-        The intensities were scaled before, by the whole image, as in training.
-        """
-        tensor = prepared.tensor
-        to_grid = np.linalg.inv(tensor.affine.numpy()) @ prepared.grid.affine
-        corners = np.array(np.meshgrid(*[(part.start, part.stop - 1) for part in region])).reshape(3, -1)
-        index = to_grid[:3, :3] @ corners + to_grid[:3, 3:]
-        around = np.array(self.task.roi_size) // 4
-        low = np.clip(np.floor(index.min(1)).astype(int) - around, 0, np.array(tensor.shape[1:]) - 1)
-        high = np.clip(np.ceil(index.max(1)).astype(int) + around + 1, low + 1, tensor.shape[1:])
-        part = tensor.as_tensor()[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
-        affine = tensor.affine.clone()
-        affine[:3, 3] += affine[:3, :3] @ torch.as_tensor(low, dtype=affine.dtype)
-        return MetaTensor(part.contiguous(), affine=affine)
+def _on_whole(found: torch.Tensor, place: Place, whole: MetaTensor) -> MetaTensor:
+    """Return the probabilities of a part as those of the whole image, which is background elsewhere."""
+    shape = (len(found), *whole.shape[1:])
+    if found.shape != shape:
+        part, found = found, torch.zeros(shape)
+        found[0] = 1
+        found[(slice(None), *place)] = part
+    return MetaTensor(found.float(), affine=whole.affine)

@@ -1,4 +1,4 @@
-"""A part of an image, given in voxels or in millimetres, to which a segmentation is restricted."""
+"""Parts of images: a box in voxels or in millimetres to which a segmentation is restricted, and what crops need."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
+from monai.data import MetaTensor
 
 from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry
 
-__all__ = ["Box"]
+__all__ = ["Box", "Place", "cropped", "overlap", "placed", "region_of", "surroundings", "widened"]
+
+Place = tuple[slice, slice, slice]
 
 _FARTHEST = 10**9  # voxels or mm; no image reaches so far, and numpy's integers do
 _EXPECTED = (
@@ -81,6 +85,78 @@ class Box:
             )
         x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         return x, y, z
+
+
+def cropped(volume: MetaTensor, place: Place) -> MetaTensor:
+    """Return a part of a volume (C, D, H, W), which knows where it lies."""
+    affine = volume.affine.clone()
+    low = torch.as_tensor([part.start for part in place], dtype=affine.dtype)
+    affine[:3, 3] += affine[:3, :3] @ low
+    return MetaTensor(volume.as_tensor()[(slice(None), *place)].contiguous(), affine=affine)
+
+
+def placed(part: MetaTensor, whole: MetaTensor) -> Place:
+    """Return which voxels of a volume lie in the voxels of a part of another one, or beside them."""
+    corners = _corners(part, 0.5, whole.affine.numpy())
+    sides = np.array(whole.shape[1:])
+    first = np.clip(np.floor(corners.min(1)), 0, sides - 1).astype(int)
+    last = np.clip(np.ceil(corners.max(1)) + 1, first + 1, sides).astype(int)
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    return x, y, z
+
+
+def surroundings(region: Place, grid: Geometry, whole: MetaTensor, around: Sequence[int]) -> Place:
+    """Return which voxels of a volume a region of the image that it is of needs, with so many more on all sides."""
+    index = np.array(list(product(*((part.start, part.stop - 1) for part in region)))).T
+    matrix = np.linalg.inv(whole.affine.numpy()) @ grid.affine
+    corners = matrix[:3, :3] @ index + matrix[:3, 3:]
+    sides = np.array(whole.shape[1:])
+    low = np.clip(np.floor(corners.min(1)).astype(int) - around, 0, sides - 1)
+    high = np.clip(np.ceil(corners.max(1)).astype(int) + around + 1, low + 1, sides)
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return x, y, z
+
+
+def region_of(part: MetaTensor, grid: Geometry) -> Place:
+    """Return the voxels of an image that a part of it on another grid decides: those less than one voxel from it.
+
+    The last voxels of an image may lie that far beyond the last ones of the grid that a network works on.
+    """
+    corners = _corners(part, 1.0, grid.affine)
+    first = np.clip(np.ceil(corners.min(1) - 1e-3), 0, grid.shape).astype(int)
+    last = np.clip(np.floor(corners.max(1) + 1e-3) + 1, first, grid.shape).astype(int)
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    return x, y, z
+
+
+def _corners(part: MetaTensor, beyond: float, affine: np.ndarray) -> np.ndarray:
+    """Return (3, 8) where the corners of a part, so many of its voxels beyond its centres, lie on another grid."""
+    corners = np.array(list(product(*((-beyond, side - 1 + beyond) for side in part.shape[1:])))).T
+    matrix = np.linalg.inv(affine) @ part.affine.numpy()
+    return matrix[:3, :3] @ corners + matrix[:3, 3:]
+
+
+def overlap(one: Place, other: Place | None) -> Place:
+    """Return what two parts of an image share, which may be nothing; the first one where there is no other."""
+    if other is None:
+        return one
+    starts = [max(a.start, b.start) for a, b in zip(one, other, strict=True)]
+    stops = [min(a.stop, b.stop) for a, b in zip(one, other, strict=True)]
+    x, y, z = (slice(start, max(start, stop)) for start, stop in zip(starts, stops, strict=True))
+    return x, y, z
+
+
+def widened(place: Place, window: Sequence[int], shape: Sequence[int]) -> Place:
+    """Return a part of an image of that shape, no narrower than a window where the image is not.
+
+    What surrounds it is better to look at than the zeros that would be put there.
+    """
+    found = []
+    for part, side, length in zip(place, window, shape, strict=True):
+        missing = max(min(side, length) - (part.stop - part.start), 0)
+        start = min(max(part.start - missing // 2, 0), length - (part.stop - part.start) - missing)
+        found.append(slice(max(start, 0), max(start, 0) + part.stop - part.start + missing))
+    return found[0], found[1], found[2]
 
 
 def _is_list(value: Any, length: int) -> bool:

@@ -38,7 +38,8 @@ def voxel_entropy(probabilities: torch.Tensor) -> torch.Tensor:
     scale = -1.0 / math.log(probabilities.shape[0])
     slabs = [
         (slab * slab.clamp_min(1e-8).log()).sum(0).mul_(scale)
-        for slab in probabilities.split(_SLICES_AT_ONCE, dim=1)  # copies of all classes at once might not fit
+        # Copies of all classes at once might not fit.
+        for slab in map(torch.Tensor.float, probabilities.split(_SLICES_AT_ONCE, dim=1))
     ]
     return torch.cat(slabs)
 
@@ -126,7 +127,7 @@ def label_confidence(probabilities: torch.Tensor) -> list[float | None]:
     counts = torch.zeros(channels, dtype=torch.float64)
     sums = torch.zeros(channels, dtype=torch.float64)
     for slab in probabilities.split(_SLICES_AT_ONCE, dim=1):
-        highest, channel = slab.max(0)
+        highest, channel = slab.float().max(0)
         flat = channel.flatten()
         counts += torch.bincount(flat, minlength=channels)
         sums += torch.bincount(flat, weights=highest.flatten().double(), minlength=channels)

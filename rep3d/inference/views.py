@@ -39,6 +39,17 @@ class View:
     degrees: float = 0.0
     shift: float = 0.0
 
+    @property
+    def moves(self) -> bool:
+        """Whether the image, or the windows on it, lie elsewhere than they did."""
+        return bool(self.degrees or self.shift)
+
+    def shaded(self, image: torch.Tensor) -> torch.Tensor:
+        """Return an image with this view's contrast and brightness, in its place."""
+        if self.gamma != 1.0:
+            image = torch.as_tensor(AdjustContrast(self.gamma)(image)).as_subclass(torch.Tensor)
+        return image + self.offset if self.offset else image
+
     def predict(
         self, image: torch.Tensor, window: tuple[int, ...], predict: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
@@ -49,10 +60,7 @@ class View:
             window: the sliding window (D, H, W).
             predict: maps such an image to (C, D, H, W) class probabilities.
         """
-        seen = image
-        if self.gamma != 1.0:
-            seen = torch.as_tensor(AdjustContrast(self.gamma)(seen)).as_subclass(torch.Tensor)
-        seen = seen + self.offset if self.offset else seen
+        seen = self.shaded(image)
         before = [round(side * self.shift) for side in window]
         if any(before):
             padding = [width for side in reversed(before) for width in (side, 0)]
@@ -104,7 +112,7 @@ def _rotated(volume: torch.Tensor, degrees: float) -> torch.Tensor:
     for first in range(0, slices, _SLICES_AT_ONCE):
         part = volume[..., first : first + _SLICES_AT_ONCE]
         count = part.shape[-1]
-        flat = part.permute(0, 3, 1, 2).reshape(1, channels * count, height, width)
+        flat = part.permute(0, 3, 1, 2).reshape(1, channels * count, height, width).float()
         turned = functional.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=True)
         result[..., first : first + count] = turned.reshape(channels, count, height, width).permute(0, 2, 3, 1)
     return result

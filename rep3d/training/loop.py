@@ -28,6 +28,7 @@ from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network
 from rep3d.output import require_room
 from rep3d.training.budget import Budget
+from rep3d.training.fine.layered import layered_augmentation, with_coarse
 from rep3d.training.loss import loss_function
 from rep3d.training.plan import TrainPlan, first_network
 from rep3d.training.precision import MixedPrecision, tensor_cores
@@ -110,6 +111,8 @@ class _Loop:
             worker.agree(0.0)
         if not ready:
             raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
+        if plan.coarse:
+            ready = with_coarse(ready, plan.coarse, plan.task, str(worker.device), lambda: self._tell("preparing"))
         self.cases, self.prepared = [case for case, _ in ready], [volumes for _, volumes in ready]
         self.case_preparing = (self.budget.elapsed() - preparing_from) / len(plan.cases)  # seconds
         self.validator: Validator | None = None
@@ -145,9 +148,8 @@ class _Loop:
         task = self.plan.task
         weights = case_weights(self.cases, self.plan.weights)
         first = self.iteration * self.worker.size + self.worker.rank
-        patches = Patches(
-            self.prepared, weights, augmentation(task), task.roi_size, self.settings, first, self.worker.size
-        )
+        augment = layered_augmentation(task) if self.plan.coarse else augmentation(task)
+        patches = Patches(self.prepared, weights, augment, task.roi_size, self.settings, first, self.worker.size)
         trainer = SupervisedTrainer(
             device=self.worker.device,
             max_epochs=1,

@@ -40,6 +40,7 @@ class TrainPlan:
     must_resume: bool = False
     left_out: Sequence[LeftOut] = ()
     encoder: Checkpoint | None = None
+    coarse: Checkpoint | None = None
     prepared: Path | None = None
     resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
     began: float | None = None
@@ -56,14 +57,17 @@ class TrainPlan:
             "task": self.task.to_dict(),
             "start": start_mark(self.start) if self.start else None,
             "encoder": start_mark(self.encoder) if self.encoder else None,
+            "coarse": start_mark(self.coarse) if self.coarse else None,
             "other values": sorted(self.other_values),
             "program": __version__,
         }
 
 
-def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[int]) -> Rep3DConfig | NetworkConfig:
+def first_config(
+    settings: TrainSettings, out_channels: int, roi_size: Sequence[int], in_channels: int = 1
+) -> Rep3DConfig | NetworkConfig:
     """Return what network a training begins with that begins with none."""
-    config = preset_config(settings.preset, 1, out_channels, roi_size)
+    config = preset_config(settings.preset, in_channels, out_channels, roi_size)
     if isinstance(config, Rep3DConfig):
         return dataclasses.replace(config, spatial_prior=settings.variant)
     return config
@@ -72,7 +76,9 @@ def first_config(settings: TrainSettings, out_channels: int, roi_size: Sequence[
 def first_network(plan: TrainPlan) -> Network:
     """Return the network that is trained, as it is before the first step."""
     if plan.start is None:
-        network = build_network(first_config(plan.settings, plan.task.out_channels, plan.task.roi_size))
+        task = plan.task
+        channels = task.out_channels if plan.coarse else 1  # the image and each label, see `rep3d.training.fine.layered`
+        network = build_network(first_config(plan.settings, task.out_channels, task.roi_size, channels))
         return with_encoder_of(network, plan.encoder) if plan.encoder else network
     network = build_network(plan.start.model.config)
     network.load_state_dict(plan.start.model.state_dict())

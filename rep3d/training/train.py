@@ -120,6 +120,7 @@ def train(
     prepared: Path | str | None = None,
     began: float | None = None,
     tail: Tail | None = None,
+    coarse: Checkpoint | None = None,
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
 
@@ -162,6 +163,8 @@ def train(
         began: when ``max_minutes`` began to count, in ``time.monotonic()``'s seconds; None for now. Preparing,
             validating and saving are inside.
         tail: what the caller does afterwards within the same minutes.
+        coarse: train the fine stage of this model: a network that also sees its probability of each label. It can be
+            used with that model only; there is no validation during its run. See :mod:`rep3d.training.fine.stages`.
 
     Returns:
         The trained model, as written.
@@ -211,6 +214,7 @@ def train(
         prepared=Path(prepared) if prepared else beside,
         began=began,
         tail=tail or Tail(),
+        coarse=coarse,
     )
     try:
         if settings.resolution == "auto":

@@ -294,7 +294,7 @@ class VersionStore:
         try:
             make_folder(new)
             if same is None:
-                save_checkpoint(new / "model.pt", checkpoint.model, checkpoint.task, info)
+                save_checkpoint(new / "model.pt", checkpoint.model, checkpoint.task, info, checkpoint.fine)
             else:
                 link_whole(same, new / "model.pt")
             if os.name != "nt":  # there, a read-only file could not be replaced or deleted

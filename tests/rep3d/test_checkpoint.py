@@ -94,7 +94,7 @@ def test_contradictions_are_refused(model: Rep3D, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="network cannot be built .segresnet: expected the settings"):
         load_checkpoint(path)
     _change(path, format_version=99)
-    with pytest.raises(CheckpointError, match="the format 99; this rep3d reads 1 and 2"):
+    with pytest.raises(CheckpointError, match="the format 99; this rep3d reads 1 to 3"):
         load_checkpoint(path)
 
 

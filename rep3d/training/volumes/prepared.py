@@ -51,6 +51,13 @@ class Prepared:
         end = int(self._ends[channel])
         return self.positions[random.integers(end - min(self.counts[channel], MOST_POSITIONS), end)]
 
+    def first_voxel(self, centre: Sequence[int] | np.ndarray, sides: Sequence[int]) -> list[int]:
+        """Return where :meth:`patch` begins: with the volume's first voxel where that is smaller."""
+        return [
+            min(max(0, int(middle) - side // 2), max(0, length - side))
+            for middle, side, length in zip(centre, sides, self.label.shape, strict=True)
+        ]
+
     def patch(self, centre: Sequence[int] | np.ndarray, sides: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return ``"image"`` (float32) and ``"label"``, both (1, D, H, W), of a patch.
 
@@ -58,11 +65,7 @@ class Prepared:
             centre: its middle voxel; it is moved so that the patch lies in the volume.
             sides: of the patch in voxels (D, H, W); what a smaller volume lacks is filled with zeros on both sides.
         """
-        shape = self.label.shape
-        first = [
-            min(max(0, int(middle) - side // 2), max(0, length - side))
-            for middle, side, length in zip(centre, sides, shape, strict=True)
-        ]
+        first = self.first_voxel(centre, sides)
         return {
             "image": torch.from_numpy(cut(self.image, first, sides).astype(np.float32))[None],
             "label": torch.from_numpy(cut(self.label, first, sides).astype(np.int32))[None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
@@ -19,6 +20,8 @@ import pytest
 import requests
 from requests_toolbelt import MultipartDecoder
 
+from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rep3d.nn.rep3d import Rep3D
 from tests.app.data import AFFINE, CONF, LABELS, SHAPE, publish_small_model, unchanged, write_image, write_nifti
 from tests.app.http.test_bad_input import refused
 from tests.app.server import AppServer
@@ -109,6 +112,7 @@ def test_box_is_all_that_is_segmented(server: AppServer, tmp_path: Path) -> None
         ({"box": {"voxels": [[90, 0, 0], [99, 9, 9]]}}, "box"),
         ({"box": {"ras": [[900, 900, 900], [901, 901, 901]]}}, "box"),
         ({"uncertainty": "yes"}, "uncertainty"),
+        ({"stage": "fine"}, "stage must be all or coarse"),
         ({"request_id": "../x"}, "request_id"),
         ({"request_id": 3}, "request_id"),
         ({"tta": True}, "There is no setting"),
@@ -208,6 +212,27 @@ def test_new_model_answers_the_next_request(server: AppServer) -> None:
         path.with_name("old.tmp").write_bytes(keep)
         path.with_name("old.tmp").replace(path)
     assert segment(server, "case_0")[0]["missing_labels"] == ["head"]
+
+
+def test_of_a_model_with_two_stages_the_coarse_one_can_be_asked_for_alone(server: AppServer) -> None:
+    path = server.studies / "rep3d" / "models" / "rep3d" / "published.pt"
+    keep, one = path.read_bytes(), load_checkpoint(path)
+    assert segment(server, "case_0", stage="coarse")[0]["stage"] == "all"  # there is but one
+    fine = Checkpoint(
+        Rep3D(dataclasses.replace(one.model.config, in_channels=one.task.out_channels)),
+        one.task,  # type: ignore[arg-type]
+    )
+    try:
+        save_checkpoint(path, one.model, one.task, one.info, fine)
+        first, coarse = segment(server, "case_0", stage="coarse")
+        both, label = segment(server, "case_0", uncertainty=True)
+        assert (first["stage"], both["stage"]) == ("coarse", "all")
+        assert coarse.shape == label.shape == SHAPE
+        versions = server.get("/rep3d/models/rep3d/versions").json()
+        assert "v1" in json.dumps(versions)
+    finally:
+        path.with_name("old.tmp").write_bytes(keep)
+        path.with_name("old.tmp").replace(path)
 
 
 def test_series_that_are_there_at_the_start_become_images_beside_what_is_there(server: AppServer) -> None:

@@ -309,7 +309,7 @@ def test_buffers_are_released_when_the_last_request_has_ended(rule: Predictor, i
             released.append(1)
 
     rule.engine = _Releasing(plain, [])  # type: ignore[arg-type]
-    with rule._in_use(rule.engine):  # as another request would
+    with rule.in_use(rule.engine):  # as another request would
         rule.segment(image, tmp_path / "found.nii.gz")
         assert not released
     assert released == [1]

@@ -17,6 +17,7 @@ __all__ = ["InferRequest", "SETTINGS"]
 SETTINGS: Mapping[str, str] = {
     "views": "how many test-time views to average, 1 (none) to 8",
     "box": 'only this part: {"voxels": [[i, j, k], [i, j, k]]} or {"ras": [[R, A, S], [R, A, S]]} in mm',
+    "stage": "of a model with two stages: all (the default), or coarse for the first one alone, which takes seconds",
     "uncertainty": "true for a second volume with the uncertainty of each voxel",
     "request_id": "a name of the client's for this request, by which it can be cancelled",
     "save_label": "true to keep the result as a label of the image",
@@ -63,12 +64,14 @@ class InferRequest:
         views: how many test-time views to average.
         box: the part to segment; None for all.
         uncertainty: whether to make the second volume.
+        coarse: whether the first of two stages is enough.
     """
 
     id: str
     views: int = 1
     box: Box | None = None
     uncertainty: bool = False
+    coarse: bool = False
 
     @classmethod
     def parse(cls, request: Mapping[str, Any]) -> InferRequest:
@@ -90,10 +93,14 @@ class InferRequest:
         own_id = request.get("request_id")
         if own_id is not None and not isinstance(own_id, str):
             raise RequestError(f"request_id must be a name, not {str(own_id)[:200]!r}.")
+        stage = request.get("stage", "all")
+        if stage not in ("all", "coarse"):
+            raise RequestError(f"stage must be all or coarse, not {str(stage)[:200]!r}.")
         box = request.get("box")
         return cls(
             id=checked_name("request_id", own_id) if own_id is not None else uuid.uuid4().hex,
             views=check_views(request.get("views", 1)),
             box=Box.parse(box) if box is not None else None,
             uncertainty=request.get("uncertainty", False),
+            coarse=stage == "coarse",
         )

@@ -93,6 +93,7 @@ class Rep3DInferTask(InferTask):
                 box=asked.box,
                 uncertainty=second,
                 cancelled=cancelled,
+                coarse=asked.coarse,
             )
         except BaseException:
             for file in (Path(output), second):
@@ -109,6 +110,7 @@ class Rep3DInferTask(InferTask):
             "missing_labels": self._model.missing_labels(predictor),
             "model": self._name,
             "version": result.version,
+            "stage": result.stage,
             "device": result.device,
             "engine": result.engine,
             "fallback": result.fallback,

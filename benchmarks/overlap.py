@@ -1,0 +1,91 @@
+"""What the overlap of the sliding windows brings and costs: Dice and time of a trained model, from 0.1 to 0.6.
+
+    python benchmarks/overlap.py --checkpoint model.pt --data FOLDER [--cases 6] [--output FILE]
+
+``FOLDER`` is a data set in the decathlon's layout; measured are cases that the model was not trained on. Each is
+segmented from file to file once for each overlap, the overlaps in turn on each case, so that a machine's drift falls on
+all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from measuring import machine, write_result
+
+from rep3d.data.cases import Case, read_data_set
+from rep3d.evaluation.metrics import dice_of_files, mean_dice
+from rep3d.inference import fine, predictor
+from rep3d.inference.predictor import Predictor
+from rep3d.inference.sliding import OVERLAP, sliding_probabilities
+
+_OVERLAPS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
+
+
+def _measure(model: Predictor, case: Case, overlap: float, folder: Path) -> dict[str, Any]:
+    with ExitStack() as stack:
+        for module in (predictor, fine):
+            laid = partial(sliding_probabilities, overlap=overlap)
+            stack.enter_context(mock.patch.object(module, "sliding_probabilities", laid))
+        result = model.segment(case.image, folder / "found.nii.gz")
+    dice = dice_of_files(folder / "found.nii.gz", case.label, model.task.labels)
+    return {"dice": mean_dice({case.id: dice}), "network_seconds": result.seconds["network"]}
+
+
+def main() -> None:
+    """Measure, print, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cases", type=int, default=6, help="how many; default 6")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, default=Path("docs/results/overlap.json"))
+    options = parser.parse_args()
+    load = [round(each, 2) for each in os.getloadavg()]
+    model = Predictor.load(options.checkpoint, options.device)
+    seen = set(model.info.get("trained_on", model.info.get("cases", [])))
+    cases = [case for case in read_data_set(options.data).cases if case.id not in seen][: options.cases]
+    if not cases:
+        raise SystemExit(f"{options.data} has no case that the model was not trained on.")
+    found: dict[float, list[dict[str, Any]]] = {overlap: [] for overlap in _OVERLAPS}
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in cases:
+            for overlap, measured in found.items():
+                measured.append(_measure(model, case, overlap, Path(scratch)))
+    rows = {
+        f"{overlap:g}": {
+            "mean_dice": round(statistics.fmean(each["dice"] for each in measured), 4),
+            "network_seconds": round(sum(each["network_seconds"] for each in measured), 2),
+            "dice": [round(each["dice"], 4) for each in measured],
+        }
+        for overlap, measured in found.items()
+    }
+    result = {
+        "command": f"python benchmarks/overlap.py --checkpoint MODEL --data {options.data.name} --cases {len(cases)}",
+        "machine": machine(torch.device(options.device)),
+        "load_before": load,
+        "spacing_mm": model.task.spacing,
+        "window": model.task.roi_size,
+        "preset": model.info.get("preset"),
+        "in_use": OVERLAP,
+        "cases": [case.id for case in cases],
+        "by_overlap": rows,
+    }
+    write_result(options.output, result)
+    for overlap, row in rows.items():
+        print(overlap, row)
+
+
+if __name__ == "__main__":
+    main()

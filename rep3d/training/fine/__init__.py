@@ -1,0 +1,1 @@
+"""Training a fine stage on top of a coarse one."""

@@ -25,6 +25,7 @@ from rep3d.data.cases import Case, listed
 from rep3d.errors import NoCasesError, TrainingError
 from rep3d.imaging.transforms import augmentation
 from rep3d.nn.network import Network
+from rep3d.nn.single import for_single_patches
 from rep3d.nn.zoo import build_network
 from rep3d.output import require_room
 from rep3d.training.budget import Budget
@@ -94,7 +95,7 @@ class _Loop:
 
         network = first_network(plan)
         self.config = network.config
-        self.network = worker.prepare(network).train()
+        self.network = worker.prepare(for_single_patches(network)).train()
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         require_room(plan.output.parent, weights, str(plan.output))
         self.times = ValidationTimes(self.settings.val_interval)

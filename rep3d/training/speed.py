@@ -8,16 +8,16 @@ import time
 import torch
 from torch.nn import functional
 
+from rep3d.nn.single import for_single_patches
 from rep3d.training.precision import MixedPrecision
 
 __all__ = ["measure_step"]
 
 _PATCH = 64  # voxels along each side: large enough that a step is not all overhead
-_PATCHES = 2
 
 
 def measure_step(network: torch.nn.Module, in_channels: int, device: torch.device) -> float:
-    """Return seconds per voxel of a training step on two patches, the best of three: the first one is slower.
+    """Return seconds per voxel of a training step on one patch, the best of three: the first one is slower.
 
     Args:
         network: in its training form, on the CPU; it is left there with gradients of no meaning.
@@ -25,8 +25,8 @@ def measure_step(network: torch.nn.Module, in_channels: int, device: torch.devic
         device: where to measure.
     """
     run = MixedPrecision(device)
-    network = network.to(device).train()
-    patch = torch.rand(_PATCHES, in_channels, _PATCH, _PATCH, _PATCH, device=device)
+    network = for_single_patches(network).to(device).train()
+    patch = torch.rand(1, in_channels, _PATCH, _PATCH, _PATCH, device=device)
     seconds = math.inf
     for _ in range(3):
         started = time.perf_counter()
@@ -35,4 +35,4 @@ def measure_step(network: torch.nn.Module, in_channels: int, device: torch.devic
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = min(seconds, time.perf_counter() - started)
-    return seconds / (_PATCHES * _PATCH**3)
+    return seconds / _PATCH**3

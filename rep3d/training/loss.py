@@ -2,15 +2,21 @@
 
 Small patches of a task with many labels hold few of them, and Dice of a class that is not there is 0 or 1 by a hair:
 its share of the mean says nothing and drowns the others. Here absent classes are punished by cross-entropy alone.
+
+Cross-entropy, in turn, is the mean over voxels, nearly all of which are background: for hundreds of steps a network can
+do well by it with one large organ and nothing else. Weights that fall with the square root of a class's share of the
+voxels let the small organs be found from the start.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from monai.losses import DiceCELoss
 from torch.nn.functional import log_softmax
 
-__all__ = ["PresentDiceCE", "loss_function"]
+__all__ = ["PresentDiceCE", "class_weights", "loss_function"]
 
 _SMOOTH = 1e-5  # MONAI's
 
@@ -21,7 +27,17 @@ class PresentDiceCE(torch.nn.Module):
     Where all classes are there, it is MONAI's ``DiceCELoss(include_background=False, to_onehot_y=True, softmax=True,
     batch=True)``. No one-hot map is made: of 14 classes on 96^3 voxels it takes 0.57 of the time (one
     thread of a CPU, gradients included).
+
+    Args:
+        weights: of the classes in the cross-entropy, (C,), as in ``torch.nn.functional.cross_entropy``; None for equal
+            ones.
     """
+
+    weights: torch.Tensor | None
+
+    def __init__(self, weights: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights)
 
     def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Return the loss.
@@ -40,11 +56,34 @@ class PresentDiceCE(torch.nn.Module):
         found = log_share.exp().transpose(0, 1).flatten(1).sum(1)
         dice = (2 * overlap + _SMOOTH) / (found + voxels + _SMOOTH)
         present = (voxels[1:] > 0).to(dice)
-        return ((1 - dice[1:]) * present).sum() / present.sum().clamp(min=1) - log_true.mean()
+        if self.weights is None:
+            entropy = -log_true.mean()
+        else:
+            weight = self.weights[index]
+            entropy = -(weight * log_true).sum() / weight.sum()
+        return ((1 - dice[1:]) * present).sum() / present.sum().clamp(min=1) + entropy
 
 
-def loss_function(name: str) -> torch.nn.Module:
-    """Return the loss of a training's settings: ``"present"``, or the paper's ``"dice_ce"``, which is MONAI's."""
-    return (
-        PresentDiceCE() if name == "present" else DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-    )
+def class_weights(counts: Sequence[int]) -> torch.Tensor:
+    """Return the square root of one over each class's share of the voxels; of a class that has none, the largest one.
+
+    Args:
+        counts: voxels of each class in all training cases.
+    """
+    voxels = torch.tensor(counts, dtype=torch.float64)
+    known = voxels > 0
+    weights = (voxels.sum() / voxels.clamp(min=1)).sqrt()
+    return torch.where(known, weights, weights[known].max()).float()
+
+
+def loss_function(name: str, counts: Sequence[int]) -> torch.nn.Module:
+    """Return the loss of a training's settings.
+
+    Args:
+        name: ``"balanced"`` (Dice of present classes and weighted cross-entropy), ``"present"`` (the same without
+            weights), or the paper's ``"dice_ce"``, which is MONAI's.
+        counts: voxels of each class in all training cases.
+    """
+    if name == "dice_ce":
+        return DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+    return PresentDiceCE(class_weights(counts) if name == "balanced" else None)

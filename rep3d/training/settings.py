@@ -15,7 +15,7 @@ __all__ = ["LOSSES", "RESOLUTIONS", "SAMPLINGS", "TrainProgress", "TrainSettings
 
 RESOLUTIONS = ("auto", "task")
 SAMPLINGS = ("balanced", "paper")
-LOSSES = ("present", "dice_ce")
+LOSSES = ("balanced", "present", "dice_ce")
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class TrainSettings:
         sampling: where patches are centred. ``"balanced"``: a share of them on background, the others on the labels in
             equal parts, from cases that have them. ``"paper"``: on labelled voxels and background 1:1.
         background_share: the share of patches that ``"balanced"`` centres on background.
-        loss: ``"present"`` (Dice of the labels that are in the patches, and cross-entropy) or ``"dice_ce"`` (MONAI's
-            DiceCELoss, of all labels).
+        loss: ``"balanced"`` (Dice of the labels that are in the patches, and cross-entropy in which rare labels weigh
+            more), ``"present"`` (the same with equal weights) or ``"dice_ce"`` (MONAI's DiceCELoss, of all labels).
     """
 
     iterations: int = 300
@@ -65,7 +65,7 @@ class TrainSettings:
     gpus: int | Sequence[int | str] | None = None
     sampling: str = "balanced"
     background_share: float = 0.2
-    loss: str = "present"
+    loss: str = "balanced"
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.losses import DiceCELoss, DiceLoss
 
-from rep3d.training.loss import PresentDiceCE, loss_function
+from rep3d.training.loss import PresentDiceCE, class_weights, loss_function
 
 
 def _batch(channels: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +49,18 @@ def test_a_class_that_is_not_there_counts_by_cross_entropy_alone() -> None:
     assert gradient.isfinite().all()
 
 
+def test_rare_classes_weigh_more_in_the_cross_entropy() -> None:
+    weights = class_weights([900, 100, 0, 25])
+    torch.testing.assert_close(weights, torch.tensor([1025 / 900, 10.25, 41.0, 41.0]).sqrt())
+    logits, label = _batch(4)
+    plain, weighted = (PresentDiceCE(each)(logits, label) for each in (None, weights))
+    entropy = [torch.nn.functional.cross_entropy(logits, label[:, 0], each) for each in (None, weights)]
+    torch.testing.assert_close(weighted - plain, entropy[1] - entropy[0])
+
+
 def test_the_names_of_the_settings_are_the_losses() -> None:
-    assert isinstance(loss_function("present"), PresentDiceCE)
-    assert isinstance(loss_function("dice_ce"), DiceCELoss)
+    counts = [8, 2]
+    balanced, present = loss_function("balanced", counts), loss_function("present", counts)
+    assert isinstance(balanced, PresentDiceCE) and isinstance(present, PresentDiceCE)
+    assert balanced.weights is not None and present.weights is None
+    assert isinstance(loss_function("dice_ce", counts), DiceCELoss)

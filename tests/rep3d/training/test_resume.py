@@ -235,12 +235,12 @@ def test_a_run_beside_a_damaged_snapshot_ends_well_and_leaves_nothing(tmp_path: 
 
 
 def test_the_time_that_was_used_counts(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, iterations=100_000, max_minutes=0.5, val_interval=0)
+    settings = replace(SETTINGS, iterations=100_000, max_minutes=5.0, val_interval=0)
     cases, others = _interrupted(tmp_path, 3, settings)
     kept = RunState(tmp_path / "run", {})
     file = tmp_path / "run" / "run.pt"
     content = torch.load(file, weights_only=True)
-    content["content"]["elapsed"] = 60.0
+    content["content"]["elapsed"] = 299.9
     torch.save(content, file)
     assert kept.read() is None  # that was another run
     trained = train(
@@ -252,7 +252,7 @@ def test_the_time_that_was_used_counts(tmp_path: Path) -> None:
         validation=others,
         state=tmp_path / "run",
     )
-    assert trained.info["stopped"] == "max_minutes" and trained.info["minutes"] >= 1.0
+    assert trained.info["stopped"] == "max_minutes" and trained.info["minutes"] >= 4.99
     assert trained.info["iterations"] == trained.info["resumed_from"] <= 3
     assert trained.info["validation"] is not None
 

@@ -207,27 +207,28 @@ def plan_resolution(
     enough = min(max(min(finest), thinnest / _ACROSS), _COARSEST_BY_CHOICE)
     bound = task.roi_size if on_gpu else (_MAX_SIDE,) * 3
 
-    def at(side: float) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
-        spacing = tuple(float(round(max(own, side), 3)) for own in finest)
-        shape = tuple(max(1, round(length / voxel)) for length, voxel in zip(median, spacing, strict=True))
-        patch = fit_window(bound, shape, stride)
-        return (spacing[0], spacing[1], spacing[2]), (patch[0], patch[1], patch[2])
+    def at(side: float) -> tuple[tuple[float, float, float], tuple[int, ...], int]:
+        """Return the spacing, the patch, and how many voxels a patch of the whole image would have."""
+        x, y, z = (float(round(max(own, side), 3)) for own in finest)
+        shape = tuple(max(1, round(length / voxel)) for length, voxel in zip(median, (x, y, z), strict=True))
+        return (x, y, z), fit_window(bound, shape, stride), math.prod(fit_window(shape, shape, stride))
 
     speed: float | None = None
     side = enough
     while True:
-        spacing, patch = at(side)
-        if on_gpu or math.prod(patch) <= _ALWAYS or side >= _COARSEST:
+        spacing, patch, whole = at(side)
+        if on_gpu or whole <= _ALWAYS or side >= _COARSEST:
             break
         speed = seconds_per_voxel() if speed is None else speed
-        if 60.0 * minutes / (speed * patches * math.prod(patch)) >= min(_wanted_steps(minutes), iterations or math.inf):
+        if 60.0 * minutes / (speed * patches * whole) >= min(_wanted_steps(minutes), iterations or math.inf):
             break
         side *= _STEP
     if known is not None and _alike(known, spacing):
-        spacing = known
-        patch = at(min(known))[1] if min(known) > min(finest) else patch
+        spacing, patch, _ = known, *at(min(known))[1:]
     steps = None if speed is None else max(1, int(60.0 * minutes / (speed * patches * math.prod(patch))))
-    return Resolution(spacing, patch, _words(task, spacing, patch, median, thickness, minutes, steps), steps)
+    return Resolution(
+        spacing, (patch[0], patch[1], patch[2]), _words(task, spacing, patch, median, thickness, minutes, steps), steps
+    )
 
 
 def _wanted_steps(minutes: float) -> float:

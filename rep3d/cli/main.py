@@ -145,12 +145,12 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help=f"Network: {', '.join(preset_words())}.", show_default="tiny; with --start its own"),
+        typer.Option(help=f"Network: {', '.join(preset_words())}.", show_default="by the device; with --start its own"),
     ] = None,
     variant: Annotated[
         str, typer.Option(help="Spatial prior of a new Rep3D's kernels: learned, fixed or none.")
     ] = "learned",
-    iterations: Annotated[int, typer.Option(help="Training steps.")] = 1000,
+    iterations: Annotated[int, typer.Option(help="Training steps at most.")] = 100_000,
     max_minutes: Annotated[
         float, typer.Option(help="Minutes for it all: the clock starts when the cases are prepared; saving is inside.")
     ] = 60.0,
@@ -193,9 +193,11 @@ def train(
     from rep3d.checkpoint import load_checkpoint
     from rep3d.data.cases import LeftOut, listed, read_data_set
     from rep3d.demo.screen import train_progress
+    from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder
     from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
     from rep3d.training.distributed import parse_gpus
+    from rep3d.training.speed import default_preset
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.validation import choose_validation
@@ -224,7 +226,9 @@ def train(
         max_minutes,
         learning_rate,
         seed=seed,
-        preset=preset or (checkpoint.info.get("preset") if checkpoint else None) or "tiny",
+        preset=preset
+        or (checkpoint.info.get("preset") if checkpoint else None)
+        or default_preset(choose_device(device)),
         device=device,
         patience=patience,
         variant=variant,

@@ -21,13 +21,13 @@ from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_word, preset_words
 from rep3d.tasks.dataset_json import label_table
 from rep3d.tasks.registry import TASKS
+from rep3d.training.speed import default_preset
 
 __all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
 
 OWN_LABELS = "rep3d"  # the name of a model whose labels are no registered task's
 
 # A GPU of this many bytes holds the base network, its gradients and two patches.
-_BASE_NEEDS_BYTES = 12 * 10**9
 # Keys that MONAI Label's own apps and clients pass to every app; they mean nothing here.
 _IGNORED_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
 
@@ -72,8 +72,8 @@ class AppConf:
     modality: str | None = None
     roi_size: tuple[int, int, int] | None = None
     spacing: tuple[float, float, float] | None = None
-    iterations: int = 300
-    max_minutes: float = 60.0
+    iterations: int = 100_000
+    max_minutes: float = 6.0
     score_minutes: float = 5.0
     train_every: int = 0
     publish_margin: float = 0.005
@@ -110,13 +110,7 @@ class AppConf:
     def preset_for(self, published: str | None) -> str:
         """Return the network to train: the published model's own, else the one asked for, else what the device can
         hold."""
-        return published or self.preset or ("base" if _holds_base(self.device) else "tiny")
-
-
-def _holds_base(device: str) -> bool:
-    if not device.startswith("cuda"):
-        return False
-    return bool(torch.cuda.get_device_properties(torch.device(device)).total_memory >= _BASE_NEEDS_BYTES)
+        return published or self.preset or default_preset(torch.device(self.device))
 
 
 def parse_labels(text: str) -> dict[str, int]:
@@ -271,7 +265,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "preset": Option(
         f"network of a first training: {', '.join(preset_words())}",
-        "base on a CUDA GPU with 12 GB or more, else tiny",
+        "base on a CUDA GPU with 12 GB or more, tiny on a smaller one, quick on a CPU",
         _preset,
     ),
     "variant": Option(
@@ -301,8 +295,8 @@ OPTIONS: Mapping[str, Option] = {
         "the registered task's, else the images' median",
         _spacing,
     ),
-    "iterations": Option("steps of a training that asks for no number", "300", _number("iterations", 1, 1e7, True)),
-    "max_minutes": Option("minutes of a training that asks for no limit", "60", _number("max_minutes", 0.01, 1e6)),
+    "iterations": Option("steps of a training that asks for no number", "100000", _number("iterations", 1, 1e7, True)),
+    "max_minutes": Option("minutes of a training that asks for no limit", "6", _number("max_minutes", 0.01, 1e6)),
     "score_minutes": Option(
         "minutes spent on scoring images that are not annotated at the end of a training (the rest is scored in the "
         "background); 0 for no scoring by itself",

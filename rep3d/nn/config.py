@@ -2,7 +2,8 @@
 
 The presets are ``base``, the network of the paper (Lee et al., arXiv 2505.19603); ``tiny``, the same structure and the
 same 21^3 kernels with few enough channels to train on a two-core CPU; and ``quick``, which is ``tiny`` with a decoder
-that ends at half resolution, since most of a step's time goes into the convolutions at full resolution. Other networks
+that ends at half resolution, where it is twice as wide: most of a step's time goes into the convolutions at full
+resolution. Other networks
 of the registry are named by a `NetworkConfig`. This module does not import torch.
 """
 
@@ -170,5 +171,5 @@ class NetworkConfig:
 
 _TINY = Rep3DConfig(dims=(16, 32, 64, 128), hidden_size=192)
 PRESETS: Mapping[str, Rep3DConfig] = MappingProxyType(
-    {"base": Rep3DConfig(), "tiny": _TINY, "quick": replace(_TINY, decoder="half")}
+    {"base": Rep3DConfig(), "tiny": _TINY, "quick": replace(_TINY, dims=(32, 32, 64, 128), decoder="half")}
 )

@@ -251,7 +251,7 @@ def test_what_is_damaged_is_not_started_with(tmp_path: Path) -> None:
 
 def test_preset_follows_the_published_model(tmp_path: Path) -> None:
     publish_small_model(tmp_path)
-    assert Setup.find(str(tmp_path), {}).models["rep3d"].preset == "quick"
+    assert Setup.find(str(tmp_path), {}).models["rep3d"].preset == "tiny"
     with pytest.raises(StartupError, match="preset of the published model is tiny"):
         Setup.find(str(tmp_path), {"preset": "base"})
 

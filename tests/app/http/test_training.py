@@ -82,7 +82,7 @@ def test_version_that_is_not_better_is_kept(server: AppServer) -> None:
     assert store.published() == "v1"
     assert not (store.root / "run").exists()
     assert sorted(_prepared(server)) == sorted([*made.cases, held_out])
-    assert (made.settings["sampling"], made.settings["loss"]) == ("balanced", "present")
+    assert (made.settings["sampling"], made.settings["loss"]) == ("balanced", "balanced")
 
 
 def test_version_that_is_better_is_published(server: AppServer) -> None:

@@ -29,7 +29,7 @@ from rep3d.nn.single import for_single_patches
 from rep3d.nn.zoo import build_network
 from rep3d.output import require_room
 from rep3d.training.budget import Budget
-from rep3d.training.fine.layered import layered_augmentation, with_coarse
+from rep3d.training.layered import layered_augmentation, with_coarse
 from rep3d.training.loss import loss_function
 from rep3d.training.plan import TrainPlan, first_network
 from rep3d.training.precision import MixedPrecision, tensor_cores

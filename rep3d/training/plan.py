@@ -77,7 +77,7 @@ def first_network(plan: TrainPlan) -> Network:
     """Return the network that is trained, as it is before the first step."""
     if plan.start is None:
         task = plan.task
-        channels = task.out_channels if plan.coarse else 1  # image and labels, see rep3d.training.fine
+        channels = task.out_channels if plan.coarse else 1  # image and labels, see rep3d.training.layered
         network = build_network(first_config(plan.settings, task.out_channels, task.roi_size, channels))
         return with_encoder_of(network, plan.encoder) if plan.encoder else network
     network = build_network(plan.start.model.config)

@@ -16,8 +16,8 @@ from rep3d.inference import fine as fine_module
 from rep3d.inference.predictor import Predictor
 from rep3d.training import plan as training_plan
 from rep3d.training.fine import stages
-from rep3d.training.fine.layered import LayeredVolume, layered_augmentation, with_coarse
 from rep3d.training.fine.stages import train_stages
+from rep3d.training.layered import LayeredVolume, layered_augmentation, with_coarse
 from rep3d.training.settings import TrainProgress
 from rep3d.training.train import train
 from rep3d.training.volumes.prepared import make_ready

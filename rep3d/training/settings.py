@@ -11,11 +11,13 @@ from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 from rep3d.nn.zoo import preset_word
 
-__all__ = ["LOSSES", "RESOLUTIONS", "SAMPLINGS", "TrainProgress", "TrainSettings"]
+__all__ = ["LOSSES", "OF_OLD", "RESOLUTIONS", "SAMPLINGS", "TrainProgress", "TrainSettings"]
 
 RESOLUTIONS = ("auto", "task")
 SAMPLINGS = ("balanced", "paper")
 LOSSES = ("balanced", "present", "dice_ce")
+OF_OLD = {"resolution": "task", "sampling": "paper", "background_share": 0.2, "loss": "dice_ce"}
+"""What settings were before they could be chosen: those of a run that an earlier release began and did not end."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from rep3d.checkpoint import Checkpoint, write_atomically
 from rep3d.data.cases import Case
 from rep3d.errors import said
 from rep3d.files import file_state
+from rep3d.training.settings import OF_OLD
 
 __all__ = ["RESOLUTION_FILE", "RunState", "case_marks", "copy_to_cpu", "start_mark"]
 
@@ -105,6 +106,8 @@ class RunState:
             self._unusable("its snapshot is of another format")
             return None
         kept = content["identity"]
+        if isinstance(kept.get("settings"), dict):
+            kept["settings"] = {**OF_OLD, **kept["settings"]}
         changed = sorted(key for key in {*kept, *self._identity} if kept.get(key) != self._identity.get(key))
         if changed:
             self._unusable(f"its snapshot is of a training with other {', '.join(changed)}")

@@ -41,7 +41,7 @@ def test_killed_training_and_killed_server_lose_nothing(tmp_path: Path) -> None:
     write_label(studies / "labels" / "final" / "case_0.nii.gz")
     publish_small_model(studies)
     snapshot = studies / "rep3d" / "models" / "rep3d" / "run" / "state" / "run.pt"
-    request = {"iterations": 100_000, "max_minutes": 0.25, "score_minutes": 0}
+    request = {"iterations": 100_000, "max_minutes": 0.6, "score_minutes": 0}
     with AppServer(studies, scratch, CONF, forked=False) as server:
         published = (_store(server).root / "published.pt").read_bytes()
         assert server.post("/train/rep3d", json=request).ok
@@ -49,7 +49,7 @@ def test_killed_training_and_killed_server_lose_nothing(tmp_path: Path) -> None:
         # The training process is killed: the server says so within seconds, and what it did is not lost.
         _child(server).kill()
         stats = _wait(lambda: (s := server.train_stats())["phase"] == "interrupted" and s, seconds=5)
-        assert stats["resumable"]["settings"]["max_minutes"] == 0.25
+        assert stats["resumable"]["settings"]["max_minutes"] == 0.6
         assert server.post("/train/rep3d", json={"resume": True}).ok
         stats = _wait(lambda: (s := server.train_stats())["resumed_from"] and s)
         assert stats["iterations"] == 100_000
@@ -72,7 +72,7 @@ def test_killed_training_and_killed_server_lose_nothing(tmp_path: Path) -> None:
         assert stats["resumed_from"] > 0
         made = _store(server).get("v2")
         assert made.stopped == "max_minutes"
-        assert made.minutes is not None and made.minutes == pytest.approx(0.25, abs=0.15)
+        assert made.minutes is not None and made.minutes == pytest.approx(0.6, abs=0.15)
         assert made.decision is not None and made.decision["published"] and not made.decision["measured"]
         assert "fewer than 5 annotated cases" in made.decision["reason"]
         assert (_store(server).published(), snapshot.exists()) == ("v2", False)

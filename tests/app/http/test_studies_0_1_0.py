@@ -67,7 +67,7 @@ def test_the_old_model_answers_and_learns_on(server: AppServer) -> None:
     stats = server.train_stats()
     assert (stats["phase"], stats["resumable"]["trained"]) == ("interrupted", False)
     assert server.post("/train/rep3d", json={"resume": True}).ok
-    stats = _wait(lambda: (s := server.train_stats())["resumed_from"] and s["iteration"] > s["resumed_from"] and s)
+    stats = _wait(lambda: (s := server.train_stats())["resumed_from"] and s["iteration"] > s["resumed_from"] and s, 20)
     assert (stats["phase"], stats["resumed_from"] > 0) == ("training", True)
     assert server.request("DELETE", "/train/").ok
     # Another one begins from the published version, with the roles that cases have.

@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.paths import ModelWorkspace
 from rep3d.json_file import JsonFile, json_object
+from rep3d.training.settings import OF_OLD
 
 __all__ = ["changes_since", "interrupted_run", "resumable_run", "run_file"]
 
@@ -49,7 +50,8 @@ def _parsed(content: Any) -> dict[str, Any]:
     run = json_object(
         content, id=str, started=str, request=dict, training=list, validation=list, hashes=dict, labels=dict
     )
-    json_object(run["request"], settings=dict)
+    settings = json_object(run["request"], settings=dict)["settings"]
+    run["request"] = {**run["request"], "settings": {**OF_OLD, **settings}}
     return run
 
 

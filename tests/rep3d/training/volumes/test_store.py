@@ -271,7 +271,7 @@ def test_training_keeps_what_it_was_told_to_and_else_leaves_nothing(tmp_path: Pa
     assert len(made) == 6 and len(_volumes(kept)) == 3
     assert [path.name for path in output.parent.iterdir()] == ["model.pt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*there, "kept", "out"])
-    assert (first.info["sampling"], first.info["loss_function"]) == ("balanced", "present")
+    assert (first.info["sampling"], first.info["loss_function"]) == ("balanced", "balanced")
     with pytest.raises(ConfigError):
         train(cases, TASK, SETTINGS, output, start, validation=cases)
     assert [path.name for path in output.parent.iterdir()] == ["model.pt"]

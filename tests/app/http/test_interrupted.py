@@ -34,6 +34,7 @@ def _child(server: AppServer) -> psutil.Process:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.slow
 def test_killed_training_and_killed_server_lose_nothing(tmp_path: Path) -> None:
     studies, scratch = tmp_path / "studies", tmp_path / "scratch"
     scratch.mkdir()

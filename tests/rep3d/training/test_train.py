@@ -145,10 +145,11 @@ def test_the_time_budget_ends_a_run_annealed(tmp_path: Path, monkeypatch: pytest
     started = time.monotonic()
     settings = TrainSettings(iterations=100_000, max_minutes=0.1, crops=1, device="cpu")
     trained = train([ball_case(tmp_path, 1)], TASK, settings, tmp_path / "model.pt")
-    assert 5 < time.monotonic() - started <= 6 * 1.05 + 0.5
+    assert 4 < time.monotonic() - started <= 6 * 1.05 + 1.5
     assert 1 < trained.info["iterations"] < 100_000
     assert rates[-1] < 0.3 * max(rates)
-    assert trained.info["stopped"] == "max_minutes" and trained.info["minutes"] == pytest.approx(0.1, rel=0.15)
+    assert trained.info["stopped"] == "max_minutes"
+    assert trained.info["minutes"] == pytest.approx(0.1, rel=0.3)  # a second of it is kept for saving
 
 
 def test_no_case_is_refused(tmp_path: Path) -> None:

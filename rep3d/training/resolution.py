@@ -20,17 +20,19 @@ import torch
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
+from rep3d.errors import said
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.nifti import geometry, read_label
 from rep3d.inference.sliding import fit_window
 from rep3d.json_file import JsonFile, json_object
 from rep3d.nn.network import Network
+from rep3d.nn.zoo import preset_stride
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.settings import TrainSettings
 from rep3d.training.snapshots import RESOLUTION_FILE
 from rep3d.training.speed import measure_step
 
-__all__ = ["Resolution", "at_resolution", "plan_resolution", "thicknesses"]
+__all__ = ["Resolution", "at_resolution", "lengths_along", "plan_resolution", "thicknesses"]
 
 _ACROSS = 8.0  # voxels across the thinnest structure are enough
 _FEWEST_ACROSS = 1.5  # below, a structure can hardly be learned, which is said
@@ -57,10 +59,6 @@ class Resolution:
     roi_size: tuple[int, int, int]
     words: str
     steps: int | None = None
-
-    def of(self, task: TaskConfig) -> TaskConfig:
-        """Return the task at this resolution."""
-        return replace(task, spacing=self.spacing, roi_size=self.roi_size)
 
 
 def at_resolution(
@@ -93,7 +91,7 @@ def at_resolution(
     asked = {"task": task.to_dict(), "cases": [case.id for case in cases], "settings": repr(settings)}
     facts = kept.read() if kept else {}
     if facts.pop("asked", None) != asked:
-        stride = start.model.stride if start else network().stride
+        stride = start.model.stride if start else preset_stride(settings.preset)
         machine = f"{settings.preset} on {device.type}, {torch.get_num_threads()} threads"
         speed = earlier.get("seconds_per_voxel") if earlier.get("machine") == machine else None
         known = earlier.get("thickness") or {}
@@ -198,7 +196,7 @@ def plan_resolution(
         iterations: steps that are not exceeded whatever the minutes; None for no such bound.
         patches: of a step.
     """
-    extents = _extents(images, task.orientation)
+    _, extents = lengths_along(images, task.orientation)
     if not len(extents):
         return Resolution(task.spacing, task.roi_size, "")
     median = np.median(extents, axis=0)
@@ -241,18 +239,29 @@ def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(0.8 < a / b < 1.25 for a, b in zip(one, other, strict=True))
 
 
-def _extents(images: Sequence[Path], orientation: str) -> np.ndarray:
-    """Return the lengths in mm of images along the axes of an orientation, (images, 3)."""
+def lengths_along(
+    images: Sequence[Path | str], orientation: str, problems: list[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return voxel sides and extents of images in mm along the axes of an orientation, each (images, 3).
+
+    Args:
+        images: image files; only their headers matter, and one that cannot be read does not count.
+        orientation: such as ``"RAS"``.
+        problems: gains what is wrong with those that cannot be read.
+    """
     pairs = [next(pair for pair in ("RL", "AP", "SI") if letter in pair) for letter in orientation]
-    found = []
+    spacings, extents = [], []
     for image in images:
         try:
             grid = geometry(image)
-        except Exception:  # the training names it, and why
+        except Exception as error:  # the training says it of each case
+            if problems is not None:
+                problems.append(said(error))
             continue
         order = [next(axis for axis, code in enumerate(grid.axis_codes) if code in pair) for pair in pairs]
-        found.append([grid.spacing[axis] * grid.shape[axis] for axis in order])
-    return np.asarray(found)
+        spacings.append([grid.spacing[axis] for axis in order])
+        extents.append([grid.spacing[axis] * grid.shape[axis] for axis in order])
+    return np.asarray(spacings), np.asarray(extents)
 
 
 def _words(

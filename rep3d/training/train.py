@@ -22,8 +22,7 @@ import torch
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, LeftOut
-from rep3d.errors import ConfigError, NoCasesError, TaskError, machine_error, said
-from rep3d.imaging.nifti import geometry
+from rep3d.errors import ConfigError, NoCasesError, TaskError, machine_error
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_stride
@@ -33,7 +32,7 @@ from rep3d.training.budget import Tail
 from rep3d.training.distributed import train_on, training_devices
 from rep3d.training.loop import run
 from rep3d.training.plan import TrainPlan, first_config, first_network
-from rep3d.training.resolution import at_resolution
+from rep3d.training.resolution import at_resolution, lengths_along
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.start import check_encoder, check_start
@@ -72,17 +71,9 @@ def task_for_cases(
     Raises:
         TaskError: if none of the images can be read.
     """
-    spacings, sizes, problems = [], [], []
-    for image in images:
-        try:
-            grid = geometry(image)
-        except Exception as error:  # the training says it of each case
-            problems.append(said(error))
-            continue
-        order = [next(i for i, code in enumerate(grid.axis_codes) if code in pair) for pair in ("RL", "AP", "SI")]
-        spacings.append([grid.spacing[i] for i in order])
-        sizes.append([grid.spacing[i] * grid.shape[i] for i in order])
-    if not sizes:
+    problems: list[str] = []
+    spacings, sizes = lengths_along(images, "RAS", problems)
+    if not len(sizes):
         words = f" None of {len(problems)} can be read: {'; '.join(problems[:5])}" if problems else ""
         raise TaskError(f"There is no image to read the voxel size from. Add an image first.{words}")
     if spacing is None:

@@ -244,7 +244,8 @@ class TrainRun:
                 self._status.take_up(self._before, progress.resumed_from)
                 taken_up = True
             self._ends = time.monotonic() + 60.0 * settings.max_minutes - progress.elapsed_seconds
-            facts = {**dataclasses.asdict(progress), "resolution": progress.note}
+            facts = dataclasses.asdict(progress)
+            facts["resolution"] = facts.pop("note")
             facts["forecast"] = forecast(progress.steps_expected, settings.iterations, settings.max_minutes, earlier)
             self._skip(facts.pop("left_out"))
             used = sum(id_ not in self._skipped for id_ in split.training)
@@ -287,9 +288,8 @@ class TrainRun:
         hashed = each_case(there, lambda case: file_hash(case.label), left_out)
         self._skip([entry.to_dict() for entry in left_out])
         validation, hashes = [case for case, _ in hashed], {case.id: known for case, known in hashed}
-
         rival = versions.published()
-        record, path = (None, Path()) if rival is None else (versions.get(rival), versions.checkpoint(rival))
+        record = None if rival is None else versions.get(rival)
         scores, compared = self._scores.compare(
             (run["id"], lambda: trained),
             None

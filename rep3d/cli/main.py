@@ -144,9 +144,11 @@ def train(
         typer.Option(help="Model file of any task and the same preset, with whose encoder a new network begins."),
     ] = None,
     preset: Annotated[
-        str | None,
-        typer.Option(help=f"Network: {', '.join(preset_words())}.", show_default="by the device; with --start its own"),
-    ] = None,
+        str,
+        typer.Option(
+            help=f"Network: {', '.join(preset_words())}; auto: that of --start or --start-from, or by the images."
+        ),
+    ] = "auto",
     variant: Annotated[
         str, typer.Option(help="Spatial prior of a new Rep3D's kernels: learned, fixed or none.")
     ] = "learned",
@@ -173,8 +175,18 @@ def train(
         float, typer.Option(help="Share of the patches that balanced sampling centres on background.")
     ] = 0.2,
     loss: Annotated[
-        str, typer.Option(help="present: Dice of the labels in the patch; dice_ce: MONAI's, of all labels.")
-    ] = "present",
+        str,
+        typer.Option(
+            help="balanced: Dice of the labels in the patch, and cross-entropy in which rare labels weigh more; "
+            "present: with equal weights; dice_ce: MONAI's, of all labels."
+        ),
+    ] = "balanced",
+    stages: Annotated[
+        str,
+        typer.Option(
+            help="auto: a second, fine stage where it may pay, kept if it does on the --validation cases; one: none."
+        ),
+    ] = "auto",
     prepared: Annotated[
         Path | None,
         typer.Option(help="Folder for this alone: keeps the prepared cases, so that the next training begins at once."),
@@ -193,11 +205,9 @@ def train(
     from rep3d.checkpoint import load_checkpoint
     from rep3d.data.cases import LeftOut, listed, read_data_set
     from rep3d.demo.screen import train_progress
-    from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder
     from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
     from rep3d.training.distributed import parse_gpus
-    from rep3d.training.speed import default_preset
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.validation import choose_validation
@@ -226,9 +236,7 @@ def train(
         max_minutes,
         learning_rate,
         seed=seed,
-        preset=preset
-        or (checkpoint.info.get("preset") if checkpoint else None)
-        or default_preset(choose_device(device)),
+        preset=preset,
         device=device,
         patience=patience,
         variant=variant,
@@ -237,6 +245,7 @@ def train(
         sampling=sampling,
         background_share=background_share,
         loss=loss,
+        stages=stages,
     )
     seen = checkpoint.info.get("trained_on", checkpoint.info.get("cases", [])) if checkpoint else []
     training, held_out = choose_validation(found, validation, seen) if validation else (found, [])

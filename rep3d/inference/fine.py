@@ -19,11 +19,11 @@ from scipy import ndimage
 from torch.nn import functional
 
 from rep3d.errors import OutOfMemoryError
+from rep3d.imaging.grid import Place
 from rep3d.imaging.resampling import AxisMap, axis_maps, interpolate_axis
 from rep3d.imaging.transforms import ImageSteps
 from rep3d.inference.region import cropped, placed, widened
 from rep3d.inference.sliding import (
-    Place,
     WindowTurns,
     check_memory,
     count_windows,

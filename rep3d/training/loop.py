@@ -28,9 +28,9 @@ from rep3d.nn.network import Network
 from rep3d.nn.single import for_single_patches
 from rep3d.nn.zoo import build_network
 from rep3d.output import require_room
-from rep3d.training.budget import Budget
 from rep3d.training.layered import layered_augmentation, with_coarse
 from rep3d.training.loss import loss_function
+from rep3d.training.minutes.budget import Budget
 from rep3d.training.plan import TrainPlan, first_network
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
@@ -88,7 +88,7 @@ class _Loop:
         self.resumed_from: int | None = None
         self.cases: Sequence[Case] = plan.cases  # those that can be used, as soon as that is known
         self.left_out = list(plan.left_out)
-        self.budget = Budget(self.settings.max_minutes, plan.tail, plan.began)
+        self.budget = Budget(self.settings.max_minutes, plan.tail, plan.began, spent=plan.spent)
         self.shortfall: str | None = None
         set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
         self._tell("preparing")

@@ -15,7 +15,7 @@ from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.budget import Tail
+from rep3d.training.minutes.budget import Tail
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainSettings
 from rep3d.training.snapshots import case_marks, start_mark
@@ -44,6 +44,7 @@ class TrainPlan:
     prepared: Path | None = None
     resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
     began: float | None = None
+    spent: float = 0.0  # seconds of the minutes that were used before it began
     tail: Tail = Tail()
 
     def identity(self) -> dict[str, Any]:

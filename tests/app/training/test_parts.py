@@ -38,7 +38,7 @@ from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
 from rep3d.imaging.nifti import read_label
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.budget import Tail
+from rep3d.training.minutes.budget import Tail
 from rep3d.training.settings import TrainSettings
 from rep3d.versions.record import VersionRecord
 from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti

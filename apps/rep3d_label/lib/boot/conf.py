@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from lib.access.listening import is_name_of_host
 from lib.errors import StartupError
 from rep3d.active.strategies import STRATEGIES
@@ -21,7 +19,7 @@ from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_word, preset_words
 from rep3d.tasks.dataset_json import label_table
 from rep3d.tasks.registry import TASKS
-from rep3d.training.speed import default_preset
+from rep3d.training.settings import AUTO, STAGES
 
 __all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
 
@@ -67,6 +65,7 @@ class AppConf:
     values_given: bool = False
     preset: str | None = None
     variant: str = "learned"
+    stages: str = AUTO
     start_from: str | None = None
     device: str = "cpu"
     modality: str | None = None
@@ -108,9 +107,8 @@ class AppConf:
         return cls(values_given="=" in str(conf.get("labels", "")), **given)
 
     def preset_for(self, published: str | None) -> str:
-        """Return the network to train: the published model's own, else the one asked for, else what the device can
-        hold."""
-        return published or self.preset or default_preset(torch.device(self.device))
+        """Return the network to train: the published model's own, else the one asked for, else ``"auto"``."""
+        return published or self.preset or AUTO
 
 
 def parse_labels(text: str) -> dict[str, int]:
@@ -265,13 +263,19 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "preset": Option(
         f"network of a first training: {', '.join(preset_words())}",
-        "base on a CUDA GPU with 12 GB or more, tiny on a smaller one, quick on a CPU",
+        "base on a CUDA GPU with 12 GB or more, tiny on a smaller one; on a CPU quick, or tiny for small images",
         _preset,
     ),
     "variant": Option(
         f"spatial prior of a first training's Rep3D: {', '.join(SPATIAL_PRIORS)}",
         "learned",
         _one_of("variant", list(SPATIAL_PRIORS)),
+    ),
+    "stages": Option(
+        "auto: a training at coarse voxels adds a fine stage where it may pay, and keeps it if it does on held-out "
+        "cases; one: it never does",
+        AUTO,
+        _one_of("stages", list(STAGES)),
     ),
     "start_from": Option(
         "model with whose encoder a first training begins: a model file, or a model of this studies folder by name; of "

@@ -22,8 +22,8 @@ from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_fr
 from rep3d.tasks.registry import TASKS, matching_task
 from rep3d.training.head import HeadChange, head_change
 from rep3d.training.plan import first_config
-from rep3d.training.settings import TrainSettings
-from rep3d.training.start import check_encoder
+from rep3d.training.settings import AUTO, TrainSettings
+from rep3d.training.start import check_encoder, preset_of
 from rep3d.training.train import task_for_cases
 
 __all__ = ["ModelSetup", "Setup", "damaged_checkpoint"]
@@ -92,7 +92,8 @@ class ModelSetup:
             preset=self.preset,
             device=self.device,
             variant=conf.variant,
-            resolution="auto" if conf.spacing is conf.roi_size is None else "task",
+            resolution=AUTO if conf.spacing is conf.roi_size is None else "task",
+            stages=conf.stages,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -390,10 +391,10 @@ def _start_from(settings: AppConf, workspace: Workspace, preset: str) -> Path | 
         return None
     path = workspace.model(asked).published if asked in (*TASKS, OWN_LABELS) else Path(asked).absolute()
     try:
-        wanted = first_config(TrainSettings(preset=preset, variant=settings.variant), 2, (96, 96, 96))
-        check_encoder(wanted, load_checkpoint(path))
+        encoder = load_checkpoint(path)
+        preset = preset_of(encoder) if preset == AUTO else preset
+        check_encoder(first_config(TrainSettings(preset=preset, variant=settings.variant), 2, (96, 96, 96)), encoder)
     except Rep3DError as error:
-        raise StartupError(
-            f"--conf start_from {asked} cannot be used. {error}", "Correct it, or leave it out."
-        ) from error
+        refusal = StartupError(f"--conf start_from {asked} cannot be used. {error}", "Correct it, or leave it out.")
+        raise refusal from error
     return path

@@ -1,4 +1,4 @@
-"""What a machine can train, and how long a step takes on it, measured on a small patch."""
+"""How long a training step takes on a machine, measured on a small patch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,9 @@ from torch.nn import functional
 from rep3d.nn.single import for_single_patches
 from rep3d.training.precision import MixedPrecision
 
-__all__ = ["default_preset", "measure_step"]
+__all__ = ["measure_step"]
 
 _PATCH = 64  # voxels along each side: large enough that a step is not all overhead
-_BASE_NEEDS = 12 * 10**9  # bytes of a GPU
-
-
-def default_preset(device: torch.device) -> str:
-    """Return the network to train on a device where nobody asked for another."""
-    if device.type != "cuda":
-        return "quick"
-    return "base" if torch.cuda.get_device_properties(device).total_memory >= _BASE_NEEDS else "tiny"
 
 
 def measure_step(network: torch.nn.Module, in_channels: int, device: torch.device) -> float:

@@ -144,11 +144,9 @@ def train(
         typer.Option(help="Model file of any task and the same preset, with whose encoder a new network begins."),
     ] = None,
     preset: Annotated[
-        str,
-        typer.Option(
-            help=f"Network: {', '.join(preset_words())}; auto: that of --start or --start-from, or by the images."
-        ),
-    ] = "auto",
+        str | None,
+        typer.Option(help=f"Network: {', '.join(preset_words())}.", show_default="that of --start, else by the device"),
+    ] = None,
     variant: Annotated[
         str, typer.Option(help="Spatial prior of a new Rep3D's kernels: learned, fixed or none.")
     ] = "learned",
@@ -205,9 +203,11 @@ def train(
     from rep3d.checkpoint import load_checkpoint
     from rep3d.data.cases import LeftOut, listed, read_data_set
     from rep3d.demo.screen import train_progress
+    from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder
     from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
     from rep3d.training.distributed import parse_gpus
+    from rep3d.training.minutes.speed import default_preset
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.validation import choose_validation
@@ -236,7 +236,9 @@ def train(
         max_minutes,
         learning_rate,
         seed=seed,
-        preset=preset,
+        preset=preset
+        or (checkpoint.info.get("preset") if checkpoint else None)
+        or default_preset(choose_device(device)),
         device=device,
         patience=patience,
         variant=variant,

@@ -37,9 +37,7 @@ class TrainSettings:
             learn more.
         seed: of initialisation, sampling and augmentation.
         preset: network of a run that starts from nothing, one of :func:`rep3d.nn.zoo.preset_words`: ``"tiny"``,
-            ``"quick"`` or ``"base"`` of Rep3D, or another network's name (``"segresnet"``, ``"dynunet:tiny"``);
-            ``"auto"`` for that of the model that it goes on from, else by images and device
-            (:func:`rep3d.training.minutes.resolution.default_preset`).
+            ``"quick"`` or ``"base"`` of Rep3D, or another network's name (``"segresnet"``, ``"dynunet:tiny"``).
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or None for the best at hand.
         val_interval: steps between two validations; 0 for as often as costs about a tenth of the time. With validation
             cases the weights at the end are always validated.
@@ -99,11 +97,10 @@ class TrainSettings:
                 raise ConfigError(f"{name}: expected a number from {low_:g} to {high_:g}, got {value!r}")
         if self.max_minutes == 0 or self.learning_rate == 0:
             raise ConfigError("max_minutes and learning_rate must be more than 0.")
-        if self.preset != AUTO:
-            object.__setattr__(self, "preset", preset_word(self.preset))
+        object.__setattr__(self, "preset", preset_word(self.preset))
         require_one_of("variant", self.variant, SPATIAL_PRIORS)
         require_one_of("resolution", self.resolution, RESOLUTIONS)
-        if self.variant != "learned" and self.preset not in (AUTO, *PRESETS):
+        if self.variant != "learned" and self.preset not in PRESETS:
             raise ConfigError(
                 f"variant: {self.variant!r} is a spatial prior of Rep3D ({', '.join(PRESETS)}), but {self.preset} has "
                 f"none. Leave variant out."

@@ -16,12 +16,7 @@ from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.snapshots import start_mark
 
-__all__ = ["check_encoder", "check_start", "encoder_mark", "preset_of", "with_encoder_of"]
-
-
-def preset_of(model: Checkpoint) -> str:
-    """Return which network a model is; ``"tiny"`` where it does not say, as there was no choice then."""
-    return str(model.info.get("preset") or "tiny")
+__all__ = ["check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
 
 
 def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, LeftOut
@@ -28,13 +27,13 @@ from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.distributed import training_devices
 from rep3d.training.minutes.budget import Tail
-from rep3d.training.minutes.resolution import default_preset, lengths_along
+from rep3d.training.minutes.resolution import lengths_along
 from rep3d.training.one import train_one
 from rep3d.training.plan import TrainPlan, first_config
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
 from rep3d.training.stages import train_stages
-from rep3d.training.start import check_encoder, check_start, preset_of
+from rep3d.training.start import check_encoder, check_start
 from rep3d.training.validation import refuse_overlap
 
 __all__ = ["TrainProgress", "TrainSettings", "task_for_cases", "train"]
@@ -172,8 +171,6 @@ def train(
     case_weights(cases, weights)
     read = [file for case in (*cases, *validation) for file in (case.image, case.label)]
     check_output(output, (".pt",), read, make_folder=True)
-    if settings.preset == AUTO:
-        settings = dataclasses.replace(settings, preset=_preset_for(cases, task, settings, start or encoder))
     check_start(task, start, settings.preset)
     if start is not None and encoder is not None:
         raise ConfigError("A training goes on from a whole model or begins with an encoder. Give one of the two.")
@@ -183,6 +180,7 @@ def train(
         task = dataclasses.replace(task, roi_size=(roi[0], roi[1], roi[2]))
     if encoder is not None:
         check_encoder(first_config(settings, task.out_channels, task.roi_size), encoder)
+    training_devices(settings)  # before anything is read
     beside = Path(output).with_name(f".{Path(output).name}.prepared")
     report = on_progress or (lambda progress: None)
     plan = TrainPlan(
@@ -203,16 +201,9 @@ def train(
         tail=tail or Tail(),
     )
     try:
-        if settings.stages == "auto":
+        if settings.stages == AUTO:
             return train_stages(plan, report)
         return train_one(plan, report)
     finally:
         if not prepared:
             shutil.rmtree(beside, ignore_errors=True)
-
-
-def _preset_for(cases: Sequence[Case], task: TaskConfig, settings: TrainSettings, model: Checkpoint | None) -> str:
-    if model is not None:
-        return preset_of(model)
-    device = torch.device(training_devices(settings)[0])
-    return default_preset(device, task, [case.image for case in cases])

@@ -32,7 +32,7 @@ from rep3d.training.minutes.speed import measure_step
 from rep3d.training.settings import TrainSettings
 from rep3d.training.snapshots import RESOLUTION_FILE
 
-__all__ = ["Resolution", "at_resolution", "default_preset", "lengths_along", "plan_resolution", "thicknesses"]
+__all__ = ["Resolution", "at_resolution", "lengths_along", "plan_resolution", "thicknesses"]
 
 _ACROSS = 8.0  # voxels across the thinnest structure are enough
 _FEWEST_ACROSS = 1.5  # below, a structure can hardly be learned, which is said
@@ -41,7 +41,6 @@ _STEP = 1.12  # from one voxel size that is considered to the next
 _COARSEST = 12.0  # mm
 _ALWAYS = 64**3  # voxels of a patch that is affordable everywhere
 _MAX_SIDE = 128  # voxels of a patch on a CPU; on a GPU the task's patch bounds it
-_BASE_NEEDS = 12 * 10**9  # bytes of a GPU
 _MEASURED_VOXELS = 300_000  # of a structure; a larger one is thick
 
 
@@ -60,26 +59,6 @@ class Resolution:
     roi_size: tuple[int, int, int]
     words: str
     steps: int | None = None
-
-
-def default_preset(device: torch.device, task: TaskConfig, images: Sequence[Path | str]) -> str:
-    """Return the network that a training from nothing begins with where nobody asked for another.
-
-    On a CPU it is the one that learned most within the same minutes (``docs/results/minutes.json``): ``"quick"``, or
-    ``"tiny"`` where an image is so small that a patch holds it at the task's own voxel size: half of that is too coarse
-    for what small images are taken of.
-
-    Args:
-        device: where it will be trained.
-        task: its spacing and orientation count.
-        images: what will be trained on; those that cannot be read do not count.
-    """
-    if device.type == "cuda":
-        return "base" if torch.cuda.get_device_properties(device).total_memory >= _BASE_NEEDS else "tiny"
-    _, extents = lengths_along(images, task.orientation)
-    if not len(extents):
-        return "quick"
-    return "tiny" if np.prod(np.median(extents, axis=0) / task.spacing) <= _ALWAYS else "quick"
 
 
 def at_resolution(

@@ -1,4 +1,4 @@
-"""How long a training step takes on a machine, measured on a small patch."""
+"""What a machine can train, and how long a step takes on it, measured on a small patch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from torch.nn import functional
 from rep3d.nn.single import for_single_patches
 from rep3d.training.precision import MixedPrecision
 
-__all__ = ["measure_step"]
+__all__ = ["default_preset", "measure_step"]
 
 _PATCH = 64  # voxels along each side: large enough that a step is not all overhead
+_BASE_NEEDS = 12 * 10**9  # bytes of a GPU
+
+
+def default_preset(device: torch.device) -> str:
+    """Return the network to train on a device where nobody asked for another.
+
+    On a CPU it is the one that learns most within the same minutes, see ``docs/results/minutes.json``.
+    """
+    large = device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= _BASE_NEEDS
+    return "base" if large else "tiny"
 
 
 def measure_step(network: torch.nn.Module, in_channels: int, device: torch.device) -> float:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from lib.access.listening import is_name_of_host
 from lib.errors import StartupError
 from rep3d.active.strategies import STRATEGIES
@@ -19,13 +21,13 @@ from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_word, preset_words
 from rep3d.tasks.dataset_json import label_table
 from rep3d.tasks.registry import TASKS
+from rep3d.training.minutes.speed import default_preset
 from rep3d.training.settings import AUTO, STAGES
 
 __all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
 
 OWN_LABELS = "rep3d"  # the name of a model whose labels are no registered task's
 
-# A GPU of this many bytes holds the base network, its gradients and two patches.
 # Keys that MONAI Label's own apps and clients pass to every app; they mean nothing here.
 _IGNORED_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
 
@@ -107,8 +109,9 @@ class AppConf:
         return cls(values_given="=" in str(conf.get("labels", "")), **given)
 
     def preset_for(self, published: str | None) -> str:
-        """Return the network to train: the published model's own, else the one asked for, else ``"auto"``."""
-        return published or self.preset or AUTO
+        """Return the network to train: the published model's own, else the one asked for, else what the device can
+        hold."""
+        return published or self.preset or default_preset(torch.device(self.device))
 
 
 def parse_labels(text: str) -> dict[str, int]:
@@ -263,7 +266,7 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "preset": Option(
         f"network of a first training: {', '.join(preset_words())}",
-        "base on a CUDA GPU with 12 GB or more, tiny on a smaller one; on a CPU quick, or tiny for small images",
+        "base on a CUDA GPU with 12 GB or more, else tiny",
         _preset,
     ),
     "variant": Option(

@@ -23,7 +23,7 @@ from rep3d.tasks.registry import TASKS, matching_task
 from rep3d.training.head import HeadChange, head_change
 from rep3d.training.plan import first_config
 from rep3d.training.settings import AUTO, TrainSettings
-from rep3d.training.start import check_encoder, preset_of
+from rep3d.training.start import check_encoder
 from rep3d.training.train import task_for_cases
 
 __all__ = ["ModelSetup", "Setup", "damaged_checkpoint"]
@@ -391,10 +391,10 @@ def _start_from(settings: AppConf, workspace: Workspace, preset: str) -> Path | 
         return None
     path = workspace.model(asked).published if asked in (*TASKS, OWN_LABELS) else Path(asked).absolute()
     try:
-        encoder = load_checkpoint(path)
-        preset = preset_of(encoder) if preset == AUTO else preset
-        check_encoder(first_config(TrainSettings(preset=preset, variant=settings.variant), 2, (96, 96, 96)), encoder)
+        wanted = first_config(TrainSettings(preset=preset, variant=settings.variant), 2, (96, 96, 96))
+        check_encoder(wanted, load_checkpoint(path))
     except Rep3DError as error:
-        refusal = StartupError(f"--conf start_from {asked} cannot be used. {error}", "Correct it, or leave it out.")
-        raise refusal from error
+        raise StartupError(
+            f"--conf start_from {asked} cannot be used. {error}", "Correct it, or leave it out."
+        ) from error
     return path

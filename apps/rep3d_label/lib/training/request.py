@@ -11,7 +11,7 @@ import torch
 from rep3d.errors import ConfigError
 from rep3d.nn.zoo import preset_word
 from rep3d.training.distributed import parse_gpus
-from rep3d.training.settings import AUTO, TrainSettings
+from rep3d.training.settings import TrainSettings
 
 __all__ = ["RESUME", "TrainRequest"]
 
@@ -66,10 +66,9 @@ class TrainRequest:
             raise ConfigError(f"score_minutes must be a number from 0 to 100000, not {minutes!r}.")
         if not any(resume is choice or resume == choice == "auto" for choice in RESUME):
             raise ConfigError(f"resume must be true, false or 'auto', not {resume!r}.")
-        asked = values.get("preset", AUTO)
-        if AUTO not in (asked, defaults.preset) and preset_word(asked) != defaults.preset:
+        if preset_word(values.get("preset", defaults.preset)) != defaults.preset:
             raise ConfigError(
-                f"This server trains networks of the preset {defaults.preset}, not {asked!r}. For another, "
+                f"This server trains networks of the preset {defaults.preset}, not {values['preset']!r}. For another, "
                 f"start a server with --conf preset, in a folder without a published model."
             )
         if len(devices) > 1:

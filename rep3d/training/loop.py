@@ -151,7 +151,6 @@ class _Loop:
         first = self.iteration * self.worker.size + self.worker.rank
         augment = layered_augmentation(task) if self.plan.coarse else augmentation(task)
         patches = Patches(self.prepared, weights, augment, task.roi_size, self.settings, first, self.worker.size)
-        counts = [sum(of_class) for of_class in zip(*(ready.counts for ready in self.prepared), strict=True)]
         trainer = SupervisedTrainer(
             device=self.worker.device,
             max_epochs=1,
@@ -159,7 +158,7 @@ class _Loop:
             epoch_length=steps,
             network=self.worker.joined(self.network),
             optimizer=self.optimizer,
-            loss_function=loss_function(self.settings.loss, counts).to(self.worker.device),
+            loss_function=loss_function(self.settings.loss, patches.counts).to(self.worker.device),
             inferer=self.inferer,
             amp=False,
         )

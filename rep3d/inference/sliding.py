@@ -142,6 +142,7 @@ def sliding_probabilities(
     *,
     wanted: Callable[[Place], bool] | None = None,
     beside: Callable[[Place], torch.Tensor] | None = None,
+    correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     finish: Callable[[torch.Tensor, Place], torch.Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
     overlap: float = OVERLAP,
@@ -159,6 +160,7 @@ def sliding_probabilities(
         wanted: says of a place in the image whether to compute the window there. A voxel of which no window is computed
             is background with probability 1. None for all.
         beside: further input channels (K, d, h, w) of a window by its place, which may reach over the image's rim.
+        correct: takes logits (B, C, d, h, w) and the windows (B, 1 + K, d, h, w) that they are of, and returns others.
         finish: takes finished probabilities (C, d, h, w) and their place, and returns what to keep of them.
         dtype: of the result.
         overlap: of neighbouring windows, as a share of their sides.
@@ -186,7 +188,8 @@ def sliding_probabilities(
                 parts = [padded[(slice(None), *place)] for place, _ in batch]
                 if beside is not None:
                     parts = [torch.cat([part, beside(at)]) for part, (_, at) in zip(parts, batch, strict=True)]
-                logits = turns(torch.stack(parts).to(device))
+                windows = torch.stack(parts).to(device)
+                logits = turns(windows) if correct is None else correct(turns(windows), windows)
                 for (place, _), each in zip(batch, logits, strict=True):
                     slab.add(each, place, start)
             for probabilities, place in slab.finished(start):

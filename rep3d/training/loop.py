@@ -24,6 +24,7 @@ from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, listed
 from rep3d.errors import NoCasesError, TrainingError
 from rep3d.imaging.transforms import augmentation
+from rep3d.inference.fine import corrected
 from rep3d.nn.network import Network
 from rep3d.nn.single import for_single_patches
 from rep3d.nn.zoo import build_network
@@ -121,7 +122,7 @@ class _Loop:
             measured = each_case(self._told(measured_cases(plan.validation)), volumes.get, self.left_out)
             if measured:
                 self.validator = Validator(measured, plan.task, network.stride, worker.device)
-        self.inferer = MixedPrecision(worker.device)
+        self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None)
         if not self.iteration:
             self.budget.check_preparing(len(self.cases), len(self.cases))
 

@@ -184,7 +184,7 @@ def train(
         typer.Option(
             help="auto: a second, fine stage where it may pay, kept if it does on the --validation cases; one: none."
         ),
-    ] = "auto",
+    ] = "one",
     prepared: Annotated[
         Path | None,
         typer.Option(help="Folder for this alone: keeps the prepared cases, so that the next training begins at once."),

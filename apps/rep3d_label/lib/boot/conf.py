@@ -22,7 +22,7 @@ from rep3d.nn.zoo import preset_word, preset_words
 from rep3d.tasks.dataset_json import label_table
 from rep3d.tasks.registry import TASKS
 from rep3d.training.minutes.speed import default_preset
-from rep3d.training.settings import AUTO, STAGES
+from rep3d.training.settings import STAGES
 
 __all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
 
@@ -67,7 +67,7 @@ class AppConf:
     values_given: bool = False
     preset: str | None = None
     variant: str = "learned"
-    stages: str = AUTO
+    stages: str = "one"
     start_from: str | None = None
     device: str = "cpu"
     modality: str | None = None
@@ -277,7 +277,7 @@ OPTIONS: Mapping[str, Option] = {
     "stages": Option(
         "auto: a training at coarse voxels adds a fine stage where it may pay, and keeps it if it does on held-out "
         "cases; one: it never does",
-        AUTO,
+        "one",
         _one_of("stages", list(STAGES)),
     ),
     "start_from": Option(

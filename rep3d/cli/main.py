@@ -145,7 +145,7 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help=f"Network: {', '.join(preset_words())}.", show_default="by the device; with --start its own"),
+        typer.Option(help=f"Network: {', '.join(preset_words())}.", show_default="that of --start, else by the device"),
     ] = None,
     variant: Annotated[
         str, typer.Option(help="Spatial prior of a new Rep3D's kernels: learned, fixed or none.")
@@ -173,8 +173,18 @@ def train(
         float, typer.Option(help="Share of the patches that balanced sampling centres on background.")
     ] = 0.2,
     loss: Annotated[
-        str, typer.Option(help="present: Dice of the labels in the patch; dice_ce: MONAI's, of all labels.")
-    ] = "present",
+        str,
+        typer.Option(
+            help="balanced: Dice of the labels in the patch, and cross-entropy in which rare labels weigh more; "
+            "present: with equal weights; dice_ce: MONAI's, of all labels."
+        ),
+    ] = "balanced",
+    stages: Annotated[
+        str,
+        typer.Option(
+            help="auto: a second, fine stage where it may pay, kept if it does on the --validation cases; one: none."
+        ),
+    ] = "one",
     prepared: Annotated[
         Path | None,
         typer.Option(help="Folder for this alone: keeps the prepared cases, so that the next training begins at once."),
@@ -197,7 +207,7 @@ def train(
     from rep3d.output import check_output, check_output_folder
     from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
     from rep3d.training.distributed import parse_gpus
-    from rep3d.training.speed import default_preset
+    from rep3d.training.minutes.speed import default_preset
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.validation import choose_validation
@@ -237,6 +247,7 @@ def train(
         sampling=sampling,
         background_share=background_share,
         loss=loss,
+        stages=stages,
     )
     seen = checkpoint.info.get("trained_on", checkpoint.info.get("cases", [])) if checkpoint else []
     training, held_out = choose_validation(found, validation, seen) if validation else (found, [])

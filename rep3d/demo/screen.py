@@ -49,7 +49,7 @@ def train_progress(console: Console, minutes: float) -> Iterator[Callable[[Train
         console: where it is drawn.
         minutes: that the training may take.
     """
-    from rep3d.training.budget import forecast
+    from rep3d.training.minutes.budget import forecast
 
     with _progress(console) as progress:
         task = progress.add_task("training", total=None, note="")

@@ -28,6 +28,8 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
+from rep3d.imaging.grid import Place
+
 __all__ = ["BodyMask", "body_mask"]
 
 _CELL_MM = 5.0
@@ -40,8 +42,6 @@ _DARK_SHARE = 0.1
 _LEAST_BACKGROUND = 0.2
 _LEAST_EDGES = 2
 _TOUCHING = ndimage.generate_binary_structure(3, 1)
-
-Place = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)

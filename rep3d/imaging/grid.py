@@ -11,7 +11,10 @@ import scipy.ndimage
 
 from rep3d.memory import require_memory
 
-__all__ = ["Geometry", "resample_label", "same_grid"]
+__all__ = ["Geometry", "Place", "resample_label", "same_grid"]
+
+Place = tuple[slice, slice, slice]
+"""A box of voxels in a volume."""
 
 
 @dataclass(frozen=True)

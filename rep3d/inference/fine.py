@@ -19,11 +19,11 @@ from scipy import ndimage
 from torch.nn import functional
 
 from rep3d.errors import OutOfMemoryError
+from rep3d.imaging.grid import Place
 from rep3d.imaging.resampling import AxisMap, axis_maps, interpolate_axis
 from rep3d.imaging.transforms import ImageSteps
 from rep3d.inference.region import cropped, placed, widened
 from rep3d.inference.sliding import (
-    Place,
     WindowTurns,
     check_memory,
     count_windows,
@@ -33,10 +33,11 @@ from rep3d.inference.sliding import (
 from rep3d.inference.stage import Stage, kept_type
 from rep3d.inference.views import VIEWS
 
-__all__ = ["FOUND", "MARGIN_MM", "FineStage", "coarse_weight"]
+__all__ = ["FOUND", "MARGIN_MM", "FineStage", "coarse_weight", "corrected"]
 
 FOUND = 0.1  # probability of all labels together
 MARGIN_MM = 12.0
+_LEAST = 0.01  # probability that the coarse stage leaves to a class that it does not find
 
 
 class FineStage(Stage):
@@ -96,12 +97,27 @@ class FineStage(Stage):
                     channels,
                     wanted=beneath.is_found,
                     beside=beneath.labels,
+                    correct=corrected,
                     finish=beneath.blend,
                     dtype=kind,
                 )
             total = found if total is None else total.add_(found)
         assert total is not None, "the plain view is always among them"
         return total.div_(len(seen)) if len(seen) > 1 else total
+
+
+def corrected(logits: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Return what a fine network's logits mean: by how much each class is likelier than the coarse stage says.
+
+    So a network that says nothing yet is as good as the coarse stage, and a short training can only add to that.
+
+    Args:
+        logits: (B, C, D, H, W) of the network.
+        seen: (B, C, D, H, W) what it saw: the image, and the coarse probability of each label.
+    """
+    labels = seen[:, 1:]
+    said = torch.cat([1.0 - labels.sum(1, keepdim=True), labels], 1)
+    return logits + said.clamp(min=_LEAST).log().to(logits.dtype)
 
 
 def coarse_weight(coarse: MetaTensor) -> torch.Tensor:

@@ -28,13 +28,13 @@ from rep3d.errors import ConfigError
 from rep3d.fair_lock import device_turn
 from rep3d.imaging.body import BodyMask, body_mask
 from rep3d.imaging.dicom import as_nifti
-from rep3d.imaging.grid import Geometry
+from rep3d.imaging.grid import Geometry, Place
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, write_label, write_share
 from rep3d.imaging.saving import label_bytes
 from rep3d.imaging.transforms import ImageSteps
 from rep3d.inference.fine import FineStage
 from rep3d.inference.label_resampling import decide, interpolated_map
-from rep3d.inference.region import Box, Place, cropped, overlap, region_of, surroundings, widened
+from rep3d.inference.region import Box, cropped, overlap, region_of, surroundings, widened
 from rep3d.inference.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
 from rep3d.inference.stage import Stage, kept_type
 from rep3d.inference.uncertainty import label_confidence, regional_mean, voxel_entropy

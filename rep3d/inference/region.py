@@ -12,11 +12,10 @@ import torch
 from monai.data import MetaTensor
 
 from rep3d.errors import ImageError
-from rep3d.imaging.grid import Geometry
+from rep3d.imaging.grid import Geometry, Place
 
-__all__ = ["Box", "Place", "cropped", "overlap", "placed", "region_of", "surroundings", "widened"]
+__all__ = ["Box", "cropped", "overlap", "placed", "region_of", "surroundings", "widened"]
 
-Place = tuple[slice, slice, slice]
 
 _FARTHEST = 10**9  # voxels or mm; no image reaches so far, and numpy's integers do
 _EXPECTED = (

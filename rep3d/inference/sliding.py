@@ -8,26 +8,23 @@ made smaller, then the CPU takes over, and the result says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import product
 
 import torch
-from monai.data.utils import compute_importance_map
 
 from rep3d.errors import InferenceCancelled
 from rep3d.fair_lock import device_turn
+from rep3d.imaging.grid import Place
 from rep3d.inference.engines import Engine
+from rep3d.inference.slab import Slab, clipped, moved, slab_bytes, starts_along
 from rep3d.memory import require_memory
 
-__all__ = ["OVERLAP", "Place", "WindowTurns", "check_memory", "count_windows", "fit_window", "sliding_probabilities"]
+__all__ = ["OVERLAP", "WindowTurns", "check_memory", "count_windows", "fit_window", "sliding_probabilities"]
 
 OVERLAP = 0.5  # of neighbouring windows, as a share of their sides; nnU-Net's. benchmarks/overlap.py compares others
 BATCH = 2  # windows at a time
-_SOFTMAX_SLICES = 16
-
-Place = tuple[slice, slice, slice]
 
 
 def fit_window(roi_size: tuple[int, ...], shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
@@ -48,7 +45,7 @@ def fit_window(roi_size: tuple[int, ...], shape: tuple[int, ...], stride: int) -
 
 def count_windows(window: tuple[int, ...], shape: tuple[int, ...], overlap: float = OVERLAP) -> int:
     """Return how many sliding windows (D, H, W) cover an image (D, H, W), ``overlap`` being a share of their sides."""
-    return math.prod(len(_starts(side, length, overlap)) for side, length in zip(window, shape, strict=True))
+    return math.prod(len(starts_along(side, length, overlap)) for side, length in zip(window, shape, strict=True))
 
 
 def check_memory(
@@ -68,7 +65,7 @@ def check_memory(
         OutOfMemoryError: saying how much is needed, how much there is, and what to do.
     """
     # Besides the maps: the image itself, and a map of one number for each voxel, such as the entropy.
-    needed = math.prod(shape) * (each * channels * maps + 8) + _slab_bytes(channels, shape, window)
+    needed = math.prod(shape) * (each * channels * maps + 8) + slab_bytes(channels, shape, window)
     require_memory(
         needed,
         f"for an image of {'x'.join(map(str, shape))} voxels and {channels} classes",
@@ -145,6 +142,7 @@ def sliding_probabilities(
     *,
     wanted: Callable[[Place], bool] | None = None,
     beside: Callable[[Place], torch.Tensor] | None = None,
+    correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     finish: Callable[[torch.Tensor, Place], torch.Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
     overlap: float = OVERLAP,
@@ -162,6 +160,7 @@ def sliding_probabilities(
         wanted: says of a place in the image whether to compute the window there. A voxel of which no window is computed
             is background with probability 1. None for all.
         beside: further input channels (K, d, h, w) of a window by its place, which may reach over the image's rim.
+        correct: takes logits (B, C, d, h, w) and the windows (B, 1 + K, d, h, w) that they are of, and returns others.
         finish: takes finished probabilities (C, d, h, w) and their place, and returns what to keep of them.
         dtype: of the result.
         overlap: of neighbouring windows, as a share of their sides.
@@ -180,27 +179,28 @@ def sliding_probabilities(
     result = torch.empty((channels, *shape), dtype=dtype)
 
     def gather_on(device: torch.device) -> None:
-        slab = _Slab(window, tuple(padded.shape[1:]), channels, device)
+        slab = Slab(window, tuple(padded.shape[1:]), channels, device)
         for start, places in slab.rounds(overlap):
-            found = [(place, _moved(place, before)) for place in places]
+            found = [(place, moved(place, before)) for place in places]
             todo = [pair for pair in found if wanted is None or wanted(pair[1])]
             for first in range(0, len(todo), BATCH):
                 batch = todo[first : first + BATCH]
                 parts = [padded[(slice(None), *place)] for place, _ in batch]
                 if beside is not None:
                     parts = [torch.cat([part, beside(at)]) for part, (_, at) in zip(parts, batch, strict=True)]
-                logits = turns(torch.stack(parts).to(device))
+                windows = torch.stack(parts).to(device)
+                logits = turns(windows) if correct is None else correct(turns(windows), windows)
                 for (place, _), each in zip(batch, logits, strict=True):
                     slab.add(each, place, start)
             for probabilities, place in slab.finished(start):
-                at = _moved(place, before)
-                inside = _clipped(at, shape)
-                kept = probabilities[(slice(None), *_moved(inside, [part.start for part in at]))]
+                at = moved(place, before)
+                inside = clipped(at, shape)
+                kept = probabilities[(slice(None), *moved(inside, [part.start for part in at]))]
                 result[(slice(None), *inside)] = finish(kept.cpu(), inside) if finish else kept
 
     # Windows go to the engine's device one batch at a time. Where a slab of the result fits there, it is gathered there
     done = False
-    if _slab_bytes(channels, tuple(padded.shape[1:]), window) <= _free_on(turns.device):
+    if slab_bytes(channels, tuple(padded.shape[1:]), window) <= _free_on(turns.device):
         with suppress(torch.cuda.OutOfMemoryError):  # not the network's, which is dealt with: of what is gathered
             gather_on(turns.device)
             done = True
@@ -210,92 +210,6 @@ def sliding_probabilities(
         # The turns move each window, and deal with a device that has no room even for that.
         gather_on(torch.device("cpu"))
     return result
-
-
-class _Slab:
-    """What is gathered of an image: as many slices as a window has along the image's longest side.
-
-    Args:
-        window: the sliding window (D, H, W).
-        shape: the image (D, H, W), no smaller than the window.
-        channels: classes of the model, background included.
-        device: where to gather.
-    """
-
-    def __init__(self, window: tuple[int, ...], shape: tuple[int, ...], channels: int, device: torch.device) -> None:
-        self._window, self._shape, self._axis = window, shape, _long_axis(shape)
-        sides = [*shape]
-        sides[self._axis] = window[self._axis]
-        self._logits = torch.zeros((channels, *sides), device=device)
-        self._weights = torch.zeros(sides, device=device)
-        self._importance = compute_importance_map(window, mode="gaussian", device=device)
-        self._next = 0  # the first slice that is not finished
-
-    def rounds(self, overlap: float) -> Iterator[tuple[int, list[Place]]]:
-        """Yield the windows that begin at the same slice, with that slice, in the order of the slices."""
-        starts = [_starts(side, length, overlap) for side, length in zip(self._window, self._shape, strict=True)]
-        along = starts[self._axis]
-        for number, start in enumerate(along):
-            corners = product(*(starts[: self._axis] + [[start]] + starts[self._axis + 1 :]))
-            x, y, z = self._window
-            self._next = along[number + 1] if number + 1 < len(along) else self._shape[self._axis]
-            yield start, [(slice(i, i + x), slice(j, j + y), slice(k, k + z)) for i, j, k in corners]
-
-    def add(self, logits: torch.Tensor, place: Place, start: int) -> None:
-        """Add a window's logits (C, d, h, w), the slab beginning at slice ``start``."""
-        here = [*place]
-        here[self._axis] = slice(0, self._window[self._axis])
-        self._logits[(slice(None), *here)].addcmul_(logits.to(self._logits.device), self._importance)
-        self._weights[tuple(here)] += self._importance
-
-    def finished(self, start: int) -> Iterator[tuple[torch.Tensor, Place]]:
-        """Yield the probabilities of the slices that no further window changes, and move on."""
-        count = self._next - start
-        for first in range(0, count, _SOFTMAX_SLICES):
-            part = min(_SOFTMAX_SLICES, count - first)
-            weights = self._weights.narrow(self._axis, first, part)
-            computed = weights > 0
-            logits = self._logits.narrow(1 + self._axis, first, part) / torch.where(computed, weights, 1.0)
-            probabilities = logits.softmax(0).mul_(computed)
-            probabilities[0].masked_fill_(~computed, 1.0)
-            place = [slice(0, length) for length in self._shape]
-            place[self._axis] = slice(start + first, start + first + part)
-            yield probabilities, (place[0], place[1], place[2])
-        for gathered in (self._logits.movedim(1 + self._axis, 0), self._weights.movedim(self._axis, 0)):
-            kept = len(gathered) - count
-            for index in range(kept):  # one after the other: the slices to keep may overlap with where they go
-                gathered[index].copy_(gathered[index + count])
-            gathered[kept:].zero_()
-
-
-def _long_axis(shape: tuple[int, ...]) -> int:
-    return max(range(len(shape)), key=lambda axis: shape[axis])
-
-
-def _slab_bytes(channels: int, shape: tuple[int, ...], window: tuple[int, ...]) -> int:
-    axis = _long_axis(shape)
-    return 4 * (channels + 2) * math.prod(shape) // shape[axis] * window[axis]
-
-
-def _starts(side: int, length: int, overlap: float) -> list[int]:
-    """Return where windows of that side begin along an axis of that length, as MONAI's inferer lays them."""
-    step = max(1, int(side * (1 - overlap)))
-    count = math.ceil(max(length - side, 0) / step) + 1
-    return [max(min(number * step, length - side), 0) for number in range(count)]
-
-
-def _moved(place: Place, by: Sequence[int]) -> Place:
-    """Return a place, seen from a corner that lies there."""
-    x, y, z = (slice(part.start - corner, part.stop - corner) for part, corner in zip(place, by, strict=True))
-    return x, y, z
-
-
-def _clipped(place: Place, shape: tuple[int, ...]) -> Place:
-    """Return the part of a place that lies in the image; it may be empty."""
-    starts = [min(max(part.start, 0), side) for part, side in zip(place, shape, strict=True)]
-    stops = [min(max(part.stop, 0), side) for part, side in zip(place, shape, strict=True)]
-    x, y, z = (slice(start, stop) for start, stop in zip(starts, stops, strict=True))
-    return x, y, z
 
 
 def _free_on(device: torch.device) -> float:

@@ -1,19 +1,13 @@
-"""The label of each voxel by a sliding window, with the scores of one layer of windows in memory.
-
-The scores of all classes for a whole CT (512 x 512 x 700 voxels, 14 classes) are 10 GB. But where windows are taken in
-order along the longest axis, what lies before the next one is settled: its labels are written down, and the scores
-forgotten. What is blended, and how, is as in MONAI's SlidingWindowInferer.
-"""
+"""The label of each voxel by a sliding window, of an image that may lie on disk."""
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from monai.data.utils import compute_importance_map, dense_patch_slices
+
+from rep3d.inference.slab import Slab, clipped, moved, slab_bytes
 
 __all__ = ["cut", "streamed_labels"]
 
@@ -38,6 +32,7 @@ def streamed_labels(
     window: tuple[int, ...],
     overlap: float,
     predict: Callable[[torch.Tensor], torch.Tensor],
+    channels: int,
     device: torch.device,
 ) -> np.ndarray:
     """Return the most likely channel of each voxel, windows blended with Gaussian weights.
@@ -47,48 +42,25 @@ def streamed_labels(
         window: sides of the sliding window in voxels.
         overlap: of neighbouring windows, as a share of their sides.
         predict: maps windows (1, 1, D, H, W), float32 and on the device, to scores (1, C, D, H, W).
+        channels: C.
         device: where the windows are computed.
 
     Returns:
         (D, H, W) channel indices, uint8 where they suffice, else uint16.
     """
-    size = [max(side, length) for side, length in zip(window, image.shape, strict=True)]
-    axis = int(np.argmax(size))
-    steps = [side if side == length else int(side * (1 - overlap)) for side, length in zip(window, size, strict=True)]
-    starts = [tuple(part.start for part in parts) for parts in dense_patch_slices(size, window, steps)]
-    starts.sort(key=lambda start: start[axis])
-    weights = compute_importance_map(window, "gaussian", 0.125, device)
-    inside = tuple(
-        slice((whole - length) // 2, (whole - length) // 2 + length)
-        for whole, length in zip(size, image.shape, strict=True)
-    )
-    layer = list(size)
-    layer[axis] = window[axis]
-    scores: torch.Tensor | None = None
-    labels = np.empty(0)
-    settled = 0
-    for first, group in itertools.groupby(
-        [*starts, None], key=lambda start: size[axis] if start is None else start[axis]
-    ):
-        if scores is not None:
-            done = first - settled
-            part = scores.narrow(1 + axis, 0, done).argmax(0).cpu().numpy()
-            where = [slice(None)] * 3
-            where[axis] = slice(settled, first)
-            labels[tuple(where)] = part
-            left = scores.narrow(1 + axis, done, window[axis] - done).clone()
-            scores.zero_().narrow(1 + axis, 0, window[axis] - done).copy_(left)
-            settled = first
-        for start in group:
-            if start is None:
-                break
-            patch = torch.from_numpy(cut(image, start, window).astype(np.float32))
-            found = predict(patch[None, None].to(device))[0].float() * weights
-            if scores is None:
-                on_gpu = 4 * len(found) * math.prod(layer) <= _MOST_ON_GPU
-                scores = torch.zeros(len(found), *layer, device=device if on_gpu else "cpu")
-                labels = np.empty(size, np.uint8 if len(found) <= 256 else np.uint16)
-            place = [slice(begin, begin + side) for begin, side in zip(start, window, strict=True)]
-            place[axis] = slice(0, window[axis])
-            scores[(slice(None), *place)] += found.to(scores.device)
-    return labels[inside]
+    shape = image.shape
+    size = tuple(max(side, length) for side, length in zip(window, shape, strict=True))
+    before = [(whole - length) // 2 for whole, length in zip(size, shape, strict=True)]
+    gathers_on = device if slab_bytes(channels, size, window) <= _MOST_ON_GPU else torch.device("cpu")
+    slab = Slab(window, size, channels, gathers_on)
+    labels = np.empty(shape, np.uint8 if channels <= 256 else np.uint16)
+    for start, places in slab.rounds(overlap):
+        for place in places:
+            patch = torch.from_numpy(cut(image, [part.start for part in place], window).astype(np.float32))
+            slab.add(predict(patch[None, None].to(device))[0], place, start)
+        for probabilities, place in slab.finished(start):
+            at = moved(place, before)
+            inside = clipped(at, shape)
+            there = probabilities[(slice(None), *moved(inside, [part.start for part in at]))]
+            labels[inside] = there.argmax(0).cpu().numpy()
+    return labels

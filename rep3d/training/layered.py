@@ -1,8 +1,7 @@
 """Patches for a fine stage: the image, and beside it what the coarse stage says of each label.
 
 The coarse stage was trained on the very cases that the fine one learns from, and is better there than it will be on new
-ones. So that the fine stage does not trust it blindly, it is left out of a fifth of the patches, and else often blurred
-and shifted.
+ones. So that the fine stage does not trust it blindly, it is often blurred and shifted by a voxel or two.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ from rep3d.training.volumes.prepared import MOST_POSITIONS, Prepared
 
 __all__ = ["LayeredVolume", "layered_augmentation", "with_coarse"]
 
-_LEFT_OUT = 0.2  # of the patches
-_BLURRED, _SHIFTED = 0.3, 0.5
-_BLUR, _SHIFT = 5, 6  # fine voxels: side of the mean, and how far at most
+_BLURRED, _SHIFTED = 0.3, 0.5  # of the patches
+_BLUR, _SHIFT = 5, 2  # fine voxels: side of the mean, and how far at most
 
 
 @dataclass(frozen=True)
@@ -103,14 +101,11 @@ def layered_augmentation(task: TaskConfig) -> Compose:
 
 
 class _Doubtedd(RandomizableTransform):
-    """Leaves out, blurs or shifts what the coarse stage says of a patch, at random."""
+    """Blurs or shifts what the coarse stage says of a patch, at random."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         beside: torch.Tensor = result["beside"]
-        if self.R.random() < _LEFT_OUT:
-            result["beside"] = torch.zeros_like(beside)
-            return result
         if self.R.random() < _BLURRED:
             beside = functional.avg_pool3d(beside[None], _BLUR, 1, _BLUR // 2, count_include_pad=False)[0]
         if self.R.random() < _SHIFTED:

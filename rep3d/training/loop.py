@@ -24,13 +24,14 @@ from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, listed
 from rep3d.errors import NoCasesError, TrainingError
 from rep3d.imaging.transforms import augmentation
+from rep3d.inference.fine import corrected
 from rep3d.nn.network import Network
 from rep3d.nn.single import for_single_patches
 from rep3d.nn.zoo import build_network
 from rep3d.output import require_room
-from rep3d.training.budget import Budget
 from rep3d.training.layered import layered_augmentation, with_coarse
 from rep3d.training.loss import loss_function
+from rep3d.training.minutes.budget import Budget
 from rep3d.training.plan import TrainPlan, first_network
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
@@ -88,7 +89,7 @@ class _Loop:
         self.resumed_from: int | None = None
         self.cases: Sequence[Case] = plan.cases  # those that can be used, as soon as that is known
         self.left_out = list(plan.left_out)
-        self.budget = Budget(self.settings.max_minutes, plan.tail, plan.began)
+        self.budget = Budget(self.settings.max_minutes, plan.tail, plan.began, spent=plan.spent)
         self.shortfall: str | None = None
         set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
         self._tell("preparing")
@@ -121,7 +122,7 @@ class _Loop:
             measured = each_case(self._told(measured_cases(plan.validation)), volumes.get, self.left_out)
             if measured:
                 self.validator = Validator(measured, plan.task, network.stride, worker.device)
-        self.inferer = MixedPrecision(worker.device)
+        self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None)
         if not self.iteration:
             self.budget.check_preparing(len(self.cases), len(self.cases))
 
@@ -151,7 +152,6 @@ class _Loop:
         first = self.iteration * self.worker.size + self.worker.rank
         augment = layered_augmentation(task) if self.plan.coarse else augmentation(task)
         patches = Patches(self.prepared, weights, augment, task.roi_size, self.settings, first, self.worker.size)
-        counts = [sum(of_class) for of_class in zip(*(ready.counts for ready in self.prepared), strict=True)]
         trainer = SupervisedTrainer(
             device=self.worker.device,
             max_epochs=1,
@@ -159,7 +159,7 @@ class _Loop:
             epoch_length=steps,
             network=self.worker.joined(self.network),
             optimizer=self.optimizer,
-            loss_function=loss_function(self.settings.loss, counts).to(self.worker.device),
+            loss_function=loss_function(self.settings.loss, patches.counts).to(self.worker.device),
             inferer=self.inferer,
             amp=False,
         )

@@ -10,7 +10,7 @@ voxels let the small organs be found from the start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.losses import DiceCELoss
@@ -68,7 +68,8 @@ def class_weights(counts: Sequence[int]) -> torch.Tensor:
     """Return the square root of one over each class's share of the voxels; of a class that has none, the largest one.
 
     Args:
-        counts: voxels of each class in all training cases.
+        counts: voxels of each class in what is trained on: patches that are centred on rare classes have more of them
+            than the images, and weights by the images would count that twice.
     """
     voxels = torch.tensor(counts, dtype=torch.float64)
     known = voxels > 0
@@ -76,14 +77,14 @@ def class_weights(counts: Sequence[int]) -> torch.Tensor:
     return torch.where(known, weights, weights[known].max()).float()
 
 
-def loss_function(name: str, counts: Sequence[int]) -> torch.nn.Module:
+def loss_function(name: str, counts: Callable[[], Sequence[int]]) -> torch.nn.Module:
     """Return the loss of a training's settings.
 
     Args:
         name: ``"balanced"`` (Dice of present classes and weighted cross-entropy), ``"present"`` (the same without
             weights), or the paper's ``"dice_ce"``, which is MONAI's.
-        counts: voxels of each class in all training cases.
+        counts: counts the voxels of each class in what is trained on; asked only where it matters.
     """
     if name == "dice_ce":
         return DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-    return PresentDiceCE(class_weights(counts) if name == "balanced" else None)
+    return PresentDiceCE(class_weights(counts()) if name == "balanced" else None)

@@ -15,11 +15,11 @@ from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.budget import Tail
+from rep3d.training.minutes.budget import Tail
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainSettings
 from rep3d.training.snapshots import case_marks, start_mark
-from rep3d.training.start import with_encoder_of
+from rep3d.training.start import as_fine_stage, with_encoder_of
 
 __all__ = ["TrainPlan", "first_config", "first_network"]
 
@@ -44,6 +44,7 @@ class TrainPlan:
     prepared: Path | None = None
     resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
     began: float | None = None
+    spent: float = 0.0  # seconds of the minutes that were used before it began
     tail: Tail = Tail()
 
     def identity(self) -> dict[str, Any]:
@@ -79,6 +80,8 @@ def first_network(plan: TrainPlan) -> Network:
         task = plan.task
         channels = task.out_channels if plan.coarse else 1  # image and labels, see rep3d.training.layered
         network = build_network(first_config(plan.settings, task.out_channels, task.roi_size, channels))
+        if plan.coarse:
+            return as_fine_stage(network, plan.coarse)
         return with_encoder_of(network, plan.encoder) if plan.encoder else network
     network = build_network(plan.start.model.config)
     network.load_state_dict(plan.start.model.state_dict())

@@ -27,16 +27,26 @@ class MixedPrecision(SimpleInferer):
     """Runs the network in bfloat16 where that is fast (half the time of a step), with float32 weights and loss.
 
     bfloat16 has float32's range, so no loss scaling is needed.
+
+    Args:
+        device: where it runs.
+        correct: takes the logits and what they are of, and returns what is trained on.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
         super().__init__()
+        self.correct = correct
         self.device_type = device.type
         self.enabled = _bfloat16_is_fast(device)
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.enabled):
-            return network(inputs, *args, **kwargs).float()
+            found = network(inputs, *args, **kwargs).float()
+        return found if self.correct is None else self.correct(found, inputs)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ NEW_CASE_WEIGHT = 3.0
 """How often a case that the model has not learned from yet is drawn, for each time that an old one is."""
 
 _LOWEST, _HIGHEST = 1e-3, 1e3
+_COUNTED = 64  # patches
 
 
 def case_weights(cases: Sequence[Case], weights: Mapping[str, float] | None) -> list[float]:
@@ -142,6 +143,15 @@ class Patches(IterableDataset):
             self.augment.set_random_state(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
             random = np.random.default_rng([seed, number, 1])  # the third keeps it apart from those of the order
             yield [self.augment(self._patch(index, random)) for index in indices for _ in range(crops // cases)]
+
+    def counts(self) -> list[int]:
+        """Return how many voxels of each channel patches have, before they are augmented; counted in the same few ones
+        of a run, wherever that goes on from."""
+        total = np.zeros(len(self.prepared[0].counts), np.int64)
+        for number, index in enumerate(itertools.islice(case_order(self.case_shares, self.settings.seed), _COUNTED)):
+            label = self._patch(index, np.random.default_rng([self.settings.seed, number, 2]))["label"]
+            total += np.bincount(label.numpy().ravel(), minlength=len(total))
+        return total.tolist()
 
     def _patch(self, index: int, random: np.random.Generator) -> dict[str, Any]:
         """Return a patch of a case; where it holds the whole volume, nothing is left to draw."""

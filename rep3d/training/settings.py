@@ -11,12 +11,15 @@ from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 from rep3d.nn.zoo import preset_word
 
-__all__ = ["LOSSES", "OF_OLD", "RESOLUTIONS", "SAMPLINGS", "TrainProgress", "TrainSettings"]
+__all__ = ["AUTO", "LOSSES", "OF_OLD", "RESOLUTIONS", "SAMPLINGS", "STAGES", "TrainProgress", "TrainSettings"]
 
-RESOLUTIONS = ("auto", "task")
+AUTO = "auto"
+"""Of a setting: chosen for the images and the machine."""
+RESOLUTIONS = (AUTO, "task")
 SAMPLINGS = ("balanced", "paper")
+STAGES = (AUTO, "one")
 LOSSES = ("balanced", "present", "dice_ce")
-OF_OLD = {"resolution": "task", "sampling": "paper", "background_share": 0.2, "loss": "dice_ce"}
+OF_OLD = {"resolution": "task", "sampling": "paper", "background_share": 0.2, "loss": "dice_ce", "stages": "one"}
 """What settings were before they could be chosen: those of a run that an earlier release began and did not end."""
 
 
@@ -42,7 +45,7 @@ class TrainSettings:
             rate falls to zero over the run and most of the gain comes at its end, so a pause before says little.
         variant: spatial prior of a Rep3D that starts from nothing: ``"learned"``, ``"fixed"`` or ``"none"``.
         resolution: ``"auto"`` to choose the voxel size by the images, the structures, the machine and the minutes (see
-            :mod:`rep3d.training.resolution`), or ``"task"`` for the task's own.
+            :mod:`rep3d.training.minutes.resolution`), or ``"task"`` for the task's own.
         gpus: train on several GPUs at once: how many, or which (``[0, 1]``, ``["cuda:0", "cuda:1"]``). None for the one
             ``device``.
         sampling: where patches are centred. ``"balanced"``: a share of them on background, the others on the labels in
@@ -50,6 +53,8 @@ class TrainSettings:
         background_share: the share of patches that ``"balanced"`` centres on background.
         loss: ``"balanced"`` (Dice of the labels that are in the patches, and cross-entropy in which rare labels weigh
             more), ``"present"`` (the same with equal weights) or ``"dice_ce"`` (MONAI's DiceCELoss, of all labels).
+        stages: ``"auto"`` for a fine stage beside the coarse one where it may pay and is measured to
+            (:mod:`rep3d.training.stages`), or ``"one"``.
     """
 
     iterations: int = 300
@@ -68,6 +73,7 @@ class TrainSettings:
     sampling: str = "balanced"
     background_share: float = 0.2
     loss: str = "balanced"
+    stages: str = "one"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -101,6 +107,7 @@ class TrainSettings:
             )
         require_one_of("sampling", self.sampling, SAMPLINGS)
         require_one_of("loss", self.loss, LOSSES)
+        require_one_of("stages", self.stages, STAGES)
         if self.device is not None and not isinstance(self.device, str):
             raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
         self._check_gpus()
@@ -147,6 +154,7 @@ class TrainProgress:
         steps_expected: steps that the budget will allow; None while nothing tells.
         note: why the run works at its resolution, in words.
         shortfall: what the budget was too short for, in words.
+        stage: ``"coarse"`` or ``"fine"``, of a training of two stages.
     """
 
     phase: str
@@ -166,3 +174,4 @@ class TrainProgress:
     steps_expected: int | None = None
     note: str | None = None
     shortfall: str | None = None
+    stage: str | None = None

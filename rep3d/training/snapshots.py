@@ -24,17 +24,38 @@ from rep3d.errors import said
 from rep3d.files import file_state
 from rep3d.training.settings import OF_OLD
 
-__all__ = ["RESOLUTION_FILE", "RunState", "case_marks", "copy_to_cpu", "start_mark"]
+__all__ = [
+    "COARSE_STATE",
+    "FINE_STATE",
+    "RESOLUTION_FILE",
+    "RunState",
+    "can_go_on",
+    "case_marks",
+    "copy_to_cpu",
+    "start_mark",
+]
 
 logger = logging.getLogger(__name__)
 
 RESOLUTION_FILE = "resolution.json"
 """At which voxel size the run works, beside its snapshot."""
+COARSE_STATE, FINE_STATE = "coarse", "fine"
+"""Folders in that of a run of two stages."""
+COARSE_CHECKPOINT = "coarse.pt"
+"""The first stage of a run of two, once it is trained."""
 _FILE = "run.pt"
 _FORMAT = "rep3d-run"
 _FORMAT_VERSION = 1
 _SECONDS = 10.0  # between two snapshots
 _COST = 20.0  # times what a snapshot takes is waited at least
+
+
+def can_go_on(folder: Path) -> bool:
+    """Return whether the folder of a run holds something from which it can go on, of whichever stage."""
+    return (
+        any((folder / stage / _FILE).exists() for stage in (".", COARSE_STATE, FINE_STATE))
+        or (folder / COARSE_CHECKPOINT).exists()
+    )
 
 
 def case_marks(cases: Sequence[Case]) -> list[list[Any]]:

@@ -16,7 +16,7 @@ from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.snapshots import start_mark
 
-__all__ = ["check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
+__all__ = ["as_fine_stage", "check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
 
 
 def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None:
@@ -64,6 +64,32 @@ def with_encoder_of(network: Network, checkpoint: Checkpoint) -> Network:
     taken = {name: trained[name] for name in kept if name.startswith(inside) and name.rpartition(".")[0] not in others}
     with torch.no_grad():
         new.load_state_dict({**kept, **taken})
+    return new
+
+
+def as_fine_stage(network: Network, coarse: Checkpoint) -> Network:
+    """Return the network of a fine stage as it begins: with the coarse one's weights, and without a say in the result.
+
+    What it sees beside the image counts nothing at first, and its head is zero, so that both stages together begin as
+    the coarse one alone (see :func:`rep3d.inference.fine.corrected`).
+
+    Args:
+        network: with the coarse one's settings, but for the channels of its images.
+        coarse: the coarse stage; another network gives nothing but the head of zeros.
+    """
+    new = copy.deepcopy(network)
+    known, weights = coarse.model.state_dict(), new.state_dict()
+    with torch.no_grad():
+        for name, weight in weights.items():
+            there = known.get(name)
+            if there is None or there.shape[:1] + there.shape[2:] != weight.shape[:1] + weight.shape[2:]:
+                continue
+            if there.dim() < 2:
+                weight.copy_(there)
+            else:
+                weight.zero_()[:, : there.shape[1]] = there
+        for parameter in head_of(new).parameters():
+            parameter.zero_()
     return new
 
 

@@ -10,34 +10,31 @@ still ends annealed.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, LeftOut
-from rep3d.errors import ConfigError, NoCasesError, TaskError, machine_error
+from rep3d.errors import ConfigError, NoCasesError, TaskError
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_stride
 from rep3d.output import check_output
 from rep3d.tasks.config import Intensity, TaskConfig
-from rep3d.training.budget import Tail
-from rep3d.training.distributed import train_on, training_devices
-from rep3d.training.loop import run
-from rep3d.training.plan import TrainPlan, first_config, first_network
-from rep3d.training.resolution import at_resolution, lengths_along
+from rep3d.training.distributed import training_devices
+from rep3d.training.minutes.budget import Tail
+from rep3d.training.minutes.resolution import lengths_along
+from rep3d.training.one import train_one
+from rep3d.training.plan import TrainPlan, first_config
 from rep3d.training.sampling import case_weights
-from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
+from rep3d.training.stages import train_stages
 from rep3d.training.start import check_encoder, check_start
 from rep3d.training.validation import refuse_overlap
-from rep3d.training.worker import Worker
 
 __all__ = ["TrainProgress", "TrainSettings", "task_for_cases", "train"]
 
@@ -111,7 +108,6 @@ def train(
     prepared: Path | str | None = None,
     began: float | None = None,
     tail: Tail | None = None,
-    coarse: Checkpoint | None = None,
 ) -> Checkpoint:
     """Trains on labelled cases and writes a checkpoint.
 
@@ -154,8 +150,6 @@ def train(
         began: when ``max_minutes`` began to count, in ``time.monotonic()``'s seconds; None for now. Preparing,
             validating and saving are inside.
         tail: what the caller does afterwards within the same minutes.
-        coarse: train the fine stage of this model: a network that also sees its probability of each label. It can be
-            used with that model only; there is no validation during its run. See :mod:`rep3d.training.fine.stages`.
 
     Returns:
         The trained model, as written.
@@ -186,7 +180,7 @@ def train(
         task = dataclasses.replace(task, roi_size=(roi[0], roi[1], roi[2]))
     if encoder is not None:
         check_encoder(first_config(settings, task.out_channels, task.roi_size), encoder)
-    devices = training_devices(settings)
+    training_devices(settings)  # before anything is read
     beside = Path(output).with_name(f".{Path(output).name}.prepared")
     report = on_progress or (lambda progress: None)
     plan = TrainPlan(
@@ -205,29 +199,11 @@ def train(
         prepared=Path(prepared) if prepared else beside,
         began=began,
         tail=tail or Tail(),
-        coarse=coarse,
     )
     try:
-        if settings.resolution == "auto":
-            task, facts = at_resolution(
-                task, cases, settings, torch.device(devices[0]), lambda: first_network(plan), start, plan.state
-            )
-            plan = dataclasses.replace(plan, task=task, resolution=facts)
-        if len(devices) > 1:
-            return train_on(devices, plan, report)
-        trained = run(plan, Worker(torch.device(devices[0])), report)
-        assert trained is not None
-        return trained
-    except BaseException as error:
-        lacking = machine_error(error)
-        # The frames of an error that the caller keeps would keep the network, too.
-        traceback.clear_frames(error.__traceback__)
-        if lacking is not None and isinstance(error, Exception):
-            raise lacking from error
-        raise
+        if settings.stages == AUTO:
+            return train_stages(plan, report)
+        return train_one(plan, report)
     finally:
-        gc.collect()
         if not prepared:
             shutil.rmtree(beside, ignore_errors=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()

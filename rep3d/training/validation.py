@@ -159,7 +159,8 @@ class Validator:
         return found
 
     def _segment(self, volume: _Volume, predict: Callable[..., torch.Tensor]) -> np.ndarray:
-        return streamed_labels(volume.ready.image, volume.window, _OVERLAP, predict, self._device)
+        channels = 1 + len(self._channels)
+        return streamed_labels(volume.ready.image, volume.window, _OVERLAP, predict, channels, self._device)
 
     def expected_seconds(self, step_seconds: float) -> float:
         """Return what a measurement will take: as the last one did, or else judged by a training step on one patch."""

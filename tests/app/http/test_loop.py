@@ -87,7 +87,7 @@ def test_from_a_data_set_to_a_first_model(tmp_path: Path) -> None:
         log = [(event["what"], event["who"]) for event in AuditLog(studies / "rep3d").events() if "who" in event]
         assert {("publish", "training"), ("training ended", "training"), ("start server", "server")} <= set(log)
     task, info = read_checkpoint_task(_published(studies))
-    assert (dict(task.labels), info["cases"], info["preset"]) == ({"head": 1, "tail": 3}, ["case_0"], "quick")
+    assert (dict(task.labels), info["cases"], info["preset"]) == ({"head": 1, "tail": 3}, ["case_0"], "tiny")
     assert (studies / "labels" / "final" / "case_0.nii.gz").read_bytes() == label
 
 

@@ -130,7 +130,7 @@ def test_starts_on_an_empty_folder_with_labels(tmp_path: Path) -> None:
         ours = info["rep3d"]
         assert ours["labels"] == ours["models"]["rep3d"]["labels"] == {"head": 1, "tail": 3}
         assert (ours["default_model"], ours["version"], ours["error"]) == ("rep3d", None, None)
-        assert (ours["device"], ours["preset"]) == ("cpu", "quick")
+        assert (ours["device"], ours["preset"]) == ("cpu", "tiny")
         assert list(info["models"]) == ["rep3d"]
         wanted = {"first", "random", "entropy", "uncertainty", "margin", "tta", "coreset", "hybrid"}
         assert set(info["strategies"]) == wanted

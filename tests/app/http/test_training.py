@@ -14,7 +14,7 @@ from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.evaluation.gate import decide
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.budget import in_minutes
+from rep3d.training.minutes.budget import in_minutes
 from rep3d.training.volumes.file import read_head
 from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, write_image, write_label

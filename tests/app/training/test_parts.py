@@ -38,7 +38,7 @@ from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
 from rep3d.imaging.nifti import read_label
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.budget import Tail
+from rep3d.training.minutes.budget import Tail
 from rep3d.training.settings import TrainSettings
 from rep3d.versions.record import VersionRecord
 from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti
@@ -235,6 +235,14 @@ def test_curves_go_on_after_an_interruption(tmp_path: Path) -> None:
     assert [step for step, _ in json.loads((tmp_path / "again.json").read_text())["losses"]] == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_curves_of_a_fine_stage_begin_anew(tmp_path: Path) -> None:
+    status = TrainStatus(tmp_path / "status.json", interval=0)
+    for iteration, stage in ((1, None), (2, "coarse"), (1, "fine"), (2, "fine")):
+        status.progress({**_progress(iteration), "loss": 1.0 if stage == "fine" else 2.0, "stage": stage})
+    content = json.loads((tmp_path / "status.json").read_text())
+    assert (content["stage"], content["losses"]) == ("fine", [[1, 1.0], [2, 1.0]])
+
+
 def test_nothing_to_resume_without_a_snapshot(tmp_path: Path) -> None:
     assert resumable_run(tmp_path) is None
     request = TrainRequest.parse({}, DEFAULTS).to_dict()
@@ -242,8 +250,11 @@ def test_nothing_to_resume_without_a_snapshot(tmp_path: Path) -> None:
     known["labels"] = LABELS
     (tmp_path / "run.json").write_text(json.dumps(known))
     assert resumable_run(tmp_path) is None
-    (tmp_path / "trained.pt").write_bytes(b"")
-    assert resumable_run(tmp_path) == known
+    for file in ("trained.pt", "state/run.pt", "state/coarse/run.pt", "state/coarse.pt", "state/fine/run.pt"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+        assert resumable_run(tmp_path) == known
+        (tmp_path / file).unlink()
 
 
 # Cases ----------------------------------------------------------------------------------------------------------------
@@ -355,6 +366,12 @@ def test_a_version_is_measured_once_on_each_label(tmp_path: Path, case: Case) ->
     (tmp_path / "scores.json").write_text("{half")
     measure()
     assert len(loaded) == 5
+    # What a training measured itself is not measured again, unless the label was corrected meanwhile.
+    scores, now = VersionScores(tmp_path / "scores.json", LABELS, "cpu"), {"a": file_hash(case.label)}
+    scores.know("three", {"a": {"head": 0.25}, "gone": {"head": 1.0}}, {"a": "another label"}, now)
+    assert scores.missing("three", [case], now) == [case]
+    scores.know("three", {"a": {"head": 0.25}}, now, now)
+    assert measure("three") == {"a": {"head": 0.25}} and len(loaded) == 5
 
 
 def test_case_whose_image_cannot_be_read_is_left_out(tmp_path: Path, case: Case) -> None:

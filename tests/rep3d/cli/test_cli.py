@@ -78,7 +78,7 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
     for option, words in (
         (
             ("--start", model, "--preset", "base"),
-            "is a network of the preset quick, not base. Train with the preset quick",
+            "is a network of the preset tiny, not base. Train with the preset tiny",
         ),
         (("--start-from", model), "spatial_prior fixed where learned is needed"),
         (("--start-from", model, "--preset", "dynunet"), "network rep3d where dynunet is needed"),

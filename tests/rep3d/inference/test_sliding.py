@@ -13,10 +13,11 @@ from monai.inferers import SlidingWindowInferer
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.imaging.body import BodyMask
+from rep3d.imaging.grid import Place
 from rep3d.inference import predictor as predictor_module
 from rep3d.inference.engines import TorchEngine
 from rep3d.inference.predictor import Predictor
-from rep3d.inference.sliding import BATCH, OVERLAP, Place, WindowTurns, sliding_probabilities
+from rep3d.inference.sliding import BATCH, OVERLAP, WindowTurns, sliding_probabilities
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig

@@ -60,7 +60,7 @@ def test_rare_classes_weigh_more_in_the_cross_entropy() -> None:
 
 def test_the_names_of_the_settings_are_the_losses() -> None:
     counts = [8, 2]
-    balanced, present = loss_function("balanced", counts), loss_function("present", counts)
+    balanced, present = loss_function("balanced", lambda: counts), loss_function("present", lambda: counts)
     assert isinstance(balanced, PresentDiceCE) and isinstance(present, PresentDiceCE)
     assert balanced.weights is not None and present.weights is None
-    assert isinstance(loss_function("dice_ce", counts), DiceCELoss)
+    assert isinstance(loss_function("dice_ce", lambda: counts), DiceCELoss)

@@ -83,6 +83,22 @@ def test_the_papers_way_is_one_to_one_and_every_labelled_voxel_as_likely_as_anot
     np.testing.assert_allclose(36 * shares, expected, atol=1e-12)
 
 
+def test_counts_are_those_of_patches_not_of_images() -> None:
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[4:8, 4:8, 4:8] = 1
+    volume = Prepared(label.astype(np.float16), label, *class_positions(label, 2))
+
+    def share(sides: int, first: int = 0) -> float:
+        patches = Patches([volume], [1.0], Compose([]), (sides,) * 3, TrainSettings(background_share=0.2), first)
+        background, labelled = patches.counts()
+        assert background + labelled == 64 * sides**3
+        return labelled / (background + labelled)
+
+    assert share(40) == 4**3 / 40**3
+    assert share(8) > 0.8 * (4 / 8) ** 3 / 2  # four of five patches are centred on it, and hold at least half of it
+    assert share(8, first=17) == share(8)  # a run that is resumed weighs classes as before
+
+
 @pytest.mark.parametrize("sampling", ["balanced", "paper"])
 def test_centres_are_drawn_as_the_shares_say_and_patches_lie_in_the_volume(sampling: str) -> None:
     """Each voxel's value says which it is, so a patch without augmentation tells where it was cut."""

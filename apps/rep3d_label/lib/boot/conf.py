@@ -21,13 +21,13 @@ from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_word, preset_words
 from rep3d.tasks.dataset_json import label_table
 from rep3d.tasks.registry import TASKS
-from rep3d.training.speed import default_preset
+from rep3d.training.minutes.speed import default_preset
+from rep3d.training.settings import STAGES
 
 __all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
 
 OWN_LABELS = "rep3d"  # the name of a model whose labels are no registered task's
 
-# A GPU of this many bytes holds the base network, its gradients and two patches.
 # Keys that MONAI Label's own apps and clients pass to every app; they mean nothing here.
 _IGNORED_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
 
@@ -67,6 +67,7 @@ class AppConf:
     values_given: bool = False
     preset: str | None = None
     variant: str = "learned"
+    stages: str = "one"
     start_from: str | None = None
     device: str = "cpu"
     modality: str | None = None
@@ -265,13 +266,19 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "preset": Option(
         f"network of a first training: {', '.join(preset_words())}",
-        "base on a CUDA GPU with 12 GB or more, tiny on a smaller one, quick on a CPU",
+        "base on a CUDA GPU with 12 GB or more, else tiny",
         _preset,
     ),
     "variant": Option(
         f"spatial prior of a first training's Rep3D: {', '.join(SPATIAL_PRIORS)}",
         "learned",
         _one_of("variant", list(SPATIAL_PRIORS)),
+    ),
+    "stages": Option(
+        "auto: a training at coarse voxels adds a fine stage where it may pay, and keeps it if it does on held-out "
+        "cases; one: it never does",
+        "one",
+        _one_of("stages", list(STAGES)),
     ),
     "start_from": Option(
         "model with whose encoder a first training begins: a model file, or a model of this studies folder by name; of "

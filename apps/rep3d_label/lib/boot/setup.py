@@ -22,7 +22,7 @@ from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_fr
 from rep3d.tasks.registry import TASKS, matching_task
 from rep3d.training.head import HeadChange, head_change
 from rep3d.training.plan import first_config
-from rep3d.training.settings import TrainSettings
+from rep3d.training.settings import AUTO, TrainSettings
 from rep3d.training.start import check_encoder
 from rep3d.training.train import task_for_cases
 
@@ -92,7 +92,8 @@ class ModelSetup:
             preset=self.preset,
             device=self.device,
             variant=conf.variant,
-            resolution="auto" if conf.spacing is conf.roi_size is None else "task",
+            resolution=AUTO if conf.spacing is conf.roi_size is None else "task",
+            stages=conf.stages,
         )
 
     def facts(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.storage.entries import FINAL
 from rep3d.data.cases import Case
+from rep3d.errors import NoCasesError
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
 from rep3d.imaging.labels import check_grid, check_values, label_counts
@@ -22,7 +23,7 @@ from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore
 
-__all__ = ["LabelledCases", "case_for", "case_weights", "find_cases", "models_taught", "split_cases"]
+__all__ = ["LabelledCases", "case_for", "case_weights", "check_split", "find_cases", "models_taught", "split_cases"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,3 +123,20 @@ def case_weights(start: VersionRecord | None, split: Split, found: LabelledCases
         id_: 1.0 if id_ in known and known[id_] in (None, found.hashes[id_]) else NEW_CASE_WEIGHT
         for id_ in split.training
     }
+
+
+def check_split(split: Split, found: LabelledCases) -> None:
+    """Make sure that there is a case to train on.
+
+    Raises:
+        NoCasesError: with the reasons.
+    """
+    if split.training:
+        return
+    if split.validation:
+        raise NoCasesError(
+            f"No case is left to train on: all {len(split.validation)} annotated cases are held out to measure "
+            f"({', '.join(split.validation[:5])}), for ever. Submit another label."
+        )
+    reasons = "; ".join(f"{id_}: {reason}" for id_, reason in found.skipped.items()) or "there are no labels"
+    raise NoCasesError(f"No annotated case can be trained on: {reasons}")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rep3d.tasks.config import TaskConfig
-from rep3d.training.budget import Earlier, Tail
 from rep3d.training.distributed import training_devices
+from rep3d.training.minutes.budget import Earlier, Tail
 from rep3d.training.settings import TrainSettings
 from rep3d.versions.record import VersionRecord
 

@@ -9,6 +9,7 @@ from typing import Any
 from lib.paths import ModelWorkspace
 from rep3d.json_file import JsonFile, json_object
 from rep3d.training.settings import OF_OLD
+from rep3d.training.snapshots import can_go_on
 
 __all__ = ["changes_since", "interrupted_run", "resumable_run", "run_file"]
 
@@ -30,7 +31,7 @@ def resumable_run(folder: Path) -> dict[str, Any] | None:
         folder: the model's folder ``run``.
     """
     known = run_file(folder).read()
-    if not known or not ((folder / "trained.pt").exists() or (folder / "state" / "run.pt").exists()):
+    if not known or not ((folder / "trained.pt").exists() or can_go_on(folder / "state")):
         return None
     return known
 

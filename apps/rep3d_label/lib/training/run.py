@@ -20,7 +20,7 @@ from lib.models.audit import note_run
 from lib.models.served import ServedModel
 from lib.paths import utc_now
 from lib.storage.datastore import Rep3DDatastore
-from lib.training.cases import LabelledCases, case_weights, find_cases, split_cases
+from lib.training.cases import LabelledCases, case_weights, check_split, find_cases, split_cases
 from lib.training.pace import earlier_trainings, known_tail, speed_of, what_tells_speed
 from lib.training.request import TrainRequest
 from lib.training.resumption import changes_since, resumable_run, run_file
@@ -28,12 +28,12 @@ from lib.training.scores import VersionScores, identity_of
 from lib.training.status import TrainStatus
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.data.cases import LeftOut
-from rep3d.errors import NoCasesError, TrainingError, VersionError
+from rep3d.errors import TrainingError, VersionError
 from rep3d.evaluation.gate import Decision, decide, label_means, unmeasured
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
-from rep3d.training.budget import forecast
 from rep3d.training.head import with_labels
+from rep3d.training.minutes.budget import forecast
 from rep3d.training.preparing import each_case
 from rep3d.training.train import TrainProgress, train
 from rep3d.versions.record import VersionRecord
@@ -106,7 +106,7 @@ class TrainRun:
                 "iterations": self._request.settings.iterations,
             }
         )
-        self._check(split, found)
+        check_split(split, found)
         made = self._made_by(run["id"])
         if made is None:
             trained = self._trained(run, start, record, split, found)
@@ -198,17 +198,6 @@ class TrainRun:
         logger.warning("%s", words)
         self._status.update({"set_aside": words})
 
-    def _check(self, split: Split, found: LabelledCases) -> None:
-        if split.training:
-            return
-        if split.validation:
-            raise NoCasesError(
-                f"No case is left to train on: all {len(split.validation)} annotated cases are held out to measure "
-                f"({', '.join(split.validation[:5])}), for ever. Submit another label."
-            )
-        reasons = "; ".join(f"{id_}: {reason}" for id_, reason in found.skipped.items()) or "there are no labels"
-        raise NoCasesError(f"No annotated case can be trained on: {reasons}")
-
     def _made_by(self, run: str) -> VersionRecord | None:
         """Return the version that this run made before it was interrupted."""
         return next((record for record in self._served.versions.list() if record.run == run), None)
@@ -288,6 +277,7 @@ class TrainRun:
         hashed = each_case(there, lambda case: file_hash(case.label), left_out)
         self._skip([entry.to_dict() for entry in left_out])
         validation, hashes = [case for case, _ in hashed], {case.id: known for case, known in hashed}
+        self._scores.know(run["id"], trained.info.get("stages", {}).get("scores", {}), run["hashes"], hashes)
         rival = versions.published()
         record = None if rival is None else versions.get(rival)
         scores, compared = self._scores.compare(

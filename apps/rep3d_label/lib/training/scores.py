@@ -56,6 +56,25 @@ class VersionScores:
         known = self._read().get(identity, {})
         return [case for case in cases if case.id not in known or known[case.id]["label"] != hashes.get(case.id)]
 
+    def know(
+        self,
+        identity: str,
+        scores: Mapping[str, Mapping[str, float]],
+        hashes: Mapping[str, str | None],
+        now: Mapping[str, str],
+    ) -> None:
+        """Take over what a training measured itself, on labels that are still the same.
+
+        Args:
+            identity: what tells the version from all others.
+            scores: case id to label name to Dice, as :meth:`measure` gives them.
+            hashes: case id to SHA-256 of the label file as it was then.
+            now: and as it is.
+        """
+        same = {id_: dict(dice) for id_, dice in scores.items() if id_ in now and hashes.get(id_) == now[id_]}
+        if same:
+            self._keep(identity, {id_: {"label": now[id_], "dice": dice} for id_, dice in same.items()})
+
     def measure(
         self,
         checkpoint: Callable[[], Checkpoint],

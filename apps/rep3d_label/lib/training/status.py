@@ -69,6 +69,7 @@ class TrainStatus:
             "forecast": None,
             "resolution": None,
             "shortfall": None,
+            "stage": None,
             "updated": None,
             "version": None,
             "version_made": None,
@@ -99,6 +100,8 @@ class TrainStatus:
     def progress(self, changes: Mapping[str, Any]) -> None:
         """As :meth:`update`, with a point more on the curves of loss and validation Dice."""
         iteration, loss, dice = changes["iteration"], changes["loss"], changes["validation"]
+        if self._fields["stage"] not in (None, changes.get("stage")):  # the steps are counted anew
+            self._curves = {name: _Curve() for name in self._curves}
         if loss is not None:
             self._curves["losses"].add(iteration, loss)
         if dice and dice != self._fields["validation"]:

@@ -55,17 +55,23 @@ class Budget:
         tail: what comes after the training.
         began: when the clock started, in the clock's seconds; None for now.
         clock: monotonic time in seconds.
+        spent: seconds that were used before the clock started.
     """
 
     def __init__(
-        self, minutes: float, tail: Tail, began: float | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        minutes: float,
+        tail: Tail,
+        began: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        spent: float = 0.0,
     ) -> None:
         self.minutes = minutes
         self._seconds = 60.0 * minutes
         self._tail = tail
         self._clock = clock
         self._began = clock() if began is None else began
-        self._before = 0.0  # used before the run was interrupted
+        self._spent = self._before = spent  # the latter with what was used before the run was interrupted
         self._preparing = 0.0  # until the first step of this process
         self._first = 0  # steps done before it
         self._done = 0.0  # share that was over by then
@@ -77,7 +83,7 @@ class Budget:
         return self._before + self._clock() - self._began
 
     def resume(self, elapsed: float) -> None:
-        """Count what was used before the run was interrupted."""
+        """Count what was used before the run was interrupted, what was spent before it began included."""
         self._before = elapsed
 
     def check_preparing(self, ready: int, cases: int) -> None:
@@ -128,7 +134,7 @@ class Budget:
         return min(self._tail.cases * self.case_seconds + self._tail.other_seconds, self._half())
 
     def _half(self) -> float:
-        return max(0.0, self._seconds - self._preparing) / 2.0
+        return max(0.0, self._seconds - self._spent - self._preparing) / 2.0
 
     def reserve(self) -> float:
         """Return what is kept back for tail and last validation; one that would leave steps less than half is left

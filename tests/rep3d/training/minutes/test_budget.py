@@ -9,7 +9,7 @@ import pytest
 from rep3d.errors import TrainingError
 from rep3d.training import loop as training_loop
 from rep3d.training import plan as training_plan
-from rep3d.training.budget import Budget, Earlier, Tail, forecast
+from rep3d.training.minutes.budget import Budget, Earlier, Tail, forecast
 from rep3d.training.train import TrainProgress, TrainSettings, train
 from tests.rep3d.balls import TASK, ball_case, small_config
 

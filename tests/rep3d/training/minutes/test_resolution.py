@@ -13,8 +13,8 @@ from rep3d.checkpoint import load_checkpoint
 from rep3d.data.cases import Case
 from rep3d.tasks.config import TaskConfig
 from rep3d.training import plan as training_plan
-from rep3d.training import resolution
-from rep3d.training.resolution import plan_resolution, thicknesses
+from rep3d.training.minutes import resolution
+from rep3d.training.minutes.resolution import plan_resolution, thicknesses
 from rep3d.training.train import train
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
 

@@ -28,9 +28,9 @@ from rep3d.json_file import JsonFile, json_object
 from rep3d.nn.network import Network
 from rep3d.nn.zoo import preset_stride
 from rep3d.tasks.config import TaskConfig
+from rep3d.training.minutes.speed import measure_step
 from rep3d.training.settings import TrainSettings
 from rep3d.training.snapshots import RESOLUTION_FILE
-from rep3d.training.speed import measure_step
 
 __all__ = ["Resolution", "at_resolution", "lengths_along", "plan_resolution", "thicknesses"]
 

@@ -1,1 +1,0 @@
-"""Training a fine stage on top of a coarse one."""

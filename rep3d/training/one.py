@@ -1,0 +1,70 @@
+"""One training: at its voxel size, on its devices, from a plan to a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from rep3d.checkpoint import Checkpoint
+from rep3d.errors import machine_error
+from rep3d.training.distributed import train_on, training_devices
+from rep3d.training.loop import run
+from rep3d.training.minutes.resolution import at_resolution
+from rep3d.training.plan import TrainPlan, first_network
+from rep3d.training.settings import TrainProgress
+from rep3d.training.worker import Worker
+
+__all__ = ["at_its_resolution", "train_one"]
+
+
+def at_its_resolution(plan: TrainPlan) -> TrainPlan:
+    """Return a plan whose task has the voxel size and patch that are worked at; measured where they are to be chosen.
+
+    Raises:
+        ConfigError: if a device is not there.
+    """
+    if plan.settings.resolution != "auto" or plan.resolution is not None:
+        return plan
+    device = torch.device(training_devices(plan.settings)[0])
+    task, facts = at_resolution(
+        plan.task, plan.cases, plan.settings, device, lambda: first_network(plan), plan.start, plan.state
+    )
+    return dataclasses.replace(plan, task=task, resolution=facts)
+
+
+def train_one(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Checkpoint:
+    """Train, and give back what the training took of the machine's memory, whatever becomes of it.
+
+    Args:
+        plan: what to train.
+        report: called with the progress, from this thread; may raise to stop.
+
+    Returns:
+        The trained model, as written.
+
+    Raises:
+        Rep3DError: see :func:`rep3d.training.train.train`.
+    """
+    devices = training_devices(plan.settings)
+    try:
+        plan = at_its_resolution(plan)
+        if len(devices) > 1:
+            return train_on(devices, plan, report)
+        trained = run(plan, Worker(torch.device(devices[0])), report)
+        assert trained is not None
+        return trained
+    except BaseException as error:
+        lacking = machine_error(error)
+        # The frames of an error that the caller keeps would keep the network, too.
+        traceback.clear_frames(error.__traceback__)
+        if lacking is not None and isinstance(error, Exception):
+            raise lacking from error
+        raise
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -405,6 +405,7 @@ def test_the_real_server(place):
         probe.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
 
 
+@pytest.mark.slow
 def test_the_real_server_without_labels_or_with_a_port_that_is_taken(place):
     write_image(place.studies / "case_0.nii.gz")
     server = place.server(python=sys.executable, app=APP_DIR)

@@ -277,6 +277,7 @@ def test_batch_inference_by_button(page: Page) -> None:
     expect(page.locator(".state.predicted")).to_have_count(4, timeout=SLOW)
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_and_comes_back(server: AppServer, browser: Browser, tmp_path: Path) -> None:
     studies, scratch = tmp_path / "studies", tmp_path / "scratch"
     shutil.copytree(server.studies, studies)

@@ -105,6 +105,7 @@ def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     assert not _children() and not (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.slow
 def test_stopping_ends_all_processes_and_errors_keep_their_words(tmp_path: Path) -> None:
     def stop(progress: TrainProgress) -> None:
         if progress.iteration == 2:

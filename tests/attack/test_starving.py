@@ -82,7 +82,7 @@ def test_labels_and_lists_do_not_wait_behind_inference(server: AppServer, tmp_pa
                 sent = server.put(f"/datastore/label?image=case_{number % 3}", files={"label": ("l.nii.gz", file)})
             assert sent.ok, sent.text
         times.append(time.monotonic() - began)
-    assert sorted(times)[-2] < 1.0, times
+    assert sorted(times)[-2] < 3.0, times  # minutes, if they waited; how fast they are tells test_soak
 
     refused = server.post("/infer/rep3d?image=case_1")
     assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0

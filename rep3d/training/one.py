@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import traceback
 from collections.abc import Callable
 
 import torch
 
 from rep3d.checkpoint import Checkpoint
-from rep3d.errors import machine_error
 from rep3d.training.distributed import train_on, training_devices
 from rep3d.training.loop import run
 from rep3d.training.minutes.resolution import at_resolution
@@ -18,7 +16,7 @@ from rep3d.training.plan import TrainPlan, first_network
 from rep3d.training.settings import TrainProgress
 from rep3d.training.worker import Worker
 
-__all__ = ["at_its_resolution", "train_one"]
+__all__ = ["at_its_resolution", "give_back_memory", "train_one"]
 
 
 def at_its_resolution(plan: TrainPlan) -> TrainPlan:
@@ -37,7 +35,7 @@ def at_its_resolution(plan: TrainPlan) -> TrainPlan:
 
 
 def train_one(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Checkpoint:
-    """Train, and give back what the training took of the machine's memory, whatever becomes of it.
+    """Train.
 
     Args:
         plan: what to train.
@@ -57,14 +55,12 @@ def train_one(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Check
         trained = run(plan, Worker(torch.device(devices[0])), report)
         assert trained is not None
         return trained
-    except BaseException as error:
-        lacking = machine_error(error)
-        # The frames of an error that the caller keeps would keep the network, too.
-        traceback.clear_frames(error.__traceback__)
-        if lacking is not None and isinstance(error, Exception):
-            raise lacking from error
-        raise
     finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Give back what a training that is over took of the machine's memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

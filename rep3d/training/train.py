@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, LeftOut
-from rep3d.errors import ConfigError, NoCasesError, TaskError
+from rep3d.errors import ConfigError, NoCasesError, TaskError, machine_error
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_stride
@@ -28,7 +29,7 @@ from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.distributed import training_devices
 from rep3d.training.minutes.budget import Tail
 from rep3d.training.minutes.resolution import lengths_along
-from rep3d.training.one import train_one
+from rep3d.training.one import give_back_memory, train_one
 from rep3d.training.plan import TrainPlan, first_config
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
@@ -204,6 +205,14 @@ def train(
         if settings.stages == AUTO:
             return train_stages(plan, report)
         return train_one(plan, report)
+    except BaseException as error:
+        lacking = machine_error(error)
+        # The frames of an error that the caller keeps would keep the network, too.
+        traceback.clear_frames(error.__traceback__)
+        if lacking is not None and isinstance(error, Exception):
+            raise lacking from error
+        raise
     finally:
+        give_back_memory()
         if not prepared:
             shutil.rmtree(beside, ignore_errors=True)

@@ -40,7 +40,6 @@ from rep3d.tasks.config import Intensity, TaskConfig
 __all__ = ["ImageSteps", "augmentation", "preparation"]
 
 _SAME_SPACING_MM = 1e-3  # a difference that is not worth resampling for
-_TURN = math.pi / 15  # radians, of a patch of cubes
 _BYTES = 16  # per voxel of the new grid, at the peak: two neighbours of each voxel, what they came from, and the result
 _BYTES_SHEARED = 64  # the same where MONAI resamples, with the coordinates of each voxel in double precision
 
@@ -251,17 +250,6 @@ class ImageSteps:
         return result
 
 
-def _angles(spacing: Sequence[float]) -> tuple[float, ...]:
-    """Return up to which angle a patch is turned about each axis, in radians of the voxel grid.
-
-    The grid of thick slices is no picture of space: turned by 12 degrees, 128 voxels of 1.5 mm would leave a stack of
-    ten slices of 10 mm. An angle that shrinks with the ratio of the voxel's two sides moves nothing farther, in mm,
-    than a turn by 12 degrees does where voxels are cubes.
-    """
-    ratios = [max(pair) / min(pair) for pair in ((spacing[1], spacing[2]), (spacing[0], spacing[2]), spacing[:2])]
-    return tuple(_TURN / ratio for ratio in ratios)
-
-
 def augmentation(task: TaskConfig) -> Compose:
     """Random changes of a patch for training.
 
@@ -282,7 +270,7 @@ def augmentation(task: TaskConfig) -> Compose:
             RandAffined(
                 [*keys, "beside"],
                 prob=0.8,
-                rotate_range=_angles(task.spacing),
+                rotate_range=(np.pi / 15, np.pi / 15, np.pi / 15),
                 scale_range=(0.12, 0.12, 0.12),
                 translate_range=tuple(side // 12 for side in task.roi_size),
                 mode=("bilinear", "nearest", "bilinear"),

@@ -145,18 +145,24 @@ class Patches(IterableDataset):
             yield [self.augment(self._patch(index, random)) for index in indices for _ in range(crops // cases)]
 
     def counts(self) -> list[int]:
-        """Return how many voxels of each channel patches have, before they are augmented; counted in the same few ones
-        of a run, wherever that goes on from."""
+        """Return how many voxels of each channel patches have, without what surrounds a smaller volume, and before they
+        are augmented; counted in the same few ones of a run, wherever that goes on from."""
         total = np.zeros(len(self.prepared[0].counts), np.int64)
         for number, index in enumerate(itertools.islice(case_order(self.case_shares, self.settings.seed), _COUNTED)):
-            label = self._patch(index, np.random.default_rng([self.settings.seed, number, 2]))["label"]
-            total += np.bincount(label.numpy().ravel(), minlength=len(total))
+            volume = self.prepared[index]
+            centre = self._centre(index, np.random.default_rng([self.settings.seed, number, 2]))
+            begins = volume.first_voxel(centre, self.sides)
+            part = tuple(slice(first, first + side) for first, side in zip(begins, self.sides, strict=True))
+            total += np.bincount(volume.label[part].ravel(), minlength=len(total))
         return total.tolist()
 
     def _patch(self, index: int, random: np.random.Generator) -> dict[str, Any]:
-        """Return a patch of a case; where it holds the whole volume, nothing is left to draw."""
+        return self.prepared[index].patch(self._centre(index, random), self.sides)
+
+    def _centre(self, index: int, random: np.random.Generator) -> Sequence[int] | np.ndarray:
+        """Return the middle of a case's next patch; where it holds the whole volume, nothing is left to draw."""
         volume = self.prepared[index]
         if all(length <= side for length, side in zip(volume.label.shape, self.sides, strict=True)):
-            return volume.patch((0, 0, 0), self.sides)
+            return (0, 0, 0)
         channel = int(random.choice(len(volume.counts), p=self.channel_shares[index]))
-        return volume.patch(volume.voxel(channel, random), self.sides)
+        return volume.voxel(channel, random)

@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, worker: Worker, url: str = "http://127.0.0.1:9") -> None:
         self.worker, self.url = worker, url
         self.came: list[tuple[str, str, Any]] = []
-        self.longest = 0.0
+        self.times: list[float] = []  # of polls, in seconds
 
     def ask(self, op: str, name: str | None = None, key: str = "", times: dict | None = None, **args: Any) -> Job:
         name = name or op
@@ -55,7 +55,7 @@ class Bench:
     def poll(self) -> None:
         start = time.perf_counter()
         self.worker.poll()
-        self.longest = max(self.longest, time.perf_counter() - start)
+        self.times.append(time.perf_counter() - start)
 
     def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
         deadline = time.monotonic() + seconds
@@ -241,14 +241,15 @@ def test_six_at_once_and_the_seventh_waits(bench: Bench, server: FakeServer) -> 
 def test_neither_submit_nor_poll_waits(bench: Bench, server: FakeServer) -> None:
     """The child is busy, its answers are many, and jobs are as large as they get."""
     server.on("GET", "/rep3d/cases", [{"id": str(n), "state": "new", "author": "y" * 500} for n in range(200)])
-    longest = 0.0
+    times = []
     for number in range(60):
         start = time.perf_counter()
         bench.ask("cases", f"{number}", filler="z" * 20_000)
         if number:  # the first starts the process
-            longest = max(longest, time.perf_counter() - start)
+            times.append(time.perf_counter() - start)
     assert len(bench.finish()) == 60
-    assert longest < 0.02 and bench.longest < 0.05, (longest, bench.longest)
+    # Other programs may have stopped this one once; what waits for the child waits for more than one of 60 answers.
+    assert sorted(times)[-2] < 0.02 and sorted(bench.times)[-2] < 0.05, (sorted(times)[-3:], sorted(bench.times)[-3:])
 
 
 @pytest.mark.timed
@@ -423,7 +424,7 @@ def test_closing_waits_for_nothing_and_leaves_no_process(bench: Bench, server: F
     processes = family(bench.worker.pid)
     start = time.perf_counter()
     bench.worker.close()
-    assert time.perf_counter() - start < 0.05
+    assert time.perf_counter() - start < 0.5  # the answer would take 20
     ended(processes)
     bench.poll()
     assert bench.came == [] and bench.worker.pending == () and bench.worker.pid is None

@@ -13,7 +13,7 @@ from rep3d.training.distributed import train_on, training_devices
 from rep3d.training.loop import run
 from rep3d.training.minutes.resolution import at_resolution
 from rep3d.training.plan import TrainPlan, first_network
-from rep3d.training.settings import TrainProgress
+from rep3d.training.settings import AUTO, TrainProgress
 from rep3d.training.worker import Worker
 
 __all__ = ["at_its_resolution", "give_back_memory", "train_one"]
@@ -25,7 +25,7 @@ def at_its_resolution(plan: TrainPlan) -> TrainPlan:
     Raises:
         ConfigError: if a device is not there.
     """
-    if plan.settings.resolution != "auto" or plan.resolution is not None:
+    if plan.settings.resolution != AUTO or plan.resolution is not None:
         return plan
     device = torch.device(training_devices(plan.settings)[0])
     task, facts = at_resolution(

@@ -150,6 +150,9 @@ class Patches(IterableDataset):
         total = np.zeros(len(self.prepared[0].counts), np.int64)
         for number, index in enumerate(itertools.islice(case_order(self.case_shares, self.settings.seed), _COUNTED)):
             volume = self.prepared[index]
+            if self._is_whole(volume):
+                total += volume.counts
+                continue
             centre = self._centre(index, np.random.default_rng([self.settings.seed, number, 2]))
             begins = volume.first_voxel(centre, self.sides)
             part = tuple(slice(first, first + side) for first, side in zip(begins, self.sides, strict=True))
@@ -162,7 +165,11 @@ class Patches(IterableDataset):
     def _centre(self, index: int, random: np.random.Generator) -> Sequence[int] | np.ndarray:
         """Return the middle of a case's next patch; where it holds the whole volume, nothing is left to draw."""
         volume = self.prepared[index]
-        if all(length <= side for length, side in zip(volume.label.shape, self.sides, strict=True)):
+        if self._is_whole(volume):
             return (0, 0, 0)
         channel = int(random.choice(len(volume.counts), p=self.channel_shares[index]))
         return volume.voxel(channel, random)
+
+    def _is_whole(self, volume: Prepared) -> bool:
+        """Return whether a patch holds a whole volume."""
+        return all(length <= side for length, side in zip(volume.label.shape, self.sides, strict=True))

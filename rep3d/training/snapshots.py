@@ -25,6 +25,7 @@ from rep3d.files import file_state
 from rep3d.training.settings import OF_OLD
 
 __all__ = [
+    "COARSE_CHECKPOINT",
     "COARSE_STATE",
     "FINE_STATE",
     "RESOLUTION_FILE",

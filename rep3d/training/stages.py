@@ -38,7 +38,7 @@ from rep3d.training.minutes.budget import Tail, in_minutes
 from rep3d.training.one import at_its_resolution, train_one
 from rep3d.training.plan import TrainPlan
 from rep3d.training.preparing import left_out_for
-from rep3d.training.settings import TrainProgress
+from rep3d.training.settings import TrainProgress, TrainSettings
 from rep3d.training.snapshots import COARSE_CHECKPOINT, COARSE_STATE, FINE_STATE
 from rep3d.training.validation import measured_cases, shuffled
 
@@ -149,21 +149,20 @@ def _first(plan: TrainPlan, folder: Path) -> TrainPlan:
     )
 
 
-def _fine_task(first: TrainPlan, resolution: Mapping[str, Any] | None) -> TaskConfig:
+def _fine_task(coarse: TaskConfig, resolution: Mapping[str, Any] | None, settings: TrainSettings) -> TaskConfig:
     """Return the task of the fine stage: at the voxel size that the task had before one was chosen."""
-    task, own = first.task, (resolution or {}).get("own")
+    task, own = coarse, (resolution or {}).get("own")
     if own:
         task = dataclasses.replace(task, spacing=tuple(own["spacing"]), roi_size=tuple(own["roi_size"]))
-    if training_devices(first.settings)[0].startswith("cuda"):
+    if training_devices(settings)[0].startswith("cuda"):
         return task
-    stride = preset_stride(first.settings.preset)
-    x, y, z = fit_window(task.roi_size, (_PATCH,) * 3, stride)
+    x, y, z = fit_window(task.roi_size, (_PATCH,) * 3, preset_stride(settings.preset))
     return dataclasses.replace(task, roi_size=(x, y, z))
 
 
 def _reason_against(first: TrainPlan) -> str | None:
     """Return why a fine stage cannot pay; None where it may."""
-    fine, resolution = _fine_task(first, first.resolution), first.resolution or {}
+    fine, resolution = _fine_task(first.task, first.resolution, first.settings), first.resolution or {}
     if all(side <= _FINER * own for side, own in zip(first.task.spacing, fine.spacing, strict=True)):
         return "the voxels are about as fine as the task's own already"
     minutes = (1.0 - COARSE_SHARE - _MEASURING) / COARSE_SHARE * first.settings.max_minutes
@@ -176,7 +175,7 @@ def _reason_against(first: TrainPlan) -> str | None:
 def _second(plan: TrainPlan, coarse: Checkpoint, folder: Path, began: float | None) -> TrainPlan:
     """Return the fine stage's training, which goes on from the fine stage of the model that all began with."""
     settings = plan.settings
-    task = _fine_task(dataclasses.replace(plan, task=coarse.task), coarse.info["resolution"])
+    task = _fine_task(coarse.task, coarse.info["resolution"], settings)
     start = plan.start.fine if plan.start else None
     return dataclasses.replace(
         plan,

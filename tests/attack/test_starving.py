@@ -82,7 +82,7 @@ def test_labels_and_lists_do_not_wait_behind_inference(server: AppServer, tmp_pa
                 sent = server.put(f"/datastore/label?image=case_{number % 3}", files={"label": ("l.nii.gz", file)})
             assert sent.ok, sent.text
         times.append(time.monotonic() - began)
-    assert sorted(times)[-2] < 3.0, times  # minutes, if they waited; how fast they are tells test_soak
+    assert sorted(times)[-2] < 1.0, times
 
     refused = server.post("/infer/rep3d?image=case_1")
     assert refused.status_code == 429 and int(refused.headers["Retry-After"]) > 0
@@ -116,7 +116,7 @@ def test_slow_connections_are_closed_and_leave_nothing(server: AppServer) -> Non
     began = time.monotonic()
     ended: dict[str, float] = {}
     answers: dict[str, bytes] = {}
-    while len(ended) <= len(silent) and time.monotonic() - began < 8 * SECONDS:
+    while len(ended) <= len(silent) and time.monotonic() - began < 4 * SECONDS:
         for what in silent.keys() - ended.keys():
             silent[what].setblocking(False)
             try:

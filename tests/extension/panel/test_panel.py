@@ -475,12 +475,9 @@ def test_five_hundred_cases_do_not_hold_up_the_panel(opened: OpenPanel) -> None:
             break
     assert ended and opened.ui.casesTable.rowCount == 500 and opened.ui.casesTable.item(499, 0).text() == many[499].id
     assert first < 0.1 and longest < 0.1
-    again = []
-    for _ in range(3):  # other programs may have stopped this one once
-        start = time.perf_counter()
-        opened.panel.draw()
-        again.append(time.perf_counter() - start)
-    assert min(again) < 0.02
+    start = time.perf_counter()
+    opened.panel.draw()
+    assert time.perf_counter() - start < 0.02
 
 
 def test_resources_are_where_the_panel_looks(bench) -> None:

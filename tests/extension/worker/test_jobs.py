@@ -424,7 +424,7 @@ def test_closing_waits_for_nothing_and_leaves_no_process(bench: Bench, server: F
     processes = family(bench.worker.pid)
     start = time.perf_counter()
     bench.worker.close()
-    assert time.perf_counter() - start < 0.5  # the answer would take 20
+    assert time.perf_counter() - start < 0.05
     ended(processes)
     bench.poll()
     assert bench.came == [] and bench.worker.pending == () and bench.worker.pid is None

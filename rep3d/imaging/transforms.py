@@ -24,6 +24,8 @@ from monai.transforms import (
     RandAdjustContrastd,
     RandAffined,
     RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
     RandShiftIntensityd,
     ScaleIntensityRange,
     Spacing,
@@ -39,6 +41,8 @@ from rep3d.tasks.config import Intensity, TaskConfig
 
 __all__ = ["ImageSteps", "augmentation", "preparation"]
 
+_TURNED, _TILTED = np.pi / 6, np.pi / 15  # of patches, about the axis from foot to head and about the others
+_SCALED = 0.3  # of patches, along each axis: by up to this factor larger or smaller
 _SAME_SPACING_MM = 1e-3  # a difference that is not worth resampling for
 _BYTES = 16  # per voxel of the new grid, at the peak: two neighbours of each voxel, what they came from, and the result
 _BYTES_SHEARED = 64  # the same where MONAI resamples, with the coordinates of each voxel in double precision
@@ -256,7 +260,8 @@ def augmentation(task: TaskConfig) -> Compose:
     Where there is a third entry, ``"beside"`` (K, D, H, W), it keeps its place beside the image.
 
     The paper's recipe (intensity shift 0.1 with p 0.5, rotation pi/30 about z, scale 0.1) is for hundreds of cases.
-    Here there may be one, so more is varied, and more widely: pose, position, contrast and noise.
+    Here there may be one, and a structure of another size, pose or brightness must be found all the same: all of them
+    are varied about as widely as in nnU-Net (Isensee et al. 2021, Nature Methods 18), and nearly always.
 
     Args:
         task: the task, whose ``roi_size`` is the patch.
@@ -265,20 +270,23 @@ def augmentation(task: TaskConfig) -> Compose:
         A transform of a dictionary with ``"image"`` and ``"label"``, patches (1, D, H, W).
     """
     keys = ["image", "label"]
+    upright = next(axis for axis, letter in enumerate(task.orientation) if letter in "SI")
     return Compose(
         [
             RandAffined(
                 [*keys, "beside"],
-                prob=0.8,
-                rotate_range=(np.pi / 15, np.pi / 15, np.pi / 15),
-                scale_range=(0.12, 0.12, 0.12),
-                translate_range=tuple(side // 12 for side in task.roi_size),
+                prob=0.9,
+                rotate_range=tuple(_TURNED if axis == upright else _TILTED for axis in range(3)),
+                scale_range=((-_SCALED / (1 + _SCALED), _SCALED),) * 3,
+                translate_range=tuple(side // 8 for side in task.roi_size),
                 mode=("bilinear", "nearest", "bilinear"),
                 padding_mode="border",
                 allow_missing_keys=True,
             ),
             RandShiftIntensityd("image", offsets=0.1, prob=0.5),
-            RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
+            RandScaleIntensityd("image", factors=0.3, prob=0.5),
+            RandAdjustContrastd("image", prob=0.3, gamma=(0.6, 1.7)),
+            RandGaussianSmoothd("image", (0.3, 1.0), (0.3, 1.0), (0.1, 0.5), prob=0.15),
             RandGaussianNoised("image", prob=0.2, std=0.1),
             ToTensord([*keys, "beside"], track_meta=False, allow_missing_keys=True),
         ]

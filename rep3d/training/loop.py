@@ -101,7 +101,10 @@ class _Loop:
         require_room(plan.output.parent, weights, str(plan.output))
         self.times = ValidationTimes(self.settings.val_interval)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay
+            self.network.parameters(),
+            self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
         )
         self.state = RunState(plan.state, plan.identity()) if plan.state else None
         self._resume()

@@ -73,7 +73,7 @@ def train_stages(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Ch
     Returns:
         The trained version, as written.
     """
-    mark, minutes = _mark(plan), plan.settings.max_minutes
+    mark = _mark(plan)
     with _folder_of(plan) as folder:
         coarse, began = _kept(folder / COARSE_CHECKPOINT, mark), plan.began
         if coarse is None:
@@ -83,29 +83,40 @@ def train_stages(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Ch
                 one = train_one(plan, report)
                 said = {"reason": f"No fine stage was trained: {reason}."}
                 return _written(plan, one, None, said, one.info["minutes"])
-            rest = 60.0 * (minutes - first.settings.max_minutes)
-            coarse = train_one(first, lambda progress: report(_of_stage(progress, "coarse", rest)))
-            coarse = dataclasses.replace(coarse, info={**coarse.info, "run_mark": mark})
-            save_checkpoint(folder / COARSE_CHECKPOINT, coarse.model, coarse.task, coarse.info)
+            coarse = _coarse(first, mark, plan.settings.max_minutes, report)
             began = None  # the minutes before now are in the coarse stage's facts
         second = train_one(
             _second(plan, coarse, folder, began), lambda progress: report(_of_stage(progress, "fine", 0.0))
         )
-        ended, tail = time.monotonic(), _tail_after(plan)
-        left = 60.0 * (minutes - second.info["minutes"]) - tail.other_seconds - tail.cases * (tail.case_seconds or 0.0)
-        found = _compared(dataclasses.replace(coarse, fine=second), plan.validation, plan.settings.device, ended + left)
-        total = second.info["minutes"] + (time.monotonic() - ended) / 60.0
-        if found is None:
-            said = {"reason": "No fine stage is kept: there was no time, or no case, to measure it on."}
-            return _written(plan, coarse, None, said, total)
-        scores, means = found
-        gain = means["both"] - means["coarse"]
-        keeps = gain >= LEAST_GAIN
-        words = f"With a fine stage the mean Dice changes by {gain:+.3f}; {LEAST_GAIN:+} is needed to keep it."
-        of_kept = scores["both" if keeps else "coarse"]
-        there = {id_: {name: v for name, v in dice.items() if not math.isnan(v)} for id_, dice in of_kept.items()}
-        facts = {"reason": words, **means, "scores": there}
-        return _written(plan, coarse, second if keeps else None, facts, total)
+        return _better(plan, coarse, second)
+
+
+def _coarse(first: TrainPlan, mark: str, minutes: float, report: Callable[[TrainProgress], None]) -> Checkpoint:
+    """Train the coarse stage, and keep it for the case that the fine one is interrupted."""
+    rest = 60.0 * (minutes - first.settings.max_minutes)
+    coarse = train_one(first, lambda progress: report(_of_stage(progress, "coarse", rest)))
+    coarse = dataclasses.replace(coarse, info={**coarse.info, "run_mark": mark})
+    save_checkpoint(first.output, coarse.model, coarse.task, coarse.info)
+    return coarse
+
+
+def _better(plan: TrainPlan, coarse: Checkpoint, second: Checkpoint) -> Checkpoint:
+    """Measure the coarse stage alone and both in what is left of the minutes, and write what is better."""
+    ended, tail = time.monotonic(), _tail_after(plan)
+    left = 60.0 * (plan.settings.max_minutes - second.info["minutes"])
+    left -= tail.other_seconds + tail.cases * (tail.case_seconds or 0.0)
+    found = _compared(dataclasses.replace(coarse, fine=second), plan.validation, plan.settings.device, ended + left)
+    total = second.info["minutes"] + (time.monotonic() - ended) / 60.0
+    if found is None:
+        said = {"reason": "No fine stage is kept: there was no time, or no case, to measure it on."}
+        return _written(plan, coarse, None, said, total)
+    scores, means = found
+    gain = means["both"] - means["coarse"]
+    keeps = gain >= LEAST_GAIN
+    words = f"With a fine stage the mean Dice changes by {gain:+.3f}; {LEAST_GAIN:+} is needed to keep it."
+    of_kept = scores["both" if keeps else "coarse"]
+    there = {id_: {name: v for name, v in dice.items() if not math.isnan(v)} for id_, dice in of_kept.items()}
+    return _written(plan, coarse, second if keeps else None, {"reason": words, **means, "scores": there}, total)
 
 
 def _mark(plan: TrainPlan) -> str:

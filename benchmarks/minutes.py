@@ -27,6 +27,7 @@ from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, read_data_set
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
+from rep3d.tasks.config import TaskConfig
 from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
 from rep3d.training.train import TrainSettings, task_for_cases, train
 
@@ -66,21 +67,36 @@ SETTINGS = (
 )
 
 
-def _split(setting: Setting, folder: Path) -> tuple[list[Case], list[Case]]:
-    cases = read_data_set(folder).cases
+def split(setting: Setting, data: Path) -> tuple[list[Case], list[Case]]:
+    """Return the cases to train on and those to measure on."""
     first_of_patient: dict[str, Case] = {}
-    for case in cases:
+    for case in read_data_set(data / setting.data).cases:
         first_of_patient.setdefault(case.id.split("_frame")[0], case)
     patients = list(first_of_patient.values())
     return patients[: setting.labels], patients[-setting.held_out :]
 
 
-def _run(setting: Setting, data: Path, preset: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
-    folder = data / setting.data
-    description = folder / "dataset.json"
+def task_of(setting: Setting, data: Path) -> TaskConfig:
+    """Return the task as it is before a voxel size is chosen."""
+    description = data / setting.data / "dataset.json"
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
-    training, held_out = _split(setting, folder)
-    task = task_for_cases(setting.data, labels, [case.image for case in training], modality)
+    return task_for_cases(setting.data, labels, [case.image for case in split(setting, data)[0]], modality)
+
+
+def dice_on(trained: Checkpoint, held_out: list[Case], scratch: Path) -> dict[str, float]:
+    """Return the mean Dice of each label in the images' own voxels, over the cases that have it."""
+    predictor, labels = Predictor(trained), trained.task.labels
+    scores = []
+    for case in held_out:
+        file = scratch / "found.nii.gz"
+        predictor.segment(case.image, file)
+        scores.append(dice_of_files(file, case.label, labels))
+    return {name: round(float(np.nanmean([score[name] for score in scores])), 4) for name in labels}
+
+
+def _run(setting: Setting, data: Path, preset: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
+    training, held_out = split(setting, data)
+    task = task_of(setting, data)
     settings = TrainSettings(
         **{
             **{"iterations": 1_000_000, "max_minutes": setting.minutes, "preset": preset, "seed": seed},
@@ -90,37 +106,24 @@ def _run(setting: Setting, data: Path, preset: str, seed: int, changes: dict[str
     with tempfile.TemporaryDirectory(prefix="rep3d-minutes-") as scratch:
         started = time.monotonic()
         trained = train(training, task, settings, Path(scratch) / "model.pt")
-        minutes = (time.monotonic() - started) / 60.0
-        scores, seconds = _measured(trained, held_out, labels, Path(scratch))
-    found = {name: float(np.nanmean([score[name] for score in scores])) for name in labels}
+        ended = time.monotonic()
+        found = dice_on(trained, held_out, Path(scratch))
+        seconds = (time.monotonic() - ended) / len(held_out)
     return {
         "setting": setting.name,
         "preset": preset,
         "seed": seed,
         "changes": changes,
-        "mean": float(np.mean([found[name] for name in setting.of or labels])),
+        "mean": float(np.mean([found[name] for name in setting.of or found])),
         "mean_of_all": float(np.mean(list(found.values()))),
-        "dice": {name: round(value, 4) for name, value in found.items()},
+        "dice": found,
         "steps": trained.info["iterations"],
-        "minutes": round(minutes, 3),
+        "minutes": round((ended - started) / 60.0, 3),
         "segment_seconds": round(seconds, 2),
         "resolution": (trained.info["resolution"] or {}).get("words"),
         "spacing": list(trained.task.spacing),
         "roi_size": list(trained.task.roi_size),
     }
-
-
-def _measured(
-    trained: Checkpoint, held_out: list[Case], labels: dict[str, int], scratch: Path
-) -> tuple[list[dict[str, float]], float]:
-    predictor = Predictor(trained)
-    scores = []
-    started = time.monotonic()
-    for case in held_out:
-        file = scratch / "found.nii.gz"
-        predictor.segment(case.image, file)
-        scores.append(dice_of_files(file, case.label, labels))
-    return scores, (time.monotonic() - started) / len(held_out)
 
 
 def main() -> None:

@@ -41,8 +41,6 @@ from rep3d.tasks.config import Intensity, TaskConfig
 
 __all__ = ["ImageSteps", "augmentation", "preparation"]
 
-_TURNED, _TILTED = np.pi / 6, np.pi / 15  # of patches, about the axis from foot to head and about the others
-_SCALED = 0.3  # of patches, along each axis: by up to this factor larger or smaller
 _SAME_SPACING_MM = 1e-3  # a difference that is not worth resampling for
 _BYTES = 16  # per voxel of the new grid, at the peak: two neighbours of each voxel, what they came from, and the result
 _BYTES_SHEARED = 64  # the same where MONAI resamples, with the coordinates of each voxel in double precision
@@ -254,7 +252,7 @@ class ImageSteps:
         return result
 
 
-def augmentation(task: TaskConfig) -> Compose:
+def augmentation(task: TaskConfig, width: float = 1.0) -> Compose:
     """Random changes of a patch for training.
 
     Where there is a third entry, ``"beside"`` (K, D, H, W), it keeps its place beside the image.
@@ -265,28 +263,34 @@ def augmentation(task: TaskConfig) -> Compose:
 
     Args:
         task: the task, whose ``roi_size`` is the patch.
+        width: how widely, from 0 (pose and size by less than half as much) to 1.
 
     Returns:
         A transform of a dictionary with ``"image"`` and ``"label"``, patches (1, D, H, W).
     """
     keys = ["image", "label"]
     upright = next(axis for axis, letter in enumerate(task.orientation) if letter in "SI")
+
+    def between(narrow: float, wide: float) -> float:
+        return narrow + width * (wide - narrow)
+
+    turned, tilted, scaled = between(np.pi / 15, np.pi / 6), np.pi / 15, between(0.12, 0.3)
     return Compose(
         [
             RandAffined(
                 [*keys, "beside"],
-                prob=0.9,
-                rotate_range=tuple(_TURNED if axis == upright else _TILTED for axis in range(3)),
-                scale_range=((-_SCALED / (1 + _SCALED), _SCALED),) * 3,
-                translate_range=tuple(side // 8 for side in task.roi_size),
+                prob=between(0.8, 0.9),
+                rotate_range=tuple(turned if axis == upright else tilted for axis in range(3)),
+                scale_range=((-scaled / (1 + scaled), scaled),) * 3,
+                translate_range=tuple(side / between(12, 8) for side in task.roi_size),
                 mode=("bilinear", "nearest", "bilinear"),
                 padding_mode="border",
                 allow_missing_keys=True,
             ),
             RandShiftIntensityd("image", offsets=0.1, prob=0.5),
-            RandScaleIntensityd("image", factors=0.3, prob=0.5),
-            RandAdjustContrastd("image", prob=0.3, gamma=(0.6, 1.7)),
-            RandGaussianSmoothd("image", (0.3, 1.0), (0.3, 1.0), (0.1, 0.5), prob=0.15),
+            RandScaleIntensityd("image", factors=0.3, prob=0.5 * width),
+            RandAdjustContrastd("image", prob=0.3, gamma=(between(0.7, 0.6), between(1.5, 1.7))),
+            RandGaussianSmoothd("image", (0.3, 1.0), (0.3, 1.0), (0.1, 0.5), prob=0.15 * width),
             RandGaussianNoised("image", prob=0.2, std=0.1),
             ToTensord([*keys, "beside"], track_meta=False, allow_missing_keys=True),
         ]

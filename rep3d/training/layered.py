@@ -95,9 +95,9 @@ def with_coarse(
     return found
 
 
-def layered_augmentation(task: TaskConfig) -> Compose:
+def layered_augmentation(task: TaskConfig, width: float = 1.0) -> Compose:
     """Return :func:`~rep3d.imaging.transforms.augmentation` with doubts about the coarse stage; the channels joined."""
-    return Compose([*augmentation(task).transforms, _Doubtedd(), _joined])
+    return Compose([*augmentation(task, width).transforms, _Doubtedd(), _joined])
 
 
 class _Doubtedd(RandomizableTransform):

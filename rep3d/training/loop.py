@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import psutil
@@ -35,7 +36,7 @@ from rep3d.training.minutes.budget import Budget
 from rep3d.training.plan import TrainPlan, first_network
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case
-from rep3d.training.sampling import Patches, case_weights
+from rep3d.training.sampling import Patches, Widening, case_weights
 from rep3d.training.settings import TrainProgress
 from rep3d.training.snapshots import RunState
 from rep3d.training.start import encoder_mark
@@ -153,7 +154,8 @@ class _Loop:
         task = self.plan.task
         weights = case_weights(self.cases, self.plan.weights)
         first = self.iteration * self.worker.size + self.worker.rank
-        augment = layered_augmentation(task) if self.plan.coarse else augmentation(task)
+        made = layered_augmentation if self.plan.coarse else augmentation
+        augment = Widening(partial(made, task), trained=self.plan.start is not None)
         patches = Patches(self.prepared, weights, augment, task.roi_size, self.settings, first, self.worker.size)
         trainer = SupervisedTrainer(
             device=self.worker.device,

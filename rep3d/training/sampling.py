@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from rep3d.errors import ConfigError
 from rep3d.training.settings import TrainSettings
 from rep3d.training.volumes.prepared import Prepared
 
-__all__ = ["NEW_CASE_WEIGHT", "Patches", "case_order", "case_weights", "centre_shares"]
+__all__ = ["NEW_CASE_WEIGHT", "Patches", "Widening", "case_order", "case_weights", "centre_shares"]
 
 NEW_CASE_WEIGHT = 3.0
 """How often a case that the model has not learned from yet is drawn, for each time that an old one is."""
@@ -100,13 +100,41 @@ def centre_shares(counts: Sequence[Sequence[int]], weights: Sequence[float], set
     return np.hstack([np.where(full, 0.0, background), shares])
 
 
+class Widening:
+    """Augmentation that widens over the first draws.
+
+    A network that has seen little learns faster from patches that differ little, and one that has seen much learns to
+    find structures of other sizes and poses from patches that differ a lot.
+
+    Args:
+        made: the augmentation of a width from 0 to 1, see :func:`rep3d.imaging.transforms.augmentation`.
+        trained: whether the network has learned already; then it is wide from the beginning.
+    """
+
+    draws = 300
+    """Until it is as wide as it gets."""
+    _LEVELS = 10
+
+    def __init__(self, made: Callable[[float], Compose], trained: bool = False) -> None:
+        self._made = made
+        self._trained = trained
+        self._by_level: dict[int, Compose] = {}
+
+    def __call__(self, number: int) -> Compose:
+        """Return the augmentation of a draw."""
+        level = self._LEVELS if self._trained else min(self._LEVELS, self._LEVELS * number // self.draws)
+        if level not in self._by_level:
+            self._by_level[level] = self._made(level / self._LEVELS)
+        return self._by_level[level]
+
+
 class Patches(IterableDataset):
     """Endless batches of augmented patches, each of its own draw; ``"paper"`` takes those of a batch from one case.
 
     Args:
         prepared: the cases.
         weights: how often each is drawn, see :func:`case_order`.
-        augment: changes a patch at random, see :func:`rep3d.imaging.transforms.augmentation`.
+        augment: changes a patch at random; by the number of the draw, see :class:`Widening`.
         sides: of a patch, in voxels (D, H, W).
         settings: how to draw, how many at a time, and with which seed.
         first: number of the first draw.
@@ -117,7 +145,7 @@ class Patches(IterableDataset):
         self,
         prepared: Sequence[Prepared],
         weights: Sequence[float],
-        augment: Compose,
+        augment: Callable[[int], Compose],
         sides: Sequence[int],
         settings: TrainSettings,
         first: int = 0,
@@ -140,9 +168,10 @@ class Patches(IterableDataset):
         cases = 1 if self.settings.sampling == "paper" else crops
         batches = zip(*[case_order(self.case_shares, seed)] * cases, strict=True)
         for number, indices in itertools.islice(enumerate(batches), self.first, None, self.step):
-            self.augment.set_random_state(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+            augment = self.augment(number)
+            augment.set_random_state(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
             random = np.random.default_rng([seed, number, 1])  # the third keeps it apart from those of the order
-            yield [self.augment(self._patch(index, random)) for index in indices for _ in range(crops // cases)]
+            yield [augment(self._patch(index, random)) for index in indices for _ in range(crops // cases)]
 
     def counts(self) -> list[int]:
         """Return how many voxels of each channel patches have, without what surrounds a smaller volume, and before they

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from monai.transforms import Compose
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.imaging.transforms import augmentation
-from rep3d.training.sampling import Patches, case_order, case_weights, centre_shares
+from rep3d.training.sampling import Patches, Widening, case_order, case_weights, centre_shares
 from rep3d.training.settings import TrainSettings
 from rep3d.training.volumes import prepared
 from rep3d.training.volumes.prepared import Prepared, class_positions, make_ready
@@ -53,7 +54,9 @@ def test_processes_share_one_sequence_and_a_resumed_run_goes_on_in_it(tmp_path: 
     prepared = [make_ready(ball_case(tmp_path, seed), TASK) for seed in (1, 2)]
 
     def patches(sides: int, count: int, first: int = 0, step: int = 1) -> list[np.ndarray]:
-        made: Any = Patches(prepared, [1.0, 1.0], augmentation(TASK), (sides,) * 3, SETTINGS, first, step)
+        made: Any = Patches(
+            prepared, [1.0, 1.0], Widening(partial(augmentation, TASK)), (sides,) * 3, SETTINGS, first, step
+        )
         return [np.asarray(patch[0]["image"]) for patch in islice(made, count)]
 
     for sides in (32, 16):
@@ -89,7 +92,9 @@ def test_counts_are_those_of_patches_not_of_images() -> None:
     volume = Prepared(label.astype(np.float16), label, *class_positions(label, 2))
 
     def share(sides: int, first: int = 0) -> float:
-        patches = Patches([volume], [1.0], Compose([]), (sides,) * 3, TrainSettings(background_share=0.2), first)
+        patches = Patches(
+            [volume], [1.0], lambda number: Compose([]), (sides,) * 3, TrainSettings(background_share=0.2), first
+        )
         background, labelled = patches.counts()
         assert background + labelled == 64 * sides**3
         return labelled / (background + labelled)
@@ -110,7 +115,7 @@ def test_centres_are_drawn_as_the_shares_say_and_patches_lie_in_the_volume(sampl
         image = np.arange(label.size, dtype=np.float32).reshape(shape)
         volumes.append(Prepared(image, label, *class_positions(label, 3)))
     settings = TrainSettings(sampling=sampling, seed=4, crops=1)
-    patches: Any = Patches(volumes, [1.0, 1.0], Compose([]), sides, settings)
+    patches: Any = Patches(volumes, [1.0, 1.0], lambda number: Compose([]), sides, settings)
     centres: Counter[tuple[int, int]] = Counter()
     seen = Counter()
     for [patch], index in zip(islice(patches, 600), case_order(patches.case_shares, 4), strict=False):
@@ -144,3 +149,20 @@ def test_places_are_kept_of_each_class_at_random_and_bounded(monkeypatch: pytest
     for channel in (0, 1, 2):
         drawn = {tuple(volume.voxel(channel, np.random.default_rng(seed))) for seed in range(200)}
         assert {int(label[voxel]) for voxel in drawn} == {channel} and len(drawn) > kept[channel] // 2
+
+
+def test_augmentation_widens_over_the_first_draws_and_is_wide_for_a_trained_network() -> None:
+    asked: list[float] = []
+
+    def made(width: float) -> Compose:
+        asked.append(width)
+        return Compose([])
+
+    widening = Widening(made)
+    for number in range(0, 2 * Widening.draws):
+        widening(number)
+    assert asked == pytest.approx(np.linspace(0, 1, len(asked))) and len(asked) > 5
+    assert widening(Widening.draws // 2) is widening(Widening.draws // 2)  # also of a run that is resumed there
+    asked.clear()
+    Widening(made, trained=True)(0)
+    assert asked == [1.0]

@@ -6,6 +6,7 @@ import signal
 import time
 import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity
 from rep3d.training import loop as training_loop
 from rep3d.training import plan as training_plan
-from rep3d.training.sampling import Patches
+from rep3d.training.sampling import Patches, Widening
 from rep3d.training.train import TrainProgress, TrainSettings, task_for_cases, train
 from rep3d.training.volumes import prepared
 from rep3d.training.volumes.prepared import make_ready
@@ -285,7 +286,9 @@ def test_patches_pair_image_and_label_with_channel_indices(tmp_path: Path) -> No
     assert ready.image.mean(dtype=np.float64) == pytest.approx(0, abs=1e-4)
     assert ready.image.std(dtype=np.float64) == pytest.approx(1, abs=1e-3)
     sides, settings = (48, 32, 16), replace(SETTINGS, crops=2)
-    patches = next(iter(Patches([ready], [1.0], augmentation(replace(TASK, roi_size=sides)), sides, settings)))
+    patches = next(
+        iter(Patches([ready], [1.0], Widening(partial(augmentation, replace(TASK, roi_size=sides))), sides, settings))
+    )
     assert [tuple(p["image"].shape) for p in patches] == [(1, 48, 32, 16)] * 2
     for patch in patches:
         inside = patch["label"][0] == 1

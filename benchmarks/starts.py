@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import machine, write_result
-from minutes import SETTINGS, Setting, dice_on, split, task_of
+from minutes import SETTINGS, Setting, dice_on, patient, split, task_of
 from rich.console import Console
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, read_data_set
 from rep3d.imaging.transforms import preparation
+from rep3d.inference.streaming import cut
 from rep3d.nn.single import for_single_patches
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig
@@ -49,17 +50,17 @@ def _settings(minutes: float, preset: str, seed: int, resolution: str = "task") 
 def _at_the_size(setting: Setting, data: Path, preset: str, scratch: Path) -> TaskConfig:
     """Return the setting's task at the voxel size that its minutes give it."""
     cases, _ = split(setting, data)
-    plan = TrainPlan(cases, task_of(setting, data), _settings(setting.minutes, preset, 0, "auto"), scratch / "model.pt")
-    return at_its_resolution(plan).task
+    settings = _settings(setting.minutes, preset, 0, "auto")
+    return at_its_resolution(TrainPlan(cases, task_of(setting, data, cases), settings, scratch / "model.pt")).task
 
 
 def _restored(images: list[Path], task: TaskConfig, minutes: float, preset: str, seed: int) -> Checkpoint:
     """Return a network that learned to restore blanked blocks."""
     began, prepare = time.monotonic(), preparation(task)
-    network = build_network(preset_config(preset, 1, 1, task.roi_size))
     torch.manual_seed(seed)
+    network = build_network(preset_config(preset, 1, 1, task.roi_size))
     random = np.random.default_rng(seed)
-    volumes = [prepare({"image": str(image)})["image"].as_tensor() for image in images]
+    volumes = [prepare({"image": str(image)})["image"][0].numpy() for image in images]
     trained = for_single_patches(network).train()
     optimizer = torch.optim.AdamW(trained.parameters(), 2e-3, weight_decay=0.08, fused=True)
     while (done := (time.monotonic() - began) / 60.0 / minutes) < 1.0:
@@ -75,16 +76,10 @@ def _restored(images: list[Path], task: TaskConfig, minutes: float, preset: str,
     return Checkpoint(network, dataclasses.replace(task, name="restoring"), {"version": "v1", "preset": preset})
 
 
-def _patch(volume: torch.Tensor, sides: tuple[int, int, int], random: np.random.Generator) -> torch.Tensor:
-    """Return a random patch (1, 1, D, H, W); what is missing around a smaller volume repeats its rim."""
-    pads: list[int] = []
-    for length, side in zip(reversed(volume.shape[1:]), reversed(sides), strict=True):
-        short = max(0, side - length)
-        pads += [short // 2, short - short // 2]
-    padded = torch.nn.functional.pad(volume[None], pads, mode="replicate")
-    for axis, side in enumerate(sides, start=2):
-        padded = padded.narrow(axis, int(random.integers(padded.shape[axis] - side + 1)), side)
-    return padded.contiguous()
+def _patch(volume: np.ndarray, sides: tuple[int, int, int], random: np.random.Generator) -> torch.Tensor:
+    """Return a random patch (1, 1, D, H, W), cut as in a training."""
+    first = [int(random.integers(max(0, length - side) + 1)) for length, side in zip(volume.shape, sides, strict=True)]
+    return torch.from_numpy(cut(volume, first, sides))[None, None]
 
 
 def _run(
@@ -100,16 +95,14 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="rep3d-starts-") as scratch:
         trained = train(cases, task, _settings(minutes, preset, seed), Path(scratch) / "model.pt", encoder=encoder)
         dice = dice_on(trained, held_out, Path(scratch))
-    return {"start": start, "seed": seed, "mean": round(statistics.fmean(dice.values()), 4), "dice": dice} | {
-        "steps": trained.info["iterations"]
-    }
+    steps = trained.info["iterations"]
+    return {"start": start, "seed": seed, "mean": round(setting.mean(dice), 4), "dice": dice, "steps": steps}
 
 
 def _images(setting: Setting, data: Path, held_out: list[Case]) -> list[Path]:
     """Return all images of patients that nothing is measured on."""
-    patients = {case.id.split("_frame")[0] for case in held_out}
-    cases = read_data_set(data / setting.data).cases
-    return [case.image for case in cases if case.id.split("_frame")[0] not in patients]
+    patients = {patient(case) for case in held_out}
+    return [case.image for case in read_data_set(data / setting.data).cases if patient(case) not in patients]
 
 
 def main() -> None:
@@ -137,9 +130,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rep3d-starts-") as scratch:
         task = _at_the_size(setting, asked.data, asked.preset, Path(scratch))
         console.print(f"{task.spacing} mm, patch {task.roi_size}")
+        cases, _ = split(other, asked.data)
         trained = train(
-            split(other, asked.data)[0],
-            task_of(other, asked.data),
+            cases,
+            task_of(other, asked.data, cases),
             _settings(setting.minutes, asked.preset, 0, "auto"),
             Path(scratch) / "other.pt",
         )

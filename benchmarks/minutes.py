@@ -12,6 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
+import shlex
+import shutil
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -103,7 +107,9 @@ def dice_on(trained: Checkpoint, held_out: list[Case], scratch: Path) -> dict[st
     return {name: round(float(np.nanmean([score[name] for score in scores])), 4) for name in labels}
 
 
-def _run(setting: Setting, data: Path, preset: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
+def _run(
+    setting: Setting, data: Path, preset: str, seed: int, changes: dict[str, Any], keep: Path | None
+) -> dict[str, Any]:
     training, held_out = split(setting, data)
     task = task_of(setting, data, training)
     settings = TrainSettings(
@@ -118,6 +124,10 @@ def _run(setting: Setting, data: Path, preset: str, seed: int, changes: dict[str
         ended = time.monotonic()
         found = dice_on(trained, held_out, Path(scratch))
         seconds = (time.monotonic() - ended) / len(held_out)
+        if keep:
+            keep.mkdir(parents=True, exist_ok=True)
+            word = re.sub(r"\W+", "_", f"{setting.name}_{preset}_{seed}")
+            shutil.copy(Path(scratch) / "model.pt", keep / f"{word}.pt")
     return {
         "setting": setting.name,
         "preset": preset,
@@ -144,10 +154,13 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--settings", default=",".join(map(str, range(len(SETTINGS)))), help="numbers, from 0")
     parser.add_argument("--changes", default="{}", help="TrainSettings that differ, as JSON")
+    parser.add_argument("--keep", type=Path, help="folder for the trained checkpoints; not kept without it")
     asked = parser.parse_args()
     console, changes = Console(), json.loads(asked.changes)
     result = json.loads(asked.output.read_text()) if asked.output.exists() else {"runs": []}
-    result.update(machine=machine(torch.device("cpu")), command=" ".join(__doc__.split("\n")[2].split()))
+    result["machine"] = machine(torch.device("cpu"))
+    command = shlex.join(["python", "benchmarks/minutes.py", *sys.argv[1:]])
+    result["commands"] = list(dict.fromkeys([*result.get("commands", []), command]))
     for number in map(int, asked.settings.split(",")):
         for seed in map(int, asked.seeds.split(",")):
             for preset in asked.presets.split(","):
@@ -155,7 +168,7 @@ def main() -> None:
                 key = (setting.name, preset, seed, changes)
                 if any((run["setting"], run["preset"], run["seed"], run["changes"]) == key for run in result["runs"]):
                     continue
-                run = _run(setting, asked.data, preset, seed, changes)
+                run = _run(setting, asked.data, preset, seed, changes, asked.keep)
                 result["runs"].append(run)
                 result["means"] = _means(result["runs"])
                 write_result(asked.output, result)
@@ -170,7 +183,7 @@ def _means(runs: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
         found.setdefault(run["setting"], {}).setdefault(word, []).append(run["mean"])
     return {
         setting: {
-            word: f"{math.fsum(means) / len(means):.3f} ({min(means):.3f} to {max(means):.3f}, {len(means)} seeds)"
+            word: f"{math.fsum(means) / len(means):.3f} ({min(means):.3f} to {max(means):.3f}, seeds: {len(means)})"
             for word, means in words.items()
         }
         for setting, words in found.items()

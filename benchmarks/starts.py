@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -121,7 +123,7 @@ def main() -> None:
     result = json.loads(asked.output.read_text()) if asked.output.exists() else {"runs": []}
     result.update(
         machine=machine(torch.device("cpu")),
-        command=" ".join(__doc__.split("\n")[2].split()),
+        command=shlex.join(["python", "benchmarks/starts.py", *sys.argv[1:]]),
         setting=setting.name,
         preset=asked.preset,
         other=f"{other.data}, {other.labels} labels, {setting.minutes:g} minutes",

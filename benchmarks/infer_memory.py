@@ -50,7 +50,7 @@ class _Everything(Rule):
 def _predictor(stages: int, rule: type[Rule]) -> Predictor:
     def checkpoint(spacing: float, channels: int) -> Checkpoint:
         task = TaskConfig("benchmark", LABELS, (spacing,) * 3, Intensity("window", *WINDOW), "RAS", (96, 96, 96))
-        network = build_network(preset_config("quick", channels, task.out_channels, task.roi_size))
+        network = build_network(preset_config("tiny", channels, task.out_channels, task.roi_size))
         return Checkpoint(network.eval(), task)
 
     fine = checkpoint(_FINE_MM, len(LABELS) + 1)

@@ -1,6 +1,6 @@
 """How long the segmentation of a whole CT takes, from file to file, and where the time goes.
 
-    python benchmarks/infer_time.py [--preset quick] [--spacing 4] [--output FILE]
+    python benchmarks/infer_time.py [--preset tiny] [--spacing 4] [--output FILE]
 
 The CTs are generated (`ct_phantom`): 256 x 256 x 150 and 512 x 512 x 400 voxels, as compressed NIfTI. The network has
 random weights and its own arithmetic; the label map that it is said to have found is that of the generated organs.
@@ -87,7 +87,7 @@ def _measure(predictor: Predictor, folder: Path, name: str, rounds: int) -> dict
 def main() -> None:
     """Measure, print, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="quick", help="network; default quick")
+    parser.add_argument("--preset", default="tiny", help="network; default tiny")
     parser.add_argument("--spacing", type=float, default=4.0, help="of the task, in mm; default 4")
     parser.add_argument("--sizes", default=",".join(_SIZES), help="by comma")
     parser.add_argument("--rounds", type=int, default=2)

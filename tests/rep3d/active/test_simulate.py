@@ -130,6 +130,7 @@ def test_runs_in_processes_survive_an_interruption(data: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("small_network")
+@pytest.mark.slow
 def test_phantoms_where_no_data_are_given(tmp_path: Path) -> None:
     options = ["--strategies", "coreset", "--seeds", "3", "--labels", "1,2", "--pool", "2", "--held-out", "1"]
     shown = CliRunner().invoke(

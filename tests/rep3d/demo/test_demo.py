@@ -171,6 +171,7 @@ def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str
     assert not _marked(environment["REP3D_TEST_MARK"])
 
 
+@pytest.mark.slow
 def test_interrupting_a_training_stops_everything(tmp_path: Path, environment: dict[str, str]) -> None:
     process = subprocess.Popen(
         _demo(tmp_path, "--iterations", "100000", "--minutes", "60"),

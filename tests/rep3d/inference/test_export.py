@@ -53,6 +53,7 @@ def image_and_probabilities(checkpoint: Checkpoint, *shape: int) -> tuple[torch.
     return image, probabilities
 
 
+@pytest.mark.slow
 class TestOnnx:
     @pytest.fixture(scope="class")
     def checkpoint(self) -> Checkpoint:

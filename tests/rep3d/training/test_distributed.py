@@ -94,6 +94,7 @@ def test_gradients_are_averaged_and_weights_that_differ_are_noticed(tmp_path: Pa
             torch.testing.assert_close(got, parameter.grad)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     def kill_the_second(progress: TrainProgress) -> None:
         if progress.phase == "training" and progress.iteration == 2:

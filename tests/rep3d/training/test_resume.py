@@ -87,6 +87,7 @@ def _start_script(folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_by_the_next_one(tmp_path: Path) -> None:
     _cases(tmp_path)
     start = small_checkpoint()

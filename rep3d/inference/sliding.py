@@ -23,7 +23,7 @@ from rep3d.memory import require_memory
 
 __all__ = ["OVERLAP", "WindowTurns", "check_memory", "count_windows", "fit_window", "sliding_probabilities"]
 
-OVERLAP = 0.5  # of neighbouring windows, as a share of their sides; nnU-Net's. benchmarks/overlap.py compares others
+OVERLAP = 0.5  # of neighbouring windows, as a share of their sides; as in nnU-Net; docs/results/overlap.json
 BATCH = 2  # windows at a time
 
 

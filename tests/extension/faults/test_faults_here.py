@@ -297,7 +297,7 @@ def test_a_node_is_deleted_by_hand(
     mine = person.begin(server.url)
     if button:
         answer = server.answers[(method, path)][-1]
-        server.on(method, path, answer.content, headers=answer.headers, delay=0.4)
+        server.on(method, path, answer.content, headers=answer.headers, delay=1.2)
         before = server.asked(method, path)
         person.click(button)
         person.wait(lambda: server.asked(method, path) > before)

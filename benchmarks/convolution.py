@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.nn.functional as F
-from measuring import extra_memory, machine, time_in_turns, write_result
+from measuring import command, extra_memory, machine, time_in_turns, write_result
 from monai.networks.blocks.hyena import DepthwiseFFTConv3d
 from rich.console import Console
 from rich.table import Table
@@ -80,8 +80,8 @@ def passes(way: str, shape: tuple[int, int, int], device: torch.device) -> dict[
 
 def memory(way: str, name: str, shape: tuple[int, int, int], device: torch.device) -> float:
     """Measure the memory of one way in a process of its own, MB beyond inputs and kernels, results included."""
-    command = [sys.executable, __file__, "--device", str(device), "--memory", way, name, *map(str, shape)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    child = [sys.executable, __file__, "--device", str(device), "--memory", way, name, *map(str, shape)]
+    done = subprocess.run(child, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout))
 
 
@@ -131,7 +131,7 @@ def main() -> None:
         print(json.dumps(extra_memory(run, device)))
         return
     console = Console()
-    result: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "machine": machine(device), "shapes": []}
+    result: dict[str, Any] = {"command": command(), "machine": machine(device), "shapes": []}
     for batch in arguments.batches:
         for channels, side in SHAPES:
             found = measure((batch, channels, side), device, arguments)

@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from ct_phantom import LABELS, WINDOW, Rule, write_ct
-from measuring import extra_memory, machine, write_result
+from measuring import command, extra_memory, machine, write_result
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.inference.engines import TorchEngine
@@ -93,12 +93,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         image = write_ct(Path(scratch) / "ct.nii", (x, y, z), _SPACING)
         for stages, answer in (("2", "everything"), ("2", "organs"), ("1", "organs")):
-            command = [sys.executable, __file__, "--one", str(image), stages, answer]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            child = [sys.executable, __file__, "--one", str(image), stages, answer]
+            done = subprocess.run(child, capture_output=True, text=True, check=True)
             found[f"{stages} stages, {answer}"] = json.loads(done.stdout.splitlines()[-1])
             print(stages, answer, done.stdout.splitlines()[-1])
     result = {
-        "command": "python benchmarks/infer_memory.py",
+        "command": command(),
         "machine": machine(torch.device("cpu")),
         "voxels": [x, y, z],
         "voxel_mm": _SPACING,

@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from ct_phantom import LABELS, WINDOW, Rule, write_ct
-from measuring import machine, write_result
+from measuring import command, machine, write_result
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.inference import predictor as module
@@ -105,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = {size: _measure(predictor, Path(scratch), size, options.rounds) for size in options.sizes.split(",")}
     result = {
-        "command": f"python benchmarks/infer_time.py --preset {options.preset} --spacing {options.spacing:g}",
+        "command": command(),
         "machine": machine(torch.device("cpu")),
         "load_before": load,
         "preset": options.preset,

@@ -20,7 +20,7 @@ import nibabel as nib
 import numpy as np
 import requests
 import torch
-from measuring import machine, write_result
+from measuring import command, machine, write_result
 
 from rep3d.demo.server import ServerProcess
 
@@ -106,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         seconds = {str(images): _measure(images, Path(scratch)) for images in counts}
     result = {
-        "command": f"python benchmarks/many_images.py --images {options.images}",
+        "command": command(),
         "machine": machine(torch.device("cpu")),
         "load_before": [round(load, 2) for load in os.getloadavg()],
         "seconds_by_images": seconds,

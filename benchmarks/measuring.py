@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +15,12 @@ from typing import Any
 
 import torch
 
-__all__ = ["extra_memory", "machine", "time_in_turns", "write_result"]
+__all__ = ["command", "extra_memory", "machine", "time_in_turns", "write_result"]
+
+
+def command() -> str:
+    """Return the command that this process was started with, as a shell takes it."""
+    return shlex.join(["python", *sys.argv])
 
 
 def machine(device: torch.device) -> dict[str, Any]:

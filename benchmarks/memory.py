@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import nibabel as nib
 import numpy as np
 import torch
-from measuring import machine, write_result
+from measuring import command, machine, write_result
 from rich.console import Console
 
 from rep3d.data.cases import Case
@@ -139,7 +138,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     result = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(),
         "machine": machine(torch.device("cpu")),
         "load": [round(load, 1) for load in os.getloadavg()],
         "shape": SHAPE,

@@ -13,9 +13,6 @@ import argparse
 import json
 import math
 import re
-import shlex
-import shutil
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import machine, write_result
+from measuring import command, machine, write_result
 from rich.console import Console
 
 from rep3d.checkpoint import Checkpoint
@@ -120,14 +117,11 @@ def _run(
     )
     with tempfile.TemporaryDirectory(prefix="rep3d-minutes-") as scratch:
         started = time.monotonic()
-        trained = train(training, task, settings, Path(scratch) / "model.pt")
+        file = re.sub(r"\W+", "_", f"{setting.name} {preset} {seed} {changes or ''}").strip("_") + ".pt"
+        trained = train(training, task, settings, (keep or Path(scratch)) / file)
         ended = time.monotonic()
         found = dice_on(trained, held_out, Path(scratch))
         seconds = (time.monotonic() - ended) / len(held_out)
-        if keep:
-            keep.mkdir(parents=True, exist_ok=True)
-            word = re.sub(r"\W+", "_", f"{setting.name}_{preset}_{seed}")
-            shutil.copy(Path(scratch) / "model.pt", keep / f"{word}.pt")
     return {
         "setting": setting.name,
         "preset": preset,
@@ -159,8 +153,7 @@ def main() -> None:
     console, changes = Console(), json.loads(asked.changes)
     result = json.loads(asked.output.read_text()) if asked.output.exists() else {"runs": []}
     result["machine"] = machine(torch.device("cpu"))
-    command = shlex.join(["python", "benchmarks/minutes.py", *sys.argv[1:]])
-    result["commands"] = list(dict.fromkeys([*result.get("commands", []), command]))
+    result["commands"] = list(dict.fromkeys([*result.get("commands", []), command()]))
     for number in map(int, asked.settings.split(",")):
         for seed in map(int, asked.seeds.split(",")):
             for preset in asked.presets.split(","):

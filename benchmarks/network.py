@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -25,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.nn.functional as F
-from measuring import machine, time_in_turns, write_result
+from measuring import command, machine, time_in_turns, write_result
 from monai.losses import DiceCELoss
 from rich.console import Console
 from rich.table import Table
@@ -148,7 +147,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names = [NETWORKS[0], *arguments.networks]
     result: dict[str, Any] = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(),
         "machine": machine(arguments.device),
         "precision": arguments.precision,
         "parameters": {name: sum(p.numel() for p in build(name, arguments).parameters()) for name in names},

@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import nibabel as nib
 import numpy as np
 import torch
-from measuring import machine, write_result
+from measuring import command, machine, write_result
 
 from rep3d.checkpoint import save_checkpoint
 from rep3d.demo.checkout import APP, import_client_path
@@ -100,7 +100,7 @@ def main() -> None:
         infers = [] if arguments.starts_only else _infer_times(Path(name), max(arguments.runs, 10))
     medians = {key: statistics.median(values) for key, values in starts.items()}
     result: dict[str, Any] = {
-        "command": f"python benchmarks/server.py --runs {arguments.runs}{' --starts-only' * arguments.starts_only}",
+        "command": command(),
         "machine": machine(torch.device("cpu")),
         "load_before": load,
         "start_to_first_answer_seconds": {k: [round(v, 2) for v in values] for k, values in starts.items()},

@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "slicer_extension" / "Rep3DLabel")]
 import nibabel as nib  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from measuring import machine, write_result  # noqa: E402
+from measuring import command, machine, write_result  # noqa: E402
 
 from tests.app.data import CONF, LABELS, publish_small_model  # noqa: E402
 from tests.app.server import AppServer  # noqa: E402
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="result file (JSON)")
     arguments = parser.parse_args()
     result = {
-        "command": "python benchmarks/slicer_stalls.py" + (" --small" if arguments.small else ""),
+        "command": command(),
         "machine": machine(torch.device("cpu")),
         **play(SMALL if arguments.small else LARGE),
     }

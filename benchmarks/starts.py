@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import machine, write_result
+from measuring import command, machine, write_result
 from minutes import SETTINGS, Setting, dice_on, patient, split, task_of
 from rich.console import Console
 
@@ -123,7 +121,7 @@ def main() -> None:
     result = json.loads(asked.output.read_text()) if asked.output.exists() else {"runs": []}
     result.update(
         machine=machine(torch.device("cpu")),
-        command=shlex.join(["python", "benchmarks/starts.py", *sys.argv[1:]]),
+        command=command(),
         setting=setting.name,
         preset=asked.preset,
         other=f"{other.data}, {other.labels} labels, {setting.minutes:g} minutes",

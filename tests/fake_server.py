@@ -47,6 +47,7 @@ class Answer:
         content: The body; a value that is not bytes is sent as JSON.
         status, headers: As in HTTP.
         delay: Seconds to wait before the answer.
+        until: An event to wait for before the answer.
         cut_after: Close the connection after this many bytes of the body, although all are announced.
         announce: Whether to announce the length of the body.
         raw: Bytes to send instead of an HTTP answer.
@@ -58,6 +59,7 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    until: threading.Event | None = None
     cut_after: int | None = None
     announce: bool = True
     raw: bytes | None = None
@@ -135,6 +137,8 @@ class FakeServer:
         answer = queue.pop(0) if len(queue) > 1 else queue[0]
         handler.close_connection = True
         time.sleep(answer.delay)
+        if answer.until is not None:
+            answer.until.wait()
         with contextlib.suppress(OSError):  # the client gave up, as some tests want it to
             self.reply(handler, answer)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,15 +295,16 @@ def test_the_module_is_closed(
 def test_a_node_is_deleted_by_hand(
     person: TroubledClinician, server: FaultServer, what: str, button: str, method: str, path: str
 ) -> None:
-    mine = person.begin(server.url)
+    mine, deleted = person.begin(server.url), threading.Event()
     if button:
         answer = server.answers[(method, path)][-1]
-        server.on(method, path, answer.content, headers=answer.headers, delay=1.2)
+        server.on(method, path, answer.content, headers=answer.headers, until=deleted)
         before = server.asked(method, path)
         person.click(button)
         person.wait(lambda: server.asked(method, path) > before)
     person.slicer.mrmlScene.RemoveNode(getattr(person, what))
     driver.spin(0.2)
+    deleted.set()
     person.wait(person.idle)
     if not button and what == "segmentation":
         person.told("was removed from the scene", "kept as unsent work", level="warning")

@@ -466,16 +466,17 @@ def test_five_hundred_cases_do_not_hold_up_the_panel(opened: OpenPanel) -> None:
     start = time.perf_counter()
     opened.panel.draw()
     first = time.perf_counter() - start
-    table, computed, passed = opened.panel._tables[2], 0.0, 0.0
+    table, computed, passed = opened.panel._tables[2], [], []
     for _ in range(100):
         start, cpu = time.perf_counter(), time.thread_time()
         ended = table.step()
-        computed, passed = max(computed, time.thread_time() - cpu), max(passed, time.perf_counter() - start)
+        computed.append(time.thread_time() - cpu)
+        passed.append(time.perf_counter() - start)
         if ended:
             break
     assert ended and opened.ui.casesTable.rowCount == 500 and opened.ui.casesTable.item(499, 0).text() == many[499].id
-    # A step only computes. What passed beyond that is other programs' doing.
-    assert first < 0.1 and computed < 0.1 and passed < 1.0
+    # A step only computes. Once it may have been stopped by another program, so the longest one has a bound of its own.
+    assert first < 0.1 and max(computed) < 0.1 and sorted(passed)[-2] < 0.1 and max(passed) < 1.0
     start = time.perf_counter()
     opened.panel.draw()
     assert time.perf_counter() - start < 0.02

@@ -476,7 +476,8 @@ def test_five_hundred_cases_do_not_hold_up_the_panel(opened: OpenPanel) -> None:
             break
     assert ended and opened.ui.casesTable.rowCount == 500 and opened.ui.casesTable.item(499, 0).text() == many[499].id
     # A step only computes. Once it may have been stopped by another program, so the longest one has a bound of its own.
-    assert first < 0.1 and max(computed) < 0.1 and sorted(passed)[-2] < 0.1 and max(passed) < 1.0
+    # (A quick machine fills the table in a single step.)
+    assert first < 0.1 and max(computed) < 0.1 and max(sorted(passed)[:-1], default=0) < 0.1 and max(passed) < 1.0
     start = time.perf_counter()
     opened.panel.draw()
     assert time.perf_counter() - start < 0.02

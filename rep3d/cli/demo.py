@@ -1,0 +1,90 @@
+"""``rep3d demo``: the whole loop, played and measured."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rep3d.cli.common import DECATHLON, Folder, console, stop_on_terminate
+
+__all__ = ["demo"]
+
+_DEMO_ROOM = 100_000_000  # bytes: images, predictions, models
+
+
+def demo(
+    out: Folder = Path("demo_output"),
+    data: Annotated[Path | None, typer.Option(help=f"{DECATHLON} If not given, images are generated.")] = None,
+    submit: Annotated[
+        int | None, typer.Option(help="Labels to submit in all.", show_default="8; 16 with --data")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Trainings, spread evenly over the submitted labels.")] = 4,
+    held_out: Annotated[
+        int | None,
+        typer.Option(help="Cases to measure on, which the server never sees.", show_default="8; 20 with --data"),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Training steps in all.", show_default="400; 1200 with --data")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of training in all.", show_default="6; 22 with --data")
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="How the server chooses the next case.")] = "uncertainty",
+    seed: Annotated[int, typer.Option(help="Seed of the generated images, the split and the training.")] = 0,
+    serve: Annotated[bool, typer.Option("--serve", help="Leave the server running at the end.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the server; 0 for a free one.")] = 0,
+) -> None:
+    """Play the whole loop with a real server, and measure it.
+
+    An automatic clinician fetches cases, has them segmented, corrects and submits them, and lets the model train again.
+    Each new model is measured on cases that the server never sees. Without options this takes 6 to 10 minutes on
+    generated images.
+    """
+    from datetime import datetime
+
+    from rep3d.data.cohort import decathlon_cohort, phantom_cohort
+    from rep3d.demo.play import DemoPlan, Player
+    from rep3d.demo.screen import Screen
+    from rep3d.demo.server import ServerProcess
+    from rep3d.files import copy_whole
+    from rep3d.output import check_output_folder
+    from rep3d.training.preparing import why_unusable
+
+    stop_on_terminate()
+    real = data is not None
+    plan = DemoPlan(
+        submit=submit if submit is not None else (16 if real else 8),
+        rounds=rounds,
+        iterations=iterations if iterations is not None else (1200 if real else 400),
+        minutes=minutes if minutes is not None else (22.0 if real else 6.0),
+        strategy=strategy,
+        seed=seed,
+    )
+    measured = held_out if held_out is not None else (20 if real else 8)
+    if measured < 1:
+        raise typer.BadParameter(f"at least 1 is needed, got {measured}", param_hint="--held-out")
+    report = check_output_folder(out, ("report.html",), (data,)) / "report.html"
+    folder = check_output_folder(out / datetime.now().strftime("run_%Y-%m-%d_%H-%M-%S"), room=_DEMO_ROOM)
+    pool = plan.submit + plan.submit // 2  # some choice for the strategy
+    if data is not None:
+        cohort = decathlon_cohort(data, pool, measured, seed, why_unusable)
+    else:
+        cohort = phantom_cohort(folder / "phantoms", pool, measured, seed)
+    with Screen(console, cohort, plan) as screen:
+        player = Player(cohort, plan, folder, screen)
+        player.prepare()
+        with ServerProcess(player.studies, folder / "server.log", port) as server:
+            try:
+                player.play(server)
+            finally:
+                if any(result.dice for result in player.rounds):
+                    player.write_report(folder / "report.html")
+                    copy_whole(folder / "report.html", report)
+                    screen.finish(player.rounds, report)
+            if serve:
+                with suppress(KeyboardInterrupt):  # the way to end it, from the moment it is announced
+                    screen.serving(server.url, player.studies)
+                    server.wait_for_interrupt()

@@ -136,6 +136,7 @@ def _run(
         "resolution": (trained.info["resolution"] or {}).get("words"),
         "spacing": list(trained.task.spacing),
         "roi_size": list(trained.task.roi_size),
+        "cpu": machine(torch.device("cpu"))["cpu"],  # runs may be added on another machine
     }
 
 

@@ -60,7 +60,7 @@ function show() {
     ...state.warnings.map(warning),
   ]);
   showPassedOver(state.passed_over);
-  $("foot").textContent = `Rep3D Label ${state.server.version}`;
+  $("foot").textContent = [`Rep3D Label ${state.server.version}.`, model.attribution].filter(Boolean).join(" ");
 }
 
 function damage({ file, kept, lost }) {

@@ -36,6 +36,11 @@ class Starter:
     task: TaskConfig
     info: dict[str, Any]
 
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Ids of the cases that it was trained on."""
+        return frozenset([*self.info.get("trained_on", []), *self.info.get("cases", [])])
+
 
 def starters(folder: Path = FOLDER) -> list[Starter]:
     """Return the starter models of a folder, by name; files that are none, or damaged, are left out, and logged."""

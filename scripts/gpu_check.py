@@ -31,6 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ROOT / ".gpu_packages"
 SECONDS = 525.0  # for all: nine minutes, less what starting and writing take
+_QUICK_SECONDS = 180.0  # for a part of tiny sizes, whatever else the machine does
 TAIL = 3000  # characters of a part's output that are kept
 
 # What the parts import, with what that imports: the module, and the packages that bring it. No torch among them.
@@ -85,7 +86,7 @@ def parts(device: str, quick: bool, out: Path) -> list[Part]:
     def bench(script: str, name: str, seconds: float, *options: str, small: str = "") -> Part:
         sizes = small.split() if quick else list(options)
         where = ["--device", device, "--output", str(out / f"gpu_{name}.json")]
-        return Part(name, (f"benchmarks/{script}.py", *where, *sizes), seconds)
+        return Part(name, (f"benchmarks/{script}.py", *where, *sizes), _QUICK_SECONDS if quick else seconds)
 
     shapes = "--batches 1 --shapes 2x8 --rounds 1 --seconds 1"
     networks = "--preset tiny --side 32 --classes 3 --networks segresnet --rounds 1 --seconds 1"
@@ -94,13 +95,17 @@ def parts(device: str, quick: bool, out: Path) -> list[Part]:
     alone = (*network, "--networks", "rep3d on F.conv3d", "--no-native-training")
     tests = ["tests/rep3d/nn/test_cuda.py", "tests/rep3d/nn/fastconv/test_triton.py"]
     found = [
-        Part("tests", ("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *tests[: 1 if quick else 2]), 75),
+        Part(
+            "tests",
+            ("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *tests[: 1 if quick else 2]),
+            _QUICK_SECONDS if quick else 75,
+        ),
         bench(
             *("training", "training_base", 150, "--preset", "base", "--minutes", "2"),
             small="--preset tiny --side 32 --crops 1 --cases 1 --iterations 2 --minutes 1",
         ),
         bench(
-            *("infer_time", "whole_ct", 75, "--preset", "base", "--spacing", "1.5", "--sizes", "512x512x400"),
+            *("infer_time", "whole_ct", 100, "--preset", "base", "--spacing", "1.5", "--sizes", "512x512x400"),
             small="--preset tiny --spacing 8 --sizes 96x96x64 --rounds 1",
         ),
         bench("convolution", "convolution", 45, *convolution, small=shapes),
@@ -113,9 +118,9 @@ def parts(device: str, quick: bool, out: Path) -> list[Part]:
         return found
     return [
         *found,
-        bench("convolution", "convolution_not_fused", 35, *convolution, "--no-fused"),
+        bench("convolution", "convolution_not_fused", 30, *convolution, "--no-fused"),
         bench("network", "network_bf16_tf32_not_fused", 30, *alone, "--precision", "bf16", "--tf32", "--no-fused"),
-        bench("convolution", "convolution_tf32", 35, *convolution, "--tf32"),
+        bench("convolution", "convolution_tf32", 30, *convolution, "--tf32"),
         bench("network", "network_tf32", 30, *alone, "--tf32"),
         bench("network", "network_float32", 30, *alone),
     ]

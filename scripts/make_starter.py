@@ -160,7 +160,7 @@ def measured(model: Path | Checkpoint, cases: Sequence[Case], device: str | None
         Rep3DError: if a case cannot be measured: the split is one for all.
     """
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
-    predictor = Predictor(checkpoint, device)
+    predictor = Predictor(checkpoint, device, "torch")
     left_out: list[LeftOut] = []
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.nii.gz"

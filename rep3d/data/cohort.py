@@ -102,13 +102,14 @@ def _split(
             usable.append(case)
         else:
             left_out.append(problem)
-    found = len(cases) + len({entry.id for entry in data.left_out})
     if len(usable) < pool + held_out:
-        why = f" Left out: {listed(left_out)}" if left_out else ""
+        seen = len(data.cases) - len(cases)
+        why = f" {seen} are not taken, as the model was trained on them." if seen else ""
+        why += f" Left out: {listed(left_out)}" if left_out else ""
         raise TaskError(
             f"{folder} has too few cases: {pool + held_out} are needed ({pool} to annotate, {held_out} to hold out), "
-            f"and {len(usable)} of {found} can be used. Ask for fewer with --submit or --held-out.{why}"
+            f"and {len(usable)} of {data.found} can be used. Ask for fewer with --submit or --held-out.{why}"
         )
     name = str(read_dataset_json(description).get("name") or folder.name)
     modality = modality_from_dataset_json(description)
-    return Cohort(name, labels, modality, tuple(usable[:pool]), tuple(usable[pool:]), found, tuple(left_out))
+    return Cohort(name, labels, modality, tuple(usable[:pool]), tuple(usable[pool:]), data.found, tuple(left_out))

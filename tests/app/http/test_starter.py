@@ -15,7 +15,11 @@ from typer.testing import CliRunner
 
 from rep3d.checkpoint import load_checkpoint
 from rep3d.cli.main import app as command_line
+from rep3d.data.cases import Case
 from rep3d.errors import Rep3DError, TaskError
+from rep3d.training.train import TrainSettings, train
+from rep3d.versions.record import VersionRecord
+from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, LABELS, publish_small_model, unchanged, write_image, write_label
 from tests.app.server import ROOT, AppServer
 
@@ -150,16 +154,23 @@ def test_it_segments_at_once_and_says_what_it_is(server: AppServer) -> None:
     assert (first["origin"], first["attribution"], first["mean_score"]) == ("starter", words, None)
 
 
-def test_what_is_trained_on_from_it_says_so_and_is_never_replaced_by_it(server: AppServer, made: Path) -> None:
-    assert server.post("/train/rep3d", json={"iterations": 1, "max_minutes": 1, "score_minutes": 0}).status_code == 200
-    stats = server.wait_for_training()
-    assert stats["phase"] == "done", (stats["error"], server.log[-2000:])
+def test_what_is_trained_on_from_it_says_so_and_is_never_replaced_by_it(
+    server: AppServer, made: Path, tmp_path: Path
+) -> None:
+    case = Case("image_20", server.studies / "image_20.nii.gz", server.studies / "labels/final/image_20.nii.gz")
+    start = load_checkpoint(made / "toy.pt")
+    settings = TrainSettings(1, preset="segresnet", device="cpu")
+    trained = train([case], start.task, settings, tmp_path / "trained.pt", start)
+    store = VersionStore(server.studies / "rep3d" / "models" / "rep3d")
+    store.publish(store.add(trained, VersionRecord()).version, "test", "trained on")
     second = server.get("/rep3d/models/rep3d/versions").json()["versions"][1]
     assert (second["origin"], second["parent"], second["starter"]["descends"]) == ("trained", "v1", True)
-    assert second["attribution"].startswith("Descends from the starter model toy")
+    words = second["attribution"]
+    assert words.startswith("Descends from the starter model toy, which was trained on 5 cases of Heads and tails")
+    ours = server.get("/info/").json()["rep3d"]["models"]["rep3d"]
+    assert (ours["version"], ours["attribution"]) == ("v2", words)
     shown = CliRunner().invoke(command_line, ["versions", str(server.studies)], env={"COLUMNS": "200"}).output
     assert "from the starter model" in shown
-    published = server.get("/rep3d/models/rep3d/versions").json()["published"]
     found = Setup.find(str(server.studies), {**CONF, "starter": str(made)}).models["rep3d"]
-    assert found.starter is None and published == "v2"
+    assert found.starter is None and store.begin_with(made / "toy.pt") is None
     assert load_checkpoint(found.workspace.published).info.get("precision") is None

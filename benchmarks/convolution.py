@@ -120,7 +120,7 @@ def measure(shape: tuple[int, int, int], device: torch.device, arguments: argpar
             f"{other}/rep3d": times[other]["median"] / times["rep3d"]["median"] for other in times if other in WAYS[1:]
         }
         # PyTorch's backward pass would take minutes once more.
-        alone = WAYS if name == "forward" else [way for way in WAYS if way != "native"]
+        alone = [] if arguments.no_memory else [way for way in WAYS if name == "forward" or way != "native"]
         used = {way: round(memory(way, name, shape, device, ways[way][name]), 1) for way in alone}
         found[name] = {"milliseconds": times, "ratios": ratios, "extra_memory_mb": used}
     return found
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each way, as far as one run allows")
     parser.add_argument("--no-native-backward", action="store_true")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--no-memory", action="store_true", help="times only: no process for each way")
     add_gpu_options(parser)
     parser.add_argument("--memory", nargs=5, metavar=("WAY", "PASS", "B", "C", "N"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

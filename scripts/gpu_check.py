@@ -88,7 +88,7 @@ def parts(device: str, quick: bool, out: Path) -> list[Part]:
         where = ["--device", device, "--output", str(out / f"gpu_{name}.json")]
         return Part(name, (f"benchmarks/{script}.py", *where, *sizes), _QUICK_SECONDS if quick else seconds)
 
-    shapes = "--batches 1 --shapes 2x8 --rounds 1 --seconds 1"
+    shapes = "--batches 1 --shapes 2x8 --rounds 1 --seconds 1 --no-memory"
     networks = "--preset tiny --side 32 --classes 3 --networks segresnet --rounds 1 --seconds 1"
     convolution = ("--batches", "1", "--rounds", "10", "--seconds", "1.5")
     network = ("--rounds", "5", "--seconds", "2.5")

@@ -10,7 +10,7 @@ HOST ?= 127.0.0.1
 ARGS ?=
 WORKERS ?= 3
 
-.PHONY: help demo serve test test-slow lint pictures venv clean
+.PHONY: help demo serve test test-slow lint pictures gpu-check venv clean
 
 help:
 	@echo "make demo                 the whole loop on generated images: server, segmentation, corrections, retraining, report"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-slow            the slow tests"
 	@echo "make lint                 ruff, mypy, who may import whom, and known vulnerabilities in what is pinned"
 	@echo "make pictures             the pictures of README and docs, from a real session (needs chromium)"
+	@echo "make gpu-check            all that a GPU can show, in nine minutes (needs a Python with PyTorch: PYTHON=python3)"
 	@echo "make clean                remove .venv and caches"
 
 demo: $(STAMP)
@@ -48,6 +49,10 @@ pictures: $(STAMP)
 	@sh tests/system_packages.sh
 	$(PY) -m tests.extension.pictures docs/images
 
+# Not in .venv: PyTorch's CPU build may be there, and the machine's own is what is to be checked.
+gpu-check:
+	$(or $(PYTHON),python3) scripts/gpu_check.py $(ARGS)
+
 venv: $(STAMP)
 
 $(STAMP): requirements.txt requirements-dev.txt constraints.txt pyproject.toml
@@ -60,4 +65,4 @@ $(STAMP): requirements.txt requirements-dev.txt constraints.txt pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .gpu_packages .pytest_cache .mypy_cache .ruff_cache build *.egg-info

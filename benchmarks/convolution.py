@@ -22,7 +22,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.nn.functional as F
-from measuring import command, extra_memory, machine, time_in_turns, write_result
+from measuring import (
+    add_gpu_options,
+    command,
+    extra_memory,
+    machine,
+    set_up_gpu,
+    time_in_turns,
+    write_result,
+)
 from monai.networks.blocks.hyena import DepthwiseFFTConv3d
 from rich.console import Console
 from rich.table import Table
@@ -78,8 +86,13 @@ def passes(way: str, shape: tuple[int, int, int], device: torch.device) -> dict[
     return found
 
 
-def memory(way: str, name: str, shape: tuple[int, int, int], device: torch.device) -> float:
-    """Measure the memory of one way in a process of its own, MB beyond inputs and kernels, results included."""
+def memory(way: str, name: str, shape: tuple[int, int, int], device: torch.device, run: Callable[[], object]) -> float:
+    """Measure the memory of one way, MB beyond inputs and kernels, results included; on a CPU in a process of its own.
+
+    On a GPU PyTorch counts what ``run`` takes.
+    """
+    if device.type == "cuda":
+        return extra_memory(run, device)
     child = [sys.executable, __file__, "--device", str(device), "--memory", way, name, *map(str, shape)]
     done = subprocess.run(child, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout))
@@ -107,8 +120,8 @@ def measure(shape: tuple[int, int, int], device: torch.device, arguments: argpar
             f"{other}/rep3d": times[other]["median"] / times["rep3d"]["median"] for other in times if other in WAYS[1:]
         }
         # PyTorch's backward pass would take minutes once more.
-        alone = WAYS if name == "forward" else [way for way in WAYS if way != "native"]
-        used = {way: round(memory(way, name, shape, device), 1) for way in alone}
+        alone = [] if arguments.no_memory else [way for way in WAYS if name == "forward" or way != "native"]
+        used = {way: round(memory(way, name, shape, device, ways[way][name]), 1) for way in alone}
         found[name] = {"milliseconds": times, "ratios": ratios, "extra_memory_mb": used}
     return found
 
@@ -117,10 +130,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--shapes", nargs="+", metavar="CxN", help="channels and side; those of `base` by default")
     parser.add_argument("--rounds", type=int, default=15, help="runs of each way at most")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each way, as far as one run allows")
     parser.add_argument("--no-native-backward", action="store_true")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--no-memory", action="store_true", help="times only: no process for each way")
+    add_gpu_options(parser)
     parser.add_argument("--memory", nargs=5, metavar=("WAY", "PASS", "B", "C", "N"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = arguments.device
@@ -131,9 +147,11 @@ def main() -> None:
         print(json.dumps(extra_memory(run, device)))
         return
     console = Console()
-    result: dict[str, Any] = {"command": command(), "machine": machine(device), "shapes": []}
+    gpu = set_up_gpu(arguments)
+    result: dict[str, Any] = {"command": command(), "machine": machine(device), **gpu, "shapes": []}
+    shapes = [tuple(map(int, shape.split("x"))) for shape in arguments.shapes or ()] or SHAPES
     for batch in arguments.batches:
-        for channels, side in SHAPES:
+        for channels, side in shapes:
             found = measure((batch, channels, side), device, arguments)
             result["shapes"].append(found)
             table = Table(

@@ -64,14 +64,15 @@ class Rule(torch.nn.Module):
         self._calls = 0
         low, high = WINDOW
         levels = (np.array([_FAT, *_LEVELS]) - low) / (high - low)
-        self._levels = torch.tensor(levels, dtype=torch.float32).reshape(1, -1, 1, 1, 1)
+        self._levels: torch.Tensor
+        self.register_buffer("_levels", torch.tensor(levels, dtype=torch.float32).reshape(1, -1, 1, 1, 1))
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Map windows (B, C, D, H, W) to logits (B, 14, D, H, W), after the network has computed its own."""
         if self._calls % self._every == 0:
             logits = self._network(windows)
         else:
-            logits = torch.empty(len(windows), self._levels.numel(), *windows.shape[2:])
+            logits = windows.new_empty(len(windows), self._levels.numel(), *windows.shape[2:])
         self._calls += 1
         seen = torch.nn.functional.avg_pool3d(windows[:, :1], 3, 1, 1, count_include_pad=False)
         return torch.sub(seen, self._levels, out=logits).square_().mul_(-3000)

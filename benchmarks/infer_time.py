@@ -1,6 +1,6 @@
 """How long the segmentation of a whole CT takes, from file to file, and where the time goes.
 
-    python benchmarks/infer_time.py [--preset tiny] [--spacing 4] [--output FILE]
+    python benchmarks/infer_time.py [--preset tiny] [--spacing 4] [--device cpu] [--output FILE]
 
 The CTs are generated (`ct_phantom`): 256 x 256 x 150 and 512 x 512 x 400 voxels, as compressed NIfTI. The network has
 random weights and its own arithmetic; the label map that it is said to have found is that of the generated organs.
@@ -35,6 +35,7 @@ from rep3d.tasks.config import Intensity, TaskConfig
 _SIZES = {
     "256x256x150": ((256, 256, 150), (1.5, 1.5, 3.0)),
     "512x512x400": ((512, 512, 400), (0.8, 0.8, 1.25)),
+    "96x96x64": ((96, 96, 64), (4.0, 4.0, 6.0)),
 }
 _STEPS = {
     "read and unpack": (module.ImageSteps, "read"),
@@ -81,6 +82,8 @@ def _measure(predictor: Predictor, folder: Path, name: str, rounds: int) -> dict
     steps = {step: round(taken, 2) for step, taken in seconds.items()}
     # On a busy machine, what the cores computed says more than what passed: two of them share the network.
     whole = {"seconds": round(total, 2), "cpu_seconds": round(computed, 2)}
+    if result.device.startswith("cuda"):
+        whole["gpu_peak_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
     return {**whole, "steps": steps, "labels_found": found, "engine": result.engine}
 
 
@@ -89,7 +92,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny", help="network; default tiny")
     parser.add_argument("--spacing", type=float, default=4.0, help="of the task, in mm; default 4")
-    parser.add_argument("--sizes", default=",".join(_SIZES), help="by comma")
+    parser.add_argument("--sizes", default=",".join([*_SIZES][:2]), help=f"by comma, of {', '.join(_SIZES)}")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("docs/results/infer_time.json"))
     options = parser.parse_args()
@@ -98,15 +102,16 @@ def main() -> None:
     task = TaskConfig("benchmark", LABELS, spacing, Intensity("window", *WINDOW), "RAS", (96, 96, 96))
     torch.manual_seed(0)
     network = build_network(preset_config(options.preset, 1, task.out_channels, task.roi_size))
-    predictor = Predictor(Checkpoint(network.eval(), task), "cpu")
+    predictor = Predictor(Checkpoint(network.eval(), task), str(options.device))
     computed = predictor.engine
-    predictor.engine = TorchEngine(Rule(_Called(computed)))
+    predictor.engine = TorchEngine(Rule(_Called(computed)).to(options.device))
     predictor.engine.name = computed.name
     with tempfile.TemporaryDirectory() as scratch:
         found = {size: _measure(predictor, Path(scratch), size, options.rounds) for size in options.sizes.split(",")}
     result = {
         "command": command(),
-        "machine": machine(torch.device("cpu")),
+        "machine": machine(options.device),
+        "parameters": sum(p.numel() for p in network.parameters()),
         "load_before": load,
         "preset": options.preset,
         "spacing_mm": options.spacing,

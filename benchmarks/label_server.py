@@ -166,12 +166,13 @@ def running_server(
     Args:
         studies: studies folder; made if missing.
         log: file for what it prints.
-        conf: ``--conf`` settings.
+        conf: ``--conf`` settings; our app begins without a starter model, as others do.
         app: the app's folder.
         python: interpreter of the environment to run it in; this one by default.
         model: see :class:`LabelServer`.
     """
     studies.mkdir(parents=True, exist_ok=True)
-    with ServerProcess(studies, log, conf=conf, app=app, python=python) as process:
+    asked = {"starter": "off", **(conf or {})} if app == APP else conf
+    with ServerProcess(studies, log, conf=asked, app=app, python=python) as process:
         process.wait_until(process.answers, timeout=300)
         yield LabelServer(process.url, model)

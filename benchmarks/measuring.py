@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -15,7 +16,25 @@ from typing import Any
 
 import torch
 
-__all__ = ["command", "extra_memory", "machine", "time_in_turns", "write_result"]
+from rep3d.nn.fastconv import dft
+
+__all__ = ["add_gpu_options", "command", "extra_memory", "machine", "set_up_gpu", "time_in_turns", "write_result"]
+
+
+def add_gpu_options(parser: argparse.ArgumentParser) -> None:
+    """Add what only matters on a GPU."""
+    parser.add_argument("--tf32", action="store_true", help="float32 products on tensor cores, as training does")
+    parser.add_argument("--no-fused", action="store_true", help="nine passes in the place of the Triton kernel")
+
+
+def set_up_gpu(arguments: argparse.Namespace) -> dict[str, bool]:
+    """Do what :func:`add_gpu_options` offers, and return it for the result."""
+    if arguments.tf32:
+        torch.set_float32_matmul_precision("high")
+    if arguments.no_fused:
+        dft._fused_product = lambda: None  # type: ignore[assignment]
+    fused = arguments.device.type == "cuda" and dft._fused_product() is not None
+    return {"tf32": arguments.tf32, "fused_product": fused}
 
 
 def command() -> str:

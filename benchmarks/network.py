@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import torch.nn.functional as F
-from measuring import command, machine, time_in_turns, write_result
+from measuring import add_gpu_options, command, machine, set_up_gpu, time_in_turns, write_result
 from monai.losses import DiceCELoss
 from rich.console import Console
 from rich.table import Table
@@ -144,18 +144,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="time for each, as far as one run allows")
     parser.add_argument("--no-native-training", action="store_true")
     parser.add_argument("--output", type=Path)
+    add_gpu_options(parser)
     arguments = parser.parse_args()
+    gpu = set_up_gpu(arguments)
     names = [NETWORKS[0], *arguments.networks]
     result: dict[str, Any] = {
         "command": command(),
         "machine": machine(arguments.device),
         "precision": arguments.precision,
+        **gpu,
         "parameters": {name: sum(p.numel() for p in build(name, arguments).parameters()) for name in names},
     }
     ways = {way: run for name in names for way, run in inference(name, arguments).items()}
     result["difference_in_probability"] = agreement(ways)
     result["inference"] = measure(ways, arguments)
     show("inference", result)
+    if arguments.output:
+        write_result(arguments.output, result)  # also if the training is stopped
     del ways
     gc.collect()
     trained = [name for name in names if not (name == NATIVE and arguments.no_native_training)]

@@ -6,6 +6,9 @@ file from somebody else cannot run code.
 
 A version of two stages is one file, too: what it is to everybody is its coarse stage, which is a model of its own; the
 fine stage beside it sees the image and what the coarse one made of it.
+
+Weights are stored in single precision, or in half of it where the facts say so (``"precision": "float16"``), for a file
+that is to be small; they are used in single precision either way.
 """
 
 from __future__ import annotations
@@ -24,12 +27,22 @@ from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network
 from rep3d.tasks.config import TaskConfig
 
-__all__ = ["Checkpoint", "load_checkpoint", "read_checkpoint_task", "save_checkpoint", "write_atomically"]
+__all__ = [
+    "HALF_PRECISION",
+    "Checkpoint",
+    "load_checkpoint",
+    "read_checkpoint_task",
+    "save_checkpoint",
+    "write_atomically",
+]
 
 _FORMAT = "rep3d-checkpoint"
 _FORMAT_VERSION = 1  # of a Rep3D
 _OTHERS_VERSION = 2  # of another network of the registry, which releases before it cannot read
 _STAGES_VERSION = 3  # of two stages: a release that knew of one would use the coarse one alone, and not say so
+HALF_PRECISION = "float16"
+"""What a checkpoint's ``info["precision"]`` says where its file holds weights in half precision."""
+_PRECISIONS = {None: torch.float32, "float32": torch.float32, HALF_PRECISION: torch.float16}
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,8 @@ class Checkpoint:
         model: the network in its training form, in eval mode, on the CPU.
         task: the task it was trained for.
         info: plain JSON facts about its origin: ``version``, ``parent``, ``created`` (ISO time, UTC), ``cases`` (ids),
-            ``preset``, ``iterations``, ``loss``.
+            ``preset``, ``iterations``, ``loss``; ``precision``, in which its file holds the weights, where that is not
+            single.
         fine: the second stage, at its own spacing, for the same labels; its network sees the image and the coarse
             stage's probability of each label. None where there is one stage.
 
@@ -97,7 +111,8 @@ def save_checkpoint(
         path: file to write; its folder is made.
         model: the network in its training form (not re-parameterised).
         task: the task it was trained for.
-        info: plain JSON facts, see :class:`Checkpoint`.
+        info: plain JSON facts, see :class:`Checkpoint`. With ``"precision": "float16"`` kernels and matrices are
+            rounded to half precision in the file; biases and statistics, which are few, are not.
         fine: the second stage, where there is one.
 
     Raises:
@@ -119,7 +134,8 @@ def _stage_content(stage: Checkpoint, path: Path) -> dict[str, Any]:
             f"saving {path.name}: expected a model with {task.out_channels} output channels for the labels "
             f"{list(task.label_names)} and background, got {model.config.out_channels}"
         )
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    kind = _precision(stage.info, path)
+    state = {name: _stored(tensor.detach().cpu(), kind) for name, tensor in model.state_dict().items()}
     _refuse_not_finite(state, path)
     return {
         "format_version": _FORMAT_VERSION if isinstance(model.config, Rep3DConfig) else _OTHERS_VERSION,
@@ -128,6 +144,31 @@ def _stage_content(stage: Checkpoint, path: Path) -> dict[str, Any]:
         "info": dict(stage.info),
         "state_dict": state,
     }
+
+
+def _stored(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    return tensor.to(kind) if tensor.is_floating_point() and tensor.dim() > 1 else tensor
+
+
+def _precision(info: Mapping[str, Any], path: Path) -> torch.dtype:
+    """Return in what the facts say that weights are stored."""
+    said = info.get("precision")
+    if said not in _PRECISIONS:
+        known = " or ".join(str(name) for name in _PRECISIONS if name)
+        raise CheckpointError(
+            f"{path} cannot be used: its precision must be {known}, not {said!r}. Update rep3d, or correct it."
+        )
+    return _PRECISIONS[said]
+
+
+def _in_single_precision(state: Mapping[str, torch.Tensor], kind: torch.dtype, path: Path) -> dict[str, torch.Tensor]:
+    """Return weights as they are used; what is rounded in the file must be said to be."""
+    if kind != torch.float16 and any(tensor.dtype == torch.float16 for tensor in state.values()):
+        raise CheckpointError(
+            f"{path} cannot be used: it holds weights in half precision, and its facts do not say so (precision). Save "
+            f"it anew with save_checkpoint."
+        )
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
 
 
 def _read(path: Path, mmap: bool = False) -> list[dict[str, Any]]:
@@ -206,6 +247,7 @@ def _built(content: Mapping[str, Any], path: Path) -> Checkpoint:
             f"its network has {config.out_channels}."
         )
     _refuse_not_finite(state, path)
+    state = _in_single_precision(state, _precision(info, path), path)
     try:
         model = build_network(config)
     except Exception as error:  # whatever a network of MONAI's raises for settings that a file may hold

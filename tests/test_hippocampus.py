@@ -41,7 +41,7 @@ def test_one_round_through_a_real_server(shared_data: Path, tmp_path: Path) -> N
     for case in cases.values():
         shutil.copyfile(case.image, studies / case.image.name)
     shutil.copyfile(shared_data / "hippocampus" / "dataset.json", studies / "dataset.json")
-    with ServerProcess(studies, tmp_path / "server.log") as server:
+    with ServerProcess(studies, tmp_path / "server.log", conf={"starter": "off"}) as server:
         client = Rep3DClient(server.url)
         server.wait_until(client.is_alive)
         sample = client.next_sample("uncertainty")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rep3d.cli.common import DECATHLON, Folder, console, stop_on_terminate
+from rep3d.errors import Rep3DError
+
+if TYPE_CHECKING:
+    from rep3d.starter.models import Starter
 
 __all__ = ["demo"]
 
@@ -24,8 +28,18 @@ def demo(
     rounds: Annotated[int, typer.Option(help="Trainings, spread evenly over the submitted labels.")] = 4,
     held_out: Annotated[
         int | None,
-        typer.Option(help="Cases to measure on, which the server never sees.", show_default="8; 20 with --data"),
+        typer.Option(
+            help="Cases to measure on, which the server never sees.",
+            show_default="8; 20 with --data; 12 with --starter",
+        ),
     ] = None,
+    starter: Annotated[
+        str,
+        typer.Option(
+            help="Begin with the starter model for the labels of --data: on, off, or a folder with one. Cases that it "
+            "was trained on are not used."
+        ),
+    ] = "off",
     iterations: Annotated[
         int | None, typer.Option(help="Training steps in all.", show_default="400; 1200 with --data")
     ] = None,
@@ -63,20 +77,22 @@ def demo(
         strategy=strategy,
         seed=seed,
     )
-    measured = held_out if held_out is not None else (20 if real else 8)
+    begins_with = _starter(starter, data)
+    measured = held_out if held_out is not None else (12 if begins_with else 20 if real else 8)
     if measured < 1:
         raise typer.BadParameter(f"at least 1 is needed, got {measured}", param_hint="--held-out")
     report = check_output_folder(out, ("report.html",), (data,)) / "report.html"
     folder = check_output_folder(out / datetime.now().strftime("run_%Y-%m-%d_%H-%M-%S"), room=_DEMO_ROOM)
     pool = plan.submit + plan.submit // 2  # some choice for the strategy
     if data is not None:
-        cohort = decathlon_cohort(data, pool, measured, seed, why_unusable)
+        seen = begins_with.trained_on if begins_with else ()
+        cohort = decathlon_cohort(data, pool, measured, seed, why_unusable, seen)
     else:
         cohort = phantom_cohort(folder / "phantoms", pool, measured, seed)
     with Screen(console, cohort, plan) as screen:
-        player = Player(cohort, plan, folder, screen)
+        player = Player(cohort, plan, folder, screen, begins_with)
         player.prepare()
-        with ServerProcess(player.studies, folder / "server.log", port) as server:
+        with ServerProcess(player.studies, folder / "server.log", port, {"starter": starter}) as server:
             try:
                 player.play(server)
             finally:
@@ -88,3 +104,24 @@ def demo(
                 with suppress(KeyboardInterrupt):  # the way to end it, from the moment it is announced
                     screen.serving(server.url, player.studies)
                     server.wait_for_interrupt()
+
+
+def _starter(asked: str, data: Path | None) -> Starter | None:
+    """Return the starter model to begin with; None for none.
+
+    Raises:
+        Rep3DError: if there is none for the labels.
+    """
+    from rep3d.starter.models import FOLDER, matching_starter
+    from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
+
+    if asked == "off":
+        return None
+    if data is None:
+        raise Rep3DError("--starter: the generated images have labels of their own. Give --data, or leave it out.")
+    labels = labels_from_dataset_json(data / "dataset.json")
+    folder = FOLDER if asked == "on" else Path(asked)
+    found = matching_starter(labels, modality_from_dataset_json(data / "dataset.json"), folder)
+    if found is None:
+        raise Rep3DError(f"--starter: in {folder} there is no starter model for the labels {', '.join(labels)}.")
+    return found

@@ -73,12 +73,16 @@ def segment(
 
     check_output(output, (".nii.gz", ".nii"), (checkpoint, image), option="OUTPUT")  # before PyTorch is loaded
     from rep3d.inference.predictor import Predictor
+    from rep3d.starter.facts import starter_words
 
-    result = Predictor.load(checkpoint, device, engine, single_image=True).segment(image, output)
+    predictor = Predictor.load(checkpoint, device, engine, single_image=True)
+    result = predictor.segment(image, output)
     for name, volume in result.volumes_ml.items():
         console.print(f"{escape(name)}: {volume:.2f} ml")
     facts = f"{sum(result.seconds.values()):.1f} s with {result.engine}, uncertainty {result.uncertainty:.3f}"
     console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
+    if words := starter_words(predictor.info):
+        console.print(escape(words), soft_wrap=True, highlight=False)
 
 
 app.command(rich_help_panel=_MODELS)(evaluate)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rep3d.audit import CHANGES, AuditLog
 from rep3d.cli.common import user_name
 from rep3d.errors import Rep3DError
+from rep3d.starter.facts import inherited, starter_words
 from rep3d.terminal import print_scores
 from rep3d.versions.record import VersionRecord
 
@@ -39,6 +40,10 @@ class Action(str, Enum):
 
 _WITHOUT_VERSION = (Action.list, Action.rollback)
 _FEW_LABELS = 4  # whose Dice are listed beside each other; `show` has those of more
+_ORIGINS = {
+    "adopted": "adopted from a checkpoint that was put there",
+    "starter": "the model that comes with Rep3D, as none was trained yet",
+}
 _HELD_OUT = "held-out cases; slightly optimistic, since the best weights were chosen on them too"
 
 
@@ -139,6 +144,7 @@ def _show_all(console: Console, store: VersionStore, model: str) -> None:
     table = Table("Version", "Made", "Cases", "Dice", "MB", "Decision", title=f"Versions of {escape(model)}")
     for record in records:
         name = f"[bold green]{record.version} (published)[/]" if record.version == published else record.version
+        name += "\nfrom the starter model" if inherited(record.to_dict()) and record.origin != "starter" else ""
         few = len(record.scores) <= _FEW_LABELS
         labels = [f"{escape(label)} {dice:.3f}" for label, dice in record.scores.items()] if few else []
         table.add_row(
@@ -163,7 +169,8 @@ def _show_one(console: Console, store: VersionStore, record: VersionRecord) -> N
     minutes = f" in {record.minutes:.1f} minutes" if record.minutes is not None else ""
     facts = {
         "Made": record.created,
-        "Origin": "adopted from a checkpoint that was put there" if record.origin == "adopted" else "trained here",
+        "Origin": _ORIGINS.get(record.origin, "trained here"),
+        "Starter model": starter_words(record.to_dict()),
         "Began from": record.parent or "nothing",
         "Training": f"{steps}{minutes}, ended by {record.stopped or 'unknown'}, loss {record.loss}",
         "Network": record.preset,
@@ -198,4 +205,4 @@ def _dice(record: VersionRecord) -> str:
 def _decision(record: VersionRecord) -> str:
     if record.decision:
         return str(record.decision["reason"])
-    return "adopted" if record.origin == "adopted" else "none recorded"
+    return "none recorded" if record.origin == "trained" else record.origin

@@ -5,7 +5,7 @@ The two sets never meet: held-out images are not even put into the server's fold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,14 @@ def phantom_cohort(folder: Path, pool: int, held_out: int, seed: int) -> Cohort:
     return _split(folder, pool, held_out)
 
 
-def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int, reason: Check | None = None) -> Cohort:
+def decathlon_cohort(
+    folder: Path,
+    pool: int,
+    held_out: int,
+    seed: int,
+    reason: Check | None = None,
+    without: Collection[str] = (),
+) -> Cohort:
     """Take cases from a folder in the decathlon's layout (``imagesTr``, ``labelsTr``, ``dataset.json``), at random.
 
     Args:
@@ -60,14 +67,22 @@ def decathlon_cohort(folder: Path, pool: int, held_out: int, seed: int, reason: 
         seed: of the choice.
         reason: says of a case, with the labels, why it cannot be used: another is taken in its place. None for one that
             can. Without it they are taken unread.
+        without: ids of cases that are not taken: a model that is there already was trained on them.
 
     Raises:
         TaskError: if the layout is another one, or there are too few cases.
     """
-    return _split(folder, pool, held_out, seed, reason)
+    return _split(folder, pool, held_out, seed, reason, without)
 
 
-def _split(folder: Path, pool: int, held_out: int, seed: int | None = None, reason: Check | None = None) -> Cohort:
+def _split(
+    folder: Path,
+    pool: int,
+    held_out: int,
+    seed: int | None = None,
+    reason: Check | None = None,
+    without: Collection[str] = (),
+) -> Cohort:
     description = folder / "dataset.json"
     if not description.is_file():
         raise TaskError(
@@ -76,7 +91,7 @@ def _split(folder: Path, pool: int, held_out: int, seed: int | None = None, reas
         )
     labels = labels_from_dataset_json(description)
     data = read_data_set(folder)
-    cases, left_out = list(data.cases), list(data.left_out)
+    cases, left_out = [case for case in data.cases if case.id not in without], list(data.left_out)
     usable: list[Case] = []
     if seed is not None:
         np.random.default_rng(seed).shuffle(cases)  # type: ignore[arg-type]
@@ -87,13 +102,14 @@ def _split(folder: Path, pool: int, held_out: int, seed: int | None = None, reas
             usable.append(case)
         else:
             left_out.append(problem)
-    found = len(cases) + len({entry.id for entry in data.left_out})
     if len(usable) < pool + held_out:
-        why = f" Left out: {listed(left_out)}" if left_out else ""
+        seen = len(data.cases) - len(cases)
+        why = f" {seen} are not taken, as the model was trained on them." if seen else ""
+        why += f" Left out: {listed(left_out)}" if left_out else ""
         raise TaskError(
             f"{folder} has too few cases: {pool + held_out} are needed ({pool} to annotate, {held_out} to hold out), "
-            f"and {len(usable)} of {found} can be used. Ask for fewer with --submit or --held-out.{why}"
+            f"and {len(usable)} of {data.found} can be used. Ask for fewer with --submit or --held-out.{why}"
         )
     name = str(read_dataset_json(description).get("name") or folder.name)
     modality = modality_from_dataset_json(description)
-    return Cohort(name, labels, modality, tuple(usable[:pool]), tuple(usable[pool:]), found, tuple(left_out))
+    return Cohort(name, labels, modality, tuple(usable[:pool]), tuple(usable[pool:]), data.found, tuple(left_out))

@@ -30,6 +30,8 @@ from rep3d.demo.voxels import as_nifti, as_voxels
 from rep3d.errors import ConfigError, Rep3DError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.files import write_text
+from rep3d.starter.facts import starter_words
+from rep3d.starter.models import Starter
 
 import_client_path()
 from Rep3DLabelLib.client import Rep3DClient  # noqa: E402
@@ -106,9 +108,17 @@ class Player:
         plan: how much to play.
         folder: where everything is written; made anew, never overwritten.
         listener: told what happens.
+        starter: the starter model that the server begins with; None for none.
     """
 
-    def __init__(self, cohort: Cohort, plan: DemoPlan, folder: Path, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        cohort: Cohort,
+        plan: DemoPlan,
+        folder: Path,
+        listener: Listener | None = None,
+        starter: Starter | None = None,
+    ) -> None:
         if plan.submit > len(cohort.pool):
             raise ConfigError(
                 f"There are too few cases: {plan.submit} are to be submitted, and {len(cohort.pool)} are there."
@@ -118,6 +128,7 @@ class Player:
         self.folder = folder
         self.studies = folder / "studies"
         self.listener = listener or Listener()
+        self.starter = starter
         self.rounds: list[RoundResult] = []
         self._started = time.monotonic()
 
@@ -137,7 +148,8 @@ class Player:
         """Play all rounds.
 
         Raises:
-            DemoError: if a training fails, or the Dice of the last round is not above that of the first.
+            DemoError: if a training fails, or the Dice of the last round is not above that of the first, where the
+                server began with no model.
             ClientError: if the server refuses or dies.
         """
         client = Rep3DClient(server.url, client_id="demo")
@@ -148,7 +160,11 @@ class Player:
         self.listener.say(
             f"Server ready after {time.monotonic() - self._started:.0f} s at {server.url} ({info.device})"
         )
-        self._record(RoundResult(0, 0, (), {}, 0.0, None))
+        before = {}
+        if self.starter:
+            self.listener.say(str(starter_words(self.starter.info)))
+            before = {case.id: self._measure(client, case, 0) for case in self.cohort.held_out}
+        self._record(RoundResult(0, 0, (), before, 0.0, info.published_version))
         pool = {case.id: case for case in self.cohort.pool}
         submitted = 0
         for round_ in range(1, self.plan.rounds + 1):
@@ -216,6 +232,8 @@ class Player:
         return folder / f"{case.id}.nii.gz"
 
     def _judge(self) -> None:
+        if self.starter:  # it may be as good before as a few labels can make it
+            return
         first, last = mean_dice(self.rounds[1].dice), mean_dice(self.rounds[-1].dice)
         if not last > (first if len(self.rounds) > 2 else 0.0):
             raise DemoError(
@@ -238,6 +256,7 @@ class Player:
         left_out = f"; left out: {listed(self.cohort.left_out)}" if self.cohort.left_out else ""
         facts = {
             "Data": f"{self.cohort.name}: {pool} images on the server, {held_out} held out{left_out}",
+            "Began with": (starter_words(self.starter.info) if self.starter else None) or "no model",
             "Strategy": self.plan.strategy,
             "Trainings": f"{self.plan.iterations} iterations and {self.plan.minutes:g} minutes in all at most",
             "Seed": str(self.plan.seed),

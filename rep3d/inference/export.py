@@ -31,6 +31,7 @@ from rep3d.nn.fold import reparameterize, replace_modules
 from rep3d.nn.lrbm import DepthwiseConv3d
 from rep3d.nn.network import Network
 from rep3d.output import check_output
+from rep3d.starter.facts import starter_words
 
 __all__ = ["Exported", "export_onnx", "export_program"]
 
@@ -141,6 +142,8 @@ class _Job:
         if isinstance(source, Checkpoint):
             task = source.task
             self.facts = task.to_dict() | {"values": [0, *task.label_values], "version": source.version}
+            if words := starter_words(source.info):  # whoever passes the file on has to say so
+                self.facts["attribution"] = words
             roi_size = roi_size or task.roi_size
         if roi_size is None:
             raise ExportError("roi_size: expected (D, H, W) in voxels, as a network without a task has none; got None.")

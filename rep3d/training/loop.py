@@ -30,6 +30,7 @@ from rep3d.nn.network import Network
 from rep3d.nn.single import for_single_patches
 from rep3d.nn.zoo import build_network
 from rep3d.output import require_room
+from rep3d.starter.facts import inherited
 from rep3d.training.layered import layered_augmentation, with_coarse
 from rep3d.training.loss import loss_function
 from rep3d.training.minutes.budget import Budget
@@ -347,6 +348,7 @@ class _Loop:
             "validation_history": self.best.history or [],
             "preset": parent.get("preset", plan.settings.preset),
             "encoder_from": encoder_mark(plan.encoder) if plan.encoder else parent.get("encoder_from"),
+            "starter": inherited(parent) or (inherited(plan.encoder.info) if plan.encoder else None),
             "resolution": dict(plan.resolution) if plan.resolution else None,
             "head": parent.get("head"),  # what rep3d.training.head changed before this run
             "iterations": self.iteration,

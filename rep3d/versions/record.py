@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from rep3d.errors import DamagedFileError, UnknownVersionError, VersionError
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["VersionRecord", "version_number"]
+
+# What a record takes from its checkpoint as it is.
+_SAID = ("created", "parent", "head", "preset", "iterations", "loss", "minutes", "stopped", "starter")
 
 
 def version_number(name: str) -> int | None:
@@ -27,7 +31,8 @@ class VersionRecord:
     Attributes:
         version: its name, ``"v3"``.
         created: ISO time, UTC.
-        origin: ``"trained"`` here, or ``"adopted"`` from a checkpoint that was put here.
+        origin: ``"trained"`` here, ``"adopted"`` from a checkpoint that was put here, or ``"starter"``: the model that
+            comes with the program.
         parent: the version that its training began from.
         run: id of the training that made it.
         cases: ids of the cases that it was trained on; of an adopted one, by all runs that led to it.
@@ -49,6 +54,8 @@ class VersionRecord:
         minutes: training time.
         speed: what its training took, and where, see :mod:`lib.training.pace` of the app; the next one plans with it.
         stopped: what ended the training: ``"iterations"``, ``"max_minutes"`` or ``"early stopping"``.
+        starter: the starter model that it is or descends from, with data and licence, see :mod:`rep3d.starter.facts`;
+            None where it is and does neither.
         adopted_as: the name that an adopted checkpoint bore, if it was another one.
         deleted: when and by whom its weights were deleted; the record stays, as labels may name the version.
     """
@@ -77,6 +84,7 @@ class VersionRecord:
     minutes: float | None = None
     speed: dict[str, Any] = field(default_factory=dict)
     stopped: str | None = None
+    starter: dict[str, Any] | None = None
     adopted_as: str | None = None
     deleted: dict[str, str] | None = None
 
@@ -94,6 +102,14 @@ class VersionRecord:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return dataclasses.asdict(self)
+
+    def completed(self, name: str, labels: Mapping[str, int], info: Mapping[str, Any]) -> VersionRecord:
+        """Return the record with a name, and with what a checkpoint of these labels says of itself."""
+        cases = info.get("cases", [])
+        if self.origin != "trained":  # runs before its last one left no record here: none of their cases may validate
+            cases = sorted({*cases, *info.get("trained_on", [])})
+        said: dict[str, Any] = {key: info.get(key) for key in _SAID}
+        return dataclasses.replace(self, version=name, cases=[str(case) for case in cases], labels=dict(labels), **said)
 
     @classmethod
     def read(cls, path: Path) -> VersionRecord:

@@ -27,9 +27,9 @@ from filelock import FileLock, Timeout
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
-from rep3d.files import file_state, link_whole, make_folder, sync_folder, utc_now
+from rep3d.files import copy_whole, file_state, link_whole, make_folder, sync_folder, utc_now
 from rep3d.json_file import JsonFile, json_object
-from rep3d.tasks.config import TaskConfig
+from rep3d.starter.facts import is_starter
 from rep3d.versions.record import VersionRecord, version_number
 
 __all__ = ["VersionStore"]
@@ -38,8 +38,7 @@ logger = logging.getLogger(__name__)
 
 _LOCK_SECONDS = 60.0
 _NEW_SUFFIX = ".new"
-# What a record takes from its checkpoint as it is.
-_SAID = ("created", "parent", "head", "preset", "iterations", "loss", "minutes", "stopped")
+_WHY = {"adopted": "found as the published model and adopted", "starter": "the starter model: none was trained yet"}
 
 
 class VersionStore:
@@ -212,6 +211,26 @@ class VersionStore:
             file.unlink()
             return record
 
+    def is_new(self) -> bool:
+        """Return whether no version was ever made and nothing is published."""
+        return not self._names() and file_state(self._published) is None
+
+    def begin_with(self, file: Path) -> VersionRecord | None:
+        """Take in a copy of a starter model (:mod:`rep3d.starter`) as the first version, and publish it.
+
+        Returns:
+            The record of the new version; None, and nothing happened, where there is a version already.
+
+        Raises:
+            CheckpointError: if the file cannot be used.
+        """
+        with self._locked():
+            if not self.is_new():
+                return None
+            load_checkpoint(file)
+            copy_whole(file, self._published)  # a crash after this leaves what the next start adopts
+            return self._adopt()
+
     def adopt(self) -> VersionRecord | None:
         """Take in a published checkpoint that is no version yet, and clear what a killed process left behind.
 
@@ -242,10 +261,10 @@ class VersionStore:
             return None
         checkpoint = load_checkpoint(self._published)
         free = version_number(name) is not None and not (self._folder / name).exists()
-        record = VersionRecord(origin="adopted", adopted_as=None if free else name)
+        record = VersionRecord(origin=_origin(facts), adopted_as=None if free else name)
         same = self._published if free and facts.get("created") else None
         added = self._add(checkpoint, record, name if free else f"v{self._next_number()}", same)
-        self._publish(added.version, "server", "found as the published model and adopted", rollback=False)
+        self._publish(added.version, "server", _WHY[record.origin], rollback=False)
         logger.info("adopted %s as version %s", self._published, added.version)
         return added
 
@@ -289,7 +308,7 @@ class VersionStore:
         """Make a version's folder; ``same`` is a file that holds just this checkpoint already."""
         info = {**checkpoint.info, "version": name, "generation": version_number(name)}
         info.setdefault("created", utc_now())
-        record = _completed(record, name, checkpoint.task, info)
+        record = record.completed(name, checkpoint.task.labels, info)
         new = self._folder / f".{name}.{uuid.uuid4().hex}{_NEW_SUFFIX}"
         try:
             make_folder(new)
@@ -319,8 +338,8 @@ class VersionStore:
                 logger.error("version %s: neither its record nor its weights can be read: %s", name, error)
                 continue
             if info.get("version") == name:
-                record = VersionRecord(origin="adopted")  # nobody can tell any more whether it was trained here
-                _completed(record, name, task, info).write(self._record_file(name))
+                record = VersionRecord(origin=_origin(info))  # nobody can tell any more whether it was trained here
+                record.completed(name, task.labels, info).write(self._record_file(name))
 
     def _publish(self, name: str, by: str, reason: str, rollback: bool) -> None:
         file = self.checkpoint(name)
@@ -364,15 +383,8 @@ class VersionStore:
             ) from error
 
 
-def _completed(record: VersionRecord, name: str, task: TaskConfig, info: Mapping[str, Any]) -> VersionRecord:
-    """Return a record with what a checkpoint says of itself."""
-    cases = info.get("cases", [])
-    if record.origin == "adopted":  # runs before its last one left no record here: none of their cases may validate
-        cases = sorted({*cases, *info.get("trained_on", [])})
-    said: dict[str, Any] = {key: info.get(key) for key in _SAID}
-    return dataclasses.replace(
-        record, version=name, cases=[str(case) for case in cases], labels=dict(task.labels), **said
-    )
+def _origin(info: Mapping[str, Any]) -> str:
+    return "starter" if is_starter(info) else "adopted"
 
 
 def _entries(content: Any) -> list[dict[str, Any]]:

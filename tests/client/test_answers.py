@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from Rep3DLabelLib.client.answers import parse_info
+from Rep3DLabelLib.client.answers import parse_info, parse_segmentation
 from Rep3DLabelLib.client.answers_cases import parse_case
 from Rep3DLabelLib.client.answers_status import parse_state
 from Rep3DLabelLib.client.answers_train import TrainStatus, parse_task, parse_train
+from Rep3DLabelLib.client.answers_versions import parse_version
 from Rep3DLabelLib.connection import report_of_info
 from Rep3DLabelLib.errors import BadAnswer, WrongAppError
+from Rep3DLabelLib.workflow.segmenting import _headline
 
 
 def train(state, stats, stale=None, error=""):
@@ -223,3 +225,12 @@ def test_what_a_server_leaves_out_is_read_with_its_reasons():
     assert (older.problems, older.left_out) == ((), ())
     assert parse_case({"id": "a", "state": "submitted", "label_error": "cut short"}).label_error == "cut short"
     assert train("running", {"skipped": {"case_1": "It is empty."}}).left_out == {"case_1": "It is empty."}
+
+
+def test_whose_data_a_model_was_made_of_reaches_the_panel():
+    words = "Starter model hippocampus, trained on 169 cases ... CC-BY-SA 4.0"
+    facts = parse_segmentation({"label_names": {"A": 1}, "version": "v1", "attribution": words})
+    assert _headline(facts, into_new=False).endswith(f"then submit. {words}")
+    assert parse_segmentation({"label_names": {"A": 1}, "attribution": None}).attribution == ""
+    assert parse_version({"version": "v1", "origin": "starter", "attribution": words}).origin == words
+    assert parse_version({"version": "v2", "origin": "trained", "attribution": None}).origin == "trained"

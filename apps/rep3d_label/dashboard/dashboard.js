@@ -60,7 +60,7 @@ function show() {
     ...state.warnings.map(warning),
   ]);
   showPassedOver(state.passed_over);
-  $("foot").textContent = `Rep3D Label ${state.server.version}`;
+  $("foot").textContent = [`Rep3D Label ${state.server.version}.`, model.attribution].filter(Boolean).join(" ");
 }
 
 function damage({ file, kept, lost }) {
@@ -79,7 +79,7 @@ function tiles(model, state) {
   const score = record?.mean ?? null;
   return [
     model.error ? tile("Published version", "damaged", model.error, "bad")
-      : tile("Published version", model.version || "none yet", model.version ? `since ${when(model.created)}` : "train one to begin", "first"),
+      : tile("Published version", model.version || "none yet", model.version ? `${record?.origin === "starter" ? "starter model, made" : "since"} ${when(model.created)}` : "train one to begin", "first"),
     tile("Mean Dice", dice(score), model.version ? (score === null ? "not measured" : `${plural((record.validation_cases || []).length, "case")} held out`) : "no version yet"),
     tile("Annotated", `${number(cases.labelled)} of ${number(usable)}`,
       `${number(usable - cases.labelled)} without a label${cases.unusable ? `, ${number(cases.unusable)} unusable` : ""}`),

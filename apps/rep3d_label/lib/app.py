@@ -39,8 +39,9 @@ from lib.boot.checks import (
     server_is_starting,
 )
 from lib.boot.log import calm_down
+from lib.boot.published import damaged_checkpoint
 from lib.boot.room import Room
-from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
+from lib.boot.setup import ModelSetup, Setup
 from lib.boot.shutdown import clear_incoming_folders, make_incoming_folder, stop_with_server
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
@@ -81,6 +82,7 @@ from rep3d.errors import (
 from rep3d.imaging import limits
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.keys import KeyBook
+from rep3d.starter.facts import starter_words
 from rep3d.versions.store import VersionStore
 
 __all__ = ["Rep3DLabelApp"]
@@ -149,14 +151,14 @@ class Rep3DLabelApp(MONAILabelApp):
         self.dicom = DicomImport(setup.folder, setup.workspace.root / "dicom.json", self.privacy)
         if starting:
             for model in self.served.values():
-                _load(model)
+                model.load()
             calm_down()
             clear_incoming_folders()
             self.room.do(lambda: hold_folder(setup.folder))  # before anything of another server's is touched
             self.room.do(setup.workspace.clear)
             self.room.do(lambda: setup.workspace.prepare(setup.default_model))
             for model in self.served.values():
-                self.room.do(model.versions.adopt)
+                self.room.do(model.begin)
             self.room.do(setup.label_map.write)
             self.room.do(make_incoming_folder)
             self.room.do(self.dicom.run)
@@ -339,7 +341,7 @@ class Rep3DLabelApp(MONAILabelApp):
                 model.setup.preset,
                 _facts(model)["version"] or "none yet",
             )
-            for note in model.setup.notes:
+            for note in filter(None, (*model.setup.notes, _facts(model)["attribution"])):
                 logger.warning("%s", note)
 
 
@@ -369,23 +371,12 @@ def _check_keys(book: KeyBook) -> None:
         raise StartupError(str(error), "Or move it away: then all keys have to be made anew.") from error
 
 
-def _load(model: ServedModel) -> None:
-    """Make the model ready, so that the first request does not wait for it."""
-    try:
-        if model.published.path.exists():
-            head = model.setup.head
-            if head and not head.kept:
-                load_checkpoint(model.published.path)  # it answers nothing, but the next training begins from it
-            else:
-                model.published.predictor()
-    except CheckpointError as error:
-        raise damaged_checkpoint(model.published.path, error) from error
-
-
 def _facts(model: ServedModel) -> dict[str, Any]:
     """Return what clients are told about a model."""
     known = {**model.setup.facts(), "colours": label_colours(model.setup.labels)}
     try:
-        return {**known, "version": model.published.facts().get("version"), "error": None}
+        facts = model.published.facts()
+        told = {"starter": facts.get("starter"), "attribution": starter_words(facts)}
+        return {**known, "version": facts.get("version"), "error": None, **told}
     except CheckpointError as error:
-        return {**known, "version": None, "error": str(error)}
+        return {**known, "version": None, "error": str(error), "starter": None, "attribution": None}

@@ -168,7 +168,7 @@ def test_nothing_known_is_refused(tmp_path: Path) -> None:
 
 def test_default_is_the_registered_task_that_fits(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps(HIPPOCAMPUS))
-    setup = Setup.find(str(tmp_path), {"device": "cpu"})
+    setup = Setup.find(str(tmp_path), {"device": "cpu", "starter": "off"})
     model = setup.models[setup.default_model]
     assert (setup.default_model, dict(model.labels)) == ("msd_hippocampus", {"Anterior": 1, "Posterior": 2})
     assert model.task == registered_task("msd_hippocampus") and model.modality == "MRI"

@@ -16,13 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 from Rep3DLabelLib.client import Rep3DClient
+from typer.testing import CliRunner
 
+from rep3d.cli.main import app as command_line
 from rep3d.data.cases import Case
 from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
 from rep3d.demo.play import DemoError, DemoPlan, Player
 from rep3d.demo.report import RoundResult
 from rep3d.demo.server import ServerError, ServerProcess, free_port
-from rep3d.errors import ConfigError, TaskError
+from rep3d.errors import ConfigError, Rep3DError, TaskError
 
 
 def test_phantom_cohort_splits_without_overlap_and_every_geometry_is_in_the_pool(tmp_path: Path) -> None:
@@ -50,6 +52,25 @@ def test_decathlon_cohort_takes_labelled_cases_at_random_by_seed(tmp_path: Path)
     assert (one.name, one.modality, one.labels) == ("Toy", "CT", {"A": 1})
     assert {c.id for c in (*one.pool, *one.held_out)} == {f"case_{i}" for i in range(10)}
     assert one == again and one.pool != two.pool
+
+
+def test_cases_that_a_starter_model_has_seen_are_not_taken(tmp_path: Path) -> None:
+    seen = {f"case_{i}" for i in range(0, 10, 2)}
+    cohort = decathlon_cohort(_decathlon(tmp_path, 10), 2, 3, 0, without=seen)
+    assert {case.id for case in (*cohort.pool, *cohort.held_out)} == {f"case_{i}" for i in range(1, 10, 2)}
+    with pytest.raises(TaskError, match="5 of 12 can be used.* 5 are not taken, as the model was trained on them"):
+        decathlon_cohort(tmp_path, 3, 3, 0, without=seen)
+
+
+def test_a_demo_from_a_starter_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    data = _decathlon(tmp_path / "data", 3)
+    for arguments, words in (
+        (["--starter", "on"], "the generated images have labels of their own"),
+        (["--starter", str(tmp_path), "--data", str(data)], "there is no starter model for the labels A"),
+    ):
+        result = CliRunner().invoke(command_line, ["demo", "--out", str(tmp_path / "out"), *arguments])
+        assert isinstance(result.exception, Rep3DError) and words in str(result.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_few_cases_or_no_dataset_json_are_refused(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from rep3d.errors import CheckpointError
 from rep3d.files import file_state
 from rep3d.inference.predictor import choose_device
 from rep3d.json_file import Damage, found_damage
+from rep3d.starter.facts import starter_words
 
 __all__ = ["Dashboard", "device_name"]
 
@@ -124,6 +125,7 @@ class Dashboard:
             "version": facts.get("version"),
             "created": facts.get("created"),
             "error": error,
+            "attribution": starter_words(facts),
             "versions_stamp": _stamp(_version_files(model.setup.workspace.root)),
             "training": self._training.task(model.name).stats(),
             "batch": self._batch.status(model.name),

@@ -20,6 +20,7 @@ from lib.models.served import ServedModel
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError
 from rep3d.inference.export import export_onnx
+from rep3d.starter.facts import starter_words
 from rep3d.versions.record import VersionRecord
 
 __all__ = ["router"]
@@ -124,6 +125,7 @@ def _shown(served: ServedModel, record: VersionRecord, published: str | None) ->
     return {
         **facts,
         "published": record.version == published,
+        "attribution": starter_words(facts),
         "mean_score": record.mean_score,
         "bytes": served.versions.size(record.version),
     }

@@ -69,6 +69,7 @@ class AppConf:
     variant: str = "learned"
     stages: str = "one"
     start_from: str | None = None
+    starter: str = "on"
     device: str = "cpu"
     modality: str | None = None
     roi_size: tuple[int, int, int] | None = None
@@ -284,6 +285,11 @@ OPTIONS: Mapping[str, Option] = {
         "model with whose encoder a first training begins: a model file, or a model of this studies folder by name; of "
         "any task, and of the same preset",
         "none",
+        str,
+    ),
+    "starter": Option(
+        "begin, where none was trained, with a starter model of the same labels: on, off, or a folder of such models",
+        "on",
         str,
     ),
     "device": Option("where to compute: cpu, cuda, cuda:1, ...", "the first CUDA GPU, else cpu", _device),

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lib.boot.conf import OWN_LABELS, AppConf
+from lib.boot.published import Published, with_starter
 from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
 from lib.labels.recovery import check_recovered, recovered_map
 from lib.paths import ModelWorkspace, Workspace
-from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
-from rep3d.errors import CheckpointError, ConfigError, Rep3DError, TaskError
+from rep3d.checkpoint import load_checkpoint
+from rep3d.errors import ConfigError, Rep3DError, TaskError
 from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
 from rep3d.tasks.registry import TASKS, matching_task
 from rep3d.training.head import HeadChange, head_change
@@ -26,7 +27,7 @@ from rep3d.training.settings import AUTO, TrainSettings
 from rep3d.training.start import check_encoder
 from rep3d.training.train import task_for_cases
 
-__all__ = ["ModelSetup", "Setup", "damaged_checkpoint"]
+__all__ = ["ModelSetup", "Setup"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ModelSetup:
         other_values: voxel values that label files may have besides: of other models' labels, and of retired ones.
         head: what the labels mean for the model that is published at the start; None where none is.
         start_from: checkpoint with whose encoder the first training begins; None for none.
+        starter: checkpoint of a starter model that is to be its first version; None for none.
         notes: what the user should know about this model, for the log.
     """
 
@@ -60,6 +62,7 @@ class ModelSetup:
     other_values: tuple[int, ...] = ()
     head: HeadChange | None = None
     start_from: Path | None = None
+    starter: Path | None = None
     notes: tuple[str, ...] = ()
 
     def task_for(self, images: Sequence[Path], start: TaskConfig | None = None) -> TaskConfig:
@@ -157,7 +160,7 @@ class Setup:
             damage, stored = error, recovered_map(workspace, error)
         dataset = _DataSet.read(folder / "dataset.json", needed=settings.labels is None)
         names = _model_names(settings, dataset, stored)
-        published = {name: _Published.read(workspace, name, adopts=name == names[0]) for name in names}
+        published = {name: Published.read(workspace, name, adopts=name == names[0]) for name in names}
         wanted = {name: _labels(name, names, settings, dataset, stored, published[name]) for name in names}
         for name, labels in wanted.items():
             if not labels:
@@ -172,6 +175,12 @@ class Setup:
             stated = {**dataset.labels, **(settings.labels if settings.labels and settings.values_given else {})}
             check_recovered(stored, {name for labels in wanted.values() for name in labels}, stated, damage)
         label_map = _label_map(stored, wanted, settings, dataset, published)
+        published = {
+            name: with_starter(
+                published[name], workspace.model(name), labels, _modality(name, settings, dataset), settings
+            )
+            for name, labels in wanted.items()
+        }
         models = {
             name: _model(name, workspace, label_map, list(labels), settings, dataset, published[name])
             for name, labels in wanted.items()
@@ -215,41 +224,6 @@ class _DataSet:
         return cls(task.labels if task else labels, modality, task)  # the task's names are spelled rightly
 
 
-@dataclass(frozen=True)
-class _Published:
-    """The checkpoint that a model will answer with.
-
-    Attributes:
-        path: the file; it may not exist.
-        task: its task, or None where there is none.
-        facts: what it says about its origin.
-    """
-
-    path: Path
-    task: TaskConfig | None
-    facts: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, workspace: Workspace, name: str, adopts: bool) -> _Published:
-        path = workspace.model(name).published
-        if adopts and workspace.adopted.exists():
-            path = workspace.adopted
-        if not path.exists():
-            return cls(path, None, {})
-        try:
-            return cls(path, *read_checkpoint_task(path))
-        except CheckpointError as error:
-            raise damaged_checkpoint(path, error) from error
-
-
-def damaged_checkpoint(path: Path, error: CheckpointError) -> StartupError:
-    """Return the refusal to start with a published model that cannot be used."""
-    return StartupError(
-        f"The published model cannot be loaded. {error}",
-        f"Move {path} away (the server then starts without a model).",
-    )
-
-
 def _model_names(settings: AppConf, dataset: _DataSet, stored: LabelMap) -> tuple[str, ...]:
     """Return what to serve; the first is the default."""
     if settings.models:
@@ -273,7 +247,7 @@ def _labels(
     settings: AppConf,
     dataset: _DataSet,
     stored: LabelMap,
-    published: _Published,
+    published: Published,
 ) -> dict[str, int]:
     """Return a model's labels with the voxel values that it would like; empty where nothing says what they are."""
     if settings.labels and (name == OWN_LABELS or len(names) == 1):
@@ -292,7 +266,7 @@ def _label_map(
     wanted: Mapping[str, Mapping[str, int]],
     settings: AppConf,
     dataset: _DataSet,
-    published: Mapping[str, _Published],
+    published: Mapping[str, Published],
 ) -> LabelMap:
     """Return the stored map with the labels wanted now."""
     fixed = dict(settings.labels or {}) if settings.values_given else {}
@@ -317,11 +291,12 @@ def _model(
     names: Sequence[str],
     settings: AppConf,
     dataset: _DataSet,
-    published: _Published,
+    published: Published,
 ) -> ModelSetup:
     labels = label_map.of(names)
     registered = TASKS.get(name)
     notes = [f"dataset.json is not used: {dataset.problem}"] if dataset.problem else []
+    notes += [f"{name}: {published.note}"] if published.note else []
     task = head = None
     if published.task:
         head = head_change(published.task.labels, labels)
@@ -357,20 +332,25 @@ def _model(
         task=task,
         preset=preset,
         device=settings.device,
-        modality=settings.modality or (registered.modality if registered else dataset.modality),
+        modality=_modality(name, settings, dataset),
         conf=settings,
         other_values=tuple(sorted(set(label_map.values.values()) - set(labels.values()))),
         head=head,
         start_from=None if published.task else _start_from(settings, workspace, preset),
+        starter=published.path if published.is_offered else None,
         notes=tuple(notes),
     )
+
+
+def _modality(name: str, settings: AppConf, dataset: _DataSet) -> str | None:
+    return settings.modality or (TASKS[name].modality if name in TASKS else dataset.modality)
 
 
 def _listed(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
-def _preset(settings: AppConf, published: _Published) -> str:
+def _preset(settings: AppConf, published: Published) -> str:
     preset = settings.preset_for(published.facts.get("preset"))
     if settings.preset not in (None, preset):
         raise StartupError(

@@ -18,6 +18,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from lib.inference.request import InferRequest
 from lib.inference.running import RunningRequests
 from lib.models.published import PublishedModel
+from rep3d.starter.facts import starter_words
 
 __all__ = ["Rep3DInferTask"]
 
@@ -110,6 +111,7 @@ class Rep3DInferTask(InferTask):
             "missing_labels": self._model.missing_labels(predictor),
             "model": self._name,
             "version": result.version,
+            "attribution": starter_words(predictor.info),
             "stage": result.stage,
             "device": result.device,
             "engine": result.engine,

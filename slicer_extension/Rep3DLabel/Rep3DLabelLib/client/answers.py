@@ -117,6 +117,7 @@ class SegmentationFacts:
         missing: Labels that the model does not know.
         note: What was not as usual, in words; "" if nothing.
         uncertainty_error: Why there is no uncertainty map although one was asked for, "" if there is.
+        attribution: Of which data the model was made, and their licence, where that has to be said; else "".
     """
 
     labels: Mapping[str, int]
@@ -128,6 +129,7 @@ class SegmentationFacts:
     missing: tuple[str, ...] = ()
     note: str = ""
     uncertainty_error: str = ""
+    attribution: str = ""
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,7 @@ def parse_segmentation(answer: object) -> SegmentationFacts:
         uncertainty=number(known.get("uncertainty")),
         missing=texts(known.get("missing_labels")),
         note=text(known.get("fallback")),
+        attribution=text(known.get("attribution")),
     )
 
 

@@ -21,7 +21,7 @@ class Version:
         mean_score: Mean Dice over labels on the held-out cases; None if it was never measured.
         cases: How many cases it was trained on.
         reason: Why it was published or not, in words.
-        origin: How it came about, such as "trained"; "" if not known.
+        origin: How it came about, such as "trained", or from which starter model under which licence; "" if not known.
         available: Whether its weights are still there, so that it can be published.
     """
 
@@ -64,6 +64,6 @@ def parse_version(answer: object) -> Version:
         mean_score=number(known.get("mean_score")),
         cases=len(cases) if isinstance(cases, (list, dict)) else 0,
         reason=text(mapping(known.get("decision")).get("reason")),
-        origin=text(known.get("kind") or known.get("origin")),
+        origin=text(known.get("attribution") or known.get("kind") or known.get("origin")),
         available=known.get("bytes") not in (None, 0) and not known.get("deleted"),
     )

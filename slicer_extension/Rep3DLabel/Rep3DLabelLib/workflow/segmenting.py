@@ -184,4 +184,4 @@ def _headline(facts: SegmentationFacts, into_new: bool) -> str:
         text += " " + tr("The model does not know: {labels}.").format(labels=", ".join(facts.missing))
     if facts.uncertainty_error:
         text += " " + tr("There is no uncertainty map: {why}").format(why=facts.uncertainty_error)
-    return f"{text} {facts.note}".strip()
+    return " ".join(filter(None, (text, facts.note, facts.attribution)))

@@ -90,6 +90,7 @@ class Difference:
     @property
     def verdict(self) -> str:
         """What can be said, in words."""
+        shown = self.metric.shown
         count = len(self.differences)
         if not count:
             return "no case has a number from both"
@@ -101,7 +102,11 @@ class Difference:
             return f"too few cases to tell: only {self.differing} of {count} differ, and {LEAST_PAIRS} are needed"
         if self.better is not None:
             against = self.effect is not None and (self.effect > 0) != (self.mean.mean > 0)
-            return f"{self.better} is better" + (" in most cases, though not in the mean" if against else "")
+            if against:
+                return f"{self.better} is better in most cases, though not in the mean"
+            ends = self.mean.low or 0.0, self.mean.high or 0.0
+            low, high = sorted(math.copysign(1, self.mean.mean) * end for end in ends)
+            return f"{self.better} is better by {shown(abs(self.mean.mean))} ({shown(low)} to {shown(high)})"
         if self.tests * 2.0 ** (1 - self.differing) >= SIGNIFICANT:
             needed = next(n for n in range(1, 99) if self.tests * 2.0 ** (1 - n) < SIGNIFICANT)
             return (

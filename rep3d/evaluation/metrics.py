@@ -59,10 +59,10 @@ def overlaps(
     # Counted plane by plane: MONAI's needs a map of each label at once, which for a whole CT are gigabytes.
     axis = int(np.argmax(truth.strides))
     counts = {name: np.zeros(3, np.int64) for name in labels}
-    for index in range(truth.shape[axis]):
-        found, true = prediction.take(index, axis), truth.take(index, axis)
+    planes, true_planes = np.moveaxis(prediction, axis, 0), np.moveaxis(truth, axis, 0)  # views, not copies
+    for index, (found, true) in enumerate(zip(planes, true_planes, strict=True)):
         if known is not None:
-            inside = known.take(index, axis)
+            inside = np.moveaxis(known, axis, 0)[index]
             found, true = found[inside], true[inside]
         for name, value in labels.items():
             one, other = found == value, true == value

@@ -1,11 +1,13 @@
-"""Our pages: the demo's report and ``rep3d explain``. One file each, without outside resources, from ``templates/``.
+"""Our pages: the demo's report, ``rep3d explain``, ``evaluate`` and ``compare``, from ``templates/``.
 
-They, and the charts on them, share a look for light and dark, paper and phones.
+Each is one file without outside resources. They, and the charts on them, share a look for light and dark, paper and
+phones.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:  # it takes a second, and only what draws needs it
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["GREY", "LINE_COLOURS", "dress", "png_uri", "render"]
+__all__ = ["GREY", "LINE_COLOURS", "dress", "figure_uri", "png_uri", "render"]
 
 LINE_COLOURS = ("#0f9d8f", "#e07a1f", "#8b6fe8", "#d6457f", "#6b9e1f", "#3b82d6")
 GREY = "#8a93a3"  # readable on white and on black
@@ -52,3 +55,10 @@ def dress(axes: Axes, ink: str, size: int = 10) -> None:
 def png_uri(png: bytes) -> str:
     """Return a picture as a data URI, to stand in a page."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def figure_uri(figure: Figure, *, transparent: bool) -> str:
+    """Return a drawing as a data URI; see :func:`png_uri`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=transparent)
+    return png_uri(buffer.getvalue())

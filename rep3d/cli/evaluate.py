@@ -1,38 +1,75 @@
-"""``rep3d evaluate``: a model's Dice on annotated cases."""
+"""``rep3d evaluate``: how well a model's label maps, or given ones, agree with true ones."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from rep3d.cli.common import Device, Engine, console, show_left_out
-from rep3d.errors import Rep3DError
+from rep3d.cli.common import Device, Engine, console, show_left_out, stop_on_terminate
+from rep3d.errors import Rep3DError, TaskError
+from rep3d.evaluation import TOLERANCE_MM
+
+if TYPE_CHECKING:
+    from rep3d.data.cases import Case, LeftOut
+    from rep3d.evaluation.evaluation import Evaluation
+    from rep3d.evaluation.records import Record
+    from rep3d.inference.predictor import Predictor
 
 __all__ = ["evaluate"]
 
+_PAGE = "evaluation.html"
+_SHOWN = ("dice", "hd95", "nsd", "volume-percent")  # of what is measured, what fits a terminal
+
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
     data: Annotated[Path, typer.Option(help="Data set to measure on: a folder with imagesTr and labelsTr.")],
+    checkpoint: Annotated[Path | None, typer.Argument(help="Model file; or give --predictions.")] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Folder of label maps to measure instead of a model's, each named like its case."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write into; if not given, one in evaluation/, named after data and model. The same "
+            "command goes on where it was stopped."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Distance in mm up to which surfaces count as agreeing.", min=0.0)
+    ] = TOLERANCE_MM,
+    pictures: Annotated[int, typer.Option(help="Show so many of the worst cases on the page.", min=0)] = 4,
     skip: Annotated[int, typer.Option(help="Leave out so many cases, the first by name.", min=0)] = 0,
     device: Device = None,
     engine: Engine = None,
 ) -> None:
-    """Measure a model's Dice on annotated cases.
+    """Measure label maps on annotated cases.
 
-    Cases that the model was trained on are marked and left out of the mean. A case that cannot be measured is named,
-    and the others are measured all the same; the command then ends with status 1.
+    For each case and label: Dice, surface Dice, distance of the surfaces and volume; their means with intervals; a page
+    with the worst cases. Cases that the model was trained on are marked and left out of the means. A case that cannot
+    be measured is named, and the others are measured all the same; the command then ends with status 1.
     """
-    import tempfile
-
-    from rep3d.data.cases import Case, LeftOut, listed, read_data_set
-    from rep3d.evaluation.metrics import dice_of_files, mean_dice
-    from rep3d.inference.predictor import Predictor
-    from rep3d.terminal import print_scores
-    from rep3d.training.preparing import each_case
+    if (checkpoint is None) == (predictions is None):
+        raise Rep3DError("Give either a model file or --predictions with a folder of label maps.")
+    from rep3d.data.cases import listed, read_data_set
+    from rep3d.evaluation.evaluation import CaseScores, Evaluation
+    from rep3d.evaluation.measuring import (
+        RECORDS,
+        GivenPredictions,
+        MadePredictions,
+        Measuring,
+        Predictions,
+        model_identity,
+        require_one_model,
+    )
+    from rep3d.evaluation.records import Records
+    from rep3d.files import utc_now
+    from rep3d.tasks.dataset_json import labels_from_dataset_json
 
     found = read_data_set(data)
     cases = found.cases[skip:]
@@ -42,33 +79,172 @@ def evaluate(
         raise Rep3DError(
             f"--data: {data} has no case to measure on. Needed are files of the same name in imagesTr and labelsTr."
         )
-    predictor = Predictor.load(checkpoint, device, engine)
-    seen = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
+    predictor = _predictor(checkpoint, device, engine)
+    identity = model_identity(checkpoint, predictions)
+    given = Path(checkpoint or predictions or "")
+    folder = out or Path("evaluation") / data.resolve().name / f"{given.resolve().stem}-{identity[:8]}"
+    _check_folder(folder, (given, data / "dataset.json"))
+    records = Records(folder / RECORDS)
+    require_one_model(records, identity, "--out")
+    source: Predictions
+    facts = {"Predictions": str(given)}
+    trained: set[str] = set()
+    if predictor is None:
+        labels = labels_from_dataset_json(data / "dataset.json")
+        source = GivenPredictions(given, {case.id for case in found.cases})
+        show_left_out(source.left_out)
+    else:
+        labels = _same_values(dict(predictor.task.labels), data)
+        source = MadePredictions(_made(folder / "predictions"), predictor.segment)
+        trained = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
+        facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": identity}
     failed: list[LeftOut] = []
-
-    with tempfile.TemporaryDirectory() as folder:
-
-        def measure(case: Case) -> dict[str, float]:
-            output = Path(folder) / "found.nii.gz"
-            predictor.segment(case.image, output)
-            dice = dice_of_files(output, case.label, predictor.task.labels)
-            console.print(f"{escape(case.id)}: {mean_dice({case.id: dice}):.3f}", soft_wrap=True, highlight=False)
-            return dice
-
-        scores = {case.id: dice for case, dice in each_case(cases, measure, failed)}
-    rows = {}
-    for case, dice in scores.items():
-        shown = f"{case} (trained on)" if case in seen else case
-        rows[shown, f"{mean_dice({case: dice}):.3f}"] = dice
-    if scores:
-        title = f"Dice of {checkpoint.name} ({predictor.version})"
-        print_scores(console, title, predictor.task.label_names, ("Case", "Mean"), rows)
-    fresh = {case: score for case, score in scores.items() if case not in seen}
-    if fresh:
-        console.print(f"Mean over {len(fresh)} cases not trained on: {mean_dice(fresh):.3f}")
-    if len(fresh) < len(scores):
-        console.print(f"{len(scores) - len(fresh)} cases were trained on: their Dice says nothing about new images.")
+    measured = _each(cases, Measuring(records, source, identity, labels, tolerance), failed, folder / RECORDS)
+    evaluation = Evaluation(
+        name=given.name if predictor is None else f"{given.name} ({predictor.version})",
+        source=facts,
+        data=str(data),
+        labels=labels,
+        tolerance_mm=tolerance,
+        cases=tuple(CaseScores(case.id, kept.label, case.id in trained, kept.scores) for case, (kept, _) in measured),
+        failed=tuple(failed),
+        created=utc_now(),
+    )
+    if measured:
+        _show(evaluation, trained_on_known=predictor is not None)
+        _write(evaluation, folder, {case.id: (case, file) for case, (_, file) in measured}, pictures)
     if failed:
-        which = f"{len(failed)} of {len(cases)} cases" if scores else f"None of the {len(cases)} cases"
-        told = "could not be measured" if scores else "could be measured"
+        which = f"{len(failed)} of {len(cases)} cases" if measured else f"None of the {len(cases)} cases"
+        told = "could not be measured" if measured else "could be measured"
         raise Rep3DError(f"{which} {told}: {listed(failed)}")
+
+
+def _predictor(checkpoint: Path | None, device: str | None, engine: str | None) -> Predictor | None:
+    if checkpoint is None:
+        return None
+    from rep3d.inference.predictor import Predictor
+
+    return Predictor.load(checkpoint, device, engine)
+
+
+def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
+    from rep3d.evaluation.evaluation import EVALUATION, TABLE
+    from rep3d.evaluation.measuring import RECORDS
+    from rep3d.output import check_output_folder
+
+    check_output_folder(folder, (EVALUATION, TABLE, _PAGE, RECORDS), inputs)
+
+
+def _made(folder: Path) -> Path:
+    from rep3d.output import check_output_folder
+
+    return check_output_folder(folder)
+
+
+def _same_values(labels: dict[str, int], data: Path) -> dict[str, int]:
+    """Return a model's labels; refuse a data set that has other values for them, which would be measured as absent."""
+    from rep3d.tasks.dataset_json import labels_from_dataset_json
+
+    try:
+        known = labels_from_dataset_json(data / "dataset.json")
+    except TaskError:  # without one that can be read, the model's values are taken to be those of the data set
+        return labels
+    for name, value in labels.items():
+        if known.get(name, value) != value:
+            raise TaskError(
+                f"The model has the value {value} for {name!r}, and {data / 'dataset.json'} says {known[name]}. "
+                f"Measure on label maps with the model's values."
+            )
+    return labels
+
+
+def _each(
+    cases: Sequence[Case],
+    measure: Callable[[Case], tuple[Record, Path]],
+    failed: list[LeftOut],
+    kept: Path,
+) -> list[tuple[Case, tuple[Record, Path]]]:
+    """Measure all cases that can be, and tell how it goes."""
+    from rich.progress import Progress
+
+    from rep3d.evaluation.metrics import mean_dice
+    from rep3d.training.preparing import each_case
+
+    ended: list[float] = []  # the first case has libraries to load, which the others have not
+    stop_on_terminate()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("", total=len(cases))
+
+        def one(case: Case) -> tuple[Record, Path]:
+            bar.update(shown, description=escape(case.id))
+            try:
+                record, file = measure(case)
+            finally:
+                bar.advance(shown)
+            dice = mean_dice({case.id: {name: score.dice for name, score in record.scores.items()}})
+            ended.append(time.monotonic())
+            done = cases.index(case) + 1
+            each = (ended[-1] - ended[0]) / max(1, len(ended) - 1)
+            left = each * (len(cases) - done)
+            facts = f"{done} of {len(cases)}" + (f", about {_duration(left)} left" if left >= 1 else "")
+            console.print(f"{escape(case.id)}: {dice:.3f} ({facts})", soft_wrap=True, highlight=False)
+            return record, file
+
+        try:
+            return each_case(cases, one, failed)
+        except KeyboardInterrupt:
+            console.print(f"What was measured is in {escape(str(kept))}; the same command goes on.", soft_wrap=True)
+            raise
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _show(evaluation: Evaluation, trained_on_known: bool) -> None:
+    """Print Dice of each case and label, and the means of all that is measured."""
+    from rich.table import Table
+
+    from rep3d.evaluation.evaluation import METRICS, Mean, Metric, case_values
+    from rep3d.terminal import print_scores
+
+    dice = METRICS["dice"]
+    rows = {
+        (f"{case.id} (trained on)" if case.trained_on else case.id, dice.shown(case_values(case.scores, dice))):
+        case.dice()
+        for case in evaluation.cases
+    }  # fmt: skip
+    print_scores(console, f"Dice of {evaluation.name}", list(evaluation.labels), ("Case", "Mean"), rows)
+
+    def cell(metric: Metric, mean: Mean) -> str:
+        interval = "" if mean.low is None else f"\n{metric.shown(mean.low)} to {metric.shown(mean.high)}"
+        return f"{metric.shown(mean.mean)}{interval}" + (f"\n{mean.undefined} without" if mean.undefined else "")
+
+    title = f"Means over cases, 95 % intervals; surface Dice at {evaluation.tolerance_mm:g} mm"
+    table = Table("Label", "Cases", title=title, title_justify="left")
+    metrics = [METRICS[key] for key in _SHOWN]
+    for metric in metrics:
+        table.add_column(metric.title, justify="right")
+    for name in evaluation.labels:
+        means = [evaluation.mean(metric, name) for metric in metrics]
+        cells = [cell(metric, mean) for metric, mean in zip(metrics, means, strict=True)]
+        table.add_row(escape(name), str(means[0].count), *cells)
+    console.print(table)
+    mean = evaluation.mean(dice)
+    interval = "" if mean.low is None else f" (95 % interval {mean.low:.3f} to {mean.high:.3f})"
+    trained = len(evaluation.cases) - len(evaluation.fresh)
+    if evaluation.fresh:
+        which = f"{len(evaluation.fresh)} cases" + (" not trained on" if trained_on_known else "")
+        console.print(f"Mean over {which}: {mean.mean:.3f}{interval}", soft_wrap=True)
+    if trained:
+        console.print(f"{trained} cases were trained on: their Dice says nothing about new images.")
+
+
+def _write(evaluation: Evaluation, folder: Path, files: Mapping[str, tuple[Case, Path]], pictures: int) -> None:
+    from rep3d.evaluation.evaluation import EVALUATION, TABLE
+    from rep3d.evaluation.page import evaluation_page
+    from rep3d.files import write_text
+
+    evaluation.write(folder)
+    write_text(folder / _PAGE, evaluation_page(evaluation, files, pictures))
+    console.print(f"Wrote {escape(str(folder / _PAGE))}, {EVALUATION} and {TABLE}", soft_wrap=True)

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from rep3d.data.cases import Case
-from rep3d.demo.figures import LABEL_STYLES, PREDICTION_COLOUR, TRUTH_COLOUR, CurvePoint, curve_png, slice_pngs
+from rep3d.demo.figures import CurvePoint, curve_png
 from rep3d.errors import ConfigError
+from rep3d.evaluation.pictures import LABEL_STYLES, PREDICTION_COLOUR, TRUTH_COLOUR, slice_pngs
 from rep3d.files import write_text
 from rep3d.html import render
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from rep3d.evaluation.roles import LEAST_CASES
 
-__all__ = ["LABEL_TOLERANCE", "MARGIN", "Decision", "Scores", "decide", "label_means", "unmeasured"]
+__all__ = ["LABEL_TOLERANCE", "MARGIN", "Decision", "Scores", "decide", "label_means", "paired", "unmeasured"]
 
 MARGIN = 0.005
 """Mean Dice by which a new version must be better."""
@@ -95,7 +95,7 @@ def decide(new: Scores, old: Scores | None, margin: float = MARGIN, tolerance: f
     if old is None:
         reason = f"the first version: mean Dice {_mean_of_cases(new):.3f} on {cases}; there is nothing to compare with"
         return Decision(True, True, reason)
-    pairs = {case: _paired(new[case], old[case]) for case in new}
+    pairs = {case: paired(new[case], old[case]) for case in new}
     per_case = [sum(n - o for n, o in case.values()) / len(case) for case in pairs.values() if case]
     difference = sum(per_case) / len(per_case)
     per_label: dict[str, list[float]] = {}
@@ -130,8 +130,8 @@ def label_means(scores: Scores) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-def _paired(new: Mapping[str, float], old: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """Both scores of each label that either has one for.
+def paired(new: Mapping[str, float], old: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Return both scores of each label that either has one for, the new one first.
 
     A label without a score is neither in the case nor drawn. Where the other version drew it all the same, leaving it
     out was right, which counts as 1. Where the other version found it, it is in the case, and this version, which does

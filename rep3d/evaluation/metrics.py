@@ -1,26 +1,85 @@
-"""How a segmentation is scored: the one definition of Dice that the demo, the command line and the tests use."""
+"""The one definition of Dice: of arrays and of files, for the gate, the demo, the command line and the tests.
+
+Distances between surfaces and errors of volume are in `rep3d.evaluation.scoring`, which counts voxels here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rep3d.errors import LabelError
-from rep3d.imaging.grid import same_grid
+from rep3d.imaging.grid import Geometry, same_grid
 from rep3d.imaging.nifti import read_label
 
-__all__ = ["dice_of_files", "dice_per_label", "mean_dice"]
+__all__ = ["Overlap", "dice_of_files", "dice_per_label", "mean_dice", "overlaps", "read_pair"]
 
 
-def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Overlap:
+    """How many voxels have a label.
+
+    Attributes:
+        both: in prediction and truth.
+        predicted: in the prediction.
+        true: in the truth.
+    """
+
+    both: int
+    predicted: int
+    true: int
+
+    @property
+    def dice(self) -> float:
+        """Dice in [0, 1]; NaN where neither map has the label, 0 where only one of them has it."""
+        either = self.predicted + self.true
+        return 2 * self.both / either if either else float("nan")
+
+
+def overlaps(
+    prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int], known: np.ndarray | None = None
+) -> dict[str, Overlap]:
+    """Count the voxels of each label in two label maps of the same shape.
+
+    Args:
+        prediction: (X, Y, Z) voxel values.
+        truth: (X, Y, Z) voxel values.
+        labels: label name to voxel value, of the labels to count; others of the maps count as background.
+        known: (X, Y, Z) bool, where the truth is known; other voxels count nowhere. None for all.
+
+    Raises:
+        LabelError: if the shapes differ.
+    """
+    shapes = {array.shape for array in (prediction, truth, known) if array is not None}
+    if len(shapes) > 1:
+        raise LabelError(f"Dice needs two label maps of one shape, got {' and '.join(map(str, sorted(shapes)))}.")
+    # Counted plane by plane: MONAI's needs a map of each label at once, which for a whole CT are gigabytes.
+    axis = int(np.argmax(truth.strides))
+    counts = {name: np.zeros(3, np.int64) for name in labels}
+    planes, true_planes = np.moveaxis(prediction, axis, 0), np.moveaxis(truth, axis, 0)  # views, not copies
+    for index, (found, true) in enumerate(zip(planes, true_planes, strict=True)):
+        if known is not None:
+            inside = np.moveaxis(known, axis, 0)[index]
+            found, true = found[inside], true[inside]
+        for name, value in labels.items():
+            one, other = found == value, true == value
+            counts[name] += [np.count_nonzero(part) for part in (one & other, one, other)]
+    return {name: Overlap(*map(int, three)) for name, three in counts.items()}
+
+
+def dice_per_label(
+    prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int], known: np.ndarray | None = None
+) -> dict[str, float]:
     """Dice of each label between two label maps of the same shape.
 
     Args:
         prediction: (X, Y, Z) voxel values.
         truth: (X, Y, Z) voxel values.
         labels: label name to voxel value.
+        known: as for :func:`overlaps`.
 
     Returns:
         Label name to Dice in [0, 1]; NaN where neither map has the label, 0 where only one of them has it.
@@ -28,17 +87,22 @@ def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[st
     Raises:
         LabelError: if the shapes differ.
     """
-    if prediction.shape != truth.shape:
-        raise LabelError(f"Dice needs two label maps of one shape, got {prediction.shape} and {truth.shape}.")
-    # Counted plane by plane: MONAI's needs a map of each label at once, which for a whole CT are gigabytes.
-    axis = int(np.argmax(truth.strides))
-    both, either = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
-    for found, true in zip(np.moveaxis(prediction, axis, 0), np.moveaxis(truth, axis, 0), strict=True):
-        for name, value in labels.items():
-            one, other = found == value, true == value
-            both[name] += np.count_nonzero(one & other)
-            either[name] += np.count_nonzero(one) + np.count_nonzero(other)
-    return {name: 2 * both[name] / either[name] if either[name] else float("nan") for name in labels}
+    return {name: overlap.dice for name, overlap in overlaps(prediction, truth, labels, known).items()}
+
+
+def read_pair(prediction: Path | str, truth: Path | str) -> tuple[np.ndarray, np.ndarray, Geometry]:
+    """Return the voxels of two label files, and the grid that both lie on.
+
+    Raises:
+        LabelError: if a file is not a label map, or their grids differ.
+    """
+    predicted, predicted_grid = read_label(prediction)
+    true, grid = read_label(truth)
+    if not same_grid(predicted_grid, grid):
+        raise LabelError(
+            f"Dice cannot be measured: {Path(prediction).name} does not lie on the voxels of {Path(truth).name}."
+        )
+    return predicted, true, grid
 
 
 def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str, int]) -> dict[str, float]:
@@ -47,12 +111,7 @@ def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str
     Raises:
         LabelError: if a file is not a label map, or their grids differ.
     """
-    predicted, predicted_grid = read_label(prediction)
-    true, true_grid = read_label(truth)
-    if not same_grid(predicted_grid, true_grid):
-        raise LabelError(
-            f"Dice cannot be measured: {Path(prediction).name} does not lie on the voxels of {Path(truth).name}."
-        )
+    predicted, true, _ = read_pair(prediction, truth)
     return dice_per_label(predicted, true, labels)
 
 

@@ -30,7 +30,7 @@ def test_help_and_version_do_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
     assert _command("--version").stdout.strip() == f"rep3d {__version__}"
     shown = _command("--help").stdout
-    assert all(command in shown for command in ("demo", "train", "segment", "evaluate", "explain", "export"))
+    assert all(command in shown for command in ("demo", "train", "segment", "evaluate", "compare", "explain", "export"))
 
 
 def test_train_segment_evaluate(tmp_path: Path, rep3d: Callable[..., Done]) -> None:
@@ -45,7 +45,7 @@ def test_train_segment_evaluate(tmp_path: Path, rep3d: Callable[..., Done]) -> N
     found, image = nib.load(tmp_path / "found.nii.gz"), nib.load(cases[2].image)
     assert found.shape == image.shape
     np.testing.assert_allclose(found.affine, image.affine, atol=1e-5)
-    evaluated = rep3d("evaluate", model, "--data", tmp_path / "data", "--skip", 1)
+    evaluated = rep3d("evaluate", model, "--data", tmp_path / "data", "--skip", 1, "--out", tmp_path / "scores")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "phantom_002 (trained on)" in evaluated.stdout
     assert "Mean over 1 cases not trained on" in evaluated.stdout

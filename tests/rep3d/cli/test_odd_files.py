@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rep3d.checkpoint import save_checkpoint
-from rep3d.evaluation import metrics
+from rep3d.evaluation import measuring
 from rep3d.inference.predictor import Predictor
 from rep3d.training import plan as training_plan
 from tests.rep3d.balls import ball_case, small_checkpoint, small_config
@@ -63,6 +63,7 @@ def test_every_command_refuses_its_input_as_output_and_changes_nothing(
         (("train", "--data", data, "--output", tmp_path / "model.pth"), "must end in .pt"),
         (("simulate", data, "--out", scan), "cannot be written"),
         (("demo", "--out", scan), "cannot be written"),
+        (("evaluate", model, "--data", data, "--out", scan), "cannot be written"),
     ):
         done = rep3d(*command)
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, command
@@ -81,19 +82,21 @@ def test_what_was_segmented_is_there_under_the_name_that_was_told(
 
 
 def test_evaluate_measures_the_others_where_one_case_fails(
-    rep3d: Callable[..., Done], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rep3d: Callable[..., Done], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = rep3d("evaluate", model, "--data", data)
+    done = rep3d("evaluate", model, "--data", data, "--out", tmp_path / "scores")
     assert done.returncode == 1 and "c0: 0." in done.stdout and "c2: 0." in done.stdout
     assert "Mean over 2 cases not trained on" in done.stdout and "4 cases found, 3 to measure" in done.stdout
     assert "left out: imagesTr/alone.nii: there is no label" in done.stdout
     assert "1 of 3 cases could not be measured: c1.nii.gz: " in done.stderr and "c0" not in done.stderr
+    failed = json.loads((tmp_path / "scores" / "evaluation.json").read_text())["failed"]
+    assert [entry["id"] for entry in failed] == ["c1"]
 
     def odd(*arguments: object) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
-    monkeypatch.setattr(metrics, "dice_of_files", odd)
-    done = rep3d("evaluate", model, "--data", data)
+    monkeypatch.setattr(measuring, "score_files", odd)
+    done = rep3d("evaluate", model, "--data", data, "--out", tmp_path / "none")
     assert done.returncode == 1 and "None of the 3 cases could be measured" in done.stderr
     assert "c2.nii.gz: ZeroDivisionError: nobody thought of this" in done.stderr
 
@@ -101,7 +104,7 @@ def test_evaluate_measures_the_others_where_one_case_fails(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Predictor, "segment", full)  # no fault of the case: to go on would be senseless
-    assert "rep3d: The disk is full." in rep3d("evaluate", model, "--data", data).stderr
+    assert "rep3d: The disk is full." in rep3d("evaluate", model, "--data", data, "--out", tmp_path / "full").stderr
 
 
 def test_train_says_what_it_found_uses_and_leaves_out(

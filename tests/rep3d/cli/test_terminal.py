@@ -29,6 +29,7 @@ COMMANDS = (
     "train",
     "segment",
     "evaluate",
+    "compare",
     "explain",
     "export",
     "tasks",

@@ -1,0 +1,174 @@
+"""A case measured: its prediction is made or found, compared with the truth, and what came of it is kept.
+
+What was done before is not done again: a prediction is kept as long as model and image are the same, scores as long as
+all files are. So an interrupted evaluation goes on, a corrected label is compared with the prediction that is there,
+and another tolerance needs no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from rep3d.data.cases import Case, LeftOut
+from rep3d.errors import LabelError, OutputError, TaskError
+from rep3d.evaluation.records import Record, Records
+from rep3d.evaluation.scoring import score_files
+from rep3d.files import file_hash
+from rep3d.imaging.labels import check_grid
+from rep3d.imaging.nifti import stored_grid
+
+__all__ = [
+    "RECORDS",
+    "GivenPredictions",
+    "MadePredictions",
+    "Measuring",
+    "Predictions",
+    "model_identity",
+    "require_one_model",
+]
+
+RECORDS = "scores.jsonl"
+_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+
+
+class Predictions(Protocol):
+    """Where the predicted label maps come from."""
+
+    def of(self, case: Case, earlier: list[Record]) -> tuple[str, Path]:
+        """Return what tells the image from others (empty where none is read), and the file of its prediction.
+
+        Args:
+            case: the case.
+            earlier: what was measured of it by this model before, the latest first.
+        """
+
+
+class GivenPredictions:
+    """Label maps in a folder, each of them named like its case.
+
+    Attributes:
+        left_out: what else is there.
+
+    Args:
+        folder: the folder.
+        cases: ids of the cases that there are.
+
+    Raises:
+        TaskError: if the folder cannot be read.
+    """
+
+    def __init__(self, folder: Path, cases: set[str]) -> None:
+        self._folder = folder
+        self._files: dict[str, list[Path]] = {}
+        self.left_out: list[LeftOut] = []
+        try:
+            files = sorted(folder.iterdir())
+        except OSError as error:
+            raise TaskError(f"--predictions: {folder} cannot be read as a folder ({error.strerror}).") from error
+        for file in files:
+            id_ = _ENDING.sub("", file.name)
+            if _ENDING.search(file.name) and id_ in cases:
+                self._files.setdefault(id_, []).append(file)
+            elif _ENDING.search(file.name):
+                self.left_out.append(LeftOut(id_, file.name, "--data has no labelled case of that name."))
+
+    def of(self, case: Case, earlier: list[Record]) -> tuple[str, Path]:
+        """See :class:`Predictions`.
+
+        Raises:
+            LabelError: if there is none, or more than one.
+        """
+        files = self._files.get(case.id, [])
+        if not files:
+            raise LabelError(f"There is no prediction {case.id}.nii.gz or {case.id}.nii in {self._folder}.")
+        if len(files) > 1:
+            raise LabelError(f"There are several predictions: {', '.join(file.name for file in files)}. Keep one.")
+        return "", files[0]
+
+
+class MadePredictions:
+    """Label maps that a model makes, kept in a folder.
+
+    Args:
+        folder: where they are kept.
+        segment: segments an image file into a label file.
+    """
+
+    def __init__(self, folder: Path, segment: Callable[[Path, Path], object]) -> None:
+        self._folder = folder
+        self._segment = segment
+
+    def of(self, case: Case, earlier: list[Record]) -> tuple[str, Path]:
+        """See :class:`Predictions`; raises what segmentation does."""
+        file = self._folder / f"{case.id}.nii.gz"
+        image = file_hash(case.image)
+        known = {record.prediction for record in earlier if record.image == image}
+        if not (known and file.is_file() and file_hash(file) in known):
+            check_grid(stored_grid(case.label), stored_grid(case.image), case.label.name, case.image.name)
+            self._segment(case.image, file)
+        return image, file
+
+
+class Measuring:
+    """Measures cases, one after the other.
+
+    Args:
+        records: keeps what was measured.
+        predictions: makes or finds the predicted label maps.
+        model: what tells the model from all others.
+        labels: label name to voxel value, in truth and prediction.
+        tolerance_mm: of the surface Dice.
+    """
+
+    def __init__(
+        self, records: Records, predictions: Predictions, model: str, labels: Mapping[str, int], tolerance_mm: float
+    ) -> None:
+        self._records = records
+        self._predictions = predictions
+        self._model = model
+        self._labels = dict(labels)
+        self._tolerance = tolerance_mm
+
+    def __call__(self, case: Case) -> tuple[Record, Path]:
+        """Return what was measured of a case, now or before, and the file of its prediction.
+
+        Raises:
+            LabelError: if prediction or label is no label map, or they lie on different grids.
+            OSError: if a file cannot be read, or the record not be written.
+        """
+        earlier = [record for record in self._records.of(case.id) if record.model == self._model]
+        image, file = self._predictions.of(case, earlier)
+        wanted = Record(
+            self._model, case.id, image, file_hash(case.label), file_hash(file), self._labels, self._tolerance, {}
+        )
+        for record in earlier:
+            if record.same_measured(wanted):
+                return record, file
+        scores = score_files(file, case.label, self._labels, self._tolerance)
+        measured = Record(**{**vars(wanted), "scores": scores})
+        self._records.add(measured)
+        return measured, file
+
+
+def model_identity(checkpoint: Path | None, predictions: Path | None) -> str:
+    """Return what tells a model from all others: the SHA-256 of its file; of given predictions, that of their place."""
+    if checkpoint is not None:
+        return file_hash(checkpoint)
+    assert predictions is not None, "one of the two is given"
+    return hashlib.sha256(str(predictions.resolve()).encode()).hexdigest()
+
+
+def require_one_model(records: Records, model: str, option: str) -> None:
+    """Refuse a folder that holds the evaluation of another model, which would be lost.
+
+    Raises:
+        OutputError: if it does.
+    """
+    if records.models - {model}:
+        raise OutputError(
+            f"{option}: {records.path.parent} holds the evaluation of another model. Give another folder, or remove it."
+        )

@@ -1,0 +1,108 @@
+"""``rep3d evaluate`` is stopped and goes on, takes predictions of others; ``rep3d compare`` reads what it wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rep3d.checkpoint import save_checkpoint
+from rep3d.inference.predictor import Predictor, Segmentation
+from tests.rep3d.balls import ball_case, small_checkpoint
+from tests.rep3d.cli.command import Done
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return a data set of three cases; the label of the second lies elsewhere than its image."""
+    place = tmp_path / "data"
+    for part in ("imagesTr", "labelsTr"):
+        (place / part).mkdir(parents=True)
+    for seed in range(3):
+        case = ball_case(tmp_path, seed)
+        shutil.move(case.image, place / "imagesTr" / f"c{seed}.nii.gz")
+        shutil.move(case.label, place / "labelsTr" / f"c{seed}.nii.gz")
+    label = nib.load(place / "labelsTr" / "c1.nii.gz")
+    voxels = np.asarray(label.dataobj)
+    nib.save(nib.Nifti1Image(voxels, np.diag([1, 1, 1.5, 1])), place / "labelsTr" / "c1.nii.gz")
+    (place / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 3}}))
+    return place
+
+
+def test_a_stop_loses_nothing_and_one_bad_label_costs_no_other_case(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = small_checkpoint()
+    model, out = tmp_path / "model.pt", tmp_path / "scores"
+    save_checkpoint(model, made.model, made.task, {**made.info, "trained_on": ["c2"]})
+    segment, segmented = Predictor.segment, []
+
+    def stopped(self: Predictor, image: Path, output: Path) -> Segmentation:
+        if len(segmented) == 1:
+            raise KeyboardInterrupt
+        segmented.append(image.name)
+        return segment(self, image, output)
+
+    monkeypatch.setattr(Predictor, "segment", stopped)
+    command = ("evaluate", model, "--data", data, "--out", out)
+    done = rep3d(*command)
+    assert done.returncode == 130 and "the same command goes on" in done.stdout and "Mean" not in done.stdout
+    assert [json.loads(line)["case"] for line in (out / "scores.jsonl").read_text().splitlines()] == ["c0"]
+
+    def counted(self: Predictor, image: Path, output: Path) -> Segmentation:
+        segmented.append(image.name)
+        return segment(self, image, output)
+
+    monkeypatch.setattr(Predictor, "segment", counted)
+    done = rep3d(*command)
+    assert done.returncode == 1 and segmented == ["c0.nii.gz", "c2.nii.gz"]
+    assert "1 of 3 cases could not be measured: c1.nii.gz: c1.nii.gz does not lie on the voxels" in done.stderr
+    assert "c2 (trained on)" in done.stdout and "Mean over 1 cases not trained on" in done.stdout
+    page = (out / "evaluation.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 3 and "c1.nii.gz does not lie" in page
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, made.model, made.task, made.info)
+    refused = rep3d("evaluate", other, "--data", data, "--out", out)
+    assert refused.returncode == 1 and "holds the evaluation of another model" in refused.stderr
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 1}}))
+    assert "has the value 3 for 'Ball'" in rep3d(*command).stderr
+
+
+def test_predictions_of_others_are_measured_and_compared(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+) -> None:
+    places = []
+    for name, step in (("near", 1), ("far", 4)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for seed in (0, 2):
+            label = nib.load(data / "labelsTr" / f"c{seed}.nii.gz")
+            voxels = np.roll(np.asarray(label.dataobj), step, axis=0)
+            nib.save(nib.Nifti1Image(voxels, label.affine), folder / f"c{seed}.nii.gz")
+        places.append(tmp_path / f"out_{name}")
+        done = rep3d("evaluate", "--predictions", folder, "--data", data, "--out", places[-1], "--tolerance", 3)
+        assert done.returncode == 1 and "There is no prediction c1.nii.gz or c1.nii" in done.stderr
+        assert "Mean over 2 cases: 0." in done.stdout
+    near = json.loads((places[0] / "evaluation.json").read_text())
+    assert near["means"]["nsd"]["labels"]["Ball"]["mean"] == 1.0 and near["tolerance_mm"] == 3.0
+    assert near["means"]["hd95"]["labels"]["Ball"]["mean"] == pytest.approx(1.0)
+    done = rep3d("compare", *places, "--out", tmp_path / "compared")
+    assert done.returncode == 0, done.stderr
+    assert "Ball: too few cases to tell: 2, and with fewer than 6" in done.stdout
+    compared = json.loads((tmp_path / "compared" / "comparison.json").read_text())
+    assert compared["models"] == ["out_near", "out_far"] and compared["cases"] == ["c0", "c2"]
+    assert "<html" in (tmp_path / "compared" / "comparison.html").read_text(encoding="utf-8")
+    for arguments, words in (
+        ((places[0], places[0]), "given twice"),
+        ((places[0], tmp_path), "holds no evaluation"),
+        ((*places, "--metric", "iou"), "expected dice, nsd, hd95, volume-off"),
+    ):
+        refused = rep3d("compare", *arguments)
+        assert refused.returncode == 1 and words in refused.stderr, refused.stderr
+    both = rep3d("evaluate", tmp_path / "m.pt", "--predictions", tmp_path, "--data", data)
+    assert both.returncode == 1 and "either a model file or --predictions" in both.stderr

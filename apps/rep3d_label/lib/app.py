@@ -40,8 +40,9 @@ from lib.boot.checks import (
 )
 from lib.boot.log import calm_down
 from lib.boot.room import Room
-from lib.boot.setup import ModelSetup, Setup, damaged_checkpoint
+from lib.boot.setup import ModelSetup, Setup
 from lib.boot.shutdown import clear_incoming_folders, make_incoming_folder, stop_with_server
+from lib.boot.sources import damaged_checkpoint
 from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
 from lib.cases.folder import FolderWatch

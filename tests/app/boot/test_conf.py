@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from lib.access.listening import Listening
-from lib.boot.conf import OPTIONS, AppConf, parse_labels
+from lib.boot.conf import OPTIONS, AppConf
 from lib.boot.setup import Setup
+from lib.boot.values import parse_labels
 from lib.errors import StartupError
 from lib.names import checked_name, split_suffix
 from lib.storage.entries import images_folder
@@ -55,7 +56,7 @@ def test_labels_that_are_none(text: str) -> None:
         ({"modality": "PET"}, "'PET'"),
         ({"infer_at_once": "0"}, "whole number from 1 to 16"),
         ({"slow_seconds": "nan"}, "from 1 to 3600"),
-        ({"models": "liver"}, "amos_ct, amos_mri, kits, msd_pancreas, msd_hepatic_vessel, msd_hippocampus, rep3d"),
+        ({"models": "liver"}, "amos_ct, amos_mri, kits, msd_hepatic_vessel, msd_hippocampus, msd_pancreas, rep3d"),
         ({"models": "kits,"}, "'kits,'"),
         ({"models": "kits,kits"}, "names a model twice"),
         ({"models": "kits,msd_pancreas", "labels": "a"}, "add 'rep3d' to --conf models"),

@@ -44,8 +44,8 @@ def plan(
         raise typer.BadParameter(f"expected 0.1 to 10000 GB, got {memory:g}", param_hint="--memory")
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rep3d.planning.plan import check_plan_folder, write_plan
     from rep3d.planning.plan import plan as run
+    from rep3d.planning.writing import check_plan_folder, write_plan
 
     check_plan_folder(out, data, replace=replace)
     columns = TextColumn("Reading cases"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -9,7 +9,7 @@ from rep3d import __version__
 from rep3d.files import utc_now
 from rep3d.html import render
 from rep3d.planning.pictures import colours_of, picture
-from rep3d.planning.words import LABEL_HEAD, counted, image_rows, label_rows, proposal_rows
+from rep3d.planning.words import LABEL_HEAD, along, counted, image_rows, label_rows, proposal_rows
 from rep3d.tasks.file import task_text
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def page(made: Plan) -> str:
         "plan.html",
         made=made,
         words=counted(made),
+        voxels=along(task.spacing),
         images=image_rows(made),
         label_head=LABEL_HEAD,
         labels=label_rows(made),

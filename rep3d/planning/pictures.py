@@ -54,25 +54,31 @@ def slices_of(image: np.ndarray, label: np.ndarray, grid: Geometry) -> tuple[Sli
     found = []
     for plane, across in _PLANES:
         index = _fullest(label, across)
-        grey = image.take(index, axis=across).astype(np.float32)
+        grey = _cut(image, across, index).astype(np.float32)
         grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1) * 255
         right, up = (axis for axis in range(3) if axis != across)
         found.append(
             Slice(
                 plane,
                 np.ascontiguousarray(grey.astype(np.uint8).T[::-1, ::-1]),
-                np.ascontiguousarray(label.take(index, axis=across).T[::-1, ::-1]),
+                np.ascontiguousarray(_cut(label, across, index).T[::-1, ::-1]),
                 (image.shape[up] * spacing[up], image.shape[right] * spacing[right]),
             )
         )
     return tuple(found)
 
 
+def _cut(volume: np.ndarray, across: int, index: int) -> np.ndarray:
+    """Return a slice as a view: ``take`` would copy the whole volume first."""
+    view: np.ndarray = np.moveaxis(volume, across, 0)[index]
+    return view
+
+
 def _fullest(label: np.ndarray, across: int) -> int:
     """Return the slice with the most labels; of those with as many, the one with the most labelled voxels."""
     best, found = (-1, -1), label.shape[across] // 2
     for index in range(label.shape[across]):
-        counts = np.bincount(label.take(index, axis=across).ravel())[1:]
+        counts = np.bincount(_cut(label, across, index).ravel())[1:]
         if (score := (int(np.count_nonzero(counts)), int(counts.sum()))) > best:
             best, found = score, index
     return found

@@ -1,8 +1,7 @@
-"""A data set looked at, and what it suggests: the task file, the page and the fingerprint of ``rep3d plan``."""
+"""A data set looked at, and what it suggests."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +9,19 @@ from pathlib import Path
 import torch
 
 from rep3d.data.cases import DataSet, listed, read_data_set
-from rep3d.errors import NoCasesError, OutputError
-from rep3d.files import write_text
+from rep3d.errors import NoCasesError
 from rep3d.inference.predictor import choose_device
 from rep3d.memory import free_and_total
 from rep3d.nn.zoo import preset_stride, preset_word
-from rep3d.output import check_output_folder
 from rep3d.planning.fingerprint import Fingerprint, fingerprint
 from rep3d.planning.inspecting import Inspection, inspect
 from rep3d.planning.proposal import Proposal, propose
 from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
-from rep3d.tasks.file import task_text
 from rep3d.training.minutes.speed import default_preset
 from rep3d.training.minutes.step_memory import step_memory
 
-__all__ = ["FINGERPRINT", "PAGE", "TASK", "Plan", "check_plan_folder", "plan", "write_plan"]
+__all__ = ["Plan", "plan"]
 
-TASK, PAGE, FINGERPRINT = "task.yaml", "plan.html", "fingerprint.json"
 _SHOWN = 6  # cases of which slices are shown
 
 
@@ -108,47 +103,3 @@ def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return free_and_total()[1]
-
-
-def check_plan_folder(folder: Path, data: Path, *, replace: bool = False) -> Path:
-    """Make sure that the files of a plan can be written, and that no task file is lost that people may have changed.
-
-    Raises:
-        OutputError: saying what is wrong, and what to do.
-    """
-    check_output_folder(folder, (TASK, PAGE, FINGERPRINT), (data / "dataset.json",))
-    if (folder / TASK).exists() and not replace:
-        raise OutputError(
-            f"--out: {folder / TASK} is there, perhaps with changes of yours. Give another folder, or --replace to "
-            f"write it anew."
-        )
-    return folder
-
-
-def write_plan(made: Plan, folder: Path) -> list[Path]:
-    """Write the task file, the page and the fingerprint, each whole or not at all.
-
-    Returns:
-        The three files.
-    """
-    from rep3d.planning.page import page
-
-    reasons = "\n".join(f"{name}: {words}" for name, words in made.proposal.reasons.items())
-    comment = (
-        f"Proposed by rep3d plan for {made.name}, from {made.measured.cases} cases. Change what you know better.\n"
-    )
-    facts = {
-        "cases": {"found": made.seen.found, "measured": made.measured.cases},
-        "modality": made.modality,
-        "defects": [{**defect.entry.to_dict(), "rule": defect.rule} for defect in made.seen.defects],
-        **made.measured.to_dict(),
-        "reasons": dict(made.proposal.reasons),
-    }
-    texts = {
-        TASK: task_text(made.proposal.file, f"{comment}\n{reasons}"),
-        PAGE: page(made),
-        FINGERPRINT: json.dumps(facts, indent=1) + "\n",
-    }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [folder / name for name in texts]

@@ -29,8 +29,8 @@ _ANISOTROPIC = 3.0  # times the other sides: slices so thick are looked at more 
 _ANATOMY = "123037004"  # SNOMED CT: anatomical structure
 _LONGEST_SIDE = {False: 128, True: 192}  # voxels of a patch, on a CPU and on a GPU
 _RESOLUTIONS = {
-    "task": "task: a GPU works at this voxel size and patch.",
-    "auto": "auto: on a CPU the minutes of a training decide whether it works at larger voxels, and it says so. Set it "
+    "task": "A GPU works at this voxel size and patch.",
+    "auto": "On a CPU the minutes of a training decide whether it works at larger voxels, and it says so. Set it "
     "to task to work at these.",
 }
 _SHARE = 0.8  # of the memory is planned for; the rest is the images', and what was not measured
@@ -100,9 +100,9 @@ def propose(
         "spacing": why_spacing + _fine_enough(spacing, found),
         "intensity": why_intensity,
         "roi_size": why_patch,
-        "preset": f"{preset}, for {'a GPU' if on_gpu else 'a CPU'} with {memory / 1e9:.0f} GB.",
+        "preset": f"Planned for {'a GPU' if on_gpu else 'a CPU'} and {memory / 1e9:.3g} GB.",
         "resolution": _RESOLUTIONS[resolution],
-        "empty_labels": "skip: a case without any label is left out; set it to use where that is meant.",
+        "empty_labels": "A case without any label is left out; set it to use where an image has no structure.",
     }
     if known is not None:
         reasons["name"] = f"The labels are those of the registered task {known.name}, which has settings of its own."

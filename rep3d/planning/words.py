@@ -10,7 +10,7 @@ from rep3d.planning.fingerprint import Range
 if TYPE_CHECKING:
     from rep3d.planning.plan import Plan
 
-__all__ = ["LABEL_HEAD", "counted", "image_rows", "label_rows", "proposal_rows", "ranged"]
+__all__ = ["LABEL_HEAD", "along", "counted", "image_rows", "label_rows", "proposal_rows", "ranged"]
 
 LABEL_HEAD = ("Label", "Value", "Cases", "Share", "Volume in ml", "Thickness in mm")
 

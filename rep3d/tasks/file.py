@@ -58,7 +58,7 @@ class TrainingHints:
         if self.empty_labels not in (None, *_EMPTY_LABELS):
             raise TaskError(f"empty_labels: expected one of {', '.join(_EMPTY_LABELS)}, got {self.empty_labels!r:.100}")
 
-    def given(self) -> dict[str, str]:
+    def given(self) -> dict[str, Any]:
         """Return those that are given, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -139,8 +139,11 @@ def _parsed(path: Path) -> Mapping[str, Any]:
         raise TaskError(f"{path} cannot be read ({error.strerror}). It must be a task file (YAML).") from error
     if len(data) > _LONGEST:
         raise TaskError(f"{path} is no task file: it has more than {_LONGEST} bytes.")
+    loader = _loader()
     try:
-        content = yaml.load(data, Loader=_loader())
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, loader)):
+            raise ValueError("references (*name) are not read; write the value itself")
+        content = yaml.load(data, loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())[:300]
         raise TaskError(f"{path} cannot be read as a task file (YAML): {words}. Correct it.") from error
@@ -150,16 +153,11 @@ def _parsed(path: Path) -> Mapping[str, Any]:
 
 
 def _loader() -> type[yaml.SafeLoader]:
-    """Return what reads plain values alone, each key once and each value where it stands."""
+    """Return what reads plain values alone, and each key once."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """Refuses keys that occur twice, of which YAML's own reader keeps the last in silence, and references."""
-
-        def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError("references (*name) are not read; write the value itself")
-            return super().compose_node(parent, index)
+        """Refuses keys that occur twice, of which YAML's own reader keeps the last in silence."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             found = set()

@@ -149,11 +149,12 @@ def _intensity(modality: str | None, found: Fingerprint) -> tuple[Intensity, str
         raise TaskError(
             f"All labelled voxels have the value {low:g}: there is nothing to tell structures by. Are these the images?"
         )
-    words = f"99 in 100 labelled voxels are from {low} to {high} HU, a window for all images"
-    words += "" if told else "; no modality is named, and most images have whole numbers down to those of air"
+    words = f"99 in 100 labelled voxels are from {low} to {high} HU, a window for all images."
+    if not told:
+        words += " No modality is named; most images have whole numbers that reach down to those of air."
     if found.intensity.low >= 0:
-        words += ". No image has a value below 0, as air and fat have in HU: are these CT images?"
-    return Intensity("window", float(low), float(high)), "CT", words.rstrip("?.") + ("?" if words[-1] == "?" else ".")
+        words += " No image has a value below 0, as air and fat have in HU: are these CT images?"
+    return Intensity("window", float(low), float(high)), "CT", words
 
 
 def _terms(labels: Mapping[str, int], modality: str | None) -> dict[str, Term]:

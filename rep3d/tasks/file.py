@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import yaml
 
 __all__ = [
+    "EMPTY_LABELS",
     "TASK_SUFFIXES",
     "TaskFile",
     "TrainingHints",
@@ -32,7 +33,7 @@ __all__ = [
 TASK_SUFFIXES = (".yaml", ".yml")
 _TRAINING = "training"
 _LONGEST = 1_000_000  # bytes; a task of a thousand labels with all their codes has a third of it
-_EMPTY_LABELS = ("skip", "use")
+EMPTY_LABELS = ("skip", "use")
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class TrainingHints:
         for name, value in asdict(self).items():
             if value is not None and not isinstance(value, str):
                 raise TaskError(f"{name}: expected a word, got {value!r:.100}")
-        if self.empty_labels not in (None, *_EMPTY_LABELS):
-            raise TaskError(f"empty_labels: expected one of {', '.join(_EMPTY_LABELS)}, got {self.empty_labels!r:.100}")
+        if self.empty_labels not in (None, *EMPTY_LABELS):
+            raise TaskError(f"empty_labels: expected one of {', '.join(EMPTY_LABELS)}, got {self.empty_labels!r:.100}")
 
     def given(self) -> dict[str, Any]:
         """Return those that are given, by name."""

@@ -10,10 +10,10 @@ from rep3d.data.cases import LeftOut
 from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 from rep3d.nn.zoo import preset_word
+from rep3d.tasks.file import EMPTY_LABELS
 
 __all__ = [
     "AUTO",
-    "EMPTY_LABELS",
     "LOSSES",
     "OF_OLD",
     "RESOLUTIONS",
@@ -29,7 +29,6 @@ RESOLUTIONS = (AUTO, "task")
 SAMPLINGS = ("balanced", "paper")
 STAGES = (AUTO, "one")
 LOSSES = ("balanced", "present", "dice_ce")
-EMPTY_LABELS = ("skip", "use")
 OF_OLD = {
     "resolution": "task",
     "sampling": "paper",

@@ -135,7 +135,7 @@ def test_intensity_is_by_modality_or_by_values() -> None:
     ct = _proposed(facts).file.task
     assert (ct.intensity.mode, ct.intensity.low, ct.intensity.high, ct.modality) == ("window", -99, 99, "CT")
     by_values = _proposed(facts, None)
-    assert by_values.file.task.intensity.mode == "window" and "no modality is named" in by_values.reasons["intensity"]
+    assert by_values.file.task.intensity.mode == "window" and "No modality is named" in by_values.reasons["intensity"]
     mr = _proposed(facts, "MR").file.task
     assert (mr.intensity.mode, mr.modality) == ("zscore", "MRI")
     assert _proposed(facts, "PET").file.task.intensity.mode == "zscore"

@@ -1,7 +1,8 @@
 """How much memory a training step takes, worked out without computing one.
 
 PyTorch runs a network on tensors that have shapes and no values, and tells each tensor that it would keep for the
-gradients. That is nearly all of what a step takes; `python benchmarks/memory.py --patches` measures the rest.
+gradients. Measured steps took 0.14 to 0.28 GB more than that and the weights (``docs/results/patch_memory.json``, by
+``benchmarks/memory.py --patches``), so whoever plans with it leaves room.
 """
 
 from __future__ import annotations

@@ -1,6 +1,10 @@
 """A CT of 512 x 512 x 700 voxels with 13 labels: what its preparation, a training step and a validation take.
 
     python benchmarks/memory.py --output docs/results/memory.json
+    python benchmarks/memory.py --patches --output docs/results/patch_memory.json
+
+The second command measures training steps of one patch alone, beside what `rep3d plan` works out for them. The weights
+were there before them, so what the steps take is the peak less what was held before, and the weights themselves.
 
 Memory is what the process holds by itself (``RssAnon`` of Linux), looked at every 20 ms; pages of mapped files are the
 system's to take back. The windows of the validation go through one convolution in place of the network, whose own
@@ -10,6 +14,8 @@ memory the training step shows.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -28,7 +34,10 @@ from measuring import command, machine, write_result
 from rich.console import Console
 
 from rep3d.data.cases import Case
+from rep3d.nn.single import for_single_patches
+from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import Intensity, TaskConfig
+from rep3d.training.minutes.step_memory import step_memory
 from rep3d.training.settings import TrainProgress
 from rep3d.training.train import TrainSettings, train
 from rep3d.training.validation import Validator
@@ -118,15 +127,59 @@ def validation(case: Case, folder: Path) -> dict[str, float]:
     return measured(run)
 
 
+def one_step(preset: str, side: int) -> dict[str, float]:
+    """Measure two training steps on a patch of noise in this process, and what it held before them."""
+    network = for_single_patches(build_network(preset_config(preset, 1, len(LABELS) + 1, (side,) * 3))).train()
+    optimizer = torch.optim.AdamW(network.parameters())
+    patch = torch.rand(1, 1, side, side, side)
+    target = torch.zeros_like(patch[:, 0], dtype=torch.long)
+
+    def run() -> None:
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(network(patch), target).backward()
+            optimizer.step()
+
+    before = measured(lambda: time.sleep(0.1))["peak_gb"]
+    worked_out = round(step_memory(preset, 1, len(LABELS) + 1).of((side,) * 3) / 1e9, 2)
+    return {**measured(run), "before_gb": before, "worked_out_gb": worked_out}
+
+
+def patches() -> dict[str, dict[str, float]]:
+    """Measure each in a process of its own: what one took is not given back to the system at once."""
+    found = {}
+    for preset, side in (("tiny", 64), ("tiny", 96), ("segresnet", 64)):
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            found[f"{preset} {side}"] = alone.submit(one_step, preset, side).result()
+    return found
+
+
 def main() -> None:
-    """Generate the image, measure, and write the figures."""
+    """Measure, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    output = parser.parse_args().output
+    parser.add_argument("--patches", action="store_true", help="training steps of one patch alone")
+    options = parser.parse_args()
+    found: dict[str, Any] = patches() if options.patches else whole_image()
+    result = {
+        "command": command(),
+        "machine": machine(torch.device("cpu")),
+        "load": [round(load, 1) for load in os.getloadavg()],
+        **({} if options.patches else {"shape": SHAPE}),
+        "labels": len(LABELS),
+        "measured": found,
+    }
+    Console().print_json(data=result)
+    if options.output is not None:
+        write_result(options.output, result)
+
+
+def whole_image() -> dict[str, Any]:
+    """Generate the image, and measure what is done with it."""
     folder = Path(tempfile.mkdtemp(prefix="rep3d-memory-"))
     try:
         case, kept = generated(folder), folder / "kept"
-        found = {
+        return {
             "prepare, window": prepared(case, CT, kept),
             "prepare, percentiles": prepared(case, MR, kept),
             "prepare, percentiles, finer voxels": prepared(case, FINER, kept),
@@ -137,17 +190,6 @@ def main() -> None:
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    result = {
-        "command": command(),
-        "machine": machine(torch.device("cpu")),
-        "load": [round(load, 1) for load in os.getloadavg()],
-        "shape": SHAPE,
-        "labels": len(LABELS),
-        "measured": found,
-    }
-    Console().print_json(data=result)
-    if output is not None:
-        write_result(output, result)
 
 
 if __name__ == "__main__":

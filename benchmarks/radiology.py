@@ -31,12 +31,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import nibabel as nib
 import numpy as np
 import torch
-from learning import Learning
 from measuring import machine, write_result
-from radiology_app import AppChanges, versions_of
+from radiology_parts.app import AppChanges, versions_of
+from radiology_parts.learning import Learning
+from radiology_parts.systems import Ours, Radiology, System
 from rich.console import Console
 from rich.table import Table
-from systems import Ours, Radiology, System
 
 from rep3d.data.cohort import decathlon_cohort
 

@@ -14,8 +14,8 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 from label_server import Segmented, parts_of_answer  # noqa: E402
-from learning import beside  # noqa: E402
-from radiology_app import AppChanges, RadiologyApp, changed_source  # noqa: E402
+from radiology_parts.app import AppChanges, RadiologyApp, changed_source  # noqa: E402
+from radiology_parts.learning import beside  # noqa: E402
 
 
 def test_beside_compares_the_same_cases() -> None:

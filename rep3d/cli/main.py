@@ -1,5 +1,5 @@
-"""The command line: ``rep3d demo``, ``tasks``, ``train``, ``segment``, ``evaluate``, ``compare``, ``explain``,
-``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
+"""The command line: ``rep3d demo``, ``tasks``, ``plan``, ``train``, ``segment``, ``evaluate``, ``compare``,
+``explain``, ``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -23,6 +23,7 @@ from rep3d.cli.demo import demo
 from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
 from rep3d.cli.keys import keys
+from rep3d.cli.plan import plan
 from rep3d.cli.simulate import simulate
 from rep3d.cli.train import train
 from rep3d.cli.versions import versions
@@ -58,6 +59,7 @@ def _top(
 
 
 app.command(rich_help_panel=_TRY)(demo)
+app.command(rich_help_panel=_MODELS)(plan)
 app.command(rich_help_panel=_MODELS)(train)
 
 
@@ -140,7 +142,9 @@ app.command(rich_help_panel=_TRY)(simulate)
 
 @app.command(rich_help_panel=_SERVER)
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="Show only this one, with its label values and codes.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show only this one, with its label values and codes; a name or a task file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """List the tasks known by name, with their labels.

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from rep3d.tasks.config import TaskConfig
-from rep3d.tasks.registry import TASKS, registered_task
+from rep3d.tasks.registry import TASKS, known_task
 
 __all__ = ["show_strategies", "show_summary", "show_task", "show_tasks", "tasks_as_json"]
 
@@ -23,7 +23,7 @@ def tasks_as_json(name: str | None = None) -> dict[str, Any]:
     Raises:
         TaskError: if there is no task of that name.
     """
-    found = TASKS.values() if name is None else (registered_task(name),)
+    found = TASKS.values() if name is None else (known_task(name),)
     return {task.name: task.to_dict() for task in found}
 
 
@@ -44,7 +44,7 @@ def show_task(console: Console, name: str) -> None:
     Raises:
         TaskError: if there is no task of that name.
     """
-    task = registered_task(name)
+    task = known_task(name)
     console.print(Text(task.name, style="bold"))
     console.print(Text(task.description))
     console.print(Text(_settings(task)))

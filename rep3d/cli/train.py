@@ -19,6 +19,9 @@ __all__ = ["train"]
 def train(
     data: Annotated[Path, typer.Option(help=DECATHLON)],
     output: Annotated[Path, typer.Option(help="Model file to write, such as model.pt.")],
+    task: Annotated[
+        str | None, typer.Option("--task", help="Task file (.yaml), as rep3d plan writes it, or a registered task.")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="Model file to go on from.")] = None,
     start_from: Annotated[
         Path | None,
@@ -83,24 +86,29 @@ def train(
     """
     from rep3d.checkpoint import load_checkpoint
     from rep3d.data.cases import LeftOut, listed, read_data_set
+    from rep3d.data.copies import without_copies
     from rep3d.demo.screen import train_progress
     from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder
     from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
+    from rep3d.tasks.file import TrainingHints
     from rep3d.training.distributed import parse_gpus
     from rep3d.training.minutes.speed import default_preset
+    from rep3d.training.task_file import task_to_go_on_with, task_to_train
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.validation import choose_validation
 
     description = data / "dataset.json"
-    check_output(output, (".pt",), (start, start_from, description), option="--output", make_folder=True)
+    check_output(output, (".pt",), (start, start_from, description, task), option="--output", make_folder=True)
     if resume is not None:
         check_output_folder(resume, option="--resume")
     if prepared is not None:
         check_output_folder(prepared, option="--prepared")
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
-    there = read_data_set(data)
+    known = task_to_train(task, labels, modality, description) if task else None
+    hints = known.training if known else TrainingHints()
+    there = without_copies(read_data_set(data))
     found = list(there.cases[:cases])
     console.print(f"{escape(str(data))}: {there.found} cases found, {len(found)} to train with", soft_wrap=True)
     show_left_out(there.left_out)
@@ -109,9 +117,12 @@ def train(
     checkpoint = load_checkpoint(start) if start else None
     encoder = load_checkpoint(start_from) if start_from else None
     images = [case.image for case in found]
-    task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality, spacing=spacing)
+    if checkpoint:
+        config = task_to_go_on_with(str(task), known.task, checkpoint.task) if known else checkpoint.task
+    else:
+        config = known.task if known else task_for_cases(data.name, labels, images, modality, spacing=spacing)
     if spacing is not None:
-        task = dataclasses.replace(task, spacing=spacing)
+        config = dataclasses.replace(config, spacing=spacing)
     settings = TrainSettings(
         iterations,
         max_minutes,
@@ -119,11 +130,13 @@ def train(
         seed=seed,
         preset=preset
         or (checkpoint.info.get("preset") if checkpoint else None)
+        or hints.preset
         or default_preset(choose_device(device)),
         device=device,
         patience=patience,
         variant=variant,
-        resolution="task" if spacing else "auto",
+        resolution="task" if spacing else hints.resolution or "auto",
+        empty_labels=hints.empty_labels or "skip",
         gpus=parse_gpus(gpus) if gpus else None,
         sampling=sampling,
         background_share=background_share,
@@ -134,7 +147,7 @@ def train(
     training, held_out = choose_validation(found, validation, seen) if validation else (found, [])
     with train_progress(console, max_minutes) as progress:
         trained = run(
-            *(training, task, settings, output, checkpoint, progress),
+            *(training, config, settings, output, checkpoint, progress),
             encoder=encoder,
             validation=held_out,
             state=resume,

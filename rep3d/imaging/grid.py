@@ -36,6 +36,12 @@ class Geometry:
         return float(x), float(y), float(z)
 
     @property
+    def extent(self) -> tuple[float, float, float]:
+        """Length in mm along the stored axes."""
+        x, y, z = (side * count for side, count in zip(self.spacing, self.shape, strict=True))
+        return x, y, z
+
+    @property
     def axis_codes(self) -> tuple[str, str, str]:
         """The closest anatomical direction of each stored axis, such as ``("L", "A", "S")``."""
         return nib.aff2axcodes(self.affine)

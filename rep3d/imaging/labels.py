@@ -36,14 +36,17 @@ def label_counts(values: np.ndarray) -> dict[int, int]:
 
 def check_label(
     label: Path | str, image: Path | str, labels: Mapping[str, int], other_values: Collection[int] = ()
-) -> None:
-    """Make sure that a label map lies on its image's grid and use only the task's values.
+) -> tuple[np.ndarray, dict[int, int]]:
+    """Return a label map, after making sure that it lies on its image's grid and has only the task's values.
 
     Args:
         label: the label map's file.
         image: the image's file.
         labels: label name to voxel value.
         other_values: values that may be there as well, such as those of another model's labels.
+
+    Returns:
+        The (X, Y, Z) voxel values, and how many voxels have each.
 
     Raises:
         LabelError: saying which of the two does not hold, with expected, got and remedy.
@@ -52,7 +55,9 @@ def check_label(
     label, image = Path(label), Path(image)
     values, grid = read_label(label)
     check_grid(grid, stored_grid(image), label.name, image.name)
-    check_values(set(label_counts(values)) - set(other_values), labels, label.name)
+    counts = label_counts(values)
+    check_values(set(counts) - set(other_values), labels, label.name)
+    return values, counts
 
 
 def check_grid(grid: Geometry, expected: Geometry, label: str, image: str) -> None:

@@ -36,7 +36,7 @@ from rep3d.training.loss import loss_function
 from rep3d.training.minutes.budget import Budget
 from rep3d.training.plan import TrainPlan, first_network
 from rep3d.training.precision import MixedPrecision, tensor_cores
-from rep3d.training.preparing import each_case
+from rep3d.training.preparing import each_case, leave_out_empty
 from rep3d.training.sampling import Patches, Widening, case_weights
 from rep3d.training.settings import TrainProgress
 from rep3d.training.snapshots import RunState
@@ -116,6 +116,8 @@ class _Loop:
         ready = each_case(self._told(plan.cases), volumes.get, self.left_out)
         if worker.leads:
             worker.agree(0.0)
+        if self.settings.empty_labels == "skip":
+            ready = leave_out_empty(ready, lambda prepared: sum(prepared.counts[1:]), self.left_out)
         if not ready:
             raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
         if plan.coarse:

@@ -7,25 +7,67 @@ file can be odd in ways that nobody thought of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-from rep3d.data.cases import Case, LeftOut
-from rep3d.errors import DiskFullError, machine_error, said
-from rep3d.imaging.labels import check_label
-from rep3d.imaging.nifti import geometry
+import numpy as np
 
-__all__ = ["each_case", "left_out_for", "why_unusable"]
+from rep3d.data.cases import Case, LeftOut
+from rep3d.errors import DiskFullError, Rep3DError, machine_error, said
+from rep3d.imaging.grid import Geometry
+from rep3d.imaging.labels import check_label
+from rep3d.imaging.nifti import read_image, stored_grid
+from rep3d.imaging.outliers import outliers
+
+__all__ = [
+    "CheckedCase",
+    "as_left_out",
+    "each_case",
+    "leave_out_empty",
+    "left_out_for",
+    "left_out_if_empty",
+    "read_checked",
+    "warn_of_outliers",
+    "why_unusable",
+]
 
 logger = logging.getLogger(__name__)
 _Ready = TypeVar("_Ready")
 
 
+@dataclass(frozen=True)
+class CheckedCase:
+    """A case that can be used, as it was read.
+
+    Attributes:
+        image: (X, Y, Z) intensities.
+        label: (X, Y, Z) voxel values.
+        counts: how many voxels have each value.
+        grid: where the voxels lie.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    counts: Mapping[int, int]
+    grid: Geometry
+
+
+def read_checked(case: Case, labels: Mapping[str, int]) -> CheckedCase:
+    """Read both files of a case, each once; what is refused here is what a training leaves out.
+
+    Raises:
+        Rep3DError: if the case can be neither trained nor measured on, with the reason.
+    """
+    label, counts = check_label(case.label, case.image, labels)
+    image, grid = read_image(case.image)
+    return CheckedCase(image, label, counts, grid)
+
+
 def why_unusable(case: Case, labels: Mapping[str, int]) -> LeftOut | None:
     """Return why a case can be neither trained nor measured on; None where it can. Both files are read."""
     try:
-        check_label(case.label, case.image, labels)
-        geometry(case.image)
+        read_checked(case, labels)
     except Exception as error:
         return left_out_for(case, error)
     return None
@@ -59,8 +101,71 @@ def left_out_for(case: Case, error: Exception) -> LeftOut:
     Raises:
         DiskFullError: where the disk is full, which is no fault of the case: the next one would fail, too.
     """
+    found = as_left_out(case, error)
+    logger.warning("case %s is left out: %s", case.id, found.reason)
+    return found
+
+
+def as_left_out(case: Case, error: Exception) -> LeftOut:
+    """Return the same without a word in the log."""
     if isinstance(full := machine_error(error), DiskFullError):
         raise full from error
-    found = LeftOut(case.id, case.image.name, said(error))
-    logger.warning("case %s is left out: %s", case.id, found.reason)
+    return LeftOut(case.id, case.image.name, said(error))
+
+
+def left_out_if_empty(case: Case, voxels: int) -> LeftOut | None:
+    """Return why a case without a single labelled voxel is not trained on; None where it has some.
+
+    Args:
+        case: the case.
+        voxels: how many voxels of it have a label.
+    """
+    if voxels:
+        return None
+    return LeftOut(
+        case.id,
+        case.label.name,
+        "it is empty: no voxel has a label, so all of its image would be learned as background. Annotate it; if the "
+        "image has none of the structures, say so in the task file (training: empty_labels: use).",
+    )
+
+
+def leave_out_empty(
+    ready: Sequence[tuple[Case, _Ready]], voxels: Callable[[_Ready], int], left_out: list[LeftOut]
+) -> list[tuple[Case, _Ready]]:
+    """Return the cases that have a label, logging the others.
+
+    Args:
+        ready: the cases, and what was made of them.
+        voxels: says of that how many voxels have a label.
+        left_out: gains those that have none.
+    """
+    found = []
+    for case, made in ready:
+        empty = left_out_if_empty(case, voxels(made))
+        if empty is None:
+            found.append((case, made))
+        else:
+            logger.warning("case %s is left out: %s", case.id, empty.reason)
+            left_out.append(empty)
+    return found
+
+
+def warn_of_outliers(cases: Sequence[Case]) -> dict[str, str]:
+    """Log which images have unusual headers, and return it, by case; see :mod:`rep3d.imaging.outliers`.
+
+    Only headers are read. One that cannot be read is none: the case is left out for that.
+    """
+    grids = {}
+    for case in cases:
+        try:
+            grids[case.id] = stored_grid(case.image)
+        except Rep3DError:
+            continue
+    found = outliers(grids)
+    if found:
+        told = "; ".join(f"{name}: {words}" for name, words in list(found.items())[:10])
+        logger.warning(
+            "%d of %d cases have unusual headers, and are used as these say: %s", len(found), len(cases), told
+        )
     return found

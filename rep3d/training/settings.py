@@ -10,8 +10,18 @@ from rep3d.data.cases import LeftOut
 from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 from rep3d.nn.zoo import preset_word
+from rep3d.tasks.file import EMPTY_LABELS
 
-__all__ = ["AUTO", "LOSSES", "OF_OLD", "RESOLUTIONS", "SAMPLINGS", "STAGES", "TrainProgress", "TrainSettings"]
+__all__ = [
+    "AUTO",
+    "LOSSES",
+    "OF_OLD",
+    "RESOLUTIONS",
+    "SAMPLINGS",
+    "STAGES",
+    "TrainProgress",
+    "TrainSettings",
+]
 
 AUTO = "auto"
 """Of a setting: chosen for the images and the machine."""
@@ -19,7 +29,14 @@ RESOLUTIONS = (AUTO, "task")
 SAMPLINGS = ("balanced", "paper")
 STAGES = (AUTO, "one")
 LOSSES = ("balanced", "present", "dice_ce")
-OF_OLD = {"resolution": "task", "sampling": "paper", "background_share": 0.2, "loss": "dice_ce", "stages": "one"}
+OF_OLD = {
+    "resolution": "task",
+    "sampling": "paper",
+    "background_share": 0.2,
+    "loss": "dice_ce",
+    "stages": "one",
+    "empty_labels": "use",
+}
 """What settings were before they could be chosen: those of a run that an earlier release began and did not end."""
 
 
@@ -55,6 +72,8 @@ class TrainSettings:
             more), ``"present"`` (the same with equal weights) or ``"dice_ce"`` (MONAI's DiceCELoss, of all labels).
         stages: ``"auto"`` for a fine stage beside the coarse one where it may pay and is measured to
             (:mod:`rep3d.training.stages`), or ``"one"``.
+        empty_labels: ``"skip"`` to leave out cases whose label map has no label at all, or ``"use"`` where they are
+            images without any of the structures.
     """
 
     iterations: int = 300
@@ -74,6 +93,7 @@ class TrainSettings:
     background_share: float = 0.2
     loss: str = "balanced"
     stages: str = "one"
+    empty_labels: str = "use"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -108,6 +128,7 @@ class TrainSettings:
         require_one_of("sampling", self.sampling, SAMPLINGS)
         require_one_of("loss", self.loss, LOSSES)
         require_one_of("stages", self.stages, STAGES)
+        require_one_of("empty_labels", self.empty_labels, EMPTY_LABELS)
         if self.device is not None and not isinstance(self.device, str):
             raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
         self._check_gpus()

@@ -31,6 +31,7 @@ from rep3d.training.minutes.budget import Tail
 from rep3d.training.minutes.resolution import lengths_along
 from rep3d.training.one import give_back_memory, train_one
 from rep3d.training.plan import TrainPlan, first_config
+from rep3d.training.preparing import warn_of_outliers
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
 from rep3d.training.stages import train_stages
@@ -182,6 +183,7 @@ def train(
     if encoder is not None:
         check_encoder(first_config(settings, task.out_channels, task.roi_size), encoder)
     training_devices(settings)  # before anything is read
+    warn_of_outliers([*cases, *validation])
     beside = Path(output).with_name(f".{Path(output).name}.prepared")
     report = on_progress or (lambda progress: None)
     plan = TrainPlan(

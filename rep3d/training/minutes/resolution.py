@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 import torch
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import said
-from rep3d.imaging.grid import Geometry
 from rep3d.imaging.nifti import geometry, read_label
+from rep3d.imaging.outliers import along_axes
+from rep3d.imaging.thickness import label_thickness
 from rep3d.inference.sliding import fit_window
 from rep3d.json_file import JsonFile, json_object
 from rep3d.nn.network import Network
@@ -41,7 +41,6 @@ _STEP = 1.12  # from one voxel size that is considered to the next
 _COARSEST = 12.0  # mm
 _ALWAYS = 64**3  # voxels of a patch that is affordable everywhere
 _MAX_SIDE = 128  # voxels of a patch on a CPU; on a GPU the task's patch bounds it
-_MEASURED_VOXELS = 300_000  # of a structure; a larger one is thick
 
 
 @dataclass(frozen=True)
@@ -153,20 +152,9 @@ def thicknesses(cases: Sequence[Case], labels: Mapping[str, int], most: int = 6)
             values, grid = read_label(case.label)
         except Exception:  # the training names it, and why
             continue
-        boxes = scipy.ndimage.find_objects(values.astype(np.uint16))
-        for name, value in labels.items():
-            box = boxes[value - 1] if 0 < value <= len(boxes) else None
-            if box is not None:
-                found[name].append(_thickness(values[box] == value, grid))
+        for name, value in label_thickness(values, grid, labels).items():
+            found[name].append(value)
     return {name: float(np.median(each)) for name, each in found.items() if each}
-
-
-def _thickness(inside: np.ndarray, grid: Geometry) -> float:
-    count = np.count_nonzero(inside)
-    if count > _MEASURED_VOXELS:  # of a ball of that volume: only thin structures have to be known exactly
-        return float((6.0 / math.pi * count * 1000.0 * grid.voxel_ml) ** (1 / 3))
-    depth = scipy.ndimage.distance_transform_edt(np.pad(inside, 1), sampling=grid.spacing)
-    return float(2.0 * depth.max() - min(grid.spacing))
 
 
 def plan_resolution(
@@ -249,7 +237,6 @@ def lengths_along(
         orientation: such as ``"RAS"``.
         problems: gains what is wrong with those that cannot be read.
     """
-    pairs = [next(pair for pair in ("RL", "AP", "SI") if letter in pair) for letter in orientation]
     spacings, extents = [], []
     for image in images:
         try:
@@ -258,9 +245,8 @@ def lengths_along(
             if problems is not None:
                 problems.append(said(error))
             continue
-        order = [next(axis for axis, code in enumerate(grid.axis_codes) if code in pair) for pair in pairs]
-        spacings.append([grid.spacing[axis] for axis in order])
-        extents.append([grid.spacing[axis] * grid.shape[axis] for axis in order])
+        spacings.append(along_axes(grid.spacing, grid.axis_codes, orientation))
+        extents.append(along_axes(grid.extent, grid.axis_codes, orientation))
     return np.asarray(spacings), np.asarray(extents)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from lib.access.listening import Listening
-from lib.boot.conf import OPTIONS, AppConf, parse_labels
+from lib.boot.conf import OPTIONS, AppConf
 from lib.boot.setup import Setup
+from lib.boot.values import parse_labels
 from lib.errors import StartupError
 from lib.names import checked_name, split_suffix
 from lib.storage.entries import images_folder
@@ -21,7 +22,8 @@ from rep3d.checkpoint import save_checkpoint
 from rep3d.errors import ConfigError
 from rep3d.files import write_text
 from rep3d.nn.zoo import build_network, preset_config
-from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.config import Intensity, TaskConfig
+from rep3d.tasks.file import TaskFile, TrainingHints, write_task_file
 from rep3d.tasks.registry import registered_task
 from rep3d.training.train import TrainSettings
 from tests.app.data import publish_small_model, unchanged, write_image
@@ -55,10 +57,14 @@ def test_labels_that_are_none(text: str) -> None:
         ({"modality": "PET"}, "'PET'"),
         ({"infer_at_once": "0"}, "whole number from 1 to 16"),
         ({"slow_seconds": "nan"}, "from 1 to 3600"),
-        ({"models": "liver"}, "amos_ct, amos_mri, kits, msd_pancreas, msd_hepatic_vessel, msd_hippocampus, rep3d"),
+        ({"models": "liver"}, "amos_ct, amos_mri, kits, msd_hepatic_vessel, msd_hippocampus, msd_pancreas, rep3d"),
         ({"models": "kits,"}, "'kits,'"),
         ({"models": "kits,kits"}, "names a model twice"),
         ({"models": "kits,msd_pancreas", "labels": "a"}, "add 'rep3d' to --conf models"),
+        ({"task": "gone.yaml"}, "--conf task gone.yaml cannot be used. gone.yaml cannot be read"),
+        ({"task": "liver"}, "There is no task 'liver'"),
+        ({"task": "kits", "labels": "a"}, "both say what the labels are"),
+        ({"task": "kits", "models": "kits"}, "Add 'rep3d' to --conf models"),
         ({"roi_size": "95"}, "multiples of 16"),
         ({"roi_size": "16"}, "one of them 32 or more"),
         ({"roi_size": "96,96"}, "one number or three, not '96,96'"),
@@ -337,3 +343,21 @@ def test_an_older_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 18))
     with pytest.raises(RuntimeError, match=r"needs Python 3\.10 or later"):
         runpy.run_path(str(APP_DIR / "lib" / "boot" / "environment.py"))
+
+
+def test_a_task_file_says_what_the_model_of_ones_own_labels_is(tmp_path: Path) -> None:
+    task = TaskConfig("organs", {"liver": 1, "gland": 4}, (1.5, 1.5, 3.0), Intensity("window", -50, 150), modality="CT")
+    write_task_file(tmp_path / "organs.yaml", TaskFile(task, TrainingHints("quick", "task", "skip")))
+    (tmp_path / "studies").mkdir()
+    conf = {"task": str(tmp_path / "organs.yaml")}
+    with unchanged(tmp_path):
+        setup = Setup.find(str(tmp_path / "studies"), conf)
+    (model,) = setup.models.values()
+    assert (model.name, dict(setup.labels), model.modality) == ("rep3d", task.labels, "CT")
+    assert model.task_for([]) == task
+    settings = model.train_settings()
+    assert (settings.preset, settings.resolution, settings.empty_labels) == ("quick", "task", "use")
+    (other,) = Setup.find(str(tmp_path / "studies"), {**conf, "preset": "tiny", "spacing": "2"}).models.values()
+    assert other.task_for([]).spacing == (2, 2, 2) and other.train_settings().preset == "tiny"
+    both = Setup.find(str(tmp_path / "studies"), {**conf, "models": "kits,rep3d"}).models
+    assert list(both) == ["kits", "rep3d"] and both["kits"].preset != "quick" and both["rep3d"].preset == "quick"

@@ -26,6 +26,7 @@ WIDTH = 80
 COMMANDS = (
     "demo",
     "simulate",
+    "plan",
     "train",
     "segment",
     "evaluate",

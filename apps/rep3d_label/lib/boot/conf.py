@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from lib.access.listening import is_name_of_host
+from lib.boot.values import (
+    OWN_LABELS,
+    number,
+    one_of,
+    parse_device,
+    parse_hosts,
+    parse_labels,
+    parse_modality,
+    parse_models,
+    parse_origins,
+    parse_preset,
+    parse_roi_size,
+    parse_spacing,
+    parse_task,
+)
 from lib.errors import StartupError
 from rep3d.active.strategies import STRATEGIES
-from rep3d.errors import Rep3DError, TaskError
 from rep3d.imaging.limits import MAX_VOXELS
-from rep3d.inference.predictor import choose_device
 from rep3d.nn.config import SPATIAL_PRIORS
-from rep3d.nn.unetr import UnetrSegmenter
-from rep3d.nn.zoo import preset_word, preset_words
-from rep3d.tasks.dataset_json import label_table
+from rep3d.nn.zoo import preset_words
+from rep3d.tasks.file import TaskFile, TrainingHints
 from rep3d.tasks.registry import TASKS
 from rep3d.training.minutes.speed import default_preset
 from rep3d.training.settings import STAGES
 
-__all__ = ["OPTIONS", "OWN_LABELS", "AppConf", "Option", "options_text", "parse_labels"]
-
-OWN_LABELS = "rep3d"  # the name of a model whose labels are no registered task's
+__all__ = ["OPTIONS", "AppConf", "Option", "options_text"]
 
 # Keys that MONAI Label's own apps and clients pass to every app; they mean nothing here.
 _IGNORED_KEYS = frozenset({"server_mode", "use_pretrained_model", "preload", "tracking"})
@@ -54,6 +61,7 @@ class AppConf:
     What each means says the table :data:`OPTIONS`.
 
     Attributes:
+        task: of the model of one's own labels; its labels are then in ``labels``, too.
         labels: label name to voxel value.
         values_given: whether the user gave those values, or only an order of names.
         modality: ``"CT"`` or ``"MRI"``.
@@ -63,6 +71,7 @@ class AppConf:
     """
 
     models: tuple[str, ...] | None = None
+    task: TaskFile | None = None
     labels: Mapping[str, int] | None = None
     values_given: bool = False
     preset: str | None = None
@@ -106,150 +115,36 @@ class AppConf:
             if key not in OPTIONS and key not in _IGNORED_KEYS:
                 raise StartupError(f"There is no --conf setting {key!r}. The settings are:\n{options_text()}")
         given = {key: OPTIONS[key].parse(str(text)) for key, text in conf.items() if key in OPTIONS}
-        given.setdefault("device", _device(None))
-        return cls(values_given="=" in str(conf.get("labels", "")), **given)
+        given.setdefault("device", parse_device(None))
+        values_given = "=" in str(conf.get("labels", ""))
+        if (known := given.get("task")) is not None:
+            _check_task(given)
+            given.update(labels=dict(known.task.labels), models=given.get("models") or (OWN_LABELS,))
+            values_given = True
+        return cls(values_given=values_given, **given)
 
-    def preset_for(self, published: str | None) -> str:
-        """Return the network to train: the published model's own, else the one asked for, else what the device can
-        hold."""
-        return published or self.preset or default_preset(torch.device(self.device))
+    def hints_for(self, model: str) -> TrainingHints:
+        """Return what the task file says of trainings of a model; it is that of the labels of one's own."""
+        return self.task.training if self.task and model == OWN_LABELS else TrainingHints()
 
-
-def parse_labels(text: str) -> dict[str, int]:
-    """Label names and voxel values from ``"a,b"`` or ``"a=1,b=3"``; see :func:`rep3d.tasks.dataset_json.label_table`.
-
-    Raises:
-        StartupError: if the text is neither, or no table of labels.
-    """
-    remedy = "Give them as --conf labels a,b or --conf labels a=1,b=3."
-    parts = [part.strip() for part in text.split(",")]
-    with_value = [part for part in parts if "=" in part]
-    if not all(parts) or len(with_value) not in (0, len(parts)):
-        raise StartupError(f"--conf labels {text!r} has an empty name, or a value for some names only.", remedy)
-    pairs: list[tuple[str, Any]] = [(name, value) for name, _, value in (part.rpartition("=") for part in with_value)]
-    try:
-        return label_table(pairs or [(name, value) for value, name in enumerate(parts, start=1)])
-    except TaskError as error:
-        raise StartupError(f"--conf labels {text!r} cannot be used: {error}", remedy) from error
+    def preset_for(self, model: str, published: str | None) -> str:
+        """Return the network to train: the published model's own, else the one asked for, else the task file's, else
+        what the device can hold."""
+        asked = published or self.preset or self.hints_for(model).preset
+        return asked or default_preset(torch.device(self.device))
 
 
-def _models(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(","))
-    known = [*TASKS, OWN_LABELS]
-    for name in names:
-        if name not in known:
-            raise StartupError(
-                f"--conf models names {name or text!r}, which is no model.",
-                f"Choose some of {', '.join(known)}, as in --conf models {known[0]},{known[1]}; {OWN_LABELS!r} stands "
-                f"for labels of your own.",
-            )
-    if len(set(names)) < len(names):
-        raise StartupError(f"--conf models {text!r} names a model twice.", "Name each once.")
-    return names
-
-
-def _device(text: str | None) -> str:
-    try:
-        return str(choose_device(text))
-    except Rep3DError as error:
-        raise StartupError(f"--conf device {text!r} cannot be used. {error}") from error
-
-
-def _modality(text: str) -> str:
-    if text.upper() not in ("CT", "MRI", "MR"):
-        raise StartupError(f"--conf modality must be CT or MRI, not {text!r}.", "Choose one of them, or leave it out.")
-    return "CT" if text.upper() == "CT" else "MRI"
-
-
-def _one_of(name: str, choices: list[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise StartupError(f"--conf {name} must be one of {', '.join(choices)}, not {text!r}.")
-        return text
-
-    return parse
-
-
-def _preset(text: str) -> str:
-    try:
-        return preset_word(text)
-    except Rep3DError as error:
-        raise StartupError(f"--conf preset {text!r} cannot be used. {error}") from error
-
-
-def _number(name: str, low: float, high: float, whole: bool = False) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = int(text) if whole else float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:  # neither is NaN
-            kind = "a whole number" if whole else "a number"
-            raise StartupError(
-                f"--conf {name} must be {kind} from {low:g} to {high:g}, not {text!r}.", "Correct it, or leave it out."
-            )
-        return value
-
-    return parse
-
-
-def _triple(name: str, text: str, kind: type) -> tuple[Any, Any, Any]:
-    parts = text.lower().replace("x", ",").split(",")
-    try:
-        values = [kind(part) for part in parts]
-    except ValueError:
-        values = []
-    if len(values) == 1:
-        values *= 3
-    if len(values) != 3:
+def _check_task(given: Mapping[str, Any]) -> None:
+    """Refuse what says the same as the task file does, in other words."""
+    if "labels" in given:
         raise StartupError(
-            f"--conf {name} must be one number or three, not {text!r}.", f"Give it as --conf {name} 96 or 96,96,64."
+            "--conf labels and --conf task both say what the labels are.", "Leave one out; the file can be changed."
         )
-    return values[0], values[1], values[2]
-
-
-def _roi_size(text: str) -> tuple[int, int, int]:
-    sides = _triple("roi_size", text, int)
-    step = UnetrSegmenter.stride
-    if any(side % step or not 0 < side <= 512 for side in sides) or max(sides) < 2 * step:
+    if given.get("models") and OWN_LABELS not in given["models"]:
         raise StartupError(
-            f"--conf roi_size must be multiples of {step} from {step} to 512, one of them {2 * step} or more, not "
-            f"{text!r}.",
-            f"Round each side to a multiple of {step}, such as --conf roi_size 96.",
+            f"--conf task is for the model {OWN_LABELS}, which --conf models does not name.",
+            f"Add {OWN_LABELS!r} to --conf models, or leave one of both out.",
         )
-    return sides
-
-
-def _spacing(text: str) -> tuple[float, float, float]:
-    sides = _triple("spacing", text, float)
-    if not all(0.01 <= side <= 100 for side in sides):
-        raise StartupError(
-            f"--conf spacing must be voxel sizes from 0.01 to 100 mm, not {text!r}.",
-            "Give it as --conf spacing 1.5,1.5,2.",
-        )
-    return sides
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip().lower().strip("[]") for part in text.split(","))
-    for name in names:
-        if not is_name_of_host(name):
-            raise StartupError(
-                f"--conf hosts names {name!r}, which is no name or address of a computer.",
-                "Give what stands in the address between // and the port, as in --conf hosts label.hospital.org.",
-            )
-    return names
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(part.strip().lower().rstrip("/") for part in text.split(","))
-    for origin in origins:
-        if not re.fullmatch(r"https?://([\w.-]+|\[[0-9a-f:]+\])(:\d+)?", origin):
-            raise StartupError(
-                f"--conf origins names {origin!r}, which is no site.",
-                "Give scheme, name and port alone, as in --conf origins https://viewer.hospital.org.",
-            )
-    return origins
 
 
 OPTIONS: Mapping[str, Option] = {
@@ -257,7 +152,7 @@ OPTIONS: Mapping[str, Option] = {
         f"models to serve, one or several by comma: {', '.join(TASKS)} (see `rep3d tasks`), or {OWN_LABELS} for labels "
         "of your own",
         "the registered task with dataset.json's labels, else what was served last, else rep3d",
-        _models,
+        parse_models,
     ),
     "labels": Option(
         "foreground labels of rep3d, or of the one model served: 'a,b' (in this order) or 'a=1,b=3' (with voxel "
@@ -265,21 +160,27 @@ OPTIONS: Mapping[str, Option] = {
         "dataset.json in the studies folder, else those served last, else the published model's",
         parse_labels,
     ),
+    "task": Option(
+        "task file (.yaml), as `rep3d plan` writes it, or a registered task, of the model rep3d: its labels, and how "
+        "images are prepared for a first training",
+        "none",
+        parse_task,
+    ),
     "preset": Option(
         f"network of a first training: {', '.join(preset_words())}",
         "base on a CUDA GPU with 12 GB or more, else tiny",
-        _preset,
+        parse_preset,
     ),
     "variant": Option(
         f"spatial prior of a first training's Rep3D: {', '.join(SPATIAL_PRIORS)}",
         "learned",
-        _one_of("variant", list(SPATIAL_PRIORS)),
+        one_of("variant", list(SPATIAL_PRIORS)),
     ),
     "stages": Option(
         "auto: a training at coarse voxels adds a fine stage where it may pay, and keeps it if it does on held-out "
         "cases; one: it never does",
         "one",
-        _one_of("stages", list(STAGES)),
+        one_of("stages", list(STAGES)),
     ),
     "start_from": Option(
         "model with whose encoder a first training begins: a model file, or a model of this studies folder by name; of "
@@ -292,99 +193,101 @@ OPTIONS: Mapping[str, Option] = {
         "on",
         str,
     ),
-    "device": Option("where to compute: cpu, cuda, cuda:1, ...", "the first CUDA GPU, else cpu", _device),
+    "device": Option("where to compute: cpu, cuda, cuda:1, ...", "the first CUDA GPU, else cpu", parse_device),
     "modality": Option(
         "CT or MRI: how intensities are scaled in a first training with labels of your own",
         "as dataset.json says, else MRI",
-        _modality,
+        parse_modality,
     ),
     "roi_size": Option(
         "patch in voxels, 96 or 96,96,64, for a first training",
         "the registered task's, else what holds the images up to 96",
-        _roi_size,
+        parse_roi_size,
     ),
     "spacing": Option(
         "voxel size in mm, 1.5 or 1.5,1.5,2, that a first training works at",
         "the registered task's, else the images' median",
-        _spacing,
+        parse_spacing,
     ),
-    "iterations": Option("steps of a training that asks for no number", "100000", _number("iterations", 1, 1e7, True)),
-    "max_minutes": Option("minutes of a training that asks for no limit", "6", _number("max_minutes", 0.01, 1e6)),
+    "iterations": Option("steps of a training that asks for no number", "100000", number("iterations", 1, 1e7, True)),
+    "max_minutes": Option("minutes of a training that asks for no limit", "6", number("max_minutes", 0.01, 1e6)),
     "score_minutes": Option(
         "minutes spent on scoring images that are not annotated at the end of a training (the rest is scored in the "
         "background); 0 for no scoring by itself",
         "5",
-        _number("score_minutes", 0, 1e5),
+        number("score_minutes", 0, 1e5),
     ),
     "train_every": Option(
         "start a training by itself after so many submitted labels, 0 for never",
         "0",
-        _number("train_every", 0, 1e6, True),
+        number("train_every", 0, 1e6, True),
     ),
     "publish_margin": Option(
         "mean Dice by which a new version must beat the published one on the same held-out cases to replace it",
         "0.005",
-        _number("publish_margin", 0, 1),
+        number("publish_margin", 0, 1),
     ),
     "strategy": Option(
         f"how the next image is chosen where a client names no strategy: {', '.join(STRATEGIES)}",
         "hybrid",
-        _one_of("strategy", list(STRATEGIES)),
+        one_of("strategy", list(STRATEGIES)),
     ),
     "lease_minutes": Option(
         "how long a case stays reserved for the person who asked for it",
         "60",
-        _number("lease_minutes", 0.01, 1e5),
+        number("lease_minutes", 0.01, 1e5),
     ),
     "hosts": Option(
         "names and addresses, by comma, under which others reach the server, such as a proxy's; then it asks for keys",
         "this computer's",
-        _hosts,
+        parse_hosts,
     ),
-    "origins": Option("other sites, by comma, whose pages may use the server: https://viewer.org", "none", _origins),
+    "origins": Option(
+        "other sites, by comma, whose pages may use the server: https://viewer.org", "none", parse_origins
+    ),
     "keys": Option(
         "on: everybody needs a key; auto: where others than this computer reach the server",
         "auto",
-        _one_of("keys", ["auto", "on"]),
+        one_of("keys", ["auto", "on"]),
     ),
-    "infer_at_once": Option("segmentations that run at a time", "4", _number("infer_at_once", 1, 16, True)),
+    "infer_at_once": Option("segmentations that run at a time", "4", number("infer_at_once", 1, 16, True)),
     "infer_waiting": Option(
         "requests for a segmentation that may wait, of all users; more are refused with 503",
         "256",
-        _number("infer_waiting", 1, 1e4, True),
+        number("infer_waiting", 1, 1e4, True),
     ),
     "infer_waiting_each": Option(
         "requests for a segmentation that may wait of one user (of one address, where no key is asked for); more are "
         "refused with 429",
         "64",
-        _number("infer_waiting_each", 1, 1e4, True),
+        number("infer_waiting_each", 1, 1e4, True),
     ),
     "slow_seconds": Option(
         "seconds after which a connection ends that brings nothing of a request which it began, or takes nothing of "
         "its answer",
         "30",
-        _number("slow_seconds", 1, 3600),
+        number("slow_seconds", 1, 3600),
     ),
     "slow_rate": Option(
         "bytes a second that it must send and read at least, once that takes longer",
         "1000",
-        _number("slow_rate", 1, 1e9),
+        number("slow_rate", 1, 1e9),
     ),
     "max_upload": Option(
         "MiB that may be sent at once; a .zip file of DICOM files may not unpack to more either",
         "4096",
-        _number("max_upload", 1, 1e7, True),
+        number("max_upload", 1, 1e7, True),
     ),
     "max_voxels": Option(
         "voxels that an image, a label map (all layers together) or a DICOM series may have; the default is 1024^3",
         str(MAX_VOXELS),
-        _number("max_voxels", 1, 1e12, True),
+        number("max_voxels", 1, 1e12, True),
     ),
     "deidentify": Option(
         "on: patients are taken out of what is sent, and the folder's own DICOM files are told of by codes; refuse: "
         "likewise, but DICOM files that name a patient are not taken; off: neither",
         "on",
-        _one_of("deidentify", ["on", "off", "refuse"]),
+        one_of("deidentify", ["on", "off", "refuse"]),
     ),
     "help": Option("show this list and stop", "", str),
 }

@@ -98,6 +98,7 @@ def with_starter(
             ("preset", settings.preset, starter.info.get("preset")),
             ("variant", settings.variant, AppConf.variant),
             ("start_from", settings.start_from, None),
+            ("task", settings.task.task.name if settings.task else None, None),
         )
         if value not in (None, usual)
     ]

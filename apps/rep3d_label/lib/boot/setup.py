@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lib.boot.conf import OWN_LABELS, AppConf
+from lib.boot.conf import AppConf
 from lib.boot.published import Published, with_starter
+from lib.boot.sources import StatedData
+from lib.boot.values import OWN_LABELS
 from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
 from lib.labels.recovery import check_recovered, recovered_map
 from lib.paths import ModelWorkspace, Workspace
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import ConfigError, Rep3DError, TaskError
-from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
-from rep3d.tasks.registry import TASKS, matching_task
+from rep3d.errors import ConfigError, Rep3DError
+from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.registry import TASKS
 from rep3d.training.head import HeadChange, head_change
 from rep3d.training.plan import first_config
 from rep3d.training.settings import AUTO, TrainSettings
@@ -35,7 +37,7 @@ class ModelSetup:
     """One model that the server serves.
 
     Attributes:
-        name: in addresses: a registered task's name, or ``"rep3d"`` for labels of one's own.
+        name: in addresses: a registered task's name, or ``"rep3d"`` for labels of one's own or a task file's.
         workspace: where its data are.
         labels: label name to the server's voxel value.
         task: how images are prepared, with these labels: as the published model has it, else the registered task; None
@@ -88,14 +90,14 @@ class ModelSetup:
 
     def train_settings(self) -> TrainSettings:
         """Return how to train where a request says nothing else."""
-        conf = self.conf
+        conf, hints = self.conf, self.conf.hints_for(self.name)
         return TrainSettings(
             iterations=conf.iterations,
             max_minutes=conf.max_minutes,
             preset=self.preset,
             device=self.device,
             variant=conf.variant,
-            resolution=AUTO if conf.spacing is conf.roi_size is None else "task",
+            resolution=(hints.resolution or AUTO) if conf.spacing is conf.roi_size is None else "task",
             stages=conf.stages,
         )
 
@@ -158,7 +160,7 @@ class Setup:
             stored = LabelMap.read(workspace.labels)
         except StartupError as error:
             damage, stored = error, recovered_map(workspace, error)
-        dataset = _DataSet.read(folder / "dataset.json", needed=settings.labels is None)
+        dataset = StatedData.read(folder / "dataset.json", needed=settings.labels is None)
         names = _model_names(settings, dataset, stored)
         published = {name: Published.read(workspace, name, adopts=name == names[0]) for name in names}
         wanted = {name: _labels(name, names, settings, dataset, stored, published[name]) for name in names}
@@ -189,42 +191,7 @@ class Setup:
         return cls(folder, workspace, labels, settings.device, models, settings, label_map)
 
 
-@dataclass(frozen=True)
-class _DataSet:
-    """What the studies folder's ``dataset.json`` says.
-
-    Attributes:
-        labels: label name to voxel value in the folder's label files; empty where it says nothing.
-        modality: ``"CT"``, ``"MRI"``, ..., if it says so.
-        task: the registered task with these labels.
-        problem: why it is not used, where it is not usable and was not needed.
-    """
-
-    labels: Mapping[str, int]
-    modality: str | None
-    task: TaskConfig | None
-    problem: str = ""
-
-    @classmethod
-    def read(cls, path: Path, needed: bool) -> _DataSet:
-        """Read it; a file that is not usable is refused where its labels are ``needed``."""
-        if not path.is_file():
-            return cls({}, None, None)
-        try:
-            labels, modality = labels_from_dataset_json(path), modality_from_dataset_json(path)
-        except TaskError as error:
-            if not needed:
-                return cls({}, None, None, str(error))
-            raise StartupError(
-                f"The labels in dataset.json cannot be used. {error}",
-                "Correct that file, or give the labels with --conf labels a=1,b=2, with the values that the label "
-                "files have.",
-            ) from error
-        task = matching_task(labels, modality)
-        return cls(task.labels if task else labels, modality, task)  # the task's names are spelled rightly
-
-
-def _model_names(settings: AppConf, dataset: _DataSet, stored: LabelMap) -> tuple[str, ...]:
+def _model_names(settings: AppConf, dataset: StatedData, stored: LabelMap) -> tuple[str, ...]:
     """Return what to serve; the first is the default."""
     if settings.models:
         if settings.labels and len(settings.models) > 1 and OWN_LABELS not in settings.models:
@@ -245,7 +212,7 @@ def _labels(
     name: str,
     names: Sequence[str],
     settings: AppConf,
-    dataset: _DataSet,
+    dataset: StatedData,
     stored: LabelMap,
     published: Published,
 ) -> dict[str, int]:
@@ -265,7 +232,7 @@ def _label_map(
     stored: LabelMap,
     wanted: Mapping[str, Mapping[str, int]],
     settings: AppConf,
-    dataset: _DataSet,
+    dataset: StatedData,
     published: Mapping[str, Published],
 ) -> LabelMap:
     """Return the stored map with the labels wanted now."""
@@ -290,11 +257,12 @@ def _model(
     label_map: LabelMap,
     names: Sequence[str],
     settings: AppConf,
-    dataset: _DataSet,
+    dataset: StatedData,
     published: Published,
 ) -> ModelSetup:
     labels = label_map.of(names)
-    registered = TASKS.get(name)
+    own = _own_task(name, settings)
+    registered = own or TASKS.get(name)
     notes = [f"dataset.json is not used: {dataset.problem}"] if dataset.problem else []
     notes += [f"{name}: {published.note}"] if published.note else []
     task = head = None
@@ -322,7 +290,9 @@ def _model(
         task = task.with_labels(labels)
         terms = registered.terms if registered else {}
         task = replace(task, terms={**{label: terms[label] for label in labels if label in terms}, **task.terms})
-    preset = _preset(settings, published)
+    if published.task and own and published.task.intensity != own.intensity:
+        notes.append(f"{name}: the published model scales intensities in its own way, and not as --conf task says")
+    preset = _preset(name, settings, published)
     if settings.start_from and published.task:
         notes.append(f"{name}: --conf start_from has no effect: trainings go on from the published model")
     return ModelSetup(
@@ -342,16 +312,22 @@ def _model(
     )
 
 
-def _modality(name: str, settings: AppConf, dataset: _DataSet) -> str | None:
-    return settings.modality or (TASKS[name].modality if name in TASKS else dataset.modality)
+def _own_task(name: str, settings: AppConf) -> TaskConfig | None:
+    """Return the task of ``--conf task``, for the model that it is for."""
+    return settings.task.task if settings.task and name == OWN_LABELS else None
+
+
+def _modality(name: str, settings: AppConf, dataset: StatedData) -> str | None:
+    registered = _own_task(name, settings) or TASKS.get(name)
+    return settings.modality or (registered.modality if registered else dataset.modality)
 
 
 def _listed(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
-def _preset(settings: AppConf, published: Published) -> str:
-    preset = settings.preset_for(published.facts.get("preset"))
+def _preset(name: str, settings: AppConf, published: Published) -> str:
+    preset = settings.preset_for(name, published.facts.get("preset"))
     if settings.preset not in (None, preset):
         raise StartupError(
             f"The preset of the published model is {preset}, not {settings.preset} as in --conf preset.",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from measuring import write_result
 from rich.console import Console
-from systems import System
 
+from radiology_parts.systems import System
 from rep3d.data.cohort import Cohort
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 

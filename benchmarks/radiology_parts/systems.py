@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from label_server import LabelServer, Trained, running_server
-from radiology_app import AppChanges, RadiologyApp
 
+from radiology_parts.app import AppChanges, RadiologyApp
 from rep3d.checkpoint import save_checkpoint
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.tasks.config import TaskConfig

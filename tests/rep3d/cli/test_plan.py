@@ -1,0 +1,49 @@
+"""From a folder to a plan, and from the plan's task file to a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from rep3d.checkpoint import load_checkpoint
+from rep3d.data.phantoms import generate_cohort
+from rep3d.tasks.file import read_task_file
+from tests.rep3d.cli.command import Done
+
+
+def test_a_plan_is_made_and_trained_with(tmp_path: Path, rep3d: Callable[..., Done]) -> None:
+    generate_cohort(tmp_path / "data", 3, seed=1)
+    empty = tmp_path / "data" / "labelsTr" / "phantom_002.nii.gz"
+    image = nib.load(empty)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine, image.header), empty)
+    out = tmp_path / "plan"
+    made = rep3d("plan", tmp_path / "data", "--out", out, "--memory", 8, "--device", "cpu")
+    assert made.returncode == 0, made.stderr
+    assert "3 cases found, 2 can be trained on, 1 left out" in made.stdout.replace("\n", " ")
+    assert "left out: phantom_002.nii.gz: it is empty" in made.stdout.replace("\n", " ")
+    assert {file.name for file in out.iterdir()} == {"task.yaml", "plan.html", "fingerprint.json"}
+    again = rep3d("plan", tmp_path / "data", "--out", out)
+    assert again.returncode == 1 and "--replace" in again.stderr
+    known = read_task_file(out / "task.yaml")
+    text = (out / "task.yaml").read_text(encoding="utf-8").replace("resolution: auto", "resolution: task")
+    small = text.replace(f"roi_size: {list(known.task.roi_size)}", "roi_size: [32, 32, 32]")
+    (out / "task.yaml").write_text(small, encoding="utf-8")
+    model = tmp_path / "model.pt"
+    train = ("train", "--data", tmp_path / "data", "--task", out / "task.yaml", "--output", model, "--iterations", 1)
+    trained = rep3d(*train)
+    assert trained.returncode == 0, trained.stderr
+    assert "left out: phantom_002.nii.gz: it is empty" in trained.stdout and "v1, 2 cases" in trained.stdout
+    checkpoint = load_checkpoint(model)
+    assert checkpoint.task == read_task_file(out / "task.yaml").task and checkpoint.task.roi_size == (32, 32, 32)
+    (out / "task.yaml").write_text(small.replace("Tail: 2", "Tail: 3"), encoding="utf-8")
+    refused = rep3d(*train)
+    assert refused.returncode == 1 and "{'Tail': 3} is only in the task" in refused.stderr
+    (out / "task.yaml").write_text(small.replace("mode: zscore, low: 0.5", "mode: zscore, low: 1.5"), encoding="utf-8")
+    refused = rep3d(*train, "--start", model, "--output", tmp_path / "next.pt")
+    assert refused.returncode == 1 and "has the intensity" in refused.stderr
+    (out / "task.yaml").write_text(small.replace("preset: tiny", "preset: huge"), encoding="utf-8")
+    refused = rep3d(*train)
+    assert refused.returncode == 1 and "task.yaml: the field 'training': preset: 'huge' is unknown" in refused.stderr

@@ -1,5 +1,5 @@
-"""The command line: ``rep3d demo``, ``tasks``, ``train``, ``segment``, ``evaluate``, ``explain``, ``export``,
-``simulate``, ``versions``, ``keys``, ``audit``.
+"""The command line: ``rep3d demo``, ``tasks``, ``convert``, ``train``, ``segment``, ``evaluate``, ``explain``,
+``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -18,6 +18,7 @@ from rich.markup import escape
 from rep3d import __version__
 from rep3d.cli.audit import audit
 from rep3d.cli.common import Device, Engine, Folder, console
+from rep3d.cli.convert import convert
 from rep3d.cli.demo import demo
 from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
@@ -57,6 +58,7 @@ def _top(
 
 
 app.command(rich_help_panel=_TRY)(demo)
+app.command(rich_help_panel=_MODELS)(convert)
 app.command(rich_help_panel=_MODELS)(train)
 
 

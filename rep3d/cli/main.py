@@ -67,16 +67,21 @@ def segment(
     checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
     image: Annotated[Path, typer.Argument(help="NIfTI image, or a folder with one DICOM series.")],
     output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz or .nii), on the image's own grid.")],
+    channel: Annotated[
+        list[Path] | None,
+        typer.Option(help="Further channel of the image, in the model's order; may be repeated. Not for a 4D file."),
+    ] = None,
     device: Device = None,
     engine: Engine = None,
 ) -> None:
     """Segment an image with a model."""
     from rep3d.output import check_output
 
-    check_output(output, (".nii.gz", ".nii"), (checkpoint, image), option="OUTPUT")  # before PyTorch is loaded
+    files = (image, *(channel or ()))
+    check_output(output, (".nii.gz", ".nii"), (checkpoint, *files), option="OUTPUT")  # before PyTorch is loaded
     from rep3d.inference.predictor import Predictor
 
-    result = Predictor.load(checkpoint, device, engine, single_image=True).segment(image, output)
+    result = Predictor.load(checkpoint, device, engine, single_image=True).segment(files, output)
     for name, volume in result.volumes_ml.items():
         console.print(f"{escape(name)}: {volume:.2f} ml")
     facts = f"{sum(result.seconds.values()):.1f} s with {result.engine}, uncertainty {result.uncertainty:.3f}"

@@ -86,9 +86,14 @@ def train(
     from rep3d.demo.screen import train_progress
     from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder
-    from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
+    from rep3d.tasks.dataset_json import (
+        channels_from_dataset_json,
+        ignore_from_dataset_json,
+        labels_from_dataset_json,
+    )
     from rep3d.training.distributed import parse_gpus
     from rep3d.training.minutes.speed import default_preset
+    from rep3d.training.start import check_channels
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.validation import choose_validation
@@ -99,7 +104,8 @@ def train(
         check_output_folder(resume, option="--resume")
     if prepared is not None:
         check_output_folder(prepared, option="--prepared")
-    labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
+    labels, ignore = labels_from_dataset_json(description), ignore_from_dataset_json(description)
+    channels = channels_from_dataset_json(description)
     there = read_data_set(data)
     found = list(there.cases[:cases])
     console.print(f"{escape(str(data))}: {there.found} cases found, {len(found)} to train with", soft_wrap=True)
@@ -108,8 +114,12 @@ def train(
         raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
     checkpoint = load_checkpoint(start) if start else None
     encoder = load_checkpoint(start_from) if start_from else None
-    images = [case.image for case in found]
-    task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality, spacing=spacing)
+    if checkpoint:
+        check_channels(checkpoint.task, channels)
+        task = dataclasses.replace(checkpoint.task, ignore=ignore)
+    else:
+        images = [case.channels for case in found]
+        task = task_for_cases(data.name, labels, images, spacing=spacing, channels=channels, ignore=ignore)
     if spacing is not None:
         task = dataclasses.replace(task, spacing=spacing)
     settings = TrainSettings(

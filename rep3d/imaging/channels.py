@@ -64,8 +64,11 @@ def read_channels(image: Files, count: int) -> tuple[list[np.ndarray], Geometry]
         ImageError, OutOfMemoryError: as :func:`channels_grid`, and if voxels cannot be read.
     """
     files = as_files(image)
+    if count == len(files) == 1:
+        alone, grid = read_image(files[0])
+        return [alone], grid
     channels_grid(files, count)
-    if len(files) == 1 < count:
+    if len(files) == 1:
         voxels, grid = read_layers(files[0])
         return [voxels[..., channel] for channel in range(count)], grid
     read = [read_image(file) for file in files]

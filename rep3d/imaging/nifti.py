@@ -275,7 +275,7 @@ def is_written_like(label: Path | str, image: Path | str) -> bool:
 
 
 def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> None:
-    """Write a label map on the grid of another image, header codes included.
+    """Write a label map on the grid of another image, of any number of channels, header codes included.
 
     Args:
         values: (X, Y, Z) array of voxel values from 0 to 65535, in the stored axis order of ``like``.
@@ -287,7 +287,7 @@ def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> Non
     """
     like, output = Path(like), Path(output)
     reference = _open(like, ImageError)
-    grid = _grid(reference, like, ImageError)
+    grid = _grid(reference, like, ImageError, several=True)
     if values.shape != grid.shape:
         raise LabelError(f"{output.name}: expected an array of shape {grid.shape} like {like.name}, got {values.shape}")
     _write_like(whole_numbers(values, output.name), reference, output)

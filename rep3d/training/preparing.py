@@ -24,7 +24,7 @@ _Ready = TypeVar("_Ready")
 def why_unusable(case: Case, labels: Mapping[str, int]) -> LeftOut | None:
     """Return why a case can be neither trained nor measured on; None where it can. Both files are read."""
     try:
-        check_label(case.label, case.image, labels)
+        check_label(case.label, case.channels, labels)
         geometry(case.image)
     except Exception as error:
         return left_out_for(case, error)

@@ -185,7 +185,7 @@ class Patches(IterableDataset):
             centre = self._centre(index, np.random.default_rng([self.settings.seed, number, 2]))
             begins = volume.first_voxel(centre, self.sides)
             part = tuple(slice(first, first + side) for first, side in zip(begins, self.sides, strict=True))
-            total += np.bincount(volume.label[part].ravel(), minlength=len(total))
+            total += np.bincount(volume.label[part].ravel(), minlength=len(total))[: len(total)]
         return total.tolist()
 
     def _patch(self, index: int, random: np.random.Generator) -> dict[str, Any]:

@@ -21,8 +21,9 @@ import torch
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import said
+from rep3d.imaging.channels import Files, read_channels
 from rep3d.imaging.grid import Geometry
-from rep3d.imaging.nifti import geometry, read_label
+from rep3d.imaging.nifti import read_label
 from rep3d.inference.sliding import fit_window
 from rep3d.json_file import JsonFile, json_object
 from rep3d.nn.network import Network
@@ -106,7 +107,7 @@ def at_resolution(
 
         chosen = plan_resolution(
             task,
-            [case.image for case in cases],
+            [case.channels for case in cases],
             thickness,
             settings.max_minutes,
             stride,
@@ -171,7 +172,7 @@ def _thickness(inside: np.ndarray, grid: Geometry) -> float:
 
 def plan_resolution(
     task: TaskConfig,
-    images: Sequence[Path],
+    images: Sequence[Files],
     thickness: Mapping[str, float],
     minutes: float,
     stride: int,
@@ -196,7 +197,7 @@ def plan_resolution(
         iterations: steps that are not exceeded whatever the minutes; None for no such bound.
         patches: of a step.
     """
-    _, extents = lengths_along(images, task.orientation)
+    _, extents = lengths_along(images, task.orientation, channels=task.in_channels)
     if not len(extents):
         return Resolution(task.spacing, task.roi_size, "")
     median = np.median(extents, axis=0)
@@ -240,7 +241,7 @@ def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def lengths_along(
-    images: Sequence[Path | str], orientation: str, problems: list[str] | None = None
+    images: Sequence[Files], orientation: str, problems: list[str] | None = None, channels: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return voxel sides and extents of images in mm along the axes of an orientation, each (images, 3).
 
@@ -248,12 +249,13 @@ def lengths_along(
         images: image files; only their headers matter, and one that cannot be read does not count.
         orientation: such as ``"RAS"``.
         problems: gains what is wrong with those that cannot be read.
+        channels: of each image.
     """
     pairs = [next(pair for pair in ("RL", "AP", "SI") if letter in pair) for letter in orientation]
     spacings, extents = [], []
     for image in images:
         try:
-            grid = geometry(image)
+            _, grid = read_channels(image, channels)
         except Exception as error:  # the training says it of each case
             if problems is not None:
                 problems.append(said(error))

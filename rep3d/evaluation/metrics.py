@@ -14,13 +14,16 @@ from rep3d.imaging.nifti import read_label
 __all__ = ["dice_of_files", "dice_per_label", "mean_dice"]
 
 
-def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int]) -> dict[str, float]:
+def dice_per_label(
+    prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int], ignore: int | None = None
+) -> dict[str, float]:
     """Dice of each label between two label maps of the same shape.
 
     Args:
         prediction: (X, Y, Z) voxel values.
         truth: (X, Y, Z) voxel values.
-        labels: label name to voxel value.
+        labels: label name to voxel value; of a case in which only some were annotated, these alone.
+        ignore: value in ``truth`` of voxels of which nothing is known: they do not count. None where there is none.
 
     Returns:
         Label name to Dice in [0, 1]; NaN where neither map has the label, 0 where only one of them has it.
@@ -34,6 +37,9 @@ def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[st
     axis = int(np.argmax(truth.strides))
     both, either = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
     for found, true in zip(np.moveaxis(prediction, axis, 0), np.moveaxis(truth, axis, 0), strict=True):
+        if ignore is not None:
+            known = true != ignore
+            found, true = found[known], true[known]
         for name, value in labels.items():
             one, other = found == value, true == value
             both[name] += np.count_nonzero(one & other)
@@ -41,7 +47,9 @@ def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[st
     return {name: 2 * both[name] / either[name] if either[name] else float("nan") for name in labels}
 
 
-def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str, int]) -> dict[str, float]:
+def dice_of_files(
+    prediction: Path | str, truth: Path | str, labels: Mapping[str, int], ignore: int | None = None
+) -> dict[str, float]:
     """As :func:`dice_per_label`, for two label files on one grid.
 
     Raises:
@@ -53,7 +61,7 @@ def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str
         raise LabelError(
             f"Dice cannot be measured: {Path(prediction).name} does not lie on the voxels of {Path(truth).name}."
         )
-    return dice_per_label(predicted, true, labels)
+    return dice_per_label(predicted, true, labels, ignore)
 
 
 def mean_dice(scores: Mapping[str, Mapping[str, float]]) -> float:

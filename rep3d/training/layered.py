@@ -88,6 +88,7 @@ def with_coarse(
         places = np.argwhere((coarse_weight(said)[0] > 0).numpy())
         places = places[random.permutation(len(places))[:MOST_POSITIONS]]
         voxels = np.minimum(np.rint(places / (x, y, z)), np.array(volume.label.shape) - 1).astype(np.int32)
+        voxels = voxels[volume.label[tuple(voxels.T)] < task.out_channels]  # something is known there
         layered = LayeredVolume(
             *(volume.image, volume.label, volume.counts, volume.positions),
             *(said.as_tensor()[1:].half(), (x, y, z), voxels),

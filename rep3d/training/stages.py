@@ -254,7 +254,9 @@ def _compared(
             try:
                 for name in scores:
                     predictor.segment(case.channels, file, coarse=name == "coarse")
-                    scores[name][case.id] = dice_of_files(file, case.label, both.task.labels)
+                    scores[name][case.id] = dice_of_files(
+                        *(file, case.label, case.known(both.task.labels), both.task.ignore)
+                    )
             except Exception as error:  # whatever it is, it costs this case only
                 logger.warning("training: %s", left_out_for(case, error))
                 scores["coarse"].pop(case.id, None)

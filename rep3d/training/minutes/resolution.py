@@ -155,7 +155,7 @@ def thicknesses(cases: Sequence[Case], labels: Mapping[str, int], most: int = 6)
         except Exception:  # the training names it, and why
             continue
         boxes = scipy.ndimage.find_objects(values.astype(np.uint16))
-        for name, value in labels.items():
+        for name, value in case.known(labels).items():
             box = boxes[value - 1] if 0 < value <= len(boxes) else None
             if box is not None:
                 found[name].append(_thickness(values[box] == value, grid))

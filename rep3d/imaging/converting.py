@@ -142,6 +142,7 @@ def convert_data_set(
         DiskFullError: if there is no room; nothing was written.
         TaskError: if no case can be converted.
     """
+    output = output.absolute()
     if layout not in LAYOUTS:
         raise TaskError(f"There is no layout {layout!r}. There are: {', '.join(LAYOUTS)}.")
     folder = data.folder / TESTS

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lib.boot.conf import OWN_LABELS, AppConf
+from lib.boot.sources import folder_labels, published_task
 from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
 from lib.labels.recovery import check_recovered, recovered_map
 from lib.paths import ModelWorkspace, Workspace
-from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
+from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, ConfigError, Rep3DError, TaskError
-from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.config import TaskConfig
 from rep3d.tasks.registry import TASKS, matching_task
 from rep3d.training.head import HeadChange, head_change
 from rep3d.training.plan import first_config
@@ -202,14 +203,13 @@ class _DataSet:
         if not path.is_file():
             return cls({}, None, None)
         try:
-            labels, modality = labels_from_dataset_json(path), modality_from_dataset_json(path)
+            labels, modality = folder_labels(path)
         except TaskError as error:
             if not needed:
                 return cls({}, None, None, str(error))
             raise StartupError(
                 f"The labels in dataset.json cannot be used. {error}",
-                "Correct that file, or give the labels with --conf labels a=1,b=2, with the values that the label "
-                "files have.",
+                "Correct that file, or give the labels with --conf labels a=1,b=2, with the values that files have.",
             ) from error
         task = matching_task(labels, modality)
         return cls(task.labels if task else labels, modality, task)  # the task's names are spelled rightly
@@ -237,7 +237,7 @@ class _Published:
         if not path.exists():
             return cls(path, None, {})
         try:
-            return cls(path, *read_checkpoint_task(path))
+            return cls(path, *published_task(path))
         except CheckpointError as error:
             raise damaged_checkpoint(path, error) from error
 

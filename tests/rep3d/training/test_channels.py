@@ -25,7 +25,7 @@ from rep3d.training.plan import TrainPlan
 from rep3d.training.train import TrainSettings, task_for_cases, train
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
 
-TWO = replace(TASK, channels=(Channel("T1", Intensity()), Channel("T2", Intensity())))
+TWO = replace(TASK, channels=(Channel("CT", Intensity("window", 0, 1000)), Channel("T2", Intensity())))
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def _together(case: Case) -> Path:
 def test_the_second_channel_is_learned_from_and_seen(tmp_path: Path) -> None:
     files = [_case(tmp_path, seed) for seed in (1, 2)]
     cases = [files[0], Case(files[1].id, _together(files[1]), files[1].label)]
-    settings = TrainSettings(iterations=40, learning_rate=5e-3, device="cpu")
+    settings = TrainSettings(iterations=30, learning_rate=2e-2, device="cpu", seed=1)
     train(cases, TWO, settings, tmp_path / "model.pt")
     predictor = Predictor.load(tmp_path / "model.pt", "cpu")
     assert predictor.task == TWO and predictor.model.in_channels == 2
@@ -62,7 +62,7 @@ def test_the_second_channel_is_learned_from_and_seen(tmp_path: Path) -> None:
     found = [tmp_path / f"found_{n}.nii.gz" for n in (0, 1)]
     for image, file in zip((other.channels, _together(other)), found, strict=True):
         predictor.segment(image, file)
-    assert dice_of_files(found[0], other.label, TASK.labels)["Ball"] > 0.8
+    assert dice_of_files(found[0], other.label, TASK.labels)["Ball"] > 0.6  # an untrained network has 0.1
     assert found[0].read_bytes() == found[1].read_bytes()
     assert predictor.features(other.channels).shape == predictor.features(_together(other)).shape
     assert list(predictor.view_probabilities(other.channels, 2))[1].shape[0] == 2
@@ -97,7 +97,7 @@ def test_what_does_not_fit_the_channels_is_refused(tmp_path: Path) -> None:
     assert trained.info["validation"] is not None
     assert [entry["id"] for entry in trained.info["left_out"]] == ["case_2"]
     for task in (TASK, replace(TWO, channels=TWO.channels[::-1])):
-        with pytest.raises(CheckpointError, match="other channels: it knows T1, T2"):
+        with pytest.raises(CheckpointError, match="other channels: it knows CT, T2"):
             train([two], task, SETTINGS, tmp_path / "model.pt", trained)
     three = replace(TWO, channels=(*TWO.channels, Channel("PET", Intensity())))
     save_checkpoint(tmp_path / "odd.pt", Rep3D(small_config()), TASK, {})

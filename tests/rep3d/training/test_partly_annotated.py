@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,18 +139,35 @@ def test_a_training_on_partly_annotated_cases(tmp_path: Path, loss: str) -> None
     assert load_checkpoint(tmp_path / "model.pt").task.ignore == UNKNOWN
 
 
-def test_the_command_reads_it_from_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_read_it_from_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for part in ("imagesTr", "labelsTr"):
         (tmp_path / "data" / part).mkdir(parents=True)
     for seed in (1, 2):
         case = _case(tmp_path, seed)
-        case.image.rename(tmp_path / "data" / "imagesTr" / f"{case.id}.nii.gz")
+        for channel in (0, 1):
+            shutil.copy(case.image, tmp_path / "data" / "imagesTr" / f"{case.id}_{channel:04d}.nii.gz")
         case.label.rename(tmp_path / "data" / "labelsTr" / f"{case.id}.nii.gz")
-    content = {"labels": {"background": 0, "Ball": 3, "Bar": 5, "ignore": UNKNOWN}, "annotated": {"case_2": ["Bar"]}}
+    content = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "labels": {"background": 0, "Ball": 3, "Bar": 5, "ignore": UNKNOWN},
+        "annotated": {"case_2": ["Bar"]},
+    }
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
-    words = f"train --data {tmp_path}/data --output {tmp_path}/model.pt --iterations 2 --spacing 1 1 1 --preset tiny"
-    monkeypatch.setattr("sys.argv", ["rep3d", *words.split()])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    assert load_checkpoint(tmp_path / "model.pt").task.ignore == UNKNOWN
+    image, second = (tmp_path / "data" / "imagesTr" / f"case_1_{channel:04d}.nii.gz" for channel in (0, 1))
+    model, found = tmp_path / "model.pt", tmp_path / "found.nii.gz"
+
+    def run(words: str) -> int:
+        monkeypatch.setattr("sys.argv", ["rep3d", *words.split()])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    assert run(f"train --data {tmp_path}/data --output {model} --iterations 2 --spacing 1 1 1 --preset tiny") == 0
+    task = load_checkpoint(model).task
+    assert (task.ignore, [channel.name for channel in task.channels]) == (UNKNOWN, ["CT", "PET"])
+    assert run(f"segment {model} {image} {found}") == 1 and "1 channel, where 2 are needed" in capsys.readouterr().err
+    assert run(f"segment {model} {image} {found} --channel {second}") == 0 and found.is_file()
+    assert run(f"segment {model} {image} {second} --channel {second}") == 1
+    assert "is the same file as" in capsys.readouterr().err

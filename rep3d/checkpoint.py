@@ -78,10 +78,11 @@ class Checkpoint:
                 f"The two stages do not fit each other: expected the labels {dict(task.labels)} and the orientation "
                 f"{task.orientation} of the coarse one, got {dict(fine.labels)} and {fine.orientation}."
             )
-        if self.fine.model.in_channels != task.out_channels:
+        if fine.channels != task.channels or self.fine.model.in_channels != task.in_channels + len(task.labels):
             raise CheckpointError(
-                f"The fine stage does not fit the coarse one: expected {task.out_channels} input channels (the image "
-                f"and {task.out_channels - 1} labels), got {self.fine.model.in_channels}."
+                f"The fine stage does not fit the coarse one: expected {task.in_channels + len(task.labels)} input "
+                f"channels ({task.in_channels} of the image and {len(task.labels)} labels), got "
+                f"{self.fine.model.in_channels} with images of {fine.in_channels}."
             )
 
     @property
@@ -245,6 +246,11 @@ def _built(content: Mapping[str, Any], path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} cannot be used: its labels need {task.out_channels} output channels, "
             f"its network has {config.out_channels}."
+        )
+    if config.in_channels not in (task.in_channels, task.in_channels + len(task.labels)):  # the latter: a fine stage
+        raise CheckpointError(
+            f"{path} cannot be used: its images have {task.in_channels} channels, its network takes "
+            f"{config.in_channels}."
         )
     _refuse_not_finite(state, path)
     state = _in_single_precision(state, _precision(info, path), path)

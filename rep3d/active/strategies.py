@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from rep3d.errors import ConfigError
+from rep3d.imaging.channels import Files
 from rep3d.inference.uncertainty import mean_entropy, mean_margin, mean_variance
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Choice:
     reason: str | None = None
 
 
-def assess(predictor: Predictor, image: Path | str, views: int = 1) -> ImageScore:
+def assess(predictor: Predictor, image: Files, views: int = 1) -> ImageScore:
     """Score an image.
 
     Args:

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 console = Console()
-DECATHLON = "Data set: a folder with imagesTr, labelsTr and dataset.json, as in the Medical Segmentation Decathlon."
+DECATHLON = "Data set: imagesTr, labelsTr and dataset.json, as in the Medical Segmentation Decathlon or nnU-Net."
 Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; if not given, the best there is.")]
 Engine = Annotated[str | None, typer.Option(help="auto, torch or openvino; if not given, auto.")]

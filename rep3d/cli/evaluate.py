@@ -69,9 +69,16 @@ def evaluate(
     )
     from rep3d.evaluation.records import Records
     from rep3d.files import utc_now
-    from rep3d.tasks.dataset_json import labels_from_dataset_json
+    from rep3d.tasks.dataset_json import (
+        channels_from_dataset_json,
+        ignore_from_dataset_json,
+        labels_from_dataset_json,
+    )
+    from rep3d.training.start import check_channels
 
     found = read_data_set(data)
+    description = data / "dataset.json"
+    ignore = ignore_from_dataset_json(description) if description.is_file() else None
     cases = found.cases[skip:]
     console.print(f"{escape(str(data))}: {found.found} cases found, {len(cases)} to measure", soft_wrap=True)
     show_left_out(found.left_out)
@@ -83,23 +90,25 @@ def evaluate(
     identity = model_identity(checkpoint, predictions)
     given = Path(checkpoint or predictions or "")
     folder = out or Path("evaluation") / data.resolve().name / f"{given.resolve().stem}-{identity[:8]}"
-    _check_folder(folder, (given, data / "dataset.json"))
+    _check_folder(folder, (given, description))
     records = Records(folder / RECORDS)
     require_one_model(records, identity, "--out")
     source: Predictions
     facts = {"Predictions": str(given)}
     trained: set[str] = set()
     if predictor is None:
-        labels = labels_from_dataset_json(data / "dataset.json")
+        labels = labels_from_dataset_json(description)
         source = GivenPredictions(given, {case.id for case in found.cases})
         show_left_out(source.left_out)
     else:
         labels = _same_values(dict(predictor.task.labels), data)
-        source = MadePredictions(_made(folder / "predictions"), predictor.segment)
+        if description.is_file():
+            check_channels(predictor.task, channels_from_dataset_json(description))
+        source = MadePredictions(_made(folder / "predictions"), predictor.segment, predictor.task.in_channels)
         trained = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
         facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": identity}
     failed: list[LeftOut] = []
-    measured = _each(cases, Measuring(records, source, identity, labels, tolerance), failed, folder / RECORDS)
+    measured = _each(cases, Measuring(records, source, identity, labels, tolerance, ignore), failed, folder / RECORDS)
     evaluation = Evaluation(
         name=given.name if predictor is None else f"{given.name} ({predictor.version})",
         source=facts,

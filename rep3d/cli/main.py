@@ -1,5 +1,5 @@
-"""The command line: ``rep3d demo``, ``tasks``, ``plan``, ``train``, ``segment``, ``evaluate``, ``compare``,
-``explain``, ``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
+"""The command line: ``rep3d demo``, ``tasks``, ``plan``, ``convert``, ``train``, ``segment``, ``evaluate``,
+``compare``, ``explain``, ``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -19,6 +19,7 @@ from rep3d import __version__
 from rep3d.cli.audit import audit
 from rep3d.cli.common import Device, Engine, Folder, console
 from rep3d.cli.compare import compare
+from rep3d.cli.convert import convert
 from rep3d.cli.demo import demo
 from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
@@ -60,6 +61,7 @@ def _top(
 
 app.command(rich_help_panel=_TRY)(demo)
 app.command(rich_help_panel=_MODELS)(plan)
+app.command(rich_help_panel=_MODELS)(convert)
 app.command(rich_help_panel=_MODELS)(train)
 
 
@@ -68,18 +70,23 @@ def segment(
     checkpoint: Annotated[Path, typer.Argument(help="Model file.")],
     image: Annotated[Path, typer.Argument(help="NIfTI image, or a folder with one DICOM series.")],
     output: Annotated[Path, typer.Argument(help="Label map to write (.nii.gz or .nii), on the image's own grid.")],
+    channel: Annotated[
+        list[Path] | None,
+        typer.Option(help="Further channel of the image, in the model's order; may be repeated. Not for a 4D file."),
+    ] = None,
     device: Device = None,
     engine: Engine = None,
 ) -> None:
     """Segment an image with a model."""
     from rep3d.output import check_output
 
-    check_output(output, (".nii.gz", ".nii"), (checkpoint, image), option="OUTPUT")  # before PyTorch is loaded
+    files = (image, *(channel or ()))
+    check_output(output, (".nii.gz", ".nii"), (checkpoint, *files), option="OUTPUT")  # before PyTorch is loaded
     from rep3d.inference.predictor import Predictor
     from rep3d.starter.facts import starter_words
 
     predictor = Predictor.load(checkpoint, device, engine, single_image=True)
-    result = predictor.segment(image, output)
+    result = predictor.segment(files, output)
     for name, volume in result.volumes_ml.items():
         console.print(f"{escape(name)}: {volume:.2f} ml")
     facts = f"{sum(result.seconds.values()):.1f} s with {result.engine}, uncertainty {result.uncertainty:.3f}"

@@ -90,10 +90,15 @@ def train(
     from rep3d.demo.screen import train_progress
     from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder
-    from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
+    from rep3d.tasks.dataset_json import (
+        channels_from_dataset_json,
+        ignore_from_dataset_json,
+        labels_from_dataset_json,
+    )
     from rep3d.tasks.file import TrainingHints
     from rep3d.training.distributed import parse_gpus
     from rep3d.training.minutes.speed import default_preset
+    from rep3d.training.start import check_channels
     from rep3d.training.task_file import task_to_go_on_with, task_to_train
     from rep3d.training.train import TrainSettings, task_for_cases
     from rep3d.training.train import train as run
@@ -105,8 +110,9 @@ def train(
         check_output_folder(resume, option="--resume")
     if prepared is not None:
         check_output_folder(prepared, option="--prepared")
-    labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
-    known = task_to_train(task, labels, modality, description) if task else None
+    labels, ignore = labels_from_dataset_json(description), ignore_from_dataset_json(description)
+    channels = channels_from_dataset_json(description)
+    known = task_to_train(task, labels, channels, ignore, description) if task else None
     hints = known.training if known else TrainingHints()
     there = without_copies(read_data_set(data))
     found = list(there.cases[:cases])
@@ -116,11 +122,15 @@ def train(
         raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
     checkpoint = load_checkpoint(start) if start else None
     encoder = load_checkpoint(start_from) if start_from else None
-    images = [case.image for case in found]
     if checkpoint:
+        check_channels(checkpoint.task, channels)
         config = task_to_go_on_with(str(task), known.task, checkpoint.task) if known else checkpoint.task
+        config = dataclasses.replace(config, ignore=ignore)
+    elif known:
+        config = known.task
     else:
-        config = known.task if known else task_for_cases(data.name, labels, images, modality, spacing=spacing)
+        images = [case.channels for case in found]
+        config = task_for_cases(data.name, labels, images, spacing=spacing, channels=channels, ignore=ignore)
     if spacing is not None:
         config = dataclasses.replace(config, spacing=spacing)
     settings = TrainSettings(

@@ -98,7 +98,10 @@ def _split(
     for case in cases:
         if len(usable) == pool + held_out:
             break
-        if (problem := reason(case, labels) if reason else None) is None:
+        if case.annotated is not None:
+            words = "only some of its labels were annotated, and a clinician corrects all of them."
+            left_out.append(LeftOut(case.id, f"{case.label.parent.name}/{case.label.name}", words))
+        elif (problem := reason(case, labels) if reason else None) is None:
             usable.append(case)
         else:
             left_out.append(problem)

@@ -26,16 +26,17 @@ def copies(cases: Sequence[Case]) -> list[LeftOut]:
 
     The labels that belong to copies may differ; which of them is right cannot be told, so the first one's counts.
     """
-    alike: dict[tuple[int, int], list[Case]] = {}
+    alike: dict[tuple[tuple[int, int] | None, ...], list[Case]] = {}
     for case in cases:
-        if (mark := _mark(case.image)) is not None:
-            alike.setdefault(mark, []).append(case)
+        marks = tuple(map(_mark, case.channels))
+        if None not in marks:
+            alike.setdefault(marks, []).append(case)
     found = []
     for group in alike.values():
-        firsts: dict[str, Case] = {}
+        firsts: dict[tuple[str | None, ...], Case] = {}
         for case in group if len(group) > 1 else ():
-            content = _content(case.image)
-            if content is None or (first := firsts.setdefault(content, case)) is case:
+            content = tuple(map(_content, case.channels))
+            if None in content or (first := firsts.setdefault(content, case)) is case:
                 continue
             same = _content(case.label) == _content(first.label)
             labels = "their label maps are the same" if same else "their label maps differ: see which one is right"

@@ -248,7 +248,7 @@ class Player:
         last = self.rounds[-1]
         chosen = set(pick_cases(last.dice).values())
         pictures = [
-            CasePicture(case.id, case.image, case.label, self.prediction(case, last.round))
+            CasePicture(case.id, case.image, case.label, prediction=self.prediction(case, last.round))
             for case in self.cohort.held_out
             if case.id in chosen
         ]

@@ -8,7 +8,7 @@ Dice of single held-out cases, so that a summary can never disagree with the tab
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ class RoundResult:
 class CasePicture(Case):
     """A held-out case to draw, with its predicted label on the same grid."""
 
-    prediction: Path
+    prediction: Path = field(kw_only=True)
 
 
 @dataclass(frozen=True)

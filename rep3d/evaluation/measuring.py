@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from rep3d.errors import LabelError, OutputError, TaskError
 from rep3d.evaluation.records import Record, Records
 from rep3d.evaluation.scoring import score_files
 from rep3d.files import file_hash
+from rep3d.imaging.channels import channels_grid
 from rep3d.imaging.labels import check_grid
 from rep3d.imaging.nifti import stored_grid
 
@@ -95,21 +96,24 @@ class MadePredictions:
 
     Args:
         folder: where they are kept.
-        segment: segments an image file into a label file.
+        segment: segments an image, given as its files, into a label file.
+        channels: of the images.
     """
 
-    def __init__(self, folder: Path, segment: Callable[[Path, Path], object]) -> None:
+    def __init__(self, folder: Path, segment: Callable[[Sequence[Path], Path], object], channels: int = 1) -> None:
         self._folder = folder
         self._segment = segment
+        self._channels = channels
 
     def of(self, case: Case, earlier: list[Record]) -> tuple[str, Path]:
         """See :class:`Predictions`; raises what segmentation does."""
         file = self._folder / f"{case.id}.nii.gz"
-        image = file_hash(case.image)
+        image = "+".join(map(file_hash, case.channels))
         known = {record.prediction for record in earlier if record.image == image}
         if not (known and file.is_file() and file_hash(file) in known):
-            check_grid(stored_grid(case.label), stored_grid(case.image), case.label.name, case.image.name)
-            self._segment(case.image, file)
+            grid = channels_grid(case.channels, self._channels)
+            check_grid(stored_grid(case.label), grid, case.label.name, case.image.name)
+            self._segment(case.channels, file)
         return image, file
 
 
@@ -122,16 +126,24 @@ class Measuring:
         model: what tells the model from all others.
         labels: label name to voxel value, in truth and prediction.
         tolerance_mm: of the surface Dice.
+        ignore: value in true label maps of which nothing is known; None where there is none.
     """
 
     def __init__(
-        self, records: Records, predictions: Predictions, model: str, labels: Mapping[str, int], tolerance_mm: float
+        self,
+        records: Records,
+        predictions: Predictions,
+        model: str,
+        labels: Mapping[str, int],
+        tolerance_mm: float,
+        ignore: int | None = None,
     ) -> None:
         self._records = records
         self._predictions = predictions
         self._model = model
         self._labels = dict(labels)
         self._tolerance = tolerance_mm
+        self._ignore = ignore
 
     def __call__(self, case: Case) -> tuple[Record, Path]:
         """Return what was measured of a case, now or before, and the file of its prediction.
@@ -142,13 +154,13 @@ class Measuring:
         """
         earlier = [record for record in self._records.of(case.id) if record.model == self._model]
         image, file = self._predictions.of(case, earlier)
-        wanted = Record(
-            self._model, case.id, image, file_hash(case.label), file_hash(file), self._labels, self._tolerance, {}
-        )
+        labels = case.known(self._labels)
+        truth, prediction = file_hash(case.label), file_hash(file)
+        wanted = Record(self._model, case.id, image, truth, prediction, labels, self._tolerance, {}, self._ignore)
         for record in earlier:
             if record.same_measured(wanted):
                 return record, file
-        scores = score_files(file, case.label, self._labels, self._tolerance)
+        scores = score_files(file, case.label, labels, self._tolerance, self._ignore)
         measured = Record(**{**vars(wanted), "scores": scores})
         self._records.add(measured)
         return measured, file

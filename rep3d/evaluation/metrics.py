@@ -40,30 +40,30 @@ class Overlap:
 
 
 def overlaps(
-    prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int], known: np.ndarray | None = None
+    prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int], ignore: int | None = None
 ) -> dict[str, Overlap]:
     """Count the voxels of each label in two label maps of the same shape.
 
     Args:
         prediction: (X, Y, Z) voxel values.
         truth: (X, Y, Z) voxel values.
-        labels: label name to voxel value, of the labels to count; others of the maps count as background.
-        known: (X, Y, Z) bool, where the truth is known; other voxels count nowhere. None for all.
+        labels: label name to voxel value, of the labels to count; others of the maps count as background. Of a case in
+            which only some were annotated, these alone.
+        ignore: value in ``truth`` of voxels of which nothing is known: they do not count. None where there is none.
 
     Raises:
         LabelError: if the shapes differ.
     """
-    shapes = {array.shape for array in (prediction, truth, known) if array is not None}
-    if len(shapes) > 1:
-        raise LabelError(f"Dice needs two label maps of one shape, got {' and '.join(map(str, sorted(shapes)))}.")
+    if prediction.shape != truth.shape:
+        raise LabelError(f"Dice needs two label maps of one shape, got {prediction.shape} and {truth.shape}.")
     # Counted plane by plane: MONAI's needs a map of each label at once, which for a whole CT are gigabytes.
     axis = int(np.argmax(truth.strides))
     counts = {name: np.zeros(3, np.int64) for name in labels}
     planes, true_planes = np.moveaxis(prediction, axis, 0), np.moveaxis(truth, axis, 0)  # views, not copies
-    for index, (found, true) in enumerate(zip(planes, true_planes, strict=True)):
-        if known is not None:
-            inside = np.moveaxis(known, axis, 0)[index]
-            found, true = found[inside], true[inside]
+    for found, true in zip(planes, true_planes, strict=True):
+        if ignore is not None:
+            known = true != ignore
+            found, true = found[known], true[known]
         for name, value in labels.items():
             one, other = found == value, true == value
             counts[name] += [np.count_nonzero(part) for part in (one & other, one, other)]
@@ -71,15 +71,9 @@ def overlaps(
 
 
 def dice_per_label(
-    prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int], known: np.ndarray | None = None
+    prediction: np.ndarray, truth: np.ndarray, labels: Mapping[str, int], ignore: int | None = None
 ) -> dict[str, float]:
-    """Dice of each label between two label maps of the same shape.
-
-    Args:
-        prediction: (X, Y, Z) voxel values.
-        truth: (X, Y, Z) voxel values.
-        labels: label name to voxel value.
-        known: as for :func:`overlaps`.
+    """Return the Dice of each label between two label maps of the same shape; arguments as of :func:`overlaps`.
 
     Returns:
         Label name to Dice in [0, 1]; NaN where neither map has the label, 0 where only one of them has it.
@@ -87,7 +81,7 @@ def dice_per_label(
     Raises:
         LabelError: if the shapes differ.
     """
-    return {name: overlap.dice for name, overlap in overlaps(prediction, truth, labels, known).items()}
+    return {name: overlap.dice for name, overlap in overlaps(prediction, truth, labels, ignore).items()}
 
 
 def read_pair(prediction: Path | str, truth: Path | str) -> tuple[np.ndarray, np.ndarray, Geometry]:
@@ -105,14 +99,16 @@ def read_pair(prediction: Path | str, truth: Path | str) -> tuple[np.ndarray, np
     return predicted, true, grid
 
 
-def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str, int]) -> dict[str, float]:
+def dice_of_files(
+    prediction: Path | str, truth: Path | str, labels: Mapping[str, int], ignore: int | None = None
+) -> dict[str, float]:
     """As :func:`dice_per_label`, for two label files on one grid.
 
     Raises:
         LabelError: if a file is not a label map, or their grids differ.
     """
     predicted, true, _ = read_pair(prediction, truth)
-    return dice_per_label(predicted, true, labels)
+    return dice_per_label(predicted, true, labels, ignore)
 
 
 def mean_dice(scores: Mapping[str, Mapping[str, float]]) -> float:

@@ -17,6 +17,7 @@ from rep3d.evaluation.comparison import Comparison, Difference
 from rep3d.evaluation.evaluation import METRICS, CaseScores, Evaluation, Mean, Metric, case_values
 from rep3d.evaluation.pictures import LABEL_STYLES, PREDICTION_COLOUR, TRUTH_COLOUR, slice_pngs
 from rep3d.html import render
+from rep3d.imaging.channels import Files
 
 __all__ = ["Strip", "comparison_page", "evaluation_page"]
 
@@ -119,8 +120,8 @@ def comparison_page(comparison: Comparison) -> str:
     )
 
 
-def _paths(case: Case, prediction: Path) -> tuple[Path, Path, Path]:
-    return case.image, case.label, prediction
+def _paths(case: Case, prediction: Path) -> tuple[Files, Path, Path]:
+    return case.channels, case.label, prediction
 
 
 def _distribution(evaluation: Evaluation, metric: Metric) -> tuple[Scale, list[Strip]]:

@@ -14,9 +14,10 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.html import figure_uri
+from rep3d.imaging.channels import Files, as_files, count_channels, read_channels
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
-from rep3d.imaging.nifti import read_image, read_label
+from rep3d.imaging.nifti import read_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,11 +34,11 @@ _SAMPLE = 1_000_000  # voxels that tell how bright an image is
 _PLANES = (("axial", 2, (0, 1), "RLPA"), ("coronal", 1, (0, 2), "RLIS"), ("sagittal", 0, (1, 2), "APIS"))
 
 
-def slice_pngs(image: Path, label: Path, prediction: Path, labels: Mapping[str, int]) -> list[tuple[str, str]]:
+def slice_pngs(image: Files, label: Path, prediction: Path, labels: Mapping[str, int]) -> list[tuple[str, str]]:
     """Axial, coronal and sagittal slice through the organ with contours, as pairs of description and PNG.
 
-    The slices follow the image's own axes in their right proportions; each is where most of all true labels is seen,
-    or of those predicted where there is no true one.
+    Of several channels the first one is shown. The slices follow the image's own axes in their right proportions; each
+    is where most of all true labels is seen, or of those predicted where there is no true one.
 
     Raises:
         ImageError: the image is no readable 3D image.
@@ -45,12 +46,13 @@ def slice_pngs(image: Path, label: Path, prediction: Path, labels: Mapping[str, 
     """
     from matplotlib.figure import Figure
 
-    grey, grid = _upright(*read_image(image))
+    channels, grid = read_channels(image, count_channels(image))
+    grey, grid = _upright(channels[0], grid)
     spacing = np.array(grid.spacing)
     masks = []
     for path in (label, prediction):
         voxels, place = _upright(*read_label(path))
-        check_grid(place, grid, path.name, image.name)
+        check_grid(place, grid, path.name, as_files(image)[0].name)
         masks.append(voxels)
     truth, predicted = masks
     ends = np.array([_ends((truth > 0) | (predicted > 0), axis) for axis in range(3)]).T

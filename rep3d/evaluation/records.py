@@ -25,12 +25,13 @@ class Record:
     Attributes:
         model: what tells the model from all others; see :func:`rep3d.evaluation.measuring.model_identity`.
         case: its id.
-        image: SHA-256 of the image file; empty where predictions were given, which no image is read for.
+        image: SHA-256 of the image's files; empty where predictions were given, which no image is read for.
         label: SHA-256 of the label file.
         prediction: SHA-256 of the predicted label map's file.
-        labels: label name to voxel value.
+        labels: label name to voxel value, of those that were annotated.
         tolerance_mm: of the surface Dice.
         scores: label name to its scores.
+        ignore: value in the label file of which nothing is known.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Record:
     labels: dict[str, int]
     tolerance_mm: float
     scores: dict[str, LabelScore]
+    ignore: int | None = None
 
     def same_measured(self, other: Record) -> bool:
         """Return whether another one was measured on the same."""

@@ -85,7 +85,11 @@ class LabelScore:
 
 
 def score_files(
-    prediction: Path | str, truth: Path | str, labels: Mapping[str, int], tolerance_mm: float = TOLERANCE_MM
+    prediction: Path | str,
+    truth: Path | str,
+    labels: Mapping[str, int],
+    tolerance_mm: float = TOLERANCE_MM,
+    ignore: int | None = None,
 ) -> dict[str, LabelScore]:
     """As :func:`score_maps`, for two label files on one grid.
 
@@ -94,7 +98,7 @@ def score_files(
         OutOfMemoryError: if there is not enough memory.
     """
     predicted, true, grid = read_pair(prediction, truth)
-    return score_maps(predicted, true, labels, grid, tolerance_mm)
+    return score_maps(predicted, true, labels, grid, tolerance_mm, ignore)
 
 
 def score_maps(
@@ -103,7 +107,7 @@ def score_maps(
     labels: Mapping[str, int],
     grid: Geometry,
     tolerance_mm: float = TOLERANCE_MM,
-    known: np.ndarray | None = None,
+    ignore: int | None = None,
 ) -> dict[str, LabelScore]:
     """Score each label of two label maps on one grid.
 
@@ -113,7 +117,7 @@ def score_maps(
         labels: label name to voxel value, of the labels to score: those that were annotated in this case.
         grid: where the voxels lie.
         tolerance_mm: distance up to which surfaces count as agreeing.
-        known: (X, Y, Z) bool, where the truth is known; elsewhere both maps count as background. None for all.
+        ignore: value in ``truth`` of voxels of which nothing is known: there both maps count as background.
 
     Returns:
         Label name to its scores.
@@ -121,7 +125,7 @@ def score_maps(
     Raises:
         LabelError: if the shapes differ.
     """
-    counted = overlaps(prediction, truth, labels, known)
+    counted = overlaps(prediction, truth, labels, ignore)
     boxes = scipy.ndimage.find_objects(prediction), scipy.ndimage.find_objects(truth)
     scores = {}
     for name, value in labels.items():
@@ -130,8 +134,8 @@ def score_maps(
         if overlap.predicted and overlap.true:
             place = _around(boxes[0][value - 1], boxes[1][value - 1])
             one, other = prediction[place] == value, truth[place] == value
-            if known is not None:
-                one, other = one & known[place], other & known[place]
+            if ignore is not None:
+                one &= truth[place] != ignore
             hd95, nsd = _surface_scores(one, other, grid.spacing, tolerance_mm)
         volumes = overlap.true * grid.voxel_ml, overlap.predicted * grid.voxel_ml
         scores[name] = LabelScore(overlap.dice, hd95, nsd, *volumes)

@@ -19,6 +19,7 @@ the image or more; else the mask is everything. A margin is then added on all si
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -82,15 +83,25 @@ class BodyMask:
         return BodyMask(self.cells, self.size, (x, y, z))
 
 
-def body_mask(image: torch.Tensor, spacing: tuple[float, ...], orientation: str, hounsfield: bool) -> BodyMask:
-    """Find what of an image is worth computing.
+def body_mask(
+    image: torch.Tensor, spacing: tuple[float, ...], orientation: str, hounsfield: Sequence[bool]
+) -> BodyMask:
+    """Find what of an image is worth computing: what is in any of its channels.
 
     Args:
-        image: (1, D, H, W), intensities as they are stored.
+        image: (C, D, H, W), intensities as they are stored.
         spacing: voxel size in mm.
         orientation: axis codes, such as ``"RAS"``; slices lie across the one of S or I.
-        hounsfield: whether the intensities are in HU.
+        hounsfield: whether the intensities are in HU, for each channel.
     """
+    first, *others = (
+        _channel_mask(image[channel : channel + 1], spacing, orientation, scaled)
+        for channel, scaled in enumerate(hounsfield)
+    )
+    return BodyMask(np.logical_or.reduce([first.cells, *(mask.cells for mask in others)]), first.size)
+
+
+def _channel_mask(image: torch.Tensor, spacing: tuple[float, ...], orientation: str, hounsfield: bool) -> BodyMask:
     size = tuple(
         min(max(1, round(_CELL_MM / side)), length) for side, length in zip(spacing, image.shape[1:], strict=True)
     )

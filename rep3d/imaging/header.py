@@ -26,6 +26,7 @@ __all__ = [
     "copy_place",
     "is_stored_like",
     "kind_of",
+    "stored_channels",
     "stored_header",
     "stored_voxels",
 ]
@@ -51,22 +52,35 @@ def kind_of(head: bytes) -> type[NiftiImage] | None:
     return None if size is None or len(head) < size else _KINDS[size]
 
 
-def checked_grid(image: NiftiImage, path: Path, error: _Error) -> Geometry:
+def stored_channels(image: NiftiImage) -> int:
+    """Return how many channels an image has: its fourth axis, or the fifth after one of 1, as ITK writes vectors."""
+    shape = _shape(image)
+    return shape[3] if len(shape) == 4 else 1
+
+
+def _shape(image: NiftiImage) -> tuple[int, ...]:
+    """Return the shape of an image without axes of 1 that mean nothing, which are common and harmless."""
+    shape = tuple(int(n) for n in image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return (*shape[:3], shape[4]) if len(shape) == 5 and shape[3] == 1 else shape
+
+
+def checked_grid(image: NiftiImage, path: Path, error: _Error, several: bool = False) -> Geometry:
     """Return where the voxels of an image lie, after looking at all that its header says of geometry and intensity.
 
     Args:
         image: the image, whose voxels are not read.
         path: its file.
         error: what to raise.
+        several: whether it may have several channels, see :func:`stored_channels`.
 
     Raises:
         ImageError: or LabelError, with the reason and what to do.
     """
     header = stored_header(image)
-    shape = tuple(int(n) for n in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:  # a trailing axis of one "time point" is common and harmless
-        shape = shape[:-1]
-    if len(shape) != 3 or min(shape) < 1:
+    shape = _shape(image)
+    if len(shape) not in ((3, 4) if several else (3,)) or min(shape) < 1:
         raise error(
             f"{path.name} is not three-dimensional: its shape is {tuple(image.shape)}. Export one volume of it."
         )
@@ -76,6 +90,7 @@ def checked_grid(image: NiftiImage, path: Path, error: _Error) -> Geometry:
             f"Export it as a grey image or a label map."
         )
     check_voxels(shape, path.name, error)
+    shape = shape[:3]
     _check_scale(header, path, error)
     affine = _affine(header, shape, path, error)
     affine[:3] *= _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from rep3d.errors import LabelError
+from rep3d.imaging.channels import Files, as_files, channels_grid
 from rep3d.imaging.grid import Geometry, same_grid
-from rep3d.imaging.nifti import read_label, stored_grid
+from rep3d.imaging.nifti import read_label
 
 __all__ = ["check_grid", "check_label", "check_values", "label_counts"]
 
@@ -35,26 +36,32 @@ def label_counts(values: np.ndarray) -> dict[int, int]:
 
 
 def check_label(
-    label: Path | str, image: Path | str, labels: Mapping[str, int], other_values: Collection[int] = ()
+    label: Path | str,
+    image: Files,
+    labels: Mapping[str, int],
+    other_values: Collection[int] = (),
+    channels: int = 1,
 ) -> tuple[np.ndarray, dict[int, int]]:
     """Return a label map, after making sure that it lies on its image's grid and has only the task's values.
 
     Args:
         label: the label map's file.
-        image: the image's file.
+        image: the image's file or files.
         labels: label name to voxel value.
-        other_values: values that may be there as well, such as those of another model's labels.
+        other_values: values that may be there as well, such as those of another model's labels, or the one that a task
+            ignores.
+        channels: of the image.
 
     Returns:
         The (X, Y, Z) voxel values, and how many voxels have each.
 
     Raises:
         LabelError: saying which of the two does not hold, with expected, got and remedy.
-        ImageError: if the image itself cannot be read.
+        ImageError: if the image itself cannot be read, has another number of channels, or these do not lie on one grid.
     """
-    label, image = Path(label), Path(image)
+    label = Path(label)
     values, grid = read_label(label)
-    check_grid(grid, stored_grid(image), label.name, image.name)
+    check_grid(grid, channels_grid(image, channels), label.name, as_files(image)[0].name)
     counts = label_counts(values)
     check_values(set(counts) - set(other_values), labels, label.name)
     return values, counts

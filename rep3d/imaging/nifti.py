@@ -12,6 +12,7 @@ import io
 import math
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -27,6 +28,7 @@ from rep3d.imaging.header import (
     copy_place,
     is_stored_like,
     kind_of,
+    stored_channels,
     stored_header,
     stored_voxels,
 )
@@ -39,9 +41,13 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "geometry",
     "is_written_like",
+    "join_channels",
     "read_image",
     "read_label",
+    "read_layers",
+    "split_channels",
     "stored_grid",
+    "stored_layers",
     "write_label",
     "write_share",
 ]
@@ -139,9 +145,9 @@ def _unreadable(path: Path, cause: Exception, error: type[ImageError] | type[Lab
     )
 
 
-def _grid(image: NiftiImage, path: Path, error: type[ImageError] | type[LabelError]) -> Geometry:
+def _grid(image: NiftiImage, path: Path, error: type[ImageError] | type[LabelError], several: bool = False) -> Geometry:
     try:
-        return checked_grid(image, path, error)
+        return checked_grid(image, path, error, several)
     except Rep3DError:
         raise
     except Exception as cause:  # as above: the header is read once more
@@ -189,6 +195,13 @@ def stored_grid(path: Path | str) -> Geometry:
     return _grid(_open(path, ImageError), path, ImageError)
 
 
+def stored_layers(path: Path | str) -> tuple[int, Geometry]:
+    """Return how many channels an image file has, and its grid, by its header alone; see :func:`stored_grid`."""
+    path = Path(path)
+    image = _open(path, ImageError)
+    return stored_channels(image), _grid(image, path, ImageError, several=True)
+
+
 def geometry(path: Path | str) -> Geometry:
     """Return the voxel grid of an image file, after making sure that its voxels can be read; see :func:`read_image`."""
     return read_image(path)[1]
@@ -208,9 +221,22 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
             intensities; see :mod:`rep3d.imaging.limits`.
         OutOfMemoryError: if there is not enough memory for it.
     """
-    path = Path(path)
+    voxels, grid = _read(Path(path), several=False)
+    return voxels[..., 0], grid
+
+
+def read_layers(path: Path | str) -> tuple[np.ndarray, Geometry]:
+    """Return the voxels of an image file of any number of channels, (X, Y, Z, C), and their grid.
+
+    Raises:
+        ImageError, OutOfMemoryError: as :func:`read_image`.
+    """
+    return _read(Path(path), several=True)
+
+
+def _read(path: Path, several: bool) -> tuple[np.ndarray, Geometry]:
     image = _open(path, ImageError)
-    grid = _grid(image, path, ImageError)
+    grid = _grid(image, path, ImageError, several)
     slope, inter = stored_voxels(image).slope, stored_voxels(image).inter
     scaled = (slope, inter) != (1.0, 0.0)
     voxels = _stored(image, path, ImageError, further=4 if scaled else 0)
@@ -219,8 +245,9 @@ def read_image(path: Path | str) -> tuple[np.ndarray, Geometry]:
             voxels = voxels.astype(np.float32)
             voxels *= np.float32(slope)
             voxels += np.float32(inter)
-    voxels = voxels.reshape(grid.shape)
-    check_intensities(voxels, path.name)
+    voxels = voxels.reshape((*grid.shape, -1), order="F")
+    for channel in range(voxels.shape[-1]):
+        check_intensities(voxels[..., channel], path.name)
     return voxels, grid
 
 
@@ -248,7 +275,7 @@ def is_written_like(label: Path | str, image: Path | str) -> bool:
 
 
 def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> None:
-    """Write a label map on the grid of another image, header codes included.
+    """Write a label map on the grid of another image, of any number of channels, header codes included.
 
     Args:
         values: (X, Y, Z) array of voxel values from 0 to 65535, in the stored axis order of ``like``.
@@ -260,7 +287,7 @@ def write_label(values: np.ndarray, like: Path | str, output: Path | str) -> Non
     """
     like, output = Path(like), Path(output)
     reference = _open(like, ImageError)
-    grid = _grid(reference, like, ImageError)
+    grid = _grid(reference, like, ImageError, several=True)
     if values.shape != grid.shape:
         raise LabelError(f"{output.name}: expected an array of shape {grid.shape} like {like.name}, got {values.shape}")
     _write_like(whole_numbers(values, output.name), reference, output)
@@ -280,9 +307,64 @@ def write_share(values: np.ndarray, like: Path | str, output: Path | str) -> Non
     _write_like(values, _open(like, ImageError), Path(output), slope)
 
 
-def _write_like(values: np.ndarray, reference: NiftiImage, output: Path, slope: float | None = None) -> None:
-    image = type(reference)(values, reference.affine)
+def split_channels(source: Path | str, outputs: Sequence[Path]) -> None:
+    """Write each channel of a 4D file as a file of its own, its stored numbers, scale and place unchanged.
+
+    Args:
+        source: a file of several channels.
+        outputs: a file to write for each, ``.nii.gz`` or ``.nii``.
+
+    Raises:
+        ImageError, OutOfMemoryError: if it cannot be read.
+    """
+    path = Path(source)
+    image = _open(path, ImageError)
+    grid = _grid(image, path, ImageError, several=True)
+    voxels = _stored(image, path, ImageError, further=0).reshape((*grid.shape, -1), order="F")
+    for channel, output in enumerate(outputs):
+        _write_like(voxels[..., channel], image, output, *_scale(image))
+
+
+def join_channels(sources: Sequence[Path | str], output: Path) -> None:
+    """Write files of one channel each as one 4D file, at the place of the first one.
+
+    Numbers stay as they are stored where all files have one scale; else the scaled ones are written, in single
+    precision, as they are read here.
+
+    Args:
+        sources: files on one grid.
+        output: file to write, ``.nii.gz`` or ``.nii``.
+
+    Raises:
+        ImageError, OutOfMemoryError: if one cannot be read.
+    """
+    paths = [Path(source) for source in sources]
+    images = [_open(path, ImageError) for path in paths]
+    scales = {_scale(image) for image in images}
+    if len(scales) == 1:
+        stored = [
+            _stored(image, path, ImageError, further=image.get_data_dtype().itemsize).reshape(
+                _grid(image, path, ImageError).shape, order="F"
+            )
+            for path, image in zip(paths, images, strict=True)
+        ]
+        _write_like(np.stack(stored, -1), images[0], output, *scales.pop())
+    else:
+        voxels = np.stack([read_image(path)[0] for path in paths], -1)
+        _write_like(voxels.astype(np.float32), images[0], output)
+
+
+def _scale(image: NiftiImage) -> tuple[float | None, float]:
+    """Return slope and intercept of an image; no slope where its numbers are what is stored."""
+    slope, inter = float(stored_voxels(image).slope), float(stored_voxels(image).inter)
+    return (None, 0.0) if (slope, inter) == (1.0, 0.0) else (slope, inter)
+
+
+def _write_like(
+    values: np.ndarray, reference: NiftiImage, output: Path, slope: float | None = None, inter: float = 0.0
+) -> None:
+    image = type(reference)(values, reference.affine, dtype=values.dtype)
     copy_place(image.header, stored_header(reference))
     if slope is not None:
-        image.header.set_slope_inter(slope, 0.0)
+        image.header.set_slope_inter(slope, inter)
     save_nifti(image, output)

@@ -33,8 +33,9 @@ from monai.transforms import (
 )
 from monai.utils import convert_to_tensor
 
+from rep3d.imaging.channels import Files, as_files, read_channels
 from rep3d.imaging.grid import Geometry, same_grid
-from rep3d.imaging.nifti import read_image, read_label
+from rep3d.imaging.nifti import read_label
 from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
 from rep3d.memory import require_memory
 from rep3d.tasks.config import Intensity, TaskConfig
@@ -47,31 +48,45 @@ _BYTES_SHEARED = 64  # the same where MONAI resamples, with the coordinates of e
 
 
 class ReadVolumed(MapTransform):
-    """Reads NIfTI files into MetaTensors (1, X, Y, Z) in the type they are stored in: a large image is half the size.
+    """Reads NIfTI files into MetaTensors (C, X, Y, Z) in the type they are stored in: a large image is half the size.
 
     The metadata gain ``stored_shape`` and ``stored_affine``, the grid of the file. What is called ``"label"`` is read
     as a label map, on the very grid of ``"image"``: single precision in headers must not part the two. In images, what
     is not finite becomes the lowest value.
 
+    Args:
+        keys: which entries: the files of an image (:data:`rep3d.imaging.channels.Files`), or a label map's.
+        channels: of an image.
+
     Raises:
-        ImageError: if a file is no readable three-dimensional image with finite real values.
+        ImageError: if a file is no readable three-dimensional image with finite real values, or the image has another
+            number of channels.
         LabelError: if a label map has values that are no label's.
     """
+
+    def __init__(self, keys: Hashable | Sequence[Hashable], channels: int = 1) -> None:
+        super().__init__(keys)
+        self.channels = channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         grids: dict[Hashable, Geometry] = {}
         for key in self.key_iterator(result):
-            voxels, grid = (read_label if key == "label" else read_image)(result[key])
-            if key == "label" and "image" in grids and same_grid(grid, grids["image"]):
-                grid = grids["image"]
+            if key == "label":
+                voxels, grid = read_label(result[key])
+                read = [voxels]
+                if "image" in grids and same_grid(grid, grids["image"]):
+                    grid = grids["image"]
+            else:
+                read, grid = read_channels(result[key], self.channels)
             grids[key] = grid
-            kind = voxels.dtype.newbyteorder("=")
+            kind = np.result_type(*(voxels.dtype for voxels in read)).newbyteorder("=")
             if kind.kind in "ub" and kind.itemsize > 1 or kind.itemsize > 4:  # PyTorch computes with few such types
                 kind = np.dtype(np.int32 if kind == np.uint16 else np.float32)
-            tensor = torch.from_numpy(np.ascontiguousarray(voxels.T, dtype=kind)).permute(2, 1, 0)[None]
+            parts = [torch.from_numpy(np.ascontiguousarray(voxels.T, dtype=kind)) for voxels in read]
+            tensor = (parts[0][None] if len(parts) == 1 else torch.stack(parts)).permute(0, 3, 2, 1)
             meta = {
-                "filename_or_obj": str(result[key]),
+                "filename_or_obj": str(as_files(result[key])[0]),
                 "spatial_shape": grid.shape,
                 "stored_shape": grid.shape,
                 "stored_affine": grid.affine,
@@ -137,7 +152,7 @@ class ParallelSpacingd(MapTransform):
 
         name = Path(volume.meta["filename_or_obj"]).name
         require_memory(
-            each * math.prod(target.shape),
+            each * math.prod(target.shape) * len(volume),
             f"to bring {name} ({in_words(volume.shape[1:], sides.tolist())}) to the model's voxel size "
             f"({in_words(target.shape, target.spacing)})",
             "Are the voxel sizes in its header right?",
@@ -145,21 +160,30 @@ class ParallelSpacingd(MapTransform):
 
 
 class ScaleIntensityd(MapTransform):
-    """Scales voxel values as an :class:`~rep3d.tasks.config.Intensity` says."""
+    """Scales the voxel values of each channel as its :class:`~rep3d.tasks.config.Intensity` says."""
 
-    def __init__(self, keys: Hashable | Sequence[Hashable], intensity: Intensity) -> None:
+    def __init__(self, keys: Hashable | Sequence[Hashable], intensities: Sequence[Intensity]) -> None:
         super().__init__(keys)
-        self.scale: Callable[[torch.Tensor], Any]
-        if intensity.mode == "window":
-            self.scale = ScaleIntensityRange(intensity.low, intensity.high, 0.0, 1.0, clip=True)
-        else:
-            self.scale = Compose([ClipIntensityPercentiles(intensity.low, intensity.high), NormalizeIntensity()])
+        self.scales = [_scale(intensity) for intensity in intensities]
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = convert_to_tensor(self.scale(result[key]), track_meta=True)
+            volume = result[key]
+            if len(self.scales) == 1:
+                result[key] = convert_to_tensor(self.scales[0](volume), track_meta=True)
+                continue
+            plain = volume.as_tensor()
+            parts = [torch.as_tensor(scale(plain[i : i + 1])) for i, scale in enumerate(self.scales)]
+            meta = {name: value for name, value in volume.meta.items() if name != "affine"}
+            result[key] = MetaTensor(torch.cat(parts), affine=volume.affine, meta=meta)
         return result
+
+
+def _scale(intensity: Intensity) -> Callable[[torch.Tensor], Any]:
+    if intensity.mode == "window":
+        return ScaleIntensityRange(intensity.low, intensity.high, 0.0, 1.0, clip=True)
+    return Compose([ClipIntensityPercentiles(intensity.low, intensity.high), NormalizeIntensity()])
 
 
 class ChannelIndicesd(MapTransform):
@@ -188,32 +212,40 @@ class ChannelIndicesd(MapTransform):
 
 
 def preparation(
-    task: TaskConfig, with_label: bool = False, other_values: Collection[int] = ()
+    task: TaskConfig,
+    with_label: bool = False,
+    other_values: Collection[int] = (),
+    annotated: Collection[str] | None = None,
 ) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """From files to tensors on the task's grid.
 
     Args:
         task: the task.
-        with_label: also read ``"label"``, whose voxel values become channel indices 0 .. ``out_channels - 1``, in the
-            smallest type that holds them. It must have passed :func:`rep3d.imaging.labels.check_label`.
+        with_label: also read ``"label"``, whose voxel values become channel indices 0 .. ``out_channels - 1``, and the
+            value that the task ignores ``out_channels``, in the smallest type that holds them. It must have passed
+            :func:`rep3d.imaging.labels.check_label`.
         other_values: voxel values of labels that are not this task's; they become background.
+        annotated: the labels that were annotated; what the label map has of others becomes background. None for all.
 
     Returns:
-        A transform from ``{"image": path[, "label": path]}`` to MetaTensors (1, D, H, W): the image as float32,
-        scaled as the task says, at the task's orientation and spacing (mm). It raises ImageError, LabelError or
-        OutOfMemoryError for files that are not usable, or do not fit into memory at that spacing.
+        A transform from ``{"image": files[, "label": path]}`` to MetaTensors, the image (C, D, H, W) as float32, scaled
+        as the task says, the label (1, D, H, W), at the task's orientation and spacing (mm). It raises ImageError,
+        LabelError or OutOfMemoryError for files that are not usable, or do not fit into memory at that spacing.
     """
     keys = ["image", "label"] if with_label else ["image"]
     modes = ["bilinear", "nearest"] if with_label else ["bilinear"]
     steps: list[Callable[..., Any]] = [
-        ReadVolumed(keys),
+        ReadVolumed(keys, task.in_channels),
         Orientationd(keys, axcodes=task.orientation, labels=None),
         ParallelSpacingd(keys, task.spacing, modes),
-        ScaleIntensityd("image", task.intensity),
+        ScaleIntensityd("image", task.intensities),
     ]
     if with_label:
-        values = [0, *task.label_values]
-        channels = {**dict.fromkeys(other_values, 0), **{value: index for index, value in enumerate(values)}}
+        channels = {0: 0, **dict.fromkeys(other_values, 0)}
+        for index, name in enumerate(task.label_names, 1):
+            channels[task.labels[name]] = index if annotated is None or name in annotated else 0
+        if task.ignore is not None:
+            channels[task.ignore] = task.out_channels
         steps.append(ChannelIndicesd("label", channels))
 
     def prepare(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,17 +265,17 @@ class ImageSteps:
     """
 
     def __init__(self, task: TaskConfig) -> None:
-        self._read = ReadVolumed("image")
+        self._read = ReadVolumed("image", task.in_channels)
         self._turned = Orientationd("image", axcodes=task.orientation, labels=None)
         self._spaced = ParallelSpacingd(["image"], task.spacing, ["bilinear"])
-        self._scaled = ScaleIntensityd("image", task.intensity)
+        self._scaled = ScaleIntensityd("image", task.intensities)
 
-    def read(self, file: Path | str) -> MetaTensor:
-        """Return the voxels (1, X, Y, Z) of a file in the type they are stored in, in the task's orientation."""
-        return convert_to_tensor(self._turned(self._read({"image": str(file)}))["image"], track_meta=True)
+    def read(self, image: Files) -> MetaTensor:
+        """Return the voxels (C, X, Y, Z) of an image in the type they are stored in, in the task's orientation."""
+        return convert_to_tensor(self._turned(self._read({"image": image}))["image"], track_meta=True)
 
     def spaced(self, image: MetaTensor) -> MetaTensor:
-        """Return such an image at the task's spacing (1, D, H, W) in float32, its intensities as they are stored."""
+        """Return such an image at the task's spacing (C, D, H, W) in float32, its intensities as they are stored."""
         return self._spaced({"image": image})["image"]
 
     def scaled(self, image: MetaTensor) -> MetaTensor:
@@ -266,9 +298,11 @@ def augmentation(task: TaskConfig, width: float = 1.0) -> Compose:
         width: how widely, from 0 (pose and size by less than half as much) to 1.
 
     Returns:
-        A transform of a dictionary with ``"image"`` and ``"label"``, patches (1, D, H, W).
+        A transform of a dictionary with ``"image"`` and ``"label"``, patches (C, D, H, W) and (1, D, H, W). Brightness
+        and contrast of several channels vary by themselves.
     """
     keys = ["image", "label"]
+    several = task.in_channels > 1
     upright = next(axis for axis, letter in enumerate(task.orientation) if letter in "SI")
 
     def between(narrow: float, wide: float) -> float:
@@ -287,8 +321,8 @@ def augmentation(task: TaskConfig, width: float = 1.0) -> Compose:
                 padding_mode="border",
                 allow_missing_keys=True,
             ),
-            RandShiftIntensityd("image", offsets=0.1, prob=0.5),
-            RandScaleIntensityd("image", factors=0.3, prob=0.5 * width),
+            RandShiftIntensityd("image", offsets=0.1, prob=0.5, channel_wise=several),
+            RandScaleIntensityd("image", factors=0.3, prob=0.5 * width, channel_wise=several),
             RandAdjustContrastd("image", prob=0.3, gamma=(between(0.7, 0.6), between(1.5, 1.7))),
             RandGaussianSmoothd("image", (0.3, 1.0), (0.3, 1.0), (0.1, 0.5), prob=0.15 * width),
             RandGaussianNoised("image", prob=0.2, std=0.1),

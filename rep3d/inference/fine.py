@@ -48,7 +48,7 @@ class FineStage(Stage):
         """Look again at an image.
 
         Args:
-            image: (1, X, Y, Z) as :meth:`rep3d.imaging.transforms.ImageSteps.read` gives it.
+            image: (K, X, Y, Z) as :meth:`rep3d.imaging.transforms.ImageSteps.read` gives it.
             coarse: (C, D, H, W) probabilities of the coarse stage.
             views: test-time views; those of them that do not move the image are averaged.
             turns: computes the windows; where memory does not suffice, its ``fallback`` says so.
@@ -113,9 +113,9 @@ def corrected(logits: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: (B, C, D, H, W) of the network.
-        seen: (B, C, D, H, W) what it saw: the image, and the coarse probability of each label.
+        seen: (B, K + C - 1, D, H, W) what it saw: the image's channels, and the coarse probability of each label.
     """
-    labels = seen[:, 1:]
+    labels = seen[:, seen.shape[1] - logits.shape[1] + 1 :]
     said = torch.cat([1.0 - labels.sum(1, keepdim=True), labels], 1)
     return logits + said.clamp(min=_LEAST).log().to(logits.dtype)
 

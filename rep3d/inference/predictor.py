@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,10 @@ from monai.data import MetaTensor
 from monai.inferers.utils import dense_patch_slices
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.errors import ConfigError
+from rep3d.errors import CheckpointError, ConfigError
 from rep3d.fair_lock import device_turn
 from rep3d.imaging.body import BodyMask, body_mask
+from rep3d.imaging.channels import Files, as_files
 from rep3d.imaging.dicom import as_nifti
 from rep3d.imaging.grid import Geometry, Place
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, write_label, write_share
@@ -100,7 +101,7 @@ class _Prepared:
     """An image that was read.
 
     Attributes:
-        file: its file; of a DICOM series, the NIfTI form.
+        file: its file, of several channels the first one's; of a DICOM series, the NIfTI form.
         grid: its grid.
         image: its voxels as they are stored, for a fine stage; None where there is none.
         tensor: what the network sees of it.
@@ -133,6 +134,7 @@ class Predictor(Stage):
 
     Raises:
         ConfigError: if the device or the engine is unknown or not there.
+        CheckpointError: if the network takes other channels than the task's images have.
     """
 
     def __init__(
@@ -144,6 +146,11 @@ class Predictor(Stage):
         single_image: bool = False,
         values: Mapping[str, int] | None = None,
     ) -> None:
+        if checkpoint.model.in_channels != checkpoint.task.in_channels:
+            raise CheckpointError(
+                f"This model cannot be used alone: its images have {checkpoint.task.in_channels} channels, and its "
+                f"network takes {checkpoint.model.in_channels}, as the fine stage of a model does."
+            )
         super().__init__(checkpoint, choose_device(device), engine, single_image)
         self.info = checkpoint.info
         self.version = checkpoint.version
@@ -172,11 +179,12 @@ class Predictor(Stage):
     # What it says about an image --------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def probabilities(self, image: Path | str, views: int = 1) -> MetaTensor:
+    def probabilities(self, image: Files, views: int = 1) -> MetaTensor:
         """Class probabilities on the task's grid, the mean over test-time views; of two stages, the coarse one's.
 
         Args:
-            image: a NIfTI file, or a folder with one DICOM series.
+            image: a NIfTI file, or a folder with one DICOM series; of several channels, one 4D file or one of these for
+                each, in the task's order.
             views: how many of `rep3d.inference.views.VIEWS`; 1 is the plain image.
 
         Returns:
@@ -189,7 +197,7 @@ class Predictor(Stage):
             part, body, place = self._part(prepared)
             return _on_whole(self._mean(part, body, views, self.turns()), place, prepared.tensor)
 
-    def view_probabilities(self, image: Path | str, views: int) -> Iterator[MetaTensor]:
+    def view_probabilities(self, image: Files, views: int) -> Iterator[MetaTensor]:
         """Class probabilities on the task's grid, one test-time view after the other, the plain image first.
 
         Raises and arguments as :meth:`probabilities`.
@@ -201,7 +209,7 @@ class Predictor(Stage):
                 yield _on_whole(found, place, prepared.tensor)
 
     @torch.inference_mode()
-    def features(self, image: Path | str) -> np.ndarray:
+    def features(self, image: Files) -> np.ndarray:
         """Return what the network's deepest level makes of an image, averaged over the voxels of all windows.
 
         Args:
@@ -230,7 +238,7 @@ class Predictor(Stage):
     @torch.inference_mode()
     def segment(
         self,
-        image: Path | str,
+        image: Files,
         output: Path | str,
         *,
         views: int = 1,
@@ -242,7 +250,7 @@ class Predictor(Stage):
         """Segment an image into a label file with the voxel values of its labels, on the image's own grid.
 
         Args:
-            image: a NIfTI file, or a folder with one DICOM series.
+            image: as in :meth:`probabilities`.
             output: the label map to write (``.nii.gz`` or ``.nii``), into a folder that is there.
             views: how many test-time views to average; 1 for none.
             box: compute and write only this part; the rest becomes background.
@@ -254,15 +262,16 @@ class Predictor(Stage):
         Raises:
             OutputError: if a file cannot be written, or is the image.
             DiskFullError: if there is no room for it.
-            ImageError: if it is no readable three-dimensional image, or if the box holds none of its voxels.
+            ImageError: if it is no readable three-dimensional image, has other channels than the task, or if the box
+                holds none of its voxels.
             OutOfMemoryError: if the image or the result does not fit into memory.
             ConfigError: if there are not so many views.
             InferenceCancelled: if ``cancelled`` said True; nothing was written.
         """
         check_views(views)
-        check_output(output, IMAGE_SUFFIXES, (image, uncertainty))
+        check_output(output, IMAGE_SUFFIXES, (*as_files(image), uncertainty))
         if uncertainty is not None:
-            check_output(uncertainty, IMAGE_SUFFIXES, (image, output))
+            check_output(uncertainty, IMAGE_SUFFIXES, (*as_files(image), output))
         started = time.perf_counter()
         with self._read(image) as prepared:
             require_room(Path(output).parent, label_bytes(prepared.grid, output), str(output))
@@ -317,17 +326,18 @@ class Predictor(Stage):
     # How --------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _read(self, image: Path | str) -> Iterator[_Prepared]:
-        with as_nifti(image) as file:
-            stored = self._steps.read(file)
+    def _read(self, image: Files) -> Iterator[_Prepared]:
+        with ExitStack() as stack:
+            files = [stack.enter_context(as_nifti(file)) for file in as_files(image)]
+            stored = self._steps.read(files)
             grid = Geometry(tuple(stored.meta["stored_shape"]), np.asarray(stored.meta["stored_affine"]))
             spaced = self._steps.spaced(stored)
-            hounsfield = self.task.intensity.mode == "window"
+            hounsfield = [intensity.mode == "window" for intensity in self.task.intensities]
             spacing = tuple(spaced.affine[:3, :3].norm(dim=0).tolist())
             body = body_mask(spaced.as_tensor(), spacing, self.task.orientation, hounsfield)
             kept = stored if self.fine is not None else None
             del stored  # a large image's voxels are not held for nothing
-            yield _Prepared(file, grid, kept, self._steps.scaled(spaced), body)
+            yield _Prepared(files[0], grid, kept, self._steps.scaled(spaced), body)
 
     def _part(self, prepared: _Prepared, region: Place | None = None) -> tuple[MetaTensor, BodyMask, Place]:
         """Return what must be computed of an image, for a region of it or all; the body in it; and where that lies.

@@ -67,8 +67,9 @@ class Fingerprint:
         shape: voxels along R, A, S.
         spacing: voxel size in mm along R, A, S.
         intensity: lowest and highest value of each image: the lowest and the highest of all, and the median in between.
-        percentiles: of the intensities of labelled voxels, each case weighing the same: 0.5, 50 and 99.5.
-        mean: of these intensities.
+        channels: of each channel the percentiles 0.5, 50 and 99.5 of the intensities of labelled voxels, each case
+            weighing the same.
+        mean: of these intensities in the first channel, as all that is said of intensities below and above.
         sd: their standard deviation.
         air: whether most images have values like those of air in CT, and whole numbers.
         histogram: edges and shares of these intensities.
@@ -80,7 +81,7 @@ class Fingerprint:
     shape: tuple[Range, Range, Range]
     spacing: tuple[Range, Range, Range]
     intensity: Range
-    percentiles: Range
+    channels: tuple[Range, ...]
     mean: float
     sd: float
     air: bool
@@ -108,9 +109,10 @@ def fingerprint(facts: Sequence[CaseFacts], labels: Mapping[str, int]) -> Finger
     sides = np.array([along_axes(one.grid.spacing, one.grid.axis_codes) for one in facts])
     shapes = np.array([along_axes(one.grid.shape, one.grid.axis_codes) for one in facts])
     # Each case is drawn from alike, so that a large image does not outweigh the others.
-    least = min(len(one.sample) for one in facts)
-    pooled = np.concatenate([one.sample[: max(least, 1000)] for one in facts])
-    low, median, high = (float(value) for value in np.percentile(pooled, (0.5, 50, 99.5)))
+    least = min(one.samples.shape[1] for one in facts)
+    together = np.concatenate([one.samples[:, : max(least, 1000)] for one in facts], axis=1)
+    ranges = tuple(Range(*map(float, np.percentile(values, (0.5, 50, 99.5)))) for values in together)
+    pooled, low, high = together[0], ranges[0].low, ranges[0].high
     counts, edges = np.histogram(pooled, _BINS, (low, high if high > low else low + 1.0))
     total = sum(sum(one.volumes.values()) for one in facts)
     return Fingerprint(
@@ -123,7 +125,7 @@ def fingerprint(facts: Sequence[CaseFacts], labels: Mapping[str, int]) -> Finger
             float(np.median([value for one in facts for value in (one.low, one.high)])),
             max(one.high for one in facts),
         ),
-        percentiles=Range(low, median, high),
+        channels=ranges,
         mean=float(pooled.mean(dtype=np.float64)),
         sd=float(pooled.std(dtype=np.float64)),
         air=2 * sum(one.whole and one.low <= _CT_AIR for one in facts) > len(facts),

@@ -12,14 +12,15 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from rep3d.data.cases import Case, DataSet, LeftOut
 from rep3d.data.copies import without_copies
 from rep3d.errors import Rep3DError
+from rep3d.imaging.channels import channels_grid, count_channels
 from rep3d.imaging.grid import Geometry
-from rep3d.imaging.nifti import stored_grid
 from rep3d.imaging.outliers import outliers
 from rep3d.imaging.thickness import label_thickness
 from rep3d.memory import free_and_total
@@ -44,8 +45,8 @@ class CaseFacts:
         low: lowest intensity.
         high: highest one.
         whole: whether all intensities are whole numbers, as those of CT are.
-        sample: (N,) float32, intensities of labelled voxels, at most 10,000 drawn at random.
-        mean: of all labelled voxels; NaN without any.
+        samples: (C, N) float32, intensities of each channel in labelled voxels, at most 10,000 drawn at random.
+        mean: of all labelled voxels, in the first channel as all that follows; NaN without any.
         sd: their standard deviation.
         volumes: label name to volume in ml, of the labels that are there.
         thickness: label name to mm at the thickest place.
@@ -57,7 +58,7 @@ class CaseFacts:
     low: float
     high: float
     whole: bool
-    sample: np.ndarray
+    samples: np.ndarray
     mean: float
     sd: float
     volumes: Mapping[str, float]
@@ -103,6 +104,8 @@ def inspect(
     labels: Mapping[str, int],
     show: Collection[str] = (),
     report: Callable[[int, int], None] = lambda done, of: None,
+    channels: int = 1,
+    ignore: int | None = None,
 ) -> Inspection:
     """Read a data set, each file once.
 
@@ -111,11 +114,14 @@ def inspect(
         labels: label name to voxel value.
         show: ids of the cases of which slices are kept.
         report: called with how many cases were read, and of how many.
+        channels: of an image.
+        ignore: value in label maps of which nothing is known; None where there is none.
     """
+    look = partial(_look_at, labels=labels, channels=channels, ignore=ignore)
     once = without_copies(data)
     found: list[CaseFacts] = []
     defects = [Defect(entry, used=False) for entry in once.left_out]
-    for done, result in enumerate(_each(once.cases, labels, show), start=1):
+    for done, result in enumerate(_each(once.cases, look, show), start=1):
         if isinstance(result, LeftOut):
             defects.append(Defect(result, used=False))
         else:
@@ -132,9 +138,11 @@ def inspect(
     )
 
 
-def _each(cases: Sequence[Case], labels: Mapping[str, int], show: Collection[str]) -> Iterator[CaseFacts | LeftOut]:
+def _each(
+    cases: Sequence[Case], look: Callable[..., CaseFacts | LeftOut], show: Collection[str]
+) -> Iterator[CaseFacts | LeftOut]:
     with ThreadPoolExecutor(_workers(cases)) as pool:
-        futures = [pool.submit(_look_at, case, labels, case.id in show) for case in cases]
+        futures = [pool.submit(look, case, show=case.id in show) for case in cases]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -147,7 +155,8 @@ def _workers(cases: Sequence[Case]) -> int:
     largest = 1
     for case in cases:
         try:
-            largest = max(largest, math.prod(stored_grid(case.image).shape))
+            count = count_channels(case.channels)
+            largest = max(largest, math.prod(channels_grid(case.channels, count).shape) * (1 + count) // 2)
         except Rep3DError:  # it is said where it is read
             continue
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -155,18 +164,21 @@ def _workers(cases: Sequence[Case]) -> int:
     return max(1, min(cores, _MOST_AT_ONCE, len(cases), int(free * _SHARE / (largest * _BYTES))))
 
 
-def _look_at(case: Case, labels: Mapping[str, int], show: bool) -> CaseFacts | LeftOut:
+def _look_at(
+    case: Case, show: bool, labels: Mapping[str, int], channels: int, ignore: int | None
+) -> CaseFacts | LeftOut:
     try:
-        read = read_checked(case, labels)
-        empty = left_out_if_empty(case, sum(count for value, count in read.counts.items() if value))
-        return _facts(case, read, labels, show) if empty is None else empty
+        read = read_checked(case, labels, channels, ignore)
+        empty = left_out_if_empty(case, sum(count for value, count in read.counts.items() if value not in (0, ignore)))
+        return _facts(case, read, case.known(labels), ignore, show) if empty is None else empty
     except Exception as error:  # as in a training: no list of kinds of errors decides
         return as_left_out(case, error)
 
 
-def _facts(case: Case, read: CheckedCase, labels: Mapping[str, int], show: bool) -> CaseFacts:
-    image, grid = read.image, read.grid
-    inside = image[read.label > 0].astype(np.float32)
+def _facts(case: Case, read: CheckedCase, labels: Mapping[str, int], ignore: int | None, show: bool) -> CaseFacts:
+    image, grid = read.channels[0], read.grid
+    drawn_in = (read.label > 0) if ignore is None else (read.label > 0) & (read.label != ignore)
+    inside = image[drawn_in].astype(np.float32)
     random = np.random.default_rng(0)
     drawn = random.integers(0, len(inside), _SAMPLE) if len(inside) > _SAMPLE else random.permutation(len(inside))
     return CaseFacts(
@@ -175,7 +187,7 @@ def _facts(case: Case, read: CheckedCase, labels: Mapping[str, int], show: bool)
         low=float(image.min()),
         high=float(image.max()),
         whole=image.dtype.kind in "iu" or bool((inside == np.rint(inside)).all()),
-        sample=inside[drawn],
+        samples=np.stack([channel[drawn_in][drawn].astype(np.float32) for channel in read.channels]),
         mean=float(inside.mean(dtype=np.float64)),
         sd=float(inside.std(dtype=np.float64)),
         volumes={name: read.counts[value] * grid.voxel_ml for name, value in labels.items() if value in read.counts},

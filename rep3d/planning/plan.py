@@ -16,7 +16,11 @@ from rep3d.nn.zoo import preset_stride, preset_word
 from rep3d.planning.fingerprint import Fingerprint, fingerprint
 from rep3d.planning.inspecting import Inspection, inspect
 from rep3d.planning.proposal import Proposal, propose
-from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.dataset_json import (
+    channels_from_dataset_json,
+    ignore_from_dataset_json,
+    labels_from_dataset_json,
+)
 from rep3d.training.minutes.speed import default_preset
 from rep3d.training.minutes.step_memory import step_memory
 
@@ -68,11 +72,14 @@ def plan(
         NoCasesError: if none of its cases can be used, with the reasons.
     """
     description = folder / "dataset.json"
-    labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
+    labels, ignore = labels_from_dataset_json(description), ignore_from_dataset_json(description)
+    names = channels_from_dataset_json(description)
+    several, modality = (names, None) if len(names) > 1 else ((), next(iter(names), None))
+    channels = len(several) or 1
     where = torch.device(choose_device(device))
     word = preset_word(preset) if preset else default_preset(where)
     data = read_data_set(folder)
-    seen = inspect(data, labels, _shown(data), report)
+    seen = inspect(data, labels, _shown(data), report, channels, ignore)
     if not seen.facts:
         why = listed([defect.entry for defect in seen.defects])
         raise NoCasesError(f"{folder} has no case that can be used. {why}")
@@ -86,9 +93,11 @@ def plan(
         measured,
         word,
         preset_stride(word),
-        step_memory(word, 1, len(labels) + 1).of,
+        step_memory(word, channels, len(labels) + 1).of,
         _memory(where) if memory_gb is None else round(memory_gb * 1e9),
         on_gpu=where.type == "cuda",
+        channels=several,
+        ignore=ignore,
     )
     return Plan(called, modality, seen, measured, proposal)
 

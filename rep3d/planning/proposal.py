@@ -19,7 +19,7 @@ from rep3d.imaging.outliers import along_axes
 from rep3d.inference.sliding import fit_window
 from rep3d.planning.fingerprint import Fingerprint
 from rep3d.planning.inspecting import CaseFacts
-from rep3d.tasks.config import Intensity, TaskConfig, Term
+from rep3d.tasks.config import Channel, Intensity, TaskConfig, Term
 from rep3d.tasks.file import TaskFile, TrainingHints
 from rep3d.tasks.registry import TASKS, matching_task, same_modality
 
@@ -61,6 +61,8 @@ def propose(
     memory: int,
     *,
     on_gpu: bool = False,
+    channels: Sequence[str] = (),
+    ignore: int | None = None,
 ) -> Proposal:
     """Return the task file that a data set suggests.
 
@@ -75,12 +77,18 @@ def propose(
         step: says of a patch (D, H, W) how many bytes a training step on it takes.
         memory: bytes that a training may take.
         on_gpu: whether they are a GPU's.
+        channels: names of the images' channels where there are several, such as ``"CT"`` or ``"T1"``.
+        ignore: value in label maps of which nothing is known; None where there is none.
 
     Raises:
         TaskError: if the task would be an impossible one.
     """
     spacing, why_spacing = _spacing(facts)
-    intensity, kind, why_intensity = _intensity(modality, found)
+    scaled = [_intensity(told, found, number) for number, told in enumerate(channels or [modality])]
+    intensity, kind, why_intensity = scaled[0]
+    if channels:
+        kind = modality
+        why_intensity = " ".join(f"{name}: {why}" for name, (_, _, why) in zip(channels, scaled, strict=True))
     extents = np.array([along_axes(one.grid.extent, one.grid.axis_codes) for one in facts])
     median = tuple(max(1, round(float(length))) for length in np.median(extents, axis=0) / spacing)
     patch, why_patch = _patch(preset, stride, median, step, memory, _LONGEST_SIDE[on_gpu])
@@ -94,6 +102,8 @@ def propose(
         description=f"{', '.join(labels)} ({kind or 'unknown modality'})",
         terms=_terms(labels, kind),
         modality=kind or "",
+        channels=tuple(Channel(name, scale) for name, (scale, _, _) in zip(channels, scaled, strict=False)),
+        ignore=ignore,
     )
     resolution = "task" if on_gpu else "auto"
     reasons = {
@@ -136,15 +146,15 @@ def _fine_enough(spacing: Sequence[float], found: Fingerprint) -> str:
     return f" The thinnest structure, {name}, is {mm:.3g} mm thick: {mm / sorted(spacing)[1]:.1f} voxels."
 
 
-def _intensity(modality: str | None, found: Fingerprint) -> tuple[Intensity, str | None, str]:
-    """Return how intensities are scaled, which kind of image that takes them for, and why."""
+def _intensity(modality: str | None, found: Fingerprint, channel: int) -> tuple[Intensity, str | None, str]:
+    """Return how a channel's intensities are scaled, which kind of image that takes it for, and why."""
     told = (modality or "").strip()
     ct = told.upper().startswith("CT") if told else found.air
     if not ct:
         kind = "MRI" if told and same_modality(told, "MRI") else told or None
         why = f"the images are {told}" if told else "the data set names no modality, and the values are not those of CT"
         return Intensity("zscore", 0.5, 99.5), kind, f"Each image by its own percentiles and mean: {why}."
-    low, high = math.floor(found.percentiles.low), math.ceil(found.percentiles.high)
+    low, high = math.floor(found.channels[channel].low), math.ceil(found.channels[channel].high)
     if low >= high:
         raise TaskError(
             f"All labelled voxels have the value {low:g}: there is nothing to tell structures by. Are these the images?"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rep3d.planning.fingerprint import Range
+from rep3d.tasks.config import Intensity
 
 if TYPE_CHECKING:
     from rep3d.planning.plan import Plan
@@ -46,18 +47,23 @@ def image_rows(made: Plan) -> list[tuple[str, str]]:
     axes = zip(("right to left", "front to back", "foot to head"), found.shape, found.spacing, strict=True)
     turned = ", ".join(f"{codes} ({count})" for codes, count in found.orientations.items())
     rows = [(f"Voxels, {name}", f"{ranged(shape)} of {ranged(spacing)} mm") for name, shape, spacing in axes]
-    inside = found.percentiles
+    first, *others = found.channels
+    several = made.proposal.file.task.channels
     return [
         *rows,
         ("Axes run to", turned),
         ("Intensities, all voxels", f"{number(found.intensity.low)} to {number(found.intensity.high)}"),
         (
             "Intensities, labelled voxels",
-            f"median {number(inside.median)}, 99 % from {number(inside.low)} to {number(inside.high)}; mean "
-            f"{number(found.mean)}, standard deviation {number(found.sd)}",
+            f"{_inside(first)}; mean {number(found.mean)}, standard deviation {number(found.sd)}",
         ),
+        *((f"The same, {channel.name}", _inside(one)) for channel, one in zip(several[1:], others, strict=True)),
         ("Modality", made.modality or "not said"),
     ]
+
+
+def _inside(of: Range) -> str:
+    return f"median {number(of.median)}, 99 % from {number(of.low)} to {number(of.high)}"
 
 
 def label_rows(made: Plan) -> list[tuple[str, ...]]:
@@ -70,15 +76,18 @@ def label_rows(made: Plan) -> list[tuple[str, ...]]:
     return rows
 
 
+def _scaled(scale: Intensity) -> str:
+    unit = "" if scale.mode == "window" else " percentiles"
+    return f"{scale.mode} {scale.low:g} to {scale.high:g}{unit}"
+
+
 def proposal_rows(made: Plan) -> list[tuple[str, str, str]]:
     """Return what is proposed, as what, how much and why."""
     task, training, why = made.proposal.file.task, made.proposal.file.training, made.proposal.reasons
-    scale = task.intensity
-    unit = "" if scale.mode == "window" else " percentiles"
     values: Sequence[tuple[str, str | None]] = (
         ("name", task.name if "name" in why else None),
         ("spacing", f"{' x '.join(f'{side:g}' for side in task.spacing)} mm"),
-        ("intensity", f"{scale.mode} {scale.low:g} to {scale.high:g}{unit}"),
+        ("intensity", ", ".join(map(_scaled, task.intensities))),
         ("roi_size", " x ".join(map(str, task.roi_size))),
         ("preset", training.preset),
         ("resolution", training.resolution),

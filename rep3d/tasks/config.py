@@ -15,9 +15,18 @@ from typing import Any
 from rep3d.errors import TaskError
 from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
 
-__all__ = ["Code", "Intensity", "TaskConfig", "Term", "labels_from_dataset_json", "modality_from_dataset_json"]
+__all__ = [
+    "Channel",
+    "Code",
+    "Intensity",
+    "TaskConfig",
+    "Term",
+    "labels_from_dataset_json",
+    "modality_from_dataset_json",
+]
 
 _AXES = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+_NEW = ("channels", "ignore")  # not written where they say nothing, so that earlier releases read it
 _TERM_CODES = ("category", "type", "modifier", "region")
 
 
@@ -44,6 +53,23 @@ class Intensity:
             raise TaskError(f"intensity range: expected finite low < high, got {self.low!r} .. {self.high!r}")
         if self.mode == "zscore" and not (self.low >= 0 and self.high <= 100):
             raise TaskError(f"intensity percentiles: expected 0 to 100, got {self.low!r} .. {self.high!r}")
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One of several channels of an image.
+
+    Attributes:
+        name: such as ``"T1"``.
+        intensity: how its voxel values are scaled.
+    """
+
+    name: str
+    intensity: Intensity
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise TaskError(f"channel name: expected a non-empty text, got {self.name!r}")
 
 
 @dataclass(frozen=True)
@@ -127,12 +153,15 @@ class TaskConfig:
         labels: foreground label name to voxel value in label files, such as ``{"Anterior": 1, "Posterior": 2}``. Values
             are positive and distinct but need not be contiguous; background is 0 and is not listed.
         spacing: voxel size in mm of the grid the network works on, along R, A, S of ``orientation``.
-        intensity: how voxel values are scaled.
+        intensity: how voxel values are scaled; of several channels, those of the first one.
         orientation: axis codes of the grid the network works on, such as ``"RAS"``.
         roi_size: side lengths in voxels (D, H, W) of training patches and of the sliding window.
         description: one line for people.
         terms: label name to what it stands for; labels may be without.
         modality: ``"CT"``, ``"MRI"`` or ``""`` where unknown.
+        channels: of images with several, in their order; none for images with one.
+        ignore: voxel value in label files of which nothing is known: such voxels are neither trained nor measured on.
+            None where there is none, and such a value is refused like any other unexpected one.
     """
 
     name: str
@@ -144,6 +173,8 @@ class TaskConfig:
     description: str = ""
     terms: Mapping[str, Term] = field(default_factory=dict)
     modality: str = ""
+    channels: tuple[Channel, ...] = ()
+    ignore: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", dict(_checked_labels(self.labels)))
@@ -157,6 +188,17 @@ class TaskConfig:
             raise TaskError(f"task orientation: expected three axis codes such as 'RAS', got {self.orientation!r}")
         if len(self.roi_size) != 3 or not all(s > 0 for s in self.roi_size):
             raise TaskError(f"task roi_size: expected three positive voxel counts, got {self.roi_size!r}")
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if len(self.channels) == 1 or not all(isinstance(channel, Channel) for channel in self.channels):
+            raise TaskError(f"task channels: expected two Channels or more, or none for one, got {self.channels!r}")
+        if self.channels:
+            object.__setattr__(self, "intensity", self.channels[0].intensity)
+        if self.ignore is not None and (
+            isinstance(self.ignore, bool) or not isinstance(self.ignore, int) or not 1 <= self.ignore <= 65535
+        ):
+            raise TaskError(f"task ignore: expected a voxel value from 1 to 65535, got {self.ignore!r}")
+        if self.ignore in self.labels.values():
+            raise TaskError(f"task ignore: expected a voxel value that no label has, got {self.ignore}")
         object.__setattr__(self, "terms", dict(self.terms))
         strangers = sorted(set(self.terms) - set(self.labels))
         if strangers or not all(isinstance(term, Term) for term in self.terms.values()):
@@ -177,18 +219,30 @@ class TaskConfig:
         return tuple(self.labels[name] for name in self.label_names)
 
     @property
+    def intensities(self) -> tuple[Intensity, ...]:
+        """How the voxel values of each channel are scaled."""
+        return tuple(channel.intensity for channel in self.channels) or (self.intensity,)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return len(self.intensities)
+
+    @property
     def out_channels(self) -> int:
         """Output channels of a network for this task: the labels and background."""
         return len(self.labels) + 1
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """As plain JSON types; channels and the value to ignore only where there are any."""
         lists = {"spacing": list(self.spacing), "roi_size": list(self.roi_size)}
-        return {**asdict(self), **lists, "terms": {name: term.to_dict() for name, term in self.terms.items()}}
+        found = {**asdict(self), **lists, "terms": {name: term.to_dict() for name, term in self.terms.items()}}
+        found["channels"] = list(found["channels"])
+        return {name: value for name, value in found.items() if name not in _NEW or value not in ([], None)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskConfig:
-        """Return the inverse of :meth:`to_dict`; ``terms`` and ``modality`` may be absent, as in older checkpoints.
+        """Return the inverse of :meth:`to_dict`; ``terms``, ``modality``, ``channels`` and ``ignore`` may be absent.
 
         Raises:
             TaskError: if a field is missing, unknown or impossible.
@@ -198,6 +252,9 @@ class TaskConfig:
             fields["intensity"] = Intensity(**fields["intensity"])
             fields["spacing"] = tuple(fields["spacing"])
             fields["roi_size"] = tuple(fields["roi_size"])
+            fields["channels"] = tuple(
+                Channel(channel["name"], Intensity(**channel["intensity"])) for channel in fields.get("channels", ())
+            )
             fields["terms"] = {name: Term.from_dict(term) for name, term in fields.get("terms", {}).items()}
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a data set says of itself in its ``dataset.json``, in the decathlon's form or nnU-Net's: labels and modality.
+"""What a data set says of itself in its ``dataset.json``, in the decathlon's form or nnU-Net's: labels and channels.
 
 People write these files, so numbers come as texts, and names twice. What can mean one thing only is taken for it; what
 could mean two is refused, since a wrong value of a label falsifies every label map.
@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rep3d.errors import TaskError
 from rep3d.json_text import parse_json
 
-__all__ = ["label_table", "labels_from_dataset_json", "modality_from_dataset_json", "read_dataset_json"]
+__all__ = [
+    "IGNORE",
+    "Annotated",
+    "annotated_from_dataset_json",
+    "channels_from_dataset_json",
+    "ignore_from_dataset_json",
+    "label_table",
+    "labels_and_ignore",
+    "labels_from_dataset_json",
+    "modality_from_dataset_json",
+    "read_dataset_json",
+]
 
 _NUMBER = re.compile(r"\s*[+-]?[0-9]{1,9}(\.0*)?\s*")
 _HIGHEST = 65535
 _LONGEST_NAME = 128
 # What is no structure, whatever a table says: nnU-Net's two reserved names, and other programs' names of the value 0.
-_IGNORE = "ignore"
+IGNORE = "ignore"
+"""Name of the voxels of which nothing is known."""
 _BACKGROUND = frozenset({"background", "bg"})
 _NAMES_OF_0 = _BACKGROUND | {"clear label", "none", "unknown", "unlabeled", "unlabelled"}
 
@@ -52,12 +65,26 @@ def labels_from_dataset_json(path: Path | str) -> dict[str, int]:
         path: the ``dataset.json`` file.
 
     Returns:
-        Label name to voxel value, without background.
+        Label name to voxel value, without background, and without nnU-Net's ``ignore`` (see
+        :func:`ignore_from_dataset_json`).
 
     Raises:
         TaskError: if the file is unreadable, or its ``labels`` are no table of names and values; see
             :func:`label_table`.
     """
+    return _labels_and_ignore(path)[0]
+
+
+def ignore_from_dataset_json(path: Path | str) -> int | None:
+    """Return the voxel value of which nothing is known, called ``ignore`` among the labels; None where there is none.
+
+    Raises:
+        TaskError: as :func:`labels_from_dataset_json`.
+    """
+    return _labels_and_ignore(path)[1]
+
+
+def _labels_and_ignore(path: Path | str) -> tuple[dict[str, int], int | None]:
     labels = read_dataset_json(path).get("labels")
     if not isinstance(labels, dict):
         raise TaskError(
@@ -65,9 +92,72 @@ def labels_from_dataset_json(path: Path | str) -> dict[str, int]:
             f"got {labels!r:.200}."
         )
     try:
-        return label_table(_name_and_value(key, value) for key, value in labels.items())
+        return labels_and_ignore(_name_and_value(key, value) for key, value in labels.items())
     except TaskError as error:
         raise TaskError(f"{path}: {error}") from error
+
+
+def labels_and_ignore(pairs: Iterable[tuple[Any, Any]]) -> tuple[dict[str, int], int | None]:
+    """Return a table of labels as :func:`label_table` does, and the value called ``ignore``; None where there is none.
+
+    Raises:
+        TaskError: as :func:`label_table`, or if that value is the background's or a label's.
+    """
+    given = list(pairs)
+    values = {_checked_value(IGNORE, value) for name, value in given if _plain(name) == IGNORE}
+    table = label_table(pair for pair in given if _plain(pair[0]) != IGNORE)
+    if len(values) > 1 or values & {0, *table.values()}:
+        raise TaskError(
+            f"{IGNORE!r} has the value {' and '.join(map(str, sorted(values)))}; expected one that no label and not "
+            f"the background has."
+        )
+    return table, next(iter(values), None)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Which labels were annotated in the cases of a data set.
+
+    Attributes:
+        everywhere: their names, in cases of which nothing else is said; None for all labels.
+        by_case: case id to the names.
+    """
+
+    everywhere: tuple[str, ...] | None = None
+    by_case: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def of(self, case: str) -> tuple[str, ...] | None:
+        """Return the labels that were annotated in a case; None for all."""
+        return self.by_case.get(case, self.everywhere)
+
+
+def annotated_from_dataset_json(path: Path | str) -> Annotated:
+    """Return which labels were annotated, where a ``dataset.json`` says that it was not all of them.
+
+    Either for the whole data set, ``"annotated": [NAME, ...]``, or by case, ``"annotated": {CASE: [NAME, ...]}``; in a
+    case that is not named there, all labels were annotated.
+
+    Raises:
+        TaskError: if that is something else, or names what is no label.
+    """
+    given = read_dataset_json(path).get("annotated")
+    if given is None:
+        return Annotated()
+    labels = labels_from_dataset_json(path)
+
+    def names(value: Any, of: str) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise TaskError(f'{path}: "annotated"{of}: expected a list of label names, got {value!r:.200}.')
+        unknown = [name for name in value if name not in labels]
+        if unknown:
+            raise TaskError(
+                f'{path}: "annotated"{of} names {unknown[0]!r}, which is none of the labels ({", ".join(labels)}).'
+            )
+        return tuple(name for name in labels if name in value)
+
+    if isinstance(given, dict):
+        return Annotated(None, {case: names(value, f" of {case}") for case, value in given.items()})
+    return Annotated(names(given, ""))
 
 
 def _name_and_value(key: str, value: Any) -> tuple[Any, Any]:
@@ -104,7 +194,7 @@ def label_table(pairs: Iterable[tuple[Any, Any]]) -> dict[str, int]:
     for given, number in pairs:
         name = _checked_name(given)
         value = _checked_value(name, number)
-        plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        plain = _plain(name)
         if spelled.setdefault(plain, name) != name:
             raise TaskError(
                 f"the labels {spelled[plain]!r} and {name!r} differ only in capitals or white space, so one would be "
@@ -122,6 +212,10 @@ def label_table(pairs: Iterable[tuple[Any, Any]]) -> dict[str, int]:
     if not table:
         raise TaskError("there must be at least one label beside the background.")
     return table
+
+
+def _plain(name: Any) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split()) if isinstance(name, str) else ""
 
 
 def _checked_name(name: Any) -> str:
@@ -155,11 +249,10 @@ def _checked_value(name: str, value: Any) -> int:
 
 
 def _check_meaning(name: str, value: int, plain: str) -> None:
-    if plain == _IGNORE:
+    if plain == IGNORE:
         raise TaskError(
-            f"{name!r} ({value}) is nnU-Net's name for voxels to leave out, and no structure. Training cannot leave "
-            f"voxels out yet: it would take them for background. Remove {name!r} from the labels, and use no label "
-            f"maps that have the value {value}."
+            f"{name!r} ({value}) is nnU-Net's name for voxels of which nothing is known, and no structure. Here it can "
+            f"be named in the dataset.json of a data set only."
         )
     if value == 0 and plain not in _NAMES_OF_0:
         raise TaskError(
@@ -179,26 +272,43 @@ def modality_from_dataset_json(path: Path | str) -> str | None:
     Raises:
         TaskError: if the file is unreadable, or names several channels.
     """
+    names = channels_from_dataset_json(path)
+    if len(names) > 1:
+        raise TaskError(
+            f"{path} names {len(names)} channels ({', '.join(names)}), but only images of one channel can be used "
+            f"here. Make a data set of one of them."
+        )
+    return next(iter(names), None)
+
+
+def channels_from_dataset_json(path: Path | str) -> tuple[str, ...]:
+    """Return the names of an image's channels in a ``dataset.json``, in their order; none where it says nothing.
+
+    The decathlon has them under ``modality``, nnU-Net under ``channel_names``; of a single channel it is the modality.
+
+    Raises:
+        TaskError: if the file is unreadable, both are there and contradict each other, or the order cannot be told.
+    """
     content = read_dataset_json(path)
-    found = {key: _channel(content[key], key, path) for key in ("modality", "channel_names") if content.get(key)}
-    if {name.upper().replace("MRI", "MR") for name in found.values()} == {"CT", "MR"}:
+    found = {key: _channels(content[key], key, path) for key in ("modality", "channel_names") if content.get(key)}
+    kinds = [tuple(name.upper().replace("MRI", "MR") for name in names) for names in found.values()]
+    if len(kinds) == 2 and (len(kinds[0]) != len(kinds[1]) or {"CT", "MR"} in map(set, zip(*kinds, strict=True))):
         raise TaskError(
-            f"{path} names two kinds of image, modality {found['modality']!r} and channel_names "
-            f"{found['channel_names']!r}. Correct one of them."
+            f"{path} names two kinds of image, modality {', '.join(found['modality'])!r} and channel_names "
+            f"{', '.join(found['channel_names'])!r}. Correct one of them."
         )
-    return next(iter(found.values()), None)
+    return next(iter(found.values()), ())
 
 
-def _channel(given: Any, key: str, path: Path | str) -> str:
+def _channels(given: Any, key: str, path: Path | str) -> tuple[str, ...]:
     entries = given if isinstance(given, dict) else dict(enumerate(given if isinstance(given, list) else [given]))
-    if len(entries) > 1:
-        raise TaskError(
-            f"{path}: {key} names {len(entries)} channels ({', '.join(map(str, entries.values()))}), but only "
-            f"images of one channel can be used today. Make a data set of one of them."
-        )
-    (number, name), *_ = entries.items()
-    if isinstance(name, int) and not isinstance(name, bool):
-        name = number  # {"CT": 0}
-    if not isinstance(name, str) or not name.strip():
-        raise TaskError(f'{path}: expected "{key}": {{"0": NAME}}, got {given!r:.200}.')
-    return name.strip()
+    pairs = [
+        (name, number) if isinstance(name, int) and not isinstance(name, bool) else (number, name)  # {"CT": 0}
+        for number, name in entries.items()
+    ]
+    if not all(isinstance(name, str) and name.strip() for _, name in pairs) or (
+        len(pairs) > 1 and sorted(str(number) for number, _ in pairs) != sorted(map(str, range(len(pairs))))
+    ):
+        raise TaskError(f'{path}: expected "{key}": {{"0": NAME, "1": NAME, ...}}, got {given!r:.200}.')
+    ordered = sorted(pairs, key=lambda pair: int(pair[0]) if len(pairs) > 1 else 0)
+    return tuple(str(name).strip() for _, name in ordered)

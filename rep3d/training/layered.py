@@ -82,14 +82,17 @@ def with_coarse(
     random = np.random.default_rng(0)
     for case, volume in ready:
         report()
-        said = predictor.probabilities(case.image)
+        said = predictor.probabilities(case.channels)
         spacing = said.affine[:3, :3].norm(dim=0).tolist()
         x, y, z = (fine / side for fine, side in zip(task.spacing, spacing, strict=True))
         places = np.argwhere((coarse_weight(said)[0] > 0).numpy())
         places = places[random.permutation(len(places))[:MOST_POSITIONS]]
         voxels = np.minimum(np.rint(places / (x, y, z)), np.array(volume.label.shape) - 1).astype(np.int32)
+        voxels = voxels[volume.label[tuple(voxels.T)] < task.out_channels]  # something is known there
         layered = LayeredVolume(
-            volume.image, volume.label, volume.counts, volume.positions, said.as_tensor()[1:].half(), (x, y, z), voxels
+            *(volume.image, volume.label, volume.counts, volume.positions),
+            *(said.as_tensor()[1:].half(), (x, y, z), voxels),
+            known=volume.known,
         )
         found.append((case, layered))
     return found

@@ -167,7 +167,7 @@ class _Loop:
             epoch_length=steps,
             network=self.worker.joined(self.network),
             optimizer=self.optimizer,
-            loss_function=loss_function(self.settings.loss, patches.counts).to(self.worker.device),
+            loss_function=loss_function(self.settings.loss, patches.counts, patches.possible).to(self.worker.device),
             inferer=self.inferer,
             amp=False,
         )

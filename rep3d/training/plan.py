@@ -78,7 +78,8 @@ def first_network(plan: TrainPlan) -> Network:
     """Return the network that is trained, as it is before the first step."""
     if plan.start is None:
         task = plan.task
-        channels = task.out_channels if plan.coarse else 1  # image and labels, see rep3d.training.layered
+        # The image's, and those of the labels: see rep3d.training.layered.
+        channels = task.in_channels + (task.out_channels - 1 if plan.coarse else 0)
         network = build_network(first_config(plan.settings, task.out_channels, task.roi_size, channels))
         if plan.coarse:
             return as_fine_stage(network, plan.coarse)

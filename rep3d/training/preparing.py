@@ -15,9 +15,9 @@ import numpy as np
 
 from rep3d.data.cases import Case, LeftOut
 from rep3d.errors import DiskFullError, Rep3DError, machine_error, said
+from rep3d.imaging.channels import channels_grid, count_channels, read_channels
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_label
-from rep3d.imaging.nifti import read_image, stored_grid
 from rep3d.imaging.outliers import outliers
 
 __all__ = [
@@ -41,27 +41,34 @@ class CheckedCase:
     """A case that can be used, as it was read.
 
     Attributes:
-        image: (X, Y, Z) intensities.
+        channels: (X, Y, Z) intensities of each channel.
         label: (X, Y, Z) voxel values.
         counts: how many voxels have each value.
         grid: where the voxels lie.
     """
 
-    image: np.ndarray
+    channels: tuple[np.ndarray, ...]
     label: np.ndarray
     counts: Mapping[int, int]
     grid: Geometry
 
 
-def read_checked(case: Case, labels: Mapping[str, int]) -> CheckedCase:
-    """Read both files of a case, each once; what is refused here is what a training leaves out.
+def read_checked(case: Case, labels: Mapping[str, int], channels: int = 1, ignore: int | None = None) -> CheckedCase:
+    """Read the files of a case, each once; what is refused here is what a training leaves out.
+
+    Args:
+        case: the case.
+        labels: label name to voxel value.
+        channels: of its image.
+        ignore: value in its label map of which nothing is known; None where there is none.
 
     Raises:
         Rep3DError: if the case can be neither trained nor measured on, with the reason.
     """
-    label, counts = check_label(case.label, case.image, labels)
-    image, grid = read_image(case.image)
-    return CheckedCase(image, label, counts, grid)
+    others = () if ignore is None else (ignore,)
+    label, counts = check_label(case.label, case.channels, labels, others, channels)
+    images, grid = read_channels(case.channels, channels)
+    return CheckedCase(tuple(images), label, counts, grid)
 
 
 def why_unusable(case: Case, labels: Mapping[str, int]) -> LeftOut | None:
@@ -159,7 +166,7 @@ def warn_of_outliers(cases: Sequence[Case]) -> dict[str, str]:
     grids = {}
     for case in cases:
         try:
-            grids[case.id] = stored_grid(case.image)
+            grids[case.id] = channels_grid(case.channels, count_channels(case.channels))
         except Rep3DError:
             continue
     found = outliers(grids)

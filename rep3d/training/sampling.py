@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.transforms import Compose
 from torch.utils.data import IterableDataset
 
@@ -131,6 +132,9 @@ class Widening:
 class Patches(IterableDataset):
     """Endless batches of augmented patches, each of its own draw; ``"paper"`` takes those of a batch from one case.
 
+    Labels are channel indices 0 .. C - 1, and C + g where the class is one of ``possible[g]``: C where nothing is
+    known, and an index for each set of labels that was not annotated in some case, in whose background they may be.
+
     Args:
         prepared: the cases.
         weights: how often each is drawn, see :func:`case_order`.
@@ -139,6 +143,9 @@ class Patches(IterableDataset):
         settings: how to draw, how many at a time, and with which seed.
         first: number of the first draw.
         step: from one draw to the next; processes that train together take turns.
+
+    Attributes:
+        possible: (G, C) bool, see :class:`rep3d.training.loss.PresentDiceCE`; None where each voxel's class is known.
     """
 
     def __init__(
@@ -157,6 +164,12 @@ class Patches(IterableDataset):
         self.settings = settings
         self.first = first
         self.step = step
+        channels = len(prepared[0].counts)
+        known = sorted({volume.known for volume in prepared if volume.known is not None})
+        self._background = {each: channels + number for number, each in enumerate(known, 1)}
+        self.possible: torch.Tensor | None = None
+        if known or any(sum(volume.counts) < volume.label.size for volume in prepared):
+            self.possible = torch.tensor([[not row or c not in row for c in range(channels)] for row in ((), *known)])
         shares = centre_shares([volume.counts for volume in prepared], weights, settings)
         # Rounded, so that equal shares make rounds in which each case comes once.
         self.case_shares = (shares.sum(1) / shares.sum(1).min()).round(9).tolist()
@@ -185,11 +198,15 @@ class Patches(IterableDataset):
             centre = self._centre(index, np.random.default_rng([self.settings.seed, number, 2]))
             begins = volume.first_voxel(centre, self.sides)
             part = tuple(slice(first, first + side) for first, side in zip(begins, self.sides, strict=True))
-            total += np.bincount(volume.label[part].ravel(), minlength=len(total))
+            total += np.bincount(volume.label[part].ravel(), minlength=len(total))[: len(total)]
         return total.tolist()
 
     def _patch(self, index: int, random: np.random.Generator) -> dict[str, Any]:
-        return self.prepared[index].patch(self._centre(index, random), self.sides)
+        volume = self.prepared[index]
+        patch = volume.patch(self._centre(index, random), self.sides)
+        if volume.known is not None:
+            patch["label"][patch["label"] == 0] = self._background[volume.known]
+        return patch
 
     def _centre(self, index: int, random: np.random.Generator) -> Sequence[int] | np.ndarray:
         """Return the middle of a case's next patch; where it holds the whole volume, nothing is left to draw."""

@@ -60,12 +60,15 @@ def can_go_on(folder: Path) -> bool:
 
 
 def case_marks(cases: Sequence[Case]) -> list[list[Any]]:
-    """Return what tells whether cases are still the same: id, and size and time of change of each file."""
-    return [[case.id, *[_file_mark(file) for file in (Path(case.image), Path(case.label))]] for case in cases]
+    """Return what tells whether cases are still the same: id, size and time of change of each file, what is known."""
+    return [
+        [case.id, *map(_file_mark, case.files), *([list(case.annotated)] if case.annotated is not None else [])]
+        for case in cases
+    ]
 
 
 def _file_mark(file: Path) -> list[int] | None:
-    state = file_state(file)
+    state = file_state(Path(file))
     return None if state is None else [state[1], state[0]]
 
 

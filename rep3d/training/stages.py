@@ -253,8 +253,10 @@ def _compared(
                 continue
             try:
                 for name in scores:
-                    predictor.segment(case.image, file, coarse=name == "coarse")
-                    scores[name][case.id] = dice_of_files(file, case.label, both.task.labels)
+                    predictor.segment(case.channels, file, coarse=name == "coarse")
+                    scores[name][case.id] = dice_of_files(
+                        *(file, case.label, case.known(both.task.labels), both.task.ignore)
+                    )
             except Exception as error:  # whatever it is, it costs this case only
                 logger.warning("training: %s", left_out_for(case, error))
                 scores["coarse"].pop(case.id, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,14 +17,14 @@ from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.snapshots import start_mark
 
-__all__ = ["as_fine_stage", "check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
+__all__ = ["as_fine_stage", "check_channels", "check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
 
 
 def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None:
     """Make sure that training for a task can begin from a model.
 
     Raises:
-        CheckpointError: if the model has other labels, or is a network of another preset.
+        CheckpointError: if the model has other labels or channels, or is a network of another preset.
     """
     if start is None:
         return
@@ -32,11 +33,30 @@ def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None
             f"The model to go on from has other labels: expected {dict(task.labels)}, got "
             f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
         )
+    check_channels(start.task, [channel.name for channel in task.channels])
     known = start.info.get("preset")
     if known not in (None, preset):
         raise CheckpointError(
             f"The model to go on from is a network of the preset {known}, not {preset}. Train with the preset {known}, "
             f"or from nothing."
+        )
+
+
+def check_channels(task: TaskConfig, names: Sequence[str]) -> None:
+    """Make sure that a model's images are those of a data set.
+
+    Args:
+        task: of the model.
+        names: of the data set's channels; with fewer than two it says nothing but that there is one.
+
+    Raises:
+        CheckpointError: if they are others, or in another order.
+    """
+    known = [channel.name for channel in task.channels]
+    if known != (list(names) if len(names) > 1 else []):
+        raise CheckpointError(
+            f"The model takes images with other channels: it knows {', '.join(known) or 'one'}, and the data set has "
+            f"{', '.join(names) or 'one'}. Train from nothing, or use a model of these channels."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,17 +31,20 @@ def checked_task_file(word: str) -> TaskFile:
     return known
 
 
-def task_to_train(word: str, labels: Mapping[str, int], modality: str | None, description: Path) -> TaskFile:
+def task_to_train(
+    word: str, labels: Mapping[str, int], channels: Sequence[str], ignore: int | None, description: Path
+) -> TaskFile:
     """Return the same, for a data set whose label maps it fits.
 
     Args:
         word: see :func:`checked_task_file`.
         labels: label name to voxel value, as the data set says.
-        modality: of its images; None where it does not say.
+        channels: names of its images' channels, of a single one the modality; none where it does not say.
+        ignore: value in its label maps of which nothing is known; None where there is none.
         description: the data set's ``dataset.json``, for the message.
 
     Raises:
-        TaskError: also if the labels or the kind of image are others: a wrong value of a label would falsify all.
+        TaskError: also if labels, channels or the kind of image are others: a wrong value would falsify all.
     """
     known = checked_task_file(word)
     labels = labels if dict(known.task.labels) == dict(labels) else spelled_rightly(labels)
@@ -51,6 +54,19 @@ def task_to_train(word: str, labels: Mapping[str, int], modality: str | None, de
         raise TaskError(
             f"The task {word} and {description} name different labels: {own or 'none'} is only in the task, "
             f"{other or 'none'} only in the data set. Make them the same."
+        )
+    if known.task.ignore not in (None, ignore):
+        raise TaskError(
+            f"The task {word} ignores the value {known.task.ignore}, and {description} has "
+            f"{'no value' if ignore is None else ignore} to ignore. Make them the same."
+        )
+    known = replace(known, task=replace(known.task, ignore=ignore))
+    modality = channels[0] if len(channels) == 1 else None
+    seen = [channel.name for channel in known.task.channels]
+    if seen != (list(channels) if len(channels) > 1 else []):
+        raise TaskError(
+            f"The task {word} has the channels {', '.join(seen) or 'one'}, and {description} names "
+            f"{', '.join(channels) or 'one'}. Make them the same, in the same order."
         )
     if not same_modality(known.task.modality, modality):
         raise TaskError(
@@ -72,9 +88,9 @@ def task_to_go_on_with(word: str, known: TaskConfig, start: TaskConfig) -> TaskC
         TaskError: if the model saw images that were prepared in another way than by voxel size.
     """
     wanted = replace(start, spacing=known.spacing, roi_size=known.roi_size).to_dict()
-    about_people = {"name", "description", "terms", "modality"}
+    about_the_data = {"name", "description", "terms", "modality", "ignore"}
     for name, value in known.to_dict().items():
-        if name not in about_people and value != wanted.get(name):
+        if name not in about_the_data and value != wanted.get(name):
             raise TaskError(
                 f"The task {word} has the {name} {value!r:.200}, the model to go on from {wanted.get(name)!r:.200}. "
                 f"Begin a new model, or take the model's in the task."

@@ -21,11 +21,12 @@ import numpy as np
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, LeftOut
 from rep3d.errors import ConfigError, NoCasesError, TaskError, machine_error
+from rep3d.imaging.channels import Files
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_stride
 from rep3d.output import check_output
-from rep3d.tasks.config import Intensity, TaskConfig
+from rep3d.tasks.config import Channel, Intensity, TaskConfig
 from rep3d.training.distributed import training_devices
 from rep3d.training.minutes.budget import Tail
 from rep3d.training.minutes.resolution import lengths_along
@@ -47,11 +48,13 @@ _CT_WINDOW = Intensity("window", -125.0, 275.0)
 def task_for_cases(
     name: str,
     labels: dict[str, int],
-    images: Sequence[Path | str],
+    images: Sequence[Files],
     modality: str | None = None,
     max_side: int = 96,
     spacing: tuple[float, float, float] | None = None,
     roi_size: tuple[int, int, int] | None = None,
+    channels: Sequence[str] = (),
+    ignore: int | None = None,
 ) -> TaskConfig:
     """Return a task definition for data that come without one.
 
@@ -63,6 +66,8 @@ def task_for_cases(
         labels: label name to voxel value.
         images: image files; only their headers matter here, and one that cannot be read does not count.
         modality: ``"CT"``, ``"MRI"``, ..., if known.
+        channels: names of the images' channels, such as ``"CT"`` or ``"T1"``; of a single one it is the modality.
+        ignore: voxel value in label maps of which nothing is known.
         max_side: largest side of the patch in voxels.
         spacing: voxel size in mm to work at.
         roi_size: patch (D, H, W) in voxels.
@@ -71,7 +76,9 @@ def task_for_cases(
         TaskError: if none of the images can be read.
     """
     problems: list[str] = []
-    spacings, sizes = lengths_along(images, "RAS", problems)
+    names = list(channels) or [modality or ""]
+    modality = modality or (names[0] if len(names) == 1 else None)
+    spacings, sizes = lengths_along(images, "RAS", problems, len(names))
     if not len(sizes):
         words = f" None of {len(problems)} can be read: {'; '.join(problems[:5])}" if problems else ""
         raise TaskError(f"There is no image to read the voxel size from. Add an image first.{words}")
@@ -80,15 +87,17 @@ def task_for_cases(
         spacing = (float(median[0]), float(median[1]), float(median[2]))
     voxels = np.median(sizes, axis=0) / spacing
     roi = roi_size or fit_window((max_side,) * 3, tuple(max(1, round(n)) for n in voxels), UnetrSegmenter.stride)
-    intensity = _CT_WINDOW if (modality or "").upper().startswith("CT") else Intensity("zscore", 0.5, 99.5)
+    scales = [_CT_WINDOW if each.upper().startswith("CT") else Intensity("zscore", 0.5, 99.5) for each in names]
     return TaskConfig(
         name=name,
         labels=labels,
         spacing=spacing,
-        intensity=intensity,
+        intensity=scales[0],
         roi_size=(roi[0], roi[1], roi[2]),
-        description=f"{', '.join(labels)} ({modality or 'unknown modality'})",
+        description=f"{', '.join(labels)} ({modality or ', '.join(channels) or 'unknown modality'})",
         modality=modality or "",
+        channels=tuple(map(Channel, names, scales)) if len(names) > 1 else (),
+        ignore=ignore,
     )
 
 
@@ -171,7 +180,7 @@ def train(
         raise NoCasesError("There is nothing to train on: no case has a label. Submit a label first.")
     refuse_overlap(cases, validation)
     case_weights(cases, weights)
-    read = [file for case in (*cases, *validation) for file in (case.image, case.label)]
+    read = [file for case in (*cases, *validation) for file in case.files]
     check_output(output, (".pt",), read, make_folder=True)
     check_start(task, start, settings.preset)
     if start is not None and encoder is not None:

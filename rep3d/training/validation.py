@@ -137,7 +137,8 @@ class Validator:
             on_window: called after each window; may raise to stop.
 
         Returns:
-            Case id to label name to Dice; NaN for a label that is neither in the case nor found.
+            Case id to label name to Dice, of the labels that were annotated in the case, where anything is known; NaN
+            for a label that is neither in the case nor found.
         """
         started = time.monotonic()
 
@@ -149,14 +150,16 @@ class Validator:
         network.eval()
         try:
             with torch.no_grad():
-                found = {
-                    volume.case: dice_per_label(self._segment(volume, predict), volume.ready.label, self._channels)
-                    for volume in self._volumes
-                }
+                found = {volume.case: self._dice(volume, self._segment(volume, predict)) for volume in self._volumes}
         finally:
             network.train()
         self.seconds = time.monotonic() - started
         return found
+
+    def _dice(self, volume: _Volume, found: np.ndarray) -> dict[str, float]:
+        known = volume.ready.known
+        labels = {name: index for name, index in self._channels.items() if known is None or index in known}
+        return dice_per_label(found, volume.ready.label, labels, ignore=1 + len(self._channels))
 
     def _segment(self, volume: _Volume, predict: Callable[..., torch.Tensor]) -> np.ndarray:
         channels = 1 + len(self._channels)

@@ -178,10 +178,10 @@ class _Player:
             predictor = Predictor(checkpoint, self.plan.device)
             views = self.plan.views if "variance" in needs else 1
             if needs - {"features"}:
-                scores = self._each(candidates, lambda case: assess(predictor, case.image, views))
+                scores = self._each(candidates, lambda case: assess(predictor, case.channels, views))
                 candidates = list(scores)
             if "features" in needs:
-                features = self._each(list(self.pool), lambda case: predictor.features(case.image))
+                features = self._each(list(self.pool), lambda case: predictor.features(case.channels))
                 candidates = [id_ for id_ in candidates if id_ in features]
             if len(candidates) < count:
                 raise TrainingError(f"{count} cases are to be chosen, and {len(candidates)} can be looked at.")
@@ -260,7 +260,7 @@ class _Player:
 
     def _dice(self, predictor: Predictor, case: Case) -> dict[str, float]:
         found = self.scratch / "found.nii.gz"
-        predictor.segment(case.image, found)
+        predictor.segment(case.channels, found)
         return dice_of_files(found, case.label, self.cohort.labels)
 
 

@@ -20,7 +20,8 @@ import torch
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import said
-from rep3d.imaging.nifti import geometry, read_label
+from rep3d.imaging.channels import Files, read_channels
+from rep3d.imaging.nifti import read_label
 from rep3d.imaging.outliers import along_axes
 from rep3d.imaging.thickness import label_thickness
 from rep3d.inference.sliding import fit_window
@@ -105,7 +106,7 @@ def at_resolution(
 
         chosen = plan_resolution(
             task,
-            [case.image for case in cases],
+            [case.channels for case in cases],
             thickness,
             settings.max_minutes,
             stride,
@@ -152,14 +153,14 @@ def thicknesses(cases: Sequence[Case], labels: Mapping[str, int], most: int = 6)
             values, grid = read_label(case.label)
         except Exception:  # the training names it, and why
             continue
-        for name, value in label_thickness(values, grid, labels).items():
+        for name, value in label_thickness(values, grid, case.known(labels)).items():
             found[name].append(value)
     return {name: float(np.median(each)) for name, each in found.items() if each}
 
 
 def plan_resolution(
     task: TaskConfig,
-    images: Sequence[Path],
+    images: Sequence[Files],
     thickness: Mapping[str, float],
     minutes: float,
     stride: int,
@@ -184,7 +185,7 @@ def plan_resolution(
         iterations: steps that are not exceeded whatever the minutes; None for no such bound.
         patches: of a step.
     """
-    _, extents = lengths_along(images, task.orientation)
+    _, extents = lengths_along(images, task.orientation, channels=task.in_channels)
     if not len(extents):
         return Resolution(task.spacing, task.roi_size, "")
     median = np.median(extents, axis=0)
@@ -228,7 +229,7 @@ def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def lengths_along(
-    images: Sequence[Path | str], orientation: str, problems: list[str] | None = None
+    images: Sequence[Files], orientation: str, problems: list[str] | None = None, channels: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return voxel sides and extents of images in mm along the axes of an orientation, each (images, 3).
 
@@ -236,11 +237,12 @@ def lengths_along(
         images: image files; only their headers matter, and one that cannot be read does not count.
         orientation: such as ``"RAS"``.
         problems: gains what is wrong with those that cannot be read.
+        channels: of each image.
     """
     spacings, extents = [], []
     for image in images:
         try:
-            grid = geometry(image)
+            _, grid = read_channels(image, channels)
         except Exception as error:  # the training says it of each case
             if problems is not None:
                 problems.append(said(error))

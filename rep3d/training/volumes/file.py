@@ -47,7 +47,9 @@ def write_volume(path: Path, ready: Prepared, facts: Mapping[str, Any]) -> None:
         checks = [zlib.crc32(bytes_[first : first + _BLOCK]) for first in range(0, len(bytes_), _BLOCK)]
         described[name] = {"type": array.dtype.str, "shape": array.shape, "start": start, "checks": checks}
         start += _whole_pages(array.nbytes)
-    text = json.dumps({**facts, "counts": ready.counts, "arrays": described, "size": start}).encode()
+    text = json.dumps(
+        {**facts, "counts": ready.counts, "known": ready.known, "arrays": described, "size": start}
+    ).encode()
     line = f"{_FORMAT} {len(text)} {zlib.crc32(text)}".encode().ljust(_FIRST - 1) + b"\n"
     with whole_file(path) as file:
         file.write((line + text).ljust(_whole_pages(_FIRST + len(text)), b" "))
@@ -98,7 +100,8 @@ def open_volume(path: Path, all_of_it: bool) -> Prepared | None:
         blocks = random.sample(blocks, _SAMPLE)
     if any(zlib.crc32(block.data) != check for block, check in blocks):
         return None
-    return Prepared(found["image"], found["label"], tuple(head["counts"]), found["positions"])
+    known = None if head["known"] is None else tuple(head["known"])
+    return Prepared(found["image"], found["label"], tuple(head["counts"]), found["positions"], known=known)
 
 
 def _whole_pages(size: int) -> int:

@@ -7,13 +7,14 @@ deviation, far below any image's noise.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from rep3d.data.cases import Case
+from rep3d.errors import LabelError
 from rep3d.imaging.labels import check_label
 from rep3d.imaging.transforms import preparation
 from rep3d.inference.streaming import cut
@@ -30,17 +31,20 @@ class Prepared:
     """A case on the task's grid; the arrays may be memory-mapped.
 
     Attributes:
-        image: (D, H, W) float16, scaled as the task says.
-        label: (D, H, W) channel indices, uint8 or uint16.
+        image: (C, D, H, W) float16, scaled as the task says.
+        label: (D, H, W) channel indices, uint8 or uint16; one more than the last where nothing is known.
         counts: how many voxels each channel has, background first.
         positions: (N, 3) int32 voxels, those of each channel after those of the one before, at most `MOST_POSITIONS` of
             each.
+        known: the channels that were annotated, background left out; None for all. Of the others nothing is known: what
+            is background may be one of them.
     """
 
     image: np.ndarray
     label: np.ndarray
     counts: tuple[int, ...]
     positions: np.ndarray
+    known: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -59,7 +63,7 @@ class Prepared:
         ]
 
     def patch(self, centre: Sequence[int] | np.ndarray, sides: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return ``"image"`` (float32) and ``"label"``, both (1, D, H, W), of a patch.
+        """Return ``"image"`` (C, D, H, W), float32, and ``"label"`` (1, D, H, W), of a patch.
 
         Args:
             centre: its middle voxel; it is moved so that the patch lies in the volume.
@@ -67,7 +71,7 @@ class Prepared:
         """
         first = self.first_voxel(centre, sides)
         return {
-            "image": torch.from_numpy(cut(self.image, first, sides).astype(np.float32))[None],
+            "image": torch.from_numpy(cut(self.image, first, sides).astype(np.float32)),
             "label": torch.from_numpy(cut(self.label, first, sides).astype(np.int32))[None],
         }
 
@@ -83,19 +87,26 @@ def make_ready(case: Case, task: TaskConfig, other_values: Collection[int] = ())
     Raises:
         LabelError, ImageError, OutOfMemoryError: if it cannot be used.
     """
-    check_label(case.label, case.image, task.labels, other_values)
-    ready = preparation(task, with_label=True, other_values=other_values)(
-        {"image": str(case.image), "label": str(case.label)}
+    allowed = {*other_values} if task.ignore is None else {*other_values, task.ignore}
+    check_label(case.label, case.channels, task.labels, allowed, task.in_channels)
+    ready = preparation(task, with_label=True, other_values=other_values, annotated=case.annotated)(
+        {"image": case.channels, "label": str(case.label)}
     )
     label = np.ascontiguousarray(ready.pop("label")[0].numpy())
-    image = ready.pop("image")[0].as_tensor().half().contiguous().numpy()
+    image = ready.pop("image").as_tensor().half().contiguous().numpy()
+    if label.min() >= task.out_channels:
+        raise LabelError(f"{case.label.name} says nothing: all its voxels have the value {task.ignore}, to be ignored.")
     counts, positions = class_positions(label, task.out_channels)
-    return Prepared(image, label, counts, positions)
+    annotated = case.known(task.labels)
+    known = tuple(index for index, name in enumerate(task.label_names, 1) if name in annotated)
+    if not known:
+        raise LabelError(f"{case.label.name} says nothing: none of the task's labels was annotated in it.")
+    return Prepared(image, label, counts, positions, known=None if len(known) == len(task.labels) else known)
 
 
 def class_positions(label: np.ndarray, channels: int) -> tuple[tuple[int, ...], np.ndarray]:
     """Return how often each channel occurs, and where, slice by slice: the places of all voxels would be gigabytes."""
-    by_slice = np.stack([np.bincount(plane.ravel(), minlength=channels) for plane in label])
+    by_slice = np.stack([np.bincount(plane.ravel(), minlength=channels)[:channels] for plane in label])
     counts = by_slice.sum(0)
     random = np.random.default_rng(0)
     found = []

@@ -34,7 +34,7 @@ __all__ = ["PREPARING", "VolumeStore", "volume_store"]
 
 logger = logging.getLogger(__name__)
 
-PREPARING = 1
+PREPARING = 2
 """The release of the code that prepares: to be raised with each change of what comes out of it."""
 
 _MOST = 20 * 10**9  # bytes that stay between trainings
@@ -83,14 +83,14 @@ class VolumeStore:
         """
         if self._folder is None:
             return make_ready(case, self._task, self._other_values)
-        names = [self._hashes.name(file) for file in (case.image, case.label)]
+        names = [self._hashes.name(file) for file in case.files]
         try:
             hashes = [self._hashes.of(name) for name in names]
         except OSError:
             hashes = [None]
         if None in hashes:  # said in better words where it is read
             return make_ready(case, self._task, self._other_values)
-        path = self._folder / f"{self._key(hashes)}{_SUFFIX}"
+        path = self._folder / f"{self._key(hashes, case)}{_SUFFIX}"
         ready = self._kept(path)
         if ready is None:
             ready = make_ready(case, self._task, self._other_values)
@@ -100,9 +100,13 @@ class VolumeStore:
                 ready = self._keep(path, ready, {"case": case.id, "preparing": PREPARING, "files": files})
         return ready
 
-    def _key(self, hashes: list[str | None]) -> str:
-        task = self._task
-        parts = [task.label_values, task.spacing, task.orientation, asdict(task.intensity), self._other_values]
+    def _key(self, hashes: list[str | None], case: Case) -> str:
+        task, annotated = self._task, case.known(self._task.labels)
+        parts = [
+            *(task.label_values, task.spacing, task.orientation, self._other_values, task.ignore),
+            [asdict(intensity) for intensity in task.intensities],
+            [value for value in task.label_values if value in annotated.values()],
+        ]
         return hashlib.sha256(json.dumps([PREPARING, hashes, parts]).encode()).hexdigest()
 
     def _kept(self, path: Path) -> Prepared | None:

@@ -22,7 +22,7 @@ from rep3d.checkpoint import save_checkpoint
 from rep3d.errors import ConfigError
 from rep3d.files import write_text
 from rep3d.nn.zoo import build_network, preset_config
-from rep3d.tasks.config import Intensity, TaskConfig
+from rep3d.tasks.config import Channel, Intensity, TaskConfig
 from rep3d.tasks.file import TaskFile, TrainingHints, write_task_file
 from rep3d.tasks.registry import registered_task
 from rep3d.training.train import TrainSettings
@@ -165,6 +165,27 @@ def test_a_data_set_that_is_not_used_is_named_with_the_reason(tmp_path: Path) ->
         Setup.find(str(tmp_path), {})
     (note,) = Setup.find(str(tmp_path), {"labels": "a=1"}).models["rep3d"].notes
     assert note.startswith("dataset.json is not used: ") and "'ignore' (2)" in note
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"annotated": ["a"]}, "takes each label map for complete"),
+        ({"channel_names": {"0": "T1", "1": "T2"}}, "2 channels"),
+    ],
+)
+def test_data_of_which_a_server_cannot_learn_are_refused(tmp_path: Path, more: dict, words: str) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"a": 1}, **more}))
+    with pytest.raises(StartupError, match=words):
+        Setup.find(str(tmp_path), {})
+
+
+def test_a_published_model_of_several_channels_is_refused(tmp_path: Path) -> None:
+    channels = (Channel("T1", Intensity()), Channel("T2", Intensity()))
+    network = build_network(preset_config("tiny", 2, 2, (32, 32, 32)))
+    save_checkpoint(tmp_path / "rep3d" / "published.pt", network, TaskConfig("two", {"a": 1}, channels=channels), {})
+    with pytest.raises(StartupError, match=r"cannot be loaded.*images of 2 channels \(T1, T2\), and a server"):
+        Setup.find(str(tmp_path), {"labels": "a"})
 
 
 def test_nothing_known_is_refused(tmp_path: Path) -> None:

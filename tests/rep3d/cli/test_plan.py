@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,3 +48,31 @@ def test_a_plan_is_made_and_trained_with(tmp_path: Path, rep3d: Callable[..., Do
     (out / "task.yaml").write_text(small.replace("preset: tiny", "preset: huge"), encoding="utf-8")
     refused = rep3d(*train)
     assert refused.returncode == 1 and "task.yaml: the field 'training': preset: 'huge' is unknown" in refused.stderr
+
+
+def test_channels_and_what_is_to_be_ignored_are_planned_and_trained(
+    tmp_path: Path, write_nifti: Callable[..., Path], rep3d: Callable[..., Done]
+) -> None:
+    data, random = tmp_path / "data", np.random.default_rng(0)
+    for folder in ("imagesTr", "labelsTr"):
+        (data / folder).mkdir(parents=True)
+    for case in "ab":
+        label = np.zeros((20, 20, 20), np.uint8)
+        label[4:9, 4:9, 4:9], label[12:] = 1, 7
+        for channel, scale in enumerate((1.0, 500.0)):
+            write_nifti(f"data/imagesTr/{case}_{channel:04d}.nii.gz", scale * random.random((20, 20, 20), np.float32))
+        write_nifti(f"data/labelsTr/{case}.nii.gz", label)
+    said = {"labels": {"background": 0, "Ball": 1, "ignore": 7}, "channel_names": {"0": "T1", "1": "T2"}}
+    (data / "dataset.json").write_text(json.dumps(said), encoding="utf-8")
+    out, model = tmp_path / "plan", tmp_path / "model.pt"
+    made = rep3d("plan", data, "--out", out, "--memory", 8, "--device", "cpu", "--preset", "segresnet")
+    assert made.returncode == 0, made.stderr
+    assert "The same, T2" in made.stdout
+    task = read_task_file(out / "task.yaml").task
+    assert [channel.name for channel in task.channels] == ["T1", "T2"] and task.ignore == 7
+    trained = rep3d("train", "--data", data, "--task", out / "task.yaml", "--output", model, "--iterations", 1)
+    assert trained.returncode == 0, trained.stderr
+    measured = rep3d("evaluate", model, "--data", data, "--out", tmp_path / "evaluation")
+    assert measured.returncode == 0, measured.stderr
+    truth = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    assert truth["cases"]["a"]["scores"]["Ball"]["volume_true_ml"] == 0.125

@@ -44,6 +44,42 @@ def test_names_whose_meaning_is_certain_are_used(tmp_path: Path) -> None:
         assert read_image(case.image)[0].shape == read_image(case.label)[0].shape == (4, 4, 4)
 
 
+def test_channels_are_one_case_in_their_order(tmp_path: Path) -> None:
+    images = ["a_0001.nii.gz", "a_0000.nii.gz", "a_0002.NII", "b.nii.gz"]
+    found = read_data_set(_data(tmp_path, images, ["a.nii.gz", "b.nii.gz"]))
+    assert [[file.name for file in case.channels] for case in found.cases] == [
+        ["a_0000.nii.gz", "a_0001.nii.gz", "a_0002.NII"],
+        ["b.nii.gz"],
+    ]
+    assert found.left_out == () and found.cases[0].image.name == "a_0000.nii.gz"
+
+
+def test_a_plain_pair_and_two_folders(tmp_path: Path) -> None:
+    _data(tmp_path, ["a.nii", "b.nii"], ["a.nii"])
+    (tmp_path / "imagesTr").rename(tmp_path / "images")
+    (tmp_path / "labelsTr").rename(tmp_path / "labels")
+    for found in (read_data_set(tmp_path), read_data_set(tmp_path / "images", tmp_path / "labels")):
+        assert [case.id for case in found.cases] == ["a"]
+        assert [str(entry) for entry in found.left_out] == [
+            "images/b.nii: there is no label b.nii.gz or b.nii in labels."
+        ]
+    with pytest.raises(TaskError, match="There is no folder .*nowhere"):
+        read_data_set(tmp_path / "images", tmp_path / "nowhere")
+
+
+def test_cases_know_what_was_annotated_in_them(tmp_path: Path) -> None:
+    _data(tmp_path, ["a.nii", "b.nii", "c.nii"], ["a.nii", "b.nii", "c.nii"])
+    content = {"labels": {"0": "background", "1": "A", "2": "B"}, "annotated": {"b": ["B"], "c": []}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    found = read_data_set(tmp_path)
+    assert {case.id: case.annotated for case in found.cases} == {"a": None, "b": ("B",)}
+    assert found.cases[1].known({"A": 1, "B": 2}) == {"B": 2} and found.cases[0].known({"A": 1}) == {"A": 1}
+    assert [entry.id for entry in found.left_out] == ["c"] and "none of its labels" in found.left_out[0].reason
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "annotated": {"d": ["A"]}}))
+    with pytest.raises(TaskError, match="cases that are not there: d"):
+        read_data_set(tmp_path)
+
+
 def test_what_is_not_used_is_named_with_the_reason(tmp_path: Path) -> None:
     images = [
         "a.nii.gz",
@@ -51,7 +87,7 @@ def test_what_is_not_used_is_named_with_the_reason(tmp_path: Path) -> None:
         "twice.nii",
         "twice.nii.gz",
         "two_0000.nii",
-        "two_0001.nii",
+        "two_0002.nii",
         "x.nii",
         "x_0000.nii",
     ]
@@ -74,8 +110,8 @@ def test_what_is_not_used_is_named_with_the_reason(tmp_path: Path) -> None:
         "imagesTr/twice.nii": "not clear which files belong together",
         "imagesTr/twice.nii.gz": "not clear which files belong together",
         "labelsTr/twice.nii": "not clear which files belong together",
-        "imagesTr/two_0000.nii": "one of several channels",
-        "imagesTr/two_0001.nii": "not supported yet",
+        "imagesTr/two_0000.nii": "a channel of two, of which channel two_0001 is missing",
+        "imagesTr/two_0002.nii": "a channel of two, of which channel two_0001 is missing",
         "labelsTr/two.nii": "the file that belongs to it cannot be used",
         "imagesTr/x.nii": "not clear which files belong together",
         "imagesTr/x_0000.nii": "not clear which files belong together",

@@ -66,7 +66,8 @@ def make_picture(tmp_path: Path, case_id: str, affine: np.ndarray | None = None)
     folder = tmp_path / case_id
     folder.mkdir()
     names = {"image.nii.gz": image, "label.nii.gz": label, "prediction.nii.gz": prediction}
-    return CasePicture(case_id, *(save(folder / name, voxels, affine) for name, voxels in names.items()))
+    image, label, prediction = (save(folder / name, voxels, affine) for name, voxels in names.items())
+    return CasePicture(case_id, image, label, prediction=prediction)
 
 
 def test_means_leave_out_what_is_not_there() -> None:

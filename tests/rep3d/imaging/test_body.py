@@ -43,7 +43,7 @@ def _inside(mask: BodyMask, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _found(image: np.ndarray, hounsfield: bool = True, spacing: tuple[float, ...] = SPACING) -> np.ndarray:
-    return _inside(body_mask(torch.from_numpy(image)[None], spacing, "RAS", hounsfield), image.shape)
+    return _inside(body_mask(torch.from_numpy(image)[None], spacing, "RAS", [hounsfield]), image.shape)
 
 
 def test_body_arm_and_lungs_are_inside_and_air_and_couch_are_not() -> None:
@@ -79,7 +79,7 @@ def test_of_other_images_only_what_is_certainly_background_is_outside() -> None:
     found = _found(image, hounsfield=False)
     assert found[BODY | ARM].all() and not found[:, -1].any()
     crop = np.ascontiguousarray(image[30:60, 45:70, 5:25])  # the field of view is all body
-    assert body_mask(torch.from_numpy(crop)[None], SPACING, "RAS", False).cells.all()
+    assert body_mask(torch.from_numpy(crop)[None], SPACING, "RAS", [False]).cells.all()
     assert _found(np.zeros((20, 20, 20), np.float32), hounsfield=False).all()
 
 
@@ -97,7 +97,7 @@ def test_of_any_image_the_box_holds_the_mask_and_windows_with_any_of_it_are_know
     image = np.full(shape, AIR, np.float32)
     corner = [random.integers(0, side) for side in shape]
     image[tuple(slice(first, first + 9) for first in corner)] = TISSUE
-    mask = body_mask(torch.from_numpy(image)[None], spacing, "RAS", hounsfield)
+    mask = body_mask(torch.from_numpy(image)[None], spacing, "RAS", [hounsfield])
     inside = _inside(mask, shape)
     assert inside.any()
     box = mask.box(shape)

@@ -28,7 +28,7 @@ def test_labels_are_those_of_all_scores_at_once(
     with torch.no_grad():
         inferer = SlidingWindowInferer(window, 1, overlap, "gaussian")
         expected = torch.as_tensor(inferer(torch.from_numpy(image.astype(np.float32))[None, None], network))[0]
-        found = streamed_labels(image, window, overlap, network, 5, torch.device("cpu"))
+        found = streamed_labels(image[None], window, overlap, network, 5, torch.device("cpu"))
     assert found.shape == shape and found.dtype == np.uint8
     two = expected.topk(2, 0).values
     clear = (two[0] - two[1] > 1e-5).numpy()

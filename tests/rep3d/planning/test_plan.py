@@ -49,9 +49,9 @@ def _data(folder: Path, sound: int = 5) -> Path:
 
 
 def _facts(name: str, spacing: tuple[float, float, float], shape: tuple[int, int, int] = (40, 40, 10)) -> CaseFacts:
-    sample = np.arange(-100, 101, dtype=np.float32)
+    samples = np.arange(-100, 101, dtype=np.float32)[None]
     grid = Geometry(shape, np.diag([*spacing, 1.0]))
-    return CaseFacts(name, grid, -1000.0, 500.0, True, sample, 0.0, 58.0, {"liver": 3.0}, {"liver": 12.0})
+    return CaseFacts(name, grid, -1000.0, 500.0, True, samples, 0.0, 58.0, {"liver": 3.0}, {"liver": 12.0})
 
 
 def _proposed(
@@ -119,7 +119,7 @@ def test_what_is_measured(tmp_path: Path) -> None:
     assert found.orientations == {"LPS": 3} and found.air
     inside = np.concatenate([_image(number)[_label() > 0] for number in range(3)])
     assert (found.mean, found.sd) == (pytest.approx(inside.mean()), pytest.approx(inside.std()))
-    assert found.percentiles.low == pytest.approx(np.percentile(inside, 0.5))
+    assert found.channels[0].low == pytest.approx(np.percentile(inside, 0.5))
 
 
 def test_spacing_is_the_median_and_finer_across_thick_slices() -> None:

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from rep3d.data.cohort import decathlon_cohort, phantom_cohort
 from rep3d.errors import TaskError
-from rep3d.tasks.dataset_json import label_table, labels_from_dataset_json, modality_from_dataset_json
+from rep3d.tasks.dataset_json import (
+    Annotated,
+    annotated_from_dataset_json,
+    channels_from_dataset_json,
+    ignore_from_dataset_json,
+    label_table,
+    labels_from_dataset_json,
+    modality_from_dataset_json,
+)
 
 
 def written(folder: Path, content: Any, encoding: str = "utf-8") -> Path:
@@ -52,8 +60,9 @@ def test_names_that_are_their_own_numbers_and_slashes_are_names(tmp_path: Path) 
         ({"0": "background", "1": "A", "2": "A"}, "'A' has two values, 1 and 2"),
         ({"1": "A", "A": 2}, "'A' has two values, 1 and 2"),
         ({"A": 1, "B": 1}, "the value 1 has two names, 'A' and 'B'"),
-        ({"A": 1, "ignore": 2}, "'ignore' .2. is nnU-Net's name .* no structure"),
-        ({"1": "A", "2": "Ignore"}, "no structure"),
+        ({"A": 1, "ignore": 1}, "'ignore' has the value 1; expected one that no label"),
+        ({"A": 1, "ignore": 0}, "'ignore' has the value 0"),
+        ({"A": 1, "ignore": 2, "3": "Ignore"}, "'ignore' has the value 2 and 3"),
         ({"background": 1, "A": 2}, "'background' has the value 1, but the background is 0"),
         ({"A": 0, "B": 1}, "'A' has the value 0, which is the background's"),
         ({"A": True}, "value True; expected a whole number from 1 to 65535"),
@@ -86,6 +95,36 @@ def test_tables_that_could_mean_two_things_are_refused(tmp_path: Path, labels: A
     with pytest.raises(TaskError, match=words) as refusal:
         labels_from_dataset_json(path)
     assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("labels", [{"A": 1, "ignore": 2}, {"1": "A", "2": " Ignore"}])
+def test_ignore_is_no_label(tmp_path: Path, labels: dict) -> None:
+    path = written(tmp_path, {"labels": labels})
+    assert (labels_from_dataset_json(path), ignore_from_dataset_json(path)) == ({"A": 1}, 2)
+    with pytest.raises(TaskError, match="no structure"):
+        label_table([("A", 1), ("ignore", 2)])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, Annotated()),
+        (["B"], Annotated(("B",))),
+        ({"x": ["B", "A"], "y": []}, Annotated(None, {"x": ("A", "B"), "y": ()})),
+    ],
+)
+def test_what_was_annotated_is_read(tmp_path: Path, given: Any, expected: Annotated) -> None:
+    path = written(tmp_path, {"labels": {"A": 1, "B": 2}, **({} if given is None else {"annotated": given})})
+    assert annotated_from_dataset_json(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("A", "expected a list"), ({"x": "A"}, "of x: expected a list"), ({"x": ["a"]}, "of x names 'a', which is none")],
+)
+def test_what_was_annotated_must_be_labels(tmp_path: Path, given: Any, words: str) -> None:
+    with pytest.raises(TaskError, match=words):
+        annotated_from_dataset_json(written(tmp_path, {"labels": {"A": 1}, "annotated": given}))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -135,12 +174,22 @@ def test_modality_of_one_channel(tmp_path: Path, content: dict, expected: str | 
         ({"modality": ["T2", "ADC"]}, "2 channels"),
         ({"modality": {"0": "CT"}, "channel_names": {"0": "MRI"}}, "two kinds of image"),
         ({"modality": {"0": 3.5}}, "expected .modality"),
+        ({"channel_names": {"0": "T1", "2": "T2"}}, "expected .channel_names"),
+        ({"modality": ["CT", "MR"], "channel_names": {"0": "MR", "1": "CT"}}, "two kinds of image"),
+        ({"modality": ["CT"], "channel_names": {"0": "CT", "1": "CT"}}, "two kinds of image"),
         ({"modality": 3}, "expected .modality"),
     ],
 )
 def test_modality_that_cannot_be_used_is_refused(tmp_path: Path, content: dict, words: str) -> None:
     with pytest.raises(TaskError, match=words):
         modality_from_dataset_json(written(tmp_path, content))
+
+
+def test_channels_come_in_their_order(tmp_path: Path) -> None:
+    names = {str(number): f"c{number}" for number in (10, 2, *range(2), *range(3, 10))}
+    assert channels_from_dataset_json(written(tmp_path, {"channel_names": names})) == tuple(f"c{n}" for n in range(11))
+    assert channels_from_dataset_json(written(tmp_path, {"modality": {"FLAIR": 1, "T1": 0}})) == ("T1", "FLAIR")
+    assert channels_from_dataset_json(written(tmp_path, {})) == ()
 
 
 VALUES = st.sampled_from([0, 1, 2, "1", "2.0", 2.0, True, None, [1], [1, 2], -1, 70000])

@@ -89,7 +89,7 @@ def test_the_papers_way_is_one_to_one_and_every_labelled_voxel_as_likely_as_anot
 def test_counts_are_those_of_patches_not_of_images() -> None:
     label = np.zeros((40, 40, 40), np.uint8)
     label[4:8, 4:8, 4:8] = 1
-    volume = Prepared(label.astype(np.float16), label, *class_positions(label, 2))
+    volume = Prepared(label[None].astype(np.float16), label, *class_positions(label, 2))
 
     def share(sides: int, first: int = 0) -> float:
         patches = Patches(
@@ -113,7 +113,7 @@ def test_centres_are_drawn_as_the_shares_say_and_patches_lie_in_the_volume(sampl
         label = np.zeros(shape, np.uint8)
         label[1:3, 1:3, 1:3], label[10:, 9:, 6:] = 1, 2 if number else 1
         image = np.arange(label.size, dtype=np.float32).reshape(shape)
-        volumes.append(Prepared(image, label, *class_positions(label, 3)))
+        volumes.append(Prepared(image[None], label, *class_positions(label, 3)))
     settings = TrainSettings(sampling=sampling, seed=4, crops=1)
     patches: Any = Patches(volumes, [1.0, 1.0], lambda number: Compose([]), sides, settings)
     centres: Counter[tuple[int, int]] = Counter()
@@ -124,7 +124,7 @@ def test_centres_are_drawn_as_the_shares_say_and_patches_lie_in_the_volume(sampl
         assert not image[..., 0].any() and not image[..., -1].any()  # 7 of 9 voxels: one is padded on each side
         start = np.unravel_index(int(image[0, 0, 1]), shape)
         part = tuple(slice(first, first + side) for first, side in zip(start, sides, strict=True))
-        np.testing.assert_array_equal(image[..., 1:8], volumes[index].image[part])
+        np.testing.assert_array_equal(image[..., 1:8], volumes[index].image[0][part])
         np.testing.assert_array_equal(label[..., 1:8], volumes[index].label[part])
         seen[index] += 1
         if index:  # the far corner is its own label
@@ -145,7 +145,7 @@ def test_places_are_kept_of_each_class_at_random_and_bounded(monkeypatch: pytest
     found = label[tuple(positions.T)]
     np.testing.assert_array_equal(found, np.repeat(np.arange(5), kept))  # each where it is, one channel after the other
     assert len(np.unique(positions, axis=0)) == kept.sum() and len(np.unique(positions[:50, 0])) > 15
-    volume = Prepared(label, label, counts, positions)
+    volume = Prepared(label[None], label, counts, positions)
     for channel in (0, 1, 2):
         drawn = {tuple(volume.voxel(channel, np.random.default_rng(seed))) for seed in range(200)}
         assert {int(label[voxel]) for voxel in drawn} == {channel} and len(drawn) > kept[channel] // 2

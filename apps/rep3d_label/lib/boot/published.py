@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.boot.conf import AppConf
+from lib.boot.sources import published_task
 from lib.errors import StartupError
 from lib.paths import ModelWorkspace, Workspace
-from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError
 from rep3d.starter.models import FOLDER, matching_starter
 from rep3d.tasks.config import TaskConfig
@@ -50,7 +50,7 @@ class Published:
         if not path.exists():
             return cls(path, None, {})
         try:
-            return cls(path, *read_checkpoint_task(path))
+            return cls(path, *published_task(path))
         except CheckpointError as error:
             raise damaged_checkpoint(path, error) from error
 

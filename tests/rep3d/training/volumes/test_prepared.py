@@ -17,7 +17,7 @@ LABELS = {"a": 2, "b": 7, "c": 300}
 WINDOW = TaskConfig("window", LABELS, (1.5, 1.0, 2.0), Intensity("window", -100, 156))
 ZSCORE = TaskConfig("zscore", LABELS, (1.0, 2.0, 1.0), Intensity("zscore", 5, 95), "LPS")
 OUTCOMES = {
-    1: {
+    2: {
         "window image": [
             14,
             31,
@@ -81,7 +81,7 @@ def outcome(folder: Path) -> dict[str, list[float]]:
         values = ready.image.astype(np.float64)
         picked = [*values.ravel()[:: values.size // 12], values.mean(), values.std()]
         places = np.arange(ready.label.size).reshape(ready.label.shape)
-        found[f"{task.name} image"] = [*values.shape, *[round(float(value), 3) for value in picked]]
+        found[f"{task.name} image"] = [*values.shape[1:], *[round(float(value), 3) for value in picked]]
         found[f"{task.name} label"] = [*ready.counts, *[int(places[ready.label == i].sum()) for i in range(1, 4)]]
         found[f"{task.name} places"] = [len(ready.positions)]
     return found

@@ -119,7 +119,7 @@ def test_damage_in_a_large_file_is_found_by_its_time_of_change(tmp_path: Path, m
     label = np.zeros((40, 32, 32), np.uint8)
     label[5, 5, 5] = 1
     image = np.random.default_rng(0).random(label.shape).astype(np.float16)
-    ready = Prepared(image, label, *prepared.class_positions(label, 2))
+    ready = Prepared(image[None], label, *prepared.class_positions(label, 2))
     path = tmp_path / "x.volume"
     file.write_volume(path, ready, {})
     found = file.open_volume(path, all_of_it=True)

@@ -1,0 +1,78 @@
+"""``rep3d convert``: a data set in another layout."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from rep3d.cli.common import console, show_left_out
+from rep3d.errors import Rep3DError
+
+__all__ = ["Layout", "convert"]
+
+
+class Layout(str, Enum):
+    """How the files of a data set are laid out."""
+
+    decathlon = "decathlon"
+    nnunet = "nnunet"
+    plain = "plain"
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Data set: imagesTr and labelsTr, or images and labels. With --label-maps, the images."),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not be there yet.")],
+    to: Annotated[
+        Layout,
+        typer.Option(
+            help="decathlon: several channels in a 4D file; nnunet: x_0000, x_0001 ...; plain: images, labels."
+        ),
+    ],
+    label_maps: Annotated[Path | None, typer.Option(help="Folder of the label maps, where it lies elsewhere.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Label names and values, such as liver=1,tumour=2.", show_default="dataset.json")
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Names of the channels, such as CT, or T1,T2.", show_default="dataset.json")
+    ] = None,
+) -> None:
+    """Write a data set in another layout.
+
+    Everything is copied: voxel values and affines stay as they are. A case that cannot be converted is named, and the
+    others are written all the same; the command then ends with status 1.
+    """
+    from rep3d.data.cases import read_data_set
+    from rep3d.imaging.converting import convert_data_set, meaning_of
+
+    data = read_data_set(source, label_maps)
+    named = tuple(name.strip() for name in channels.split(",")) if channels else None
+    meaning = meaning_of(source, _table(labels) if labels else None, named)
+    with console.status("") as status:
+        done = convert_data_set(data, meaning, to.value, out, lambda id_: status.update(f"copying {escape(id_)}"))
+    show_left_out(done.left_out)
+    tests = f", {len(done.tests)} images without label maps" if done.tests else ""
+    console.print(f"Wrote {escape(str(out))}: {len(done.cases)} cases{tests} ({to.value})", soft_wrap=True)
+    for remark in done.remarks:
+        console.print(remark, soft_wrap=True)
+    failed = {entry.id for entry in done.left_out[len(data.left_out) :]}
+    if failed:
+        raise Rep3DError(f"{len(failed)} images could not be converted; they are named above.")
+
+
+def _table(text: str) -> tuple[dict[str, int], int | None]:
+    """Return the labels, and the value to ignore, of ``"liver=1,tumour=2,ignore=255"``.
+
+    Raises:
+        TaskError: if it is something else.
+    """
+    from rep3d.tasks.dataset_json import labels_and_ignore
+
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    return labels_and_ignore((name, value) for name, _, value in pairs)

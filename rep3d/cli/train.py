@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from rep3d.cli.common import DECATHLON, Device, console, show_left_out
-from rep3d.errors import Rep3DError
+from rep3d.errors import ConfigError, Rep3DError
 from rep3d.nn.zoo import preset_words
 
+if TYPE_CHECKING:
+    from rep3d.checkpoint import Checkpoint
+    from rep3d.data.cases import Case, LeftOut
+
 __all__ = ["train"]
+
+_BY_RECIPE = "by --recipe"
 
 
 def train(
@@ -31,15 +38,60 @@ def train(
     variant: Annotated[
         str, typer.Option(help="Spatial prior of a new Rep3D's kernels: learned, fixed or none.")
     ] = "learned",
-    iterations: Annotated[int, typer.Option(help="Training steps at most.")] = 100_000,
-    max_minutes: Annotated[
-        float, typer.Option(help="Minutes for it all: the clock starts when the cases are prepared; saving is inside.")
-    ] = 60.0,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 2e-3,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="ours: as much as can be learned within an hour; paper: 60,000 steps of 2 crops, with the paper's "
+            "sampling, augmentation, loss and learning rate, and no limit of time. Each other option overrides it."
+        ),
+    ] = "ours",
+    iterations: Annotated[
+        int | None, typer.Option(help="Training steps at most.", show_default="100000; paper: 60000")
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            "--max-time",
+            "--max-minutes",
+            help="Time for it all, such as 90m, 12h or 2d (a number alone: minutes), or none: the clock starts when "
+            "the cases are prepared; saving is inside.",
+            show_default="60m; paper: none",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate at the start.", show_default="0.002; paper: 0.0001")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of AdamW.", show_default="0.08")] = None,
+    crops: Annotated[int | None, typer.Option(help="Patches per step.", show_default="1; paper: 2")] = None,
     cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
     validation: Annotated[
         int, typer.Option(help="Hold out so many cases; the weights that do best on them are kept.")
     ] = 0,
+    folds: Annotated[int | None, typer.Option(help="Folds to make, where there is no file --splits yet.")] = None,
+    fold: Annotated[int | None, typer.Option(help="Train this fold, from 0, and hold its cases out.")] = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="File of the folds, as nnU-Net's splits_final.json; made where it is missing.")
+    ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            help="Which case is of which patient, whose cases stay in one fold: JSON {case: patient}, or CSV with the "
+            "columns case and patient."
+        ),
+    ] = None,
+    val_interval: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps from one validation to the next; 0 for as often as costs a tenth of the time.",
+            show_default="0; paper: 500",
+        ),
+    ] = None,
+    val_cases: Annotated[
+        int | None,
+        typer.Option(
+            help="Measure so many of the held-out cases, always the same; 0 for all.", show_default="8; paper: 0"
+        ),
+    ] = None,
     patience: Annotated[int, typer.Option(help="Stop after so many validations without a gain; 0 for never.")] = 0,
     resume: Annotated[
         Path | None,
@@ -47,19 +99,32 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of first weights, sampling and augmentation.")] = 0,
     sampling: Annotated[
-        str,
-        typer.Option(help="Patch centres: balanced over the labels, or as in the paper 1:1 on labels and background."),
-    ] = "balanced",
+        str | None,
+        typer.Option(
+            help="Patch centres: balanced over the labels, or as in the paper 1:1 on labels and background.",
+            show_default=_BY_RECIPE,
+        ),
+    ] = None,
     background_share: Annotated[
-        float, typer.Option(help="Share of the patches that balanced sampling centres on background.")
-    ] = 0.2,
+        float | None,
+        typer.Option(help="Share of the patches that balanced sampling centres on background.", show_default="0.2"),
+    ] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(help="How patches are varied: wide, or as in the paper.", show_default=_BY_RECIPE),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="Learning rate: annealed to zero, or constant.", show_default=_BY_RECIPE),
+    ] = None,
     loss: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="balanced: Dice of the labels in the patch, and cross-entropy in which rare labels weigh more; "
-            "present: with equal weights; dice_ce: MONAI's, of all labels."
+            "present: with equal weights; dice_ce: MONAI's, of all labels.",
+            show_default=_BY_RECIPE,
         ),
-    ] = "balanced",
+    ] = None,
     stages: Annotated[
         str,
         typer.Option(
@@ -88,10 +153,11 @@ def train(
     from rep3d.output import check_output, check_output_folder
     from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
     from rep3d.training.distributed import parse_gpus
+    from rep3d.training.minutes.budget import parse_minutes
     from rep3d.training.minutes.speed import default_preset
-    from rep3d.training.train import TrainSettings, task_for_cases
+    from rep3d.training.recipes import recipe_settings
+    from rep3d.training.train import task_for_cases
     from rep3d.training.train import train as run
-    from rep3d.training.validation import choose_validation
 
     description = data / "dataset.json"
     check_output(output, (".pt",), (start, start_from, description), option="--output", make_folder=True)
@@ -112,37 +178,49 @@ def train(
     task = checkpoint.task if checkpoint else task_for_cases(data.name, labels, images, modality, spacing=spacing)
     if spacing is not None:
         task = dataclasses.replace(task, spacing=spacing)
-    settings = TrainSettings(
-        iterations,
-        max_minutes,
-        learning_rate,
-        seed=seed,
-        preset=preset
-        or (checkpoint.info.get("preset") if checkpoint else None)
-        or default_preset(choose_device(device)),
-        device=device,
-        patience=patience,
-        variant=variant,
-        resolution="task" if spacing else "auto",
-        gpus=parse_gpus(gpus) if gpus else None,
-        sampling=sampling,
-        background_share=background_share,
-        loss=loss,
-        stages=stages,
+    if checkpoint is not None:  # the values in the files mean what the data set says
+        task = dataclasses.replace(task, labels=labels)
+    settings = recipe_settings(
+        recipe,
+        {
+            "iterations": iterations,
+            "max_minutes": parse_minutes(max_time) if max_time else None,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "crops": crops,
+            "seed": seed,
+            "preset": preset
+            or (checkpoint.info.get("preset") if checkpoint else None)
+            or default_preset(choose_device(device)),
+            "device": device,
+            "val_interval": val_interval,
+            "val_cases": val_cases,
+            "patience": patience,
+            "variant": variant,
+            "resolution": "task" if spacing else None,
+            "gpus": parse_gpus(gpus) if gpus else None,
+            "sampling": sampling,
+            "background_share": background_share,
+            "augmentation": augmentation,
+            "schedule": schedule,
+            "loss": loss,
+            "stages": stages,
+        },
     )
-    seen = checkpoint.info.get("trained_on", checkpoint.info.get("cases", [])) if checkpoint else []
-    training, held_out = choose_validation(found, validation, seen) if validation else (found, [])
-    with train_progress(console, max_minutes) as progress:
+    training, held_out, left_out = _split(found, validation, fold, folds, splits, patients, checkpoint)
+    show_left_out(left_out)
+    left_out = [*there.left_out, *left_out]
+    with train_progress(console, settings.max_minutes) as progress:
         trained = run(
             *(training, task, settings, output, checkpoint, progress),
             encoder=encoder,
             validation=held_out,
             state=resume,
-            left_out=there.left_out,
+            left_out=left_out,
             prepared=prepared,
         )
     info = trained.info
-    show_left_out(LeftOut(**entry) for entry in info["left_out"][len(there.left_out) :])
+    show_left_out(LeftOut(**entry) for entry in info["left_out"][len(left_out) :])
     facts = (
         f"{trained.version}, {len(info['cases'])} cases, training loss {info['loss']:.3f}, ended by {info['stopped']}"
     )
@@ -158,3 +236,38 @@ def train(
         count = len(info["validation_measured"])
         words = f"on {count} cases that it was not trained on; they chose the weights (step {info['kept_iteration']})"
         console.print(f"Validation Dice {words}: {dice or 'no label in these cases'}", soft_wrap=True)
+
+
+def _split(
+    found: list[Case],
+    validation: int,
+    fold: int | None,
+    folds: int | None,
+    splits: Path | None,
+    patients: Path | None,
+    start: Checkpoint | None,
+) -> tuple[list[Case], list[Case], Sequence[LeftOut]]:
+    """Return the cases to train on and to hold out, and those that the fold does not use."""
+    from rep3d.data.splits import read_patients, split_cases
+    from rep3d.output import check_output
+    from rep3d.training.validation import choose_validation
+
+    seen = start.info.get("trained_on", start.info.get("cases", [])) if start else []
+    if fold is None:
+        for option, value in (("--folds", folds), ("--splits", splits), ("--patients", patients)):
+            if value is not None:
+                raise ConfigError(f"{option} says how folds are made. Give --fold as well: which one to train.")
+        return (*(choose_validation(found, validation, seen) if validation else (found, [])), [])
+    if splits is None or validation:
+        raise ConfigError("--fold: give the file of the folds with --splits, and leave --validation out.")
+    if not splits.exists():
+        check_output(splits, (".json",), (patients,), option="--splits", make_folder=True)
+    training, held_out, left_out = split_cases(
+        found, fold, splits, folds, read_patients(patients) if patients else None
+    )
+    if known := sorted({case.id for case in held_out} & set(seen)):
+        raise ConfigError(
+            f"--fold: {len(known)} cases that fold {fold} measures on were trained on by the model to go on from "
+            f"({', '.join(known[:5])}). Go on from the same fold's model, or begin anew."
+        )
+    return training, held_out, left_out

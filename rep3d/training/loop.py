@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, listed
 from rep3d.errors import NoCasesError, TrainingError
-from rep3d.imaging.transforms import augmentation
+from rep3d.imaging.transforms import augmentation, paper_augmentation
 from rep3d.inference.fine import corrected
 from rep3d.nn.network import Network
 from rep3d.nn.single import for_single_patches
@@ -49,6 +49,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 _WARM_UP = 10  # steps
+_AUGMENTATIONS = {"wide": augmentation, "paper": paper_augmentation}
 
 
 def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]) -> Checkpoint | None:
@@ -123,9 +124,10 @@ class _Loop:
         self.case_preparing = (self.budget.elapsed() - preparing_from) / len(plan.cases)  # seconds
         self.validator: Validator | None = None
         if plan.validation and worker.leads:
-            measured = each_case(self._told(measured_cases(plan.validation)), volumes.get, self.left_out)
-            if measured:
-                self.validator = Validator(measured, plan.task, network.stride, worker.device)
+            measured = measured_cases(plan.validation, self.settings.val_cases)
+            valid = each_case(self._told(measured), volumes.get, self.left_out)
+            if valid:
+                self.validator = Validator(valid, plan.task, network.stride, worker.device)
         self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None)
         if not self.iteration:
             self.budget.check_preparing(len(self.cases), len(self.cases))
@@ -154,7 +156,7 @@ class _Loop:
         task = self.plan.task
         weights = case_weights(self.cases, self.plan.weights)
         first = self.iteration * self.worker.size + self.worker.rank
-        made = layered_augmentation if self.plan.coarse else augmentation
+        made = layered_augmentation if self.plan.coarse else _AUGMENTATIONS[self.settings.augmentation]
         augment = Widening(partial(made, task), trained=self.plan.start is not None)
         patches = Patches(self.prepared, weights, augment, task.roi_size, self.settings, first, self.worker.size)
         trainer = SupervisedTrainer(
@@ -173,9 +175,11 @@ class _Loop:
         return trainer
 
     def _before_step(self, trainer: SupervisedTrainer) -> None:
-        warm_up = min(1.0, (self.iteration + 1) / _WARM_UP)
+        rate = self.settings.learning_rate
+        if self.settings.schedule == "annealed":
+            rate *= min(1.0, (self.iteration + 1) / _WARM_UP) * max(0.01, (1.0 - self.done) ** 0.9)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * warm_up * max(0.01, (1.0 - self.done) ** 0.9)
+            group["lr"] = rate
 
     def _after_step(self, trainer: SupervisedTrainer) -> None:
         self.iteration += 1

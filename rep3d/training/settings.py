@@ -11,7 +11,19 @@ from rep3d.errors import ConfigError
 from rep3d.nn.config import PRESETS, SPATIAL_PRIORS, require_one_of
 from rep3d.nn.zoo import preset_word
 
-__all__ = ["AUTO", "LOSSES", "OF_OLD", "RESOLUTIONS", "SAMPLINGS", "STAGES", "TrainProgress", "TrainSettings"]
+__all__ = [
+    "AUGMENTATIONS",
+    "AUTO",
+    "LOSSES",
+    "NO_LIMIT",
+    "OF_OLD",
+    "RESOLUTIONS",
+    "SAMPLINGS",
+    "SCHEDULES",
+    "STAGES",
+    "TrainProgress",
+    "TrainSettings",
+]
 
 AUTO = "auto"
 """Of a setting: chosen for the images and the machine."""
@@ -19,7 +31,20 @@ RESOLUTIONS = (AUTO, "task")
 SAMPLINGS = ("balanced", "paper")
 STAGES = (AUTO, "one")
 LOSSES = ("balanced", "present", "dice_ce")
-OF_OLD = {"resolution": "task", "sampling": "paper", "background_share": 0.2, "loss": "dice_ce", "stages": "one"}
+AUGMENTATIONS = ("wide", "paper")
+SCHEDULES = ("annealed", "constant")
+NO_LIMIT = 1e6
+"""Minutes (two years) that stand for no limit at all."""
+OF_OLD = {
+    "resolution": "task",
+    "sampling": "paper",
+    "background_share": 0.2,
+    "loss": "dice_ce",
+    "stages": "one",
+    "augmentation": "wide",
+    "schedule": "annealed",
+    "val_cases": 8,
+}
 """What settings were before they could be chosen: those of a run that an earlier release began and did not end."""
 
 
@@ -55,6 +80,11 @@ class TrainSettings:
             more), ``"present"`` (the same with equal weights) or ``"dice_ce"`` (MONAI's DiceCELoss, of all labels).
         stages: ``"auto"`` for a fine stage beside the coarse one where it may pay and is measured to
             (:mod:`rep3d.training.stages`), or ``"one"``.
+        augmentation: how patches are varied: ``"wide"`` (:func:`rep3d.imaging.transforms.augmentation`) or ``"paper"``
+            (:func:`rep3d.imaging.transforms.paper_augmentation`).
+        schedule: of the learning rate: ``"annealed"``, to zero over the run after ten steps of warming up, or
+            ``"constant"``.
+        val_cases: how many of the validation cases are measured, always the same ones; 0 for all.
     """
 
     iterations: int = 300
@@ -74,6 +104,9 @@ class TrainSettings:
     background_share: float = 0.2
     loss: str = "balanced"
     stages: str = "one"
+    augmentation: str = "wide"
+    schedule: str = "annealed"
+    val_cases: int = 8
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -82,12 +115,13 @@ class TrainSettings:
             ("seed", 0, 2**31),
             ("val_interval", 0, 10_000_000),
             ("patience", 0, 10_000),
+            ("val_cases", 0, 10_000),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
         for name, low_, high_ in (
-            ("max_minutes", 0.0, 1e6),
+            ("max_minutes", 0.0, NO_LIMIT),
             ("learning_rate", 0.0, 1.0),
             ("weight_decay", 0.0, 10.0),
             ("background_share", 0.01, 0.99),
@@ -108,6 +142,12 @@ class TrainSettings:
         require_one_of("sampling", self.sampling, SAMPLINGS)
         require_one_of("loss", self.loss, LOSSES)
         require_one_of("stages", self.stages, STAGES)
+        require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
+        require_one_of("schedule", self.schedule, SCHEDULES)
+        if self.stages == AUTO and self.augmentation != "wide":
+            raise ConfigError(
+                "A fine stage (stages 'auto') is trained with wide augmentation only. Leave out one of both."
+            )
         if self.device is not None and not isinstance(self.device, str):
             raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
         self._check_gpus()

@@ -62,7 +62,30 @@ def train(
         float | None, typer.Option(help="Learning rate at the start.", show_default="0.002; paper: 0.0001")
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay of AdamW.", show_default="0.08")] = None,
-    crops: Annotated[int | None, typer.Option(help="Patches per step.", show_default="1; paper: 2")] = None,
+    crops: Annotated[
+        int | None, typer.Option(help="Patches that are drawn together.", show_default="1; paper: 2")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="So many draws of --crops patches make a step.", show_default="1")
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Patches at a time, whose gradients are added up; halved where memory does not suffice.",
+            show_default="all of a step",
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Average the weights: what stays at each step, such as 0.999; 0 for not.", show_default="0"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="auto (bfloat16 where the device is fast at it), float32 or bfloat16.", show_default="auto"),
+    ] = None,
+    deep_supervision: Annotated[
+        bool, typer.Option("--deep-supervision", help="Train coarser levels of the decoder on the labels, too.")
+    ] = False,
     cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
     validation: Annotated[
         int, typer.Option(help="Hold out so many cases; the weights that do best on them are kept.")
@@ -96,6 +119,9 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(help="Folder for this run alone. If the run is killed, the same command goes on from there."),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's events, where tensorboard is installed.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of first weights, sampling and augmentation.")] = 0,
     sampling: Annotated[
@@ -142,7 +168,7 @@ def train(
         typer.Option(help="Voxel size in mm along R, A, S.", show_default="by images, structures, machine and minutes"),
     ] = None,
 ) -> None:
-    """Train a model on a data set.
+    """Train a model on a data set; a table of its steps is written beside it (model.csv).
 
     To know how good it is, run `rep3d evaluate` on other cases.
     """
@@ -161,6 +187,7 @@ def train(
 
     description = data / "dataset.json"
     check_output(output, (".pt",), (start, start_from, description), option="--output", make_folder=True)
+    table = check_output(output.with_suffix(".csv"), (".csv",), (splits, patients), option="--output")
     if resume is not None:
         check_output_folder(resume, option="--resume")
     if prepared is not None:
@@ -188,6 +215,11 @@ def train(
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "crops": crops,
+            "batch": batch,
+            "micro_batch": micro_batch,
+            "ema": ema,
+            "precision": precision,
+            "deep_supervision": deep_supervision,
             "seed": seed,
             "preset": preset
             or (checkpoint.info.get("preset") if checkpoint else None)
@@ -218,6 +250,8 @@ def train(
             state=resume,
             left_out=left_out,
             prepared=prepared,
+            table=table,
+            tensorboard=tensorboard,
         )
     info = trained.info
     show_left_out(LeftOut(**entry) for entry in info["left_out"][len(left_out) :])
@@ -227,8 +261,9 @@ def train(
     console.print(f"Wrote {escape(str(output))}: {facts}", soft_wrap=True)
     if info["resolution"] is not None:
         console.print(info["resolution"]["words"], soft_wrap=True)
-    if info["shortfall"] is not None:
-        console.print(escape(info["shortfall"]), soft_wrap=True)
+    for words in (info["memory"], info["shortfall"]):
+        if words is not None:
+            console.print(escape(words), soft_wrap=True)
     if info["resumed_from"] is not None:
         console.print(f"It went on from step {info['resumed_from']} of a run that had not ended.")
     if info["validation"] is not None:

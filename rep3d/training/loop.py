@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from ignite.engine import Events
@@ -39,7 +39,9 @@ from rep3d.training.preparing import each_case
 from rep3d.training.sampling import Patches, Widening, case_weights
 from rep3d.training.settings import TrainProgress
 from rep3d.training.snapshots import RunState
-from rep3d.training.start import encoder_mark
+from rep3d.training.steps.deep import DeepLoss, DeeplySupervised
+from rep3d.training.steps.records import Records
+from rep3d.training.steps.step import Step, averaged
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
 from rep3d.training.volumes.store import VolumeStore, volume_store
 from rep3d.training.worker import Worker
@@ -93,17 +95,21 @@ class _Loop:
         self.left_out = list(plan.left_out)
         self.budget = Budget(self.settings.max_minutes, plan.tail, plan.began, spent=plan.spent)
         self.shortfall: str | None = None
+        self.memory: str | None = None  # what did not fit into it, in words
         set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
         self._tell("preparing")
 
         network = first_network(plan)
         self.config = network.config
-        self.network = worker.prepare(for_single_patches(network)).train()
+        for_single_patches(network)
+        self.trained = worker.prepare(DeeplySupervised(network) if self.settings.deep_supervision else network).train()
+        self.average = averaged(self.trained, self.settings.ema) if self.settings.ema and worker.leads else None
+        self.micro_batch = self.settings.micro_batch
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         require_room(plan.output.parent, weights, str(plan.output))
         self.times = ValidationTimes(self.settings.val_interval)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
+            self.trained.parameters(),
             self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             fused=True,
@@ -128,9 +134,14 @@ class _Loop:
             valid = each_case(self._told(measured), volumes.get, self.left_out)
             if valid:
                 self.validator = Validator(valid, plan.task, network.stride, worker.device)
-        self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None)
+        self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None, self.settings.precision)
         if not self.iteration:
             self.budget.check_preparing(len(self.cases), len(self.cases))
+        self.patches = self._patches()
+        loss = loss_function(self.settings.loss, self.patches.counts).to(worker.device)
+        loss = DeepLoss(loss) if self.settings.deep_supervision else loss
+        self.step = Step(worker, self.trained, self.optimizer, loss, self.inferer, self.micro_batch, self.average)
+        self.records = Records(plan.table, plan.tensorboard, plan.task.label_names, self.iteration, worker.leads)
 
     def _told(self, cases: Sequence[Case]) -> Iterator[Case]:
         for number, case in enumerate(cases):
@@ -147,34 +158,39 @@ class _Loop:
         try:
             if not self.stopped:
                 self._trainer(steps).run()
-            self.worker.check_same(self.network)
+            self.worker.check_same(self.trained)
         finally:
             if self.state is not None:
                 self.state.wait()
 
-    def _trainer(self, steps: int) -> SupervisedTrainer:
-        task = self.plan.task
-        weights = case_weights(self.cases, self.plan.weights)
-        first = self.iteration * self.worker.size + self.worker.rank
-        made = layered_augmentation if self.plan.coarse else _AUGMENTATIONS[self.settings.augmentation]
+    def _patches(self) -> Patches:
+        task, worker, settings = self.plan.task, self.worker, self.settings
+        first = self.iteration * settings.batch * worker.size + worker.rank
+        made = layered_augmentation if self.plan.coarse else _AUGMENTATIONS[settings.augmentation]
         augment = Widening(partial(made, task), trained=self.plan.start is not None)
-        patches = Patches(self.prepared, weights, augment, task.roi_size, self.settings, first, self.worker.size)
+        weights = case_weights(self.cases, self.plan.weights)
+        return Patches(self.prepared, weights, augment, task.roi_size, settings, first, worker.size)
+
+    def _trainer(self, steps: int) -> SupervisedTrainer:
         trainer = SupervisedTrainer(
             device=self.worker.device,
             max_epochs=1,
-            train_data_loader=DataLoader(patches, batch_size=1, collate_fn=list_data_collate),
+            train_data_loader=DataLoader(self.patches, self.settings.batch, collate_fn=list_data_collate),
             epoch_length=steps,
-            network=self.worker.joined(self.network),
+            network=self.trained,
             optimizer=self.optimizer,
-            loss_function=loss_function(self.settings.loss, patches.counts).to(self.worker.device),
-            inferer=self.inferer,
-            amp=False,
+            loss_function=torch.nn.Identity(),  # self.step has it
+            iteration_update=self.step,
+            decollate=False,
         )
         trainer.add_event_handler(Events.ITERATION_STARTED, self._before_step)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
         return trainer
 
     def _before_step(self, trainer: SupervisedTrainer) -> None:
+        # What is drawn in the network (dropout) depends on the step alone, too, and not on what was before it.
+        drawn = np.random.SeedSequence([self.settings.seed, self.iteration, self.worker.rank])
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
         rate = self.settings.learning_rate
         if self.settings.schedule == "annealed":
             rate *= min(1.0, (self.iteration + 1) / _WARM_UP) * max(0.01, (1.0 - self.done) ** 0.9)
@@ -183,7 +199,7 @@ class _Loop:
 
     def _after_step(self, trainer: SupervisedTrainer) -> None:
         self.iteration += 1
-        loss = float(trainer.state.output[0][CommonKeys.LOSS])
+        loss = trainer.state.output[CommonKeys.LOSS]
         if not math.isfinite(loss):
             if self.state is not None:
                 self.state.remove()  # resumed, it would only fail again
@@ -192,6 +208,8 @@ class _Loop:
                 f"Train again with a smaller learning_rate than {self.settings.learning_rate:g}."
             )
         self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss
+        self.memory = self.step.note
+        self.records.write(self.iteration, self._row(loss))
         self._take_stock()
         self._tell("training")
         if self.stopped:
@@ -232,13 +250,24 @@ class _Loop:
 
     def _validate(self) -> None:
         assert self.validator is not None
-        scores = self.validator.measure(self.network, self.inferer, lambda: self._tell("validating"))
+        scores = self.validator.measure(self._kept(), self.inferer, lambda: self._tell("validating"))
         self.dice = self.best.offer(scores, self.iteration, self._weights)
+        assert self.best.history
+        self.records.write(self.iteration, {"validation_dice": self.best.history[-1]["mean"]}, self.dice)
         self._measure_time()
         self.times.validated(self.budget.elapsed(), self.done)
 
+    def _row(self, loss: float) -> dict[str, float]:
+        rate = self.optimizer.param_groups[0]["lr"]
+        return {"minutes": self.budget.elapsed() / 60.0, "loss": loss, "learning_rate": rate}
+
+    def _kept(self) -> torch.nn.Module:
+        """Return the network that is measured and written."""
+        network = self.trained if self.average is None else self.average.module
+        return network.network if isinstance(network, DeeplySupervised) else network
+
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.network.state_dict().items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._kept().state_dict().items()}
 
     def _snapshot(self) -> dict[str, Any]:
         return {
@@ -248,8 +277,10 @@ class _Loop:
             "loss": self.loss,
             "dice": self.dice,
             "best": vars(self.best),
-            "network": self.network.state_dict(),
+            "network": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "micro_batch": self.step.micro_batch,
         }
 
     def _resume(self) -> None:
@@ -263,8 +294,11 @@ class _Loop:
                     f"The interrupted training cannot go on: {problem}. Start a new one (resume: false)."
                 )
             return
-        self.network.load_state_dict(kept["network"])
+        self.trained.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(kept["average"])
+        self.micro_batch = kept.get("micro_batch", self.micro_batch)
         self.iteration = self.resumed_from = kept["iteration"]
         self.budget.resume(kept["elapsed"])
         self.done, self.loss = kept["done"], kept["loss"]
@@ -279,10 +313,8 @@ class _Loop:
             memory = torch.cuda.max_memory_allocated(device)
         else:
             memory = psutil.Process().memory_info().rss
-        draws, cases = (
-            self.worker.size * (1 if self.settings.sampling == "paper" else self.settings.crops),
-            len(self.cases),
-        )
+        draws = self.worker.size * self.settings.batch
+        draws, cases = draws * (1 if self.settings.sampling == "paper" else self.settings.crops), len(self.cases)
         self.report(
             TrainProgress(
                 phase=phase,
@@ -300,7 +332,7 @@ class _Loop:
                 resumed_from=self.resumed_from,
                 left_out=tuple(self.left_out),
                 steps_expected=budget.steps_expected(self.iteration, self.settings.iterations),
-                note=self.plan.resolution["words"] if self.plan.resolution else None,
+                note=" ".join(filter(None, ((self.plan.resolution or {}).get("words"), self.memory))) or None,
                 shortfall=self.shortfall,
             )
         )
@@ -332,27 +364,11 @@ class _Loop:
         return f"{words}{self.budget.validation:.0f} s): {kept}."
 
     def _info(self, model: Network) -> dict[str, Any]:
-        plan = self.plan
-        parent = plan.start.info if plan.start else {}
-        generation = int(parent.get("generation", 0)) + 1
         return {
-            "version": f"v{generation}",
-            "generation": generation,
-            "parent": parent.get("version"),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cases": [case.id for case in self.cases],
-            "trained_on": sorted(
-                {*parent.get("trained_on", parent.get("cases", [])), *(case.id for case in self.cases)}
-            ),
-            "left_out": [entry.to_dict() for entry in self.left_out],
-            "validation_cases": [case.id for case in plan.validation],
+            **self.plan.facts(self.cases, self.left_out),
             "validation_measured": self.validator.cases if self.validator else [],
             "validation": self.best.dice,
             "validation_history": self.best.history or [],
-            "preset": parent.get("preset", plan.settings.preset),
-            "encoder_from": encoder_mark(plan.encoder) if plan.encoder else parent.get("encoder_from"),
-            "resolution": dict(plan.resolution) if plan.resolution else None,
-            "head": parent.get("head"),  # what rep3d.training.head changed before this run
             "iterations": self.iteration,
             "kept_iteration": self.best.iteration if self.best.weights else self.iteration,
             "resumed_from": self.resumed_from,
@@ -360,9 +376,7 @@ class _Loop:
             "minutes": self.budget.elapsed() / 60.0,
             "step_seconds": self.budget.step_seconds(self.iteration),
             "shortfall": self.shortfall,
+            "memory": self.memory,
             "loss": self.loss,
-            "sampling": plan.settings.sampling,
-            "background_share": plan.settings.background_share,
-            "loss_function": plan.settings.loss,
             "parameters": sum(p.numel() for p in model.parameters()),
         }

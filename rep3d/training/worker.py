@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
@@ -55,6 +56,19 @@ class Worker:
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(shared, src=0)
         return shared.tolist()
+
+    def mean(self, value: float) -> float:
+        """Return the mean of a value over the processes."""
+        return value if self.size == 1 else self._reduced(value, torch.distributed.ReduceOp.SUM) / self.size
+
+    def least(self, value: int) -> int:
+        """Return the smallest of the processes' values."""
+        return value if self.size == 1 else int(self._reduced(value, torch.distributed.ReduceOp.MIN))
+
+    def _reduced(self, value: float, how: Any) -> float:
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(shared, how)
+        return float(shared)
 
     def check_same(self, network: torch.nn.Module) -> None:
         """Make sure that all processes have the same weights.

@@ -178,13 +178,16 @@ def train(
     from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder
     from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json
-    from rep3d.training.distributed import parse_gpus
+    from rep3d.training.distributed import launched, parse_gpus
     from rep3d.training.minutes.budget import parse_minutes
     from rep3d.training.minutes.speed import default_preset
     from rep3d.training.recipes import recipe_settings
     from rep3d.training.train import task_for_cases
     from rep3d.training.train import train as run
+    from rep3d.training.worker import leave_group
 
+    launch = launched()
+    console.quiet = launch is not None and launch.rank > 0  # one of several processes speaks for all
     description = data / "dataset.json"
     check_output(output, (".pt",), (start, start_from, description), option="--output", make_folder=True)
     table = check_output(output.with_suffix(".csv"), (".csv",), (splits, patients), option="--output")
@@ -271,6 +274,7 @@ def train(
         count = len(info["validation_measured"])
         words = f"on {count} cases that it was not trained on; they chose the weights (step {info['kept_iteration']})"
         console.print(f"Validation Dice {words}: {dice or 'no label in these cases'}", soft_wrap=True)
+    leave_group()
 
 
 def _split(

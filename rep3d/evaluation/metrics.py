@@ -38,7 +38,8 @@ def dice_per_label(prediction: np.ndarray, truth: np.ndarray, labels: Mapping[st
             one, other = found == value, true == value
             both[name] += np.count_nonzero(one & other)
             either[name] += np.count_nonzero(one) + np.count_nonzero(other)
-    return {name: 2 * both[name] / either[name] if either[name] else float("nan") for name in labels}
+    # float(): NumPy 2.4 counts in its own type, which torch.load(weights_only=True) does not read in a snapshot.
+    return {name: float(2 * both[name] / either[name]) if either[name] else float("nan") for name in labels}
 
 
 def dice_of_files(prediction: Path | str, truth: Path | str, labels: Mapping[str, int]) -> dict[str, float]:

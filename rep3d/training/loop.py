@@ -116,6 +116,11 @@ class _Loop:
         )
         self.state = RunState(plan.state, plan.identity()) if plan.state else None
         self._resume()
+        if worker.agree(float(self.iteration)) != [self.iteration]:
+            raise TrainingError(
+                f"Process {worker.rank} does not find the snapshot from which the first one goes on. The folder "
+                f"{plan.state} (--resume) must be the same on all machines."
+            )
         preparing_from = self.budget.elapsed()
         if not worker.leads:
             worker.agree(0.0)  # the leader prepares, and the others find it on disk

@@ -90,11 +90,13 @@ class Worker:
 
 
 def leave_group() -> None:
-    """Leave the other processes when the work is done; a process on a CPU ends here.
+    """Leave the other processes, if there are any, when the work is done; a process on a CPU ends here.
 
     The destructor of gloo's process group waits, while it holds Python's lock, for a thread that may just then wait for
     that lock (https://github.com/pytorch/pytorch/issues/56297): a finished training would hang once in a long while.
     """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
     if torch.distributed.get_backend() == "gloo":
         sys.stdout.flush()
         sys.stderr.flush()

@@ -161,6 +161,15 @@ def train(
         Path | None,
         typer.Option(help="Folder for this alone: keeps the prepared cases, so that the next training begins at once."),
     ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="GB of --prepared that stay for the next training; what does not fit is prepared again then. In "
+            "memory nothing is kept: patches are cut from the files.",
+            show_default="20, or a tenth of the free disk",
+        ),
+    ] = None,
     device: Device = None,
     gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
     spacing: Annotated[
@@ -195,6 +204,8 @@ def train(
         check_output_folder(resume, option="--resume")
     if prepared is not None:
         check_output_folder(prepared, option="--prepared")
+    elif cache_gb is not None:
+        raise ConfigError("--cache-gb bounds what is kept in a folder. Give it with --prepared.")
     labels, modality = labels_from_dataset_json(description), modality_from_dataset_json(description)
     there = read_data_set(data)
     found = list(there.cases[:cases])
@@ -253,6 +264,7 @@ def train(
             state=resume,
             left_out=left_out,
             prepared=prepared,
+            prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
             table=table,
             tensorboard=tensorboard,
         )

@@ -67,7 +67,7 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
     """
     with (
         tensor_cores(worker.device),
-        volume_store(plan.prepared, plan.task, plan.other_values, worker.leads) as volumes,
+        volume_store(plan.prepared, plan.task, plan.other_values, worker.leads, plan.prepared_most) as volumes,
     ):
         loop = _Loop(plan, worker, report, volumes)
         loop.train()

@@ -43,6 +43,7 @@ class TrainPlan:
     encoder: Checkpoint | None = None
     coarse: Checkpoint | None = None
     prepared: Path | None = None
+    prepared_most: int | None = None  # bytes of them that stay between trainings
     resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
     began: float | None = None
     spent: float = 0.0  # seconds of the minutes that were used before it began

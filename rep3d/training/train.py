@@ -108,6 +108,7 @@ def train(
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
     prepared: Path | str | None = None,
+    prepared_most: int | None = None,
     table: Path | str | None = None,
     tensorboard: Path | str | None = None,
     began: float | None = None,
@@ -152,6 +153,8 @@ def train(
         left_out: what was left out before, to be recorded with those left out here.
         prepared: folder, for this alone, where the cases are kept as they are prepared, for later trainings; see
             :mod:`rep3d.training.volumes.store`. None for a hidden one beside ``output`` that is removed at the end.
+        prepared_most: bytes of them that stay there between trainings, what was used longest ago goes first and is
+            prepared again when it is needed; None for 20 GB, or a tenth of the free disk where that is less.
         table: CSV file for step, minutes, loss, learning rate and Dice (:mod:`rep3d.training.steps.records`); None for
             none. A run that goes on continues it, another one replaces it. Of two stages, it is the coarse one's.
         tensorboard: folder for the same in TensorBoard's form; None for none.
@@ -212,6 +215,7 @@ def train(
         must_resume=must_resume,
         left_out=tuple(left_out),
         prepared=Path(prepared) if prepared else beside,
+        prepared_most=prepared_most,
         began=began,
         tail=tail or Tail(),
         table=Path(table) if table else None,

@@ -127,10 +127,15 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
     splits.write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "gone"]}]))
     train = ("train", "--data", data, "--output", output)
     fold = ("--recipe", "paper", "--iterations", 1, "--crops", 1, "--fold", 0, "--splits", splits)
-    done = rep3d(*train, *fold)
+    step = ("--batch", 2, "--micro-batch", 1, "--ema", 0.9, "--precision", "float32", "--max-time", "1h")
+    done = rep3d(*train, *fold, *step, "--prepared", tmp_path / "kept", "--cache-gb", 0)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kept" / "index.json").exists() and not list((tmp_path / "kept").glob("*.volume"))
+    assert output.with_suffix(".csv").read_text().count("\n") == 2
     info = load_checkpoint(output).info
     assert (info["cases"], info["validation_measured"], info["sampling"]) == (["c0"], ["c2"], "paper")
+    made = info["settings"]
+    assert (made["batch"], made["micro_batch"], made["ema"], made["max_minutes"]) == (2, 1, 0.9, 60)
     assert "splits_final.json: fold 0 names it" in done.stdout and info["resolution"] is None
     before = output.read_bytes()
     dataset = data / "dataset.json"
@@ -139,6 +144,8 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
         (None, ("--folds", 5), "Give --fold as well"),
         (None, ("--folds", 5, *fold), "has 1 folds, not 5"),
         (None, ("--start", output, *fold[:-3], 0, "--splits", _swapped(splits)), "were trained on by the model"),
+        (None, ("--cache-gb", 1), "Give it with --prepared"),
+        (None, ("--ema", 1), "ema: expected a number from 0 to 0.99999"),
         (None, ("--recipe", "mine"), "recipe: expected one of"),
         (None, ("--max-time", "soon"), "A time such as 90m"),
         ({"labels": {"Liver": 3}}, ("--start", model), "The model to go on from has other labels"),

@@ -120,6 +120,10 @@ def train(
         Path | None,
         typer.Option(help="Folder for this run alone. If the run is killed, the same command goes on from there."),
     ] = None,
+    best: Annotated[
+        Path | None,
+        typer.Option(help="Model file of the weights that validated best so far, to look at while the run goes on."),
+    ] = None,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for TensorBoard's events, where tensorboard is installed.")
     ] = None,
@@ -191,6 +195,7 @@ def train(
     from rep3d.training.minutes.budget import parse_minutes
     from rep3d.training.minutes.speed import default_preset
     from rep3d.training.recipes import recipe_settings
+    from rep3d.training.snapshots import can_go_on
     from rep3d.training.train import task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.worker import leave_group
@@ -200,6 +205,8 @@ def train(
     description = data / "dataset.json"
     check_output(output, (".pt",), (start, start_from, description), option="--output", make_folder=True)
     table = check_output(output.with_suffix(".csv"), (".csv",), (splits, patients), option="--output")
+    if best is not None:
+        check_output(best, (".pt",), (start, start_from, output), option="--best", make_folder=True)
     if resume is not None:
         check_output_folder(resume, option="--resume")
     if prepared is not None:
@@ -262,9 +269,11 @@ def train(
             encoder=encoder,
             validation=held_out,
             state=resume,
+            must_resume=resume is not None and can_go_on(resume),  # days of work are not begun anew without a word
             left_out=left_out,
             prepared=prepared,
             prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
+            best=best,
             table=table,
             tensorboard=tensorboard,
         )

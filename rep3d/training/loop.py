@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -259,6 +260,8 @@ class _Loop:
         self.dice = self.best.offer(scores, self.iteration, self._weights)
         assert self.best.history
         self.records.write(self.iteration, {"validation_dice": self.best.history[-1]["mean"]}, self.dice)
+        if self.plan.best is not None and self.best.iteration == self.iteration:
+            self._write(self.plan.best)
         self._measure_time()
         self.times.validated(self.budget.elapsed(), self.done)
 
@@ -296,7 +299,8 @@ class _Loop:
             if self.plan.must_resume:
                 problem = self.state.problem if self.state is not None else "no folder of its state was given"
                 raise TrainingError(
-                    f"The interrupted training cannot go on: {problem}. Start a new one (resume: false)."
+                    f"The interrupted training cannot go on: {problem}. Start a new one (resume: false); on the "
+                    f"command line with another folder for --resume."
                 )
             return
         self.trained.load_state_dict(kept["network"])
@@ -352,13 +356,17 @@ class _Loop:
                 self.shortfall = self._too_short()
                 logger.warning("training: %s", self.shortfall)
         self._tell("saving")
-        model = build_network(self.config)
-        model.load_state_dict(self.best.weights or self._weights())
-        checkpoint = Checkpoint(model.eval(), self.plan.task, self._info(model))
-        save_checkpoint(self.plan.output, checkpoint.model, checkpoint.task, checkpoint.info)
+        checkpoint = self._write(self.plan.output)
         if self.state is not None:
             self.state.remove()
         logger.info("wrote %s (%s)", self.plan.output, checkpoint.version)
+        return checkpoint
+
+    def _write(self, path: Path) -> Checkpoint:
+        model = build_network(self.config)
+        model.load_state_dict(self.best.weights or self._weights())
+        checkpoint = Checkpoint(model.eval(), self.plan.task, self._info(model))
+        save_checkpoint(path, checkpoint.model, checkpoint.task, checkpoint.info)
         return checkpoint
 
     def _too_short(self) -> str:

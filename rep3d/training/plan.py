@@ -48,6 +48,7 @@ class TrainPlan:
     began: float | None = None
     spent: float = 0.0  # seconds of the minutes that were used before it began
     tail: Tail = Tail()
+    best: Path | None = None
     table: Path | None = None
     tensorboard: Path | None = None
 

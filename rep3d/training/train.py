@@ -109,6 +109,7 @@ def train(
     left_out: Sequence[LeftOut] = (),
     prepared: Path | str | None = None,
     prepared_most: int | None = None,
+    best: Path | str | None = None,
     table: Path | str | None = None,
     tensorboard: Path | str | None = None,
     began: float | None = None,
@@ -155,6 +156,8 @@ def train(
             :mod:`rep3d.training.volumes.store`. None for a hidden one beside ``output`` that is removed at the end.
         prepared_most: bytes of them that stay there between trainings, what was used longest ago goes first and is
             prepared again when it is needed; None for 20 GB, or a tenth of the free disk where that is less.
+        best: checkpoint of the weights that validated best so far, written at each gain while the run goes on; None for
+            none.
         table: CSV file for step, minutes, loss, learning rate and Dice (:mod:`rep3d.training.steps.records`); None for
             none. A run that goes on continues it, another one replaces it. Of two stages, it is the coarse one's.
         tensorboard: folder for the same in TensorBoard's form; None for none.
@@ -184,6 +187,8 @@ def train(
     case_weights(cases, weights)
     read = [file for case in (*cases, *validation) for file in (case.image, case.label)]
     check_output(output, (".pt",), read, make_folder=True)
+    if best is not None:
+        check_output(best, (".pt",), [*read, output], make_folder=True)
     if table is not None:
         check_csv(check_output(table, (".csv",), read))
     if tensorboard is not None:
@@ -218,6 +223,7 @@ def train(
         prepared_most=prepared_most,
         began=began,
         tail=tail or Tail(),
+        best=Path(best) if best else None,
         table=Path(table) if table else None,
         tensorboard=Path(tensorboard) if tensorboard else None,
     )

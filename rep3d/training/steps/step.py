@@ -155,10 +155,10 @@ class Step:
         logger.warning("training: %s", self.note)
 
     def _try_out(self, image: torch.Tensor, label: torch.Tensor) -> None:
-        """Find out which micro-batch fits in all processes, with a copy's mode that needs no other process.
+        """Find out which micro-batch fits in all processes, by gradients that no step is made of.
 
-        In eval mode nothing is averaged over processes, no statistics change and nothing random is drawn; the network
-        takes about the memory that it takes in training.
+        In eval mode nothing is averaged over processes, so one that fails lets no other one wait; no statistics change,
+        and the network takes about the memory that it takes in training.
         """
         self._tried = True
         asked = self._size(image)

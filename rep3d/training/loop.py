@@ -87,7 +87,7 @@ class _Loop:
         self.report = report
         self.iteration = 0
         self.loss: float | None = None
-        self.done = 0.0  # share of the run that is over, by steps or by time
+        self.done = self.by_time = 0.0  # share of the run that is over, by steps or by time; and by time alone
         self.stopped: str | None = None
         self.best = BestWeights()
         self.dice: dict[str, float] | None = None
@@ -159,7 +159,7 @@ class _Loop:
     def train(self) -> None:
         """Run the steps that are left."""
         steps = self.settings.iterations - self.iteration
-        self.budget.begin_steps(self.iteration, self.done)
+        self.budget.begin_steps(self.iteration, self.by_time)
         self._take_stock()
         try:
             if not self.stopped:
@@ -225,8 +225,8 @@ class _Loop:
         """Find out how much of the run is over, and whether it ends; the leader decides, validates, takes snapshots."""
         if self.worker.leads:
             self._measure_time()
-            by_steps, by_time = self.iteration / self.settings.iterations, self.budget.share(self.iteration)
-            self.done = max(self.done, min(1.0, max(by_steps, by_time)))
+            by_steps, self.by_time = self.iteration / self.settings.iterations, self.budget.share(self.iteration)
+            self.done = max(self.done, min(1.0, max(by_steps, self.by_time)))
             if self.done >= 1.0:
                 self.stopped = "iterations" if by_steps >= 1.0 else "max_minutes"
             elif self._validation_is_due():
@@ -282,6 +282,7 @@ class _Loop:
             "iteration": self.iteration,
             "elapsed": self.budget.elapsed(),
             "done": self.done,
+            "by_time": self.by_time,
             "loss": self.loss,
             "dice": self.dice,
             "best": vars(self.best),
@@ -310,7 +311,7 @@ class _Loop:
         self.micro_batch = kept.get("micro_batch", self.micro_batch)
         self.iteration = self.resumed_from = kept["iteration"]
         self.budget.resume(kept["elapsed"])
-        self.done, self.loss = kept["done"], kept["loss"]
+        self.done, self.loss, self.by_time = kept["done"], kept["loss"], kept.get("by_time", kept["done"])
         self.dice, self.best = kept["dice"], BestWeights(**kept["best"])
         self.times.validated(self.budget.elapsed(), self.done)
         logger.info("training: resumed after iteration %d", self.iteration)

@@ -21,6 +21,7 @@ from rep3d.data.cases import Case
 from rep3d.errors import TrainingError
 from rep3d.training import loop as training_loop
 from rep3d.training import snapshots as run_state
+from rep3d.training.minutes.budget import Budget
 from rep3d.training.plan import TrainPlan
 from rep3d.training.snapshots import RunState
 from rep3d.training.train import TrainProgress, TrainSettings, train
@@ -43,7 +44,7 @@ folder = Path(sys.argv[1])
 start = load_checkpoint(folder / "start.pt")
 cases = [Case(f"case_{i}", folder / f"case_{i}_image.nii.gz", folder / f"case_{i}_label.nii.gz") for i in (1, 2, 7)]
 steps = {"ema": 0.9, "batch": 2, "micro_batch": 1}
-settings = TrainSettings(iterations=50, learning_rate=5e-3, device="cpu", val_interval=10, **steps)
+settings = TrainSettings(iterations=24, learning_rate=5e-3, device="cpu", val_interval=6, **steps)
 say = lambda p: print(p.phase, p.iteration, p.resumed_from, flush=True)
 name = sys.argv[2]
 state = folder / "run" if name == "model" else None
@@ -104,7 +105,7 @@ def test_a_killed_process_is_resumed_by_the_next_one(tmp_path: Path) -> None:
     reached = 0
     for line in first.stdout:
         reached = int(line.split()[1])
-        if reached >= 15:
+        if reached >= 8:
             break
     os.kill(first.pid, signal.SIGKILL)
     assert first.wait(30) == -signal.SIGKILL
@@ -115,22 +116,29 @@ def test_a_killed_process_is_resumed_by_the_next_one(tmp_path: Path) -> None:
     resumed = int(next(words[2] for words in said if words[0] == "training"))
     assert reached - 10 < resumed <= reached + 10  # the process may have got a few steps beyond what it had said
     steps = [int(words[1]) for words in said if words[0] == "training"]
-    assert steps == list(range(resumed + 1, 51))
+    assert steps == list(range(resumed + 1, 25))
     info = load_checkpoint(tmp_path / "model.pt").info
-    assert (info["iterations"], info["resumed_from"], info["stopped"]) == (50, resumed, "iterations")
-    assert [entry["iteration"] for entry in info["validation_history"]] == list(range(10, 51, 10))
+    assert (info["iterations"], info["resumed_from"], info["stopped"]) == (24, resumed, "iterations")
+    assert [entry["iteration"] for entry in info["validation_history"]] == list(range(6, 25, 6))
     assert not (tmp_path / "run").exists()
     whole = _start_script(tmp_path, "whole")
     whole.communicate(timeout=300)
     weights = [load_checkpoint(tmp_path / f"{name}.pt").model.state_dict() for name in ("model", "whole")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     assert _rows(tmp_path / "model.csv") == _rows(tmp_path / "whole.csv")
-    assert _steps(tmp_path / "model.csv") == list(range(1, 51))
+    assert _steps(tmp_path / "model.csv") == list(range(1, 25))
 
 
 def test_a_resumed_run_ends_bitwise_where_an_uninterrupted_one_does_with_all_that_a_step_may_have(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begin = Budget.begin_steps
+
+    def slowly(budget: Budget, iteration: int, done: float) -> None:
+        begin(budget, iteration, done)
+        time.sleep(0.05)  # time that passes here must not count in the learning rate of the next step
+
+    monkeypatch.setattr(Budget, "begin_steps", slowly)
     settings = replace(SETTINGS, iterations=5, batch=2, micro_batch=1, ema=0.5, deep_supervision=True, val_interval=2)
     cases, others = _cases(tmp_path)
     seen: list[TrainProgress] = []

@@ -18,13 +18,21 @@ from monai.utils import CommonKeys
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rep3d.errors import OutOfMemoryError
+from rep3d.memory import give_back
 from rep3d.training.worker import Worker
 
 __all__ = ["Step", "averaged", "lacks_memory"]
 
 logger = logging.getLogger(__name__)
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "STATUS_ALLOC_FAILED")
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "could not create a primitive",  # oneDNN, whose scratch pads did not fit
+    "CUDA out of memory",
+    "STATUS_ALLOC_FAILED",
+)
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -81,6 +89,7 @@ class Step:
         self._inferer = inferer
         self._average = average
         self._tried = worker.size == 1
+        self._said = ""  # the last error for want of memory
 
     def __call__(self, engine: object, batch: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Make a step; what an ignite engine calls.
@@ -125,11 +134,13 @@ class Step:
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
+            self._said = str(error).partition("\n")[0][:200]
         else:
             return total
         self._optimizer.zero_grad(set_to_none=True)
         if self._worker.device.type == "cuda":
             torch.cuda.empty_cache()
+        give_back()
         return None
 
     def _size(self, image: torch.Tensor) -> int:
@@ -140,8 +151,9 @@ class Step:
         if size == 1:
             sides = " x ".join(map(str, image.shape[2:]))
             raise OutOfMemoryError(
-                f"Not enough memory on {self._worker.device} for a training step on a single patch of {sides} voxels. "
-                f"Take a smaller network (--preset) or larger voxels (--spacing), or try again when less is running."
+                f"Not enough memory on {self._worker.device} for a training step on a single patch of {sides} voxels "
+                f"({self._said}). Take a smaller network (--preset) or larger voxels (--spacing), or try again when "
+                f"less is running."
             )
         self._take(size // 2, len(image))
 

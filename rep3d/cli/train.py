@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from rep3d.cli.common import DECATHLON, Device, console, show_left_out
-from rep3d.errors import Rep3DError
+from rep3d.errors import ConfigError, Rep3DError
 from rep3d.nn.zoo import preset_words
 
+if TYPE_CHECKING:
+    from rep3d.checkpoint import Checkpoint
+    from rep3d.data.cases import Case, LeftOut
+
 __all__ = ["train"]
+
+_BY_RECIPE = "by --recipe"
 
 
 def train(
@@ -34,35 +41,123 @@ def train(
     variant: Annotated[
         str, typer.Option(help="Spatial prior of a new Rep3D's kernels: learned, fixed or none.")
     ] = "learned",
-    iterations: Annotated[int, typer.Option(help="Training steps at most.")] = 100_000,
-    max_minutes: Annotated[
-        float, typer.Option(help="Minutes for it all: the clock starts when the cases are prepared; saving is inside.")
-    ] = 60.0,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 2e-3,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="ours: as much as can be learned within an hour; paper: 60,000 steps of 2 crops, with the paper's "
+            "sampling, augmentation, loss and learning rate, and no limit of time. Each other option overrides it."
+        ),
+    ] = "ours",
+    iterations: Annotated[
+        int | None, typer.Option(help="Training steps at most.", show_default="100000; paper: 60000")
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            "--max-time",
+            "--max-minutes",
+            help="Time for it all, such as 90m, 12h or 2d (a number alone: minutes), or none: the clock starts when "
+            "the cases are prepared; saving is inside.",
+            show_default="60m; paper: none",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate at the start.", show_default="0.002; paper: 0.0001")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of AdamW.", show_default="0.08")] = None,
+    crops: Annotated[
+        int | None, typer.Option(help="Patches that are drawn together.", show_default="1; paper: 2")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="So many draws of --crops patches make a step.", show_default="1")
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Patches at a time, whose gradients are added up; halved where memory does not suffice.",
+            show_default="all of a step",
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Average the weights: what stays at each step, such as 0.999; 0 for not.", show_default="0"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="auto (bfloat16 where the device is fast at it), float32 or bfloat16.", show_default="auto"),
+    ] = None,
+    deep_supervision: Annotated[
+        bool, typer.Option("--deep-supervision", help="Train coarser levels of the decoder on the labels, too.")
+    ] = False,
     cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
     validation: Annotated[
         int, typer.Option(help="Hold out so many cases; the weights that do best on them are kept.")
     ] = 0,
+    folds: Annotated[int | None, typer.Option(help="Folds to make, where there is no file --splits yet.")] = None,
+    fold: Annotated[int | None, typer.Option(help="Train this fold, from 0, and hold its cases out.")] = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="File of the folds, as nnU-Net's splits_final.json; made where it is missing.")
+    ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            help="Which case is of which patient, whose cases stay in one fold: JSON {case: patient}, or CSV with the "
+            "columns case and patient."
+        ),
+    ] = None,
+    val_interval: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps from one validation to the next; 0 for as often as costs a tenth of the time.",
+            show_default="0; paper: 500",
+        ),
+    ] = None,
+    val_cases: Annotated[
+        int | None,
+        typer.Option(
+            help="Measure so many of the held-out cases, always the same; 0 for all.", show_default="8; paper: 0"
+        ),
+    ] = None,
     patience: Annotated[int, typer.Option(help="Stop after so many validations without a gain; 0 for never.")] = 0,
     resume: Annotated[
         Path | None,
         typer.Option(help="Folder for this run alone. If the run is killed, the same command goes on from there."),
     ] = None,
+    best: Annotated[
+        Path | None,
+        typer.Option(help="Model file of the weights that validated best so far, to look at while the run goes on."),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's events, where tensorboard is installed.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of first weights, sampling and augmentation.")] = 0,
     sampling: Annotated[
-        str,
-        typer.Option(help="Patch centres: balanced over the labels, or as in the paper 1:1 on labels and background."),
-    ] = "balanced",
+        str | None,
+        typer.Option(
+            help="Patch centres: balanced over the labels, or as in the paper 1:1 on labels and background.",
+            show_default=_BY_RECIPE,
+        ),
+    ] = None,
     background_share: Annotated[
-        float, typer.Option(help="Share of the patches that balanced sampling centres on background.")
-    ] = 0.2,
+        float | None,
+        typer.Option(help="Share of the patches that balanced sampling centres on background.", show_default="0.2"),
+    ] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(help="How patches are varied: wide, or as in the paper.", show_default=_BY_RECIPE),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="Learning rate: annealed to zero, or constant.", show_default=_BY_RECIPE),
+    ] = None,
     loss: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="balanced: Dice of the labels in the patch, and cross-entropy in which rare labels weigh more; "
-            "present: with equal weights; dice_ce: MONAI's, of all labels."
+            "present: with equal weights; dice_ce: MONAI's, of all labels.",
+            show_default=_BY_RECIPE,
         ),
-    ] = "balanced",
+    ] = None,
     stages: Annotated[
         str,
         typer.Option(
@@ -73,6 +168,15 @@ def train(
         Path | None,
         typer.Option(help="Folder for this alone: keeps the prepared cases, so that the next training begins at once."),
     ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="GB of --prepared that stay for the next training; what does not fit is prepared again then. In "
+            "memory nothing is kept: patches are cut from the files.",
+            show_default="20, or a tenth of the free disk",
+        ),
+    ] = None,
     device: Device = None,
     gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
     spacing: Annotated[
@@ -80,7 +184,7 @@ def train(
         typer.Option(help="Voxel size in mm along R, A, S.", show_default="by images, structures, machine and minutes"),
     ] = None,
 ) -> None:
-    """Train a model on a data set.
+    """Train a model on a data set; a table of its steps is written beside it (model.csv).
 
     To know how good it is, run `rep3d evaluate` on other cases.
     """
@@ -96,20 +200,30 @@ def train(
         labels_from_dataset_json,
     )
     from rep3d.tasks.file import TrainingHints
-    from rep3d.training.distributed import parse_gpus
+    from rep3d.training.distributed import launched, parse_gpus
+    from rep3d.training.minutes.budget import parse_minutes
     from rep3d.training.minutes.speed import default_preset
+    from rep3d.training.recipes import recipe_settings
+    from rep3d.training.snapshots import can_go_on
     from rep3d.training.start import check_channels
     from rep3d.training.task_file import task_to_go_on_with, task_to_train
-    from rep3d.training.train import TrainSettings, task_for_cases
+    from rep3d.training.train import task_for_cases
     from rep3d.training.train import train as run
-    from rep3d.training.validation import choose_validation
+    from rep3d.training.worker import leave_group
 
+    launch = launched()
+    console.quiet = launch is not None and launch.rank > 0  # one of several processes speaks for all
     description = data / "dataset.json"
     check_output(output, (".pt",), (start, start_from, description, task), option="--output", make_folder=True)
+    table = check_output(output.with_suffix(".csv"), (".csv",), (splits, patients), option="--output")
+    if best is not None:
+        check_output(best, (".pt",), (start, start_from, output), option="--best", make_folder=True)
     if resume is not None:
         check_output_folder(resume, option="--resume")
     if prepared is not None:
         check_output_folder(prepared, option="--prepared")
+    elif cache_gb is not None:
+        raise ConfigError("--cache-gb bounds what is kept in a folder. Give it with --prepared.")
     labels, ignore = labels_from_dataset_json(description), ignore_from_dataset_json(description)
     channels = channels_from_dataset_json(description)
     known = task_to_train(task, labels, channels, ignore, description) if task else None
@@ -133,47 +247,70 @@ def train(
         config = task_for_cases(data.name, labels, images, spacing=spacing, channels=channels, ignore=ignore)
     if spacing is not None:
         config = dataclasses.replace(config, spacing=spacing)
-    settings = TrainSettings(
-        iterations,
-        max_minutes,
-        learning_rate,
-        seed=seed,
-        preset=preset
-        or (checkpoint.info.get("preset") if checkpoint else None)
-        or hints.preset
-        or default_preset(choose_device(device)),
-        device=device,
-        patience=patience,
-        variant=variant,
-        resolution="task" if spacing else hints.resolution or "auto",
-        empty_labels=hints.empty_labels or "skip",
-        gpus=parse_gpus(gpus) if gpus else None,
-        sampling=sampling,
-        background_share=background_share,
-        loss=loss,
-        stages=stages,
+    if checkpoint is not None:  # the values in the files mean what the data set says
+        config = config.with_labels(labels)
+    settings = recipe_settings(
+        recipe,
+        {
+            "iterations": iterations,
+            "max_minutes": parse_minutes(max_time) if max_time else None,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "crops": crops,
+            "batch": batch,
+            "micro_batch": micro_batch,
+            "ema": ema,
+            "precision": precision,
+            "deep_supervision": deep_supervision,
+            "seed": seed,
+            "preset": preset
+            or (checkpoint.info.get("preset") if checkpoint else None)
+            or hints.preset
+            or default_preset(choose_device(device)),
+            "device": device,
+            "val_interval": val_interval,
+            "val_cases": val_cases,
+            "patience": patience,
+            "variant": variant,
+            "resolution": "task" if spacing else hints.resolution if recipe == "ours" else None,
+            "empty_labels": hints.empty_labels or "skip",
+            "gpus": parse_gpus(gpus) if gpus else None,
+            "sampling": sampling,
+            "background_share": background_share,
+            "augmentation": augmentation,
+            "schedule": schedule,
+            "loss": loss,
+            "stages": stages,
+        },
     )
-    seen = checkpoint.info.get("trained_on", checkpoint.info.get("cases", [])) if checkpoint else []
-    training, held_out = choose_validation(found, validation, seen) if validation else (found, [])
-    with train_progress(console, max_minutes) as progress:
+    training, held_out, left_out = _split(found, validation, fold, folds, splits, patients, checkpoint)
+    show_left_out(left_out)
+    left_out = [*there.left_out, *left_out]
+    with train_progress(console, settings.max_minutes) as progress:
         trained = run(
             *(training, config, settings, output, checkpoint, progress),
             encoder=encoder,
             validation=held_out,
             state=resume,
-            left_out=there.left_out,
+            must_resume=resume is not None and can_go_on(resume),  # days of work are not begun anew without a word
+            left_out=left_out,
             prepared=prepared,
+            prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
+            best=best,
+            table=table,
+            tensorboard=tensorboard,
         )
     info = trained.info
-    show_left_out(LeftOut(**entry) for entry in info["left_out"][len(there.left_out) :])
+    show_left_out(LeftOut(**entry) for entry in info["left_out"][len(left_out) :])
     facts = (
         f"{trained.version}, {len(info['cases'])} cases, training loss {info['loss']:.3f}, ended by {info['stopped']}"
     )
     console.print(f"Wrote {escape(str(output))}: {facts}", soft_wrap=True)
     if info["resolution"] is not None:
         console.print(info["resolution"]["words"], soft_wrap=True)
-    if info["shortfall"] is not None:
-        console.print(escape(info["shortfall"]), soft_wrap=True)
+    for words in (info["memory"], info["shortfall"]):
+        if words is not None:
+            console.print(escape(words), soft_wrap=True)
     if info["resumed_from"] is not None:
         console.print(f"It went on from step {info['resumed_from']} of a run that had not ended.")
     if info["validation"] is not None:
@@ -181,3 +318,39 @@ def train(
         count = len(info["validation_measured"])
         words = f"on {count} cases that it was not trained on; they chose the weights (step {info['kept_iteration']})"
         console.print(f"Validation Dice {words}: {dice or 'no label in these cases'}", soft_wrap=True)
+    leave_group()
+
+
+def _split(
+    found: list[Case],
+    validation: int,
+    fold: int | None,
+    folds: int | None,
+    splits: Path | None,
+    patients: Path | None,
+    start: Checkpoint | None,
+) -> tuple[list[Case], list[Case], Sequence[LeftOut]]:
+    """Return the cases to train on and to hold out, and those that the fold does not use."""
+    from rep3d.data.splits import read_patients, split_cases
+    from rep3d.output import check_output
+    from rep3d.training.validation import choose_validation
+
+    seen = start.info.get("trained_on", start.info.get("cases", [])) if start else []
+    if fold is None:
+        for option, value in (("--folds", folds), ("--splits", splits), ("--patients", patients)):
+            if value is not None:
+                raise ConfigError(f"{option} says how folds are made. Give --fold as well: which one to train.")
+        return (*(choose_validation(found, validation, seen) if validation else (found, [])), [])
+    if splits is None or validation:
+        raise ConfigError("--fold: give the file of the folds with --splits, and leave --validation out.")
+    if not splits.exists():
+        check_output(splits, (".json",), (patients,), option="--splits", make_folder=True)
+    training, held_out, left_out = split_cases(
+        found, fold, splits, folds, read_patients(patients) if patients else None
+    )
+    if known := sorted({case.id for case in held_out} & set(seen)):
+        raise ConfigError(
+            f"--fold: {len(known)} cases that fold {fold} measures on were trained on by the model to go on from "
+            f"({', '.join(known[:5])}). Go on from the same fold's model, or begin anew."
+        )
+    return training, held_out, left_out

@@ -37,7 +37,8 @@ def _note(iteration: int | None, iterations: int | None, loss: float | None, eta
     if loss is not None:
         parts.append(f"loss {loss:.3f}")
     if eta is not None:
-        parts.append(f"{eta:.0f} s left")
+        left = f"{eta:.0f} s" if eta < 300 else f"{eta // 3600:.0f} h {eta % 3600 // 60:02.0f} min"
+        parts.append(f"{left} left")
     return ", ".join(parts)
 
 

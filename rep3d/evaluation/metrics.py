@@ -67,6 +67,7 @@ def overlaps(
         for name, value in labels.items():
             one, other = found == value, true == value
             counts[name] += [np.count_nonzero(part) for part in (one & other, one, other)]
+    # int(): NumPy 2.4 counts in its own type, which torch.load(weights_only=True) does not read in a snapshot.
     return {name: Overlap(*map(int, three)) for name, three in counts.items()}
 
 

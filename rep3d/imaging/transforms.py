@@ -40,7 +40,7 @@ from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
 from rep3d.memory import require_memory
 from rep3d.tasks.config import Intensity, TaskConfig
 
-__all__ = ["ImageSteps", "augmentation", "preparation"]
+__all__ = ["ImageSteps", "augmentation", "paper_augmentation", "preparation"]
 
 _SAME_SPACING_MM = 1e-3  # a difference that is not worth resampling for
 _BYTES = 16  # per voxel of the new grid, at the peak: two neighbours of each voxel, what they came from, and the result
@@ -327,5 +327,36 @@ def augmentation(task: TaskConfig, width: float = 1.0) -> Compose:
             RandGaussianSmoothd("image", (0.3, 1.0), (0.3, 1.0), (0.1, 0.5), prob=0.15 * width),
             RandGaussianNoised("image", prob=0.2, std=0.1),
             ToTensord([*keys, "beside"], track_meta=False, allow_missing_keys=True),
+        ]
+    )
+
+
+def paper_augmentation(task: TaskConfig, width: float = 1.0) -> Compose:
+    """Random changes of a patch as in the paper (arXiv 2505.19603): the counterpart of :func:`augmentation`.
+
+    Intensities are shifted by up to 0.1 in half of the patches; each is turned by up to 6 degrees about the axis from
+    foot to head and scaled by up to 10 % along each axis. What comes in from outside the patch mirrors its rim, as by
+    default in MONAI.
+
+    Args:
+        task: the task.
+        width: without effect, as the paper's does not widen; there for the sake of :func:`augmentation`.
+
+    Returns:
+        A transform of a dictionary with ``"image"`` and ``"label"``, patches (1, D, H, W).
+    """
+    keys = ["image", "label"]
+    return Compose(
+        [
+            RandShiftIntensityd("image", offsets=0.1, prob=0.5),
+            RandAffined(
+                keys,
+                prob=1.0,
+                rotate_range=tuple(np.pi / 30 if letter in "SI" else 0.0 for letter in task.orientation),
+                scale_range=(0.1, 0.1, 0.1),
+                mode=("bilinear", "nearest"),
+                padding_mode="reflection",
+            ),
+            ToTensord(keys, track_meta=False),
         ]
     )

@@ -1,17 +1,21 @@
 """Training on several devices at once: one process each, with averaged gradients.
 
-The first process measures, reports and writes. The caller's process only watches: it passes progress on, ends all of
-them when one dies or the caller wants to stop, and they end themselves when the caller's process is gone.
+The first process measures, reports and writes. On one machine, the caller's process starts the others and only watches:
+it passes progress on, ends all of them when one dies or the caller wants to stop, and they end themselves when the
+caller's process is gone. Where torchrun (or a job that sets the same variables) started this process as one of several,
+on one machine or on many, it is one of those that train, and torchrun watches.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,14 +29,73 @@ from rep3d.errors import ConfigError, Rep3DError, TrainingError, machine_error
 from rep3d.inference.predictor import choose_device
 from rep3d.training.loop import run
 from rep3d.training.plan import TrainPlan
-from rep3d.training.settings import TrainProgress, TrainSettings
+from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
 from rep3d.training.worker import Worker, end_with_parent, leave_group
 
-__all__ = ["parse_gpus", "train_on", "training_devices"]
+__all__ = ["Launch", "enter_group", "launched", "parse_gpus", "train_on", "training_devices"]
 
 # One process waits for another while that one validates. A process that died is noticed by the caller, not by this.
 _TIMEOUT = timedelta(hours=6)
 _SETTLE_SECONDS = 2.0  # after the first failure, for the one that caused it to be told
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What torchrun says to a process that it starts.
+
+    Attributes:
+        rank: its number among all.
+        size: how many there are.
+        local_rank: its number on its machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+
+
+def launched() -> Launch | None:
+    """Return what this process was told (RANK, WORLD_SIZE, LOCAL_RANK); None where it is alone.
+
+    Raises:
+        ConfigError: if it was told a part only, or what cannot be.
+    """
+    told = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    if not told["WORLD_SIZE"] or told["WORLD_SIZE"] == "1":
+        return None
+    if not all(value.isascii() and value.isdigit() for value in told.values()) or int(told["RANK"]) >= int(
+        told["WORLD_SIZE"]
+    ):
+        raise ConfigError(
+            f"The environment says that this is one of several processes, but not which: {told}. Start it with "
+            f"torchrun, or unset WORLD_SIZE."
+        )
+    return Launch(*(int(value) for value in told.values()))
+
+
+def enter_group(launch: Launch, device: torch.device) -> None:
+    """Meet the other processes that torchrun started."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        _backend(device), init_method="env://", rank=launch.rank, world_size=launch.size, timeout=_TIMEOUT
+    )
+
+
+def _backend(device: torch.device) -> str:
+    return "nccl" if device.type == "cuda" else "gloo"
+
+
+def _launched_device(launch: Launch, settings: TrainSettings) -> str:
+    """Return the device of a process that torchrun started: the GPU of its number on its machine, or the CPU."""
+    if settings.gpus is not None or settings.stages == AUTO or settings.device not in (None, "cpu", "cuda"):
+        raise ConfigError(
+            "torchrun gives each process its GPU, and trains one stage. Leave --gpus and --stages auto out, and of "
+            "devices name cpu or cuda only."
+        )
+    if settings.device == "cpu" or (settings.device is None and not torch.cuda.is_available()):
+        return "cpu"
+    return str(choose_device(f"cuda:{launch.local_rank}"))
 
 
 def parse_gpus(text: str) -> list[str]:
@@ -60,11 +123,13 @@ def parse_gpus(text: str) -> list[str]:
 
 
 def training_devices(settings: TrainSettings) -> list[str]:
-    """Return the devices to train on, one unless ``settings.gpus`` asks for several.
+    """Return the devices that this process trains on, one unless ``settings.gpus`` asks for several.
 
     Raises:
         ConfigError: if one of them is not there.
     """
+    if (launch := launched()) is not None:
+        return [_launched_device(launch, settings)]
     if settings.gpus is None:
         return [str(choose_device(settings.device))]
     gpus = range(settings.gpus) if isinstance(settings.gpus, int) else settings.gpus
@@ -151,7 +216,7 @@ def _work(
         else:
             torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
         torch.distributed.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
+            _backend(device),
             init_method=rendezvous,
             rank=rank,
             world_size=len(devices),

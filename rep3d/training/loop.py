@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from ignite.engine import Events
@@ -24,13 +25,12 @@ from torch.utils.data import DataLoader
 from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.data.cases import Case, listed
 from rep3d.errors import NoCasesError, TrainingError
-from rep3d.imaging.transforms import augmentation
+from rep3d.imaging.transforms import augmentation, paper_augmentation
 from rep3d.inference.fine import corrected
 from rep3d.nn.network import Network
 from rep3d.nn.single import for_single_patches
 from rep3d.nn.zoo import build_network
 from rep3d.output import require_room
-from rep3d.starter.facts import inherited
 from rep3d.training.layered import layered_augmentation, with_coarse
 from rep3d.training.loss import loss_function
 from rep3d.training.minutes.budget import Budget
@@ -40,7 +40,9 @@ from rep3d.training.preparing import each_case, leave_out_empty
 from rep3d.training.sampling import Patches, Widening, case_weights
 from rep3d.training.settings import TrainProgress
 from rep3d.training.snapshots import RunState
-from rep3d.training.start import encoder_mark
+from rep3d.training.steps.deep import DeepLoss, DeeplySupervised
+from rep3d.training.steps.records import Records
+from rep3d.training.steps.step import Step, averaged
 from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
 from rep3d.training.volumes.store import VolumeStore, volume_store
 from rep3d.training.worker import Worker
@@ -50,6 +52,7 @@ __all__ = ["run"]
 logger = logging.getLogger(__name__)
 
 _WARM_UP = 10  # steps
+_AUGMENTATIONS = {"wide": augmentation, "paper": paper_augmentation}
 
 
 def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]) -> Checkpoint | None:
@@ -65,7 +68,7 @@ def run(plan: TrainPlan, worker: Worker, report: Callable[[TrainProgress], None]
     """
     with (
         tensor_cores(worker.device),
-        volume_store(plan.prepared, plan.task, plan.other_values, worker.leads) as volumes,
+        volume_store(plan.prepared, plan.task, plan.other_values, worker.leads, plan.prepared_most) as volumes,
     ):
         loop = _Loop(plan, worker, report, volumes)
         loop.train()
@@ -84,7 +87,7 @@ class _Loop:
         self.report = report
         self.iteration = 0
         self.loss: float | None = None
-        self.done = 0.0  # share of the run that is over, by steps or by time
+        self.done = self.by_time = 0.0  # share of the run that is over, by steps or by time; and by time alone
         self.stopped: str | None = None
         self.best = BestWeights()
         self.dice: dict[str, float] | None = None
@@ -93,23 +96,32 @@ class _Loop:
         self.left_out = list(plan.left_out)
         self.budget = Budget(self.settings.max_minutes, plan.tail, plan.began, spent=plan.spent)
         self.shortfall: str | None = None
+        self.memory: str | None = None  # what did not fit into it, in words
         set_determinism(seed=self.settings.seed, use_deterministic_algorithms=None)
         self._tell("preparing")
 
         network = first_network(plan)
         self.config = network.config
-        self.network = worker.prepare(for_single_patches(network)).train()
+        for_single_patches(network)
+        self.trained = worker.prepare(DeeplySupervised(network) if self.settings.deep_supervision else network).train()
+        self.average = averaged(self.trained, self.settings.ema) if self.settings.ema and worker.leads else None
+        self.micro_batch = self.settings.micro_batch
         weights = sum(tensor.nbytes for tensor in network.state_dict().values())
         require_room(plan.output.parent, weights, str(plan.output))
         self.times = ValidationTimes(self.settings.val_interval)
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
+            self.trained.parameters(),
             self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             fused=True,
         )
         self.state = RunState(plan.state, plan.identity()) if plan.state else None
         self._resume()
+        if worker.agree(float(self.iteration)) != [self.iteration]:
+            raise TrainingError(
+                f"Process {worker.rank} does not find the snapshot from which the first one goes on. The folder "
+                f"{plan.state} (--resume) must be the same on all machines."
+            )
         preparing_from = self.budget.elapsed()
         if not worker.leads:
             worker.agree(0.0)  # the leader prepares, and the others find it on disk
@@ -126,12 +138,18 @@ class _Loop:
         self.case_preparing = (self.budget.elapsed() - preparing_from) / len(plan.cases)  # seconds
         self.validator: Validator | None = None
         if plan.validation and worker.leads:
-            measured = each_case(self._told(measured_cases(plan.validation)), volumes.get, self.left_out)
-            if measured:
-                self.validator = Validator(measured, plan.task, network.stride, worker.device)
-        self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None)
+            measured = measured_cases(plan.validation, self.settings.val_cases)
+            valid = each_case(self._told(measured), volumes.get, self.left_out)
+            if valid:
+                self.validator = Validator(valid, plan.task, network.stride, worker.device)
+        self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None, self.settings.precision)
         if not self.iteration:
             self.budget.check_preparing(len(self.cases), len(self.cases))
+        self.patches = self._patches()
+        loss = loss_function(self.settings.loss, self.patches.counts, self.patches.possible).to(worker.device)
+        loss = DeepLoss(loss) if self.settings.deep_supervision else loss
+        self.step = Step(worker, self.trained, self.optimizer, loss, self.inferer, self.micro_batch, self.average)
+        self.records = Records(plan.table, plan.tensorboard, plan.task.label_names, self.iteration, worker.leads)
 
     def _told(self, cases: Sequence[Case]) -> Iterator[Case]:
         for number, case in enumerate(cases):
@@ -143,46 +161,53 @@ class _Loop:
     def train(self) -> None:
         """Run the steps that are left."""
         steps = self.settings.iterations - self.iteration
-        self.budget.begin_steps(self.iteration, self.done)
+        self.budget.begin_steps(self.iteration, self.by_time)
         self._take_stock()
         try:
             if not self.stopped:
                 self._trainer(steps).run()
-            self.worker.check_same(self.network)
+            self.worker.check_same(self.trained)
         finally:
             if self.state is not None:
                 self.state.wait()
 
-    def _trainer(self, steps: int) -> SupervisedTrainer:
-        task = self.plan.task
-        weights = case_weights(self.cases, self.plan.weights)
-        first = self.iteration * self.worker.size + self.worker.rank
-        made = layered_augmentation if self.plan.coarse else augmentation
+    def _patches(self) -> Patches:
+        task, worker, settings = self.plan.task, self.worker, self.settings
+        first = self.iteration * settings.batch * worker.size + worker.rank
+        made = layered_augmentation if self.plan.coarse else _AUGMENTATIONS[settings.augmentation]
         augment = Widening(partial(made, task), trained=self.plan.start is not None)
-        patches = Patches(self.prepared, weights, augment, task.roi_size, self.settings, first, self.worker.size)
+        weights = case_weights(self.cases, self.plan.weights)
+        return Patches(self.prepared, weights, augment, task.roi_size, settings, first, worker.size)
+
+    def _trainer(self, steps: int) -> SupervisedTrainer:
         trainer = SupervisedTrainer(
             device=self.worker.device,
             max_epochs=1,
-            train_data_loader=DataLoader(patches, batch_size=1, collate_fn=list_data_collate),
+            train_data_loader=DataLoader(self.patches, self.settings.batch, collate_fn=list_data_collate),
             epoch_length=steps,
-            network=self.worker.joined(self.network),
+            network=self.trained,
             optimizer=self.optimizer,
-            loss_function=loss_function(self.settings.loss, patches.counts, patches.possible).to(self.worker.device),
-            inferer=self.inferer,
-            amp=False,
+            loss_function=torch.nn.Identity(),  # self.step has it
+            iteration_update=self.step,
+            decollate=False,
         )
         trainer.add_event_handler(Events.ITERATION_STARTED, self._before_step)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
         return trainer
 
     def _before_step(self, trainer: SupervisedTrainer) -> None:
-        warm_up = min(1.0, (self.iteration + 1) / _WARM_UP)
+        # What is drawn in the network (dropout) depends on the step alone, too, and not on what was before it.
+        drawn = np.random.SeedSequence([self.settings.seed, self.iteration, self.worker.rank])
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
+        rate = self.settings.learning_rate
+        if self.settings.schedule == "annealed":
+            rate *= min(1.0, (self.iteration + 1) / _WARM_UP) * max(0.01, (1.0 - self.done) ** 0.9)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * warm_up * max(0.01, (1.0 - self.done) ** 0.9)
+            group["lr"] = rate
 
     def _after_step(self, trainer: SupervisedTrainer) -> None:
         self.iteration += 1
-        loss = float(trainer.state.output[0][CommonKeys.LOSS])
+        loss = trainer.state.output[CommonKeys.LOSS]
         if not math.isfinite(loss):
             if self.state is not None:
                 self.state.remove()  # resumed, it would only fail again
@@ -191,6 +216,8 @@ class _Loop:
                 f"Train again with a smaller learning_rate than {self.settings.learning_rate:g}."
             )
         self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss
+        self.memory = self.step.note
+        self.records.write(self.iteration, self._row(loss))
         self._take_stock()
         self._tell("training")
         if self.stopped:
@@ -200,8 +227,8 @@ class _Loop:
         """Find out how much of the run is over, and whether it ends; the leader decides, validates, takes snapshots."""
         if self.worker.leads:
             self._measure_time()
-            by_steps, by_time = self.iteration / self.settings.iterations, self.budget.share(self.iteration)
-            self.done = max(self.done, min(1.0, max(by_steps, by_time)))
+            by_steps, self.by_time = self.iteration / self.settings.iterations, self.budget.share(self.iteration)
+            self.done = max(self.done, min(1.0, max(by_steps, self.by_time)))
             if self.done >= 1.0:
                 self.stopped = "iterations" if by_steps >= 1.0 else "max_minutes"
             elif self._validation_is_due():
@@ -231,24 +258,40 @@ class _Loop:
 
     def _validate(self) -> None:
         assert self.validator is not None
-        scores = self.validator.measure(self.network, self.inferer, lambda: self._tell("validating"))
+        scores = self.validator.measure(self._kept(), self.inferer, lambda: self._tell("validating"))
         self.dice = self.best.offer(scores, self.iteration, self._weights)
+        assert self.best.history
+        self.records.write(self.iteration, {"validation_dice": self.best.history[-1]["mean"]}, self.dice)
+        if self.plan.best is not None and self.best.iteration == self.iteration:
+            self._write(self.plan.best)
         self._measure_time()
         self.times.validated(self.budget.elapsed(), self.done)
 
+    def _row(self, loss: float) -> dict[str, float]:
+        rate = self.optimizer.param_groups[0]["lr"]
+        return {"minutes": self.budget.elapsed() / 60.0, "loss": loss, "learning_rate": rate}
+
+    def _kept(self) -> torch.nn.Module:
+        """Return the network that is measured and written."""
+        network = self.trained if self.average is None else self.average.module
+        return network.network if isinstance(network, DeeplySupervised) else network
+
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.network.state_dict().items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._kept().state_dict().items()}
 
     def _snapshot(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
             "elapsed": self.budget.elapsed(),
             "done": self.done,
+            "by_time": self.by_time,
             "loss": self.loss,
             "dice": self.dice,
             "best": vars(self.best),
-            "network": self.network.state_dict(),
+            "network": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "micro_batch": self.step.micro_batch,
         }
 
     def _resume(self) -> None:
@@ -259,14 +302,18 @@ class _Loop:
             if self.plan.must_resume:
                 problem = self.state.problem if self.state is not None else "no folder of its state was given"
                 raise TrainingError(
-                    f"The interrupted training cannot go on: {problem}. Start a new one (resume: false)."
+                    f"The interrupted training cannot go on: {problem}. Start a new one (resume: false); on the "
+                    f"command line with another folder for --resume."
                 )
             return
-        self.network.load_state_dict(kept["network"])
+        self.trained.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(kept["average"])
+        self.micro_batch = kept.get("micro_batch", self.micro_batch)
         self.iteration = self.resumed_from = kept["iteration"]
         self.budget.resume(kept["elapsed"])
-        self.done, self.loss = kept["done"], kept["loss"]
+        self.done, self.loss, self.by_time = kept["done"], kept["loss"], kept.get("by_time", kept["done"])
         self.dice, self.best = kept["dice"], BestWeights(**kept["best"])
         self.times.validated(self.budget.elapsed(), self.done)
         logger.info("training: resumed after iteration %d", self.iteration)
@@ -278,10 +325,8 @@ class _Loop:
             memory = torch.cuda.max_memory_allocated(device)
         else:
             memory = psutil.Process().memory_info().rss
-        draws, cases = (
-            self.worker.size * (1 if self.settings.sampling == "paper" else self.settings.crops),
-            len(self.cases),
-        )
+        draws = self.worker.size * self.settings.batch
+        draws, cases = draws * (1 if self.settings.sampling == "paper" else self.settings.crops), len(self.cases)
         self.report(
             TrainProgress(
                 phase=phase,
@@ -299,7 +344,7 @@ class _Loop:
                 resumed_from=self.resumed_from,
                 left_out=tuple(self.left_out),
                 steps_expected=budget.steps_expected(self.iteration, self.settings.iterations),
-                note=self.plan.resolution["words"] if self.plan.resolution else None,
+                note=" ".join(filter(None, ((self.plan.resolution or {}).get("words"), self.memory))) or None,
                 shortfall=self.shortfall,
             )
         )
@@ -314,13 +359,17 @@ class _Loop:
                 self.shortfall = self._too_short()
                 logger.warning("training: %s", self.shortfall)
         self._tell("saving")
-        model = build_network(self.config)
-        model.load_state_dict(self.best.weights or self._weights())
-        checkpoint = Checkpoint(model.eval(), self.plan.task, self._info(model))
-        save_checkpoint(self.plan.output, checkpoint.model, checkpoint.task, checkpoint.info)
+        checkpoint = self._write(self.plan.output)
         if self.state is not None:
             self.state.remove()
         logger.info("wrote %s (%s)", self.plan.output, checkpoint.version)
+        return checkpoint
+
+    def _write(self, path: Path) -> Checkpoint:
+        model = build_network(self.config)
+        model.load_state_dict(self.best.weights or self._weights())
+        checkpoint = Checkpoint(model.eval(), self.plan.task, self._info(model))
+        save_checkpoint(path, checkpoint.model, checkpoint.task, checkpoint.info)
         return checkpoint
 
     def _too_short(self) -> str:
@@ -331,28 +380,11 @@ class _Loop:
         return f"{words}{self.budget.validation:.0f} s): {kept}."
 
     def _info(self, model: Network) -> dict[str, Any]:
-        plan = self.plan
-        parent = plan.start.info if plan.start else {}
-        generation = int(parent.get("generation", 0)) + 1
         return {
-            "version": f"v{generation}",
-            "generation": generation,
-            "parent": parent.get("version"),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cases": [case.id for case in self.cases],
-            "trained_on": sorted(
-                {*parent.get("trained_on", parent.get("cases", [])), *(case.id for case in self.cases)}
-            ),
-            "left_out": [entry.to_dict() for entry in self.left_out],
-            "validation_cases": [case.id for case in plan.validation],
+            **self.plan.facts(self.cases, self.left_out),
             "validation_measured": self.validator.cases if self.validator else [],
             "validation": self.best.dice,
             "validation_history": self.best.history or [],
-            "preset": parent.get("preset", plan.settings.preset),
-            "encoder_from": encoder_mark(plan.encoder) if plan.encoder else parent.get("encoder_from"),
-            "starter": inherited(parent) or (inherited(plan.encoder.info) if plan.encoder else None),
-            "resolution": dict(plan.resolution) if plan.resolution else None,
-            "head": parent.get("head"),  # what rep3d.training.head changed before this run
             "iterations": self.iteration,
             "kept_iteration": self.best.iteration if self.best.weights else self.iteration,
             "resumed_from": self.resumed_from,
@@ -360,9 +392,7 @@ class _Loop:
             "minutes": self.budget.elapsed() / 60.0,
             "step_seconds": self.budget.step_seconds(self.iteration),
             "shortfall": self.shortfall,
+            "memory": self.memory,
             "loss": self.loss,
-            "sampling": plan.settings.sampling,
-            "background_share": plan.settings.background_share,
-            "loss_function": plan.settings.loss,
             "parameters": sum(p.numel() for p in model.parameters()),
         }

@@ -11,15 +11,17 @@ from typing import Any
 from rep3d import __version__
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, LeftOut
+from rep3d.files import utc_now
 from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network, preset_config
+from rep3d.starter.facts import inherited
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.minutes.budget import Tail
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainSettings
 from rep3d.training.snapshots import case_marks, start_mark
-from rep3d.training.start import as_fine_stage, with_encoder_of
+from rep3d.training.start import as_fine_stage, encoder_mark, with_encoder_of
 
 __all__ = ["TrainPlan", "first_config", "first_network"]
 
@@ -42,19 +44,22 @@ class TrainPlan:
     encoder: Checkpoint | None = None
     coarse: Checkpoint | None = None
     prepared: Path | None = None
+    prepared_most: int | None = None  # bytes of them that stay between trainings
     resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
     began: float | None = None
     spent: float = 0.0  # seconds of the minutes that were used before it began
     tail: Tail = Tail()
+    best: Path | None = None
+    table: Path | None = None
+    tensorboard: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to be resumed."""
-        settings = dataclasses.asdict(self.settings)
         return {
             "cases": case_marks(self.cases),
             "validation cases": case_marks(self.validation),
             "weights": case_weights(self.cases, self.weights),
-            "settings": {**settings, "gpus": str(settings["gpus"])},
+            "settings": self._settings(),
             "task": self.task.to_dict(),
             "start": start_mark(self.start) if self.start else None,
             "encoder": start_mark(self.encoder) if self.encoder else None,
@@ -62,6 +67,40 @@ class TrainPlan:
             "other values": sorted(self.other_values),
             "program": __version__,
         }
+
+    def facts(self, cases: Sequence[Case], left_out: Sequence[LeftOut]) -> dict[str, Any]:
+        """Return what a checkpoint says of how it was trained, as plain JSON types.
+
+        Args:
+            cases: those that were trained on.
+            left_out: those that could not be used.
+        """
+        parent = self.start.info if self.start else {}
+        generation = int(parent.get("generation", 0)) + 1
+        ids = [case.id for case in cases]
+        return {
+            "version": f"v{generation}",
+            "generation": generation,
+            "parent": parent.get("version"),
+            "created": utc_now(),
+            "cases": ids,
+            "trained_on": sorted({*parent.get("trained_on", parent.get("cases", [])), *ids}),
+            "left_out": [entry.to_dict() for entry in left_out],
+            "validation_cases": [case.id for case in self.validation],
+            "preset": parent.get("preset", self.settings.preset),
+            "encoder_from": encoder_mark(self.encoder) if self.encoder else parent.get("encoder_from"),
+            "starter": inherited(parent) or (inherited(self.encoder.info) if self.encoder else None),
+            "resolution": dict(self.resolution) if self.resolution else None,
+            "head": parent.get("head"),  # what rep3d.training.head changed before this run
+            "sampling": self.settings.sampling,
+            "background_share": self.settings.background_share,
+            "loss_function": self.settings.loss,
+            "settings": self._settings(),
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        settings = dataclasses.asdict(self.settings)
+        return {**settings, "gpus": str(settings["gpus"])}
 
 
 def first_config(

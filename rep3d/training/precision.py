@@ -1,4 +1,4 @@
-"""In which precision a network is trained: in half of it where the device is fast at that."""
+"""In which precision a network is trained: in half of it where the device is fast at that, or where it is asked for."""
 
 from __future__ import annotations
 
@@ -31,21 +31,24 @@ class MixedPrecision(SimpleInferer):
     Args:
         device: where it runs.
         correct: takes the logits and what they are of, and returns what is trained on.
+        precision: ``"auto"``: as above; ``"bfloat16"``: also where it is not fast; ``"float32"``: never in bfloat16.
     """
 
     def __init__(
         self,
         device: torch.device,
         correct: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        precision: str = "auto",
     ) -> None:
         super().__init__()
         self.correct = correct
         self.device_type = device.type
-        self.enabled = _bfloat16_is_fast(device)
+        self.enabled = precision == "bfloat16" or (precision == "auto" and _bfloat16_is_fast(device))
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.enabled):
-            found = network(inputs, *args, **kwargs).float()
+            found = network(inputs, *args, **kwargs)
+        found = [logits.float() for logits in found] if isinstance(found, list) else found.float()
         return found if self.correct is None else self.correct(found, inputs)
 
 

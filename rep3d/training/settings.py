@@ -13,11 +13,15 @@ from rep3d.nn.zoo import preset_word
 from rep3d.tasks.file import EMPTY_LABELS
 
 __all__ = [
+    "AUGMENTATIONS",
     "AUTO",
     "LOSSES",
+    "NO_LIMIT",
     "OF_OLD",
+    "PRECISIONS",
     "RESOLUTIONS",
     "SAMPLINGS",
+    "SCHEDULES",
     "STAGES",
     "TrainProgress",
     "TrainSettings",
@@ -29,6 +33,12 @@ RESOLUTIONS = (AUTO, "task")
 SAMPLINGS = ("balanced", "paper")
 STAGES = (AUTO, "one")
 LOSSES = ("balanced", "present", "dice_ce")
+_WITH_LEVELS = ("uxnet", "dynunet")  # beside Rep3D: with a decoder whose levels can be supervised
+AUGMENTATIONS = ("wide", "paper")
+SCHEDULES = ("annealed", "constant")
+PRECISIONS = (AUTO, "float32", "bfloat16")
+NO_LIMIT = 1e6
+"""Minutes (two years) that stand for no limit at all."""
 OF_OLD = {
     "resolution": "task",
     "sampling": "paper",
@@ -36,6 +46,14 @@ OF_OLD = {
     "loss": "dice_ce",
     "stages": "one",
     "empty_labels": "use",
+    "augmentation": "wide",
+    "schedule": "annealed",
+    "val_cases": 8,
+    "batch": 1,
+    "micro_batch": 0,
+    "ema": 0.0,
+    "precision": AUTO,
+    "deep_supervision": False,
 }
 """What settings were before they could be chosen: those of a run that an earlier release began and did not end."""
 
@@ -74,6 +92,18 @@ class TrainSettings:
             (:mod:`rep3d.training.stages`), or ``"one"``.
         empty_labels: ``"skip"`` to leave out cases whose label map has no label at all, or ``"use"`` where they are
             images without any of the structures.
+        augmentation: how patches are varied: ``"wide"`` (:func:`rep3d.imaging.transforms.augmentation`) or ``"paper"``
+            (:func:`rep3d.imaging.transforms.paper_augmentation`).
+        schedule: of the learning rate: ``"annealed"``, to zero over the run after ten steps of warming up, or
+            ``"constant"``.
+        val_cases: how many of the validation cases are measured, always the same ones; 0 for all.
+        batch: how many times ``crops`` patches are drawn for a step, in each process.
+        micro_batch: patches at a time whose gradients are added up to those of the step; 0 for all at once. Where
+            memory does not suffice, it is halved.
+        ema: measure and keep an exponential moving average of the weights: what stays of it at each step, such as
+            0.999; 0 for none.
+        precision: ``"auto"`` for bfloat16 where the device is fast at it, ``"float32"`` or ``"bfloat16"``.
+        deep_supervision: train coarser maps of the decoder on the labels, too (:mod:`rep3d.training.steps.deep`).
     """
 
     iterations: int = 300
@@ -94,6 +124,14 @@ class TrainSettings:
     loss: str = "balanced"
     stages: str = "one"
     empty_labels: str = "use"
+    augmentation: str = "wide"
+    schedule: str = "annealed"
+    val_cases: int = 8
+    batch: int = 1
+    micro_batch: int = 0
+    ema: float = 0.0
+    precision: str = AUTO
+    deep_supervision: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -102,15 +140,19 @@ class TrainSettings:
             ("seed", 0, 2**31),
             ("val_interval", 0, 10_000_000),
             ("patience", 0, 10_000),
+            ("val_cases", 0, 10_000),
+            ("batch", 1, 1024),
+            ("micro_batch", 0, 1024),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
         for name, low_, high_ in (
-            ("max_minutes", 0.0, 1e6),
+            ("max_minutes", 0.0, NO_LIMIT),
             ("learning_rate", 0.0, 1.0),
             ("weight_decay", 0.0, 10.0),
             ("background_share", 0.01, 0.99),
+            ("ema", 0.0, 0.99999),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low_ <= value <= high_:
@@ -129,6 +171,21 @@ class TrainSettings:
         require_one_of("loss", self.loss, LOSSES)
         require_one_of("stages", self.stages, STAGES)
         require_one_of("empty_labels", self.empty_labels, EMPTY_LABELS)
+        require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
+        require_one_of("schedule", self.schedule, SCHEDULES)
+        require_one_of("precision", self.precision, PRECISIONS)
+        if not isinstance(self.deep_supervision, bool):
+            raise ConfigError(f"deep_supervision: expected true or false, got {self.deep_supervision!r}")
+        if self.stages == AUTO and self.augmentation != "wide":
+            raise ConfigError(
+                "A fine stage (stages 'auto') is trained with wide augmentation only. Leave out one of both."
+            )
+        deep = (*PRESETS, *_WITH_LEVELS)
+        if self.deep_supervision and (self.stages == AUTO or self.preset.partition(":")[0] not in deep):
+            raise ConfigError(
+                f"deep_supervision: expected one stage of {', '.join(deep)}, got stages {self.stages!r} of "
+                f"{self.preset}. Leave it out."
+            )
         if self.device is not None and not isinstance(self.device, str):
             raise ConfigError(f"device: expected a name such as 'cpu' or 'cuda:0', got {self.device!r}")
         self._check_gpus()
@@ -160,7 +217,7 @@ class TrainProgress:
         phase: ``"preparing"``, ``"training"``, ``"validating"`` or ``"saving"``.
         iteration: steps done, those before an interruption included.
         iterations: steps at most.
-        loss: running mean of the training loss (with several GPUs, of the first one's).
+        loss: running mean of the training loss (with several processes, of all).
         eta_seconds: seconds to the end, of what follows the training within its budget included.
         device: where it runs.
         epoch: the pass over the training cases that is under way, from 1; 0 before the first step.
@@ -173,7 +230,7 @@ class TrainProgress:
         resumed_from: the step at which this run took up an interrupted one; None where it began at the beginning.
         left_out: cases that are not used, so far as it is known, with the reasons.
         steps_expected: steps that the budget will allow; None while nothing tells.
-        note: why the run works at its resolution, in words.
+        note: why the run works at its resolution, and what did not fit into memory, in words.
         shortfall: what the budget was too short for, in words.
         stage: ``"coarse"`` or ``"fine"``, of a training of two stages.
     """

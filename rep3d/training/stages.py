@@ -177,7 +177,8 @@ def _reason_against(first: TrainPlan) -> str | None:
     if all(side <= _FINER * own for side, own in zip(first.task.spacing, fine.spacing, strict=True)):
         return "the voxels are about as fine as the task's own already"
     minutes = (1.0 - COARSE_SHARE - _MEASURING) / COARSE_SHARE * first.settings.max_minutes
-    step = (resolution.get("seconds_per_voxel") or 0.0) * first.settings.crops * math.prod(fine.roi_size)
+    patches = first.settings.batch * first.settings.crops
+    step = (resolution.get("seconds_per_voxel") or 0.0) * patches * math.prod(fine.roi_size)
     if step * _FEWEST_STEPS > 60.0 * minutes:
         return f"{in_minutes(minutes)} do not suffice for {_FEWEST_STEPS} steps of one"
     return None
@@ -207,6 +208,8 @@ def _second(plan: TrainPlan, coarse: Checkpoint, folder: Path, began: float | No
         must_resume=False,
         resolution=None,
         began=began,
+        table=None,
+        tensorboard=None,
         spent=60.0 * coarse.info["minutes"],
         tail=_tail_after(plan),
     )

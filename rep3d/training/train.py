@@ -25,7 +25,7 @@ from rep3d.imaging.channels import Files
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_stride
-from rep3d.output import check_output
+from rep3d.output import check_output, check_output_folder
 from rep3d.tasks.config import Channel, Intensity, TaskConfig
 from rep3d.training.distributed import training_devices
 from rep3d.training.minutes.budget import Tail
@@ -37,6 +37,7 @@ from rep3d.training.sampling import case_weights
 from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
 from rep3d.training.stages import train_stages
 from rep3d.training.start import check_encoder, check_start
+from rep3d.training.steps.records import check_csv, check_tensorboard
 from rep3d.training.validation import refuse_overlap
 
 __all__ = ["TrainProgress", "TrainSettings", "task_for_cases", "train"]
@@ -117,6 +118,10 @@ def train(
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
     prepared: Path | str | None = None,
+    prepared_most: int | None = None,
+    best: Path | str | None = None,
+    table: Path | str | None = None,
+    tensorboard: Path | str | None = None,
     began: float | None = None,
     tail: Tail | None = None,
 ) -> Checkpoint:
@@ -135,8 +140,9 @@ def train(
     written weights, None without validation), ``validation_history``, ``iterations``, ``kept_iteration`` (of the
     written weights), ``stopped`` (``"iterations"``, ``"max_minutes"`` or ``"early stopping"``), ``minutes``,
     ``step_seconds`` (validations included), ``shortfall`` (what the minutes were too short for, in words, or None),
-    ``loss``, ``sampling``, ``background_share`` and ``loss_function`` (of the settings), ``resolution`` (what the voxel
-    size rests on, where it was chosen) and ``resumed_from`` (a step, or None).
+    ``memory`` (what did not fit into memory, in words, or None), ``loss``, ``settings`` (all of them), ``sampling``,
+    ``background_share`` and ``loss_function`` (of the settings), ``resolution`` (what the voxel size rests on, where it
+    was chosen) and ``resumed_from`` (a step, or None).
 
     Args:
         cases: labelled cases, of which one can be used; labels are checked against their images first.
@@ -158,6 +164,13 @@ def train(
         left_out: what was left out before, to be recorded with those left out here.
         prepared: folder, for this alone, where the cases are kept as they are prepared, for later trainings; see
             :mod:`rep3d.training.volumes.store`. None for a hidden one beside ``output`` that is removed at the end.
+        prepared_most: bytes of them that stay there between trainings, what was used longest ago goes first and is
+            prepared again when it is needed; None for 20 GB, or a tenth of the free disk where that is less.
+        best: checkpoint of the weights that validated best so far, written at each gain while the run goes on; None for
+            none.
+        table: CSV file for step, minutes, loss, learning rate and Dice (:mod:`rep3d.training.steps.records`); None for
+            none. A run that goes on continues it, another one replaces it. Of two stages, it is the coarse one's.
+        tensorboard: folder for the same in TensorBoard's form; None for none.
         began: when ``max_minutes`` began to count, in ``time.monotonic()``'s seconds; None for now. Preparing,
             validating and saving are inside.
         tail: what the caller does afterwards within the same minutes.
@@ -167,7 +180,9 @@ def train(
 
     Raises:
         NoCasesError: if no case can be used, with the reasons.
-        OutputError: if ``output`` cannot be written, or is a file of a case.
+        OutputError: if ``output`` or ``table`` cannot be written, is a file of a case, or ``table`` is another file.
+        MissingComponentError: if ``tensorboard`` is given and not installed.
+        OutOfMemoryError: if a step on a single patch does not fit into memory.
         DiskFullError: if the disk has no room for it, found out as early as it can be.
         ConfigError: if a case is in ``validation`` too, a weight is impossible, a device is not there, or both
             ``start`` and ``encoder`` are given.
@@ -182,6 +197,13 @@ def train(
     case_weights(cases, weights)
     read = [file for case in (*cases, *validation) for file in case.files]
     check_output(output, (".pt",), read, make_folder=True)
+    if best is not None:
+        check_output(best, (".pt",), [*read, output], make_folder=True)
+    if table is not None:
+        check_csv(check_output(table, (".csv",), read))
+    if tensorboard is not None:
+        check_tensorboard()
+        check_output_folder(tensorboard, option="--tensorboard")
     check_start(task, start, settings.preset)
     if start is not None and encoder is not None:
         raise ConfigError("A training goes on from a whole model or begins with an encoder. Give one of the two.")
@@ -209,8 +231,12 @@ def train(
         must_resume=must_resume,
         left_out=tuple(left_out),
         prepared=Path(prepared) if prepared else beside,
+        prepared_most=prepared_most,
         began=began,
         tail=tail or Tail(),
+        best=Path(best) if best else None,
+        table=Path(table) if table else None,
+        tensorboard=Path(tensorboard) if tensorboard else None,
     )
     try:
         if settings.stages == AUTO:

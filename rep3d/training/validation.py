@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from rep3d.data.cases import Case
+from rep3d.data.splits import hash_order
 from rep3d.errors import ConfigError
 from rep3d.evaluation.gate import label_means
 from rep3d.evaluation.metrics import dice_per_label, mean_dice
@@ -31,7 +31,6 @@ __all__ = [
     "shuffled",
 ]
 
-_MOST_CASES = 8  # measured at a time; more would make a validation dear and its mean little steadier
 _OVERLAP = 0.25  # of windows; half of what inference takes, for a third of the time
 _SHARE = 0.1  # of the time that validations may cost, the last one aside
 _LEAST_APART = 0.05  # of the run
@@ -53,12 +52,12 @@ def refuse_overlap(cases: Sequence[Case], validation: Sequence[Case]) -> None:
 
 def shuffled(cases: Sequence[Case]) -> list[Case]:
     """Return cases in an order that depends on the ids alone and has nothing to do with how they are named."""
-    return sorted(cases, key=lambda case: (hashlib.sha256(case.id.encode()).hexdigest(), case.id))
+    return sorted(cases, key=lambda case: hash_order(case.id))
 
 
-def measured_cases(validation: Sequence[Case]) -> list[Case]:
-    """Return the cases that are measured during a run: all up to 8, else the same 8 each time."""
-    return sorted(shuffled(validation)[:_MOST_CASES], key=lambda case: case.id)
+def measured_cases(validation: Sequence[Case], most: int = 8) -> list[Case]:
+    """Return the cases that are measured during a run: all up to so many, else the same ones each time; 0 for all."""
+    return sorted(shuffled(validation)[: most or None], key=lambda case: case.id)
 
 
 def choose_validation(

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
@@ -56,6 +57,19 @@ class Worker:
         torch.distributed.broadcast(shared, src=0)
         return shared.tolist()
 
+    def mean(self, value: float) -> float:
+        """Return the mean of a value over the processes."""
+        return value if self.size == 1 else self._reduced(value, torch.distributed.ReduceOp.SUM) / self.size
+
+    def least(self, value: int) -> int:
+        """Return the smallest of the processes' values."""
+        return value if self.size == 1 else int(self._reduced(value, torch.distributed.ReduceOp.MIN))
+
+    def _reduced(self, value: float, how: Any) -> float:
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(shared, how)
+        return float(shared)
+
     def check_same(self, network: torch.nn.Module) -> None:
         """Make sure that all processes have the same weights.
 
@@ -76,11 +90,13 @@ class Worker:
 
 
 def leave_group() -> None:
-    """Leave the other processes when the work is done; a process on a CPU ends here.
+    """Leave the other processes, if there are any, when the work is done; a process on a CPU ends here.
 
     The destructor of gloo's process group waits, while it holds Python's lock, for a thread that may just then wait for
     that lock (https://github.com/pytorch/pytorch/issues/56297): a finished training would hang once in a long while.
     """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
     if torch.distributed.get_backend() == "gloo":
         sys.stdout.flush()
         sys.stderr.flush()

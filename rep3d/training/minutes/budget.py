@@ -7,18 +7,22 @@ saving, measuring on held-out cases, publishing. How long these take is measured
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from rep3d.errors import TrainingError
+from rep3d.errors import ConfigError, TrainingError
+from rep3d.training.settings import NO_LIMIT
 
-__all__ = ["Budget", "Earlier", "Tail", "forecast", "in_minutes"]
+__all__ = ["Budget", "Earlier", "Tail", "forecast", "in_minutes", "parse_minutes"]
 
 _FEW = 3  # steps that tell how long one takes
 _LATE = 0.02  # of the budget, by which a validation may end late
 _TOLD = 3  # earlier trainings
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([smhd]?)", re.IGNORECASE)
+_MINUTES = {"s": 1 / 60, "": 1.0, "m": 1.0, "h": 60.0, "d": 24 * 60.0}
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,8 @@ def forecast(steps: int | None, iterations: int, minutes: float, earlier: Sequen
     parts = []
     if steps is not None:
         some = f"all {iterations}" if steps >= iterations else f"about {steps}"
-        parts.append(f"{some} step{'' if steps == 1 else 's'} in {in_minutes(minutes)}")
+        within = f" in {in_minutes(minutes)}" if minutes < NO_LIMIT else ""
+        parts.append(f"{some} step{'' if steps == 1 else 's'}{within}")
     if told := [_told(training) for training in earlier[-_TOLD:] if training["iterations"]]:
         parts.append(f"earlier trainings here: {'; '.join(told)}")
     return "; ".join(parts) or None
@@ -211,6 +216,20 @@ def _told(training: Earlier) -> str:
     minutes = f" in {in_minutes(training['minutes'])}" if training["minutes"] else ""
     dice = "not measured" if training["dice"] is None else f"Dice {training['dice']:.2f}"
     return f"{training['version']} {training['iterations']} steps{minutes}, {dice}"
+
+
+def parse_minutes(text: str) -> float:
+    """Return the minutes of ``"90"``, ``"90m"``, ``"12h"``, ``"2d"`` or ``"30s"``; of ``"none"`` those of no limit.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if text.strip().lower() == "none":
+        return NO_LIMIT
+    found = _TIME.fullmatch(text.strip())
+    if found is None or not 0 < (minutes := float(found[1]) * _MINUTES[found[2].lower()]) <= NO_LIMIT:
+        raise ConfigError(f"A time such as 90m, 12h, 2d, 30s, or none for no limit, is expected, not {text!r}.")
+    return minutes
 
 
 def in_minutes(minutes: float) -> str:

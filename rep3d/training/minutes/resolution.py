@@ -114,7 +114,7 @@ def at_resolution(
             on_gpu=device.type == "cuda",
             known=start.task.spacing if start else None,
             iterations=settings.iterations,
-            patches=settings.crops,
+            patches=settings.batch * settings.crops,
         )
         facts = {
             "spacing": list(chosen.spacing),

@@ -201,7 +201,7 @@ class VolumeStore:
 
 @contextmanager
 def volume_store(
-    folder: Path | None, task: TaskConfig, other_values: Collection[int], leads: bool
+    folder: Path | None, task: TaskConfig, other_values: Collection[int], leads: bool, most: int | None = None
 ) -> Iterator[VolumeStore]:
     """Yield the store of a training.
 
@@ -210,8 +210,9 @@ def volume_store(
         task: the task.
         other_values: voxel values of labels that are not the task's.
         leads: whether this process clears up, among those that train together.
+        most: see :class:`VolumeStore`.
     """
-    store = VolumeStore(folder, task, other_values)
+    store = VolumeStore(folder, task, other_values, most)
     if folder is None or not leads:
         yield store
         return

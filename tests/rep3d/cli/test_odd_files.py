@@ -9,8 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
-from rep3d.checkpoint import save_checkpoint
+from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.evaluation import measuring
 from rep3d.inference.predictor import Predictor
 from rep3d.training import plan as training_plan
@@ -120,3 +121,57 @@ def test_train_says_what_it_found_uses_and_leaves_out(
     assert "4 cases found, 3 to train with" in done.stdout and "v1, 2 cases" in done.stdout
     assert "left out: imagesTr/alone.nii: there is no label" in done.stdout and "left out: c1.nii.gz: " in done.stdout
     assert (keep / "notes.txt").read_text() == "mine"
+
+
+def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
+    splits, output = tmp_path / "splits_final.json", tmp_path / "made.pt"
+    splits.write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "gone"]}]))
+    train = ("train", "--data", data, "--output", output)
+    fold = ("--recipe", "paper", "--iterations", 1, "--crops", 1, "--fold", 0, "--splits", splits)
+    best = tmp_path / "best.pt"
+    step = ("--batch", 2, "--micro-batch", 1, "--ema", 0.9, "--precision", "float32", "--max-time", "1h")
+    done = rep3d(*train, *fold, *step, "--prepared", tmp_path / "kept", "--cache-gb", 0, "--best", best)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kept" / "index.json").exists() and not list((tmp_path / "kept").glob("*.volume"))
+    assert output.with_suffix(".csv").read_text().count("\n") == 2
+    info = load_checkpoint(output).info
+    assert (info["cases"], info["validation_measured"], info["sampling"]) == (["c0"], ["c2"], "paper")
+    so_far, weights = (load_checkpoint(file).model.state_dict() for file in (best, output))
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in so_far.items())
+    made = info["settings"]
+    assert (made["batch"], made["micro_batch"], made["ema"], made["max_minutes"]) == (2, 1, 0.9, 60)
+    assert "splits_final.json: fold 0 names it" in done.stdout and info["resolution"] is None
+    before = output.read_bytes()
+    (tmp_path / "run").mkdir()
+    torch.save({"format": "rep3d-run", "format_version": 1, "identity": {"cases": []}}, tmp_path / "run" / "run.pt")
+    dataset = data / "dataset.json"
+    for changed, options, words in (
+        (None, ("--fold", 0), "--fold: give the file of the folds with --splits"),
+        (None, ("--folds", 5), "Give --fold as well"),
+        (None, ("--folds", 5, *fold), "has 1 folds, not 5"),
+        (None, ("--start", output, *fold[:-3], 0, "--splits", _swapped(splits)), "were trained on by the model"),
+        (None, ("--resume", tmp_path / "run"), "a training with other cases, "),
+        (None, ("--best", tmp_path / "more.pt"), "is the same file as"),
+        (None, ("--cache-gb", 1), "Give it with --prepared"),
+        (None, ("--ema", 1), "ema: expected a number from 0 to 0.99999"),
+        (None, ("--recipe", "mine"), "recipe: expected one of"),
+        (None, ("--max-time", "soon"), "A time such as 90m"),
+        ({"labels": {"Liver": 3}}, ("--start", model), "The model to go on from has other labels"),
+    ):
+        if changed:
+            dataset.write_text(json.dumps(changed))
+        refused = rep3d(*("train", "--data", data, "--output", tmp_path / "more.pt", *options))
+        assert refused.returncode == 1 and words in refused.stderr, (options, refused.stderr)
+    assert output.read_bytes() == before and not (tmp_path / "more.pt").exists()
+    assert (tmp_path / "run" / "run.pt").exists()
+
+
+def _swapped(splits: Path) -> Path:
+    """Return a file of folds that measures on what the other trains on."""
+    fold = json.loads(splits.read_text())[0]
+    other = splits.with_name("swapped.json")
+    other.write_text(json.dumps([{"train": fold["val"], "val": fold["train"]}]))
+    return other

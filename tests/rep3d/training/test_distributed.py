@@ -5,8 +5,11 @@ There may be no GPU: two processes on the CPU run the same code with another bac
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +21,12 @@ import torch.distributed
 from rep3d.errors import ConfigError, NoCasesError, TrainingError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
-from rep3d.training.distributed import parse_gpus, train_on, training_devices
+from rep3d.training.distributed import Launch, launched, parse_gpus, train_on, training_devices
+from rep3d.training.loop import run
 from rep3d.training.plan import TrainPlan
 from rep3d.training.train import TrainProgress, TrainSettings
 from rep3d.training.worker import Worker, leave_group
+from tests.conftest import ROOT
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint
 
 SETTINGS = TrainSettings(iterations=20, crops=1, learning_rate=5e-3, device="cpu")
@@ -57,6 +62,18 @@ def test_two_processes_learn_one_network_and_validate_it(tmp_path: Path) -> None
     Predictor.load(tmp_path / "model.pt", "cpu").segment(other.image, tmp_path / "found.nii.gz")
     assert dice_of_files(tmp_path / "found.nii.gz", other.label, TASK.labels)["Ball"] > 0.5
     assert not (tmp_path / "run").exists() and not _children()
+    # One process with the doubled batch, a patch at a time as each of the two had it, has the same losses.
+    losses: list[float | None] = []
+
+    def first_five(progress: TrainProgress) -> None:
+        losses.extend([progress.loss] * (progress.phase == "training"))
+        if len(losses) == 5:
+            raise KeyboardInterrupt
+
+    doubled = replace(plan, settings=replace(SETTINGS, batch=2, micro_batch=1), state=None, validation=())
+    with pytest.raises(KeyboardInterrupt):
+        run(doubled, Worker(torch.device("cpu")), first_five)
+    assert losses == pytest.approx([p.loss for p in steps[:5]], rel=1e-4)
 
 
 def _step(rank: int, folder: str) -> None:
@@ -92,6 +109,73 @@ def test_gradients_are_averaged_and_weights_that_differ_are_noticed(tmp_path: Pa
     for rank in (0, 1):
         for got, parameter in zip(torch.load(tmp_path / f"{rank}.pt"), network.parameters(), strict=True):
             torch.testing.assert_close(got, parameter.grad)
+
+
+# Trains as `rep3d train` under torchrun, or alone with the batch that is given; a network without batch statistics.
+SCRIPT = """
+import sys
+from pathlib import Path
+from rep3d.checkpoint import Checkpoint
+from rep3d.nn.zoo import build_model
+from rep3d.training.train import TrainSettings, train
+from rep3d.training.worker import leave_group
+from tests.conftest import ROOT
+from tests.rep3d.balls import TASK, ball_case
+import torch
+
+folder, batch = Path(sys.argv[1]), int(sys.argv[2])
+torch.manual_seed(0)
+torch.set_num_threads(1)
+info = {"version": "v1", "generation": 1, "preset": "segresnet"}
+start = Checkpoint(build_model("segresnet").eval(), TASK, info)
+settings = TrainSettings(iterations=6, batch=batch, loss="dice_ce", preset="segresnet", device="cpu", val_interval=3)
+from rep3d.data.cases import Case
+cases = [Case(f"case_{i}", folder / f"case_{i}_image.nii.gz", folder / f"case_{i}_label.nii.gz") for i in (1, 2, 7)]
+model, table = folder / f"{batch}.pt", folder / f"{batch}.csv"
+made = train(cases[:2], TASK, settings, model, start, validation=cases[2:], table=table)
+print("trained", made.info["validation_measured"], flush=True)
+leave_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_have_the_losses_of_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    for seed in (1, 2, 7):
+        ball_case(tmp_path, seed)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    torchrun = ("-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=c10d")
+    ports = ("--rdzv-endpoint=localhost:0",)
+    for command, batch in (((*torchrun, *ports, script), 1), ((script,), 2)):
+        line = [sys.executable, *map(str, command), str(tmp_path), str(batch)]
+        done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("trained ['case_7']") == 1  # one process speaks for both
+    losses = {}
+    for batch in (1, 2):
+        with (tmp_path / f"{batch}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        losses[batch] = [float(row["loss"]) for row in rows]
+        assert [row["step"] for row in rows] == list("123456") and float(rows[5]["validation_dice"]) >= 0
+    assert losses[1] == pytest.approx(losses[2], rel=1e-4) and losses[1][5] < losses[1][0]
+
+
+def test_what_torchrun_says_to_a_process_decides_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert launched() == Launch(3, 4, 1)
+    assert training_devices(TrainSettings()) == ["cuda:1"] and training_devices(TrainSettings(device="cpu")) == ["cpu"]
+    for changes in ({"gpus": 2}, {"stages": "auto"}, {"device": "cuda:0"}):
+        with pytest.raises(ConfigError, match="torchrun gives each process its GPU"):
+            training_devices(TrainSettings(**changes))  # type: ignore[arg-type]
+    monkeypatch.setenv("LOCAL_RANK", "")
+    with pytest.raises(ConfigError, match="one of several processes, but not which"):
+        launched()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launched() is None
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from typing import Any
 import pytest
 import torch
 
-from rep3d.checkpoint import load_checkpoint, save_checkpoint
+from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import TrainingError
 from rep3d.training import loop as training_loop
 from rep3d.training import snapshots as run_state
+from rep3d.training.minutes.budget import Budget
 from rep3d.training.plan import TrainPlan
 from rep3d.training.snapshots import RunState
 from rep3d.training.train import TrainProgress, TrainSettings, train
@@ -40,9 +43,13 @@ run_state._SECONDS = run_state._COST = 0.0
 folder = Path(sys.argv[1])
 start = load_checkpoint(folder / "start.pt")
 cases = [Case(f"case_{i}", folder / f"case_{i}_image.nii.gz", folder / f"case_{i}_label.nii.gz") for i in (1, 2, 7)]
-settings = TrainSettings(iterations=50, learning_rate=5e-3, device="cpu", val_interval=10)
+steps = {"ema": 0.9, "batch": 2, "micro_batch": 1}
+settings = TrainSettings(iterations=24, learning_rate=5e-3, device="cpu", val_interval=6, **steps)
 say = lambda p: print(p.phase, p.iteration, p.resumed_from, flush=True)
-train(cases[:2], start.task, settings, folder / "model.pt", start, say, validation=cases[2:], state=folder / "run")
+name = sys.argv[2]
+state = folder / "run" if name == "model" else None
+to, table = folder / f"{name}.pt", folder / f"{name}.csv"
+train(cases[:2], start.task, settings, to, start, say, validation=cases[2:], state=state, table=table)
 """
 
 
@@ -80,10 +87,10 @@ def _interrupted(folder: Path, at: int, settings: TrainSettings = SETTINGS) -> t
     return cases, others
 
 
-def _start_script(folder: Path) -> subprocess.Popen[str]:
+def _start_script(folder: Path, name: str = "model") -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder)], stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+        [sys.executable, "-c", SCRIPT, str(folder), name], stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
     )
 
 
@@ -98,7 +105,7 @@ def test_a_killed_process_is_resumed_by_the_next_one(tmp_path: Path) -> None:
     reached = 0
     for line in first.stdout:
         reached = int(line.split()[1])
-        if reached >= 15:
+        if reached >= 8:
             break
     os.kill(first.pid, signal.SIGKILL)
     assert first.wait(30) == -signal.SIGKILL
@@ -109,32 +116,66 @@ def test_a_killed_process_is_resumed_by_the_next_one(tmp_path: Path) -> None:
     resumed = int(next(words[2] for words in said if words[0] == "training"))
     assert reached - 10 < resumed <= reached + 10  # the process may have got a few steps beyond what it had said
     steps = [int(words[1]) for words in said if words[0] == "training"]
-    assert steps == list(range(resumed + 1, 51))
+    assert steps == list(range(resumed + 1, 25))
     info = load_checkpoint(tmp_path / "model.pt").info
-    assert (info["iterations"], info["resumed_from"], info["stopped"]) == (50, resumed, "iterations")
-    assert [entry["iteration"] for entry in info["validation_history"]] == list(range(10, 51, 10))
+    assert (info["iterations"], info["resumed_from"], info["stopped"]) == (24, resumed, "iterations")
+    assert [entry["iteration"] for entry in info["validation_history"]] == list(range(6, 25, 6))
     assert not (tmp_path / "run").exists()
+    whole = _start_script(tmp_path, "whole")
+    whole.communicate(timeout=300)
+    weights = [load_checkpoint(tmp_path / f"{name}.pt").model.state_dict() for name in ("model", "whole")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert _rows(tmp_path / "model.csv") == _rows(tmp_path / "whole.csv")
+    assert _steps(tmp_path / "model.csv") == list(range(1, 25))
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
-    cases, others = _interrupted(tmp_path, 7)
-    whole = train(cases, TASK, SETTINGS, tmp_path / "whole.pt", small_checkpoint(), validation=others)
+def test_a_resumed_run_ends_bitwise_where_an_uninterrupted_one_does_with_all_that_a_step_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Budget.begin_steps
+
+    def slowly(budget: Budget, iteration: int, done: float) -> None:
+        begin(budget, iteration, done)
+        time.sleep(0.05)  # time that passes here must not count in the learning rate of the next step
+
+    monkeypatch.setattr(Budget, "begin_steps", slowly)
+    settings = replace(SETTINGS, iterations=5, batch=2, micro_batch=1, ema=0.5, deep_supervision=True, val_interval=2)
+    cases, others = _cases(tmp_path)
     seen: list[TrainProgress] = []
-    resumed = train(
-        cases,
-        TASK,
-        SETTINGS,
-        tmp_path / "model.pt",
-        small_checkpoint(),
-        seen.append,
-        validation=others,
-        state=tmp_path / "run",
-    )
-    assert 0 < resumed.info["resumed_from"] <= 7 and whole.info["resumed_from"] is None
+
+    def run(name: str, report: Callable[[TrainProgress], None], state: Path | None = None) -> Checkpoint:
+        output, table = tmp_path / f"{name}.pt", tmp_path / f"{name}.csv"
+        arguments = (cases, TASK, settings, output, small_checkpoint(), report)
+        return train(*arguments, validation=others, state=state, table=table)
+
+    def stop(progress: TrainProgress) -> None:
+        if progress.phase == "training" and progress.iteration == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("model", stop, tmp_path / "run")
+    assert _steps(tmp_path / "model.csv") == [1, 2, 3] and not (tmp_path / "model.pt").exists()
+    whole = run("whole", lambda progress: None)
+    resumed = run("model", seen.append, tmp_path / "run")
+    assert 0 < resumed.info["resumed_from"] <= 3 and whole.info["resumed_from"] is None
     assert seen[-1].resumed_from == resumed.info["resumed_from"]
     for name, tensor in whole.model.state_dict().items():
-        torch.testing.assert_close(resumed.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
-    assert [e["iteration"] for e in resumed.info["validation_history"]] == [5, 10, 12]
+        assert torch.equal(resumed.model.state_dict()[name], tensor), name
+    assert whole.info["validation_history"] == resumed.info["validation_history"]
+    assert [entry["iteration"] for entry in resumed.info["validation_history"]] == [2, 4, 5]
+    rows, others_rows = (_rows(tmp_path / f"{name}.csv") for name in ("model", "whole"))
+    assert rows == others_rows and [int(row["step"]) for row in rows] == list(range(1, 6))
+    assert [row["step"] for row in rows if row["validation_dice: Ball"]] == ["2", "4", "5"]
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    """Return the rows of a table, without the time."""
+    with table.open(newline="") as file:
+        return [{name: value for name, value in row.items() if name != "minutes"} for row in csv.DictReader(file)]
+
+
+def _steps(table: Path) -> list[int]:
+    return [int(row["step"]) for row in _rows(table)]
 
 
 def test_only_the_same_run_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

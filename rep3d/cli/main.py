@@ -1,5 +1,5 @@
-"""The command line: ``rep3d demo``, ``tasks``, ``train``, ``segment``, ``evaluate``, ``explain``, ``export``,
-``simulate``, ``versions``, ``keys``, ``audit``.
+"""The command line: ``rep3d demo``, ``tasks``, ``train``, ``segment``, ``predict``, ``evaluate``, ``explain``,
+``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -22,6 +22,7 @@ from rep3d.cli.demo import demo
 from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
 from rep3d.cli.keys import keys
+from rep3d.cli.predict import predict
 from rep3d.cli.simulate import simulate
 from rep3d.cli.train import train
 from rep3d.cli.versions import versions
@@ -81,6 +82,7 @@ def segment(
     console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
 
 
+app.command(rich_help_panel=_MODELS)(predict)
 app.command(rich_help_panel=_MODELS)(evaluate)
 
 

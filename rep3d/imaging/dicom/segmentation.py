@@ -56,8 +56,7 @@ def write_segmentation(
     sources = read_sources(series)
     sources.check(values)
     with in_our_words("DICOM SEG"):
-        import highdicom
-
+        highdicom = _highdicom()
         names = sorted(labels, key=lambda name: labels[name])
         numbers = np.zeros(max(int(values.max()), *labels.values()) + 1, np.uint8 if len(names) < 256 else np.uint16)
         for number, name in enumerate(names, 1):
@@ -100,6 +99,14 @@ def write_segmentation(
         found.DeviceUID = maker.device_uid
         found.ContributingEquipmentSequence = contributing_equipment(maker, first)
         save_result(found, output)
+
+
+def _highdicom() -> Any:
+    """Return the package that writes DICOM SEG; its last release for pydicom 2 asks NumPy 2 for a name of NumPy 1."""
+    vars(np).setdefault("float_", np.float64)
+    import highdicom
+
+    return highdicom
 
 
 def _segment(highdicom: Any, number: int, name: str, term: Term | None, colour: Colour, algorithm: Any) -> Any:

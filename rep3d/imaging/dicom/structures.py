@@ -158,8 +158,8 @@ def outlines(mask: np.ndarray) -> Iterator[np.ndarray]:
 
     padded = np.pad(mask, 1).astype(np.float32)
     generator = contourpy.contour_generator(z=padded.T, fill_type="OuterOffset")
-    points, offsets = generator.filled(0.5, 2.0)
-    for part, ends in zip(points, offsets, strict=True):
+    found: Any = generator.filled(0.5, 2.0)
+    for part, ends in zip(*found, strict=True):
         rings = [part[a : b - 1] - 1 for a, b in zip(ends[:-1], ends[1:], strict=True)]
         yield _keyholed(rings[0], rings[1:])
 

@@ -7,7 +7,6 @@ are shared among the processes, which never wait for each other.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import os
 import time
@@ -18,10 +17,10 @@ from typing import Any
 
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import ConfigError, DiskFullError, ImageError, MissingComponentError, OutputError, machine_error, said
+from rep3d.errors import ConfigError, DiskFullError, ImageError, OutputError, machine_error, said
 from rep3d.files import file_hash, leads_out, utc_now, whole_file
 from rep3d.imaging.dicom.results import Maker
-from rep3d.imaging.dicom.segmentation import write_segmentation
+from rep3d.imaging.dicom.segmentation import require_highdicom, write_segmentation
 from rep3d.imaging.dicom.structures import write_structures
 from rep3d.imaging.nifti import read_image, read_label
 from rep3d.imaging.pictures import planes_picture
@@ -238,8 +237,8 @@ def _check_formats(wanted: Wanted, cases: Sequence[Source]) -> None:
             f"{' and '.join(dicom)}: {nifti[0].path.name} is no DICOM series, and a DICOM result must refer to one. "
             f"Give the folder of the series, or choose nifti."
         )
-    if "dicom-seg" in dicom and importlib.util.find_spec("highdicom") is None:
-        raise MissingComponentError("Writing DICOM SEG needs the package highdicom. Run: pip install highdicom")
+    if "dicom-seg" in dicom:
+        require_highdicom()
 
 
 def _shared() -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rep3d import __version__
-from rep3d.errors import ImageError, MissingComponentError, Rep3DError, machine_error
+from rep3d.errors import ImageError, Rep3DError, machine_error
 from rep3d.files import whole_file
 from rep3d.imaging.dicom.files import pydicom
 from rep3d.imaging.dicom.pseudonyms import UID_ROOT
@@ -173,7 +173,6 @@ def in_our_words(what: str) -> Iterator[None]:
 
     Raises:
         ImageError: naming the reason.
-        MissingComponentError: if a package is missing.
     """
     try:
         with warnings.catch_warnings():
@@ -181,10 +180,6 @@ def in_our_words(what: str) -> Iterator[None]:
             yield
     except Rep3DError:
         raise
-    except ImportError as error:
-        raise MissingComponentError(
-            f"{what} needs the package {error.name}, which is not installed. Run: pip install {error.name}"
-        ) from error
     except Exception as error:
         if (lacking := machine_error(error)) is not None:
             raise lacking from error

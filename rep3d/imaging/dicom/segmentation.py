@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from rep3d.errors import MissingComponentError
 from rep3d.imaging.dicom.files import pydicom
 from rep3d.imaging.dicom.results import (
     MANUFACTURER,
@@ -24,10 +26,22 @@ from rep3d.imaging.dicom.series import DicomSeries
 from rep3d.tasks.colours import Colour, label_colours
 from rep3d.tasks.config import Code, Term
 
-__all__ = ["write_segmentation"]
+__all__ = ["require_highdicom", "write_segmentation"]
 
 _TISSUE = Code("85756007", "SCT", "Tissue")  # what 3D Slicer says, too, of what no code is known for
 _SERIES = 1000  # added to the number of the images' series, so that it is listed behind it
+
+
+def require_highdicom() -> None:
+    """Make sure that DICOM SEG can be written, before any work for it.
+
+    Raises:
+        MissingComponentError: if the package for it is not installed.
+    """
+    if importlib.util.find_spec("highdicom") is None:
+        raise MissingComponentError(
+            "Writing DICOM SEG needs the package highdicom, which is not installed. Run: pip install highdicom"
+        )
 
 
 def write_segmentation(

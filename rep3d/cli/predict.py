@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -45,12 +44,11 @@ def predict(
     from rep3d.predicting.run import predict as run
 
     wanted = Wanted(tuple(name.strip() for name in formats.split(",")), views, uncertainty, previews)
-    started, worked = time.monotonic(), 0
+    worked: list[float] = []
 
     def tell(case: str, number: int, of: int, seconds: float | None) -> None:
-        nonlocal worked
-        worked += seconds is not None
-        left = (time.monotonic() - started) / max(worked, 1) * (of - number)
+        worked.extend([] if seconds is None else [seconds])
+        left = sum(worked) / max(len(worked), 1) * (of - number)
         took = "-" if seconds is None else f"{seconds:.1f} s"
         more = f", about {_duration(left)} left" if worked and number < of else ""
         console.print(f"[{number} of {of}] {case}: {took}{more}", markup=False, soft_wrap=True, highlight=False)

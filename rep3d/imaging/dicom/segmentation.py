@@ -75,7 +75,8 @@ def write_segmentation(
         numbers = np.zeros(max(int(values.max()), *labels.values()) + 1, np.uint8 if len(names) < 256 else np.uint16)
         for number, name in enumerate(names, 1):
             numbers[labels[name]] = number
-        frames, images = numbers[values.transpose(2, 1, 0)], sources.images
+        # In the order of the frames: in another one it takes several times as long.
+        frames, images = np.ascontiguousarray(numbers[values.transpose(2, 1, 0)]), sources.images
         if not frames.any():  # a file of nothing but empty frames would be as large as one of full ones
             frames, images = frames[:1], images[:1]
         first = images[0]

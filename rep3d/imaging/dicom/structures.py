@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.sparse import csgraph
+from scipy.spatial import Delaunay
 
 from rep3d.imaging.dicom.files import pydicom
 from rep3d.imaging.dicom.results import (
@@ -165,12 +167,41 @@ def outlines(mask: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _keyholed(outer: np.ndarray, holes: list[np.ndarray]) -> np.ndarray:
-    """Return one outline of a part with holes: to each of them and back along the shortest way, the nearest first."""
-    holes = list(holes)
-    while holes:
-        squares = [((outer[:, None] - hole[None]) ** 2).sum(-1) for hole in holes]
-        number = int(np.argmin([square.min() for square in squares]))
-        here, there = np.unravel_index(squares[number].argmin(), squares[number].shape)
-        hole = np.roll(holes.pop(number), -int(there), axis=0)
-        outer = np.concatenate([outer[: here + 1], hole, hole[:1], outer[here:]])
-    return outer
+    """Return one outline of a part with holes: along it, and by the shortest ways to each hole, around it, and back.
+
+    The ways are those of a minimal spanning tree, so that none leads through a hole: some programs mark what lies below
+    a line.
+    """
+    if not holes:
+        return outer
+    rings = [outer, *holes]
+    points, ring_of = np.concatenate(rings), np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    first = np.cumsum([0, *(len(ring) for ring in rings)])
+    corners = Delaunay(points).simplices
+    pairs = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
+    pairs = np.concatenate([pairs, pairs[:, ::-1]])
+    pairs = pairs[ring_of[pairs[:, 0]] != ring_of[pairs[:, 1]]]
+    lengths = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+    pairs, lengths = pairs[np.argsort(lengths, kind="stable")], np.sort(lengths, kind="stable")
+    between, shortest = np.unique(ring_of[pairs], axis=0, return_index=True)
+    ways = sparse.coo_array((lengths[shortest], (between[:, 0], between[:, 1])), (len(rings),) * 2)
+    order, parents = csgraph.breadth_first_order(csgraph.minimum_spanning_tree(ways.tocsr()), 0, directed=False)
+    way_of = {(int(a), int(b)): pairs[at] for (a, b), at in zip(between, shortest, strict=True)}
+    inserted: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for number in map(int, order[:0:-1]):  # a ring is whole before the one that it hangs on
+        there, here = (int(at) for at in way_of[int(parents[number]), number])
+        start = here - int(first[number])
+        pieces = [((at - start) % len(rings[number]), piece) for at, piece in inserted.pop(number, [])]
+        around = _with_pieces(np.roll(rings[number], -start, axis=0), pieces)
+        piece = np.concatenate([around, points[here][None], points[there][None]])
+        inserted.setdefault(int(parents[number]), []).append((there - int(first[parents[number]]), piece))
+    return _with_pieces(outer, inserted[0])
+
+
+def _with_pieces(ring: np.ndarray, pieces: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Return a ring with what is to come after some of its points, by their numbers."""
+    parts, done = [], 0
+    for place, piece in sorted(pieces, key=lambda one: one[0]):
+        parts += [ring[done : place + 1], piece]
+        done = place + 1
+    return np.concatenate([*parts, ring[done:]])

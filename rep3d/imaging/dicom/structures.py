@@ -1,7 +1,7 @@
 """A label map as DICOM RTSTRUCT: the outline of each label in each slice, in mm, for planning systems.
 
 A contour runs half-way between the centres of the voxels inside and those outside, so that whoever fills it gets the
-label map back. Where a label has a hole, its outline goes there and back along a line (keyhole), as the standard asks
+label map back. Where a label has a hole, its outline goes there and back on one line (keyhole), as the standard asks
 of closed planar contours: several of one slice are several parts.
 """
 

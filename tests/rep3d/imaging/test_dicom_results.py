@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from rep3d.imaging.dicom.stack import stack
 from rep3d.imaging.dicom.structures import outlines, write_structures
 from rep3d.tasks.config import Term
 from rep3d.tasks.registry import TASKS
+from tests.rep3d.imaging.grids import SLICES, placed
 from tests.rep3d.imaging.test_dicom import COUNT, write_series
 
 highdicom = pytest.importorskip("highdicom")
@@ -29,28 +29,11 @@ pydicom_seg = pytest.importorskip("pydicom_seg")
 LABELS = {"right kidney": 9, "liver": 2, "thing": 300}
 TERMS = {name: term for name, term in TASKS["amos_ct"].terms.items() if name in LABELS}
 MAKER = Maker("amos_ct", "v7", "ab" * 32, {"views": "4"})
-OBLIQUE = ((0.8, 0.36, -0.48), (-0.6, 0.48, -0.64))  # of rows and of columns; the normal is (0, 0.8, 0.6)
-FLIPPED = ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0))  # the normal points to the feet
-SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
-
-Change = Callable[[Dataset, int], None]
 
 
-def placed(row: tuple[float, ...], column: tuple[float, ...], step: float = 2.5) -> Change:
-    """Return what turns a slice of `write_series`, and fills in what a scanner would say."""
-
-    def change(data: Dataset, number: int) -> None:
-        data.FrameOfReferenceUID, data.SeriesNumber = "1.2.3.9", 4
-        data.ImageOrientationPatient = [*row, *column]
-        place = np.array([-10.0, 20.0, 30.0]) + np.cross(row, column) * step * number
-        data.ImagePositionPatient = [round(float(part), 6) for part in place]
-
-    return change
-
-
-@pytest.fixture(params=[OBLIQUE, FLIPPED, SAGITTAL], ids=["oblique", "flipped", "sagittal"])
+@pytest.fixture(params=SLICES)
 def series(request: pytest.FixtureRequest, tmp_path: Path) -> DicomSeries:
-    return only_series(write_series(tmp_path / "in", placed(*request.param)))
+    return only_series(write_series(tmp_path / "in", placed(request.param)))
 
 
 def label_map(shape: tuple[int, ...] = (5, 4, COUNT)) -> np.ndarray:
@@ -97,7 +80,7 @@ def test_segmentation_is_read_back_voxel_by_voxel(series: DicomSeries, tmp_path:
 
 def test_segments_say_what_they_are_and_what_made_them(tmp_path: Path) -> None:
     def change(data: Dataset, number: int) -> None:
-        placed(*OBLIQUE)(data, number)
+        placed("oblique")(data, number)
         data.Manufacturer, data.ManufacturerModelName, data.AccessionNumber = "ACME", "Scanner 3", "A17"
         data.PatientBirthDate, data.PatientIdentityRemoved = "19500102", "NO"
 
@@ -129,7 +112,7 @@ def test_segments_say_what_they_are_and_what_made_them(tmp_path: Path) -> None:
 
 
 def test_colours_are_cielab_of_white_at_5000_kelvin(tmp_path: Path) -> None:
-    series = only_series(write_series(tmp_path / "in", placed(*OBLIQUE)))
+    series = only_series(write_series(tmp_path / "in", placed("oblique")))
     labels = {"red": 1, "green": 2, "white": 3}
     terms = {"red": Term((255, 0, 0)), "green": Term((0, 255, 0)), "white": Term((255, 255, 255))}
     write_segmentation(np.ones((5, 4, COUNT), np.uint8), series, tmp_path / "seg.dcm", labels, terms, MAKER)
@@ -141,7 +124,7 @@ def test_colours_are_cielab_of_white_at_5000_kelvin(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_a_small_file_that_names_what_was_looked_for(tmp_path: Path) -> None:
-    series = only_series(write_series(tmp_path / "in", placed(*OBLIQUE)))
+    series = only_series(write_series(tmp_path / "in", placed("oblique")))
     write_segmentation(np.zeros((5, 4, COUNT), np.uint8), series, tmp_path / "seg.dcm", LABELS, TERMS, MAKER)
     found = highdicom.seg.segread(tmp_path / "seg.dcm")
     assert len(found.SegmentSequence) == 3 and found.NumberOfFrames == 3 and not found.pixel_array.any()
@@ -222,7 +205,7 @@ def refilled(mask: np.ndarray) -> np.ndarray:
 )
 def test_series_that_nothing_can_refer_to_are_refused(tmp_path: Path, tag: str, words: str) -> None:
     def change(data: Dataset, number: int) -> None:
-        placed(*OBLIQUE)(data, number)
+        placed("oblique")(data, number)
         setattr(data, tag, "1.2.3.5" if tag == "SOPInstanceUID" else None)
 
     series = only_series(write_series(tmp_path / "in", change))
@@ -232,7 +215,7 @@ def test_series_that_nothing_can_refer_to_are_refused(tmp_path: Path, tag: str, 
     with pytest.raises(ImageError, match="has the shape"):
         write_structures(
             label_map((5, 4, COUNT - 1)),
-            only_series(write_series(tmp_path / "good", placed(*OBLIQUE))),
+            only_series(write_series(tmp_path / "good", placed("oblique"))),
             tmp_path / "out.dcm",
             LABELS,
             TERMS,

@@ -27,10 +27,8 @@ from rep3d.predicting.sources import find_sources
 from rep3d.tasks.config import TaskConfig
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint
 from tests.rep3d.cli.command import Done
+from tests.rep3d.imaging.grids import placed
 from tests.rep3d.imaging.test_dicom import COUNT, write_series
-from tests.rep3d.imaging.test_dicom_results import FLIPPED, OBLIQUE, placed
-
-pytest_plugins = ["tests.rep3d.cli.conftest"]
 
 
 def model_file(path: Path, seed: int, task: TaskConfig = TASK) -> Path:
@@ -142,10 +140,11 @@ def test_models_that_do_not_fit_each_other_are_refused(
 
 
 def test_series_become_dicom_results_that_fit_them(tmp_path: Path, model: Path) -> None:
+    pytest.importorskip("highdicom")
     folder = tmp_path / "in"
-    for name, place in (("a", OBLIQUE), ("b", FLIPPED)):
-        write_series(folder / "patient 1" / name, placed(*place), uid=f"1.2.3.{name == 'a':d}")
-    write_series(folder / "gap", placed(*OBLIQUE), uid="1.2.4")
+    for name, place in (("a", "oblique"), ("b", "flipped")):
+        write_series(folder / "patient 1" / name, placed(place), uid=f"1.2.3.{name == 'a':d}")
+    write_series(folder / "gap", placed("oblique"), uid="1.2.4")
     (folder / "gap" / "95.dcm").unlink()
     (folder / "half.dcm").write_bytes(bytes(128) + b"DICM" + b"rubbish")
     wanted = Wanted(("nifti", "dicom-seg", "rtstruct"))

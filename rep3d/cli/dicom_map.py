@@ -10,7 +10,6 @@ import typer
 
 from rep3d.cli.common import console
 from rep3d.errors import Rep3DError
-from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 
 __all__ = ["dicom_map"]
 
@@ -26,6 +25,8 @@ def dicom_map(
 
     What is printed names patients: it is read from files that only the server's user may read, and noted nowhere.
     """
+    from rep3d.imaging.dicom.pseudonyms import Pseudonyms
+
     if not (studies / "rep3d").is_dir():
         raise Rep3DError(f"--studies: {studies} is no folder that a server has been started on.")
     names = Pseudonyms(studies / "rep3d")

@@ -1,5 +1,5 @@
-"""The command line: ``rep3d demo``, ``tasks``, ``plan``, ``convert``, ``train``, ``segment``, ``evaluate``,
-``compare``, ``explain``, ``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
+"""The command line: ``rep3d demo``, ``tasks``, ``plan``, ``convert``, ``train``, ``segment``, ``predict``,
+``evaluate``, ``compare``, ``explain``, ``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -25,6 +25,7 @@ from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
 from rep3d.cli.keys import keys
 from rep3d.cli.plan import plan
+from rep3d.cli.predict import predict
 from rep3d.cli.simulate import simulate
 from rep3d.cli.train import train
 from rep3d.cli.versions import versions
@@ -95,6 +96,7 @@ def segment(
         console.print(escape(words), soft_wrap=True, highlight=False)
 
 
+app.command(rich_help_panel=_MODELS)(predict)
 app.command(rich_help_panel=_MODELS)(evaluate)
 app.command(rich_help_panel=_MODELS)(compare)
 

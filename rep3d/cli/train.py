@@ -54,12 +54,13 @@ def train(
     max_time: Annotated[
         str | None,
         typer.Option(
-            "--max-time",
-            "--max-minutes",
             help="Time for it all, such as 90m, 12h or 2d (a number alone: minutes), or none: the clock starts when "
             "the cases are prepared; saving is inside.",
             show_default="60m; paper: none",
         ),
+    ] = None,
+    max_minutes: Annotated[
+        str | None, typer.Option(hidden=True, help="The same, as releases before called it.")
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Learning rate at the start.", show_default="0.002; paper: 0.0001")
@@ -184,7 +185,9 @@ def train(
         typer.Option(help="Voxel size in mm along R, A, S.", show_default="by images, structures, machine and minutes"),
     ] = None,
 ) -> None:
-    """Train a model on a data set; a table of its steps is written beside it (model.csv).
+    """Train a model on a data set.
+
+    A table of its steps is written beside it (model.csv).
 
     To know how good it is, run `rep3d evaluate` on other cases.
     """
@@ -253,7 +256,7 @@ def train(
         recipe,
         {
             "iterations": iterations,
-            "max_minutes": parse_minutes(max_time) if max_time else None,
+            "max_minutes": parse_minutes(given) if (given := max_time or max_minutes) else None,
             "learning_rate": learning_rate,
             "weight_decay": weight_decay,
             "crops": crops,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from monai.data import MetaTensor
 from monai.inferers.utils import dense_patch_slices
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
-from rep3d.errors import CheckpointError, ConfigError
+from rep3d.errors import CheckpointError
 from rep3d.fair_lock import device_turn
 from rep3d.imaging.body import BodyMask, body_mask
 from rep3d.imaging.channels import Files, as_files
@@ -33,6 +33,8 @@ from rep3d.imaging.grid import Geometry, Place
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, write_label, write_share
 from rep3d.imaging.saving import label_bytes
 from rep3d.imaging.transforms import ImageSteps
+from rep3d.inference.device import choose_device
+from rep3d.inference.ensemble import check_members
 from rep3d.inference.fine import FineStage
 from rep3d.inference.label_resampling import decide, interpolated_map
 from rep3d.inference.region import Box, cropped, overlap, region_of, surroundings, widened
@@ -74,28 +76,6 @@ class Segmentation:
     stage: str
 
 
-def choose_device(name: str | None = None) -> torch.device:
-    """Return the device of that name, or the best one at hand.
-
-    Raises:
-        ConfigError: if the name is unknown or the device is not there.
-    """
-    if not name or name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"There is no {name!r} here: this machine has {torch.cuda.device_count()} CUDA devices. "
-            f"Use 'auto' or 'cpu'."
-        )
-    return device
-
-
 @dataclass(frozen=True)
 class _Prepared:
     """An image that was read.
@@ -122,6 +102,7 @@ class Predictor(Stage):
 
     Attributes:
         fine: the second stage; None where the version has none.
+        others: further models of an ensemble; the mean of all probabilities counts.
 
     Args:
         checkpoint: the model and its task.
@@ -131,8 +112,10 @@ class Predictor(Stage):
             then taken only where that image is large enough to pay for it.
         values: the voxel value to write for each label name; labels of the model that it lacks become background. None
             for the values of the model's task.
+        others: models for the same task, such as those of the other folds.
 
     Raises:
+        CheckpointError: if the models do not fit each other.
         ConfigError: if the device or the engine is unknown or not there.
         CheckpointError: if the network takes other channels than the task's images have.
     """
@@ -145,15 +128,18 @@ class Predictor(Stage):
         *,
         single_image: bool = False,
         values: Mapping[str, int] | None = None,
+        others: Sequence[Checkpoint] = (),
     ) -> None:
         if checkpoint.model.in_channels != checkpoint.task.in_channels:
             raise CheckpointError(
                 f"This model cannot be used alone: its images have {checkpoint.task.in_channels} channels, and its "
                 f"network takes {checkpoint.model.in_channels}, as the fine stage of a model does."
             )
+        check_members(checkpoint, others)
         super().__init__(checkpoint, choose_device(device), engine, single_image)
         self.info = checkpoint.info
-        self.version = checkpoint.version
+        self.version = " + ".join(each.version for each in (checkpoint, *others))
+        self.others = [Stage(other, self.device, engine, single_image) for other in others]
         self.values = dict(self.task.labels if values is None else values)
         self.fine = FineStage(checkpoint.fine, self.device, engine, single_image) if checkpoint.fine else None
         self._steps = ImageSteps(self.task)
@@ -355,31 +341,39 @@ class Predictor(Stage):
         place = widened(place, fit_window(self.task.roi_size, shape, self.stride), shape)
         return cropped(whole, place), prepared.body.within(place), place
 
-    def _views(self, part: MetaTensor, body: BodyMask, views: int, turns: WindowTurns) -> Iterator[torch.Tensor]:
+    def _views(
+        self, part: MetaTensor, body: BodyMask, views: int, turns: WindowTurns, member: Stage | None = None
+    ) -> Iterator[torch.Tensor]:
+        stage = member or self
         image = part.as_tensor()
         shape = tuple(image.shape[1:])
-        window = fit_window(self.task.roi_size, shape, self.stride)
+        window = fit_window(stage.task.roi_size, shape, stage.stride)
         padded = tuple(max(side, length) for side, length in zip(window, shape, strict=True))
         channels = self.task.out_channels
         kind = kept_type(channels, shape)
-        check_memory(channels, padded, maps=1 if views == 1 else 3, each=kind.itemsize, window=window)
-        self.settle_engine(turns, views * count_windows(window, shape) * math.prod(window))
+        maps = 1 if views == 1 and not self.others else 3
+        check_memory(channels, padded, maps=maps, each=kind.itemsize, window=window)
+        stage.settle_engine(turns, views * count_windows(window, shape) * math.prod(window))
         for view in VIEWS[:views]:
             wanted = None if view.moves else body.holds
             predict = partial(
                 sliding_probabilities, window=window, turns=turns, channels=channels, wanted=wanted, dtype=kind
             )
-            with torch.inference_mode(), self.in_use(turns.engine):
+            with torch.inference_mode(), stage.in_use(turns.engine):
                 found = view.predict(image, window, predict)
             yield found
 
     def _mean(self, part: MetaTensor, body: BodyMask, views: int, turns: WindowTurns) -> torch.Tensor:
         check_views(views)
-        found = self._views(part, body, views, turns)
-        total = next(found)
-        for other in found:
-            total += other
-        return total.div_(views) if views > 1 else total
+        total, count = torch.empty(0), 0
+        for member in (None, *self.others):
+            own = member.turns(turns.cancelled) if member else turns
+            for found in self._views(part, body, views, own, member):
+                count += 1
+                total = total.lerp_(found, 1 / count) if count > 1 else found  # no sum that half precision would round
+            if own.fallback and own is not turns:
+                turns.fallback = " ".join(filter(None, (turns.fallback, own.fallback)))
+        return total
 
     def _values(self) -> list[int]:
         """Return the voxel value of each output channel."""

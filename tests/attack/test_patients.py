@@ -26,7 +26,7 @@ from rep3d.imaging.dicom import find_series
 from rep3d.imaging.dicom.deidentify import METHOD, deidentify_file, deidentify_series
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.imaging.nameless import copy_nameless
-from tests.app.data import AFFINE, CONF, SHAPE, write_image
+from tests.app.data import AFFINE, CONF, LABELS, SHAPE, publish_small_model, write_image
 from tests.app.http.test_dicom_upload import pack
 from tests.app.server import AppServer
 from tests.rep3d.imaging.test_dicom import write_series
@@ -98,6 +98,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
     """Yield a server in whose folder a hospital's own series lie: a good one, one with a gap, and a damaged file."""
     studies = tmp_path_factory.mktemp("studies")
     write_image(studies / "case_0.nii.gz")
+    publish_small_model(studies)
     write_series(studies / SECRET / "good", fill, f"{PLACE}.5")
     (write_series(studies / SECRET / "gap", fill, f"{PLACE}.6") / "94.dcm").unlink()
     (studies / SECRET / f"{SECRET}.dcm").write_bytes(bytes(128) + b"DICM" + b"\2\0\0\0UL\4")
@@ -139,6 +140,35 @@ def test_no_patient_in_names_logs_answers_and_files(server: AppServer, tmp_path:
     place = CliRunner().invoke(commands, ["dicom-map", codes[0], "--studies", str(server.studies)])
     assert SECRET in place.stdout
     assert CliRunner().invoke(commands, ["dicom-map", "1.2", "--studies", str(server.studies)]).exit_code != 0
+
+
+def test_no_patient_in_a_dicom_segmentation(server: AppServer, tmp_path: Path) -> None:
+    """It refers to the codes of the files, whether they were sent or are the hospital's own."""
+    pytest.importorskip("highdicom")
+    sent = write_series(tmp_path / "sent", fill, f"{PLACE}.7")
+    (uploaded,) = server.put("/rep3d/dicom", files={"file": ("a.zip", pack(sent))}).json()["images"]
+    cases = [case["id"] for case in server.get("/rep3d/cases").json()]
+    own_code = f"{int(Pseudonyms(server.studies / 'rep3d').code('uid', f'{PLACE}.5'), 16):032x}"[:8]
+    (own,) = [case for case in cases if case.endswith(own_code)]
+    for image, series in ((own, f"{PLACE}.5"), (uploaded, f"{PLACE}.7")):
+        answer = server.post("/infer/rep3d", params={"image": image, "output": "dicom_seg"})
+        assert answer.status_code == 200 and answer.headers["content-type"] == "application/dicom", answer.text
+        assert names_patient(answer.content) == []
+        data = pydicom.dcmread(io.BytesIO(answer.content))
+        assert data.PatientIdentityRemoved == "YES" and data.PatientID == data.PatientName == image.split("-")[1]
+        assert [segment.SegmentLabel for segment in data.SegmentSequence] == sorted(LABELS, key=LABELS.get)
+        label = server.post("/infer/rep3d", params={"image": image, "output": "image"}).content
+        (tmp_path / "label.nii.gz").write_bytes(label)
+        values = np.asanyarray(nib.load(tmp_path / "label.nii.gz").dataobj)
+        assert data.pixel_array.sum() == np.count_nonzero(values) > 0
+        referenced = data.ReferencedSeriesSequence[0]
+        found = CliRunner().invoke(
+            commands, ["dicom-map", referenced.SeriesInstanceUID, "--studies", str(server.studies)]
+        )
+        assert series in found.stdout and SECRET in found.stdout
+    assert names_patient(all_told(server)) == []
+    refused = server.post("/infer/rep3d", params={"image": "case_0", "output": "dicom_seg"})
+    assert refused.status_code == 422 and "came as DICOM" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("patient", [f"{SECRET}^A", "0123456789ab"])

@@ -49,7 +49,7 @@ from lib.cases.folder import FolderWatch
 from lib.cases.intake import LabelIntake
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
-from lib.cases.thumbnails import Thumbnails, label_colours
+from lib.cases.thumbnails import Thumbnails
 from lib.dicom.importer import DicomImport
 from lib.dicom.privacy import Privacy
 from lib.errors import RequestError, StartupError
@@ -83,6 +83,7 @@ from rep3d.imaging import limits
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.keys import KeyBook
 from rep3d.starter.facts import starter_words
+from rep3d.tasks.colours import label_colours
 from rep3d.versions.store import VersionStore
 
 __all__ = ["Rep3DLabelApp"]

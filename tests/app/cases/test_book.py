@@ -18,7 +18,7 @@ from lib.cases.assignment import next_sample
 from lib.cases.book import CaseBook
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
-from lib.cases.thumbnails import label_colours, render
+from lib.cases.thumbnails import render
 from lib.errors import ConflictError
 from lib.labels.facts import FactsCache
 from lib.paths import Workspace
@@ -27,6 +27,7 @@ from PIL import Image
 
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.imaging.nifti import read_label
+from rep3d.tasks.colours import label_colours
 from tests.app.data import LABELS, unchanged, write_image, write_label, write_nifti
 
 FACTS = {"version": "v3", "created": "2024-05-01T00:00:00+00:00"}

@@ -15,6 +15,7 @@ from lib.dicom.importer import DicomImport
 from lib.dicom.privacy import Privacy
 from pydicom.dataset import Dataset
 
+from rep3d.imaging.dicom import convert_series
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from tests.rep3d.imaging.test_dicom import write_series
 
@@ -171,3 +172,21 @@ def test_the_way_back_outlives_a_line_that_was_cut(tmp_path: Path) -> None:
     names.note(records)  # the first is there
     assert names.find("p") == records[::-1] and names.find("CT-p-2_2") == records[1:]
     assert len((tmp_path / "identities.jsonl").read_bytes().splitlines()) == 3
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_an_image_leads_back_to_its_series_wherever_that_lies_now(studies: Path, mode: str) -> None:
+    for name in ("one", "two"):  # under one UID
+        write_series(studies / name, lambda data, n, name=name: setattr(data, "PatientID", name))
+    images = take(studies, mode)["imported"]
+    found = {image: dicom(studies, mode).series_of(image) for image in images}
+    assert {series.folder.name for series in found.values()} == {"one", "two"}
+    for image, series in found.items():
+        values = np.asanyarray(nib.load(studies / f"{image}.nii.gz").dataobj)
+        convert_series(series, studies / "rep3d" / "again.nii.gz")
+        np.testing.assert_array_equal(values, np.asanyarray(nib.load(studies / "rep3d" / "again.nii.gz").dataobj))
+    shutil.move(studies / "one", studies / "moved")
+    assert {dicom(studies, mode).series_of(image).folder.name for image in images} == {"moved", "two"}
+    shutil.rmtree(studies / "moved")
+    assert [dicom(studies, mode).series_of(image) is None for image in images].count(True) == 1
+    assert dicom(studies, mode).series_of("case_1") is None

@@ -45,7 +45,7 @@ def test_a_stop_loses_nothing_and_one_bad_label_costs_no_other_case(
     def stopped(self: Predictor, image: Path, output: Path) -> Segmentation:
         if len(segmented) == 1:
             raise KeyboardInterrupt
-        segmented.append(image.name)
+        segmented.append(image[0].name)
         return segment(self, image, output)
 
     monkeypatch.setattr(Predictor, "segment", stopped)
@@ -55,7 +55,7 @@ def test_a_stop_loses_nothing_and_one_bad_label_costs_no_other_case(
     assert [json.loads(line)["case"] for line in (out / "scores.jsonl").read_text().splitlines()] == ["c0"]
 
     def counted(self: Predictor, image: Path, output: Path) -> Segmentation:
-        segmented.append(image.name)
+        segmented.append(image[0].name)
         return segment(self, image, output)
 
     monkeypatch.setattr(Predictor, "segment", counted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +87,9 @@ def case(write_nifti: Callable[..., Path]) -> Case:
 def test_nothing_is_done_twice_and_what_changed_is_done_anew(tmp_path: Path, case: Case) -> None:
     made: list[Path] = []
 
-    def segment(image: Path, output: Path) -> None:
-        made.append(image)
-        write_label(np.ones((6, 6, 6), np.uint8), image, output)
+    def segment(image: Sequence[Path], output: Path) -> None:
+        made.append(output)
+        write_label(np.ones((6, 6, 6), np.uint8), image[0], output)
 
     def measure(tolerance: float = 2.0, model: str = "m") -> float:
         records = Records(tmp_path / "scores.jsonl")

@@ -106,11 +106,11 @@ def test_nothing_counts_where_the_truth_is_not_known() -> None:
     known = np.zeros(truth.shape, bool)
     known[:6] = True
     spoilt = truth.copy()
-    spoilt[6:] = 2  # nothing is known there
+    spoilt[6:] = 9  # nothing is known there
     grid = Geometry(truth.shape, TURNED)
     part = score_maps(np.where(known, prediction, 0), np.where(known, truth, 0), {"a": 1}, grid)
-    assert score_maps(prediction, spoilt, {"a": 1}, grid, ignore=2) == part
-    assert overlaps(prediction, spoilt, {"a": 1}, 2) != overlaps(prediction, spoilt, {"a": 1})
+    assert score_maps(prediction, spoilt, {"a": 1}, grid, ignore=9) == part
+    assert overlaps(prediction, spoilt, {"a": 1}, 9) != overlaps(prediction, spoilt, {"a": 1})
 
 
 def test_files_have_the_same_dice_everywhere_and_lie_on_one_grid(write_nifti: Callable[..., Path]) -> None:

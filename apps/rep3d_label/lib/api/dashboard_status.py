@@ -18,7 +18,6 @@ from monailabel.utils.async_tasks.utils import processes
 from lib.active.knowledge import identity, scores_file
 from lib.boot.setup import Setup
 from lib.cases.folder import FolderWatch
-from lib.cases.thumbnails import label_colours
 from lib.dicom.importer import DicomImport
 from lib.inference.batch import BatchRunner
 from lib.models.served import ServedModel
@@ -32,6 +31,7 @@ from rep3d.files import file_state
 from rep3d.inference.predictor import choose_device
 from rep3d.json_file import Damage, found_damage
 from rep3d.starter.facts import starter_words
+from rep3d.tasks.colours import label_colours
 
 __all__ = ["Dashboard", "device_name"]
 

@@ -15,10 +15,12 @@ from monailabel.endpoints import infer
 from monailabel.endpoints.infer import ResultType
 from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.others.generic import remove_file
 
 from lib.api.access import AS_USER, is_admin, name_of
 from lib.api.forms import FileRoute, json_object, on_disk
 from lib.errors import NotFoundError, RequestError
+from lib.inference.dicom_seg import make_segmentation, source_series
 from lib.inference.request import InferRequest
 from lib.lanes.inference import Turn
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
@@ -71,8 +73,9 @@ def run_inference(
         raise RequestError("Say what to segment: image=, session_id= or a file.")
     if session_id and not app.has_session(session_id):
         raise NotFoundError(f"There is no open session {session_id[:200]!r}.")
+    series = None
     if output == ResultType.dicom_seg:
-        raise RequestError("output=dicom_seg needs images from a DICOM server. Choose all, image or json.")
+        series = source_series(app.dicom, image if not (file or session_id) else "")
     request = {**values, "model": model, "image": image, "gone": turn.gone}
     if (name := name_of(user)) is not None:
         request["user"] = name
@@ -82,6 +85,12 @@ def run_inference(
         if upload and not session_id:
             request["image"] = str(upload)
         result = app.infer(request)
+    if series is not None:
+        published = app.served[model].published
+        result["dicom_seg"] = make_segmentation(
+            app.privacy, series, app.datastore().image_file(image), result, published
+        )
+        background_tasks.add_task(remove_file, result["dicom_seg"])
     return infer.send_response(app.datastore(), result, output, background_tasks)
 
 

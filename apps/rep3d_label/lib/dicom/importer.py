@@ -139,6 +139,23 @@ class DicomImport:
                 ],
             )
 
+    def series_of(self, image: str) -> DicomSeries | None:
+        """Return the series that an image was made of; None where it came otherwise, or its files are there no more."""
+        taken = self._file.latest().get("imported", {})
+        keys = {key for key, entry in taken.items() if entry["image"] == image}
+        for place in [self._place_of(str(taken[key].get("source", ""))) for key in keys] + [self._studies] * bool(keys):
+            if place is None or not place.is_dir():
+                continue
+            for series in find_series(place, _NOT_SERIES if place == self._studies else (), self._studies).series:
+                if any(_key(one, taken) in keys for one in (self._privacy.series(series), series)):
+                    return series
+        return None
+
+    def _place_of(self, source: str) -> Path | None:
+        """Return the folder that a series was taken in from, of which ``source`` is the name or the code."""
+        code = source.removeprefix("DICOM-")
+        return self._privacy.names.find_place(self._studies, code) if code != source else self._studies / source
+
     def passed_over(self) -> list[PassedOver]:
         """Return the folders and files that could not be used the last time."""
         failed = self._recorded("failed").values()

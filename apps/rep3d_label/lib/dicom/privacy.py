@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from rep3d.errors import ImageError
 from rep3d.files import copy_whole, utc_now
 from rep3d.imaging.dicom import DicomSeries, LeftOut
 from rep3d.imaging.dicom.deidentify import deidentify_file, deidentify_series, identifying, nameless_files
-from rep3d.imaging.dicom.files import HEAD, looks_like_dicom
+from rep3d.imaging.dicom.files import HEAD, looks_like_dicom, pydicom, read_file
 from rep3d.imaging.dicom.pseudonyms import Pseudonyms
 from rep3d.imaging.nameless import copy_nameless, make_nameless
 
 __all__ = ["Privacy", "printable"]
 
 _OURS = re.compile(r"dicom-\d{8}-\d{6}(-\d+)?(/\d+)?(/\d+\.dcm)?")  # folders and files under names that we gave
+_Records = dict[tuple[str, str], dict[str, Any]]
+"""What leads back, by the codes of patient and series."""
 _REMEDY = "An administrator finds it by `rep3d dicom-map`."
 
 
@@ -71,7 +73,7 @@ class Privacy:
                     )
             return [], []
         removed: list[dict[str, str]] = []
-        records: dict[tuple[str, str], dict[str, Any]] = {}
+        records: _Records = {}
         for file in _files(folder):
             source = file.relative_to(folder).as_posix()
             try:
@@ -83,10 +85,8 @@ class Privacy:
                 file.unlink()
                 removed.append({"source": f"{name}/{source}", "error": f"{file.name} {error}"})
                 continue
-            if record:
-                known = records.setdefault((record["patient"], record["series"]), {**record, "uids": {}})
-                known["uids"].update(record["uids"])
-        return removed, [{"time": utc_now(), "folder": name, **record} for record in records.values()]
+            _gather(records, record)
+        return removed, _way_back(records, name)
 
     def receive_file(self, file: Path) -> None:
         """Take what a NIfTI file's header says of a patient out of a file that was sent."""
@@ -100,6 +100,36 @@ class Privacy:
     def series(self, one: DicomSeries) -> DicomSeries:
         """Return a series as it may be told of."""
         return one if self.mode == "off" else deidentify_series(one, self.names)
+
+    def headers(self, one: DicomSeries, folder: Path) -> DicomSeries:
+        """Write the headers of a series, without pixels, as they may be given away; how to get back is noted.
+
+        Args:
+            one: the series, as it lies in the studies folder.
+            folder: where to write them; an empty folder.
+
+        Returns:
+            The series, of the files written.
+
+        Raises:
+            ImageError: if a file cannot be de-identified.
+        """
+        records: _Records = {}
+        slices = []
+        for number, file in enumerate(one.slices):
+            target = folder / f"{number:05}.dcm"
+            data = pydicom().dcmread(file.path, stop_before_pixels=True, force=True)
+            data.save_as(target)
+            if self.mode != "off":
+                try:
+                    _gather(records, deidentify_file(target, self.names))
+                except ImageError as error:
+                    raise ImageError(f"A file of the DICOM series {error}") from error
+            written = read_file(target)
+            assert written is not None, "it is a slice of a series"
+            slices.append(written)
+        self.names.note(_way_back(records, self.shown(one.folder)))
+        return replace(self.series(one), slices=tuple(slices))
 
     def left_out(self, one: LeftOut) -> LeftOut:
         """Return files that are part of no series as they may be told of."""
@@ -129,6 +159,17 @@ class Privacy:
 def printable(path: Path) -> str:
     """Return a path as it can be written anywhere, whatever bytes it has."""
     return str(path).encode(errors="backslashreplace").decode()
+
+
+def _gather(records: _Records, record: dict[str, Any] | None) -> None:
+    """Add what leads back from one file to what does from its series."""
+    if record:
+        known = records.setdefault((record["patient"], record["series"]), {**record, "uids": {}})
+        known["uids"].update(record["uids"])
+
+
+def _way_back(records: _Records, folder: str) -> list[dict[str, Any]]:
+    return [{"time": utc_now(), "folder": folder, **record} for record in records.values()]
 
 
 def _files(folder: Path) -> Iterator[Path]:

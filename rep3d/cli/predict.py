@@ -1,0 +1,71 @@
+"""``rep3d predict``: all images of a folder, by one model or several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from rep3d.cli.common import Device, Engine, console
+from rep3d.errors import Rep3DError
+
+__all__ = ["predict"]
+
+_MOST_LISTED = 20
+
+
+def predict(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Model file; of several, such as folds, the probabilities are averaged.")
+    ],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="INPUT", help="NIfTI image, a folder of them, or a folder with DICOM series."),
+    ],
+    output: Annotated[Path, typer.Argument(help="Folder to write into. What it has of the same input is kept.")],
+    formats: Annotated[
+        str, typer.Option("--format", help="nifti, and of DICOM series dicom-seg and rtstruct; with commas between.")
+    ] = "nifti",
+    views: Annotated[int, typer.Option(help="Test-time views to average: 1 (none) to 8.")] = 1,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write how unsure the model is, too.")] = False,
+    previews: Annotated[bool, typer.Option("--previews", help="Draw three planes of each image.")] = False,
+    device: Device = None,
+    engine: Engine = None,
+) -> None:
+    """Segment all images of a folder with a model.
+
+    Beside the label maps there will be statistics.csv (volumes, intensities) and manifest.json. A case that cannot be
+    segmented is named there, the others are segmented all the same, and the command ends with status 1. The same
+    command goes on where it was stopped; under torchrun the cases are shared among the processes.
+    """
+    from rep3d.predicting.run import Wanted
+    from rep3d.predicting.run import predict as run
+
+    wanted = Wanted(tuple(name.strip() for name in formats.split(",")), views, uncertainty, previews)
+    worked: list[float] = []
+
+    def tell(case: str, number: int, of: int, seconds: float | None) -> None:
+        worked.extend([] if seconds is None else [seconds])
+        left = sum(worked) / max(len(worked), 1) * (of - number)
+        took = "-" if seconds is None else f"{seconds:.1f} s"
+        more = f", about {_duration(left)} left" if worked and number < of else ""
+        console.print(f"[{number} of {of}] {case}: {took}{more}", markup=False, soft_wrap=True, highlight=False)
+
+    result = run(checkpoints, source, output, wanted, device, engine, tell)
+    for words in result.left_out:
+        console.print(f"  left out: {escape(words)}", soft_wrap=True, highlight=False)
+    kept = f", {len(result.kept)} were there already" if result.kept else ""
+    console.print(f"Wrote {len(result.done)} cases into {escape(str(output))}{kept}", soft_wrap=True)
+    if result.failed:
+        listed = [f"{case}: {reason.removesuffix('.')}" for case, reason in result.failed.items()]
+        more = f"; and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
+        of = len(result.failed) + len(result.done) + len(result.kept)
+        raise Rep3DError(
+            f"{len(listed)} of {of} cases could not be predicted: {'; '.join(listed[:_MOST_LISTED])}{more}."
+        )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,95 @@
+"""The record of a folder of predictions: what was made of what by which model, and what could not be made and why.
+
+Several processes may share the cases. Each writes a part of its own, since some network drives know no locks, and the
+parts are one record to whoever reads; the last thing a process does is to add its part to the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rep3d.files import file_hash, write_text
+from rep3d.json_file import JsonFile, json_object
+from rep3d.predicting.statistics import as_csv
+
+__all__ = ["MANIFEST", "STATISTICS", "Manifest"]
+
+MANIFEST = "manifest.json"
+STATISTICS = "statistics.csv"
+_FORMAT = "rep3d-predictions"
+
+
+class Manifest:
+    """The record.
+
+    Args:
+        folder: the folder of the predictions.
+        rank: number of this process.
+        size: how many processes there are.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0, size: int = 1) -> None:
+        self.folder = folder
+        self._whole = self._file(folder / MANIFEST)
+        self._own = self._whole if size == 1 else self._file(folder / f"manifest.{rank}.json")
+
+    @staticmethod
+    def _file(path: Path) -> JsonFile[dict[str, Any]]:
+        return JsonFile(path, _parsed, "what was predicted: it is predicted again", _empty, begins_anew=True)
+
+    def cases(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each case, of all processes; of two entries the later one."""
+        found = self._whole.read()["cases"]
+        for part in sorted(self.folder.glob("manifest.*.json")):
+            for case, entry in self._file(part).read()["cases"].items():
+                if case not in found or found[case]["time"] <= entry["time"]:
+                    found[case] = entry
+        return dict(sorted(found.items()))
+
+    def is_done(self, case: str, made_of: Mapping[str, Any]) -> bool:
+        """Return whether a case was predicted from just this, and all that was written is there as it was.
+
+        Args:
+            case: its id.
+            made_of: ``input_sha256``, ``models`` and ``settings``.
+        """
+        entry = self.cases().get(case, {})
+        if entry.get("state") != "done" or any(entry.get(key) != value for key, value in made_of.items()):
+            return False
+        files = [(self.folder / output["file"], output["sha256"]) for output in entry["outputs"].values()]
+        return all(file.is_file() and file_hash(file) == digest for file, digest in files)
+
+    def note(self, case: str, entry: Mapping[str, Any]) -> None:
+        """Keep what became of a case, on the disk before this returns."""
+        content = self._own.read()
+        content["cases"][case] = dict(entry)
+        self._own.write(content)
+
+    def finish(self, left_out: tuple[str, ...]) -> None:
+        """Put all parts that are there into one file, and write the statistics of all cases.
+
+        Args:
+            left_out: files that are part of no image, and why.
+        """
+        with self._whole.locked():
+            cases = self.cases()
+            self._whole.write({**_empty(), "cases": cases, "left_out": list(left_out)})
+            done = {case: entry for case, entry in cases.items() if entry["state"] == "done"}
+            write_text(self.folder / STATISTICS, as_csv(done))
+            if self._own is not self._whole:
+                self._own.path.unlink(missing_ok=True)
+
+
+def _empty() -> dict[str, Any]:
+    return {"format": _FORMAT, "format_version": 1, "cases": {}, "left_out": []}
+
+
+def _parsed(content: Any) -> dict[str, Any]:
+    json_object(content, cases=dict, left_out=list)
+    for entry in content["cases"].values():
+        json_object(entry, state=str, time=str)
+        if entry["state"] == "done":
+            json_object(entry, outputs=dict, statistics=dict, labels=dict)
+    return dict(content)

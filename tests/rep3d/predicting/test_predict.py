@@ -1,0 +1,229 @@
+"""``rep3d predict``: folders in, label maps, numbers and a record out; what was done is kept, what is broken named."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from PIL import Image
+
+from rep3d.checkpoint import load_checkpoint, save_checkpoint
+from rep3d.errors import CheckpointError, ConfigError, DiskFullError, OutputError
+from rep3d.files import file_hash
+from rep3d.inference.predictor import Predictor
+from rep3d.nn.rep3d import Rep3D
+from rep3d.predicting import run as predicting
+from rep3d.predicting.manifest import Manifest
+from rep3d.predicting.run import Wanted, predict
+from rep3d.predicting.sources import find_sources
+from rep3d.tasks.config import Channel, Intensity, TaskConfig
+from tests.rep3d.balls import TASK, ball_case, small_checkpoint, small_config
+from tests.rep3d.cli.command import Done
+from tests.rep3d.imaging.grids import placed
+from tests.rep3d.imaging.test_dicom import COUNT, write_series
+
+
+def model_file(path: Path, seed: int, task: TaskConfig = TASK) -> Path:
+    """Return an untrained model with other weights for each seed, which finds its label in about half of an image."""
+    made = small_checkpoint()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for weight in made.model.parameters():
+            weight.add_(0.3 * weight.std(correction=0) * torch.randn_like(weight))
+    save_checkpoint(path, made.model, task, {**made.info, "version": f"v{seed}"})
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return model_file(tmp_path / "model.pt", 1)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Return a folder of three images, of which the second is cut short, and a file that is none."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed in range(3):
+        case = ball_case(tmp_path, seed)
+        case.image.rename(folder / f"c{seed}_0000.nii.gz")
+    cut = folder / "c1_0000.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_broken_image_costs_no_other_and_what_was_done_is_kept(
+    tmp_path: Path, rep3d: Callable[..., Done], model: Path, images: Path
+) -> None:
+    out = tmp_path / "out"
+    done = rep3d("predict", model, images, out, "--uncertainty", "--previews", "--device", "cpu", "--engine", "torch")
+    assert (
+        done.returncode == 1 and "1 of 3 cases could not be predicted: c1: c1_0000.nii.gz is cut short" in done.stderr
+    )
+    assert "[3 of 3] c2" in done.stdout and "Wrote 2 cases" in done.stdout
+    record = json.loads((out / "manifest.json").read_text())
+    assert {case: entry["state"] for case, entry in record["cases"].items()} == {
+        "c0": "done",
+        "c1": "failed",
+        "c2": "done",
+    }
+    assert "cut short" in record["cases"]["c1"]["reason"]
+    entry = record["cases"]["c0"]
+    assert entry["models"] == [file_hash(model)] and entry["version"] == "v1"
+    assert entry["input_sha256"] == file_hash(images / "c0_0000.nii.gz")
+    assert set(entry["outputs"]) == {"nifti", "uncertainty", "preview"}
+    for written in entry["outputs"].values():
+        assert file_hash(out / written["file"]) == written["sha256"]
+    # It is what `rep3d segment` writes.
+    Predictor.load(model, "cpu", "torch").segment(images / "c0_0000.nii.gz", tmp_path / "one.nii.gz")
+    assert (tmp_path / "one.nii.gz").read_bytes() == (out / "c0.nii.gz").read_bytes()
+    values = np.asarray(nib.load(out / "c0.nii.gz").dataobj)
+    image = nib.load(images / "c0_0000.nii.gz").get_fdata()
+    (row,) = [row for row in csv.DictReader((out / "statistics.csv").open()) if row["case"] == "c0"]
+    assert (row["label"], row["value"], int(row["voxels"])) == ("Ball", "3", np.count_nonzero(values))
+    assert 0 < int(row["voxels"]) < values.size and float(row["volume_ml"]) == pytest.approx(values.sum() / 3e3)
+    inside = image[values == 3]
+    expected = [inside.mean(), inside.std(), inside.min(), inside.max(), *np.argwhere(values).mean(0)]
+    columns = ("mean", "sd", "min", "max", "centroid_r", "centroid_a", "centroid_s")
+    np.testing.assert_allclose([float(row[column]) for column in columns], expected, atol=1e-3)
+    assert Image.open(out / "c0.png").size == (3 * 384 + 8, 384)
+
+    (images / "c1_0000.nii.gz").write_bytes((images / "c2_0000.nii.gz").read_bytes())
+    (out / "c2.png").unlink()
+    times = {name: (out / name).stat().st_mtime_ns for name in ("c0.nii.gz", "c2.nii.gz")}
+    again = rep3d("predict", model, images, out, "--uncertainty", "--previews", "--device", "cpu", "--engine", "torch")
+    assert again.returncode == 0 and "Wrote 2 cases" in again.stdout and "1 were there already" in again.stdout
+    assert (out / "c0.nii.gz").stat().st_mtime_ns == times["c0.nii.gz"]
+    assert (out / "c2.nii.gz").stat().st_mtime_ns > times["c2.nii.gz"]  # a file of its own was gone
+    other = predict([model_file(tmp_path / "other.pt", 2)], images, out, Wanted(), "cpu", "torch")
+    assert other.done == ["c0", "c1", "c2"]  # by another model
+
+
+def test_folds_answer_with_the_mean_of_their_probabilities(tmp_path: Path, images: Path) -> None:
+    folds = [model_file(tmp_path / f"fold{seed}.pt", seed) for seed in (1, 2)]
+    image = images / "c0_0000.nii.gz"
+    each = [Predictor.load(fold, "cpu", "torch").probabilities(image, views=2).as_tensor() for fold in folds]
+    first, *others = map(load_checkpoint, folds)
+    together = Predictor(first, "cpu", "torch", others=others)
+    found = together.probabilities(image, views=2).as_tensor()
+    torch.testing.assert_close(found, torch.stack(each).mean(0), rtol=0, atol=1e-6)
+    assert float((found - each[0]).abs().max()) > 0.01 and together.version == "v1 + v2"
+    result = predict(folds, image, tmp_path / "out", Wanted(), "cpu", "torch")
+    assert result.done == ["c0_0000"]
+    assert len(json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]["c0_0000"]["models"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": {"Cube": 3}}, "labels of model 2"),
+        ({"orientation": "LPS"}, "orientation of model 2 is LPS"),
+        ({"intensity": replace(TASK.intensity, high=98.0)}, "intensities of model 2"),
+        ({"spacing": (1.0, 1.0, 2.0)}, "voxel size of model 2"),
+    ],
+)
+def test_models_that_do_not_fit_each_other_are_refused(
+    tmp_path: Path, model: Path, images: Path, change: dict[str, object], words: str
+) -> None:
+    other = model_file(tmp_path / "other.pt", 2, replace(TASK, **change))
+    with pytest.raises(CheckpointError, match=words):
+        predict([model, other], images, tmp_path / "out", Wanted(), "cpu", "torch")
+
+
+def test_series_become_dicom_results_that_fit_them(tmp_path: Path, model: Path) -> None:
+    pytest.importorskip("highdicom")
+    folder = tmp_path / "in"
+    for name, place in (("a", "oblique"), ("b", "flipped")):
+        write_series(folder / "patient 1" / name, placed(place), uid=f"1.2.3.{name == 'a':d}")
+    write_series(folder / "gap", placed("oblique"), uid="1.2.4")
+    (folder / "gap" / "95.dcm").unlink()
+    (folder / "half.dcm").write_bytes(bytes(128) + b"DICM" + b"rubbish")
+    wanted = Wanted(("nifti", "dicom-seg", "rtstruct"))
+    result = predict([model], folder, folder / "out", wanted, "cpu", "torch")
+    assert result.done == ["patient_1_a", "patient_1_b"] and len(result.left_out) == 1
+    assert "1 of its slices are missing" in result.failed["gap"]
+    for case in result.done:
+        values = np.asarray(nib.load(folder / "out" / f"{case}.nii.gz").dataobj)
+        data = pydicom.dcmread(folder / "out" / f"{case}.seg.dcm")
+        assert values.shape == (5, 4, COUNT) and data.SegmentSequence[0].SegmentLabel == "Ball"
+        assert data.pixel_array.sum() == np.count_nonzero(values)
+        structures = pydicom.dcmread(folder / "out" / f"{case}.rtstruct.dcm")
+        assert bool(structures.ROIContourSequence[0].ContourSequence) == bool(values.any())
+    again = predict([model], folder, folder / "out", wanted, "cpu", "torch")  # its own results are no input
+    assert again.kept == result.done and again.left_out == result.left_out
+    with pytest.raises(OutputError, match="lies among the images"):
+        predict([model], folder, folder / "patient 1" / "out", wanted, "cpu", "torch")
+
+
+def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path, model: Path, images: Path) -> None:
+    with pytest.raises(OutputError, match="is the folder of the images"):
+        predict([model], images, images, Wanted(), "cpu", "torch")
+    with pytest.raises(ConfigError, match=r"c0_0000\.nii\.gz is no DICOM series"):
+        predict([model], images, tmp_path / "out", Wanted(("dicom-seg",)), "cpu", "torch")
+    with pytest.raises(ConfigError, match="expected one or more of nifti, dicom-seg, rtstruct"):
+        Wanted(("nifti", "png"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -> None:
+    task = replace(TASK, channels=(Channel("T1", Intensity()), Channel("T2", Intensity())))
+    model = tmp_path / "model.pt"
+    save_checkpoint(model, Rep3D(small_config(in_channels=2)).eval(), task, {"version": "v1", "preset": "tiny"})
+    image = (images / "c0_0000.nii.gz").read_bytes()
+    for name in ("c2_0001", "c5_0001"):
+        (images / f"{name}.nii.gz").write_bytes(image)
+    (images / "c1_0000.nii.gz").unlink()
+    assert find_sources(images).cases[1].files == (images / "c2_0000.nii.gz", images / "c2_0001.nii.gz")
+    result = predict([model], images, tmp_path / "out", Wanted(previews=True), "cpu", "torch")
+    assert result.done == ["c2"] and set(result.failed) == {"c0", "c5"}
+    assert "1 channel, where 2 are needed" in result.failed["c0"]
+    assert "channel c5_0000 is missing" in result.failed["c5"]
+    (images / "c2_0001.nii.gz").write_bytes((images / "c2_0000.nii.gz").read_bytes())
+    assert predict([model], images, tmp_path / "out", Wanted(previews=True), "cpu", "torch").done == ["c2"]
+
+
+def test_a_full_disk_ends_it_and_the_same_command_goes_on(
+    tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images / "c1_0000.nii.gz").unlink()
+    whole, out = predicting.label_statistics, tmp_path / "out"
+
+    def full(*arguments: object) -> object:
+        if (out / "c2.nii.gz").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(predicting, "label_statistics", full)
+    with pytest.raises(DiskFullError):
+        predict([model], images, out, Wanted(), "cpu", "torch")
+    assert list(Manifest(out).cases()) == ["c0"]
+    monkeypatch.undo()
+    result = predict([model], images, out, Wanted(), "cpu", "torch")
+    assert (result.kept, result.done) == (["c0"], ["c2"])
+
+
+def test_processes_share_the_cases(tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    Manifest(out, 1, 2).note("c9", {"state": "failed", "time": "2020"})  # of a process that was killed
+    seen = {}
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        found = predict([model], images, out, Wanted(), "cpu", "torch")
+        seen[rank] = [*found.done, *found.failed]
+    assert seen == {0: ["c0", "c2"], 1: ["c1"]}
+    assert list(json.loads((out / "manifest.json").read_text())["cases"]) == ["c0", "c1", "c2", "c9"]
+    assert not list(out.glob("manifest.*.json")) and len((out / "statistics.csv").read_text().splitlines()) == 3
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(ConfigError, match="RANK, WORLD_SIZE"):
+        predict([model], images, out, Wanted(), "cpu", "torch")

@@ -14,6 +14,7 @@ import pytest
 from lib import app as app_module
 from lib.app import Rep3DLabelApp
 from lib.errors import RequestError, StartupError
+from lib.models.served import ServedModel
 from lib.training.cases import find_cases, split_cases
 from monailabel.config import settings
 
@@ -67,7 +68,7 @@ def start(studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(app_module, "check_port", lambda *_: None)
     monkeypatch.setattr(app_module, "hold_folder", lambda _: None)
     monkeypatch.setattr(app_module, "make_incoming_folder", lambda: None)
-    monkeypatch.setattr(app_module, "_load", lambda _: None)  # the network is not asked, and takes seconds
+    monkeypatch.setattr(ServedModel, "load", lambda _: None)  # the network is not asked, and takes seconds
     monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_AUTO_RELOAD", False)
     monkeypatch.setattr(settings, "MONAI_LABEL_SESSION_PATH", str(tmp_path / "sessions"))
     yield lambda: Rep3DLabelApp(str(app_module.__file__), str(studies), {"device": "cpu"})

@@ -12,9 +12,9 @@ const page = { state: null, model: null, refresh };
 const loaded = { cases: null, versions: null };
 let timer = 0, lostSince = null, asking = null;
 
-/** Asks for the state and shows it; lists only when the server says that they changed, or `lists` is set. */
+/** Asks for the state and shows it; lists only when they changed, or `lists` is set. */
 async function refresh(lists = false) {
-  // One at a time: a second wish waits for the first and then asks anew, as what it wants to see may be newer.
+  // One at a time; a second wish waits and asks anew: what it wants to see may be newer.
   while (asking) await asking.catch(() => {});
   asking = update(lists);
   try { await asking; } finally { asking = null; }
@@ -79,7 +79,7 @@ function tiles(model, state) {
   const score = record?.mean ?? null;
   return [
     model.error ? tile("Published version", "damaged", model.error, "bad")
-      : tile("Published version", model.version || "none yet", model.version ? `${record?.origin === "starter" ? "starter model, made" : "since"} ${when(model.created)}` : "train one to begin", "first"),
+      : tile("Published version", model.version || "none yet", model.version ? `since ${when(model.created)}` : "train one to begin", "first"),
     tile("Mean Dice", dice(score), model.version ? (score === null ? "not measured" : `${plural((record.validation_cases || []).length, "case")} held out`) : "no version yet"),
     tile("Annotated", `${number(cases.labelled)} of ${number(usable)}`,
       `${number(usable - cases.labelled)} without a label${cases.unusable ? `, ${number(cases.unusable)} unusable` : ""}`),
@@ -89,7 +89,7 @@ function tiles(model, state) {
 
 function lost(error) {
   const box = $("connection");
-  // A refusal is an answer: the server is there, but something in it is wrong, and it says what.
+  // A refusal is an answer: the server is there, and says what is wrong.
   if (error instanceof Refused) {
     box.textContent = `The server answers with an error: ${error.message}`;
   } else {

@@ -7,12 +7,12 @@ export function h(tag, attributes = {}, ...children) {
   const svg = SVG_TAGS.has(tag);
   const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
+    if ((value ?? false) === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name.startsWith("--")) element.style.setProperty(name, value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(9).filter((child) => (child ?? false) !== false));
   return element;
 }
 const SVG_TAGS = new Set(["svg", "g", "path", "line", "circle", "text", "title", "rect"]);

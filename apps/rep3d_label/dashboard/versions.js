@@ -67,9 +67,9 @@ function row(page, v) {
   const message = $("versions-message");
   const publish = h("button", { type: "button", class: "quiet", onclick: () => change(page, publish, message, v, path) }, "Publish");
   const remove = h("button", { type: "button", class: "quiet danger", onclick: () => drop(page, remove, message, v, path) }, "Delete");
+  const from = { adopted: "taken in", starter: "starter model" }[v.origin] || (v.attribution && "from the starter model");
   return h("tr", { "data-version": v.version },
-    h("th", { scope: "row" }, v.version, v.current && h("span", { class: "badge" }, "published"), v.origin === "adopted" && h("span", { class: "muted n" }, "taken in"),
-      v.attribution && h("span", { class: "muted n", title: v.attribution }, v.origin === "starter" ? "starter model" : "from the starter model")),
+    h("th", { scope: "row" }, v.version, v.current && h("span", { class: "badge" }, "published"), from && h("span", { class: "muted n", title: v.attribution }, from)),
     h("td", { "data-name": "Mean Dice" }, v.mean === null ? h("span", { class: "muted" }, "not measured")
       : h("details", {}, h("summary", {}, h("b", {}, dice(v.mean))), bars(v.scores))),
     h("td", { "data-name": "Change" }, typeof difference === "number"

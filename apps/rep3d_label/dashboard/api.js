@@ -31,7 +31,7 @@ export async function ask(method, path, body) {
   throw new Refused(`The server answered ${answer.status} ${answer.statusText}`);
 }
 
-/** Runs what a button does: the button rests meanwhile, and a refusal is shown in words beside it. */
+/** Runs what a button does: the button rests meanwhile, a refusal is shown beside it. */
 export async function act(button, message, work) {
   button.disabled = true;
   button.setAttribute("aria-busy", "true");

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from rep3d import __version__
-from rep3d.checkpoint import load_checkpoint
+from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.data.phantoms import generate_cohort
+from tests.rep3d.balls import ball_case, small_checkpoint
 from tests.rep3d.cli.command import Done
 
 
@@ -51,8 +52,13 @@ def test_train_segment_evaluate(tmp_path: Path, rep3d: Callable[..., Done]) -> N
     assert evaluated.returncode == 0, evaluated.stderr
     assert "phantom_002 (trained on)" in evaluated.stdout
     assert "Mean over 1 cases not trained on" in evaluated.stdout
+
+
+def test_explain_and_export(tmp_path: Path, rep3d: Callable[..., Done]) -> None:
+    made, model, image = small_checkpoint(), tmp_path / "model.pt", ball_case(tmp_path, 1).image
+    save_checkpoint(model, made.model, made.task, made.info)
     page = tmp_path / "explained" / "explain.html"
-    explained = rep3d("explain", "--checkpoint", model, "--image", cases[2].image, "--out", page.parent, "--inputs", 1)
+    explained = rep3d("explain", "--checkpoint", model, "--image", image, "--out", page.parent, "--inputs", 1)
     assert explained.returncode == 0, explained.stderr
     assert str(page) in explained.stdout and "model.pt" in page.read_text(encoding="utf-8")
     exported = rep3d("export", "--checkpoint", model, "--output", tmp_path / "model.pt2")

@@ -134,6 +134,7 @@ assert not {"rep3d", "monai"} & set(sys.modules)
         torch.testing.assert_close(found["logits"].softmax(1), expected, rtol=0, atol=1e-3)
         assert found["facts"]["labels"] == dict(TASK.labels) and found["facts"]["orientation"] == "LPS"
 
+    @pytest.mark.slow
     def test_a_file_that_computes_something_else_is_refused_and_the_old_one_stays(
         self, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

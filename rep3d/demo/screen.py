@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from rep3d.data.cohort import Cohort
 from rep3d.demo.play import DemoPlan, Listener, TrainStatus
@@ -26,7 +27,8 @@ __all__ = ["Screen", "train_progress"]
 
 
 def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
+    phase = TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len("validating")))
+    columns = (phase, BarColumn(20), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
     return Progress(*columns, TimeElapsedColumn(), console=console)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from rep3d.checkpoint import save_checkpoint
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
-from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.config import Channel, Intensity, TaskConfig
 
 __all__ = [
     "CONF",
@@ -31,7 +31,7 @@ __all__ = [
 LABELS = {"head": 1, "tail": 3}
 CONF = {"labels": ",".join(f"{name}={value}" for name, value in LABELS.items()), "device": "cpu"}
 SHAPE = (24, 20, 18)
-MODEL_SEED = 5  # of the untrained network: with it, it finds both labels in every image
+MODEL_SEEDS = {1: 5, 2: 8}  # of the untrained network, by channels: with it, it finds both labels in every image
 # Left-handed and oblique, as scanners write them.
 AFFINE = np.array([[-1.0, 0.1, 0.0, 12.0], [0.1, 1.0, 0.0, -9.0], [0.0, 0.0, 1.2, 4.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -63,11 +63,17 @@ def write_label(path: Path, seed: int = 0) -> Path:
     return write_nifti(path, _organ(seed))
 
 
-def publish_small_model(studies: Path, labels: dict[str, int] | None = None) -> Path:
-    """Put an untrained network of a few thousand weights where a server looks for its published model."""
+def publish_small_model(studies: Path, labels: dict[str, int] | None = None, channels: Sequence[str] = ()) -> Path:
+    """Put an untrained network of a few thousand weights where a server looks for its published model.
+
+    Args:
+        studies: the studies folder.
+        labels: of the model.
+        channels: names of an image's channels; none for one.
+    """
     labels = labels or LABELS
     config = Rep3DConfig(
-        in_channels=1,
+        in_channels=len(channels) or 1,
         out_channels=len(labels) + 1,
         dims=(4, 8, 8, 16),
         depths=(1, 1, 1, 1),
@@ -77,10 +83,11 @@ def publish_small_model(studies: Path, labels: dict[str, int] | None = None) -> 
     )
     path = studies / "rep3d" / "published.pt"
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(MODEL_SEED)
+        torch.manual_seed(MODEL_SEEDS[config.in_channels])
         network = Rep3D(config)
     info = {"version": "v1", "generation": 1, "created": "2024-01-01T00:00:00+00:00", "cases": [], "preset": "tiny"}
-    save_checkpoint(path, network, TaskConfig("test", labels, roi_size=(32, 32, 32)), info)
+    known = tuple(Channel(name, Intensity()) for name in channels)
+    save_checkpoint(path, network, TaskConfig("test", labels, roi_size=(32, 32, 32), channels=known), info)
     return path
 
 

@@ -115,7 +115,7 @@ class Rep3DLabelApp(MONAILabelApp):
         self.leases = LeaseBook(workspace.leases, self.setup.conf.lease_minutes, unusable=unusable.reasons)
         reviews = Reviews(workspace.reviews)
         self.case_book = CaseBook(self.datastore(), self.setup.labels, self.leases, reviews, self.served)
-        self.thumbnails = Thumbnails(workspace.thumbnails, self.setup.labels)
+        self.thumbnails = Thumbnails(workspace.thumbnails, self.setup.labels, self.setup.channels)
         self.auto_train = AutoTrain(
             workspace.auto_train,
             self.setup.conf.train_every,
@@ -175,7 +175,9 @@ class Rep3DLabelApp(MONAILabelApp):
     def init_datastore(self) -> Rep3DDatastore:
         child = in_child_process()
         watch = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and not child
-        store = Rep3DDatastore(self.setup.folder, self.setup.workspace, self.setup.labels, watch, read_only=child)
+        setup = self.setup
+        store = Rep3DDatastore(setup.folder, setup.workspace, setup.labels, watch, read_only=child)
+        store.channels = setup.channels
         store.take_image_file = self.privacy.copy_image
         return store
 
@@ -205,6 +207,7 @@ class Rep3DLabelApp(MONAILabelApp):
         default = models[self.default_model]
         ours = {
             "labels": dict(setup.labels),
+            "channels": list(setup.channels.names),
             "default_model": self.default_model,
             "default_strategy": setup.conf.strategy,
             "models": models,
@@ -351,7 +354,7 @@ def _listening(hosts: tuple[str, ...]) -> Listening:
 
 
 def _served(setup: ModelSetup) -> ServedModel:
-    published = PublishedModel(setup.workspace.published, setup.labels, setup.device)
+    published = PublishedModel(setup.workspace.published, setup.labels, setup.device, setup.channels)
     return ServedModel(setup, published, VersionStore(setup.workspace.root))
 
 

@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lib.access.listening import Listening
 from lib.boot.conf import OPTIONS, AppConf
@@ -26,7 +27,7 @@ from rep3d.tasks.config import Channel, Intensity, TaskConfig
 from rep3d.tasks.file import TaskFile, TrainingHints, write_task_file
 from rep3d.tasks.registry import registered_task
 from rep3d.training.train import TrainSettings
-from tests.app.data import publish_small_model, unchanged, write_image
+from tests.app.data import SHAPE, publish_small_model, unchanged, write_image, write_nifti
 from tests.app.server import APP_DIR
 
 
@@ -167,25 +168,73 @@ def test_a_data_set_that_is_not_used_is_named_with_the_reason(tmp_path: Path) ->
     assert note.startswith("dataset.json is not used: ") and "'ignore' (2)" in note
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ({"annotated": ["a"]}, "takes each label map for complete"),
-        ({"channel_names": {"0": "T1", "1": "T2"}}, "2 channels"),
-    ],
-)
-def test_data_of_which_a_server_cannot_learn_are_refused(tmp_path: Path, more: dict, words: str) -> None:
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"a": 1}, **more}))
-    with pytest.raises(StartupError, match=words):
+def test_data_of_which_a_server_cannot_learn_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"a": 1}, "annotated": ["a"]}))
+    with pytest.raises(StartupError, match="takes each label map for complete"):
         Setup.find(str(tmp_path), {})
 
 
-def test_a_published_model_of_several_channels_is_refused(tmp_path: Path) -> None:
-    channels = (Channel("T1", Intensity()), Channel("T2", Intensity()))
-    network = build_network(preset_config("tiny", 2, 2, (32, 32, 32)))
-    save_checkpoint(tmp_path / "rep3d" / "published.pt", network, TaskConfig("two", {"a": 1}, channels=channels), {})
-    with pytest.raises(StartupError, match=r"cannot be loaded.*images of 2 channels \(T1, T2\), and a server"):
-        Setup.find(str(tmp_path), {"labels": "a"})
+TWO = {"channel_names": {"0": "T1", "1": "T2"}}
+T1_T2 = tuple(Channel(name, Intensity()) for name in ("T1", "T2"))
+
+
+def test_several_channels_come_from_model_task_or_data_set(tmp_path: Path) -> None:
+    set_, task, model = tmp_path / "set", tmp_path / "task", tmp_path / "model"
+    for folder in (set_, task, model):
+        folder.mkdir()
+    (set_ / "dataset.json").write_text(json.dumps({**HIPPOCAMPUS, "modality": {}, **TWO}))
+    write_task_file(tmp_path / "two.yaml", TaskFile(TaskConfig("two", {"a": 1}, channels=T1_T2)))
+    publish_small_model(model, {"a": 1}, ("T1", "T2"))
+    for folder, conf in ((set_, {}), (task, {"task": str(tmp_path / "two.yaml")}), (model, {})):
+        setup = Setup.find(str(folder), conf)
+        assert setup.channels.names == ("T1", "T2") and list(setup.models) == ["rep3d"]  # no task or starter of one
+        assert setup.models["rep3d"].facts()["channels"] == ["T1", "T2"]
+    assert Setup.find(str(tmp_path), {"labels": "a"}).channels.names == ()
+    # A first training learns them from the data set, whatever its labels are called.
+    image = write_nifti(set_ / "a.nii.gz", np.ones((*SHAPE, 2), np.int16))
+    (set_ / "dataset.json").write_text(json.dumps({"labels": {"whole": [1, 2]}, **TWO}))
+    named = Setup.find(str(set_), {"labels": "a=1,b=2"}).models["rep3d"]
+    assert "is not used, but for its channels: " in named.notes[0]
+    made = named.task_for([image])
+    assert [channel.name for channel in made.channels] == ["T1", "T2"] and made.in_channels == 2
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "conf", "words"),
+    [
+        (
+            TWO,
+            ("T2", "T1"),
+            {},
+            r"for images of 2 channels \(T2, T1\), and dataset.json says 2 .*the same names",
+        ),
+        (TWO, (), {}, r"for images of one channel, and dataset.json says 2 channels \(T1, T2\)"),
+        ({"modality": {"0": "CT"}}, ("T1", "T2"), {}, "and dataset.json says one channel"),
+        (
+            TWO,
+            None,
+            {"models": "kits", "labels": "kidney"},
+            "task kits is for images of one channel, and dataset.json says",
+        ),
+        (TWO, None, {"task": "kits"}, "--conf task is for images of one channel, and dataset.json says 2"),
+        (None, ("T1", "T2"), {"task": "kits"}, r"2 channels \(T1, T2\), and --conf task says one channel"),
+        (
+            None,
+            ("T1", "T2"),
+            {"models": "rep3d,kits"},
+            r"rep3d of 2 channels \(T1, T2\), kits of one channel.*--conf",
+        ),
+    ],
+)
+def test_models_and_data_of_other_channels_are_refused(
+    tmp_path: Path, dataset: dict | None, model: tuple[str, ...] | None, conf: dict[str, str], words: str
+) -> None:
+    if dataset:
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"a": 1}, **dataset}))
+    if model is not None:
+        publish_small_model(tmp_path, {"a": 1}, model)
+    with unchanged(tmp_path), pytest.raises(StartupError, match=words):
+        Setup.find(str(tmp_path), conf)
 
 
 def test_nothing_known_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from lib.cases.book import CaseBook
 from lib.cases.leases import LeaseBook
 from lib.cases.reviews import Reviews
 from lib.cases.thumbnails import render
+from lib.channels import ONE
 from lib.errors import ConflictError
 from lib.labels.facts import FactsCache
 from lib.paths import Workspace
@@ -294,7 +295,7 @@ def test_patients_right_is_on_the_left_and_the_front_on_top(tmp_path: Path, axes
     label = canonical.as_reoriented(turn)
     assert "".join(nib.aff2axcodes(label.affine)) == axes
     nib.save(label, tmp_path / "l.nii.gz")
-    png = render(tmp_path / "l.nii.gz", tmp_path / "l.nii.gz", {1: (255, 0, 0)}, 60)
+    png = render(tmp_path / "l.nii.gz", ONE, tmp_path / "l.nii.gz", {1: (255, 0, 0)}, 60)
     picture = np.asarray(Image.open(io.BytesIO(png))).astype(int)
     assert picture.shape == (60, 40, 3)  # 30 x 20 mm
     red = picture[..., 0] - picture[..., 1] > 100

@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lib.channels import ONE
 from lib.labels.submission import SubmitOptions, prepare_label
 from lib.storage.voxels import Received, label_voxels
 
@@ -47,7 +48,7 @@ def test_a_label_comes_back_as_it_went_in(
             body = folder / "body"
             stored = values.astype("f8" if kind == "scaled" else kind)
             body.write_bytes(stored.tobytes(order="F"))
-            Received(body, stored.dtype, stored_grid(image), {}).write_label(image, sent)
+            Received(body, stored.dtype, stored_grid(image), {}).write_label(image, ONE, sent)
         elif way == "ITK":  # what 3D Slicer and ITK-SNAP write: their own codes, in millimetres
             drawn = sitk.GetImageFromArray(values.T.astype("u2" if kind == "scaled" else kind))
             drawn.CopyInformation(sitk.ReadImage(str(image)))
@@ -58,12 +59,12 @@ def test_a_label_comes_back_as_it_went_in(
             write_odd(sent, values.astype(kind), header_affine, **fields)
         scratch = folder / "scratch"
         scratch.mkdir()
-        prepared = prepare_label(sent, image, LABELS, {}, SubmitOptions(), scratch)
+        prepared = prepare_label(sent, image, ONE, LABELS, {}, SubmitOptions(), scratch)
         assert prepared.changes == {}
         assert is_written_like(prepared.file, image)
         back, grid = read_label(prepared.file)
         np.testing.assert_array_equal(back, values)
-        np.testing.assert_array_equal(label_voxels(prepared.file, image)[0], values)
+        np.testing.assert_array_equal(label_voxels(prepared.file, image, ONE)[0], values)
         np.testing.assert_array_equal(grid.affine, stored_grid(image).affine)
         np.testing.assert_array_equal(nib.load(prepared.file).affine, nib.load(image).affine)
         np.testing.assert_array_equal(np.rint(nib.load(prepared.file).get_fdata()), values)

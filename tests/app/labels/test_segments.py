@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lib.channels import ONE
 from lib.errors import RequestError
 from lib.labels.formats import as_nifti
 from lib.labels.segments import Segment, one_map
@@ -45,7 +46,7 @@ A_AND_B = drawn((LOW, 1), (HIGH, 2))
 def prepared(tmp_path: Path, image: Path, file: Path, **described: int) -> PreparedLabel:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    return prepare_label(file, image, SERVER, described, SubmitOptions(), scratch)
+    return prepare_label(file, image, ONE, SERVER, described, SubmitOptions(), scratch)
 
 
 def voxels_of(label: PreparedLabel) -> np.ndarray:

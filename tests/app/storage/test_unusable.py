@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from lib.channels import Channels
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
 
@@ -45,7 +46,7 @@ def _odd(studies: Path) -> None:
 
 def test_what_is_wrong_is_told_without_reading_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _odd(tmp_path)
-    monkeypatch.setattr("lib.storage.unusable.read_image", lambda file: pytest.fail(f"{file} was read"))
+    monkeypatch.setattr("lib.channels.read_channels", lambda file, count: pytest.fail(f"{file} was read"))
     with unchanged(tmp_path):
         store = _store(tmp_path)
         store.unusable.look_at_all()
@@ -64,8 +65,8 @@ def test_voxels_are_read_once_and_a_restart_reads_nothing(tmp_path: Path, monkey
     reason = store.unusable.check("cut")
     assert reason and "cut short" in reason
     store.unusable.look_at_all()
-    for name in ("read_image", "stored_grid"):
-        monkeypatch.setattr(f"lib.storage.unusable.{name}", lambda file: pytest.fail(f"{file} was read again"))
+    for name in ("channels.read_channels", "channels.channels_grid", "storage.unusable.stored_grid"):
+        monkeypatch.setattr(f"lib.{name}", lambda file, *count: pytest.fail(f"{file} was read again"))
     for again in (store, _store(tmp_path)):
         again.unusable.look_at_all()
         assert again.unusable.check("cut") == again.unusable.reasons()["cut"] == reason
@@ -99,11 +100,29 @@ def test_want_of_memory_is_not_the_images_fault(tmp_path: Path, monkeypatch: pyt
     store = _store(tmp_path)
     for error in (OutOfMemoryError("4 GB"), MemoryError()):
 
-        def read(file: Path, error: Exception = error) -> None:
+        def read(file: Path, count: int, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("lib.storage.unusable.read_image", read)
+        monkeypatch.setattr("lib.channels.read_channels", read)
         assert store.unusable.check("large") is None and store.unusable.reasons() == {}
+
+
+def test_an_image_of_other_channels_is_unusable_and_what_is_remembered_goes_with_their_number(tmp_path: Path) -> None:
+    for name, channels in (("one", 1), ("two", 2), ("three", 3)):
+        write_nifti(tmp_path / f"{name}.nii.gz", np.ones((*SHAPE, channels)[: 3 + (channels > 1)], np.int16))
+    for names, usable, words in (
+        (("T1", "T2"), "two", {"one": "1 channel, where 2 are needed", "three": "3 channels, where 2 are needed"}),
+        ((), "one", {"two": "not three-dimensional", "three": "not three-dimensional"}),
+        (("a", "b", "c"), "three", {"one": "1 channel, where 3", "two": "2 channels, where 3"}),
+    ):
+        store = _store(tmp_path)  # anew, over what the one before remembered
+        store.channels = Channels(names)
+        store.unusable.look_at_all()
+        reasons = store.unusable.reasons()
+        assert set(reasons) == set(words) and all(told in reasons[name] for name, told in words.items())
+        assert all(f"{name}.nii.gz" in told for name, told in reasons.items())
+        assert store.unusable.check(usable) is None
+        store.unusable.save()
 
 
 def test_a_tilted_image_that_was_annotated_elsewhere_stays_in_use(tmp_path: Path) -> None:

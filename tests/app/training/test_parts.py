@@ -267,7 +267,7 @@ def case(tmp_path: Path) -> Case:
 
 def _setup(tmp_path: Path, other_values: tuple[int, ...] = ()) -> Any:
     setup = Setup.find(str(tmp_path), CONF).models["rep3d"]
-    return SimpleNamespace(labels=setup.labels, other_values=other_values)
+    return SimpleNamespace(labels=setup.labels, channels=setup.channels, other_values=other_values)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from lib.api.access import AS_USER, name_of
 from lib.api.forms import FileRoute, on_disk
 from lib.errors import BusyError, NotFoundError, RequestError, TooManySessionsError
 from rep3d.errors import ImageError
-from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry
+from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["SafeSessions", "router"]
 
@@ -128,7 +128,7 @@ def begin_session(
     with on_disk(files[0], IMAGE_SUFFIXES) as received:
         if not uncompress:
             try:
-                geometry(received)
+                app_instance().datastore().channels.read(received)
             except ImageError as error:
                 raise ImageError(str(error).replace(received.name, "the image")) from error
             app_instance().privacy.receive_file(received)

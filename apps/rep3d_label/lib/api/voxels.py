@@ -65,23 +65,30 @@ def _params(voxels: Received) -> dict[str, Any]:
 
 
 @router.get("/rep3d/voxels/images/{image}")
-def get_image(request: Request, image: str, user: User = AS_USER) -> StreamingResponse:
-    """Return the voxels of an image, as the array ``image``."""
+def get_image(request: Request, image: str, channel: int = 0, user: User = AS_USER) -> StreamingResponse:
+    """Return the voxels of an image, of several channels those of one, as the array ``image``.
+
+    Where there are several, ``params`` say which one it is, ``channel``, counted from 0, and what ``channels`` there
+    are.
+    """
     store = app_instance().datastore()
     file = store.image_file(image)
+    chosen = store.channels.checked(channel)
     try:
-        voxels, grid = read_image(file)
+        read, grid = store.channels.read(file)
     except ImageError as error:
         store.unusable.check(image)  # nobody else should meet it
         raise ImageError(str(error).replace(file.name, f"image {image}")) from error
-    return _answer(request, {"image": voxels}, grid)
+    names = store.channels.names
+    told = {"channel": chosen, "channels": list(names)} if names else None
+    return _answer(request, {"image": read[chosen]}, grid, told)
 
 
 @router.get("/rep3d/voxels/labels/{image}")
 def get_label(request: Request, image: str, tag: str = FINAL, user: User = AS_USER) -> StreamingResponse:
     """Return the voxels of an image's label, as the array ``label``, on the image's own grid."""
     store = app_instance().datastore()
-    voxels, grid = label_voxels(store.label_file(image, tag), store.image_file(image))
+    voxels, grid = label_voxels(store.label_file(image, tag), store.image_file(image), store.channels)
     return _answer(request, {"label": voxels}, grid)
 
 
@@ -104,7 +111,8 @@ def put_label(
 
     def write(folder: Path) -> Path:
         file = folder / "submission.nii.gz"
-        voxels.write_label(app_instance().datastore().image_file(image), file)
+        store = app_instance().datastore()
+        voxels.write_label(store.image_file(image), store.channels, file)
         return file
 
     return take_label(request, user, image, tag, _params(voxels), write)
@@ -142,7 +150,7 @@ def segment(
     result = app.infer({**asked, "request_id": wanted.id, "gone": turn.gone})
     file = Path(result["file"])
     try:
-        voxels, grid = label_voxels(file, app.datastore().image_file(image))
+        voxels, grid = label_voxels(file, app.datastore().image_file(image), app.datastore().channels)
     finally:
         file.unlink(missing_ok=True)
     arrays = {"label": voxels}

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.boot.conf import AppConf
-from lib.boot.sources import published_task
+from lib.channels import Channels
 from lib.errors import StartupError
 from lib.paths import ModelWorkspace, Workspace
+from rep3d.checkpoint import read_checkpoint_task
 from rep3d.errors import CheckpointError
 from rep3d.starter.models import FOLDER, matching_starter
 from rep3d.tasks.config import TaskConfig
@@ -50,7 +51,7 @@ class Published:
         if not path.exists():
             return cls(path, None, {})
         try:
-            return cls(path, *published_task(path))
+            return cls(path, *read_checkpoint_task(path))
         except CheckpointError as error:
             raise damaged_checkpoint(path, error) from error
 
@@ -64,7 +65,12 @@ def damaged_checkpoint(path: Path, error: CheckpointError) -> StartupError:
 
 
 def with_starter(
-    published: Published, space: ModelWorkspace, labels: Collection[str], modality: str | None, settings: AppConf
+    published: Published,
+    space: ModelWorkspace,
+    labels: Collection[str],
+    modality: str | None,
+    channels: Channels,
+    settings: AppConf,
 ) -> Published:
     """Return a starter model in the place of none, if one has just these labels; what is there is never replaced.
 
@@ -73,6 +79,7 @@ def with_starter(
         space: the model's files: with a version, published or not, or a training under way, it is no new model.
         labels: names of the model's labels.
         modality: ``"CT"``, ``"MRI"``, ..., if known.
+        channels: of its images.
         settings: who asks for another network or encoder, or for no starter, gets what was asked for.
 
     Raises:
@@ -90,7 +97,7 @@ def with_starter(
     if begun or not VersionStore(space.root).is_new():
         return published
     starter = matching_starter(labels, modality, folder)
-    if starter is None:
+    if starter is None or Channels.of(starter.task) != channels:
         return published
     asked = [
         f"--conf {key} {value}"

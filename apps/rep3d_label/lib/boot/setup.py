@@ -13,8 +13,9 @@ from typing import Any
 
 from lib.boot.conf import AppConf
 from lib.boot.published import Published, with_starter
-from lib.boot.sources import StatedData
+from lib.boot.sources import StatedData, channels_of_models
 from lib.boot.values import OWN_LABELS
+from lib.channels import ONE, Channels
 from lib.errors import StartupError
 from lib.labels.label_map import LabelMap
 from lib.labels.recovery import check_recovered, recovered_map
@@ -45,6 +46,7 @@ class ModelSetup:
         preset: network of the model, or of the first one to be trained.
         device: where to compute.
         modality: ``"CT"``, ``"MRI"``, ..., if known.
+        channels: of its images.
         conf: the settings as given.
         other_values: voxel values that label files may have besides: of other models' labels, and of retired ones.
         head: what the labels mean for the model that is published at the start; None where none is.
@@ -61,6 +63,7 @@ class ModelSetup:
     device: str
     modality: str | None
     conf: AppConf
+    channels: Channels = ONE
     other_values: tuple[int, ...] = ()
     head: HeadChange | None = None
     start_from: Path | None = None
@@ -85,7 +88,13 @@ class ModelSetup:
             return known
         conf = self.conf
         return task_for_cases(
-            self.name, dict(self.labels), images, self.modality, spacing=conf.spacing, roi_size=conf.roi_size
+            self.name,
+            dict(self.labels),
+            images,
+            self.modality,
+            spacing=conf.spacing,
+            roi_size=conf.roi_size,
+            channels=self.channels.names,
         )
 
     def train_settings(self) -> TrainSettings:
@@ -108,6 +117,7 @@ class ModelSetup:
             "terms": {name: term.to_dict() for name, term in self.task.terms.items()} if self.task else {},
             "preset": self.preset,
             "modality": self.modality,
+            "channels": list(self.channels.names),
             "head": self.head.to_dict() if self.head and self.head.changed else None,
             "notes": list(self.notes),
         }
@@ -140,6 +150,11 @@ class Setup:
     def default_model(self) -> str:
         """The model that requests without a model's name mean."""
         return next(iter(self.models))
+
+    @property
+    def channels(self) -> Channels:
+        """The channels of the images, which are the same for all models."""
+        return self.models[self.default_model].channels
 
     @classmethod
     def find(cls, studies: str, conf: Mapping[str, str]) -> Setup:
@@ -177,14 +192,20 @@ class Setup:
             stated = {**dataset.labels, **(settings.labels if settings.labels and settings.values_given else {})}
             check_recovered(stored, {name for labels in wanted.values() for name in labels}, stated, damage)
         label_map = _label_map(stored, wanted, settings, dataset, published)
+        channels = channels_of_models({name: _tasks(name, settings, published[name]) for name in names}, dataset)
         published = {
             name: with_starter(
-                published[name], workspace.model(name), labels, _modality(name, settings, dataset), settings
+                published[name],
+                workspace.model(name),
+                labels,
+                _modality(name, settings, dataset),
+                channels[name],
+                settings,
             )
             for name, labels in wanted.items()
         }
         models = {
-            name: _model(name, workspace, label_map, list(labels), settings, dataset, published[name])
+            name: _model(name, workspace, label_map, list(labels), settings, dataset, published[name], channels[name])
             for name, labels in wanted.items()
         }
         labels = label_map.of(list({name: None for names in wanted.values() for name in names}))
@@ -259,11 +280,13 @@ def _model(
     settings: AppConf,
     dataset: StatedData,
     published: Published,
+    channels: Channels,
 ) -> ModelSetup:
     labels = label_map.of(names)
     own = _own_task(name, settings)
     registered = own or TASKS.get(name)
-    notes = [f"dataset.json is not used: {dataset.problem}"] if dataset.problem else []
+    but = ", but for its channels" if dataset.channels else ""
+    notes = [f"dataset.json is not used{but}: {dataset.problem}"] if dataset.problem else []
     notes += [f"{name}: {published.note}"] if published.note else []
     task = head = None
     if published.task:
@@ -290,7 +313,7 @@ def _model(
         task = task.with_labels(labels)
         terms = registered.terms if registered else {}
         task = replace(task, terms={**{label: terms[label] for label in labels if label in terms}, **task.terms})
-    if published.task and own and published.task.intensity != own.intensity:
+    if published.task and own and published.task.intensities != own.intensities:
         notes.append(f"{name}: the published model scales intensities in its own way, and not as --conf task says")
     preset = _preset(name, settings, published)
     if settings.start_from and published.task:
@@ -304,6 +327,7 @@ def _model(
         device=settings.device,
         modality=_modality(name, settings, dataset),
         conf=settings,
+        channels=channels,
         other_values=tuple(sorted(set(label_map.values.values()) - set(labels.values()))),
         head=head,
         start_from=None if published.task else _start_from(settings, workspace, preset),
@@ -315,6 +339,16 @@ def _model(
 def _own_task(name: str, settings: AppConf) -> TaskConfig | None:
     """Return the task of ``--conf task``, for the model that it is for."""
     return settings.task.task if settings.task and name == OWN_LABELS else None
+
+
+def _tasks(name: str, settings: AppConf, published: Published) -> dict[str, TaskConfig]:
+    """Return what says which images a model takes, with the words for it; what counts most comes first."""
+    found = {
+        f"the published model {published.path}": published.task,
+        "--conf task": _own_task(name, settings),
+        f"the registered task {name}": TASKS.get(name),
+    }
+    return {words: task for words, task in found.items() if task}
 
 
 def _modality(name: str, settings: AppConf, dataset: StatedData) -> str | None:

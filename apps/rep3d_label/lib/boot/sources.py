@@ -1,6 +1,7 @@
-"""What a server starts from, read and refused where it could not do with it: a ``dataset.json``, a published model.
+"""What the ``dataset.json`` of a studies folder says, refused where a server could not do with it.
 
-A server works with images of one channel, and learns from label maps that say something of each voxel and each label.
+A server learns from label maps that say something of each voxel and each label; and all its models are for the same
+images, with one channel or with several.
 """
 
 from __future__ import annotations
@@ -8,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from lib.channels import ONE, Channels
 from lib.errors import StartupError
-from rep3d.checkpoint import read_checkpoint_task
-from rep3d.errors import CheckpointError, TaskError
-from rep3d.tasks.config import TaskConfig, labels_from_dataset_json, modality_from_dataset_json
-from rep3d.tasks.dataset_json import annotated_from_dataset_json, ignore_from_dataset_json
+from rep3d.errors import TaskError
+from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.dataset_json import (
+    annotated_from_dataset_json,
+    channels_from_dataset_json,
+    ignore_from_dataset_json,
+    labels_from_dataset_json,
+)
 from rep3d.tasks.registry import matching_task
 
-__all__ = ["StatedData", "published_task"]
+__all__ = ["StatedData", "channels_of_models"]
 
 
 @dataclass(frozen=True)
@@ -26,40 +31,50 @@ class StatedData:
 
     Attributes:
         labels: label name to voxel value in the folder's label files; empty where it says nothing.
-        modality: ``"CT"``, ``"MRI"``, ..., if it says so.
-        task: the registered task with these labels.
-        problem: why it is not used, where it is not usable and was not needed.
+        channels: names of an image's channels, in their order; of a single one it is the modality.
+        task: the registered task with these labels, for images of as many channels.
+        problem: why its labels are not used, where they are not usable and were not needed.
     """
 
     labels: Mapping[str, int]
-    modality: str | None
-    task: TaskConfig | None
+    channels: tuple[str, ...] = ()
+    task: TaskConfig | None = None
     problem: str = ""
+
+    @property
+    def modality(self) -> str | None:
+        """``"CT"``, ``"MRI"``, ... of images of one channel, if it says so."""
+        return self.channels[0] if len(self.channels) == 1 else None
 
     @classmethod
     def read(cls, path: Path, needed: bool) -> StatedData:
         """Read it; a file that is not usable is refused where its labels are ``needed``."""
         if not path.is_file():
-            return cls({}, None, None)
+            return cls({})
+        channels: tuple[str, ...] = ()
         try:
-            labels, modality = _folder_labels(path)
+            channels = channels_from_dataset_json(path)
+            labels = _folder_labels(path)
         except TaskError as error:
-            if not needed:
-                return cls({}, None, None, str(error))
+            if not needed:  # but images of several channels are that whatever the labels are called
+                return cls({}, channels if len(channels) > 1 else (), problem=str(error))
             raise StartupError(
                 f"The labels in dataset.json cannot be used. {error}",
                 "Correct that file, or give the labels with --conf labels a=1,b=2, with the values that the label "
                 "files have.",
             ) from error
-        task = matching_task(labels, modality)
-        return cls(task.labels if task else labels, modality, task)  # the task's names are spelled rightly
+        found = cls(labels, channels)
+        task = matching_task(labels, found.modality)
+        if task is None or (channels and task.in_channels != len(channels)):
+            return found
+        return cls(task.labels, channels, task)  # the task's names are spelled rightly
 
 
-def _folder_labels(path: Path) -> tuple[dict[str, int], str | None]:
-    """Return the labels and the modality that the ``dataset.json`` of a studies folder names.
+def _folder_labels(path: Path) -> dict[str, int]:
+    """Return the labels that the ``dataset.json`` of a studies folder names.
 
     Raises:
-        TaskError: if it cannot be used, names several channels, or says that label maps say nothing in places.
+        TaskError: if it cannot be used, or says that label maps say nothing in places.
     """
     labels, ignore, annotated = (
         labels_from_dataset_json(path),
@@ -76,20 +91,43 @@ def _folder_labels(path: Path) -> tuple[dict[str, int], str | None]:
             f"{path}: it says under 'annotated' that only some labels were drawn. A server takes each label map for "
             f"complete: train with rep3d train, or complete them and remove 'annotated'."
         )
-    return labels, modality_from_dataset_json(path)
+    return labels
 
 
-def published_task(path: Path) -> tuple[TaskConfig, dict[str, Any]]:
-    """Return the task of a published model, and what it says about its origin.
+def channels_of_models(tasks: Mapping[str, Mapping[str, TaskConfig]], dataset: StatedData) -> dict[str, Channels]:
+    """Return the channels that the images of each model have.
+
+    Args:
+        tasks: name of the model to its tasks, each under the words for where it stands; the first one counts, and where
+            there is none the ``dataset.json``.
+        dataset: what that says.
 
     Raises:
-        CheckpointError: if it cannot be used, or takes images of several channels.
+        StartupError: if that is not the same for all models, or if what is said of a model or of the folder's images
+            differs.
     """
-    task, facts = read_checkpoint_task(path)
-    if task.in_channels > 1:
-        names = ", ".join(channel.name for channel in task.channels)
-        raise CheckpointError(
-            f"{path} is for images of {task.in_channels} channels ({names}), and a server takes images of one. Use it "
-            f"with rep3d segment."
+    stated = {"dataset.json": Channels.named(dataset.channels)} if dataset.channels else {}
+    found = {}
+    for name, known in tasks.items():
+        said = {**{words: Channels.of(task) for words, task in known.items()}, **stated}
+        first, channels = next(iter(said.items()), ("", ONE))
+        for words, other in said.items():
+            if other != channels:
+                raise StartupError(
+                    f"{_shown(first)} is for images of {channels}, and {words} says {other}.",
+                    "Serve a model for the images that there are; where they are the same images, give the channels "
+                    "the same names, in the order that they have in the files.",
+                )
+        found[name] = channels
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{name} of {channels}" for name, channels in found.items())
+        raise StartupError(
+            f"The models to serve are for different images: {told}.",
+            "Choose models for the same channels with --conf models, and serve the others from a studies folder of "
+            "their own.",
         )
-    return task, facts
+    return found
+
+
+def _shown(words: str) -> str:
+    return words[:1].upper() + words[1:]

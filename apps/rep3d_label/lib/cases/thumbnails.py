@@ -13,11 +13,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from lib.channels import Channels
 from lib.errors import in_words, is_out_of_memory
 from lib.labels.facts import file_stamp
 from lib.paths import whole_file
 from rep3d.errors import ImageError, LabelError, Rep3DError, machine_error
-from rep3d.imaging.nifti import read_label, stored_grid
+from rep3d.imaging.nifti import read_label
 from rep3d.imaging.pictures import plane_picture
 from rep3d.tasks.colours import Colour, label_colours
 
@@ -30,10 +31,12 @@ class Thumbnails:
     Args:
         folder: where they are kept.
         labels: label name to voxel value.
+        channels: of each image; the first one is shown.
     """
 
-    def __init__(self, folder: Path, labels: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, labels: Mapping[str, int], channels: Channels) -> None:
         self._folder = folder
+        self._channels = channels
         colours = label_colours(labels)
         self._colours = {value: colours[name] for name, value in labels.items()}
         self._busy = threading.Semaphore(2)  # a page asks for dozens at once, and each may need a whole volume
@@ -61,7 +64,7 @@ class Thumbnails:
             return path.read_bytes()
         try:
             with self._busy:
-                content = render(image, label, self._colours, size)
+                content = render(image, self._channels, label, self._colours, size)
         except Exception as error:  # whatever is odd about a file, there is no picture of it, and that is all
             if isinstance(error, (Rep3DError, FileNotFoundError)) or is_out_of_memory(error):
                 raise
@@ -85,11 +88,12 @@ class Thumbnails:
                 other.unlink(missing_ok=True)
 
 
-def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size: int) -> bytes:
+def render(image: Path, channels: Channels, label: Path | None, colours: Mapping[int, Colour], size: int) -> bytes:
     """Draw the axial slice in which the label is largest, else the middle one, as radiologists look at it.
 
     Args:
         image: a NIfTI image.
+        channels: of it; the first one is drawn.
         label: a label map on its grid, or None.
         colours: voxel value to colour.
         size: longer side of the picture in pixels.
@@ -97,14 +101,14 @@ def render(image: Path, label: Path | None, colours: Mapping[int, Colour], size:
     Returns:
         A PNG: the patient's right on the left, front on top, pixels square in mm.
     """
-    grid = stored_grid(image)
+    grid = channels.grid(image)
     values = read_label(label)[0] if label else None
     if values is not None and values.shape != grid.shape:
         raise LabelError(f"The label of {image.name} has the shape {values.shape}, its image {grid.shape}.")
     proxy = nib.load(image).dataobj  # type: ignore[attr-defined]
 
     def read(at: tuple[slice | int, ...]) -> np.ndarray:
-        return np.asarray(proxy[(*at, *(0 for _ in proxy.shape[3:]))])  # four-dimensional files have one time point
+        return np.asarray(proxy[(*at, *(0 for _ in proxy.shape[3:]))])  # further axes are channels
 
     drawn = plane_picture(read, values, grid, "axial", colours, size)
     buffer = io.BytesIO()

@@ -178,19 +178,21 @@ def _in_place(label: sitk.Image, image: Path) -> sitk.Image:
         reader.ReadImageInformation()
     except RuntimeError:
         return label
-    if reader.GetDimension() != 3 or label.GetSize() == reader.GetSize():
+    dimension = reader.GetDimension()
+    size, spacing, origin = reader.GetSize()[:3], reader.GetSpacing()[:3], reader.GetOrigin()[:3]  # then the channels
+    if dimension not in (3, 4) or label.GetSize() == size:
         return label
-    same_axes = np.allclose(label.GetDirection(), reader.GetDirection(), atol=1e-4)
-    same_steps = np.allclose(label.GetSpacing(), reader.GetSpacing(), rtol=1e-4)
-    axes = np.array(reader.GetDirection()).reshape(3, 3)
-    offset = np.linalg.solve(axes, np.subtract(label.GetOrigin(), reader.GetOrigin())) / reader.GetSpacing()
+    axes = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    same_axes = np.allclose(label.GetDirection(), axes.ravel(), atol=1e-4)
+    same_steps = np.allclose(label.GetSpacing(), spacing, rtol=1e-4)
+    offset = np.linalg.solve(axes, np.subtract(label.GetOrigin(), origin)) / spacing
     start = np.rint(offset).astype(int)
     end = start + label.GetSize()
-    inside = bool((start >= 0).all() and (end <= reader.GetSize()).all())
+    inside = bool((start >= 0).all() and (end <= size).all())
     if not (same_axes and same_steps and inside and np.abs(offset - start).max() < 0.01):
         return label
-    whole = sitk.Image(reader.GetSize(), label.GetPixelID())
-    whole.SetDirection(reader.GetDirection())
-    whole.SetSpacing(reader.GetSpacing())
-    whole.SetOrigin(reader.GetOrigin())
+    whole = sitk.Image(size, label.GetPixelID())
+    whole.SetDirection(axes.ravel().tolist())
+    whole.SetSpacing(spacing)
+    whole.SetOrigin(origin)
     return sitk.Paste(whole, label, label.GetSize(), destinationIndex=start.tolist())

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.channels import Channels
 from lib.errors import RequestError
 from lib.labels.facts import LabelFacts
 from lib.labels.formats import LABEL_SUFFIXES, as_nifti
@@ -21,9 +22,9 @@ from lib.names import split_suffix
 from rep3d.errors import LabelError
 from rep3d.imaging.grid import Geometry, resample_label, same_grid
 from rep3d.imaging.labels import check_grid, check_values, label_counts
-from rep3d.imaging.nifti import IMAGE_SUFFIXES, is_written_like, read_label, stored_grid, write_label
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, is_written_like, read_label, write_label
 
-__all__ = ["PreparedLabel", "SubmitOptions", "described_values", "prepare_label"]
+__all__ = ["PreparedLabel", "SubmitOptions", "described_values", "prepare_label", "with_shown_name"]
 
 _BACKGROUND = "background"
 
@@ -107,6 +108,7 @@ def _given(params: Mapping[str, Any], key: str) -> dict[str, int | None]:
 def prepare_label(
     submitted: Path,
     image: Path,
+    channels: Channels,
     labels: Mapping[str, int],
     described: Mapping[str, int | None],
     options: SubmitOptions,
@@ -117,6 +119,7 @@ def prepare_label(
     Args:
         submitted: the file as it was sent; it is not changed.
         image: the image that it was drawn on.
+        channels: of that image.
         labels: label name to the server's voxel value.
         described: label name to the value in the file, as :func:`described_values` gives it.
         options: what may be done.
@@ -138,7 +141,7 @@ def prepare_label(
     else:
         values, grid, described, joined = _converted(submitted, image, described, scratch)
         changes["converted"] = {"from": suffix, **({"joined": joined} if joined else {})}
-    target = stored_grid(image)
+    target = channels.grid(image)
     if not same_grid(grid, target):
         values, changes["resampled"] = _resampled(values, grid, target, submitted.name, image.name, options)
     values, moved = _with_server_values(values, labels, described, submitted.name)
@@ -250,3 +253,10 @@ def _check_values(counts: Mapping[int, int], labels: Mapping[str, int], name: st
             f"{name} is empty. Did the export lose the segments? If the image has none of the structures, submit it as "
             f'empty: params {{"empty": true}}.'
         )
+
+
+def with_shown_name(message: str, file: Path, shown: str) -> str:
+    """Return a message without the name of a temporary file, which says nothing to the client."""
+    converted = split_suffix(file.name, LABEL_SUFFIXES)[0] + ".nii.gz"
+    words = message.replace(file.name, shown).replace(converted, shown)
+    return words[:1].upper() + words[1:]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.channels import ONE, Channels
 from lib.errors import NoModelError
 from rep3d.checkpoint import load_checkpoint, read_checkpoint_task
 from rep3d.errors import CheckpointError
@@ -19,19 +20,24 @@ from rep3d.files import file_state
 from rep3d.inference.predictor import Predictor
 from rep3d.tasks.config import TaskConfig
 
-__all__ = ["PublishedModel", "check_labels"]
+__all__ = ["PublishedModel"]
 
 
-def check_labels(path: Path, task: TaskConfig, labels: Mapping[str, int]) -> None:
-    """Refuse a checkpoint that knows none of the labels; names count, voxel values do not.
+def _check(path: Path, task: TaskConfig, labels: Mapping[str, int], channels: Channels) -> None:
+    """Refuse a checkpoint that knows none of the labels (names count, voxel values do not), or is for other images.
 
     Raises:
-        CheckpointError: naming both sets of labels.
+        CheckpointError: naming both.
     """
     if not set(task.labels) & set(labels):
         raise CheckpointError(
             f"The model in {path} was trained for the labels {', '.join(sorted(task.labels))}, and this server has "
             f"{', '.join(sorted(labels))}. Train a model for these, or start the server with the model's labels."
+        )
+    if Channels.of(task) != channels:
+        raise CheckpointError(
+            f"The model in {path} takes images of {Channels.of(task)}, and this server has images of {channels}. Train "
+            f"a model for these, or start a server for the model's images."
         )
 
 
@@ -43,12 +49,14 @@ class PublishedModel:
         labels: label name to voxel value that the server works with. They are written whatever values the checkpoint
             was trained with; labels that only the checkpoint knows become background.
         device: where to compute.
+        channels: of the server's images.
     """
 
-    def __init__(self, path: Path, labels: Mapping[str, int], device: str) -> None:
+    def __init__(self, path: Path, labels: Mapping[str, int], device: str, channels: Channels = ONE) -> None:
         self.path = path
         self.labels = labels
         self.device = device
+        self.channels = channels
         self._facts_lock = threading.Lock()
         self._facts_stamp: tuple[int, int, int] | None = None
         self._facts: dict[str, Any] = {}
@@ -61,7 +69,7 @@ class PublishedModel:
         published.
 
         Raises:
-            CheckpointError: if the file is damaged or knows none of the labels.
+            CheckpointError: if the file is damaged, knows none of the labels, or is for images of other channels.
         """
         with self._facts_lock:
             stamp = file_state(self.path)
@@ -69,7 +77,7 @@ class PublishedModel:
                 return {}
             if stamp != self._facts_stamp:
                 task, facts = read_checkpoint_task(self.path)
-                check_labels(self.path, task, self.labels)
+                _check(self.path, task, self.labels, self.channels)
                 self._facts, self._facts_stamp = facts, stamp
             return self._facts
 
@@ -79,7 +87,7 @@ class PublishedModel:
         Keep it for the time of one request only: the next one may have to use a newer version.
 
         Raises:
-            CheckpointError: if the file is damaged or knows none of the labels.
+            CheckpointError: if the file is damaged, knows none of the labels, or is for images of other channels.
             NoModelError: if there is no trained model yet.
         """
         with self._predictor_lock:
@@ -89,7 +97,7 @@ class PublishedModel:
                 raise NoModelError
             if self._predictor is None or stamp != self._predictor_stamp:
                 checkpoint = load_checkpoint(self.path)
-                check_labels(self.path, checkpoint.task, self.labels)
+                _check(self.path, checkpoint.task, self.labels, self.channels)
                 self._predictor = None  # free the old network, unless a request still runs with it
                 self._predictor = Predictor(checkpoint, self.device, values=self.labels)
                 self._predictor_stamp = stamp

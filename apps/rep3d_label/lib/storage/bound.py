@@ -227,7 +227,7 @@ class BoundRegistry(Registry):
             file, stamp = self.image_file(image_id), records[0].drawn_on.stamp
         if file_stamp(file) != stamp:
             return
-        digest = voxel_digest(file)
+        digest = voxel_digest(file, self.channels)
         with self._guard:
             latest = self.records.of(image_id, FINAL)
             if latest and latest[0].drawn_on == DrawnOn(stamp, None) and file_stamp(file) == stamp:
@@ -283,7 +283,8 @@ class BoundRegistry(Registry):
         with self._guard:
             records = self.records.of(image_id, FINAL)
         drawn_on = records[0].drawn_on if records else None
-        reason = misfit(image_id, image, label, drawn_on.digest if drawn_on else None, drawn_on is not None)
+        digest = drawn_on.digest if drawn_on else None
+        reason = misfit(image_id, image, label, digest, drawn_on is not None, self.channels)
         self._misfits[image_id] = (*stamps, reason)
         if reason:
             logger.warning("case %s: %s", image_id, reason)

@@ -23,10 +23,9 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from lib.errors import ConflictError, RequestError
 from lib.labels.facts import FactsCache, Stamp, file_stamp
-from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.info import added_facts, submitted_facts
 from lib.labels.reasons import ORIGINAL, REMOVED, REPLACED, UNKNOWN
-from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label
+from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label, with_shown_name
 from lib.names import checked_name, split_suffix
 from lib.paths import Workspace, utc_now
 from lib.storage.bound import BoundRegistry
@@ -37,7 +36,7 @@ from lib.storage.predictions import Predictions
 from lib.storage.unusable import Unusable
 from rep3d.errors import ImageError, LabelError
 from rep3d.files import file_state, make_folder, sync_folder
-from rep3d.imaging.nifti import IMAGE_SUFFIXES, geometry, stored_grid
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, stored_grid
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["Rep3DDatastore", "Submission"]
@@ -98,7 +97,7 @@ class Rep3DDatastore(BoundRegistry):
             image_info: facts to keep with it.
 
         Raises:
-            ImageError: if the file is no readable three-dimensional image.
+            ImageError: if the file is no readable three-dimensional image of the server's channels.
             RequestError: for a name that is not plain.
             ConflictError: for an id that exists.
         """
@@ -111,7 +110,7 @@ class Rep3DDatastore(BoundRegistry):
         info = added_facts({}, image_info, of_label=False)
         shown = f"image {image_id}"
         try:
-            geometry(image_filename)
+            self.channels.read(Path(image_filename))
         except ImageError as error:
             raise ImageError(str(error).replace(Path(image_filename).name, shown)) from error
         folder = Path(self._datastore.image_path())
@@ -165,9 +164,9 @@ class Rep3DDatastore(BoundRegistry):
         described = described_values(label_info or {})  # also of what is too large to be kept
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                prepared = prepare_label(file, image_file, self._label_values, described, options, Path(scratch))
+                prepared = self._prepared(file, image_file, described, options, scratch)
             except LabelError as error:
-                raise LabelError(_with_shown_name(str(error), file, f"the label for image {image_id}")) from error
+                raise LabelError(with_shown_name(str(error), file, f"the label for image {image_id}")) from error
             info.update(prepared.changes)
             info["source"] = self._source(image_id, info)
             return self._store(image_id, file, tag, prepared, info)
@@ -200,10 +199,15 @@ class Rep3DDatastore(BoundRegistry):
             )
         options = SubmitOptions(empty=True)  # it was accepted before
         with tempfile.TemporaryDirectory() as scratch:
-            prepared = prepare_label(file, image_file, self._label_values, {}, options, Path(scratch))
+            prepared = self._prepared(file, image_file, {}, options, scratch)
             info = {key: value for key, value in facts.items() if key not in ("reason", "replaced", "file", "entry")}
             info["restored"] = {"entry": entry, "by": user, "time": utc_now()}
             return self._store(image_id, file, str(facts["tag"]), prepared, info)
+
+    def _prepared(
+        self, file: Path, image: Path, described: Mapping[str, int | None], options: SubmitOptions, scratch: str
+    ) -> PreparedLabel:
+        return prepare_label(file, image, self.channels, self._label_values, described, options, Path(scratch))
 
     def _store(
         self, image_id: str, submitted: Path, tag: str, prepared: PreparedLabel, info: dict[str, Any]
@@ -391,10 +395,3 @@ class Rep3DDatastore(BoundRegistry):
     def _keep(self, file: Path, image_id: str, tag: str, reason: str) -> str:
         known = self._datastore.label(image_id, tag)
         return self.history.keep(file, image_id, tag, reason, known.info if known else {})
-
-
-def _with_shown_name(message: str, file: Path, shown: str) -> str:
-    """Return a message without the name of a temporary file, which says nothing to the client."""
-    converted = split_suffix(file.name, LABEL_SUFFIXES)[0] + ".nii.gz"
-    words = message.replace(file.name, shown).replace(converted, shown)
-    return words[:1].upper() + words[1:]

@@ -21,6 +21,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from pydantic_core import from_json
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
+from lib.channels import ONE, Channels
 from lib.errors import ConflictError, NotFoundError, RequestError
 from lib.names import checked_tag, split_suffix
 from lib.paths import copy_whole
@@ -67,6 +68,8 @@ class Registry(LocalDatastore):
 
     take_image_file: Callable[[Path, Path], None] = staticmethod(copy_whole)
     """Copies an image that was sent to its place."""
+    channels: Channels = ONE
+    """Of each image; one of others is unusable."""
 
     def __init__(self, folder: Path, auto_reload: bool, read_only: bool) -> None:
         lost = "who submitted which label, when and from what; images and labels are found again by their files"

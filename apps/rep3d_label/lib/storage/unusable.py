@@ -1,9 +1,9 @@
 """Which images nobody can work with, and why: found out once, for all who would meet it.
 
-An image is unusable if it cannot be read as a three-dimensional grey image, or if its axes are not at right angles,
-which 3D Slicer cannot show; one that was annotated elsewhere all the same stays in use. Its header is looked at when it
-appears, its voxels when somebody is about to work with it. What was found is remembered with the file's time stamp, so
-a file that changes is looked at again, and a restart reads nothing twice.
+An image is unusable if it cannot be read as a three-dimensional grey image with the server's channels, or if its axes
+are not at right angles, which 3D Slicer cannot show; one that was annotated elsewhere all the same stays in use. Its
+header is looked at when it appears, its voxels when somebody is about to work with it. What was found is remembered
+with the file's time stamp, so a file that changes is looked at again, and a restart reads nothing twice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from lib.channels import Channels
 from lib.errors import NotFoundError, in_words, is_out_of_memory
 from lib.storage.entries import CaseFiles
 from lib.storage.passed_over import PassedOver
@@ -26,7 +27,7 @@ from rep3d.errors import ImageError, OutOfMemoryError, Rep3DError
 from rep3d.files import file_state
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
-from rep3d.imaging.nifti import read_image, stored_grid
+from rep3d.imaging.nifti import stored_grid
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["ImageFacts", "Unusable"]
@@ -67,10 +68,10 @@ class ImageFacts:
     read: bool = False
 
     @classmethod
-    def of(cls, file: Path, stamp: Stamp) -> ImageFacts:
+    def of(cls, file: Path, stamp: Stamp, channels: Channels) -> ImageFacts:
         """Look at the header of a file."""
         try:
-            grid = stored_grid(file)
+            grid = channels.grid(file)
         except Exception as error:  # whatever is wrong with a file, it is unusable
             return cls(stamp, error=_reason(error, file))
         return cls(
@@ -159,7 +160,7 @@ class Unusable:
         for image_id in sorted(suspects):
             try:
                 files = self._registry.files_of(image_id)
-                facts = self._images.at(image_id, _stamp(files.image))
+                facts = self._images.at(image_id, self._stamp(files))
             except (NotFoundError, OSError):  # removed
                 continue
             reason = facts.reason(files.label is not None) if facts else None
@@ -192,7 +193,7 @@ class Unusable:
     def label_error(self, files: CaseFiles) -> str | None:
         """Return why the final label of an image is known to be of no use."""
         try:
-            facts = self._labels.at(files.id, _both(files)) if files.label else None
+            facts = self._labels.at(files.id, self._both(files)) if files.label else None
         except OSError:
             return None
         return facts.error if facts else None
@@ -210,12 +211,12 @@ class Unusable:
     def look(self, files: CaseFiles) -> ImageFacts:
         """Return what the header of an image says; it is read if it has changed."""
         try:
-            stamp = _stamp(files.image)
+            stamp = self._stamp(files)
         except OSError:
             return ImageFacts((), error=f"{files.image.name} is no longer there.")
         with self._guard:
             known = self._images.at(files.id, stamp)
-        return known or self._note_image(files, ImageFacts.of(files.image, stamp))
+        return known or self._note_image(files, ImageFacts.of(files.image, stamp, self._registry.channels))
 
     def check(self, image_id: str) -> str | None:
         """Make sure that somebody can work with an image: its voxels are read, unless they were.
@@ -231,7 +232,7 @@ class Unusable:
         facts = self.look(files)
         if not facts.read and not facts.error:
             try:
-                read_image(files.image)
+                self._registry.channels.read(files.image)
             except Exception as error:
                 if is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
                     return None
@@ -258,7 +259,7 @@ class Unusable:
     def note_label(self, files: CaseFiles, error: str | None) -> None:
         """Record that a final label cannot be read, or can."""
         try:
-            stamp = _both(files)
+            stamp = self._both(files)
         except OSError:
             return
         self._note_label(files.id, _LabelFacts(stamp, error))
@@ -266,7 +267,7 @@ class Unusable:
     def _look_at_label(self, files: CaseFiles, grid: Geometry) -> None:
         assert files.label
         try:
-            stamp = _both(files)
+            stamp = self._both(files)
             if self._labels.at(files.id, stamp):
                 return
             check_grid(stored_grid(files.label), grid, files.label.name, files.image.name)
@@ -286,7 +287,7 @@ class Unusable:
 
     def _note_image(self, files: CaseFiles, facts: ImageFacts) -> ImageFacts:
         try:
-            if _stamp(files.image) != facts.stamp:  # it changed while it was read: the next look tells
+            if self._stamp(files) != facts.stamp:  # it changed while it was read: the next look tells
                 return facts
         except OSError:
             return facts
@@ -299,6 +300,14 @@ class Unusable:
             logger.warning("image %s cannot be used: %s", files.id, facts.error)
             self.save()  # rare, and others should know at once; what headers say is written by look_at_all
         return facts
+
+    def _stamp(self, files: CaseFiles) -> Stamp:
+        """Return the stamp of an image, which is another one in a server for images of other channels."""
+        count = self._registry.channels.count
+        return _stamp(files.image) if count == 1 else (*_stamp(files.image), count)
+
+    def _both(self, files: CaseFiles) -> Stamp:
+        return (*_stamp(files.label or files.image), *self._stamp(files))
 
     # The file -------------------------------------------------------------------------------------------------
 
@@ -327,10 +336,6 @@ def _stamp(file: Path) -> Stamp:
     """Return what changes when a file does, or the right to read it."""
     status = file.stat()
     return status.st_mtime_ns, status.st_size, status.st_ctime_ns
-
-
-def _both(files: CaseFiles) -> Stamp:
-    return (*_stamp(files.label or files.image), *_stamp(files.image))
 
 
 def _reason(error: Exception, file: Path) -> str:

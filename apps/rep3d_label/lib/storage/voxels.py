@@ -27,11 +27,12 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 
+from lib.channels import Channels
 from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
 from rep3d.imaging.limits import check_voxels
-from rep3d.imaging.nifti import read_label, stored_grid, write_label
+from rep3d.imaging.nifti import read_label, write_label
 from rep3d.imaging.values import whole_numbers
 from rep3d.json_text import parse_json
 
@@ -44,14 +45,14 @@ _LONGEST_AXIS = 32767  # of a NIfTI-1 file
 _DTYPE = re.compile(r"[|<](?:[iu][1248]|f[48])")
 
 
-def label_voxels(file: Path, image: Path) -> tuple[np.ndarray, Geometry]:
-    """Return a label map's voxels, as bytes or 16-bit numbers, on its image's own grid.
+def label_voxels(file: Path, image: Path, channels: Channels) -> tuple[np.ndarray, Geometry]:
+    """Return a label map's voxels, as bytes or 16-bit numbers, on the own grid of its image of these channels.
 
     Raises:
         LabelError: if the label map lies on another grid, or cannot be read as one.
     """
     values, grid = read_label(file)
-    own = stored_grid(image)
+    own = channels.grid(image)
     check_grid(grid, own, file.name, image.name)
     return values, own
 
@@ -123,13 +124,13 @@ class Received:
         image.set_sform(self.grid.affine, 1)
         nib.save(image, output)
 
-    def write_label(self, image: Path, output: Path) -> None:
-        """Write them as a label map on the image's own grid.
+    def write_label(self, image: Path, channels: Channels, output: Path) -> None:
+        """Write them as a label map on the own grid of an image of these channels.
 
         Raises:
             LabelError: if they were drawn on another grid, or are no whole numbers from 0 to 65535.
         """
-        check_grid(self.grid, stored_grid(image), "label", image.name)
+        check_grid(self.grid, channels.grid(image), "label", image.name)
         write_label(whole_numbers(self.voxels, "label"), image, output)
 
 

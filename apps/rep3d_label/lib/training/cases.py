@@ -17,7 +17,7 @@ from rep3d.errors import NoCasesError
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
 from rep3d.imaging.labels import check_grid, check_values, label_counts
-from rep3d.imaging.nifti import read_label, stored_grid
+from rep3d.imaging.nifti import read_label
 from rep3d.training.preparing import left_out_for
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.versions.record import VersionRecord
@@ -62,7 +62,7 @@ def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any]) -> str | No
         LabelError, ImageError: if the case is not usable: files may have been put into the folder by hand.
     """
     values, grid = read_label(case.label)
-    check_grid(grid, stored_grid(case.image), case.label.name, case.image.name)
+    check_grid(grid, setup.channels.grid(case.image), case.label.name, case.image.name)
     found = set(label_counts(values)) - {0}
     check_values(found - set(setup.other_values), setup.labels, case.label.name)
     if _teaches(setup, found, info):

@@ -40,7 +40,7 @@ from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.minutes.step_memory import step_memory
 from rep3d.training.settings import TrainProgress
 from rep3d.training.train import TrainSettings, train
-from rep3d.training.validation import Validator
+from rep3d.training.validation import Validator, as_drawn
 from rep3d.training.volumes.store import volume_store
 
 SHAPE = (512, 512, 700)
@@ -121,7 +121,7 @@ def validation(case: Case, folder: Path) -> dict[str, float]:
 
     def run() -> None:
         with volume_store(folder, CT, (), True) as volumes:
-            validator = Validator([(case, volumes.get(case))], CT, 16, torch.device("cpu"))
+            validator = Validator([as_drawn(case, volumes.get(case), CT, 16)], CT, torch.device("cpu"))
             validator.measure(network, lambda window, net: net(window), lambda: None)
 
     return measured(run)

@@ -17,7 +17,14 @@ from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
 from rep3d.training import plan as training_plan
 from rep3d.training.train import TrainProgress, TrainSettings, train
-from rep3d.training.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
+from rep3d.training.validation import (
+    BestWeights,
+    ValidationTimes,
+    Validator,
+    as_drawn,
+    choose_validation,
+    measured_cases,
+)
 from rep3d.training.volumes.prepared import make_ready
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config
 
@@ -101,7 +108,7 @@ def test_a_case_in_both_lists_is_refused(tmp_path: Path) -> None:
 
 def test_a_stop_reaches_a_validation_between_two_windows(tmp_path: Path) -> None:
     case, task = ball_case(tmp_path, 1), replace(TASK, roi_size=(16, 16, 16))
-    validator = Validator([(case, make_ready(case, task))], task, 16, torch.device("cpu"))
+    validator = Validator([as_drawn(case, make_ready(case, task), task, 16)], task, torch.device("cpu"))
     network, calls = small_checkpoint().model.train(), []
 
     def stop() -> None:

@@ -159,7 +159,7 @@ def as_drawn(case: Case, ready: Prepared, task: TaskConfig, stride: int) -> Draw
     check_grid(drawn_on, grid, case.label.name, case.image.name)
     window, seen = fit_window(task.roi_size, ready.label.shape, stride), task_grid(task, grid)
     along = slab_axis(seen, window, grid) or 0
-    planes = [zlib.compress(np.ascontiguousarray(plane), 1) for plane in np.moveaxis(values, along, 0)]
+    planes = [zlib.compress(np.ascontiguousarray(plane).data, 1) for plane in np.moveaxis(values, along, 0)]
     return DrawnCase(
         case.id,
         ready.image,

@@ -250,7 +250,7 @@ class _Loop:
         if self.validator is not None and step is not None:
             self.budget.validation = self.validator.expected_seconds(step)
             windows = self.validator.case_seconds(step)
-        # A held-out case is prepared as here, and its result brought back onto the image's grid.
+        # A held-out case is prepared as here, and its result written; windows hold the way back to its own grid.
         self.budget.tell_case(windows + 2.0 * self.case_preparing)
 
     def _validation_is_due(self) -> bool:

@@ -27,7 +27,8 @@ from rep3d.imaging.grid import Geometry, Place
 from rep3d.imaging.labels import check_grid
 from rep3d.imaging.nifti import read_label
 from rep3d.imaging.transforms import task_grid
-from rep3d.inference.sliding import OVERLAP, count_windows, fit_window
+from rep3d.inference.sliding import OVERLAP, check_memory, count_windows, fit_window
+from rep3d.inference.stage import kept_type
 from rep3d.inference.streaming import slab_axis, streamed_labels
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.volumes.prepared import Prepared
@@ -151,14 +152,18 @@ def as_drawn(case: Case, ready: Prepared, task: TaskConfig, stride: int) -> Draw
         stride: of the network.
 
     Raises:
-        LabelError, ImageError, OutOfMemoryError: if its files can no longer be read.
+        LabelError, ImageError: if its files can no longer be read.
+        OutOfMemoryError: if it does not fit into memory.
     """
     started = time.monotonic()
     grid = channels_grid(case.channels, task.in_channels)
     values, drawn_on = read_label(case.label)
     check_grid(drawn_on, grid, case.label.name, case.image.name)
     window, seen = fit_window(task.roi_size, ready.label.shape, stride), task_grid(task, grid)
-    along = slab_axis(seen, window, grid) or 0
+    along = slab_axis(seen, window, grid)
+    if along is None:  # at an angle: measured with all probabilities in memory
+        along, channels = 0, task.out_channels
+        check_memory(channels, seen.shape, each=kept_type(channels, seen.shape).itemsize, window=window)
     planes = [zlib.compress(np.ascontiguousarray(plane).data, 1) for plane in np.moveaxis(values, along, 0)]
     return DrawnCase(
         case.id,
@@ -267,7 +272,7 @@ class Validator:
         return windows + sum(case.seconds for case in self._cases)
 
     def case_seconds(self, step_seconds: float) -> float:
-        """Return what the windows of a case will take when the trained model segments it; see
+        """Return what windows and deciding of a case will take when the trained model segments it; see
         :meth:`expected_seconds`."""
         more = self._windows(OVERLAP) / self._windows(_OVERLAP)
         return more * self.expected_seconds(step_seconds) / len(self._cases)

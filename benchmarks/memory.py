@@ -198,7 +198,10 @@ def on_task_grid(case: DrawnCase, ready: Prepared, task: TaskConfig) -> DrawnCas
 def both_grids(
     cases: list[Case], task: TaskConfig, network: torch.nn.Module, run: Callable[..., torch.Tensor]
 ) -> dict[str, Any]:
-    """Measure a validation on the images' own voxels and on the task's grid, in turns, the faster of two each."""
+    """Measure a validation on the images' own voxels and on the task's grid, in turns, the faster of two each.
+
+    Seconds are those of the process, as other work makes those of a clock longer.
+    """
     drawn = [(ready := make_ready(case, task), as_drawn(case, ready, task, network.stride)) for case in cases]
     kinds = {
         "own voxels": [each for _, each in drawn],
@@ -209,11 +212,12 @@ def both_grids(
     for _ in range(2):
         for name, each in kinds.items():
             validator = Validator(each, task, torch.device("cpu"))
+            started = time.process_time()
             scores = validator.measure(network, run, lambda: None)
-            seconds[name].append(validator.seconds or 0.0)
+            seconds[name].append(time.process_time() - started)
             found[name] = {"mean_dice": round(mean_dice(scores), 4)}
     for name, measured_seconds in seconds.items():
-        found[name]["seconds"] = round(min(measured_seconds), 2)
+        found[name]["cpu_seconds"] = round(min(measured_seconds), 2)
     found["read_and_pack_seconds"] = round(sum(each.seconds for _, each in drawn), 2)
     return found
 
@@ -224,15 +228,15 @@ def validations() -> dict[str, Any]:
 
     def told_by_grey(window: torch.Tensor, net: torch.nn.Module) -> torch.Tensor:
         net(window)  # for its time; an untrained network's labels would be noise
-        return torch.stack([-((window[:, 0] * 13 - number) ** 2) for number in range(14)], 1)
+        return torch.stack([-10 * (window[:, 0] * 13 - number) ** 2 for number in range(14)], 1)
 
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="rep3d-validations-") as name:
         folder = Path(name)
         grey = Intensity("window", 0, 1300)
         for shape, spacing, voxel, patch in (
-            ((512, 512, 100), (0.8, 0.8, 2.5), 6.0, (64, 64, 48)),
-            ((512, 512, 100), (0.8, 0.8, 2.5), 3.0, (96, 96, 80)),
+            ((512, 512, 100), (0.8, 0.8, 2.5), 6.0, (80, 80, 48)),
+            ((512, 512, 100), (0.8, 0.8, 2.5), 4.0, (64, 64, 64)),
         ):
             task = TaskConfig("ct", LABELS, (voxel,) * 3, grey, "RAS", patch)
             case = organs(folder, shape, spacing)

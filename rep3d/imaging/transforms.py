@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -40,7 +41,7 @@ from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
 from rep3d.memory import require_memory
 from rep3d.tasks.config import Intensity, TaskConfig
 
-__all__ = ["ImageSteps", "augmentation", "paper_augmentation", "preparation"]
+__all__ = ["ImageSteps", "augmentation", "paper_augmentation", "preparation", "task_grid"]
 
 _SAME_SPACING_MM = 1e-3  # a difference that is not worth resampling for
 _BYTES = 16  # per voxel of the new grid, at the peak: two neighbours of each voxel, what they came from, and the result
@@ -125,11 +126,8 @@ class ParallelSpacingd(MapTransform):
         shape = tuple(volume.shape[1:])
         old = volume.affine.numpy()
         sides = np.linalg.norm(old[:3, :3], axis=0)
-        kept = np.abs(sides - self.pixdim) < _SAME_SPACING_MM
-        new = zoom_affine(old, np.where(kept, sides, self.pixdim), diagonal=False)
-        new_shape, offset = compute_shape_offset(shape, old, new, scale_extent=False)
-        new[:3, 3] = offset[:3]
-        target = Geometry(tuple(int(n) for n in new_shape), new)
+        target = _spaced_grid(Geometry(shape, old), self.pixdim)
+        new = target.affine
         self._require_memory(volume, sides, target, _BYTES)
         maps = axis_maps(shape, old, target.shape, new)
         if maps is None:
@@ -255,6 +253,25 @@ def preparation(
         return result
 
     return prepare
+
+
+def task_grid(task: TaskConfig, grid: Geometry) -> Geometry:
+    """Return the grid onto which :func:`preparation` brings an image of this grid."""
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(grid.affine), nib.orientations.axcodes2ornt(task.orientation)
+    )
+    shape = tuple(grid.shape[axis] for axis in np.argsort(turn[:, 0]))
+    turned = Geometry(shape, grid.affine @ nib.orientations.inv_ornt_aff(turn, grid.shape))
+    return _spaced_grid(turned, np.asarray(task.spacing, dtype=np.float64))
+
+
+def _spaced_grid(grid: Geometry, spacing: np.ndarray) -> Geometry:
+    sides = np.linalg.norm(grid.affine[:3, :3], axis=0)
+    kept = np.abs(sides - spacing) < _SAME_SPACING_MM
+    affine = zoom_affine(grid.affine, np.where(kept, sides, spacing), diagonal=False)
+    shape, offset = compute_shape_offset(grid.shape, grid.affine, affine, scale_extent=False)
+    affine[:3, 3] = offset[:3]
+    return Geometry(tuple(int(n) for n in shape), affine)
 
 
 class ImageSteps:

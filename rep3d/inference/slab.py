@@ -16,7 +16,7 @@ from monai.data.utils import compute_importance_map
 
 from rep3d.imaging.grid import Place
 
-__all__ = ["Slab", "clipped", "moved", "slab_bytes", "starts_along"]
+__all__ = ["Slab", "clipped", "long_axis", "moved", "slab_bytes", "starts_along"]
 
 _SOFTMAX_SLICES = 16
 
@@ -32,7 +32,7 @@ class Slab:
     """
 
     def __init__(self, window: tuple[int, ...], shape: tuple[int, ...], channels: int, device: torch.device) -> None:
-        self._window, self._shape, self._axis = window, shape, _long_axis(shape)
+        self._window, self._shape, self._axis = window, shape, long_axis(shape)
         sides = [*shape]
         sides[self._axis] = window[self._axis]
         self._logits = torch.zeros((channels, *sides), device=device)
@@ -77,13 +77,14 @@ class Slab:
             gathered[kept:].zero_()
 
 
-def _long_axis(shape: tuple[int, ...]) -> int:
+def long_axis(shape: tuple[int, ...]) -> int:
+    """Return the axis along which a slab moves through an image (D, H, W)."""
     return max(range(len(shape)), key=lambda axis: shape[axis])
 
 
 def slab_bytes(channels: int, shape: tuple[int, ...], window: tuple[int, ...]) -> int:
     """Return the bytes that a slab takes, of an image (D, H, W)."""
-    axis = _long_axis(shape)
+    axis = long_axis(shape)
     return 4 * (channels + 2) * math.prod(shape) // shape[axis] * window[axis]
 
 

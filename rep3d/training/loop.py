@@ -43,7 +43,7 @@ from rep3d.training.snapshots import RunState
 from rep3d.training.steps.deep import DeepLoss, DeeplySupervised
 from rep3d.training.steps.records import Records
 from rep3d.training.steps.step import Step, averaged
-from rep3d.training.validation import BestWeights, ValidationTimes, Validator, measured_cases
+from rep3d.training.validation import BestWeights, ValidationTimes, Validator, as_drawn, measured_cases
 from rep3d.training.volumes.store import VolumeStore, volume_store
 from rep3d.training.worker import Worker
 
@@ -136,13 +136,15 @@ class _Loop:
             ready = with_coarse(ready, plan.coarse, plan.task, str(worker.device), lambda: self._tell("preparing"))
         self.cases, self.prepared = [case for case, _ in ready], [volumes for _, volumes in ready]
         self.case_preparing = (self.budget.elapsed() - preparing_from) / len(plan.cases)  # seconds
+        self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None, self.settings.precision)
         self.validator: Validator | None = None
         if plan.validation and worker.leads:
             measured = measured_cases(plan.validation, self.settings.val_cases)
-            valid = each_case(self._told(measured), volumes.get, self.left_out)
+            drawn = partial(as_drawn, task=plan.task, stride=network.stride)
+            valid = each_case(self._told(measured), lambda case: drawn(case, volumes.get(case)), self.left_out)
             if valid:
-                self.validator = Validator(valid, plan.task, network.stride, worker.device)
-        self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None, self.settings.precision)
+                self.validator = validator = Validator([case for _, case in valid], plan.task, worker.device)
+                self.best = validator.again(self.best, self._kept(), self.inferer, partial(self._tell, "validating"))
         if not self.iteration:
             self.budget.check_preparing(len(self.cases), len(self.cases))
         self.patches = self._patches()
@@ -248,7 +250,7 @@ class _Loop:
         if self.validator is not None and step is not None:
             self.budget.validation = self.validator.expected_seconds(step)
             windows = self.validator.case_seconds(step)
-        # A held-out case is prepared as here, and its result brought back onto the image's grid.
+        # A held-out case is prepared as here, and its result written; windows hold the way back to its own grid.
         self.budget.tell_case(windows + 2.0 * self.case_preparing)
 
     def _validation_is_due(self) -> bool:

@@ -1,9 +1,15 @@
-"""Measuring a network during its training, on cases that it is not trained on."""
+"""Measuring a network during its training, on cases that it is not trained on, as `rep3d evaluate` measures a model.
+
+What is compared are the images' own voxels: the network's probabilities are brought there from the task's grid and only
+then decided, as in :class:`rep3d.inference.predictor.Predictor`, and the truth is the label map as it was drawn. On the
+task's grid both would be coarser than what users get, and a small structure could be missing from the truth.
+"""
 
 from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +21,24 @@ from rep3d.data.cases import Case
 from rep3d.data.splits import hash_order
 from rep3d.errors import ConfigError
 from rep3d.evaluation.gate import label_means
-from rep3d.evaluation.metrics import dice_per_label, mean_dice
-from rep3d.inference.sliding import OVERLAP, count_windows, fit_window
-from rep3d.inference.streaming import streamed_labels
+from rep3d.evaluation.metrics import Overlap, mean_dice, overlaps
+from rep3d.imaging.channels import channels_grid
+from rep3d.imaging.grid import Geometry, Place
+from rep3d.imaging.labels import check_grid
+from rep3d.imaging.nifti import read_label
+from rep3d.imaging.transforms import task_grid
+from rep3d.inference.sliding import OVERLAP, check_memory, count_windows, fit_window
+from rep3d.inference.stage import kept_type
+from rep3d.inference.streaming import slab_axis, streamed_labels
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.volumes.prepared import Prepared
 
 __all__ = [
     "BestWeights",
+    "DrawnCase",
     "ValidationTimes",
     "Validator",
+    "as_drawn",
     "choose_validation",
     "measured_cases",
     "refuse_overlap",
@@ -88,42 +102,102 @@ def choose_validation(
 
 
 @dataclass(frozen=True)
-class _Volume:
-    """A case on the task's grid, and the sliding window's sides."""
+class DrawnCase:
+    """A case to measure on, with its label map as it was drawn.
 
-    case: str
-    ready: Prepared
+    The truth is kept packed, a map of a whole CT in a megabyte or so: a label map that somebody corrects or removes
+    meanwhile changes nothing in a run, and memory does not hold the maps of all cases.
+
+    Attributes:
+        id: of the case.
+        image: (C, D, H, W) float16 on the task's grid; it may be memory-mapped.
+        window: the sliding window's sides.
+        seen: the task's grid.
+        grid: the image's own.
+        labels: label name to voxel value, of those that were annotated.
+        along: the axis of the label map that its planes lie across.
+        planes: zlib's form of each.
+        kind: the type of their voxels.
+        seconds: what reading and packing took, which is about what deciding and counting take.
+    """
+
+    id: str
+    image: np.ndarray
     window: tuple[int, ...]
+    seen: Geometry
+    grid: Geometry
+    labels: Mapping[str, int]
+    along: int
+    planes: Sequence[bytes]
+    kind: np.dtype[Any]
+    seconds: float
+
+    def truth(self, place: Place) -> np.ndarray:
+        """Return the (x, y, z) voxel values of a part that is whole but for the axis :attr:`along`."""
+        shape = tuple(part.stop - part.start for part in place)
+        values = np.empty(shape, self.kind, order="F")
+        across = np.moveaxis(values, self.along, 0)
+        for number, packed in enumerate(self.planes[place[self.along]]):
+            across[number] = np.frombuffer(zlib.decompress(packed), self.kind).reshape(across.shape[1:])
+        return values
+
+
+def as_drawn(case: Case, ready: Prepared, task: TaskConfig, stride: int) -> DrawnCase:
+    """Return a case as it is measured.
+
+    Args:
+        case: the case.
+        ready: the same on the task's grid.
+        task: the task.
+        stride: of the network.
+
+    Raises:
+        LabelError, ImageError: if its files can no longer be read.
+        OutOfMemoryError: if it does not fit into memory.
+    """
+    started = time.monotonic()
+    grid = channels_grid(case.channels, task.in_channels)
+    values, drawn_on = read_label(case.label)
+    check_grid(drawn_on, grid, case.label.name, case.image.name)
+    window, seen = fit_window(task.roi_size, ready.label.shape, stride), task_grid(task, grid)
+    along = slab_axis(seen, window, grid)
+    if along is None:  # at an angle: measured with all probabilities in memory
+        along, channels = 0, task.out_channels
+        check_memory(channels, seen.shape, each=kept_type(channels, seen.shape).itemsize, window=window)
+    planes = [zlib.compress(np.ascontiguousarray(plane).data, 1) for plane in np.moveaxis(values, along, 0)]
+    return DrawnCase(
+        case.id,
+        ready.image,
+        window,
+        seen,
+        grid,
+        case.known(task.labels),
+        along,
+        planes,
+        values.dtype,
+        time.monotonic() - started,
+    )
 
 
 class Validator:
-    """Measures Dice on the task's grid with a sliding window.
+    """Measures Dice on the images' own voxels with a sliding window.
 
     Args:
-        cases: what to measure, as :func:`measured_cases` gives them, on the task's grid.
+        cases: what to measure, of those that :func:`measured_cases` gives.
         task: the task.
-        stride: of the network.
         device: where the network is.
     """
 
-    def __init__(
-        self,
-        cases: Sequence[tuple[Case, Prepared]],
-        task: TaskConfig,
-        stride: int,
-        device: torch.device,
-    ) -> None:
-        self._channels = {name: index for index, name in enumerate(task.label_names, 1)}
+    def __init__(self, cases: Sequence[DrawnCase], task: TaskConfig, device: torch.device) -> None:
+        self._cases = cases
+        self._task = task
         self._device = device
-        self._volumes: list[_Volume] = []
         self.seconds: float | None = None  # what the last measurement took
-        for case, ready in cases:
-            self._volumes.append(_Volume(case.id, ready, fit_window(task.roi_size, ready.label.shape, stride)))
 
     @property
     def cases(self) -> list[str]:
         """The ids of what is measured."""
-        return [volume.case for volume in self._volumes]
+        return [case.id for case in self._cases]
 
     def measure(
         self, network: torch.nn.Module, run: Callable[..., torch.Tensor], on_window: Callable[[], None]
@@ -149,35 +223,62 @@ class Validator:
         network.eval()
         try:
             with torch.no_grad():
-                found = {volume.case: self._dice(volume, self._segment(volume, predict)) for volume in self._volumes}
+                found = {case.id: self._dice(case, predict) for case in self._cases}
         finally:
             network.train()
         self.seconds = time.monotonic() - started
         return found
 
-    def _dice(self, volume: _Volume, found: np.ndarray) -> dict[str, float]:
-        known = volume.ready.known
-        labels = {name: index for name, index in self._channels.items() if known is None or index in known}
-        return dice_per_label(found, volume.ready.label, labels, ignore=1 + len(self._channels))
+    def again(
+        self,
+        best: BestWeights,
+        network: torch.nn.Module,
+        run: Callable[..., torch.Tensor],
+        on_window: Callable[[], None],
+    ) -> BestWeights:
+        """Return the best weights of an interrupted run, measured again if an earlier release measured them otherwise.
 
-    def _segment(self, volume: _Volume, predict: Callable[..., torch.Tensor]) -> np.ndarray:
-        channels = 1 + len(self._channels)
-        return streamed_labels(volume.ready.image, volume.window, _OVERLAP, predict, channels, self._device)
+        Dice on the task's grid and on the images' own do not compare. Arguments as of :meth:`measure`.
+        """
+        weights = best.weights
+        if weights is None or best.on_own_voxels:
+            return best
+        now = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(weights)
+        try:
+            scores = self.measure(network, run, on_window)
+        finally:
+            network.load_state_dict(now)
+        measured = BestWeights()
+        measured.offer(scores, best.iteration, lambda: weights)
+        return measured
+
+    def _dice(self, case: DrawnCase, predict: Callable[..., torch.Tensor]) -> dict[str, float]:
+        counted = dict.fromkeys(case.labels, Overlap(0, 0, 0))
+        values = (0, *(self._task.labels[name] for name in self._task.label_names))
+        parts = streamed_labels(
+            case.image, case.seen.affine, case.grid, case.window, _OVERLAP, predict, values, self._device
+        )
+        for place, found in parts:
+            here = overlaps(found, case.truth(place), case.labels, self._task.ignore)
+            counted = {name: counted[name] + more for name, more in here.items()}
+        return {name: overlap.dice for name, overlap in counted.items()}
 
     def expected_seconds(self, step_seconds: float) -> float:
         """Return what a measurement will take: as the last one did, or else judged by a training step on one patch."""
         if self.seconds is not None:
             return self.seconds
-        return self._windows(_OVERLAP) * step_seconds / 3  # backward takes about twice as long as forward
+        windows = self._windows(_OVERLAP) * step_seconds / 3  # backward takes about twice as long as forward
+        return windows + sum(case.seconds for case in self._cases)
 
     def case_seconds(self, step_seconds: float) -> float:
-        """Return what the windows of a case will take when the trained model segments it; see
+        """Return what windows and deciding of a case will take when the trained model segments it; see
         :meth:`expected_seconds`."""
         more = self._windows(OVERLAP) / self._windows(_OVERLAP)
-        return more * self.expected_seconds(step_seconds) / len(self._volumes)
+        return more * self.expected_seconds(step_seconds) / len(self._cases)
 
     def _windows(self, overlap: float) -> int:
-        return sum(count_windows(volume.window, volume.ready.label.shape, overlap) for volume in self._volumes)
+        return sum(count_windows(case.window, case.image.shape[1:], overlap) for case in self._cases)
 
 
 class ValidationTimes:
@@ -223,6 +324,7 @@ class BestWeights:
         weights: state dict, on the CPU.
         without_gain: validations since the last one with a higher mean.
         history: of each validation: ``iteration``, ``mean`` and ``dice``.
+        on_own_voxels: whether Dice was measured on the images' own voxels; releases before did so on the task's grid.
     """
 
     mean: float | None = None
@@ -231,6 +333,7 @@ class BestWeights:
     weights: dict[str, torch.Tensor] | None = None
     without_gain: int = 0
     history: list[dict[str, Any]] | None = None
+    on_own_voxels: bool = False
 
     def offer(
         self, scores: Mapping[str, Mapping[str, float]], iteration: int, weights: Callable[[], dict[str, torch.Tensor]]
@@ -248,6 +351,7 @@ class BestWeights:
         dice = label_means(scores)
         mean = mean_dice(scores)
         mean = 0.0 if math.isnan(mean) else mean  # validation cases without any label, and none found
+        self.on_own_voxels = True
         self.history = [*(self.history or []), {"iteration": iteration, "mean": mean, "dice": dice}]
         self.without_gain = 0 if self.mean is None or mean > self.mean else self.without_gain + 1
         if self.mean is None or mean >= self.mean:

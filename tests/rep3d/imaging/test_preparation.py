@@ -11,7 +11,8 @@ import pytest
 import torch
 from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd
 
-from rep3d.imaging.transforms import ParallelSpacingd, ReadVolumed, preparation
+from rep3d.imaging.nifti import stored_grid
+from rep3d.imaging.transforms import ImageSteps, ParallelSpacingd, ReadVolumed, preparation, task_grid
 from rep3d.tasks.config import Intensity, TaskConfig
 
 ANGLE = np.deg2rad(15)
@@ -74,6 +75,18 @@ def test_the_same_voxels_on_the_same_grid_as_monai(write_nifti: Callable[..., Pa
     assert ours["image"].dtype == torch.float32
     torch.testing.assert_close(ours["image"].as_tensor(), expected["image"].as_tensor(), atol=0.02, rtol=0)
     assert (ours["label"].as_tensor() != expected["label"].as_tensor()).float().mean() < 0.002
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "PIR"])
+def test_the_grid_is_known_without_the_voxels(write_nifti: Callable[..., Path], name: str, orientation: str) -> None:
+    file = write_nifti("image.nii.gz", np.zeros((23, 19, 14), np.uint8), CASES[name])
+    task = TaskConfig("any", {"x": 1}, (1.5, 1.5, 2.0), Intensity("zscore", 0.5, 99.5), orientation, (16, 16, 16))
+    steps = ImageSteps(task)
+    expected = steps.spaced(steps.read(file))
+    grid = task_grid(task, stored_grid(file))
+    assert grid.shape == tuple(expected.shape[1:])
+    np.testing.assert_allclose(grid.affine, expected.affine, atol=1e-9)
 
 
 def test_scaled_whole_numbers_are_read_as_the_header_says(tmp_path: Path) -> None:

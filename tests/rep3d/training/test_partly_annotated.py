@@ -22,7 +22,7 @@ from rep3d.tasks.config import TaskConfig
 from rep3d.training import plan as training_plan
 from rep3d.training.sampling import Patches
 from rep3d.training.train import TrainSettings, train
-from rep3d.training.validation import Validator
+from rep3d.training.validation import Validator, as_drawn
 from rep3d.training.volumes.prepared import Prepared, make_ready
 from rep3d.training.volumes.store import VolumeStore
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
@@ -115,7 +115,7 @@ def test_what_is_unknown_is_not_measured(tmp_path: Path) -> None:
     assert dice_per_label(found, truth, {"Ball": 3}) == {"Ball": 2 / 3}
     case = _case(tmp_path, 1, ("Ball",))
     assert dice_of_files(case.label, case.label, case.known(BOTH.labels), UNKNOWN) == {"Ball": 1.0}
-    validator = Validator([(case, make_ready(case, BOTH))], BOTH, 16, torch.device("cpu"))
+    validator = Validator([as_drawn(case, make_ready(case, BOTH), BOTH, 16)], BOTH, torch.device("cpu"))
 
     class Ball(torch.nn.Module):
         """Says that all is ball."""

@@ -6,18 +6,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from rep3d.checkpoint import load_checkpoint
+from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
+from rep3d.inference.sliding import OVERLAP
+from rep3d.nn.zoo import build_network
+from rep3d.tasks.config import Intensity
 from rep3d.training import plan as training_plan
 from rep3d.training.train import TrainProgress, TrainSettings, train
-from rep3d.training.validation import BestWeights, ValidationTimes, Validator, choose_validation, measured_cases
+from rep3d.training.validation import (
+    BestWeights,
+    ValidationTimes,
+    Validator,
+    as_drawn,
+    choose_validation,
+    measured_cases,
+)
 from rep3d.training.volumes.prepared import make_ready
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_checkpoint, small_config
 
@@ -49,6 +60,71 @@ def test_validation_is_reported_and_agrees_with_segmenting_the_files(tmp_path: P
         Predictor.load(tmp_path / "model.pt", "cpu").segment(case.image, tmp_path / "found.nii.gz")
         found.append(dice_of_files(tmp_path / "found.nii.gz", case.label, TASK.labels)["Ball"])
     assert best["dice"]["Ball"] == pytest.approx(np.mean(found), abs=0.02)  # bfloat16 or float32, one grid
+
+
+TURNED = np.array([[0, 0, 2.0, 5], [-1.5, 0, 0, 2], [0, 1.5, 0, 3], [0, 0, 0, 1]])
+OBLIQUE = np.array([[1.2, -0.5, 0.0, -20], [0.5, 1.2, 0.0, 5], [0, 0, 1.5, 7], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("affine", "tolerance"),
+    [
+        (
+            np.diag([0.5, 0.5, 0.5, 1.0]),
+            1e-6,
+        ),  # the task's grid takes every other voxel, whose values half precision holds
+        (np.diag([-0.5, 0.5, 0.25, 1.0]), 1e-6),
+        (TURNED, 1e-3),  # else the image is kept in half precision, which may turn a voxel where two labels are equal
+        (OBLIQUE, 1e-3),
+    ],
+)
+def test_dice_is_that_of_rep3d_evaluate_on_the_images_own_voxels(
+    tmp_path: Path, affine: np.ndarray, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = ball_case(tmp_path, 1, affine)
+    stored = nib.load(case.image)
+    whole = np.clip(np.rint(np.asarray(stored.dataobj)), 0, 256).astype(np.float32)  # of the window's 256 steps
+    nib.save(nib.Nifti1Image(whole, affine), case.image)
+    values = np.asarray(nib.load(case.label).dataobj).copy()
+    values[:, :9] = 5  # a second label, and a slab of which nothing is known
+    values[:, :, 29:] = 255
+    nib.save(nib.Nifti1Image(values, affine), case.label)
+    labels = {"Ball": 3, "Bar": 5, "Not drawn": 7}
+    task = replace(TASK, labels=labels, intensity=Intensity("window", 0, 256), roi_size=(16, 16, 16), ignore=255)
+    case = replace(case, annotated=("Ball", "Bar"))
+    monkeypatch.setattr("rep3d.training.validation._OVERLAP", OVERLAP)
+    torch.manual_seed(1)
+    network = build_network(small_config(out_channels=4))
+    ready = make_ready(case, task)
+    assert ready.label.shape != values.shape
+    validator = Validator([as_drawn(case, ready, task, network.stride)], task, torch.device("cpu"))
+    case.label.rename(tmp_path / "as_drawn.nii.gz")  # what happens to it during a run changes nothing
+    scores = validator.measure(network.train(), lambda window, net: net(window), lambda: None)
+    found = tmp_path / "found.nii.gz"
+    Predictor(Checkpoint(network.eval(), task, {"version": "v1"}), "cpu", "torch").segment(case.image, found)
+    expected = dice_of_files(found, tmp_path / "as_drawn.nii.gz", case.known(labels), 255)
+    assert scores == {case.id: pytest.approx(expected, abs=tolerance)}
+    assert set(expected) == {"Ball", "Bar"} and 0.05 < np.nanmax(list(expected.values())) < 1
+
+
+def test_the_best_weights_of_an_earlier_release_are_measured_again(tmp_path: Path) -> None:
+    case, network = ball_case(tmp_path, 1, np.diag([1.5, 1.5, 2.0, 1.0])), small_checkpoint().model.train()
+    validator = Validator([as_drawn(case, make_ready(case, TASK), TASK, 16)], TASK, torch.device("cpu"))
+    weights = {name: tensor * 2 for name, tensor in network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    kept = {"mean": 0.9, "iteration": 7, "weights": weights, "history": [{"iteration": 7, "mean": 0.9, "dice": {}}]}
+
+    def again(best: BestWeights) -> BestWeights:
+        return validator.again(best, network, lambda window, net: net(window), lambda: None)
+
+    found = again(BestWeights(**kept))  # type: ignore[arg-type]
+    assert found.mean != 0.9 and found.iteration == 7 and found.weights is weights and found.on_own_voxels
+    assert found.history == [{"iteration": 7, "mean": found.mean, "dice": found.dice}]
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert again(found) is found
+    network.load_state_dict(weights)
+    assert validator.measure(network, lambda window, net: net(window), lambda: None) == {case.id: found.dice}
 
 
 def test_the_weights_that_validated_best_are_written_not_the_last(
@@ -101,7 +177,7 @@ def test_a_case_in_both_lists_is_refused(tmp_path: Path) -> None:
 
 def test_a_stop_reaches_a_validation_between_two_windows(tmp_path: Path) -> None:
     case, task = ball_case(tmp_path, 1), replace(TASK, roi_size=(16, 16, 16))
-    validator = Validator([(case, make_ready(case, task))], task, 16, torch.device("cpu"))
+    validator = Validator([as_drawn(case, make_ready(case, task), task, 16)], task, torch.device("cpu"))
     network, calls = small_checkpoint().model.train(), []
 
     def stop() -> None:

@@ -6,11 +6,13 @@ parts are one record to whoever reads; the last thing a process does is to add i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import file_hash, write_text
+from rep3d.errors import OutputError
+from rep3d.files import file_hash, utc_now, write_text
 from rep3d.json_file import JsonFile, json_object
 from rep3d.predicting.statistics import as_csv
 
@@ -18,6 +20,7 @@ __all__ = ["MANIFEST", "STATISTICS", "Manifest"]
 
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.csv"
+_PARTS = "manifest.*.json"
 _FORMAT = "rep3d-predictions"
 
 
@@ -42,11 +45,51 @@ class Manifest:
     def cases(self) -> dict[str, dict[str, Any]]:
         """Return what is known of each case, of all processes; of two entries the later one."""
         found = self._whole.read()["cases"]
-        for part in sorted(self.folder.glob("manifest.*.json")):
+        for part in sorted(self.folder.glob(_PARTS)):
             for case, entry in self._file(part).read()["cases"].items():
                 if case not in found or found[case]["time"] <= entry["time"]:
                     found[case] = entry
         return dict(sorted(found.items()))
+
+    def check_free(self, files: Sequence[str]) -> None:
+        """Make sure that what is there under the names of outputs was written by a prediction into this folder.
+
+        Args:
+            files: names of files to write.
+
+        Raises:
+            OutputError: if a file is there that the record does not list.
+        """
+        there = [name for name in files if os.path.lexists(self.folder / name)]  # first: other processes write, too
+        statistics = (self.folder / STATISTICS).exists()
+        known = {name for entry in self.cases().values() for name in _written(entry)}
+        if statistics and not (self._whole.path.exists() or any(self.folder.glob(_PARTS))):
+            there.append(STATISTICS)
+        for name in there:
+            if name not in known:
+                raise OutputError(
+                    f"OUTPUT: {self.folder / name} is there already, and was not written by rep3d predict, as far as "
+                    f"{MANIFEST} in this folder says. It stays: give another folder, or move this file away."
+                )
+
+    def written(self, case: str) -> tuple[str, ...]:
+        """Return the names of all files that were written for a case, also by earlier runs with other formats."""
+        return tuple(sorted(_written(self.cases().get(case, {}))))
+
+    def begin(self, case: str, files: Iterable[str], entry: Mapping[str, Any]) -> tuple[str, ...]:
+        """Note which files will be written for a case, before the first is: after a kill they are known as ours.
+
+        Args:
+            case: its id.
+            files: their names.
+            entry: what else is known of it.
+
+        Returns:
+            Those and the ones that were written for it before.
+        """
+        written = tuple(sorted({*files, *self.written(case)}))
+        self.note(case, {"state": "begun", **entry, "written": written, "time": utc_now()})
+        return written
 
     def is_done(self, case: str, made_of: Mapping[str, Any]) -> bool:
         """Return whether a case was predicted from just this, and all that was written is there as it was.
@@ -84,6 +127,10 @@ class Manifest:
 
 def _empty() -> dict[str, Any]:
     return {"format": _FORMAT, "format_version": 1, "cases": {}, "left_out": []}
+
+
+def _written(entry: Mapping[str, Any]) -> set[str]:
+    return {*entry.get("written", ()), *(output["file"] for output in entry.get("outputs", {}).values())}
 
 
 def _parsed(content: Any) -> dict[str, Any]:

@@ -137,12 +137,13 @@ def predict(
     sources = find_sources(source, skip=_check_apart(source, output))
     _check_formats(wanted, sources.cases)
     folder = check_output_folder(output, (MANIFEST, STATISTICS), (source, *checkpoints), option="OUTPUT")
+    manifest, cases = Manifest(folder, rank, size), sources.cases[rank::size]
+    manifest.check_free([name for case in cases if not case.refused for name in wanted.outputs(case.id).values()])
     models = [{"file": str(path), "sha256": file_hash(path)} for path in checkpoints if path.is_file()]
     first, *others = [load_checkpoint(path) for path in checkpoints]
     predictor = Predictor(first, device or _own_device(), engine, single_image=len(sources.cases) == 1, others=others)
     maker = _maker(predictor, [model["sha256"] for model in models], wanted)
-    manifest, result = Manifest(folder, rank, size), Predicted(left_out=sources.left_out)
-    cases = sources.cases[rank::size]
+    result = Predicted(left_out=sources.left_out)
     try:
         for number, case in enumerate(cases, 1):
             started, seconds = time.perf_counter(), None
@@ -155,6 +156,8 @@ def predict(
                 if manifest.is_done(case.id, made_of):
                     result.kept.append(case.id)
                 else:
+                    outputs = wanted.outputs(case.id).values()
+                    entry["written"] = manifest.begin(case.id, outputs, {**entry, **made_of})
                     entry |= _predict_one(case, folder, predictor, wanted, maker)
                     seconds = round(time.perf_counter() - started, 3)
                     entry["seconds"]["total"] = seconds
@@ -164,6 +167,7 @@ def predict(
                 if isinstance(full := machine_error(error), (DiskFullError, ConfigError)):
                     raise full from error  # no fault of the case: the next one would fail, too
                 result.failed[case.id] = said(error)
+                entry.setdefault("written", manifest.written(case.id))
                 failed = {"state": "failed", "reason": said(error), **entry, **made_of, "time": utc_now()}
                 manifest.note(case.id, failed)
             tell(case.id, number, len(cases), seconds)

@@ -175,6 +175,24 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path, model: P
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["c0.nii.gz", "c0.png", "c2.seg.dcm", "statistics.csv"])
+def test_a_file_that_no_prediction_wrote_is_not_replaced(
+    tmp_path: Path, images: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "labelsTr"
+    out.mkdir()
+    (out / name).write_bytes(b"drawn by a person")
+    monkeypatch.setattr(predicting, "_check_formats", lambda *_: None)  # of series: they are not needed here
+    wanted = Wanted(("nifti", "dicom-seg"), previews=True)
+    with pytest.raises(OutputError, match=rf"{name} is there already.*give another folder"):
+        predict([tmp_path / "never read.pt"], images, out, wanted)
+    assert [file.name for file in out.iterdir()] == [name]
+    assert (out / name).read_bytes() == b"drawn by a person"
+    Manifest(out, 1, 2).begin("c", [name], {})  # a process that was killed had begun with it
+    with pytest.raises(CheckpointError, match="never read"):
+        predict([tmp_path / "never read.pt"], images, out, wanted)
+
+
 def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -> None:
     task = replace(TASK, channels=(Channel("T1", Intensity()), Channel("T2", Intensity())))
     model = tmp_path / "model.pt"
@@ -206,7 +224,7 @@ def test_a_full_disk_ends_it_and_the_same_command_goes_on(
     monkeypatch.setattr(predicting, "label_statistics", full)
     with pytest.raises(DiskFullError):
         predict([model], images, out, Wanted(), "cpu", "torch")
-    assert list(Manifest(out).cases()) == ["c0"]
+    assert {case: entry["state"] for case, entry in Manifest(out).cases().items()} == {"c0": "done", "c2": "begun"}
     monkeypatch.undo()
     result = predict([model], images, out, Wanted(), "cpu", "torch")
     assert (result.kept, result.done) == (["c0"], ["c2"])

@@ -223,11 +223,9 @@ def _maker(predictor: Predictor, digests: Sequence[str], wanted: Wanted) -> Make
 
 def _check_apart(source: Path, output: Path) -> list[str]:
     """Make sure that outputs do not lie among the images; return which folder of theirs is passed over for it."""
-    if not source.is_dir():
-        return []
-    if same_file(source, output):
+    if same_file(source if source.is_dir() else source.parent, output):
         raise OutputError(f"OUTPUT: {output} is the folder of the images. Give another one.")
-    if leads_out(output, source):
+    if not source.is_dir() or leads_out(output, source):
         return []
     inner = Path(os.path.realpath(output)).relative_to(os.path.realpath(source)).parts
     if len(inner) > 1:

@@ -168,6 +168,8 @@ def test_series_become_dicom_results_that_fit_them(tmp_path: Path, model: Path) 
 def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path, model: Path, images: Path) -> None:
     with pytest.raises(OutputError, match="is the folder of the images"):
         predict([model], images, images, Wanted(), "cpu", "torch")
+    with pytest.raises(OutputError, match="is the folder of the images"):
+        predict([model], images / "c0_0000.nii.gz", images, Wanted(), "cpu", "torch")
     with pytest.raises(ConfigError, match=r"c0_0000\.nii\.gz is no DICOM series"):
         predict([model], images, tmp_path / "out", Wanted(("dicom-seg",)), "cpu", "torch")
     with pytest.raises(ConfigError, match="expected one or more of nifti, dicom-seg, rtstruct"):

@@ -11,7 +11,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,8 @@ def predict(
     models = [{"file": str(path), "sha256": file_hash(path)} for path in checkpoints if path.is_file()]
     first, *others = [load_checkpoint(path) for path in checkpoints]
     predictor = Predictor(first, device or _own_device(), engine, single_image=len(sources.cases) == 1, others=others)
+    if source.is_file() and predictor.task.in_channels == 1:  # files of other channels that lie beside it are not asked
+        cases = tuple(replace(case, channels=()) for case in cases)
     maker = _maker(predictor, [model["sha256"] for model in models], wanted)
     result = Predicted(left_out=sources.left_out)
     try:

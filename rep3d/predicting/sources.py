@@ -96,7 +96,7 @@ def find_sources(path: Path, skip: Sequence[str] = ()) -> Sources:
     if not path.exists():
         raise ImageError(f"There is no file or folder {path}. Is the name right?")
     if not path.is_dir():
-        return Sources((Source(_without_ending(path.name), path),))
+        return Sources((_file(path),))
     try:
         files = list(_files(path))
     except TaskError as error:
@@ -116,6 +116,20 @@ def _without_ending(name: str) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
+
+
+def _file(path: Path) -> Source:
+    """Return an image file, and where it is the first channel by its name, the files of the others beside it."""
+    name = _without_ending(path.name)
+    id_ = name.removesuffix("_0000") or name
+    channels = [path]
+    while id_ != name:
+        names = (f"{id_}_{len(channels):04d}{suffix}" for suffix in IMAGE_SUFFIXES)
+        following = next((file for file in map(path.with_name, names) if file.is_file()), None)
+        if following is None:
+            break
+        channels.append(following)
+    return Source(id_, path, channels=tuple(channels))
 
 
 def _files(folder: Path) -> Iterator[Source]:

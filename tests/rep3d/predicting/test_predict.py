@@ -119,8 +119,8 @@ def test_folds_answer_with_the_mean_of_their_probabilities(tmp_path: Path, image
     torch.testing.assert_close(found, torch.stack(each).mean(0), rtol=0, atol=1e-6)
     assert float((found - each[0]).abs().max()) > 0.01 and together.version == "v1 + v2"
     result = predict(folds, image, tmp_path / "out", Wanted(), "cpu", "torch")
-    assert result.done == ["c0_0000"]
-    assert len(json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]["c0_0000"]["models"]) == 2
+    assert result.done == ["c0"]
+    assert len(json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]["c0"]["models"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,11 @@ def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -
     assert result.done == ["c2"] and set(result.failed) == {"c0", "c5"}
     assert "1 channel, where 2 are needed" in result.failed["c0"]
     assert "channel c5_0000 is missing" in result.failed["c5"]
+    alone = predict([model], images / "c2_0000.nii.gz", tmp_path / "alone", Wanted(), "cpu", "torch")
+    assert alone.done == ["c2"]  # with its other channel, under the same name
+    assert (tmp_path / "alone" / "c2.nii.gz").read_bytes() == (tmp_path / "out" / "c2.nii.gz").read_bytes()
+    first = predict([model_file(tmp_path / "one.pt", 1)], images / "c2_0000.nii.gz", tmp_path / "one", Wanted(), "cpu")
+    assert first.done == ["c2"]
     (images / "c2_0001.nii.gz").write_bytes((images / "c2_0000.nii.gz").read_bytes())
     assert predict([model], images, tmp_path / "out", Wanted(previews=True), "cpu", "torch").done == ["c2"]
 

@@ -25,7 +25,7 @@ from rep3d.cli.dicom_map import dicom_map
 from rep3d.cli.evaluate import evaluate
 from rep3d.cli.keys import keys
 from rep3d.cli.plan import plan
-from rep3d.cli.predict import predict
+from rep3d.cli.predict import PredictCommand, predict
 from rep3d.cli.simulate import simulate
 from rep3d.cli.train import train
 from rep3d.cli.versions import versions
@@ -96,7 +96,7 @@ def segment(
         console.print(escape(words), soft_wrap=True, highlight=False)
 
 
-app.command(rich_help_panel=_MODELS)(predict)
+app.command(cls=PredictCommand, rich_help_panel=_MODELS)(predict)
 app.command(rich_help_panel=_MODELS)(evaluate)
 app.command(rich_help_panel=_MODELS)(compare)
 

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from rep3d.cli.common import Device, Engine, console
-from rep3d.errors import Rep3DError
+from rep3d.errors import ConfigError, Rep3DError
 
-__all__ = ["predict"]
+__all__ = ["PredictCommand", "predict"]
 
 _MOST_LISTED = 20
 
 
+class PredictCommand(TyperCommand):
+    """Says that OUTPUT is missing: of two arguments the parser takes the last ones as given, and misses the model."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments.
+
+        Raises:
+            ConfigError: if there are some, and too few.
+        """
+        given = list(args)  # the parser empties it
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if given and getattr(getattr(error, "param", None), "name", "") == "checkpoints":
+                raise ConfigError(
+                    "OUTPUT is missing. Give one model file or more, then INPUT (what to segment), then OUTPUT (a "
+                    "folder to write into): rep3d predict model.pt images predictions."
+                ) from error
+            raise
+
+
 def predict(
     checkpoints: Annotated[
-        list[Path], typer.Argument(help="Model file; of several, such as folds, the probabilities are averaged.")
+        list[Path],
+        typer.Argument(metavar="MODEL", help="Model file; of several, such as folds, the probabilities are averaged."),
     ],
     source: Annotated[
         Path,
         typer.Argument(metavar="INPUT", help="NIfTI image, a folder of them, or a folder with DICOM series."),
     ],
-    output: Annotated[Path, typer.Argument(help="Folder to write into. What it has of the same input is kept.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="Folder to write into. What it has of the same input is kept.")
+    ],
     formats: Annotated[
         str, typer.Option("--format", help="nifti, and of DICOM series dicom-seg and rtstruct; with commas between.")
     ] = "nifti",

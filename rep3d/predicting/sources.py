@@ -91,11 +91,16 @@ def find_sources(path: Path, skip: Sequence[str] = ()) -> Sources:
         skip: folders in it that are not looked into.
 
     Raises:
-        ImageError: if there is nothing.
+        ImageError: if there is nothing, or a file of another kind.
     """
     if not path.exists():
         raise ImageError(f"There is no file or folder {path}. Is the name right?")
     if not path.is_dir():
+        if not path.name.lower().endswith(IMAGE_SUFFIXES):
+            raise ImageError(
+                f"INPUT: {path} is no NIfTI file ({' or '.join(IMAGE_SUFFIXES)}), nor a folder. If it is a model, "
+                f"OUTPUT is missing: give the models, then INPUT, then OUTPUT."
+            )
         return Sources((_file(path),))
     try:
         files = list(_files(path))

@@ -195,6 +195,13 @@ def test_a_file_that_no_prediction_wrote_is_not_replaced(
         predict([tmp_path / "never read.pt"], images, out, wanted)
 
 
+def test_a_missing_output_is_said_in_words(tmp_path: Path, rep3d: Callable[..., Done], images: Path) -> None:
+    models = [tmp_path / name for name in ("fold0.pt", "fold1.pt")]
+    assert "OUTPUT is missing" in rep3d("predict", models[0], images).stderr
+    models[1].write_bytes(b"a model")
+    assert "OUTPUT is missing" in rep3d("predict", *models, images).stderr
+
+
 def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -> None:
     task = replace(TASK, channels=(Channel("T1", Intensity()), Channel("T2", Intensity())))
     model = tmp_path / "model.pt"

@@ -17,7 +17,7 @@ from typing import Any
 
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
-from rep3d.errors import ConfigError, DiskFullError, ImageError, OutputError, machine_error, said
+from rep3d.errors import CheckpointError, ConfigError, DiskFullError, ImageError, OutputError, machine_error, said
 from rep3d.files import file_hash, leads_out, utc_now, whole_file
 from rep3d.imaging.channels import read_channels
 from rep3d.imaging.dicom.results import Maker
@@ -140,6 +140,7 @@ def predict(
     manifest, cases = Manifest(folder, rank, size), sources.cases[rank::size]
     manifest.check_free([name for case in cases if not case.refused for name in wanted.outputs(case.id).values()])
     models = [{"file": str(path), "sha256": file_hash(path)} for path in checkpoints if path.is_file()]
+    _check_different(models)
     first, *others = [load_checkpoint(path) for path in checkpoints]
     predictor = Predictor(first, device or _own_device(), engine, single_image=len(sources.cases) == 1, others=others)
     if source.is_file() and predictor.task.in_channels == 1:  # files of other channels that lie beside it are not asked
@@ -221,6 +222,16 @@ def _maker(predictor: Predictor, digests: Sequence[str], wanted: Wanted) -> Make
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
     parameters = {"views": str(wanted.views), "models": str(len(digests))}
     return Maker(predictor.task.name, predictor.version, digest, parameters)
+
+
+def _check_different(models: Sequence[Mapping[str, str]]) -> None:
+    """Make sure that no model counts twice, under whatever name."""
+    for number, model in enumerate(models):
+        for other in models[:number]:
+            if model["sha256"] == other["sha256"]:
+                same = model["file"] == other["file"]
+                what = "is given twice" if same else f"is the same model as {other['file']}"
+                raise CheckpointError(f"{model['file']} {what}: it would count twice. Give each model once.")
 
 
 def _check_apart(source: Path, output: Path) -> list[str]:

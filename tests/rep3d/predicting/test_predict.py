@@ -140,6 +140,14 @@ def test_models_that_do_not_fit_each_other_are_refused(
         predict([model, other], images, tmp_path / "out", Wanted(), "cpu", "torch")
 
 
+def test_a_model_does_not_count_twice(tmp_path: Path, model: Path, images: Path) -> None:
+    copy = tmp_path / "copy.pt"
+    copy.write_bytes(model.read_bytes())
+    for same, words in ((model, "is given twice"), (copy, r"copy\.pt is the same model as .*model\.pt")):
+        with pytest.raises(CheckpointError, match=words):
+            predict([model, same], images, tmp_path / "out", Wanted(), "cpu", "torch")
+
+
 def test_series_become_dicom_results_that_fit_them(tmp_path: Path, model: Path) -> None:
     pytest.importorskip("highdicom")
     folder = tmp_path / "in"

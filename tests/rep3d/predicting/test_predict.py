@@ -31,15 +31,18 @@ from tests.rep3d.cli.command import Done
 from tests.rep3d.imaging.grids import placed
 from tests.rep3d.imaging.test_dicom import COUNT, write_series
 
+TWO_CHANNELS = (Channel("T1", Intensity()), Channel("T2", Intensity()))
+
 
 def model_file(path: Path, seed: int, task: TaskConfig = TASK) -> Path:
     """Return an untrained model with other weights for each seed, which finds its label in about half of an image."""
     made = small_checkpoint()
+    network = made.model if task.in_channels == 1 else Rep3D(small_config(in_channels=task.in_channels)).eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        for weight in made.model.parameters():
+        for weight in network.parameters():
             weight.add_(0.3 * weight.std(correction=0) * torch.randn_like(weight))
-    save_checkpoint(path, made.model, task, {**made.info, "version": f"v{seed}"})
+    save_checkpoint(path, network, task, {**made.info, "version": f"v{seed}"})
     return path
 
 
@@ -126,10 +129,11 @@ def test_folds_answer_with_the_mean_of_their_probabilities(tmp_path: Path, image
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": {"Cube": 3}}, "labels of model 2"),
-        ({"orientation": "LPS"}, "orientation of model 2 is LPS"),
-        ({"intensity": replace(TASK.intensity, high=98.0)}, "intensities of model 2"),
-        ({"spacing": (1.0, 1.0, 2.0)}, "voxel size of model 2"),
+        ({"labels": {"Cube": 3}}, "labels: Ball = 3 in the first one, Cube = 3 in model 2"),
+        ({"orientation": "LPS"}, "orientation: RAS in the first one, LPS in model 2"),
+        ({"intensity": replace(TASK.intensity, high=98.0)}, "percentiles 0.5 to 98 of the image in model 2"),
+        ({"spacing": (1.0, 1.0, 2.0)}, "voxel size: 1 x 1 x 1 mm in the first one, 1 x 1 x 2 mm in model 2"),
+        ({"channels": TWO_CHANNELS}, r"number of channels: 1 in the first one, 2 \(T1, T2\) in model 2"),
     ],
 )
 def test_models_that_do_not_fit_each_other_are_refused(
@@ -211,7 +215,7 @@ def test_a_missing_output_is_said_in_words(tmp_path: Path, rep3d: Callable[..., 
 
 
 def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -> None:
-    task = replace(TASK, channels=(Channel("T1", Intensity()), Channel("T2", Intensity())))
+    task = replace(TASK, channels=TWO_CHANNELS)
     model = tmp_path / "model.pt"
     save_checkpoint(model, Rep3D(small_config(in_channels=2)).eval(), task, {"version": "v1", "preset": "tiny"})
     image = (images / "c0_0000.nii.gz").read_bytes()

@@ -173,7 +173,9 @@ def read_images(folder: Path | str) -> tuple[dict[str, tuple[Path, ...]], tuple[
         if len(images) == 1:
             found[id_] = images[0]
         else:
-            left_out += _all(id_, (file for channels in images for file in channels), "there are two of this name.")
+            files = [file for channels in images for file in channels]
+            both = ", ".join(map(_shown, files))
+            left_out += _all(id_, files, f"it is not clear which is the image ({both}). Rename or remove all but one.")
     return found, tuple(left_out)
 
 

@@ -142,10 +142,13 @@ def _files(folder: Path) -> Iterator[Source]:
     found, left_out = read_images(folder)
     for id_, files in found.items():
         yield Source(id_, files[0], channels=files)
+    refused: set[str] = set()
     for entry in left_out:
         name = Path(entry.file).name
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-            yield Source(entry.id, folder / name, refused=entry.reason)
+        id_ = name if entry.id in found else entry.id
+        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".") and id_ not in refused:
+            refused.add(id_)  # once, where it stands for several files: the reason names them
+            yield Source(id_, folder / name, refused=entry.reason)
 
 
 def _series(folder: Path, found: Sequence[DicomSeries]) -> Iterator[Source]:

@@ -214,6 +214,15 @@ def test_a_missing_output_is_said_in_words(tmp_path: Path, rep3d: Callable[..., 
     assert "OUTPUT is missing" in rep3d("predict", *models, images).stderr
 
 
+def test_two_files_of_one_name_are_one_case_that_names_both(tmp_path: Path, images: Path) -> None:
+    (images / "c2_0000.nii").write_bytes(b"another")
+    (images / "c0.Nii").write_bytes(b"mixed letters")
+    cases = {case.id: case.refused for case in find_sources(images).cases}
+    assert set(cases) == {"c0", "c0.Nii", "c1", "c2"} and not cases["c0"]
+    assert "(images/c2_0000.nii, images/c2_0000.nii.gz). Rename or remove" in cases["c2"]
+    assert "mixes small and capital letters" in cases["c0.Nii"]
+
+
 def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -> None:
     task = replace(TASK, channels=TWO_CHANNELS)
     model = tmp_path / "model.pt"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rep3d.data.cases import read_images
+from rep3d.data.cases import IMAGES, PLAIN_IMAGES, TESTS, read_images
 from rep3d.errors import ImageError, TaskError
 from rep3d.files import file_hash
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
@@ -109,7 +109,9 @@ def find_sources(path: Path, skip: Sequence[str] = ()) -> Sources:
     found = find_series(path, skip=skip)
     cases = sorted([*files, *_series(path, found.series)], key=lambda case: case.id)
     if not cases:
-        why = "".join(f" {one}" for one in found.left_out[:5])
+        inner = [str(path / name) for name in (IMAGES, TESTS, PLAIN_IMAGES) if (path / name).is_dir()]
+        why = f" Of this data set, give {' or '.join(inner)}." if inner else ""
+        why += "".join(f" {one}" for one in found.left_out[:5])
         raise ImageError(
             f"{path} holds no images: neither NIfTI files ({' or '.join(IMAGE_SUFFIXES)}), nor a DICOM series.{why}"
         )

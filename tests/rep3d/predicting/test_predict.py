@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
-from rep3d.errors import CheckpointError, ConfigError, DiskFullError, OutputError
+from rep3d.errors import CheckpointError, ConfigError, DiskFullError, ImageError, OutputError
 from rep3d.files import file_hash
 from rep3d.inference.predictor import Predictor
 from rep3d.nn.rep3d import Rep3D
@@ -221,6 +221,13 @@ def test_two_files_of_one_name_are_one_case_that_names_both(tmp_path: Path, imag
     assert set(cases) == {"c0", "c0.Nii", "c1", "c2"} and not cases["c0"]
     assert "(images/c2_0000.nii, images/c2_0000.nii.gz). Rename or remove" in cases["c2"]
     assert "mixes small and capital letters" in cases["c0.Nii"]
+
+
+def test_of_a_data_set_the_folder_of_images_is_named(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "hip").mkdir()
+    images.rename(tmp_path / "hip" / "imagesTr")
+    with pytest.raises(ImageError, match=r"holds no images.*give .*hip/imagesTr\."):
+        find_sources(tmp_path / "hip")
 
 
 def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -> None:

@@ -71,12 +71,12 @@ def predict(
     wanted = Wanted(tuple(name.strip() for name in formats.split(",")), views, uncertainty, previews)
     worked: list[float] = []
 
-    def tell(case: str, number: int, of: int, seconds: float | None) -> None:
-        worked.extend([] if seconds is None else [seconds])
+    def tell(case: str, number: int, of: int, took: float | str) -> None:
+        worked.extend([took] if isinstance(took, float) else [])
         left = sum(worked) / max(len(worked), 1) * (of - number)
-        took = "-" if seconds is None else f"{seconds:.1f} s"
+        words = f"{took:.1f} s" if isinstance(took, float) else took
         more = f", about {_duration(left)} left" if worked and number < of else ""
-        console.print(f"[{number} of {of}] {case}: {took}{more}", markup=False, soft_wrap=True, highlight=False)
+        console.print(f"[{number} of {of}] {case}: {words}{more}", markup=False, soft_wrap=True, highlight=False)
 
     result = run(checkpoints, source, output, wanted, device, engine, tell)
     for words in result.left_out:

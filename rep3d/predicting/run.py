@@ -113,7 +113,7 @@ def predict(
     wanted: Wanted,
     device: str | None = None,
     engine: str | None = None,
-    tell: Callable[[str, int, int, float | None], None] = lambda case, number, of, seconds: None,
+    tell: Callable[[str, int, int, float | str], None] = lambda case, number, of, took: None,
 ) -> Predicted:
     """Predict an image, or all in a folder.
 
@@ -125,8 +125,8 @@ def predict(
         device: as :class:`~rep3d.inference.predictor.Predictor` takes it; of several processes each has a GPU of its
             own if it is not given.
         engine: likewise.
-        tell: called after each case with its id, its number, how many this process has, and the seconds that it took;
-            None where it had been predicted before.
+        tell: called after each case with its id, its number, how many this process has, and the seconds that it took,
+            or words where it was not predicted now.
 
     Raises:
         CheckpointError: if a model cannot be used, or the models do not fit each other.
@@ -149,7 +149,8 @@ def predict(
     result = Predicted(left_out=sources.left_out)
     try:
         for number, case in enumerate(cases, 1):
-            started, seconds = time.perf_counter(), None
+            started = time.perf_counter()
+            took: float | str = "was there already"
             made_of: dict[str, Any] = {"models": [m["sha256"] for m in models], "settings": wanted.settings}
             entry: dict[str, Any] = {"input": str(case.path), "rep3d": __version__, "version": predictor.version}
             try:
@@ -162,18 +163,17 @@ def predict(
                     outputs = wanted.outputs(case.id).values()
                     entry["written"] = manifest.begin(case.id, outputs, {**entry, **made_of})
                     entry |= _predict_one(case, folder, predictor, wanted, maker)
-                    seconds = round(time.perf_counter() - started, 3)
-                    entry["seconds"]["total"] = seconds
+                    took = entry["seconds"]["total"] = round(time.perf_counter() - started, 3)
                     manifest.note(case.id, {"state": "done", **entry, **made_of, "time": utc_now()})
                     result.done.append(case.id)
             except Exception as error:  # a file can be odd in ways that nobody thought of
                 if isinstance(full := machine_error(error), (DiskFullError, ConfigError)):
                     raise full from error  # no fault of the case: the next one would fail, too
-                result.failed[case.id] = said(error)
+                result.failed[case.id], took = said(error), "failed"
                 entry.setdefault("written", manifest.written(case.id))
                 failed = {"state": "failed", "reason": said(error), **entry, **made_of, "time": utc_now()}
                 manifest.note(case.id, failed)
-            tell(case.id, number, len(cases), seconds)
+            tell(case.id, number, len(cases), took)
     finally:
         manifest.finish(sources.left_out)
     return result

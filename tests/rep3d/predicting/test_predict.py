@@ -73,7 +73,7 @@ def test_a_broken_image_costs_no_other_and_what_was_done_is_kept(
     assert (
         done.returncode == 1 and "1 of 3 cases could not be predicted: c1: c1_0000.nii.gz is cut short" in done.stderr
     )
-    assert "[3 of 3] c2" in done.stdout and "Wrote 2 cases" in done.stdout
+    assert "[2 of 3] c1: failed" in done.stdout and "[3 of 3] c2: " in done.stdout and "Wrote 2 cases" in done.stdout
     record = json.loads((out / "manifest.json").read_text())
     assert {case: entry["state"] for case, entry in record["cases"].items()} == {
         "c0": "done",
@@ -106,6 +106,7 @@ def test_a_broken_image_costs_no_other_and_what_was_done_is_kept(
     times = {name: (out / name).stat().st_mtime_ns for name in ("c0.nii.gz", "c2.nii.gz")}
     again = rep3d("predict", model, images, out, "--uncertainty", "--previews", "--device", "cpu", "--engine", "torch")
     assert again.returncode == 0 and "Wrote 2 cases" in again.stdout and "1 were there already" in again.stdout
+    assert "[1 of 3] c0: was there already\n" in again.stdout
     assert (out / "c0.nii.gz").stat().st_mtime_ns == times["c0.nii.gz"]
     assert (out / "c2.nii.gz").stat().st_mtime_ns > times["c2.nii.gz"]  # a file of its own was gone
     other = predict([model_file(tmp_path / "other.pt", 2)], images, out, Wanted(), "cpu", "torch")

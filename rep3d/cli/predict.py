@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ from rep3d.errors import ConfigError, Rep3DError
 
 __all__ = ["PredictCommand", "predict"]
 
-_MOST_LISTED = 20
+_MOST_LISTED, _MOST_NAMED = 20, 5
 
 
 class PredictCommand(TyperCommand):
@@ -84,12 +86,26 @@ def predict(
     kept = f", {len(result.kept)} were there already" if result.kept else ""
     console.print(f"Wrote {len(result.done)} cases into {escape(str(output))}{kept}", soft_wrap=True)
     if result.failed:
-        listed = [f"{case}: {reason.removesuffix('.')}" for case, reason in result.failed.items()]
+        listed = _reasons(result.failed)
         more = f"; and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
         of = len(result.failed) + len(result.done) + len(result.kept)
         raise Rep3DError(
-            f"{len(listed)} of {of} cases could not be predicted: {'; '.join(listed[:_MOST_LISTED])}{more}."
+            f"{len(result.failed)} of {of} cases could not be predicted: {'; '.join(listed[:_MOST_LISTED])}{more}."
         )
+
+
+def _reasons(failed: Mapping[str, str]) -> list[str]:
+    """Return what went wrong with which cases; what is the same for several, but for file names, is said once."""
+    alike: dict[str, list[str]] = {}
+    for case, reason in failed.items():
+        file = rf"{re.escape(case)}(_\d{{4}})?\.nii(\.gz)?"
+        alike.setdefault(re.sub(rf"^{file}(, {file})*: ", "", reason, flags=re.IGNORECASE), []).append(case)
+    found = []
+    for words, cases in alike.items():
+        more = f" and {len(cases) - _MOST_NAMED} more" if len(cases) > _MOST_NAMED else ""
+        several = f"{len(cases)} cases ({', '.join(cases[:_MOST_NAMED])}{more}): {words}"
+        found.append((several if len(cases) > 1 else f"{cases[0]}: {failed[cases[0]]}").removesuffix("."))
+    return found
 
 
 def _duration(seconds: float) -> str:

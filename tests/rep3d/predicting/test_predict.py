@@ -231,7 +231,7 @@ def test_of_a_data_set_the_folder_of_images_is_named(tmp_path: Path, images: Pat
         find_sources(tmp_path / "hip")
 
 
-def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -> None:
+def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, rep3d: Callable[..., Done], images: Path) -> None:
     task = replace(TASK, channels=TWO_CHANNELS)
     model = tmp_path / "model.pt"
     save_checkpoint(model, Rep3D(small_config(in_channels=2)).eval(), task, {"version": "v1", "preset": "tiny"})
@@ -244,6 +244,10 @@ def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, images: Path) -
     assert result.done == ["c2"] and set(result.failed) == {"c0", "c5"}
     assert "1 channel, where 2 are needed" in result.failed["c0"]
     assert "channel c5_0000 is missing" in result.failed["c5"]
+    (images / "c6_0000.nii.gz").write_bytes(image)
+    told = rep3d("predict", model, images, tmp_path / "told", "--device", "cpu", "--engine", "torch").stderr
+    assert "3 of 4 cases could not be predicted: 2 cases (c0, c6): 1 channel, where 2 are needed" in told
+    assert told.count("where 2 are needed") == 1 and "; c5: " in told
     alone = predict([model], images / "c2_0000.nii.gz", tmp_path / "alone", Wanted(), "cpu", "torch")
     assert alone.done == ["c2"]  # with its other channel, under the same name
     assert (tmp_path / "alone" / "c2.nii.gz").read_bytes() == (tmp_path / "out" / "c2.nii.gz").read_bytes()

@@ -183,6 +183,9 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path, model: P
         predict([model], images, images, Wanted(), "cpu", "torch")
     with pytest.raises(OutputError, match="is the folder of the images"):
         predict([model], images / "c0_0000.nii.gz", images, Wanted(), "cpu", "torch")
+    (images / "inner").mkdir()
+    with pytest.raises(OutputError, match="lies among the images"):
+        predict([model], images, images / "inner" / "out", Wanted(), "cpu", "torch")
     with pytest.raises(ConfigError, match=r"c0_0000\.nii\.gz is no DICOM series"):
         predict([model], images, tmp_path / "out", Wanted(("dicom-seg",)), "cpu", "torch")
     with pytest.raises(ConfigError, match="expected one or more of nifti, dicom-seg, rtstruct"):

@@ -124,6 +124,9 @@ def train(
         Path | None,
         typer.Option(help="Folder for this run alone. If the run is killed, the same command goes on from there."),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over a model, its table and a --best that are there.")
+    ] = False,
     best: Annotated[
         Path | None,
         typer.Option(help="Model file of the weights that validated best so far, to look at while the run goes on."),
@@ -195,8 +198,9 @@ def train(
     from rep3d.data.cases import LeftOut, listed, read_data_set
     from rep3d.data.copies import without_copies
     from rep3d.demo.screen import train_progress
+    from rep3d.files import file_state
     from rep3d.inference.predictor import choose_device
-    from rep3d.output import check_output, check_output_folder
+    from rep3d.output import check_output, check_output_folder, refuse_replacing
     from rep3d.tasks.dataset_json import (
         channels_from_dataset_json,
         ignore_from_dataset_json,
@@ -221,6 +225,8 @@ def train(
     table = check_output(output.with_suffix(".csv"), (".csv",), (splits, patients), option="--output")
     if best is not None:
         check_output(best, (".pt",), (start, start_from, output), option="--best", make_folder=True)
+    if resume is None and not replace:
+        refuse_replacing((output, table, best))
     if resume is not None:
         check_output_folder(resume, option="--resume")
     if prepared is not None:
@@ -289,6 +295,7 @@ def train(
     training, held_out, left_out = _split(found, validation, fold, folds, splits, patients, checkpoint)
     show_left_out(left_out)
     left_out = [*there.left_out, *left_out]
+    there_before = file_state(output)
     with train_progress(console, settings.max_minutes) as progress:
         trained = run(
             *(training, config, settings, output, checkpoint, progress),
@@ -296,6 +303,7 @@ def train(
             validation=held_out,
             state=resume,
             must_resume=resume is not None and can_go_on(resume),  # days of work are not begun anew without a word
+            replace=replace,
             left_out=left_out,
             prepared=prepared,
             prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
@@ -304,6 +312,11 @@ def train(
             tensorboard=tensorboard,
         )
     info = trained.info
+    if there_before is not None and file_state(output) == there_before:
+        words = f"{info['iterations']} steps, ended by {info['stopped']}. Nothing was done; --resume needs no more"
+        console.print(f"{escape(str(output))} is finished: {trained.version}, {words}.", soft_wrap=True)
+        leave_group()
+        return
     show_left_out(LeftOut(**entry) for entry in info["left_out"][len(left_out) :])
     facts = (
         f"{trained.version}, {len(info['cases'])} cases, training loss {info['loss']:.3f}, ended by {info['stopped']}"

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.checkpoint import Checkpoint
+from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task
 from rep3d.data.cases import Case, LeftOut
-from rep3d.errors import ConfigError, NoCasesError, TaskError, machine_error
+from rep3d.errors import CheckpointError, ConfigError, NoCasesError, TaskError, machine_error
 from rep3d.imaging.channels import Files
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_stride
-from rep3d.output import check_output, check_output_folder
+from rep3d.output import check_output, check_output_folder, refuse_replacing
 from rep3d.tasks.config import Channel, Intensity, TaskConfig
 from rep3d.training.distributed import training_devices
 from rep3d.training.minutes.budget import Tail
@@ -115,6 +115,7 @@ def train(
     weights: Mapping[str, float] | None = None,
     state: Path | str | None = None,
     must_resume: bool = False,
+    replace: bool | None = None,
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
     prepared: Path | str | None = None,
@@ -159,6 +160,9 @@ def train(
             cases, settings and start, that one is continued and its time counts; else the run starts anew. It is
             removed when the run ended well or its loss was not finite; it stays after a stop.
         must_resume: refuse to start anew where the interrupted run in ``state`` cannot be continued.
+        replace: what is done where ``output`` is there. None: it is replaced. Else the model of this very run, of one
+            with ``state``, is returned as it is, since the run is finished; another model is replaced if True, and
+            refused if False, as is another run's ``best`` and, without ``state``, a ``table``.
         other_values: voxel values that label files may have beside the task's (labels of another model, or retired
             ones); they count as background.
         left_out: what was left out before, to be recorded with those left out here.
@@ -180,7 +184,8 @@ def train(
 
     Raises:
         NoCasesError: if no case can be used, with the reasons.
-        OutputError: if ``output`` or ``table`` cannot be written, is a file of a case, or ``table`` is another file.
+        OutputError: if ``output`` or ``table`` cannot be written, is a file of a case, is there and must not be
+            replaced, or ``table`` is another file.
         MissingComponentError: if ``tensorboard`` is given and not installed.
         OutOfMemoryError: if a step on a single patch does not fit into memory.
         DiskFullError: if the disk has no room for it, found out as early as it can be.
@@ -238,6 +243,13 @@ def train(
         table=Path(table) if table else None,
         tensorboard=Path(tensorboard) if tensorboard else None,
     )
+    if plan.state is not None:
+        plan = dataclasses.replace(plan, run_mark=plan.mark())
+    if replace is not None:
+        if plan.run_mark and _mark_of(plan.output) == plan.run_mark:
+            return load_checkpoint(plan.output)
+        if not replace:
+            _refuse_replacing(plan)
     try:
         if settings.stages == AUTO:
             return train_stages(plan, report)
@@ -253,3 +265,20 @@ def train(
         give_back_memory()
         if not prepared:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _mark_of(model: Path) -> str | None:
+    """Return of which run a model says that it is; None where it says nothing, is no model, or is not there."""
+    try:
+        return read_checkpoint_task(model)[1].get("run_mark") if model.exists() else None
+    except CheckpointError:
+        return None
+
+
+def _refuse_replacing(plan: TrainPlan) -> None:
+    """Refuse to write over what another training wrote; what this run left when it was killed is its own."""
+    if plan.run_mark is None:
+        refuse_replacing((plan.output, plan.table, plan.best))
+        return
+    best = plan.best if plan.best is not None and _mark_of(plan.best) != plan.run_mark else None
+    refuse_replacing((plan.output, best), ", and is not of this very run: its cases, options or release are others")

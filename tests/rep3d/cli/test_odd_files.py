@@ -175,3 +175,32 @@ def _swapped(splits: Path) -> Path:
     other = splits.with_name("swapped.json")
     other.write_text(json.dumps([{"train": fold["val"], "val": fold["train"]}]))
     return other
+
+
+def test_train_replaces_no_model_unasked_and_leaves_a_finished_run_as_it_is(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
+    output, best, run = tmp_path / "made.pt", tmp_path / "best.pt", tmp_path / "run"
+    train = ("train", "--data", data, "--output", output, "--recipe", "paper", "--crops", 1)
+    first = (*train, "--iterations", 2, "--validation", 1, "--best", best, "--resume", run)
+    assert (done := rep3d(*first)).returncode == 0, done.stderr
+    files = (output, output.with_suffix(".csv"), best)
+    before = {file: file.read_bytes() for file in files}
+    for options in ((), ("--replace",)):  # the same command does nothing, however it may replace
+        again = rep3d(*first, *options)
+        assert again.returncode == 0 and "made.pt is finished: v1, 2 steps" in again.stdout, again
+        assert "Wrote" not in again.stdout
+    for command, words in (
+        (first[:-2], "made.pt is there already. Give another name, or --replace"),
+        ((*first, "--iterations", 3), "made.pt is there already, and is not of this very run"),
+        ((*first, "--iterations", 3, "--output", tmp_path / "new.pt"), "best.pt is there already, and is not of this"),
+        ((*train, "--output", tmp_path / "new.pt", "--best", best), "best.pt is there already. "),
+    ):
+        refused = rep3d(*command)
+        assert refused.returncode == 1 and words in refused.stderr, refused
+    assert {file: file.read_bytes() for file in files} == before and not (tmp_path / "new.pt").exists()
+    output.unlink()
+    assert "made.csv is there already" in rep3d(*first[:-4]).stderr
+    assert (done := rep3d(*first, "--iterations", 3, "--replace")).returncode == 0, done.stderr
+    assert load_checkpoint(output).info["iterations"] == 3

@@ -20,7 +20,7 @@ import numpy as np
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task
 from rep3d.data.cases import Case, LeftOut
-from rep3d.errors import CheckpointError, ConfigError, NoCasesError, TaskError, machine_error
+from rep3d.errors import CheckpointError, ConfigError, NoCasesError, ResumeError, TaskError, machine_error
 from rep3d.imaging.channels import Files
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.unetr import UnetrSegmenter
@@ -35,6 +35,7 @@ from rep3d.training.plan import TrainPlan, first_config
 from rep3d.training.preparing import warn_of_outliers
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
+from rep3d.training.snapshots import RunState
 from rep3d.training.stages import train_stages
 from rep3d.training.start import check_encoder, check_start
 from rep3d.training.steps.records import check_csv, check_tensorboard
@@ -192,8 +193,9 @@ def train(
         ConfigError: if a case is in ``validation`` too, a weight is impossible, a device is not there, or both
             ``start`` and ``encoder`` are given.
         CheckpointError: if ``start`` belongs to another task, or it or ``encoder`` is another network.
-        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, the time is used up
-            before the first step, or there is nothing to resume though it must be; ``output`` is not touched.
+        ResumeError: if there is nothing to resume though it must be; what the interrupted run kept stays.
+        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, or the time is used up
+            before the first step; ``output`` is not touched.
     """
     began = time.monotonic() if began is None else began
     if not cases:
@@ -250,12 +252,15 @@ def train(
             return load_checkpoint(plan.output)
         if not replace:
             _refuse_replacing(plan)
+    if must_resume:
+        _refuse_other(plan)
+    refused = False
     try:
         if settings.stages == AUTO:
             return train_stages(plan, report)
         return train_one(plan, report)
     except BaseException as error:
-        lacking = machine_error(error)
+        lacking, refused = machine_error(error), isinstance(error, ResumeError)
         # The frames of an error that the caller keeps would keep the network, too.
         traceback.clear_frames(error.__traceback__)
         if lacking is not None and isinstance(error, Exception):
@@ -263,7 +268,7 @@ def train(
         raise
     finally:
         give_back_memory()
-        if not prepared:
+        if not prepared and not refused:  # what an interrupted run prepared is still its own
             shutil.rmtree(beside, ignore_errors=True)
 
 
@@ -282,3 +287,14 @@ def _refuse_replacing(plan: TrainPlan) -> None:
         return
     best = plan.best if plan.best is not None and _mark_of(plan.best) != plan.run_mark else None
     refuse_replacing((plan.output, best), ", and is not of this very run: its cases, options or release are others")
+
+
+def _refuse_other(plan: TrainPlan) -> None:
+    """Refuse to go on from the snapshot of another run, before anything is prepared or measured."""
+    if plan.state is None:
+        raise ResumeError("The interrupted training cannot go on: no folder of its state was given.")
+    if plan.settings.stages == AUTO:  # each stage has a snapshot and settings of its own, and looks at them itself
+        return
+    state = RunState(plan.state, plan.identity())
+    if state.read(but=("task",) if plan.settings.resolution == AUTO else ()) is None:
+        raise state.refused()

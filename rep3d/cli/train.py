@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 
 from rep3d.cli.common import DECATHLON, Device, console, show_left_out
-from rep3d.errors import ConfigError, Rep3DError
+from rep3d.cli.resuming import resume_refused
+from rep3d.errors import ConfigError, Rep3DError, ResumeError
 from rep3d.nn.zoo import preset_words
 
 if TYPE_CHECKING:
@@ -297,20 +298,24 @@ def train(
     left_out = [*there.left_out, *left_out]
     there_before = file_state(output)
     with train_progress(console, settings.max_minutes) as progress:
-        trained = run(
-            *(training, config, settings, output, checkpoint, progress),
-            encoder=encoder,
-            validation=held_out,
-            state=resume,
-            must_resume=resume is not None and can_go_on(resume),  # days of work are not begun anew without a word
-            replace=replace,
-            left_out=left_out,
-            prepared=prepared,
-            prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
-            best=best,
-            table=table,
-            tensorboard=tensorboard,
-        )
+        try:
+            trained = run(
+                *(training, config, settings, output, checkpoint, progress),
+                encoder=encoder,
+                validation=held_out,
+                state=resume,
+                must_resume=resume is not None and can_go_on(resume),  # days of work are not begun anew unsaid
+                replace=replace,
+                left_out=left_out,
+                prepared=prepared,
+                prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
+                best=best,
+                table=table,
+                tensorboard=tensorboard,
+            )
+        except ResumeError as error:
+            assert resume is not None
+            raise resume_refused(resume, error) from None
     info = trained.info
     if there_before is not None and file_state(output) == there_before:
         words = f"{info['iterations']} steps, ended by {info['stopped']}. Nothing was done; --resume needs no more"

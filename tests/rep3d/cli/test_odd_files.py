@@ -146,14 +146,24 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
     assert "splits_final.json: fold 0 names it" in done.stdout and info["resolution"] is None
     before = output.read_bytes()
     (tmp_path / "run").mkdir()
-    torch.save({"format": "rep3d-run", "format_version": 1, "identity": {"cases": []}}, tmp_path / "run" / "run.pt")
+    old = {
+        "cases": [["c0", None, None]],
+        "settings": {**made, "learning_rate": 0.01, "max_minutes": 1e6},
+        "program": "0.1",
+    }
+    torch.save({"format": "rep3d-run", "format_version": 1, "identity": old}, tmp_path / "run" / "run.pt")
+    left = tmp_path / ".more.pt.prepared"  # by the killed run
+    left.mkdir()
     dataset = data / "dataset.json"
     for changed, options, words in (
         (None, ("--fold", 0), "--fold: give the file of the folds with --splits"),
         (None, ("--folds", 5), "Give --fold as well"),
         (None, ("--folds", 5, *fold), "has 1 folds, not 5"),
         (None, ("--start", output, *fold[:-3], 0, "--splits", _swapped(splits)), "were trained on by the model"),
-        (None, ("--resume", tmp_path / "run"), "a training with other cases, "),
+        (None, ("--resume", tmp_path / "run"), "the cases to train on (c0 changed, c1 new, c2 new)"),
+        (None, ("--resume", tmp_path / "run"), "the release of rep3d 0.1, now "),
+        (None, (*fold, "--resume", tmp_path / "run"), "--learning-rate 0.01, now 0.0001; "),
+        (None, (*fold, "--max-time", "1h", "--resume", tmp_path / "run"), "--max-time none, now 60m"),
         (None, ("--best", tmp_path / "more.pt"), "is the same file as"),
         (None, ("--cache-gb", 1), "Give it with --prepared"),
         (None, ("--ema", 1), "ema: expected a number from 0 to 0.99999"),
@@ -166,7 +176,7 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
         refused = rep3d(*("train", "--data", data, "--output", tmp_path / "more.pt", *options))
         assert refused.returncode == 1 and words in refused.stderr, (options, refused.stderr)
     assert output.read_bytes() == before and not (tmp_path / "more.pt").exists()
-    assert (tmp_path / "run" / "run.pt").exists()
+    assert (tmp_path / "run" / "run.pt").exists() and left.is_dir()
 
 
 def _swapped(splits: Path) -> Path:

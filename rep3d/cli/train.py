@@ -238,27 +238,11 @@ def train(
     channels = channels_from_dataset_json(description)
     known = task_to_train(task, labels, channels, ignore, description) if task else None
     hints = known.training if known else TrainingHints()
-    there = without_copies(read_data_set(data))
-    found = list(there.cases[:cases])
-    console.print(f"{escape(str(data))}: {there.found} cases found, {len(found)} to train with", soft_wrap=True)
-    show_left_out(there.left_out)
-    if not found:
-        raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
+    _check_folds(validation, fold, folds, splits, patients)
     checkpoint = load_checkpoint(start) if start else None
     encoder = load_checkpoint(start_from) if start_from else None
     if checkpoint:
         check_channels(checkpoint.task, channels)
-        config = task_to_go_on_with(str(task), known.task, checkpoint.task) if known else checkpoint.task
-        config = dataclasses.replace(config, ignore=ignore)
-    elif known:
-        config = known.task
-    else:
-        images = [case.channels for case in found]
-        config = task_for_cases(data.name, labels, images, spacing=spacing, channels=channels, ignore=ignore)
-    if spacing is not None:
-        config = dataclasses.replace(config, spacing=spacing)
-    if checkpoint is not None:  # the values in the files mean what the data set says
-        config = config.with_labels(labels)
     settings = recipe_settings(
         recipe,
         {
@@ -293,9 +277,29 @@ def train(
             "stages": stages,
         },
     )
+    there = without_copies(read_data_set(data))
+    found = list(there.cases[:cases])
+    if not found:
+        show_left_out(there.left_out)
+        raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
     training, held_out, left_out = _split(found, validation, fold, folds, splits, patients, checkpoint)
-    show_left_out(left_out)
+    held = f", {len(held_out)} held out to validate" if held_out else ""
+    counts = f"{there.found} cases found, {len(training)} to train with{held}"
+    console.print(f"{escape(str(data))}: {counts}", soft_wrap=True)
     left_out = [*there.left_out, *left_out]
+    show_left_out(left_out)
+    if checkpoint:
+        config = task_to_go_on_with(str(task), known.task, checkpoint.task) if known else checkpoint.task
+        config = dataclasses.replace(config, ignore=ignore)
+    elif known:
+        config = known.task
+    else:
+        images = [case.channels for case in found]
+        config = task_for_cases(data.name, labels, images, spacing=spacing, channels=channels, ignore=ignore)
+    if spacing is not None:
+        config = dataclasses.replace(config, spacing=spacing)
+    if checkpoint is not None:  # the values in the files mean what the data set says
+        config = config.with_labels(labels)
     there_before = file_state(output)
     with train_progress(console, settings.max_minutes) as progress:
         try:
@@ -342,6 +346,21 @@ def train(
     leave_group()
 
 
+def _check_folds(
+    validation: int, fold: int | None, folds: int | None, splits: Path | None, patients: Path | None
+) -> None:
+    """Refuse options of folds that do not go together."""
+    if fold is not None:
+        if splits is None or validation:
+            raise ConfigError("--fold: give the file of the folds with --splits, and leave --validation out.")
+        if folds is None and not splits.exists():
+            raise ConfigError(f"--splits: there is no file {splits}. Give --folds as well to have it made.")
+        return
+    for option, value in (("--folds", folds), ("--splits", splits), ("--patients", patients)):
+        if value is not None:
+            raise ConfigError(f"{option} says how folds are made. Give --fold as well: which one to train.")
+
+
 def _split(
     found: list[Case],
     validation: int,
@@ -358,12 +377,8 @@ def _split(
 
     seen = start.info.get("trained_on", start.info.get("cases", [])) if start else []
     if fold is None:
-        for option, value in (("--folds", folds), ("--splits", splits), ("--patients", patients)):
-            if value is not None:
-                raise ConfigError(f"{option} says how folds are made. Give --fold as well: which one to train.")
         return (*(choose_validation(found, validation, seen) if validation else (found, [])), [])
-    if splits is None or validation:
-        raise ConfigError("--fold: give the file of the folds with --splits, and leave --validation out.")
+    assert splits is not None  # _check_folds
     if not splits.exists():
         check_output(splits, (".json",), (patients,), option="--splits", make_folder=True)
     training, held_out, left_out = split_cases(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
+from rep3d.data import cases as data_cases
 from rep3d.evaluation import measuring
 from rep3d.inference.predictor import Predictor
 from rep3d.training import plan as training_plan
@@ -143,6 +144,7 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
     assert all(torch.equal(tensor, weights[name]) for name, tensor in so_far.items())
     made = info["settings"]
     assert (made["batch"], made["micro_batch"], made["ema"], made["max_minutes"]) == (2, 1, 0.9, 60)
+    assert "4 cases found, 2 to train with, 1 held out to validate" in done.stdout
     assert "splits_final.json: fold 0 names it" in done.stdout and info["resolution"] is None
     before = output.read_bytes()
     (tmp_path / "run").mkdir()
@@ -177,6 +179,26 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
         assert refused.returncode == 1 and words in refused.stderr, (options, refused.stderr)
     assert output.read_bytes() == before and not (tmp_path / "more.pt").exists()
     assert (tmp_path / "run" / "run.pt").exists() and left.is_dir()
+
+
+def test_train_looks_at_its_options_before_the_data_set(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(folder: Path) -> None:
+        raise AssertionError("the data set was read")
+
+    monkeypatch.setattr(data_cases, "read_data_set", read)
+    train = ("train", "--data", data, "--output", tmp_path / "made.pt")
+    for options, words in (
+        (("--iterations", 0), "iterations: expected a whole number from 1"),
+        (("--max-time", "abc"), "A time such as 90m"),
+        (("--recipe", "unknown"), "recipe: expected one of"),
+        (("--fold", 0, "--splits", tmp_path / "s.json", "--validation", 1), "leave --validation out"),
+        (("--fold", 0, "--splits", tmp_path / "s.json"), "Give --folds as well"),
+        (("--folds", 5), "Give --fold as well"),
+    ):
+        refused = rep3d(*train, *options)
+        assert refused.returncode == 1 and words in refused.stderr, (options, refused.stderr)
 
 
 def _swapped(splits: Path) -> Path:

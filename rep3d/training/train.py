@@ -247,13 +247,12 @@ def train(
     )
     if plan.state is not None:
         plan = dataclasses.replace(plan, run_mark=plan.mark())
-    if replace is not None:
-        if plan.run_mark and _mark_of(plan.output) == plan.run_mark:
-            return load_checkpoint(plan.output)
-        if not replace:
-            _refuse_replacing(plan)
-    if must_resume:
+    if replace is not None and plan.run_mark and _mark_of(plan.output) == plan.run_mark:
+        return load_checkpoint(plan.output)
+    if must_resume:  # first: of an interrupted run it says what differs
         _refuse_other(plan)
+    if replace is False:
+        _refuse_replacing(plan)
     refused = False
     try:
         if settings.stages == AUTO:

@@ -7,7 +7,8 @@ defect of ours (anything else). Each message says what was expected, what came, 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 __all__ = [
     "CheckpointError",
@@ -23,6 +24,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "Rep3DError",
+    "ResumeError",
     "TaskError",
     "TooLargeError",
     "TrainingError",
@@ -105,6 +107,21 @@ class TooLargeError(OutOfMemoryError):
 
 class TrainingError(Rep3DError):
     """A training run failed (for instance, its loss became infinite); nothing was published."""
+
+
+class ResumeError(TrainingError):
+    """An interrupted training cannot go on; what it kept stays.
+
+    Attributes:
+        changed: what has changed since, by name, with its value then and now.
+    """
+
+    def __init__(self, message: str, changed: Mapping[str, tuple[Any, Any]] | None = None) -> None:
+        super().__init__(message, changed)
+        self.changed = dict(changed or {})
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class VersionError(Rep3DError):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rep3d.errors import DiskFullError, OutputError, Rep3DError, machine_error
 
-__all__ = ["check_output", "check_output_folder", "require_room", "same_file"]
+__all__ = ["check_output", "check_output_folder", "refuse_replacing", "require_room", "same_file"]
 
 
 def check_output(
@@ -97,6 +97,21 @@ def check_output_folder(
         check_output(folder / name, (Path(name).suffix,), sources, option=option)
     require_room(folder, room, told)
     return folder
+
+
+def refuse_replacing(files: Iterable[Path | None], why: str = "") -> None:
+    """Refuse to write over what is there.
+
+    Args:
+        files: to be written; None for one that was not asked for.
+        why: what else is to be said of one that is there, as a clause.
+
+    Raises:
+        OutputError: naming the first that is there.
+    """
+    for file in files:
+        if file is not None and file.exists():
+            raise OutputError(f"{file} is there already{why}. Give another name, or --replace to write over it.")
 
 
 def require_room(folder: Path, room: int, told: str) -> None:

@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 
 from rep3d.cli.common import DECATHLON, Device, console, show_left_out
-from rep3d.errors import ConfigError, Rep3DError
+from rep3d.cli.resuming import resume_refused
+from rep3d.errors import ConfigError, Rep3DError, ResumeError
 from rep3d.nn.zoo import preset_words
 
 if TYPE_CHECKING:
@@ -124,6 +125,9 @@ def train(
         Path | None,
         typer.Option(help="Folder for this run alone. If the run is killed, the same command goes on from there."),
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over a model, its table and a --best that are there.")
+    ] = False,
     best: Annotated[
         Path | None,
         typer.Option(help="Model file of the weights that validated best so far, to look at while the run goes on."),
@@ -195,8 +199,9 @@ def train(
     from rep3d.data.cases import LeftOut, listed, read_data_set
     from rep3d.data.copies import without_copies
     from rep3d.demo.screen import train_progress
+    from rep3d.files import file_state
     from rep3d.inference.predictor import choose_device
-    from rep3d.output import check_output, check_output_folder
+    from rep3d.output import check_output, check_output_folder, refuse_replacing
     from rep3d.tasks.dataset_json import (
         channels_from_dataset_json,
         ignore_from_dataset_json,
@@ -221,6 +226,8 @@ def train(
     table = check_output(output.with_suffix(".csv"), (".csv",), (splits, patients), option="--output")
     if best is not None:
         check_output(best, (".pt",), (start, start_from, output), option="--best", make_folder=True)
+    if resume is None and not replace:
+        refuse_replacing((output, table, best))
     if resume is not None:
         check_output_folder(resume, option="--resume")
     if prepared is not None:
@@ -231,27 +238,11 @@ def train(
     channels = channels_from_dataset_json(description)
     known = task_to_train(task, labels, channels, ignore, description) if task else None
     hints = known.training if known else TrainingHints()
-    there = without_copies(read_data_set(data))
-    found = list(there.cases[:cases])
-    console.print(f"{escape(str(data))}: {there.found} cases found, {len(found)} to train with", soft_wrap=True)
-    show_left_out(there.left_out)
-    if not found:
-        raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
+    _check_folds(validation, fold, folds, splits, patients)
     checkpoint = load_checkpoint(start) if start else None
     encoder = load_checkpoint(start_from) if start_from else None
     if checkpoint:
         check_channels(checkpoint.task, channels)
-        config = task_to_go_on_with(str(task), known.task, checkpoint.task) if known else checkpoint.task
-        config = dataclasses.replace(config, ignore=ignore)
-    elif known:
-        config = known.task
-    else:
-        images = [case.channels for case in found]
-        config = task_for_cases(data.name, labels, images, spacing=spacing, channels=channels, ignore=ignore)
-    if spacing is not None:
-        config = dataclasses.replace(config, spacing=spacing)
-    if checkpoint is not None:  # the values in the files mean what the data set says
-        config = config.with_labels(labels)
     settings = recipe_settings(
         recipe,
         {
@@ -286,24 +277,55 @@ def train(
             "stages": stages,
         },
     )
+    there = without_copies(read_data_set(data))
+    found = list(there.cases[:cases])
+    if not found:
+        show_left_out(there.left_out)
+        raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
     training, held_out, left_out = _split(found, validation, fold, folds, splits, patients, checkpoint)
-    show_left_out(left_out)
+    held = f", {len(held_out)} held out to validate" if held_out else ""
+    counts = f"{there.found} cases found, {len(training)} to train with{held}"
+    console.print(f"{escape(str(data))}: {counts}", soft_wrap=True)
     left_out = [*there.left_out, *left_out]
+    show_left_out(left_out)
+    if checkpoint:
+        config = task_to_go_on_with(str(task), known.task, checkpoint.task) if known else checkpoint.task
+        config = dataclasses.replace(config, ignore=ignore)
+    elif known:
+        config = known.task
+    else:
+        images = [case.channels for case in found]
+        config = task_for_cases(data.name, labels, images, spacing=spacing, channels=channels, ignore=ignore)
+    if spacing is not None:
+        config = dataclasses.replace(config, spacing=spacing)
+    if checkpoint is not None:  # the values in the files mean what the data set says
+        config = config.with_labels(labels)
+    there_before = file_state(output)
     with train_progress(console, settings.max_minutes) as progress:
-        trained = run(
-            *(training, config, settings, output, checkpoint, progress),
-            encoder=encoder,
-            validation=held_out,
-            state=resume,
-            must_resume=resume is not None and can_go_on(resume),  # days of work are not begun anew without a word
-            left_out=left_out,
-            prepared=prepared,
-            prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
-            best=best,
-            table=table,
-            tensorboard=tensorboard,
-        )
+        try:
+            trained = run(
+                *(training, config, settings, output, checkpoint, progress),
+                encoder=encoder,
+                validation=held_out,
+                state=resume,
+                must_resume=resume is not None and can_go_on(resume),  # days of work are not begun anew unsaid
+                replace=replace,
+                left_out=left_out,
+                prepared=prepared,
+                prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
+                best=best,
+                table=table,
+                tensorboard=tensorboard,
+            )
+        except ResumeError as error:
+            assert resume is not None
+            raise resume_refused(resume, error) from None
     info = trained.info
+    if there_before is not None and file_state(output) == there_before:
+        words = f"{info['iterations']} steps, ended by {info['stopped']}. Nothing was done; --resume needs no more"
+        console.print(f"{escape(str(output))} is finished: {trained.version}, {words}.", soft_wrap=True)
+        leave_group()
+        return
     show_left_out(LeftOut(**entry) for entry in info["left_out"][len(left_out) :])
     facts = (
         f"{trained.version}, {len(info['cases'])} cases, training loss {info['loss']:.3f}, ended by {info['stopped']}"
@@ -324,6 +346,21 @@ def train(
     leave_group()
 
 
+def _check_folds(
+    validation: int, fold: int | None, folds: int | None, splits: Path | None, patients: Path | None
+) -> None:
+    """Refuse options of folds that do not go together."""
+    if fold is not None:
+        if splits is None or validation:
+            raise ConfigError("--fold: give the file of the folds with --splits, and leave --validation out.")
+        if folds is None and not splits.exists():
+            raise ConfigError(f"--splits: there is no file {splits}. Give --folds as well to have it made.")
+        return
+    for option, value in (("--folds", folds), ("--splits", splits), ("--patients", patients)):
+        if value is not None:
+            raise ConfigError(f"{option} says how folds are made. Give --fold as well: which one to train.")
+
+
 def _split(
     found: list[Case],
     validation: int,
@@ -340,12 +377,8 @@ def _split(
 
     seen = start.info.get("trained_on", start.info.get("cases", [])) if start else []
     if fold is None:
-        for option, value in (("--folds", folds), ("--splits", splits), ("--patients", patients)):
-            if value is not None:
-                raise ConfigError(f"{option} says how folds are made. Give --fold as well: which one to train.")
         return (*(choose_validation(found, validation, seen) if validation else (found, [])), [])
-    if splits is None or validation:
-        raise ConfigError("--fold: give the file of the folds with --splits, and leave --validation out.")
+    assert splits is not None  # _check_folds
     if not splits.exists():
         check_output(splits, (".json",), (patients,), option="--splits", make_folder=True)
     training, held_out, left_out = split_cases(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from rep3d.data.cohort import Cohort
@@ -55,12 +55,14 @@ def train_progress(console: Console, minutes: float) -> Iterator[Callable[[Train
     from rep3d.training.minutes.budget import forecast
 
     with _progress(console) as progress:
-        task = progress.add_task("training", total=None, note="")
+        bars: list[TaskID] = []  # none before there is something to show
 
         def show(p: TrainProgress) -> None:
             words = forecast(p.steps_expected, p.iterations, minutes)
             note = "; ".join(filter(None, (_note(p.iteration, p.iterations, p.loss, p.eta_seconds), words, p.note)))
-            progress.update(task, description=p.phase, total=p.iterations, completed=p.iteration, note=note)
+            if not bars:
+                bars.append(progress.add_task("training", total=None, note=""))
+            progress.update(bars[0], description=p.phase, total=p.iterations, completed=p.iteration, note=note)
 
         yield show
 

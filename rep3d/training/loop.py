@@ -301,12 +301,8 @@ class _Loop:
         if self.state is not None and self.worker.leads:
             self.state.remove_parts()
         if kept is None:
-            if self.plan.must_resume:
-                problem = self.state.problem if self.state is not None else "no folder of its state was given"
-                raise TrainingError(
-                    f"The interrupted training cannot go on: {problem}. Start a new one (resume: false); on the "
-                    f"command line with another folder for --resume."
-                )
+            if self.plan.must_resume and self.state is not None:
+                raise self.state.refused()
             return
         self.trained.load_state_dict(kept["network"])
         self.optimizer.load_state_dict(kept["optimizer"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,7 @@ class TrainPlan:
     best: Path | None = None
     table: Path | None = None
     tensorboard: Path | None = None
+    run_mark: str | None = None  # of a run that can be resumed: by what its checkpoint is known again
 
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to be resumed."""
@@ -67,6 +70,10 @@ class TrainPlan:
             "other values": sorted(self.other_values),
             "program": __version__,
         }
+
+    def mark(self) -> str:
+        """Return what tells whether a checkpoint is of this very run: a checksum of :meth:`identity`."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True, default=str).encode()).hexdigest()
 
     def facts(self, cases: Sequence[Case], left_out: Sequence[LeftOut]) -> dict[str, Any]:
         """Return what a checkpoint says of how it was trained, as plain JSON types.
@@ -96,6 +103,7 @@ class TrainPlan:
             "background_share": self.settings.background_share,
             "loss_function": self.settings.loss,
             "settings": self._settings(),
+            **({"run_mark": self.run_mark} if self.run_mark else {}),
         }
 
     def _settings(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 
 from rep3d.checkpoint import Checkpoint, write_atomically
 from rep3d.data.cases import Case
-from rep3d.errors import said
+from rep3d.errors import ResumeError, said
 from rep3d.files import file_state
 from rep3d.training.settings import OF_OLD
 
@@ -91,6 +91,18 @@ def copy_to_cpu(content: Any) -> Any:
     return content
 
 
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any], but: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between two identities, by name, each setting by itself."""
+
+    def flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+        settings = identity.get("settings")
+        parts = {f"settings.{name}": value for name, value in settings.items()} if settings else {}
+        return parts | {key: value for key, value in identity.items() if key != "settings" and key not in but}
+
+    one, other = flat(then), flat(now)
+    return {key: (one.get(key), other.get(key)) for key in sorted({*one, *other}) if one.get(key) != other.get(key)}
+
+
 class RunState:
     """The snapshots of one run.
 
@@ -101,6 +113,7 @@ class RunState:
 
     Attributes:
         problem: why :meth:`read` gave nothing, in words.
+        changed: what was other in the run that was kept, by name (of settings: ``settings.NAME``): then, and now.
     """
 
     def __init__(self, folder: Path | str, identity: Mapping[str, Any], seconds: float | None = None) -> None:
@@ -112,9 +125,14 @@ class RunState:
         self._cost = 0.0
         self._writer: threading.Thread | None = None
         self.problem = "there is no snapshot of it"
+        self.changed: dict[str, tuple[Any, Any]] = {}
 
-    def read(self) -> dict[str, Any] | None:
-        """Return what the interrupted run kept, or None where there is none, it is damaged, or it was another run."""
+    def read(self, but: Collection[str] = ()) -> dict[str, Any] | None:
+        """Return what the interrupted run kept, or None where there is none, it is damaged, or it was another run.
+
+        Args:
+            but: parts of the identity that may differ, as they are not known yet.
+        """
         if not self._path.is_file():
             return None
         try:
@@ -133,11 +151,22 @@ class RunState:
         kept = content["identity"]
         if isinstance(kept.get("settings"), dict):
             kept["settings"] = {**OF_OLD, **kept["settings"]}
-        changed = sorted(key for key in {*kept, *self._identity} if kept.get(key) != self._identity.get(key))
-        if changed:
-            self._unusable(f"its snapshot is of a training with other {', '.join(changed)}")
+        self.changed = _changes(kept, self._identity, but)
+        if self.changed:
+            parts = dict.fromkeys(name.partition(".")[0] for name in self.changed)
+            told = ", ".join(
+                f"{name.removeprefix('settings.')} {then}, now {now}"
+                for name, (then, now) in self.changed.items()
+                if name.startswith("settings.")
+            )
+            self._unusable(f"its snapshot is of a training with other {', '.join(parts)}{told and f' ({told})'}")
             return None
         return content["content"]
+
+    def refused(self) -> ResumeError:
+        """Return the error of a run that must go on from a snapshot which :meth:`read` did not give."""
+        words = f"The interrupted training cannot go on: {self.problem}. Start a new one (resume: false)."
+        return ResumeError(words, self.changed)
 
     def _unusable(self, problem: str) -> None:
         self.problem = problem

@@ -13,8 +13,6 @@ task's own already, or too few minutes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 import shutil
@@ -73,9 +71,8 @@ def train_stages(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Ch
     Returns:
         The trained version, as written.
     """
-    mark = _mark(plan)
     with _folder_of(plan) as folder:
-        coarse, began = _kept(folder / COARSE_CHECKPOINT, mark), plan.began
+        coarse, began = _kept(folder / COARSE_CHECKPOINT, plan.run_mark), plan.began
         if coarse is None:
             first = _first(plan, folder) if plan.validation else None
             reason = _reason_against(first) if first else "there is no case to tell by whether it pays"
@@ -83,7 +80,7 @@ def train_stages(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Ch
                 one = train_one(plan, report)
                 said = {"reason": f"No fine stage was trained: {reason}."}
                 return _written(plan, one, None, said, one.info["minutes"])
-            coarse = _coarse(first, mark, plan.settings.max_minutes, report)
+            coarse = _coarse(first, plan.settings.max_minutes, report)
             began = None  # the minutes before now are in the coarse stage's facts
         second = train_one(
             _second(plan, coarse, folder, began), lambda progress: report(_of_stage(progress, "fine", 0.0))
@@ -91,13 +88,10 @@ def train_stages(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Ch
         return _better(plan, coarse, second)
 
 
-def _coarse(first: TrainPlan, mark: str, minutes: float, report: Callable[[TrainProgress], None]) -> Checkpoint:
-    """Train the coarse stage, and keep it for the case that the fine one is interrupted."""
+def _coarse(first: TrainPlan, minutes: float, report: Callable[[TrainProgress], None]) -> Checkpoint:
+    """Train the coarse stage; its file is there for the case that the fine one is interrupted."""
     rest = 60.0 * (minutes - first.settings.max_minutes)
-    coarse = train_one(first, lambda progress: report(_of_stage(progress, "coarse", rest)))
-    coarse = dataclasses.replace(coarse, info={**coarse.info, "run_mark": mark})
-    save_checkpoint(first.output, coarse.model, coarse.task, coarse.info)
-    return coarse
+    return train_one(first, lambda progress: report(_of_stage(progress, "coarse", rest)))
 
 
 def _better(plan: TrainPlan, coarse: Checkpoint, second: Checkpoint) -> Checkpoint:
@@ -119,11 +113,6 @@ def _better(plan: TrainPlan, coarse: Checkpoint, second: Checkpoint) -> Checkpoi
     return _written(plan, coarse, second if keeps else None, {"reason": words, **means, "scores": there}, total)
 
 
-def _mark(plan: TrainPlan) -> str:
-    """Return what tells whether a coarse stage that was kept is of this very training."""
-    return hashlib.sha256(json.dumps(plan.identity(), sort_keys=True, default=str).encode()).hexdigest()
-
-
 @contextmanager
 def _folder_of(plan: TrainPlan) -> Iterator[Path]:
     """Where the stages are kept while they are trained; after a stop what can be resumed stays."""
@@ -141,7 +130,7 @@ def _folder_of(plan: TrainPlan) -> Iterator[Path]:
         plan.state.rmdir()
 
 
-def _kept(file: Path, mark: str) -> Checkpoint | None:
+def _kept(file: Path, mark: str | None) -> Checkpoint | None:
     """Return the coarse stage that an interrupted training of the same kind had trained already."""
     try:
         coarse = load_checkpoint(file) if file.exists() else None
@@ -273,7 +262,6 @@ def _written(
 ) -> Checkpoint:
     stages = {"kept": 1 if second is None else 2, **said}
     info = {**coarse.info, "stages": stages, "minutes": minutes}
-    info.pop("run_mark", None)
     if info["resolution"] is not None:
         info["resolution"] = {**info["resolution"], "words": f"{info['resolution']['words']} {stages['reason']}"}
     save_checkpoint(plan.output, coarse.model, coarse.task, info, second)

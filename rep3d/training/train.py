@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.checkpoint import Checkpoint
+from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task
 from rep3d.data.cases import Case, LeftOut
-from rep3d.errors import ConfigError, NoCasesError, TaskError, machine_error
+from rep3d.errors import CheckpointError, ConfigError, NoCasesError, ResumeError, TaskError, machine_error
 from rep3d.imaging.channels import Files
 from rep3d.inference.predictor import fit_window
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.nn.zoo import preset_stride
-from rep3d.output import check_output, check_output_folder
+from rep3d.output import check_output, check_output_folder, refuse_replacing
 from rep3d.tasks.config import Channel, Intensity, TaskConfig
 from rep3d.training.distributed import training_devices
 from rep3d.training.minutes.budget import Tail
@@ -35,6 +35,7 @@ from rep3d.training.plan import TrainPlan, first_config
 from rep3d.training.preparing import warn_of_outliers
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
+from rep3d.training.snapshots import RunState
 from rep3d.training.stages import train_stages
 from rep3d.training.start import check_encoder, check_start
 from rep3d.training.steps.records import check_csv, check_tensorboard
@@ -115,6 +116,7 @@ def train(
     weights: Mapping[str, float] | None = None,
     state: Path | str | None = None,
     must_resume: bool = False,
+    replace: bool | None = None,
     other_values: Collection[int] = (),
     left_out: Sequence[LeftOut] = (),
     prepared: Path | str | None = None,
@@ -159,6 +161,9 @@ def train(
             cases, settings and start, that one is continued and its time counts; else the run starts anew. It is
             removed when the run ended well or its loss was not finite; it stays after a stop.
         must_resume: refuse to start anew where the interrupted run in ``state`` cannot be continued.
+        replace: what is done where ``output`` is there. None: it is replaced. Else the model of this very run, of one
+            with ``state``, is returned as it is, since the run is finished; another model is replaced if True, and
+            refused if False, as is another run's ``best`` and, without ``state``, a ``table``.
         other_values: voxel values that label files may have beside the task's (labels of another model, or retired
             ones); they count as background.
         left_out: what was left out before, to be recorded with those left out here.
@@ -180,15 +185,17 @@ def train(
 
     Raises:
         NoCasesError: if no case can be used, with the reasons.
-        OutputError: if ``output`` or ``table`` cannot be written, is a file of a case, or ``table`` is another file.
+        OutputError: if ``output`` or ``table`` cannot be written, is a file of a case, is there and must not be
+            replaced, or ``table`` is another file.
         MissingComponentError: if ``tensorboard`` is given and not installed.
         OutOfMemoryError: if a step on a single patch does not fit into memory.
         DiskFullError: if the disk has no room for it, found out as early as it can be.
         ConfigError: if a case is in ``validation`` too, a weight is impossible, a device is not there, or both
             ``start`` and ``encoder`` are given.
         CheckpointError: if ``start`` belongs to another task, or it or ``encoder`` is another network.
-        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, the time is used up
-            before the first step, or there is nothing to resume though it must be; ``output`` is not touched.
+        ResumeError: if there is nothing to resume though it must be; what the interrupted run kept stays.
+        TrainingError: if the loss stops being finite, a process on one of several GPUs dies, or the time is used up
+            before the first step; ``output`` is not touched.
     """
     began = time.monotonic() if began is None else began
     if not cases:
@@ -238,12 +245,21 @@ def train(
         table=Path(table) if table else None,
         tensorboard=Path(tensorboard) if tensorboard else None,
     )
+    if plan.state is not None:
+        plan = dataclasses.replace(plan, run_mark=plan.mark())
+    if replace is not None and plan.run_mark and _mark_of(plan.output) == plan.run_mark:
+        return load_checkpoint(plan.output)
+    if must_resume:  # first: of an interrupted run it says what differs
+        _refuse_other(plan)
+    if replace is False:
+        _refuse_replacing(plan)
+    refused = False
     try:
         if settings.stages == AUTO:
             return train_stages(plan, report)
         return train_one(plan, report)
     except BaseException as error:
-        lacking = machine_error(error)
+        lacking, refused = machine_error(error), isinstance(error, ResumeError)
         # The frames of an error that the caller keeps would keep the network, too.
         traceback.clear_frames(error.__traceback__)
         if lacking is not None and isinstance(error, Exception):
@@ -251,5 +267,33 @@ def train(
         raise
     finally:
         give_back_memory()
-        if not prepared:
+        if not prepared and not refused:  # what an interrupted run prepared is still its own
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _mark_of(model: Path) -> str | None:
+    """Return of which run a model says that it is; None where it says nothing, is no model, or is not there."""
+    try:
+        return read_checkpoint_task(model)[1].get("run_mark") if model.exists() else None
+    except CheckpointError:
+        return None
+
+
+def _refuse_replacing(plan: TrainPlan) -> None:
+    """Refuse to write over what another training wrote; what this run left when it was killed is its own."""
+    if plan.run_mark is None:
+        refuse_replacing((plan.output, plan.table, plan.best))
+        return
+    best = plan.best if plan.best is not None and _mark_of(plan.best) != plan.run_mark else None
+    refuse_replacing((plan.output, best), ", and is not of this very run: its cases, options or release are others")
+
+
+def _refuse_other(plan: TrainPlan) -> None:
+    """Refuse to go on from the snapshot of another run, before anything is prepared or measured."""
+    if plan.state is None:
+        raise ResumeError("The interrupted training cannot go on: no folder of its state was given.")
+    if plan.settings.stages == AUTO:  # each stage has a snapshot and settings of its own, and looks at them itself
+        return
+    state = RunState(plan.state, plan.identity())
+    if state.read(but=("task",) if plan.settings.resolution == AUTO else ()) is None:
+        raise state.refused()

@@ -204,9 +204,10 @@ def forecast(steps: int | None, iterations: int, minutes: float, earlier: Sequen
     """
     parts = []
     if steps is not None:
-        some = f"all {iterations}" if steps >= iterations else f"about {steps}"
-        within = f" in {in_minutes(minutes)}" if minutes < NO_LIMIT else ""
-        parts.append(f"{some} step{'' if steps == 1 else 's'}{within}")
+        everything, one = steps >= iterations, "" if steps == 1 else "s"
+        words = f"all {iterations} step{one}" if everything else f"about {steps} step{one}"
+        within = f" fit{'s' if steps == 1 else ''} into" if everything else " in"
+        parts.append(words + (f"{within} {in_minutes(minutes)}" if minutes < NO_LIMIT else ""))
     if told := [_told(training) for training in earlier[-_TOLD:] if training["iterations"]]:
         parts.append(f"earlier trainings here: {'; '.join(told)}")
     return "; ".join(parts) or None

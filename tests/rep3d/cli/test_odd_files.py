@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
+from rep3d.data import cases as data_cases
 from rep3d.evaluation import measuring
 from rep3d.inference.predictor import Predictor
 from rep3d.training import plan as training_plan
@@ -143,17 +144,28 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
     assert all(torch.equal(tensor, weights[name]) for name, tensor in so_far.items())
     made = info["settings"]
     assert (made["batch"], made["micro_batch"], made["ema"], made["max_minutes"]) == (2, 1, 0.9, 60)
+    assert "4 cases found, 2 to train with, 1 held out to validate" in done.stdout
     assert "splits_final.json: fold 0 names it" in done.stdout and info["resolution"] is None
     before = output.read_bytes()
     (tmp_path / "run").mkdir()
-    torch.save({"format": "rep3d-run", "format_version": 1, "identity": {"cases": []}}, tmp_path / "run" / "run.pt")
+    old = {
+        "cases": [["c0", None, None]],
+        "settings": {**made, "learning_rate": 0.01, "max_minutes": 1e6},
+        "program": "0.1",
+    }
+    torch.save({"format": "rep3d-run", "format_version": 1, "identity": old}, tmp_path / "run" / "run.pt")
+    left = tmp_path / ".more.pt.prepared"  # by the killed run
+    left.mkdir()
     dataset = data / "dataset.json"
     for changed, options, words in (
         (None, ("--fold", 0), "--fold: give the file of the folds with --splits"),
         (None, ("--folds", 5), "Give --fold as well"),
         (None, ("--folds", 5, *fold), "has 1 folds, not 5"),
         (None, ("--start", output, *fold[:-3], 0, "--splits", _swapped(splits)), "were trained on by the model"),
-        (None, ("--resume", tmp_path / "run"), "a training with other cases, "),
+        (None, ("--resume", tmp_path / "run"), "the cases to train on (c0 changed, c1 new, c2 new)"),
+        (None, ("--resume", tmp_path / "run"), "the release of rep3d 0.1, now "),
+        (None, (*fold, "--resume", tmp_path / "run"), "--learning-rate 0.01, now 0.0001; "),
+        (None, (*fold, "--max-time", "1h", "--resume", tmp_path / "run"), "--max-time none, now 60m"),
         (None, ("--best", tmp_path / "more.pt"), "is the same file as"),
         (None, ("--cache-gb", 1), "Give it with --prepared"),
         (None, ("--ema", 1), "ema: expected a number from 0 to 0.99999"),
@@ -166,7 +178,27 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
         refused = rep3d(*("train", "--data", data, "--output", tmp_path / "more.pt", *options))
         assert refused.returncode == 1 and words in refused.stderr, (options, refused.stderr)
     assert output.read_bytes() == before and not (tmp_path / "more.pt").exists()
-    assert (tmp_path / "run" / "run.pt").exists()
+    assert (tmp_path / "run" / "run.pt").exists() and left.is_dir()
+
+
+def test_train_looks_at_its_options_before_the_data_set(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(folder: Path) -> None:
+        raise AssertionError("the data set was read")
+
+    monkeypatch.setattr(data_cases, "read_data_set", read)
+    train = ("train", "--data", data, "--output", tmp_path / "made.pt")
+    for options, words in (
+        (("--iterations", 0), "iterations: expected a whole number from 1"),
+        (("--max-time", "abc"), "A time such as 90m"),
+        (("--recipe", "unknown"), "recipe: expected one of"),
+        (("--fold", 0, "--splits", tmp_path / "s.json", "--validation", 1), "leave --validation out"),
+        (("--fold", 0, "--splits", tmp_path / "s.json"), "Give --folds as well"),
+        (("--folds", 5), "Give --fold as well"),
+    ):
+        refused = rep3d(*train, *options)
+        assert refused.returncode == 1 and words in refused.stderr, (options, refused.stderr)
 
 
 def _swapped(splits: Path) -> Path:
@@ -175,3 +207,32 @@ def _swapped(splits: Path) -> Path:
     other = splits.with_name("swapped.json")
     other.write_text(json.dumps([{"train": fold["val"], "val": fold["train"]}]))
     return other
+
+
+def test_train_replaces_no_model_unasked_and_leaves_a_finished_run_as_it_is(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
+    output, best, run = tmp_path / "made.pt", tmp_path / "best.pt", tmp_path / "run"
+    train = ("train", "--data", data, "--output", output, "--recipe", "paper", "--crops", 1)
+    first = (*train, "--iterations", 2, "--validation", 1, "--best", best, "--resume", run)
+    assert (done := rep3d(*first)).returncode == 0, done.stderr
+    files = (output, output.with_suffix(".csv"), best)
+    before = {file: file.read_bytes() for file in files}
+    for options in ((), ("--replace",)):  # the same command does nothing, however it may replace
+        again = rep3d(*first, *options)
+        assert again.returncode == 0 and "made.pt is finished: v1, 2 steps" in again.stdout, again
+        assert "Wrote" not in again.stdout
+    for command, words in (
+        (first[:-2], "made.pt is there already. Give another name, or --replace"),
+        ((*first, "--iterations", 3), "made.pt is there already, and is not of this very run"),
+        ((*first, "--iterations", 3, "--output", tmp_path / "new.pt"), "best.pt is there already, and is not of this"),
+        ((*train, "--output", tmp_path / "new.pt", "--best", best), "best.pt is there already. "),
+    ):
+        refused = rep3d(*command)
+        assert refused.returncode == 1 and words in refused.stderr, refused
+    assert {file: file.read_bytes() for file in files} == before and not (tmp_path / "new.pt").exists()
+    output.unlink()
+    assert "made.csv is there already" in rep3d(*first[:-4]).stderr
+    assert (done := rep3d(*first, "--iterations", 3, "--replace")).returncode == 0, done.stderr
+    assert load_checkpoint(output).info["iterations"] == 3

@@ -40,13 +40,13 @@ def test_a_plan_is_made_and_trained_with(tmp_path: Path, rep3d: Callable[..., Do
     checkpoint = load_checkpoint(model)
     assert checkpoint.task == read_task_file(out / "task.yaml").task and checkpoint.task.roi_size == (32, 32, 32)
     (out / "task.yaml").write_text(small.replace("Tail: 2", "Tail: 3"), encoding="utf-8")
-    refused = rep3d(*train)
+    refused = rep3d(*train, "--replace")
     assert refused.returncode == 1 and "{'Tail': 3} is only in the task" in refused.stderr
     (out / "task.yaml").write_text(small.replace("mode: zscore, low: 0.5", "mode: zscore, low: 1.5"), encoding="utf-8")
     refused = rep3d(*train, "--start", model, "--output", tmp_path / "next.pt")
     assert refused.returncode == 1 and "has the intensity" in refused.stderr
     (out / "task.yaml").write_text(small.replace("preset: tiny", "preset: huge"), encoding="utf-8")
-    refused = rep3d(*train)
+    refused = rep3d(*train, "--replace")
     assert refused.returncode == 1 and "task.yaml: the field 'training': preset: 'huge' is unknown" in refused.stderr
 
 

@@ -18,7 +18,7 @@ import torch
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rep3d.data.cases import Case
-from rep3d.errors import TrainingError
+from rep3d.errors import ResumeError, TrainingError
 from rep3d.training import loop as training_loop
 from rep3d.training import snapshots as run_state
 from rep3d.training.minutes.budget import Budget
@@ -246,18 +246,23 @@ def test_a_run_that_must_be_resumed_says_why_it_cannot_be_and_is_kept(tmp_path: 
     elif why == "no snapshot":
         file.unlink()
     before = file.read_bytes() if file.exists() else None
-    output = tmp_path / "model.pt"
-    with pytest.raises(TrainingError, match=rf"cannot go on: .*{why}.* \(resume: false\)"):
+    output, told = tmp_path / "model.pt", []
+    prepared = tmp_path / ".model.pt.prepared"  # as the killed run left it
+    prepared.mkdir()
+    with pytest.raises(ResumeError, match=rf"cannot go on: .*{why}.* \(resume: false\)") as refused:
         train(
             cases,
             TASK,
             settings,
             output,
             small_checkpoint(),
+            told.append,
             validation=others,
             state=tmp_path / "run",
             must_resume=True,
         )
+    assert prepared.is_dir() and not told  # nothing was prepared
+    assert refused.value.changed == ({"settings.iterations": (12, 3)} if why == "other settings" else {})
     assert (file.read_bytes() if file.exists() else None) == before and not output.exists()
 
 

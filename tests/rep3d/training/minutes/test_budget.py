@@ -100,7 +100,7 @@ def test_words() -> None:
         {"version": "v3", "iterations": 420, "minutes": None, "dice": None},
     ]
     assert forecast(None, 300, 6.0) is None
-    assert forecast(300, 300, 1.0) == "all 300 steps in 1 minute"
+    assert forecast(300, 300, 1.0) == "all 300 steps fit into 1 minute"
     assert forecast(430, 1000, 6.0, earlier) == (
         "about 430 steps in 6 minutes; earlier trainings here: v2 310 steps in 6 minutes, Dice 0.61; "
         "v3 420 steps, not measured"

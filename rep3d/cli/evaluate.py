@@ -79,6 +79,7 @@ def evaluate(
     found = read_data_set(data)
     description = data / "dataset.json"
     ignore = ignore_from_dataset_json(description) if description.is_file() else None
+    declared = labels_from_dataset_json(description).values() if description.is_file() else ()
     cases = found.cases[skip:]
     console.print(f"{escape(str(data))}: {found.found} cases found, {len(cases)} to measure", soft_wrap=True)
     show_left_out(found.left_out)
@@ -108,7 +109,8 @@ def evaluate(
         trained = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
         facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": identity}
     failed: list[LeftOut] = []
-    measured = _each(cases, Measuring(records, source, identity, labels, tolerance, ignore), failed, folder / RECORDS)
+    measuring = Measuring(records, source, identity, labels, tolerance, ignore, declared)
+    measured = _each(cases, measuring, failed, folder / RECORDS)
     evaluation = Evaluation(
         name=given.name if predictor is None else f"{given.name} ({predictor.version})",
         source=facts,

@@ -29,6 +29,7 @@ __all__ = [
     "listed",
     "read_data_set",
     "read_images",
+    "shown",
 ]
 
 DESCRIPTION = "dataset.json"
@@ -152,7 +153,7 @@ def read_data_set(folder: Path | str, label_maps: Path | str | None = None) -> D
             channels = tuple(file.absolute() for file in image[0])
             cases.append(Case(id_, channels[0], label[0].absolute(), channels))
         elif len(image) > 1 or len(label) > 1:
-            both = ", ".join(map(_shown, there))
+            both = ", ".join(map(shown, there))
             reason = f"it is not clear which files belong together ({both}). Keep one image and one label."
             left_out += _all(id_, there, reason)
         elif id_ in odd:
@@ -227,7 +228,7 @@ def _files(place: Path, left_out: list[LeftOut]) -> dict[str, list[Path]]:
         if reason is None:
             found.setdefault(id_, []).append(path)
         elif not path.name.startswith(".") or _ANY_ENDING.search(path.name):
-            left_out.append(LeftOut(id_, _shown(path), reason))
+            left_out.append(LeftOut(id_, shown(path), reason))
     return found
 
 
@@ -277,8 +278,10 @@ def _with_channels(
 
 
 def _all(id_: str, files: Iterable[Path], reason: str) -> list[LeftOut]:
-    return [LeftOut(id_, _shown(file), reason) for file in files]
+    return [LeftOut(id_, shown(file), reason) for file in files]
 
 
-def _shown(file: Path) -> str:
+def shown(file: Path | str) -> str:
+    """Return a file as people find it: image and label map may have one name, in two folders."""
+    file = Path(file).absolute()
     return f"{file.parent.name}/{file.name}"

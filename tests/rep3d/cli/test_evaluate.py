@@ -106,3 +106,34 @@ def test_predictions_of_others_are_measured_and_compared(
         assert refused.returncode == 1 and words in refused.stderr, refused.stderr
     both = rep3d("evaluate", tmp_path / "m.pt", "--predictions", tmp_path, "--data", data)
     assert both.returncode == 1 and "either a model file or --predictions" in both.stderr
+
+
+def _set_voxel(file: Path, value: int) -> None:
+    image = nib.load(file)
+    voxels = np.array(image.dataobj)
+    voxels[0, 0, 0] = value
+    nib.save(nib.Nifti1Image(voxels, image.affine), file)
+
+
+def test_values_that_no_label_has_are_named_in_truth_and_prediction(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+) -> None:
+    """What the data set declares is fine, and so is what it ignores."""
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 3, "Cyst": 5, "ignore": 9}}))
+    shutil.copytree(data / "labelsTr", tmp_path / "given")
+    (data / "labelsTr" / "c1.nii.gz").unlink()
+    made = small_checkpoint()
+    save_checkpoint(tmp_path / "model.pt", made.model, made.task, made.info)
+    by_model = ("evaluate", tmp_path / "model.pt", "--data", data, "--out", tmp_path / "model")
+    _set_voxel(data / "labelsTr" / "c0.nii.gz", 5)
+    _set_voxel(data / "labelsTr" / "c2.nii.gz", 9)
+    assert rep3d(*by_model).returncode == 0
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 3, "ignore": 9}}))
+    done = rep3d(*by_model)  # what was measured before is not taken for it
+    assert done.returncode == 1 and "1 of 2 cases could not be measured: c0.nii.gz: labelsTr/c0.nii.gz" in done.stderr
+    assert "has unexpected values: [5]" in done.stderr and "server" not in done.stderr
+    _set_voxel(data / "labelsTr" / "c0.nii.gz", 0)
+    _set_voxel(tmp_path / "given" / "c2.nii.gz", 7)
+    done = rep3d("evaluate", "--predictions", tmp_path / "given", "--data", data, "--out", tmp_path / "others")
+    assert done.returncode == 1 and "given/c2.nii.gz has unexpected values: [7]" in done.stderr
+    assert list(json.loads((tmp_path / "others" / "evaluation.json").read_text())["cases"]) == ["c0"]

@@ -249,6 +249,8 @@ def _show(evaluation: Evaluation, trained_on_known: bool) -> None:
         console.print(f"Mean over {which}: {mean.mean:.3f}{interval}", soft_wrap=True)
     if trained:
         console.print(f"{trained} cases were trained on: their Dice says nothing about new images.")
+    for remark in evaluation.remarks:
+        console.print(escape(remark), soft_wrap=True, highlight=False)
 
 
 def _write(evaluation: Evaluation, folder: Path, files: Mapping[str, tuple[Case, Path]], pictures: int) -> None:

@@ -39,6 +39,7 @@ __all__ = [
 EVALUATION, TABLE = "evaluation.json", "scores.csv"
 _FORMAT = "rep3d-evaluation"
 _RESAMPLES = 5000
+_MOST_NAMED = 20  # cases, in a sentence
 _CHUNK = 1 << 22  # numbers drawn at a time
 
 
@@ -157,6 +158,27 @@ class Evaluation:
         """The cases that means are over: those not trained on; where there is no other, those trained on."""
         return self.fresh or self.cases
 
+    @property
+    def empty(self) -> tuple[CaseScores, ...]:
+        """The cases whose true label map has none of the labels that are measured there."""
+        return tuple(
+            case
+            for case in self.cases
+            if case.scores and not any(score.volume_true_ml for score in case.scores.values())
+        )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know about the means, in sentences."""
+        if not self.empty:
+            return ()
+        ids = [case.id for case in self.empty]
+        more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
+        return (
+            f"There is no label in the truth of {', '.join(ids[:_MOST_NAMED])}{more}. What is predicted there all the "
+            f"same counts as Dice 0. Was it forgotten to annotate?",
+        )
+
     def mean(self, metric: Metric, label: str | None = None) -> Mean:
         """Return the mean over :attr:`counted` of a label, or of each case's mean over its labels for None."""
         if label is None:
@@ -183,6 +205,8 @@ class Evaluation:
             "tolerance_mm": self.tolerance_mm,
             "interval": f"95 %, percentiles of {_RESAMPLES} bootstrap samples of the cases, seed 0",
             "means_over_cases_trained_on": bool(self.cases) and not self.fresh,
+            "empty_truth": [case.id for case in self.empty],
+            "remarks": list(self.remarks),
             "means": {
                 key: {
                     "all labels": self.mean(metric).to_dict(),

@@ -137,3 +137,20 @@ def test_values_that_no_label_has_are_named_in_truth_and_prediction(
     done = rep3d("evaluate", "--predictions", tmp_path / "given", "--data", data, "--out", tmp_path / "others")
     assert done.returncode == 1 and "given/c2.nii.gz has unexpected values: [7]" in done.stderr
     assert list(json.loads((tmp_path / "others" / "evaluation.json").read_text())["cases"]) == ["c0"]
+
+
+def test_a_truth_without_any_label_is_named_where_the_means_are(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+) -> None:
+    given, out = tmp_path / "given", tmp_path / "out"
+    shutil.copytree(data / "labelsTr", given)
+    truth = data / "labelsTr" / "c2.nii.gz"
+    image = nib.load(truth)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), truth)
+    done = rep3d("evaluate", "--predictions", given, "--data", data, "--out", out)
+    assert done.returncode == 0 and "c2: 0.000" in done.stdout, done.stderr
+    words = "There is no label in the truth of c2."
+    content = json.loads((out / "evaluation.json").read_text())
+    assert words in done.stdout and words in (out / "evaluation.html").read_text(encoding="utf-8")
+    assert content["empty_truth"] == ["c2"] and words in content["remarks"][0]
+    assert content["means"]["dice"]["labels"]["Ball"]["mean"] == pytest.approx(2 / 3)

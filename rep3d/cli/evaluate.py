@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +69,7 @@ def evaluate(
     )
     from rep3d.evaluation.records import Records
     from rep3d.files import utc_now
+    from rep3d.predicting.manifest import models_of
     from rep3d.tasks.dataset_json import (
         channels_from_dataset_json,
         ignore_from_dataset_json,
@@ -96,18 +97,21 @@ def evaluate(
     require_one_model(records, identity, "--out")
     source: Predictions
     facts = {"Predictions": str(given)}
-    trained: set[str] = set()
+    models: set[Path] | None
     if predictor is None:
         labels = labels_from_dataset_json(description)
         source = GivenPredictions(given, {case.id for case in found.cases})
         show_left_out(source.left_out)
+        models = models_of(source.files)
     else:
         labels = _same_values(dict(predictor.task.labels), data)
         if description.is_file():
             check_channels(predictor.task, channels_from_dataset_json(description))
         source = MadePredictions(_made(folder / "predictions"), predictor.segment, predictor.task.in_channels)
-        trained = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
+        models = {given}
         facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": identity}
+    trained = _trained_on(models or ())
+    seen = trained or set()
     failed: list[LeftOut] = []
     measuring = Measuring(records, source, identity, labels, tolerance, ignore, declared)
     measured = _each(cases, measuring, failed, folder / RECORDS)
@@ -117,12 +121,13 @@ def evaluate(
         data=str(data),
         labels=labels,
         tolerance_mm=tolerance,
-        cases=tuple(CaseScores(case.id, kept.label, case.id in trained, kept.scores) for case, (kept, _) in measured),
+        cases=tuple(CaseScores(case.id, kept.label, case.id in seen, kept.scores) for case, (kept, _) in measured),
         failed=tuple(failed),
         created=utc_now(),
+        trained_on_known=trained is not None,
     )
     if measured:
-        _show(evaluation, trained_on_known=predictor is not None)
+        _show(evaluation)
         _write(evaluation, folder, {case.id: (case, file) for case, (_, file) in measured}, pictures)
     if failed:
         which = f"{len(failed)} of {len(cases)} cases" if measured else f"None of the {len(cases)} cases"
@@ -136,6 +141,17 @@ def _predictor(checkpoint: Path | None, device: str | None, engine: str | None) 
     from rep3d.inference.predictor import Predictor
 
     return Predictor.load(checkpoint, device, engine)
+
+
+def _trained_on(models: Iterable[Path]) -> set[str] | None:
+    """Return the ids of the cases that models were trained on; None where that is not known."""
+    from rep3d.checkpoint import read_checkpoint_task
+
+    ids = []
+    for model in models:
+        info = read_checkpoint_task(model)[1]
+        ids.append(info.get("trained_on", info.get("cases")))
+    return {id_ for known in ids for id_ in known} if ids and None not in ids else None
 
 
 def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
@@ -212,7 +228,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _show(evaluation: Evaluation, trained_on_known: bool) -> None:
+def _show(evaluation: Evaluation) -> None:
     """Print Dice of each case and label, and the means of all that is measured."""
     from rich.table import Table
 
@@ -245,7 +261,7 @@ def _show(evaluation: Evaluation, trained_on_known: bool) -> None:
     interval = "" if mean.low is None else f" (95 % interval {mean.low:.3f} to {mean.high:.3f})"
     trained = len(evaluation.cases) - len(evaluation.fresh)
     if evaluation.fresh:
-        which = f"{len(evaluation.fresh)} cases" + (" not trained on" if trained_on_known else "")
+        which = f"{len(evaluation.fresh)} cases" + (" not trained on" if evaluation.trained_on_known else "")
         console.print(f"Mean over {which}: {mean.mean:.3f}{interval}", soft_wrap=True)
     if trained:
         console.print(f"{trained} cases were trained on: their Dice says nothing about new images.")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rep3d.data.cases import Case, LeftOut
+from rep3d.data.cases import Case, LeftOut, shown
 from rep3d.errors import LabelError, OutputError, TaskError
 from rep3d.evaluation.records import Record, Records
 from rep3d.evaluation.scoring import score_files
@@ -77,6 +77,11 @@ class GivenPredictions:
             elif _ENDING.search(file.name):
                 self.left_out.append(LeftOut(id_, file.name, "--data has no labelled case of that name."))
 
+    @property
+    def files(self) -> list[Path]:
+        """Those of the cases."""
+        return [file for files in self._files.values() for file in files]
+
     def of(self, case: Case, earlier: list[Record]) -> tuple[str, Path]:
         """See :class:`Predictions`.
 
@@ -112,7 +117,7 @@ class MadePredictions:
         known = {record.prediction for record in earlier if record.image == image}
         if not (known and file.is_file() and file_hash(file) in known):
             grid = channels_grid(case.channels, self._channels)
-            check_grid(stored_grid(case.label), grid, case.label.name, case.image.name)
+            check_grid(stored_grid(case.label), grid, shown(case.label), shown(case.image))
             self._segment(case.channels, file)
         return image, file
 

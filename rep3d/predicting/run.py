@@ -137,7 +137,7 @@ def predict(
     sources = find_sources(source, skip=_check_apart(source, output))
     _check_formats(wanted, sources.cases)
     folder = check_output_folder(output, (MANIFEST, STATISTICS), (source, *checkpoints), option="OUTPUT")
-    models = [{"file": str(path), "sha256": file_hash(path)} for path in checkpoints if path.is_file()]
+    models = [{"file": str(path.absolute()), "sha256": file_hash(path)} for path in checkpoints if path.is_file()]
     first, *others = [load_checkpoint(path) for path in checkpoints]
     predictor = Predictor(first, device or _own_device(), engine, single_image=len(sources.cases) == 1, others=others)
     maker = _maker(predictor, [model["sha256"] for model in models], wanted)
@@ -148,6 +148,7 @@ def predict(
             started, seconds = time.perf_counter(), None
             made_of: dict[str, Any] = {"models": [m["sha256"] for m in models], "settings": wanted.settings}
             entry: dict[str, Any] = {"input": str(case.path), "rep3d": __version__, "version": predictor.version}
+            entry["model_files"] = [model["file"] for model in models]
             try:
                 if case.refused:
                     raise ImageError(case.refused)

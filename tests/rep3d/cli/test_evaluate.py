@@ -61,7 +61,8 @@ def test_a_stop_loses_nothing_and_one_bad_label_costs_no_other_case(
     monkeypatch.setattr(Predictor, "segment", counted)
     done = rep3d(*command)
     assert done.returncode == 1 and segmented == ["c0.nii.gz", "c2.nii.gz"]
-    assert "1 of 3 cases could not be measured: c1.nii.gz: c1.nii.gz does not lie on the voxels" in done.stderr
+    assert "1 of 3 cases could not be measured: c1.nii.gz: labelsTr/c1.nii.gz does not lie on" in done.stderr
+    assert "the voxels of image imagesTr/c1.nii.gz: expected" in done.stderr
     assert "c2 (trained on)" in done.stdout and "Mean over 1 cases not trained on" in done.stdout
     page = (out / "evaluation.html").read_text(encoding="utf-8")
     assert page.count("<img") == 3 and "c1.nii.gz does not lie" in page
@@ -88,6 +89,8 @@ def test_predictions_of_others_are_measured_and_compared(
         done = rep3d("evaluate", "--predictions", folder, "--data", data, "--out", places[-1], "--tolerance", 3)
         assert done.returncode == 1 and "There is no prediction c1.nii.gz or c1.nii" in done.stderr
         assert "Mean over 2 cases: 0." in done.stdout
+        unknown = "It is not known which cases the model was trained on"
+        assert unknown in done.stdout and unknown in (places[-1] / "evaluation.html").read_text(encoding="utf-8")
     near = json.loads((places[0] / "evaluation.json").read_text())
     assert near["means"]["nsd"]["labels"]["Ball"]["mean"] == 1.0 and near["tolerance_mm"] == 3.0
     assert near["means"]["hd95"]["labels"]["Ball"]["mean"] == pytest.approx(1.0)
@@ -144,6 +147,7 @@ def test_a_truth_without_any_label_is_named_where_the_means_are(
 ) -> None:
     given, out = tmp_path / "given", tmp_path / "out"
     shutil.copytree(data / "labelsTr", given)
+    (data / "labelsTr" / "c1.nii.gz").unlink()
     truth = data / "labelsTr" / "c2.nii.gz"
     image = nib.load(truth)
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), truth)
@@ -153,4 +157,21 @@ def test_a_truth_without_any_label_is_named_where_the_means_are(
     content = json.loads((out / "evaluation.json").read_text())
     assert words in done.stdout and words in (out / "evaluation.html").read_text(encoding="utf-8")
     assert content["empty_truth"] == ["c2"] and words in content["remarks"][0]
-    assert content["means"]["dice"]["labels"]["Ball"]["mean"] == pytest.approx(2 / 3)
+    assert content["means"]["dice"]["labels"]["Ball"]["mean"] == 0.5
+
+
+def test_predictions_of_ours_lead_to_what_their_model_was_trained_on(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+) -> None:
+    (data / "labelsTr" / "c1.nii.gz").unlink()
+    made, model, given = small_checkpoint(), tmp_path / "model.pt", tmp_path / "given"
+    save_checkpoint(model, made.model, made.task, {**made.info, "trained_on": ["c2"]})
+    assert rep3d("predict", model, data / "imagesTr", given, "--device", "cpu").returncode == 0
+    command = ("evaluate", "--predictions", given, "--data", data, "--out", tmp_path / "out")
+    done = rep3d(*command)
+    assert done.returncode == 0, done.stderr
+    assert "c2 (trained on)" in done.stdout and "Mean over 1 cases not trained on" in done.stdout
+    save_checkpoint(model, made.model, made.task, made.info)  # another one in its place
+    done = rep3d(*command)
+    assert "It is not known which cases" in done.stdout and "(trained on)" not in done.stdout
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["trained_on_known"] is False

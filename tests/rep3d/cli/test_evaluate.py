@@ -156,7 +156,7 @@ def test_a_truth_without_any_label_is_named_where_the_means_are(
     words = "There is no label in the truth of c2."
     content = json.loads((out / "evaluation.json").read_text())
     assert words in done.stdout and words in (out / "evaluation.html").read_text(encoding="utf-8")
-    assert content["empty_truth"] == ["c2"] and words in content["remarks"][0]
+    assert content["empty_truth"] == ["c2"] and words in content["remarks"][-1]
     assert content["means"]["dice"]["labels"]["Ball"]["mean"] == 0.5
 
 

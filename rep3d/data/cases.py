@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rep3d.errors import TaskError
-from rep3d.tasks.dataset_json import annotated_from_dataset_json
+from rep3d.tasks.dataset_json import annotated_from_dataset_json, require_folder
 
 __all__ = [
     "DESCRIPTION",
@@ -186,6 +186,7 @@ def _places(folder: Path, label_maps: Path | str | None) -> tuple[Path, Path]:
             if not place.is_dir():
                 raise TaskError(f"There is no folder {place}. Needed are a folder of images and one of label maps.")
         return places
+    require_folder(folder)
     for images, labels in ((IMAGES, LABELS), (PLAIN_IMAGES, PLAIN_LABELS)):
         if (folder / images).is_dir() and (folder / labels).is_dir():
             return folder / images, folder / labels

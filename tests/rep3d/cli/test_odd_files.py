@@ -175,3 +175,21 @@ def _swapped(splits: Path) -> Path:
     other = splits.with_name("swapped.json")
     other.write_text(json.dumps([{"train": fold["val"], "val": fold["train"]}]))
     return other
+
+
+def test_a_data_set_that_is_not_there_is_named_and_no_empty_folder_is_left(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, model: Path
+) -> None:
+    none, out = tmp_path / "none", tmp_path / "new" / "out"
+    for command in (
+        ("plan", none, "--out", out),
+        ("train", "--data", none, "--output", out / "model.pt"),
+        ("evaluate", model, "--data", none, "--out", out),
+    ):
+        done = rep3d(*command)
+        assert done.returncode == 1 and f"rep3d: There is no folder {none}." in done.stderr, done.stderr
+        assert not out.parent.exists(), command
+    (out.parent).mkdir()
+    (data / "dataset.json").write_text("{")
+    assert rep3d("plan", data, "--out", out).returncode == 1
+    assert out.parent.is_dir() and not out.exists()  # what was there before stays

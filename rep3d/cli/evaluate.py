@@ -27,7 +27,7 @@ _SHOWN = ("dice", "hd95", "nsd", "volume-percent")  # of what is measured, what 
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Data set to measure on: a folder with imagesTr and labelsTr.")],
+    data: Annotated[Path, typer.Option(help="Data set to measure on: imagesTr and labelsTr, or images and labels.")],
     checkpoint: Annotated[Path | None, typer.Argument(help="Model file; or give --predictions.")] = None,
     predictions: Annotated[
         Path | None,
@@ -86,7 +86,7 @@ def evaluate(
     show_left_out(found.left_out)
     if not cases:
         raise Rep3DError(
-            f"--data: {data} has no case to measure on. Needed are files of the same name in imagesTr and labelsTr."
+            f"--data: {data} has no case to measure on. Needed are images with label maps of the same name."
         )
     predictor = _predictor(checkpoint, device, engine)
     identity = model_identity(checkpoint, predictions)

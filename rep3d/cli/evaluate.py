@@ -110,7 +110,7 @@ def evaluate(
         source = MadePredictions(_made(folder / "predictions"), predictor.segment, predictor.task.in_channels)
         models = {given}
         facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": identity}
-    trained = _trained_on(models or ())
+    trained = _trained_on(models)
     seen = trained or set()
     failed: list[LeftOut] = []
     measuring = Measuring(records, source, identity, labels, tolerance, ignore, declared)
@@ -143,15 +143,18 @@ def _predictor(checkpoint: Path | None, device: str | None, engine: str | None) 
     return Predictor.load(checkpoint, device, engine)
 
 
-def _trained_on(models: Iterable[Path]) -> set[str] | None:
+def _trained_on(models: Iterable[Path] | None) -> set[str] | None:
     """Return the ids of the cases that models were trained on; None where that is not known."""
     from rep3d.checkpoint import read_checkpoint_task
 
-    ids = []
-    for model in models:
+    found: set[str] = set()
+    for model in models or ():
         info = read_checkpoint_task(model)[1]
-        ids.append(info.get("trained_on", info.get("cases")))
-    return {id_ for known in ids for id_ in known} if ids and None not in ids else None
+        known = info.get("trained_on", info.get("cases"))
+        if known is None:
+            return None
+        found |= set(known)
+    return None if models is None else found
 
 
 def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:

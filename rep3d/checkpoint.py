@@ -179,9 +179,12 @@ def _read(path: Path, mmap: bool = False) -> list[dict[str, Any]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # bytes that are no pickle can make the unpickler raise anything at all
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} is damaged, or is no Rep3D model file ({reason}). Move it away, or put a good copy in its place."
+        if (lacking := machine_error(error)) is not None:
+            raise lacking from error
+        if isinstance(error, OSError) and error.strerror:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror}).") from error
+        raise CheckpointError(  # PyTorch's own words would advise to load it in a way that can run code
+            f"{path} is damaged, or is no Rep3D model file. Move it away, or put a good copy in its place."
         ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no Rep3D model file, but another kind of PyTorch file.")

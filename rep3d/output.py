@@ -11,11 +11,22 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from rep3d.errors import DiskFullError, OutputError, Rep3DError, machine_error
 
-__all__ = ["check_output", "check_output_folder", "refuse_replacing", "require_room", "same_file"]
+__all__ = [
+    "check_output",
+    "check_output_folder",
+    "refuse_replacing",
+    "remove_unused_folders",
+    "require_room",
+    "same_file",
+]
+
+
+_made: list[Path] = []  # folders, each after the one that it lies in
 
 
 def check_output(
@@ -133,6 +144,13 @@ def require_room(folder: Path, room: int, told: str) -> None:
         )
 
 
+def remove_unused_folders() -> None:
+    """Remove the folders that were made by the checks here and are still empty: the command was refused."""
+    while _made:
+        with suppress(OSError):  # something was written into it
+            _made.pop().rmdir()
+
+
 def same_file(one: Path | str, other: Path | str) -> bool:
     """Return whether two names stand for one file: through links, other spellings, another case where that is one."""
     try:
@@ -155,7 +173,9 @@ def _check_folder(folder: Path, told: str, make: bool) -> None:
     """Make sure that a new file can be made in a folder, by making one: rights alone do not tell of read-only disks."""
     try:
         if make:
+            new = [each for each in (folder, *folder.parents) if not each.exists()]
             folder.mkdir(parents=True, exist_ok=True)
+            _made.extend(each.absolute() for each in reversed(new))
         if not folder.is_dir():
             raise OutputError(f"{told} cannot be written: there is no folder {folder}. Make it, or give another one.")
         with tempfile.TemporaryFile(dir=folder):

@@ -30,7 +30,10 @@ __all__ = [
 ]
 
 console = Console()
-DECATHLON = "Data set: imagesTr, labelsTr and dataset.json, as in the Medical Segmentation Decathlon or nnU-Net."
+DECATHLON = (
+    "Data set: dataset.json with imagesTr and labelsTr, as in the Medical Segmentation Decathlon or nnU-Net, or with "
+    "images and labels."
+)
 Folder = Annotated[Path, typer.Option(help="Folder to write into.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; if not given, the best there is.")]
 Engine = Annotated[str | None, typer.Option(help="auto, torch or openvino; if not given, auto.")]

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from rep3d.cli.common import console, show_left_out
-from rep3d.errors import Rep3DError
+from rep3d.errors import Rep3DError, TaskError
 
 __all__ = ["Layout", "convert"]
 
@@ -28,7 +28,7 @@ def convert(
         Path,
         typer.Argument(help="Data set: imagesTr and labelsTr, or images and labels. With --label-maps, the images."),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder to write; it must not be there yet.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; a new one, or one that is empty.")],
     to: Annotated[
         Layout,
         typer.Option(
@@ -75,4 +75,7 @@ def _table(text: str) -> tuple[dict[str, int], int | None]:
     from rep3d.tasks.dataset_json import labels_and_ignore
 
     pairs = [part.rpartition("=") for part in text.split(",")]
+    for part, (name, _, value) in zip(text.split(","), pairs, strict=True):
+        if not name.strip() or not value.strip():
+            raise TaskError(f"--labels: expected NAME=VALUE, with commas between several, got {part!r}.")
     return labels_and_ignore((name, value) for name, _, value in pairs)

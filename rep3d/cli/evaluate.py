@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +27,7 @@ _SHOWN = ("dice", "hd95", "nsd", "volume-percent")  # of what is measured, what 
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Data set to measure on: a folder with imagesTr and labelsTr.")],
+    data: Annotated[Path, typer.Option(help="Data set to measure on: imagesTr and labelsTr, or images and labels.")],
     checkpoint: Annotated[Path | None, typer.Argument(help="Model file; or give --predictions.")] = None,
     predictions: Annotated[
         Path | None,
@@ -69,6 +69,7 @@ def evaluate(
     )
     from rep3d.evaluation.records import Records
     from rep3d.files import utc_now
+    from rep3d.predicting.manifest import models_of
     from rep3d.tasks.dataset_json import (
         channels_from_dataset_json,
         ignore_from_dataset_json,
@@ -79,12 +80,13 @@ def evaluate(
     found = read_data_set(data)
     description = data / "dataset.json"
     ignore = ignore_from_dataset_json(description) if description.is_file() else None
+    declared = labels_from_dataset_json(description).values() if description.is_file() else ()
     cases = found.cases[skip:]
     console.print(f"{escape(str(data))}: {found.found} cases found, {len(cases)} to measure", soft_wrap=True)
     show_left_out(found.left_out)
     if not cases:
         raise Rep3DError(
-            f"--data: {data} has no case to measure on. Needed are files of the same name in imagesTr and labelsTr."
+            f"--data: {data} has no case to measure on. Needed are images with label maps of the same name."
         )
     predictor = _predictor(checkpoint, device, engine)
     identity = model_identity(checkpoint, predictions)
@@ -95,32 +97,37 @@ def evaluate(
     require_one_model(records, identity, "--out")
     source: Predictions
     facts = {"Predictions": str(given)}
-    trained: set[str] = set()
+    models: set[Path] | None
     if predictor is None:
         labels = labels_from_dataset_json(description)
         source = GivenPredictions(given, {case.id for case in found.cases})
         show_left_out(source.left_out)
+        models = models_of(source.files)
     else:
         labels = _same_values(dict(predictor.task.labels), data)
         if description.is_file():
             check_channels(predictor.task, channels_from_dataset_json(description))
         source = MadePredictions(_made(folder / "predictions"), predictor.segment, predictor.task.in_channels)
-        trained = set(predictor.info.get("trained_on", predictor.info.get("cases", [])))
+        models = {given}
         facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": identity}
+    trained = _trained_on(models)
+    seen = trained or set()
     failed: list[LeftOut] = []
-    measured = _each(cases, Measuring(records, source, identity, labels, tolerance, ignore), failed, folder / RECORDS)
+    measuring = Measuring(records, source, identity, labels, tolerance, ignore, declared)
+    measured = _each(cases, measuring, failed, folder / RECORDS)
     evaluation = Evaluation(
         name=given.name if predictor is None else f"{given.name} ({predictor.version})",
         source=facts,
         data=str(data),
         labels=labels,
         tolerance_mm=tolerance,
-        cases=tuple(CaseScores(case.id, kept.label, case.id in trained, kept.scores) for case, (kept, _) in measured),
+        cases=tuple(CaseScores(case.id, kept.label, case.id in seen, kept.scores) for case, (kept, _) in measured),
         failed=tuple(failed),
         created=utc_now(),
+        trained_on_known=trained is not None,
     )
     if measured:
-        _show(evaluation, trained_on_known=predictor is not None)
+        _show(evaluation)
         _write(evaluation, folder, {case.id: (case, file) for case, (_, file) in measured}, pictures)
     if failed:
         which = f"{len(failed)} of {len(cases)} cases" if measured else f"None of the {len(cases)} cases"
@@ -134,6 +141,20 @@ def _predictor(checkpoint: Path | None, device: str | None, engine: str | None) 
     from rep3d.inference.predictor import Predictor
 
     return Predictor.load(checkpoint, device, engine)
+
+
+def _trained_on(models: Iterable[Path] | None) -> set[str] | None:
+    """Return the ids of the cases that models were trained on; None where that is not known."""
+    from rep3d.checkpoint import read_checkpoint_task
+
+    found: set[str] = set()
+    for model in models or ():
+        info = read_checkpoint_task(model)[1]
+        known = info.get("trained_on", info.get("cases"))
+        if known is None:
+            return None
+        found |= set(known)
+    return None if models is None else found
 
 
 def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
@@ -210,7 +231,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _show(evaluation: Evaluation, trained_on_known: bool) -> None:
+def _show(evaluation: Evaluation) -> None:
     """Print Dice of each case and label, and the means of all that is measured."""
     from rich.table import Table
 
@@ -243,10 +264,12 @@ def _show(evaluation: Evaluation, trained_on_known: bool) -> None:
     interval = "" if mean.low is None else f" (95 % interval {mean.low:.3f} to {mean.high:.3f})"
     trained = len(evaluation.cases) - len(evaluation.fresh)
     if evaluation.fresh:
-        which = f"{len(evaluation.fresh)} cases" + (" not trained on" if trained_on_known else "")
+        which = f"{len(evaluation.fresh)} cases" + (" not trained on" if evaluation.trained_on_known else "")
         console.print(f"Mean over {which}: {mean.mean:.3f}{interval}", soft_wrap=True)
     if trained:
         console.print(f"{trained} cases were trained on: their Dice says nothing about new images.")
+    for remark in evaluation.remarks:
+        console.print(escape(remark), soft_wrap=True, highlight=False)
 
 
 def _write(evaluation: Evaluation, folder: Path, files: Mapping[str, tuple[Case, Path]], pictures: int) -> None:

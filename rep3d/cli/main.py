@@ -179,17 +179,20 @@ app.command(name="dicom-map", rich_help_panel=_SERVER)(dicom_map)
 def main() -> None:
     """Entry point: our own errors are shown as one clear message, not as a traceback."""
     from rep3d.demo.checkout import client_errors
+    from rep3d.output import remove_unused_folders
 
     expected: tuple[type[Exception], ...] = (Rep3DError, *client_errors())
     try:
         app(prog_name="rep3d")
     except Exception as error:
+        remove_unused_folders()
         ours = machine_error(error) or error
         if not isinstance(ours, expected):
             raise
         Console(stderr=True).print(f"[bold red]rep3d:[/] {escape(str(ours))}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
+        remove_unused_folders()
         Console(stderr=True).print("[yellow]rep3d: stopped[/]")
         sys.exit(130)
 

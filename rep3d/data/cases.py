@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rep3d.errors import TaskError
-from rep3d.tasks.dataset_json import annotated_from_dataset_json
+from rep3d.tasks.dataset_json import annotated_from_dataset_json, require_folder
 
 __all__ = [
     "DESCRIPTION",
@@ -29,6 +29,7 @@ __all__ = [
     "listed",
     "read_data_set",
     "read_images",
+    "shown",
 ]
 
 DESCRIPTION = "dataset.json"
@@ -152,7 +153,7 @@ def read_data_set(folder: Path | str, label_maps: Path | str | None = None) -> D
             channels = tuple(file.absolute() for file in image[0])
             cases.append(Case(id_, channels[0], label[0].absolute(), channels))
         elif len(image) > 1 or len(label) > 1:
-            both = ", ".join(map(_shown, there))
+            both = ", ".join(map(shown, there))
             reason = f"it is not clear which files belong together ({both}). Keep one image and one label."
             left_out += _all(id_, there, reason)
         elif id_ in odd:
@@ -174,7 +175,7 @@ def read_images(folder: Path | str) -> tuple[dict[str, tuple[Path, ...]], tuple[
             found[id_] = images[0]
         else:
             files = [file for channels in images for file in channels]
-            both = ", ".join(map(_shown, files))
+            both = ", ".join(map(shown, files))
             left_out += _all(id_, files, f"it is not clear which is the image ({both}). Rename or remove all but one.")
     return found, tuple(left_out)
 
@@ -187,6 +188,7 @@ def _places(folder: Path, label_maps: Path | str | None) -> tuple[Path, Path]:
             if not place.is_dir():
                 raise TaskError(f"There is no folder {place}. Needed are a folder of images and one of label maps.")
         return places
+    require_folder(folder)
     for images, labels in ((IMAGES, LABELS), (PLAIN_IMAGES, PLAIN_LABELS)):
         if (folder / images).is_dir() and (folder / labels).is_dir():
             return folder / images, folder / labels
@@ -229,7 +231,7 @@ def _files(place: Path, left_out: list[LeftOut]) -> dict[str, list[Path]]:
         if reason is None:
             found.setdefault(id_, []).append(path)
         elif not path.name.startswith(".") or _ANY_ENDING.search(path.name):
-            left_out.append(LeftOut(id_, _shown(path), reason))
+            left_out.append(LeftOut(id_, shown(path), reason))
     return found
 
 
@@ -279,8 +281,10 @@ def _with_channels(
 
 
 def _all(id_: str, files: Iterable[Path], reason: str) -> list[LeftOut]:
-    return [LeftOut(id_, _shown(file), reason) for file in files]
+    return [LeftOut(id_, shown(file), reason) for file in files]
 
 
-def _shown(file: Path) -> str:
+def shown(file: Path | str) -> str:
+    """Return a file as people find it: image and label map may have one name, in two folders."""
+    file = Path(file).absolute()
     return f"{file.parent.name}/{file.name}"

@@ -39,6 +39,7 @@ __all__ = [
 EVALUATION, TABLE = "evaluation.json", "scores.csv"
 _FORMAT = "rep3d-evaluation"
 _RESAMPLES = 5000
+_MOST_NAMED = 20  # cases, in a sentence
 _CHUNK = 1 << 22  # numbers drawn at a time
 
 
@@ -136,6 +137,7 @@ class Evaluation:
         cases: what was measured, by id.
         failed: the cases that could not be measured.
         created: when, UTC, ISO 8601.
+        trained_on_known: whether it is known which cases the model was trained on.
     """
 
     name: str
@@ -146,16 +148,41 @@ class Evaluation:
     cases: tuple[CaseScores, ...]
     failed: tuple[LeftOut, ...] = ()
     created: str = ""
+    trained_on_known: bool = True
 
     @property
     def fresh(self) -> tuple[CaseScores, ...]:
-        """The cases that the model was not trained on."""
+        """The cases that the model was not trained on, as far as is known."""
         return tuple(case for case in self.cases if not case.trained_on)
 
     @property
     def counted(self) -> tuple[CaseScores, ...]:
         """The cases that means are over: those not trained on; where there is no other, those trained on."""
         return self.fresh or self.cases
+
+    @property
+    def empty(self) -> tuple[CaseScores, ...]:
+        """The cases whose true label map has none of the labels that are measured there."""
+        return tuple(
+            case
+            for case in self.cases
+            if case.scores and not any(score.volume_true_ml for score in case.scores.values())
+        )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know about the means, in sentences."""
+        unknown = "It is not known which cases the model was trained on: if these are some, the numbers are too good."
+        remarks = () if self.trained_on_known else (unknown,)
+        if not self.empty:
+            return remarks
+        ids = [case.id for case in self.empty]
+        more = f" and {len(ids) - _MOST_NAMED} more" if len(ids) > _MOST_NAMED else ""
+        return (
+            *remarks,
+            f"There is no label in the truth of {', '.join(ids[:_MOST_NAMED])}{more}. What is predicted there all the "
+            f"same counts as Dice 0. Was it forgotten to annotate?",
+        )
 
     def mean(self, metric: Metric, label: str | None = None) -> Mean:
         """Return the mean over :attr:`counted` of a label, or of each case's mean over its labels for None."""
@@ -182,7 +209,10 @@ class Evaluation:
             "labels": dict(self.labels),
             "tolerance_mm": self.tolerance_mm,
             "interval": f"95 %, percentiles of {_RESAMPLES} bootstrap samples of the cases, seed 0",
+            "trained_on_known": self.trained_on_known,
             "means_over_cases_trained_on": bool(self.cases) and not self.fresh,
+            "empty_truth": [case.id for case in self.empty],
+            "remarks": list(self.remarks),
             "means": {
                 key: {
                     "all labels": self.mean(metric).to_dict(),
@@ -280,6 +310,7 @@ def read_evaluation(place: Path) -> Evaluation:
             cases,
             failed,
             content["created"],
+            bool(content.get("trained_on_known", "Model file" in content["source"])),
         )
     except OSError as error:
         raise Rep3DError(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rep3d.data.cases import Case, LeftOut
+from rep3d.data.cases import Case, LeftOut, shown
 from rep3d.errors import LabelError, OutputError, TaskError
 from rep3d.evaluation.records import Record, Records
 from rep3d.evaluation.scoring import score_files
@@ -77,6 +77,11 @@ class GivenPredictions:
             elif _ENDING.search(file.name):
                 self.left_out.append(LeftOut(id_, file.name, "--data has no labelled case of that name."))
 
+    @property
+    def files(self) -> list[Path]:
+        """Those of the cases."""
+        return [file for files in self._files.values() for file in files]
+
     def of(self, case: Case, earlier: list[Record]) -> tuple[str, Path]:
         """See :class:`Predictions`.
 
@@ -112,7 +117,7 @@ class MadePredictions:
         known = {record.prediction for record in earlier if record.image == image}
         if not (known and file.is_file() and file_hash(file) in known):
             grid = channels_grid(case.channels, self._channels)
-            check_grid(stored_grid(case.label), grid, case.label.name, case.image.name)
+            check_grid(stored_grid(case.label), grid, shown(case.label), shown(case.image))
             self._segment(case.channels, file)
         return image, file
 
@@ -127,6 +132,7 @@ class Measuring:
         labels: label name to voxel value, in truth and prediction.
         tolerance_mm: of the surface Dice.
         ignore: value in true label maps of which nothing is known; None where there is none.
+        others: values that label maps may have beside those, such as those of labels that the model does not know.
     """
 
     def __init__(
@@ -137,6 +143,7 @@ class Measuring:
         labels: Mapping[str, int],
         tolerance_mm: float,
         ignore: int | None = None,
+        others: Collection[int] = (),
     ) -> None:
         self._records = records
         self._predictions = predictions
@@ -144,23 +151,25 @@ class Measuring:
         self._labels = dict(labels)
         self._tolerance = tolerance_mm
         self._ignore = ignore
+        self._fine = sorted({*labels.values(), *others})  # those that were not annotated in a case among them
 
     def __call__(self, case: Case) -> tuple[Record, Path]:
         """Return what was measured of a case, now or before, and the file of its prediction.
 
         Raises:
-            LabelError: if prediction or label is no label map, or they lie on different grids.
+            LabelError: if prediction or label is no label map, has unexpected values, or they lie on different grids.
             OSError: if a file cannot be read, or the record not be written.
         """
         earlier = [record for record in self._records.of(case.id) if record.model == self._model]
         image, file = self._predictions.of(case, earlier)
         labels = case.known(self._labels)
         truth, prediction = file_hash(case.label), file_hash(file)
-        wanted = Record(self._model, case.id, image, truth, prediction, labels, self._tolerance, {}, self._ignore)
+        on = (image, truth, prediction, labels, self._tolerance)
+        wanted = Record(self._model, case.id, *on, {}, self._ignore, self._fine)
         for record in earlier:
             if record.same_measured(wanted):
                 return record, file
-        scores = score_files(file, case.label, labels, self._tolerance, self._ignore)
+        scores = score_files(file, case.label, labels, self._tolerance, self._ignore, self._fine)
         measured = Record(**{**vars(wanted), "scores": scores})
         self._records.add(measured)
         return measured, file

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rep3d.data.cases import shown
 from rep3d.errors import LabelError
 from rep3d.imaging.grid import Geometry, same_grid
 from rep3d.imaging.nifti import read_label
@@ -101,9 +102,7 @@ def read_pair(prediction: Path | str, truth: Path | str) -> tuple[np.ndarray, np
     predicted, predicted_grid = read_label(prediction)
     true, grid = read_label(truth)
     if not same_grid(predicted_grid, grid):
-        raise LabelError(
-            f"Dice cannot be measured: {Path(prediction).name} does not lie on the voxels of {Path(truth).name}."
-        )
+        raise LabelError(f"Dice cannot be measured: {shown(prediction)} does not lie on the voxels of {shown(truth)}.")
     return predicted, true, grid
 
 

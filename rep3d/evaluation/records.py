@@ -32,6 +32,7 @@ class Record:
         tolerance_mm: of the surface Dice.
         scores: label name to its scores.
         ignore: value in the label file of which nothing is known.
+        others: values that the maps may have beside those; None in records of releases that did not look.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Record:
     tolerance_mm: float
     scores: dict[str, LabelScore]
     ignore: int | None = None
+    others: list[int] | None = None
 
     def same_measured(self, other: Record) -> bool:
         """Return whether another one was measured on the same."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -20,9 +20,11 @@ import numpy as np
 import scipy.ndimage
 from scipy.spatial import KDTree
 
+from rep3d.data.cases import shown
 from rep3d.evaluation import TOLERANCE_MM
 from rep3d.evaluation.metrics import overlaps, read_pair
 from rep3d.imaging.grid import Geometry, Place
+from rep3d.imaging.labels import check_values, label_counts
 
 __all__ = ["LabelScore", "score_files", "score_maps"]
 
@@ -90,14 +92,27 @@ def score_files(
     labels: Mapping[str, int],
     tolerance_mm: float = TOLERANCE_MM,
     ignore: int | None = None,
+    others: Collection[int] | None = None,
 ) -> dict[str, LabelScore]:
     """As :func:`score_maps`, for two label files on one grid.
 
+    Args:
+        prediction: the label map to score.
+        truth: the true one.
+        labels: see :func:`score_maps`.
+        tolerance_mm: likewise.
+        ignore: likewise.
+        others: values that either map may have beside these, such as those of labels that are not scored; None for any.
+
     Raises:
-        LabelError: if a file is not a label map, or their grids differ.
+        LabelError: if a file is not a label map, has unexpected values, or their grids differ.
         OutOfMemoryError: if there is not enough memory.
     """
     predicted, true, grid = read_pair(prediction, truth)
+    if others is not None:
+        fine = {*others, ignore}
+        for values, file in ((true, truth), (predicted, prediction)):
+            check_values(set(label_counts(values)) - fine, labels, shown(file))
     return score_maps(predicted, true, labels, grid, tolerance_mm, ignore)
 
 

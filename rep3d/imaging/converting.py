@@ -12,8 +12,8 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ from rep3d.data.cases import (
     listed,
     read_data_set,
     read_images,
+    shown,
 )
 from rep3d.errors import DiskFullError, OutputError, TaskError, machine_error, said
 from rep3d.files import PART_SUFFIX, copy_whole, sync_folder, whole_file, write_text
 from rep3d.imaging.channels import channels_grid
-from rep3d.imaging.labels import check_grid
-from rep3d.imaging.nifti import join_channels, split_channels, stored_grid
+from rep3d.imaging.labels import check_grid, check_values, label_counts
+from rep3d.imaging.nifti import join_channels, read_label, split_channels, stored_grid
 from rep3d.output import check_output_folder
 from rep3d.tasks.dataset_json import (
     IGNORE,
@@ -61,12 +62,14 @@ class Meaning:
         channels: names of the images' channels, in their order; of a single one the modality, such as ``"CT"``.
         ignore: voxel value of which nothing is known; None where there is none.
         facts: what else its ``dataset.json`` says of it, such as its name and licence.
+        replaced: the labels of its ``dataset.json``, where others were given in their place.
     """
 
     labels: Mapping[str, int]
     channels: Sequence[str]
     ignore: int | None
     facts: Mapping[str, Any]
+    replaced: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,12 @@ def meaning_of(
         )
     known, ignore = labels or (labels_from_dataset_json(path), ignore_from_dataset_json(path))
     content = read_dataset_json(path) if there else {}
-    return Meaning(known, tuple(named), ignore, {key: content[key] for key in _FACTS if key in content})
+    before: Mapping[str, int] = {}
+    if labels is not None and there:
+        with suppress(TaskError):  # what cannot be read is what labels are given for
+            before = labels_from_dataset_json(path)
+    facts = {key: content[key] for key in _FACTS if key in content}
+    return Meaning(known, tuple(named), ignore, facts, {} if before == known else before)
 
 
 def convert_data_set(
@@ -140,18 +148,20 @@ def convert_data_set(
     Raises:
         OutputError: if the folder cannot be written, has something in it, or lies in the data set or around it.
         DiskFullError: if there is no room; nothing was written.
-        TaskError: if no case can be converted.
+        TaskError: if no case can be converted, or the layout cannot say that only some labels were annotated.
     """
     output = output.absolute()
     if layout not in LAYOUTS:
         raise TaskError(f"There is no layout {layout!r}. There are: {', '.join(LAYOUTS)}.")
+    if layout == "nnunet":
+        _require_whole(data, meaning)
     folder = data.folder / TESTS
     tests, unused = read_images(folder) if folder.is_dir() else ({}, ())
     left_out = [*data.left_out, *unused]
     files = [file for case in data.cases for file in case.files]
     _check_output(output, data.folder, [*files, *(file for channels in tests.values() for file in channels)])
     with _appearing(output) as part:
-        writer = _Writer(part, layout, len(meaning.channels))
+        writer = _Writer(part, layout, meaning)
         todo = [(case.id, case.channels, case.label) for case in data.cases]
         written = _each(todo, writer, left_out, report)
         if not written:
@@ -170,15 +180,17 @@ class _Writer:
     Args:
         folder: the new data set.
         layout: one of :data:`LAYOUTS`.
-        count: channels of its images.
+        meaning: what its numbers mean.
     """
 
-    def __init__(self, folder: Path, layout: str, count: int) -> None:
+    def __init__(self, folder: Path, layout: str, meaning: Meaning) -> None:
+        count = len(meaning.channels)
         plain = layout == "plain"
         self.images = folder / (PLAIN_IMAGES if plain else IMAGES)
         self.labels = folder / (PLAIN_LABELS if plain else LABELS)
         self.tests = folder / TESTS
         self.count = count
+        self._meaning = meaning
         self._joined = layout == "decathlon"
         self._numbered = layout == "nnunet" or plain and count > 1
         for place in (self.images, self.labels):
@@ -188,11 +200,14 @@ class _Writer:
         """Write an image, and its label map where it has one.
 
         Raises:
-            ImageError, LabelError: if it has another number of channels, or its files do not lie on one grid.
+            ImageError, LabelError: if it has another number of channels, its files do not lie on one grid, or its label
+                map has values that no label has.
         """
         grid = channels_grid(channels, self.count)
         if label is not None:
-            check_grid(stored_grid(label), grid, label.name, channels[0].name)
+            check_grid(stored_grid(label), grid, shown(label), shown(channels[0]))
+            found = set(label_counts(read_label(label)[0]))
+            check_values(found - {self._meaning.ignore}, self._meaning.labels, shown(label))
             _copy(label, self.labels / f"{id_}{_ENDING}")
         place = self.images if label is not None else self.tests
         place.mkdir(exist_ok=True)
@@ -231,7 +246,7 @@ def _each(
             if isinstance(full := machine_error(error), DiskFullError):
                 raise full from error
             writer.remove(id_)
-            left_out.append(LeftOut(id_, f"{channels[0].parent.name}/{channels[0].name}", said(error)))
+            left_out.append(LeftOut(id_, shown(channels[0]), said(error)))
     return written
 
 
@@ -280,17 +295,42 @@ def _description(
     }
 
 
+def _require_whole(data: DataSet, meaning: Meaning) -> None:
+    """Refuse cases in which some labels were not annotated: nnU-Net would learn those as background.
+
+    Raises:
+        TaskError: naming cases.
+    """
+    cases = [case.id for case in data.cases if case.known(meaning.labels) != dict(meaning.labels)]
+    if cases:
+        more = f" and {len(cases) - 5} more" if len(cases) > 5 else ""
+        raise TaskError(
+            f"{data.folder / DESCRIPTION} says that only some labels were annotated in {', '.join(cases[:5])}{more}. "
+            f"nnU-Net does not know 'annotated': it would learn the other labels as background there. Annotate "
+            f"them, leave these cases out, or give the voxels that may be one of them the value called {IGNORE}, and "
+            f"then take 'annotated' away."
+        )
+
+
 def _remarks(layout: str, meaning: Meaning) -> Iterator[str]:
-    """Yield what nnU-Net asks for and this data set has not: values are never changed here."""
+    """Yield what else was given for labels, and what nnU-Net asks for: values are never changed here."""
+    if meaning.replaced:
+        before, now = (
+            ", ".join(f"{name}={value}" for name, value in labels.items())
+            for labels in (meaning.replaced, meaning.labels)
+        )
+        yield f"The labels of {DESCRIPTION} were replaced: {before} by {now}."
     if layout != "nnunet":
         return
     values = sorted(meaning.labels.values())
-    if meaning.ignore is not None and meaning.ignore < values[-1]:
-        yield f"nnU-Net asks for the highest value for {IGNORE}, which is {meaning.ignore} here."
-    elif meaning.ignore is not None:
-        values.append(meaning.ignore)
-    if values != list(range(1, len(values) + 1)):
+    count = len(values)
+    if values != list(range(1, count + 1)):
         yield f"nnU-Net asks for labels 1, 2, 3 ... without gaps; here they are {', '.join(map(str, values))}."
+    if meaning.ignore not in (None, count + 1):
+        yield (
+            f"nnU-Net asks for the highest value for {IGNORE}, directly after the last label: {count + 1} where labels "
+            f"are without gaps; here it is {meaning.ignore}."
+        )
 
 
 def _check_output(output: Path, folder: Path, files: Sequence[Path]) -> None:

@@ -103,5 +103,5 @@ def check_values(found: Collection[int], labels: Mapping[str, int], label: str) 
     if unknown:
         raise LabelError(
             f"{label} has unexpected values: {unknown[:10]}. Known are 0 (background) and {dict(labels)}. "
-            f"Rename or remove these segments, or start the server with labels that include them."
+            f"Rename or remove these segments, or give labels that include them."
         )

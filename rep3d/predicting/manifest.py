@@ -14,9 +14,10 @@ from typing import Any
 from rep3d.errors import OutputError
 from rep3d.files import file_hash, utc_now, write_text
 from rep3d.json_file import JsonFile, json_object
+from rep3d.json_text import parse_json
 from rep3d.predicting.statistics import as_csv
 
-__all__ = ["MANIFEST", "STATISTICS", "Manifest"]
+__all__ = ["MANIFEST", "STATISTICS", "Manifest", "models_of"]
 
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.csv"
@@ -123,6 +124,39 @@ class Manifest:
             write_text(self.folder / STATISTICS, as_csv(done))
             if self._own is not self._whole:
                 self._own.path.unlink(missing_ok=True)
+
+
+def models_of(files: Iterable[Path]) -> set[Path] | None:
+    """Return the model files that made label maps, by the record beside these; nothing is changed there.
+
+    Args:
+        files: the label maps.
+
+    Returns:
+        None where it is not known: a label map is not in a record, or not as it was written, or one of its models is
+        not there (any more) with the checksum that it had.
+    """
+    known: dict[tuple[str, str], bool] = {}
+
+    def there(file: str, digest: str) -> bool:
+        if (file, digest) not in known:
+            known[file, digest] = Path(file).is_file() and file_hash(Path(file)) == digest
+        return known[file, digest]
+
+    found: set[Path] = set()
+    try:
+        for file in files:
+            content = parse_json((file.parent / MANIFEST).read_bytes())
+            entries = _parsed(content)["cases"].values() if content.get("format") == _FORMAT else ()
+            made = {"file": file.name, "sha256": file_hash(file)}
+            entry = next(one for one in entries if one["state"] == "done" and made in one["outputs"].values())
+            models = list(zip(entry["model_files"], entry["models"], strict=True))
+            if not models or not all(there(*model) for model in models):
+                return None
+            found |= {Path(model) for model, _ in models}
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, StopIteration):  # no record, or another program's
+        return None
+    return found or None
 
 
 def _empty() -> dict[str, Any]:

@@ -139,7 +139,7 @@ def predict(
     folder = check_output_folder(output, (MANIFEST, STATISTICS), (source, *checkpoints), option="OUTPUT")
     manifest, cases = Manifest(folder, rank, size), sources.cases[rank::size]
     manifest.check_free([name for case in cases if not case.refused for name in wanted.outputs(case.id).values()])
-    models = [{"file": str(path), "sha256": file_hash(path)} for path in checkpoints if path.is_file()]
+    models = [{"file": str(path.absolute()), "sha256": file_hash(path)} for path in checkpoints if path.is_file()]
     _check_different(models)
     first, *others = [load_checkpoint(path) for path in checkpoints]
     predictor = Predictor(first, device or _own_device(), engine, single_image=len(sources.cases) == 1, others=others)
@@ -153,6 +153,7 @@ def predict(
             took: float | str = "was there already"
             made_of: dict[str, Any] = {"models": [m["sha256"] for m in models], "settings": wanted.settings}
             entry: dict[str, Any] = {"input": str(case.path), "rep3d": __version__, "version": predictor.version}
+            entry["model_files"] = [model["file"] for model in models]
             try:
                 if case.refused:
                     raise ImageError(case.refused)

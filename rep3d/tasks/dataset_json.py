@@ -27,6 +27,7 @@ __all__ = [
     "labels_from_dataset_json",
     "modality_from_dataset_json",
     "read_dataset_json",
+    "require_folder",
 ]
 
 _NUMBER = re.compile(r"\s*[+-]?[0-9]{1,9}(\.0*)?\s*")
@@ -39,6 +40,16 @@ _BACKGROUND = frozenset({"background", "bg"})
 _NAMES_OF_0 = _BACKGROUND | {"clear label", "none", "unknown", "unlabeled", "unlabelled"}
 
 
+def require_folder(folder: Path | str) -> None:
+    """Refuse a data set that is not there.
+
+    Raises:
+        TaskError: naming the folder.
+    """
+    if not Path(folder).is_dir():
+        raise TaskError(f"There is no folder {folder}. Is the name of the data set right?")
+
+
 def read_dataset_json(path: Path | str) -> dict[str, Any]:
     """Return the content of a ``dataset.json``.
 
@@ -48,6 +59,7 @@ def read_dataset_json(path: Path | str) -> dict[str, Any]:
     try:
         content = parse_json(Path(path).read_bytes())
     except OSError as error:
+        require_folder(Path(path).parent)
         raise TaskError(
             f"{path} cannot be read ({error.strerror}). It says what the labels of a data set are."
         ) from error

@@ -107,7 +107,7 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
             ["export", "--checkpoint", "gone.pt", "--output", "x.pb"],
             "x.pb cannot be written: the file name must end in .onnx or .pt2",
         ),
-        (["train", "--data", "nowhere", "--output", "x.pt"], "nowhere/dataset.json cannot be read"),
+        (["train", "--data", "nowhere", "--output", "x.pt"], "There is no folder nowhere."),
     ],
 )
 def test_wrong_input_gives_one_clear_message(

@@ -61,7 +61,8 @@ def test_a_stop_loses_nothing_and_one_bad_label_costs_no_other_case(
     monkeypatch.setattr(Predictor, "segment", counted)
     done = rep3d(*command)
     assert done.returncode == 1 and segmented == ["c0.nii.gz", "c2.nii.gz"]
-    assert "1 of 3 cases could not be measured: c1.nii.gz: c1.nii.gz does not lie on the voxels" in done.stderr
+    assert "1 of 3 cases could not be measured: c1.nii.gz: labelsTr/c1.nii.gz does not lie on" in done.stderr
+    assert "the voxels of image imagesTr/c1.nii.gz: expected" in done.stderr
     assert "c2 (trained on)" in done.stdout and "Mean over 1 cases not trained on" in done.stdout
     page = (out / "evaluation.html").read_text(encoding="utf-8")
     assert page.count("<img") == 3 and "c1.nii.gz does not lie" in page
@@ -88,6 +89,8 @@ def test_predictions_of_others_are_measured_and_compared(
         done = rep3d("evaluate", "--predictions", folder, "--data", data, "--out", places[-1], "--tolerance", 3)
         assert done.returncode == 1 and "There is no prediction c1.nii.gz or c1.nii" in done.stderr
         assert "Mean over 2 cases: 0." in done.stdout
+        unknown = "It is not known which cases the model was trained on"
+        assert unknown in done.stdout and unknown in (places[-1] / "evaluation.html").read_text(encoding="utf-8")
     near = json.loads((places[0] / "evaluation.json").read_text())
     assert near["means"]["nsd"]["labels"]["Ball"]["mean"] == 1.0 and near["tolerance_mm"] == 3.0
     assert near["means"]["hd95"]["labels"]["Ball"]["mean"] == pytest.approx(1.0)
@@ -106,3 +109,69 @@ def test_predictions_of_others_are_measured_and_compared(
         assert refused.returncode == 1 and words in refused.stderr, refused.stderr
     both = rep3d("evaluate", tmp_path / "m.pt", "--predictions", tmp_path, "--data", data)
     assert both.returncode == 1 and "either a model file or --predictions" in both.stderr
+
+
+def _set_voxel(file: Path, value: int) -> None:
+    image = nib.load(file)
+    voxels = np.array(image.dataobj)
+    voxels[0, 0, 0] = value
+    nib.save(nib.Nifti1Image(voxels, image.affine), file)
+
+
+def test_values_that_no_label_has_are_named_in_truth_and_prediction(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+) -> None:
+    """What the data set declares is fine, and so is what it ignores."""
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 3, "Cyst": 5, "ignore": 9}}))
+    shutil.copytree(data / "labelsTr", tmp_path / "given")
+    (data / "labelsTr" / "c1.nii.gz").unlink()
+    made = small_checkpoint()
+    save_checkpoint(tmp_path / "model.pt", made.model, made.task, made.info)
+    by_model = ("evaluate", tmp_path / "model.pt", "--data", data, "--out", tmp_path / "model")
+    _set_voxel(data / "labelsTr" / "c0.nii.gz", 5)
+    _set_voxel(data / "labelsTr" / "c2.nii.gz", 9)
+    assert rep3d(*by_model).returncode == 0
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 3, "ignore": 9}}))
+    done = rep3d(*by_model)  # what was measured before is not taken for it
+    assert done.returncode == 1 and "1 of 2 cases could not be measured: c0.nii.gz: labelsTr/c0.nii.gz" in done.stderr
+    assert "has unexpected values: [5]" in done.stderr and "server" not in done.stderr
+    _set_voxel(data / "labelsTr" / "c0.nii.gz", 0)
+    _set_voxel(tmp_path / "given" / "c2.nii.gz", 7)
+    done = rep3d("evaluate", "--predictions", tmp_path / "given", "--data", data, "--out", tmp_path / "others")
+    assert done.returncode == 1 and "given/c2.nii.gz has unexpected values: [7]" in done.stderr
+    assert list(json.loads((tmp_path / "others" / "evaluation.json").read_text())["cases"]) == ["c0"]
+
+
+def test_a_truth_without_any_label_is_named_where_the_means_are(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+) -> None:
+    given, out = tmp_path / "given", tmp_path / "out"
+    shutil.copytree(data / "labelsTr", given)
+    (data / "labelsTr" / "c1.nii.gz").unlink()
+    truth = data / "labelsTr" / "c2.nii.gz"
+    image = nib.load(truth)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), truth)
+    done = rep3d("evaluate", "--predictions", given, "--data", data, "--out", out)
+    assert done.returncode == 0 and "c2: 0.000" in done.stdout, done.stderr
+    words = "There is no label in the truth of c2."
+    content = json.loads((out / "evaluation.json").read_text())
+    assert words in done.stdout and words in (out / "evaluation.html").read_text(encoding="utf-8")
+    assert content["empty_truth"] == ["c2"] and words in content["remarks"][-1]
+    assert content["means"]["dice"]["labels"]["Ball"]["mean"] == 0.5
+
+
+def test_predictions_of_ours_lead_to_what_their_model_was_trained_on(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+) -> None:
+    (data / "labelsTr" / "c1.nii.gz").unlink()
+    made, model, given = small_checkpoint(), tmp_path / "model.pt", tmp_path / "given"
+    save_checkpoint(model, made.model, made.task, {**made.info, "trained_on": ["c2"]})
+    assert rep3d("predict", model, data / "imagesTr", given, "--device", "cpu").returncode == 0
+    command = ("evaluate", "--predictions", given, "--data", data, "--out", tmp_path / "out")
+    done = rep3d(*command)
+    assert done.returncode == 0, done.stderr
+    assert "c2 (trained on)" in done.stdout and "Mean over 1 cases not trained on" in done.stdout
+    save_checkpoint(model, made.model, made.task, made.info)  # another one in its place
+    done = rep3d(*command)
+    assert "It is not known which cases" in done.stdout and "(trained on)" not in done.stdout
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["trained_on_known"] is False

@@ -88,7 +88,7 @@ def test_evaluate_measures_the_others_where_one_case_fails(
 ) -> None:
     done = rep3d("evaluate", model, "--data", data, "--out", tmp_path / "scores")
     assert done.returncode == 1 and "c0: 0." in done.stdout and "c2: 0." in done.stdout
-    assert "Mean over 2 cases not trained on" in done.stdout and "4 cases found, 3 to measure" in done.stdout
+    assert "Mean over 2 cases: " in done.stdout and "4 cases found, 3 to measure" in done.stdout
     assert "left out: imagesTr/alone.nii: there is no label" in done.stdout
     assert "1 of 3 cases could not be measured: c1.nii.gz: " in done.stderr and "c0" not in done.stderr
     failed = json.loads((tmp_path / "scores" / "evaluation.json").read_text())["failed"]
@@ -236,3 +236,21 @@ def test_train_replaces_no_model_unasked_and_leaves_a_finished_run_as_it_is(
     assert "made.csv is there already" in rep3d(*first[:-4]).stderr
     assert (done := rep3d(*first, "--iterations", 3, "--replace")).returncode == 0, done.stderr
     assert load_checkpoint(output).info["iterations"] == 3
+
+
+def test_a_data_set_that_is_not_there_is_named_and_no_empty_folder_is_left(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, model: Path
+) -> None:
+    none, out = tmp_path / "none", tmp_path / "new" / "out"
+    for command in (
+        ("plan", none, "--out", out),
+        ("train", "--data", none, "--output", out / "model.pt"),
+        ("evaluate", model, "--data", none, "--out", out),
+    ):
+        done = rep3d(*command)
+        assert done.returncode == 1 and f"rep3d: There is no folder {none}." in done.stderr, done.stderr
+        assert not out.parent.exists(), command
+    (out.parent).mkdir()
+    (data / "dataset.json").write_text("{")
+    assert rep3d("plan", data, "--out", out).returncode == 1
+    assert out.parent.is_dir() and not out.exists()  # what was there before stays

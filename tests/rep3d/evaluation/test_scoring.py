@@ -119,5 +119,5 @@ def test_files_have_the_same_dice_everywhere_and_lie_on_one_grid(write_nifti: Ca
     scores = score_files(one, other, {"a": 1, "b": 2})
     assert {name: score.dice for name, score in scores.items()} == dice_of_files(one, other, {"a": 1, "b": 2})
     moved = write_nifti("moved.nii.gz", truth, TURNED + np.diag([0, 0, 0.5, 0]))
-    with pytest.raises(LabelError, match=r"one\.nii\.gz does not lie on the voxels of moved"):
+    with pytest.raises(LabelError, match=r"one\.nii\.gz does not lie on the voxels of .*/moved"):
         score_files(one, moved, {"a": 1})

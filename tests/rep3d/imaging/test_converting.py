@@ -47,7 +47,6 @@ def _source(folder: Path, channels: int) -> Path:
     content = {
         "channel_names": {str(channel): f"T{channel}" for channel in range(channels)},
         "labels": {"background": 0, **LABELS, "ignore": IGNORE},
-        "annotated": {"b": ["Liver"]},
         "licence": "CC0",
         "file_ending": ".nii.gz",
     }
@@ -116,6 +115,19 @@ def test_a_case_that_cannot_be_converted_costs_no_other(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 2
 
 
+def test_what_was_annotated_is_kept_and_refused_where_it_cannot_be(tmp_path: Path) -> None:
+    source = _source(tmp_path / "source", 1)
+    content = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps({**content, "annotated": {"b": ["Liver"]}}))
+    for layout in ("plain", "decathlon"):
+        _convert(source, layout, tmp_path / layout)
+        found = {case.id: case.annotated for case in read_data_set(tmp_path / layout).cases}
+        assert found == {"a": None, "b": ("Liver",), "c_0001": None}
+    with pytest.raises(TaskError, match="annotated in b.*nnU-Net .* would learn the other labels as background"):
+        _convert(source, "nnunet", tmp_path / "nnunet")
+    assert not (tmp_path / "nnunet").exists()
+
+
 def test_scales_that_differ_are_applied(tmp_path: Path) -> None:
     source = _source(tmp_path / "source", 2)
     _write(source / "imagesTr" / "a_0001.nii.gz", np.full((4, 5, 6), 6, np.int16), 0.5)
@@ -167,7 +179,11 @@ def test_names_that_nothing_says_must_be_given(tmp_path: Path) -> None:
         meaning_of(source, table)
     meaning = meaning_of(source, table, ["CT"])
     done = convert_data_set(read_data_set(source), meaning, "nnunet", tmp_path / "out")
-    assert done.remarks == ("nnU-Net asks for labels 1, 2, 3 ... without gaps; here they are 1, 7, 255.",)
+    assert done.remarks == (
+        "nnU-Net asks for labels 1, 2, 3 ... without gaps; here they are 1, 7.",
+        "nnU-Net asks for the highest value for ignore, directly after the last label: 3 where labels are without "
+        "gaps; here it is 255.",
+    )
     assert ignore_from_dataset_json(tmp_path / "out" / "dataset.json") == 255
 
 
@@ -206,7 +222,13 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     folders = (source / "imagesTr", tmp_path / "two", "--to", "nnunet", "--label-maps", source / "labelsTr")
     assert run(*folders) == 1 and "--labels liver=1" in out()
     assert run(*folders, "--labels", "Liver=1,Tumour=7,ignore=255", "--channels", "CT") == 0
-    assert "without gaps; here they are 1, 7, 255" in out()
+    assert "without gaps; here they are 1, 7" in out()
+    assert run(*folders[:1], tmp_path / "none", *folders[2:], "--labels", "Anterior:1", "--channels", "CT") == 1
+    assert "expected NAME=VALUE, with commas between several, got 'Anterior:1'" in out()
+    assert run(source, tmp_path / "named", "--to", "plain", "--labels", "Cat=1,Dog=7,ignore=255") == 0
+    assert "dataset.json were replaced: Liver=1, Tumour=7 by Cat=1, Dog=7." in out()
+    assert run(source, tmp_path / "fewer", "--to", "plain", "--labels", "Cat=7") == 1
+    assert "labelsTr/b.nii has unexpected values: [1, 255]" in out()
     (source / "labelsTr" / "a.nii.gz").write_bytes(b"x")
     assert run(source, tmp_path / "third", "--to", "plain") == 1
     told = out()

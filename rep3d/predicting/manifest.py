@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,18 +144,22 @@ def models_of(files: Iterable[Path]) -> set[Path] | None:
             known[file, digest] = Path(file).is_file() and file_hash(Path(file)) == digest
         return known[file, digest]
 
+    @cache
+    def made_in(folder: Path) -> dict[tuple[str, str], Any]:
+        content = parse_json((folder / MANIFEST).read_bytes())
+        entries = _parsed(content)["cases"].values() if content.get("format") == _FORMAT else ()
+        done = [entry for entry in entries if entry["state"] == "done"]
+        return {(made["file"], made["sha256"]): entry for entry in done for made in entry["outputs"].values()}
+
     found: set[Path] = set()
     try:
         for file in files:
-            content = parse_json((file.parent / MANIFEST).read_bytes())
-            entries = _parsed(content)["cases"].values() if content.get("format") == _FORMAT else ()
-            made = {"file": file.name, "sha256": file_hash(file)}
-            entry = next(one for one in entries if one["state"] == "done" and made in one["outputs"].values())
+            entry = made_in(file.parent)[file.name, file_hash(file)]
             models = list(zip(entry["model_files"], entry["models"], strict=True))
             if not models or not all(there(*model) for model in models):
                 return None
             found |= {Path(model) for model, _ in models}
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, StopIteration):  # no record, or another program's
+    except (OSError, AttributeError, KeyError, TypeError, ValueError):  # no record, or another program's
         return None
     return found or None
 

@@ -12,7 +12,7 @@ __all__ = ["check_members"]
 
 _SHARED: tuple[tuple[str, Callable[[TaskConfig], object], Callable[[TaskConfig], str]], ...] = (
     ("number of channels", lambda task: task.in_channels, lambda task: f"{task.in_channels}{_names(task, ' ({})')}"),
-    ("names of the channels", lambda task: [channel.name for channel in task.channels], lambda task: _names(task)),
+    ("names of the channels", lambda task: task.channel_names, lambda task: _names(task)),
     ("intensities", lambda task: task.intensities, lambda task: "; ".join(map(_scaling, task.intensities))),
     ("labels", lambda task: task.labels, lambda task: ", ".join(f"{name} = {n}" for name, n in task.labels.items())),
     ("orientation", lambda task: task.orientation, lambda task: task.orientation),
@@ -43,7 +43,7 @@ def check_members(first: Checkpoint, others: Sequence[Checkpoint]) -> None:
 
 
 def _names(task: TaskConfig, form: str = "{}") -> str:
-    return form.format(", ".join(channel.name for channel in task.channels)) if task.channels else ""
+    return form.format(", ".join(task.channel_names)) if task.channels else ""
 
 
 def _scaling(intensity: Intensity) -> str:

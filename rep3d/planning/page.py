@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rep3d import __version__
 from rep3d.files import utc_now
 from rep3d.html import render
-from rep3d.planning.pictures import colours_of, picture
+from rep3d.planning.pictures import picture
 from rep3d.planning.words import LABEL_HEAD, along, counted, image_rows, label_rows, proposal_rows
+from rep3d.tasks.colours import label_colours
 from rep3d.tasks.file import task_text
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["page"]
 def page(made: Plan) -> str:
     """Return the page of a plan."""
     task = made.proposal.file.task
-    colours = colours_of(task.labels, {name: term.colour for name, term in task.terms.items()})
+    colours = label_colours(task.labels, task.terms)
     by_value = {value: colours[name] for name, value in task.labels.items()}
     shown = [
         (one.id, [(f"{cut.plane} slice of {one.id} with its labels", picture(cut, by_value)) for cut in one.slices])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ import numpy as np
 
 from rep3d.html import png_uri
 from rep3d.imaging.grid import Geometry
+from rep3d.tasks.colours import Colour
 
-__all__ = ["Slice", "colours_of", "picture", "slices_of"]
+__all__ = ["Slice", "picture", "slices_of"]
 
-Colour = tuple[int, int, int]
 _SIDE = 320  # pixels of a picture's longer side
 _SHADE = 0.45
-_GOLDEN_ANGLE = 0.618034
 _PLANES = (("axial", 2), ("coronal", 1), ("sagittal", 0))
 
 
@@ -81,15 +79,6 @@ def _fullest(label: np.ndarray, across: int) -> int:
         counts = np.bincount(_cut(label, across, index).ravel())[1:]
         if (score := (int(np.count_nonzero(counts)), int(counts.sum()))) > best:
             best, found = score, index
-    return found
-
-
-def colours_of(labels: Mapping[str, int], known: Mapping[str, Colour]) -> dict[str, Colour]:
-    """Return a colour for each label: the known one, else one by its value."""
-    found = {}
-    for name, value in labels.items():
-        red, green, blue = colorsys.hsv_to_rgb((value * _GOLDEN_ANGLE) % 1.0, 0.75, 0.95)
-        found[name] = known.get(name) or (round(255 * red), round(255 * green), round(255 * blue))
     return found
 
 

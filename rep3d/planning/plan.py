@@ -20,6 +20,7 @@ from rep3d.tasks.dataset_json import (
     channels_from_dataset_json,
     ignore_from_dataset_json,
     labels_from_dataset_json,
+    several,
 )
 from rep3d.training.minutes.speed import default_preset
 from rep3d.training.minutes.step_memory import step_memory
@@ -74,12 +75,13 @@ def plan(
     description = folder / "dataset.json"
     labels, ignore = labels_from_dataset_json(description), ignore_from_dataset_json(description)
     names = channels_from_dataset_json(description)
-    several, modality = (names, None) if len(names) > 1 else ((), next(iter(names), None))
-    channels = len(several) or 1
+    channels = several(names)
+    modality = None if channels else next(iter(names), None)
+    count = len(channels) or 1
     where = torch.device(choose_device(device))
     word = preset_word(preset) if preset else default_preset(where)
     data = read_data_set(folder)
-    seen = inspect(data, labels, _shown(data), report, channels, ignore)
+    seen = inspect(data, labels, _shown(data), report, count, ignore)
     if not seen.facts:
         why = listed([defect.entry for defect in seen.defects])
         raise NoCasesError(f"{folder} has no case that can be used. {why}")
@@ -93,10 +95,10 @@ def plan(
         measured,
         word,
         preset_stride(word),
-        step_memory(word, channels, len(labels) + 1).of,
+        step_memory(word, count, len(labels) + 1).of,
         _memory(where) if memory_gb is None else round(memory_gb * 1e9),
         on_gpu=where.type == "cuda",
-        channels=several,
+        channels=channels,
         ignore=ignore,
     )
     return Plan(called, modality, seen, measured, proposal)

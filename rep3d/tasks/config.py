@@ -224,6 +224,11 @@ class TaskConfig:
         return tuple(channel.intensity for channel in self.channels) or (self.intensity,)
 
     @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of an image's channels, in their order; none where there is one."""
+        return tuple(channel.name for channel in self.channels)
+
+    @property
     def in_channels(self) -> int:
         """Channels of an image."""
         return len(self.intensities)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "labels_from_dataset_json",
     "modality_from_dataset_json",
     "read_dataset_json",
+    "several",
     "require_folder",
 ]
 
@@ -310,6 +311,12 @@ def channels_from_dataset_json(path: Path | str) -> tuple[str, ...]:
             f"{', '.join(found['channel_names'])!r}. Correct one of them."
         )
     return next(iter(found.values()), ())
+
+
+def several(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of an image's channels, as :func:`channels_from_dataset_json` gives them, but none of a single
+    one: that is the modality."""
+    return tuple(names) if len(names) > 1 else ()
 
 
 def _channels(given: Any, key: str, path: Path | str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network, head_of
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.dataset_json import several
 from rep3d.training.snapshots import start_mark
 
 __all__ = ["as_fine_stage", "check_channels", "check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
@@ -33,7 +34,7 @@ def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None
             f"The model to go on from has other labels: expected {dict(task.labels)}, got "
             f"{dict(start.task.labels)}. Train from nothing, or use the checkpoint of this task."
         )
-    check_channels(start.task, [channel.name for channel in task.channels])
+    check_channels(start.task, task.channel_names)
     known = start.info.get("preset")
     if known not in (None, preset):
         raise CheckpointError(
@@ -52,10 +53,10 @@ def check_channels(task: TaskConfig, names: Sequence[str]) -> None:
     Raises:
         CheckpointError: if they are others, or in another order.
     """
-    known = [channel.name for channel in task.channels]
-    if known != (list(names) if len(names) > 1 else []):
+    if task.channel_names != several(names):
+        known = ", ".join(task.channel_names) or "one"
         raise CheckpointError(
-            f"The model takes images with other channels: it knows {', '.join(known) or 'one'}, and the data set has "
+            f"The model takes images with other channels: it knows {known}, and the data set has "
             f"{', '.join(names) or 'one'}. Train from nothing, or use a model of these channels."
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rep3d.errors import ConfigError, TaskError
 from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.dataset_json import several
 from rep3d.tasks.file import TaskFile, is_task_file, read_task_file
 from rep3d.tasks.registry import registered_task, same_modality, spelled_rightly
 from rep3d.training.settings import TrainSettings
@@ -62,10 +63,9 @@ def task_to_train(
         )
     known = replace(known, task=replace(known.task, ignore=ignore))
     modality = channels[0] if len(channels) == 1 else None
-    seen = [channel.name for channel in known.task.channels]
-    if seen != (list(channels) if len(channels) > 1 else []):
+    if known.task.channel_names != several(channels):
         raise TaskError(
-            f"The task {word} has the channels {', '.join(seen) or 'one'}, and {description} names "
+            f"The task {word} has the channels {', '.join(known.task.channel_names) or 'one'}, and {description} names "
             f"{', '.join(channels) or 'one'}. Make them the same, in the same order."
         )
     if not same_modality(known.task.modality, modality):

@@ -15,6 +15,7 @@ from lib.errors import RequestError
 from rep3d.imaging.channels import channels_grid, read_channels
 from rep3d.imaging.grid import Geometry
 from rep3d.tasks.config import TaskConfig
+from rep3d.tasks.dataset_json import several
 
 __all__ = ["ONE", "Channels"]
 
@@ -32,12 +33,12 @@ class Channels:
     @classmethod
     def of(cls, task: TaskConfig) -> Channels:
         """Return the channels of a task's images."""
-        return cls(tuple(channel.name for channel in task.channels))
+        return cls(task.channel_names)
 
     @classmethod
     def named(cls, names: tuple[str, ...]) -> Channels:
         """Return channels as a ``dataset.json`` names them, where the name of a single one is the modality."""
-        return cls(names if len(names) > 1 else ())
+        return cls(several(names))
 
     @property
     def count(self) -> int:

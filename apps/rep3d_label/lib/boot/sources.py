@@ -19,6 +19,7 @@ from rep3d.tasks.dataset_json import (
     channels_from_dataset_json,
     ignore_from_dataset_json,
     labels_from_dataset_json,
+    several,
 )
 from rep3d.tasks.registry import matching_task
 
@@ -57,7 +58,7 @@ class StatedData:
             labels = _folder_labels(path)
         except TaskError as error:
             if not needed:  # but images of several channels are that whatever the labels are called
-                return cls({}, channels if len(channels) > 1 else (), problem=str(error))
+                return cls({}, several(channels), problem=str(error))
             raise StartupError(
                 f"The labels in dataset.json cannot be used. {error}",
                 "Correct that file, or give the labels with --conf labels a=1,b=2, with the values that the label "

@@ -15,7 +15,7 @@ from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.train import TrainSettings
 
-__all__ = ["SETTINGS", "TASK", "ball_case", "small_checkpoint", "small_config"]
+__all__ = ["SETTINGS", "TASK", "ball_case", "ball_data_set", "small_checkpoint", "small_config"]
 
 TASK = TaskConfig("balls", {"Ball": 3}, (1.0, 1.0, 1.0), Intensity("zscore", 0.5, 99.5), "RAS", (32, 32, 32))
 SETTINGS = TrainSettings(iterations=3, crops=1, device="cpu")
@@ -32,6 +32,17 @@ def ball_case(folder: Path, seed: int, affine: np.ndarray | None = None) -> Case
     nib.save(nib.Nifti1Image(image.astype(np.float32), affine), paths[0])
     nib.save(nib.Nifti1Image((inside * 3).astype(np.uint8), affine), paths[1])
     return Case(f"case_{seed}", *paths)
+
+
+def ball_data_set(folder: Path, cases: int) -> Path:
+    """Write so many cases, c0, c1, ..., as a data set without a ``dataset.json``, and return its folder."""
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for seed in range(cases):
+        case = ball_case(folder, seed)
+        case.image.rename(folder / "imagesTr" / f"c{seed}.nii.gz")
+        case.label.rename(folder / "labelsTr" / f"c{seed}.nii.gz")
+    return folder
 
 
 def small_config(

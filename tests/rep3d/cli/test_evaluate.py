@@ -13,20 +13,14 @@ import pytest
 
 from rep3d.checkpoint import save_checkpoint
 from rep3d.inference.predictor import Predictor, Segmentation
-from tests.rep3d.balls import ball_case, small_checkpoint
+from tests.rep3d.balls import ball_data_set, small_checkpoint
 from tests.rep3d.cli.command import Done
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Return a data set of three cases; the label of the second lies elsewhere than its image."""
-    place = tmp_path / "data"
-    for part in ("imagesTr", "labelsTr"):
-        (place / part).mkdir(parents=True)
-    for seed in range(3):
-        case = ball_case(tmp_path, seed)
-        shutil.move(case.image, place / "imagesTr" / f"c{seed}.nii.gz")
-        shutil.move(case.label, place / "labelsTr" / f"c{seed}.nii.gz")
+    place = ball_data_set(tmp_path / "data", 3)
     label = nib.load(place / "labelsTr" / "c1.nii.gz")
     voxels = np.asarray(label.dataobj)
     nib.save(nib.Nifti1Image(voxels, np.diag([1, 1, 1.5, 1])), place / "labelsTr" / "c1.nii.gz")

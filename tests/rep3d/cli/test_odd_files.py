@@ -16,7 +16,7 @@ from rep3d.data import cases as data_cases
 from rep3d.evaluation import measuring
 from rep3d.inference.predictor import Predictor
 from rep3d.training import plan as training_plan
-from tests.rep3d.balls import ball_case, small_checkpoint, small_config
+from tests.rep3d.balls import ball_data_set, small_checkpoint, small_config
 from tests.rep3d.cli.command import Done
 
 
@@ -30,13 +30,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Return a data set of three cases, of which the second's image is cut short, and an image without a label."""
-    place = tmp_path / "data"
-    for part in ("imagesTr", "labelsTr"):
-        (place / part).mkdir(parents=True)
-    for seed in range(3):
-        case = ball_case(tmp_path, seed)
-        case.image.rename(place / "imagesTr" / f"c{seed}.nii.gz")
-        case.label.rename(place / "labelsTr" / f"c{seed}.nii.gz")
+    place = ball_data_set(tmp_path / "data", 3)
     cut = place / "imagesTr" / "c1.nii.gz"
     cut.write_bytes(cut.read_bytes()[:2000])
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8)), np.eye(4)), place / "imagesTr" / "alone.nii")

@@ -53,7 +53,7 @@ def _drawn(volumes: list[Prepared], **settings: object) -> list[dict[str, torch.
         [1.0] * len(volumes),
         lambda number: Compose([]),
         (8, 8, 8),
-        TrainSettings(**settings),  # type: ignore
+        TrainSettings(**settings),  # type: ignore[arg-type]
     )
     return [patch for batch, _ in zip(patches, range(60), strict=False) for patch in batch]
 

@@ -7,12 +7,12 @@ validation set grows with the data and never leaks.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rep3d.data.splits import hash_order
 from rep3d.json_file import JsonFile, json_object
 
 __all__ = ["HELD_OUT", "LEAST_CASES", "TRAINING_ONLY", "CaseRoles", "Split"]
@@ -104,7 +104,7 @@ class CaseRoles:
     def _assign(self, labelled: list[str], trained: Collection[str]) -> Split:
         known = self.read()
         roles = {**known, **dict.fromkeys(trained, _TRAINING)}
-        fresh = sorted((id_ for id_ in labelled if id_ not in roles), key=_order)
+        fresh = sorted((id_ for id_ in labelled if id_ not in roles), key=hash_order)
         validating = sum(roles.get(id_) == _VALIDATION for id_ in labelled)
         wanted = max(1, round(VALIDATION_SHARE * len(labelled))) if len(labelled) >= LEAST_CASES else 0
         training_known = any(roles.get(id_) == _TRAINING for id_ in labelled)
@@ -125,7 +125,3 @@ def _parsed(content: Any) -> dict[str, str]:
     if not set(roles.values()) <= {_TRAINING, _VALIDATION}:
         raise ValueError(f"not all roles are {_TRAINING!r} or {_VALIDATION!r}")
     return roles
-
-
-def _order(id_: str) -> str:
-    return hashlib.sha256(id_.encode()).hexdigest()

@@ -74,11 +74,7 @@ class Manifest:
                     f"{MANIFEST} in this folder says. It stays: give another folder, or move this file away."
                 )
 
-    def written(self, case: str) -> tuple[str, ...]:
-        """Return the names of all files that were written for a case, also by earlier runs with other formats."""
-        return tuple(sorted(_written(self.cases().get(case, {}))))
-
-    def begin(self, case: str, files: Iterable[str], entry: Mapping[str, Any]) -> tuple[str, ...]:
+    def begin(self, case: str, files: Sequence[str], entry: Mapping[str, Any]) -> dict[str, Any]:
         """Note which files will be written for a case, before the first is: after a kill they are known as ours.
 
         Args:
@@ -87,11 +83,34 @@ class Manifest:
             entry: what else is known of it.
 
         Returns:
-            Those and the ones that were written for it before.
+            ``written``, the names of those and of the ones that were written for it before, and ``digests``, what
+            these others were then.
+
+        Raises:
+            OutputError: if one of the files is no longer what was written, such as a label map that a person corrected.
         """
-        written = tuple(sorted({*files, *self.written(case)}))
-        self.note(case, {"state": "begun", **entry, "written": written, "time": utc_now()})
-        return written
+        before = self.cases().get(case, {})
+        digests = _digests(before)
+        for name in files:
+            file = self.folder / name
+            if name in digests and file.is_file() and file_hash(file) != digests[name]:
+                raise OutputError(
+                    f"{name} was changed since it was written, and what a person corrected is not replaced. It stays: "
+                    "move it away, or give another folder."
+                )
+        kept = {
+            "written": tuple(sorted({*files, *_written(before)})),
+            "digests": {name: digest for name, digest in digests.items() if name not in files},
+        }
+        self.note(case, {"state": "begun", **entry, **kept, "time": utc_now()})
+        return kept
+
+    def as_left(self, case: str) -> dict[str, Any]:
+        """Return ``written`` and ``digests`` of a case that failed, whatever of it was written before that."""
+        entry = self.cases().get(case, {})
+        digests, files = _digests(entry), {name: self.folder / name for name in sorted(_written(entry))}
+        now = {name: file_hash(file) for name, file in files.items() if name not in digests and file.is_file()}
+        return {"written": tuple(files), "digests": digests | now}
 
     def is_done(self, case: str, made_of: Mapping[str, Any]) -> bool:
         """Return whether a case was predicted from just this, and all that was written is there as it was.
@@ -168,8 +187,17 @@ def _empty() -> dict[str, Any]:
     return {"format": _FORMAT, "format_version": 1, "cases": {}, "left_out": []}
 
 
+def _outputs(entry: Mapping[str, Any]) -> Iterable[Mapping[str, str]]:
+    return entry.get("outputs", {}).values()
+
+
+def _digests(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of each file that was written for a case, as it was then, as far as that is known."""
+    return {**entry.get("digests", {}), **{one["file"]: one["sha256"] for one in _outputs(entry)}}
+
+
 def _written(entry: Mapping[str, Any]) -> set[str]:
-    return {*entry.get("written", ()), *(output["file"] for output in entry.get("outputs", {}).values())}
+    return {*entry.get("written", ()), *(output["file"] for output in _outputs(entry))}
 
 
 def _parsed(content: Any) -> dict[str, Any]:

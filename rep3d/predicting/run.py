@@ -161,8 +161,8 @@ def predict(
                 if manifest.is_done(case.id, made_of):
                     result.kept.append(case.id)
                 else:
-                    outputs = wanted.outputs(case.id).values()
-                    entry["written"] = manifest.begin(case.id, outputs, {**entry, **made_of})
+                    outputs = tuple(wanted.outputs(case.id).values())
+                    entry |= manifest.begin(case.id, outputs, {**entry, **made_of})
                     entry |= _predict_one(case, folder, predictor, wanted, maker)
                     took = entry["seconds"]["total"] = round(time.perf_counter() - started, 3)
                     manifest.note(case.id, {"state": "done", **entry, **made_of, "time": utc_now()})
@@ -171,7 +171,7 @@ def predict(
                 if isinstance(full := machine_error(error), (DiskFullError, ConfigError)):
                     raise full from error  # no fault of the case: the next one would fail, too
                 result.failed[case.id], took = said(error), "failed"
-                entry.setdefault("written", manifest.written(case.id))
+                entry |= manifest.as_left(case.id)
                 failed = {"state": "failed", "reason": said(error), **entry, **made_of, "time": utc_now()}
                 manifest.note(case.id, failed)
             tell(case.id, number, len(cases), took)

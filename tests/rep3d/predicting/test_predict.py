@@ -112,6 +112,17 @@ def test_a_broken_image_costs_no_other_and_what_was_done_is_kept(
     other = predict([model_file(tmp_path / "other.pt", 2)], images, out, Wanted(), "cpu", "torch")
     assert other.done == ["c0", "c1", "c2"]  # by another model
 
+    sound = (images / "c0_0000.nii.gz").read_bytes()
+    (images / "c0_0000.nii.gz").write_bytes(b"no image")
+    assert "changed" not in predict([model], images, out, Wanted(), "cpu", "torch").failed["c0"]
+    (out / "c0.nii.gz").write_bytes(sound)  # a person's correction, after a run that failed
+    for image in (sound, b"no image", sound):
+        (images / "c0_0000.nii.gz").write_bytes(image)
+        third = predict([model], images, out, Wanted(), "cpu", "torch")
+        assert third.failed.keys() == {"c0"} and third.kept == ["c1", "c2"]
+        assert "c0.nii.gz was changed since it was written" in third.failed["c0"]
+        assert (out / "c0.nii.gz").read_bytes() == sound
+
 
 def test_folds_answer_with_the_mean_of_their_probabilities(tmp_path: Path, images: Path) -> None:
     folds = [model_file(tmp_path / f"fold{seed}.pt", seed) for seed in (1, 2)]

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,19 @@ def test_what_cannot_be_done_changes_nothing(
     with unchanged(server.studies / "rep3d"):
         answer = server.request(method, path)
     assert (answer.status_code, words in answer.json()["detail"]) == (status, True), answer.text
+
+
+def test_what_could_not_answer_is_not_published(server: AppServer) -> None:
+    store = _store(server)
+    checkpoint = load_checkpoint(store.checkpoint("v1"))
+    other = Checkpoint(checkpoint.model, replace(checkpoint.task, labels={"spleen": 1, "liver": 3}), checkpoint.info)
+    made = store.add(other, VersionRecord())
+    try:
+        answer = server.post(f"{MODEL}/versions/{made.version}/publish")
+        assert answer.status_code == 409 and "was trained for the labels liver, spleen" in answer.json()["detail"]
+        assert store.published() == "v1"
+    finally:
+        store.delete(made.version)
 
 
 @pytest.mark.parametrize("params", [{"by": 5}, {"reason": "x" * 1000}, [1]])

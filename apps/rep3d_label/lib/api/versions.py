@@ -60,6 +60,7 @@ def publish_version(model: str, version: str, params: dict | None = None, user: 
     """Publish a version by hand; ``params`` may say ``by`` and ``reason``."""
     served = _served(model)
     by, reason = _words(params, user)
+    served.published.check(served.versions.checkpoint(version))
     record = served.versions.publish(version, by, reason or "published by hand")
     return _shown(served, record, _published(served))
 

@@ -64,6 +64,14 @@ class PublishedModel:
         self._predictor_stamp: tuple[int, int, int] | None = None
         self._predictor: Predictor | None = None
 
+    def check(self, path: Path) -> None:
+        """Make sure that another checkpoint could answer requests in place of this one.
+
+        Raises:
+            CheckpointError: if the file is damaged, knows none of the labels, or is for images of other channels.
+        """
+        _check(path, read_checkpoint_task(path)[0], self.labels, self.channels)
+
     def facts(self) -> dict[str, Any]:
         """Return what the checkpoint says about its origin (``version``, ``cases``, ...); empty where none is
         published.

@@ -14,6 +14,7 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api import (
+    annotate,
     batch,
     cases,
     dashboard,
@@ -46,7 +47,7 @@ def reload(user: User = AS_ADMIN) -> dict[str, Any]:
     return {}
 
 
-_PARTS = (login, infer, sessions, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
+_PARTS = (login, infer, sessions, batch, train, scoring, data, dicom, cases, dashboard, annotate, versions, voxels)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -1,0 +1,1 @@
+// The page: the stage shows and edits one case, the flow fetches and sends cases.

@@ -72,6 +72,7 @@ export class Hand {
     const { screen, settings, grid } = this.stage;
     if (!screen.grid) return;
     const view = place && screen.viewAt(...place);
+    if (view) this.stage.plane = view.plane;
     const painting = ["brush", "eraser"].includes(settings.get("tool"));
     const voxel = view ? Math.min(...grid.axes(view.plane).slice(0, 2).map((axis) => grid.shownSpacing[axis])) / 2 : 0;
     screen.decorate({
@@ -104,6 +105,7 @@ export class Hand {
     stroke(grid.shape, grid.spacing, this.own(gesture.view, gesture.x, gesture.y), this.own(gesture.view, x, y),
       settings.get("size") / 2, gesture.flat, (index) => map.put(index, gesture.value));
     screen.changed(map.voxels, map.takeDirty(), gesture.view.plane);
+    this.stage.table.measure();
   }
 
   brushMove(gesture, x, y) { this.dab(gesture, x, y); }
@@ -171,10 +173,9 @@ export class Hand {
     // Across: how wide; upwards: how bright. A whole pane is a factor of e squared, or the whole width.
     const wider = width * Math.exp(2 * (x - gesture.x) / paneWidth);
     const centre = low + width / 2 + width * (y - gesture.y) / paneHeight;
-    gesture.only = gesture.view.plane;
-    screen.only = gesture.view.plane;
+    screen.only = [gesture.view.plane];
     settings.set("window", [centre - wider / 2, wider]);
-    screen.only = "";
+    screen.only = [];
   }
 
   windowEnd() { this.stage.screen.draw(); }

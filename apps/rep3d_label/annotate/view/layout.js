@@ -6,8 +6,9 @@ const GAP = 4;
 
 /** Rectangles [left, top, width, height] of the panes that a layout has; "solid" is the 3D view's. */
 export function panes(layout, width, height, solid) {
-  if (layout !== "three") return { [layout]: [0, 0, width, height] };
   const wide = width >= height;
+  if (layout !== "three" && solid) return panesBeside(layout, width, height, wide);
+  if (layout !== "three") return { [layout]: [0, 0, width, height] };
   if (solid) {
     const w = (width - GAP) / 2, h = (height - GAP) / 2;
     return whole({ axial: [0, 0, w, h], coronal: [w + GAP, 0, w, h], sagittal: [w + GAP, h + GAP, w, h], solid: [0, h + GAP, w, h] });
@@ -20,6 +21,10 @@ export function panes(layout, width, height, solid) {
   const w = (width - GAP) / 2, h = height - GAP - share;
   return whole({ axial: [0, 0, width, share], coronal: [0, share + GAP, w, h], sagittal: [w + GAP, share + GAP, w, h] });
 }
+
+const panesBeside = (layout, width, height, wide) => whole(wide
+  ? { [layout]: [0, 0, (width - GAP) * 0.6, height], solid: [(width - GAP) * 0.6 + GAP, 0, (width - GAP) * 0.4, height] }
+  : { [layout]: [0, 0, width, (height - GAP) * 0.6], solid: [0, (height - GAP) * 0.6 + GAP, width, (height - GAP) * 0.4] });
 
 const whole = (places) => Object.fromEntries(Object.entries(places).map(([name, [x, y, w, h]]) => {
   const left = Math.round(x), top = Math.round(y);

@@ -25,6 +25,7 @@ export class Screen extends EventTarget {
     this.later = new Set();
     this.waiting = [];
     this.decoration = {};
+    this.only = [];  // planes that a new window is drawn in while it is dragged
     this.frame = 0;
     this.drawn = 0;
     this.watch = new ResizeObserver(() => this.place());

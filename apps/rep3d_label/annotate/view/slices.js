@@ -50,7 +50,7 @@ export class Slices {
     const shown = this.nv.screenFieldOfViewExtendedVox.bind(this.nv);
     this.nv.screenFieldOfViewExtendedVox = (axCorSag) => this.view ? this.field(shown(axCorSag)) : shown(axCorSag);
     this.nv.setCustomSliceShader(SLICE_SHADER);
-    this.texture("colours", new Uint8Array(1024));
+    this.colours(new Uint8Array(1024));
   }
 
   /** The part of the box that the view at hand shows, for NiiVue. */
@@ -131,10 +131,11 @@ export class Slices {
   }
 
   /** Colours of all labels: 256 times red, green, blue and opacity. */
-  texture(name, rgba) {
+  colours(rgba) {
     const gl = this.gl;
-    this.textures[name] ??= gl.createTexture();
-    this.bind(name);
+    if (!gl) return;
+    this.textures.colours ??= gl.createTexture();
+    this.bind("colours");
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, rgba);

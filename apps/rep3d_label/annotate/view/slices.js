@@ -106,27 +106,30 @@ export class Slices {
     this.gl.bindTexture(name === "colours" ? this.gl.TEXTURE_2D : this.gl.TEXTURE_3D, this.textures[name]);
   }
 
-  /** Sends the box [i, j, k, i, j, k] (both ends in it) of a byte array in the own order. */
-  upload(name, bytes, [i, j, k, i1, j1, k1]) {
+  /** Sends the box [i, j, k, i, j, k] (both ends in it) of a byte array in the own order, which begins with slice `first`. */
+  upload(name, bytes, [i, j, k, i1, j1, k1], first = 0) {
     const gl = this.gl, [I, J] = this.grid.shape;
     this.bind(name);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.pixelStorei(gl.UNPACK_ROW_LENGTH, I);
     gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, J);
     gl.texSubImage3D(gl.TEXTURE_3D, 0, i, j, k, i1 - i + 1, j1 - j + 1, k1 - k + 1, name === "doubt" ? gl.RED : gl.RED_INTEGER,
-      gl.UNSIGNED_BYTE, bytes, i + I * (j + J * k));
+      gl.UNSIGNED_BYTE, bytes, i + I * (j + J * (k - first)));
     gl.pixelStorei(gl.UNPACK_ROW_LENGTH, 0);
     gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, 0);
   }
 
-  /** Another map over the image, "other" (compared) or "doubt" (uncertainty as bytes); null for none. */
-  async overlay(name, bytes) {
+  /** Another map over the image, "other" (compared) or "doubt" (uncertainty), times a factor; null for none. */
+  async overlay(name, values, factor = 1) {
     const [I, J, K] = this.grid.shape;
-    this.make(name, name === "doubt" ? this.gl.R8 : this.gl.R8UI, bytes ? this.grid.shape : [1, 1, 1]);
-    const step = Math.max(1, Math.floor(4 * SLAB_VOXELS / (I * J)));
-    for (let k = 0; bytes && k < K; k += step) {
-      this.upload(name, bytes, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1]);
+    this.make(name, name === "doubt" ? this.gl.R8 : this.gl.R8UI, values ? this.grid.shape : [1, 1, 1]);
+    const step = Math.max(1, Math.floor(SLAB_VOXELS / (I * J))), bytes = new Uint8Array(I * J * step);
+    for (let k = 0; values && k < K; k += step) {
+      const slab = values.subarray(I * J * k, I * J * (k + step));
+      for (let at = 0; at < slab.length; at++) bytes[at] = factor * slab[at];
+      this.upload(name, bytes, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1], k);
       await breath();
+      if (!this.textures[name]) return;  // closed meanwhile
     }
   }
 

@@ -33,6 +33,7 @@ export class Stage extends EventTarget {
     this.locked = new Set();
     this.doubts = { found: [], at: -1 };
     this.compared = "";
+    this.hasDoubt = false;
     this.plane = "axial";  // the view last used
     this.settings = new Settings();
     this.screen = new Screen(stage);
@@ -59,8 +60,9 @@ export class Stage extends EventTarget {
   async open(image, label, entries) {
     this.close();
     const grid = new Grid(image.shape, image.affine);
-    const map = new LabelMap(image.shape, label && Uint8Array.from(label));
+    const map = new LabelMap(image.shape, label?.slice());
     const sorted = sample(image.data);
+    if (label) await map.count(breath);
     await (this.started ??= this.screen.start());
     await this.screen.open(grid, { data: image.data, scale: scaleOf(sorted) }, map.voxels);
     Object.assign(this, { image, grid, map });
@@ -81,6 +83,7 @@ export class Stage extends EventTarget {
     this.hidden.clear();
     this.doubts = { found: [], at: -1 };
     this.compared = "";
+    this.hasDoubt = false;
     this.solid.close();
     if (this.screen.grid) this.screen.close();
     this.refresh();
@@ -122,7 +125,7 @@ export class Stage extends EventTarget {
     this.doubts = { found: map ? await places(grid.shape, grid.spacing, map, breath) : [], at: -1 };
     if (this.grid !== grid) return;
     this.hasDoubt = Boolean(map);
-    await this.screen.slices.overlay("doubt", map && Uint8Array.from(map, (value) => 255 * value));
+    await this.screen.slices.overlay("doubt", map, 255);
     this.apply("doubting");
     this.refresh();
   }

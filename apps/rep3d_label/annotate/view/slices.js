@@ -33,7 +33,6 @@ export class Slices {
   constructor(canvas) {
     this.canvas = canvas;
     this.textures = {};
-    this.smooth = true;
     this.look = { low: 0, width: 1, outline: 0, doubting: 0, comparing: false };
   }
 
@@ -74,6 +73,7 @@ export class Slices {
     this.make("labels", gl.R8UI, grid.shape);
     this.make("other", gl.R8UI, [1, 1, 1]);
     this.make("doubt", gl.R8, [1, 1, 1]);
+    if (gl.getError() === gl.OUT_OF_MEMORY) throw new RangeError("out of memory on the graphics card");
     const step = Math.max(1, Math.floor(SLAB_VOXELS / (I * J)));
     const values = new Float32Array(I * J * step);
     for (let k = 0; k < K; k += step) {
@@ -86,6 +86,7 @@ export class Slices {
       gl.texSubImage3D(gl.TEXTURE_3D, 0, 0, 0, k, I, J, slab.length / (I * J), gl.RED, gl.FLOAT, values, 0);
       this.upload("labels", labels, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1]);
       await breath();
+      if (this.grid !== grid) throw new Error("The image was closed while it was being opened.");
     }
   }
 
@@ -152,19 +153,6 @@ export class Slices {
     this.gl.texParameteri(this.gl.TEXTURE_3D, this.gl.TEXTURE_MAG_FILTER, filter);
   }
 
-  resize(width, height) {
-    if (this.canvas.width === width && this.canvas.height === height) return false;
-    Object.assign(this.canvas, { width, height });
-    return true;
-  }
-
-  clear() {
-    const gl = this.gl;
-    gl.disable(gl.SCISSOR_TEST);
-    gl.clearColor(0, 0, 0, 1);
-    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-  }
-
   /** Draws one view, in the slice at `cursor` (shown mm). `ratio`: pixels of the canvas for one of the stage. */
   draw(view, cursor, ratio) {
     const { gl, nv, look, grid } = this;
@@ -200,11 +188,15 @@ export class Slices {
   finish() { this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4)); }
 
   close() {
+    this.grid = null;
+    const { gl } = this;
+    if (!gl) return;
     for (const name of ["image", "labels", "other", "doubt"]) {
-      this.gl.deleteTexture(this.textures[name]);
+      gl.deleteTexture(this.textures[name]);
       delete this.textures[name];
     }
-    this.grid = null;
+    gl.clearColor(0, 0, 0, 1);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
   }
 }
 

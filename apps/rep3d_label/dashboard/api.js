@@ -12,7 +12,7 @@ export class Refused extends Error {
 }
 export class Unreachable extends Error {}
 
-/** What happens when the login has ended; a page with unsent work does something else. */
+/** What happens when the login has ended; a page may change it. */
 export const login = { ended: () => location.assign(address("rep3d/login")) };
 
 export const address = (path) => new URL(path.replace(/^\//, ""), ROOT).href;
@@ -40,7 +40,7 @@ export function content({ ok, status, statusText }, text) {
   const detail = found?.detail;
   if (typeof detail === "string") throw new Refused(detail, status);
   // Without words of the server's: a proxy before it answers, because it is not there.
-  if (status === 502 || status === 503 || status === 504) throw new Unreachable("The server is not ready");
+  if (status >= 502 && status <= 504) throw new Unreachable("The server is not ready");
   throw new Refused(`The server answered ${status} ${statusText}`, status);
 }
 

@@ -57,11 +57,12 @@ export class Opening {
 
   /** Keeps the edits, then lets go on; where they cannot be kept, the user decides. */
   async #leave(command) {
-    const { keeping, foreground, view, work } = this.#context;
-    if (!work) return;
+    const { keeping, foreground, view, stage, work } = this.#context;
+    if (!work || work.givenUp === stage.revision) return;
     await keeping.keepAll(work).catch(() => {});
     for (const question of fate(command, view.now).asked) {
       if ((await foreground.asked(question, { id: work.id })) !== "go") throw STAY;
+      work.givenUp = stage.revision;
     }
   }
 

@@ -1,8 +1,8 @@
 // The session with the server: how it is, asked again and again, never while nobody looks; and what is lost when it ends.
 import { login, Refused } from "../../api.js";
+import { isRunning } from "../../training.js";
 
 const BUSY_MS = 2_000, IDLE_MS = 10_000, LOST_MS = 3_000;
-const ENDED = new Set(["done", "error", "stopped", "interrupted"]);
 const RANKS = ["admin", "reviewer", "annotator"];
 
 export class Session {
@@ -92,4 +92,4 @@ export class Session {
 
 const entry = ({ name, value, colour }) => ({ name, value, color: [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16)) });
 
-const training = (stats) => ({ active: Boolean(stats.phase) && !ENDED.has(stats.phase), resumable: Boolean(stats.resumable), stats });
+const training = (stats) => ({ active: isRunning(stats), resumable: Boolean(stats.resumable), stats });

@@ -19,6 +19,7 @@ export class Work {
     this.sent = -1; // revision that the server has, or that nobody has drawn on
     this.kept = -1; // revision that is kept
     this.everSent = false;
+    this.givenUp = null; // revision that may be lost, as the user has said
     this.gone = false; // another case is in hand
     this.submission = null; // {id, revision} of the latest submission
     this.tried = []; // ids of all submissions: a label that carries one is ours, whatever became of the answer

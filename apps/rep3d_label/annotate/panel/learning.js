@@ -1,12 +1,8 @@
 // Training with its progress and Dice, the versions it makes, and the options.
 import { bars, dice, duration, failures, fill, h, mean, number, when } from "../../dom.js";
+import { PHASES } from "../../training.js";
 import { commandButton } from "./parts.js";
 
-const PHASES = {
-  starting: "Starting", waiting: "Waiting", preparing: "Preparing the cases", training: "Training", validating: "Measuring on the held-out cases",
-  saving: "Saving", comparing: "Comparing with the published version", publishing: "Publishing", scoring: "Looking for the cases that would teach most",
-  done: "Done", error: "Failed", stopped: "Stopped", interrupted: "Interrupted",
-};
 const FEW = 8;
 
 export class LearningPanel {

@@ -1,8 +1,8 @@
 // All cases with their states, to be searched and opened.
+import { STATES } from "../../cases.js";
 import { fill, h, number, when } from "../../dom.js";
 import { sheet } from "../flow/question.js";
 
-const STATES = { new: "New", leased: "Reserved", predicted: "Predicted", submitted: "Submitted", reviewed: "Reviewed", unusable: "Unusable" };
 const MOST = 200;
 
 /**

@@ -20,7 +20,7 @@ _OURS = {
     for file in sorted(_FOLDER.rglob("*"))
     if file.is_file() and _PACKAGES not in file.parents
 }
-_VIEWER = _PACKAGES / "@niivue" / "niivue" / "dist" / "index.min.js"
+_VIEWER = _PACKAGES / "@niivue" / "niivue" / "dist" / "index.js"
 
 
 @router.get("/rep3d/annotate", include_in_schema=False)

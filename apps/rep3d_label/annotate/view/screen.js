@@ -1,0 +1,170 @@
+// The screen: one canvas with the panes of all views, another above it for what moves with the mouse. It draws what is due,
+// and nothing else: a stroke in one view draws that view at once and the others when the hand rests.
+
+import { h } from "../../dom.js";
+import { PLANES } from "../paint/grid.js";
+import { panes, viewsOf } from "./layout.js";
+import { drawOver } from "./over.js";
+import { Slices } from "./slices.js";
+
+const REST = 200;  // ms without a stroke until the other views follow
+export const SLOW = 500;  // ms for a picture
+
+export class Screen extends EventTarget {
+  /** Events: "slow" (detail.ms: a picture took longer than SLOW), "cursor". */
+  constructor(element) {
+    super();
+    this.canvas = h("canvas", { class: "slices" });
+    this.over = h("canvas", { class: "over", tabindex: 0, role: "application", "aria-label": "Slices of the image; press ? for all keys" });
+    this.element = h("div", { class: "screen" }, this.canvas, this.over);
+    element.append(this.element);
+    this.slices = new Slices(this.canvas);
+    this.layout = "three";
+    this.solid = false;
+    this.due = new Set();
+    this.later = new Set();
+    this.waiting = [];
+    this.decoration = {};
+    this.only = [];  // planes that a new window is drawn in while it is dragged
+    this.frame = 0;
+    this.drawn = 0;
+    this.watch = new ResizeObserver(() => this.place());
+  }
+
+  async start() {
+    await this.slices.start();
+    this.watch.observe(this.element);
+  }
+
+  async open(grid, image, labels) {
+    this.grid = null;
+    await this.slices.load(grid, image, labels);
+    this.views = viewsOf(grid);
+    this.cursor = grid.shownShape.map((count, axis) => (Math.floor(count / 2) + 0.5) * grid.shownSpacing[axis]);
+    this.grid = grid;
+    this.place();
+  }
+
+  close() {
+    this.grid = null;
+    this.due.clear();
+    this.slices.close();
+    this.slices.clear();
+    this.over.getContext("2d").clearRect(0, 0, this.over.width, this.over.height);
+  }
+
+  /** Panes anew, after a change of size or layout. */
+  place() {
+    const { clientWidth: width, clientHeight: height } = this.element;
+    this.ratio = this.slices.inSoftware ? 1 : Math.min(2, window.devicePixelRatio || 1);
+    const [w, h2] = [Math.max(1, Math.round(width * this.ratio)), Math.max(1, Math.round(height * this.ratio))];
+    this.slices.resize(w, h2);
+    Object.assign(this.over, { width: w, height: h2 });
+    this.panes = panes(this.layout, width, height, this.solid);
+    this.slices.clear();
+    if (!this.grid) return;
+    for (const plane of this.shown) this.views[plane].pane = this.panes[plane];
+    this.dispatchEvent(new Event("placed"));
+    this.draw();
+  }
+
+  setLayout(layout, solid = this.solid) {
+    Object.assign(this, { layout, solid });
+    this.place();
+  }
+
+  /** Planes that are on the screen. */
+  get shown() { return PLANES.filter((plane) => plane in (this.panes ?? {})); }
+
+  /** The view at a pixel of the stage, or null. */
+  viewAt(x, y) {
+    const plane = this.shown.find((name) => this.views[name].holds(x, y));
+    return plane ? this.views[plane] : null;
+  }
+
+  /** Moves the cursor to shown mm, into the image where it is outside; the slices follow. */
+  setCursor(shown) {
+    const { size, shownSpacing } = this.grid;
+    const before = this.cursor;
+    this.cursor = shown.map((mm, axis) => Math.min(size[axis] - shownSpacing[axis] / 2, Math.max(shownSpacing[axis] / 2, mm)));
+    const index = (cursor, axis) => Math.floor(cursor[axis] / shownSpacing[axis]);
+    for (const plane of this.shown) {
+      const through = this.grid.axes(plane)[2];
+      if (index(before, through) !== index(this.cursor, through)) this.due.add(plane);
+    }
+    this.dispatchEvent(new Event("cursor"));
+    this.schedule();
+  }
+
+  /** Index of the slice that a plane shows, among the shown ones. */
+  sliceOf(plane) {
+    const axis = this.grid.axes(plane)[2];
+    return Math.min(this.grid.shownShape[axis] - 1, Math.floor(this.cursor[axis] / this.grid.shownSpacing[axis]));
+  }
+
+  scroll(plane, steps) {
+    const axis = this.grid.axes(plane)[2], cursor = [...this.cursor];
+    const last = this.grid.shownShape[axis] - 1;
+    cursor[axis] = (Math.min(last, Math.max(0, this.sliceOf(plane) + steps)) + 0.5) * this.grid.shownSpacing[axis];
+    this.setCursor(cursor);
+  }
+
+  /** Says that the labels changed in an own box; `first` is the plane that someone paints in. */
+  changed(labels, box, first = "") {
+    if (!box) return;
+    this.slices.upload("labels", labels, box);
+    for (const plane of this.shown) {
+      const { axis, index } = this.grid.slice(plane, this.sliceOf(plane));
+      if (index < box[axis] || index > box[axis + 3]) continue;
+      if (!first || plane === first) this.due.add(plane);
+      else this.later.add(plane);
+    }
+    if (this.later.size) {
+      clearTimeout(this.resting);
+      this.resting = setTimeout(() => this.draw(...this.later), REST);
+    }
+    this.schedule();
+  }
+
+  /** Draws planes (none named: all) in the next frame. */
+  draw(...planes) {
+    for (const plane of planes.length ? planes : this.shown) this.due.add(plane);
+    this.schedule();
+  }
+
+  /** What lies above the slices: {ring, path, ...}, for `drawOver`. */
+  decorate(decoration) {
+    this.decoration = decoration;
+    this.schedule();
+  }
+
+  schedule() { this.frame ||= requestAnimationFrame(() => this.paint()); }
+
+  paint() {
+    this.frame = 0;
+    if (this.grid) {
+      const planes = this.shown.filter((plane) => this.due.has(plane));
+      this.due.clear();
+      const start = performance.now();
+      for (const plane of planes) {
+        this.later.delete(plane);
+        this.slices.draw(this.views[plane], this.cursor, this.ratio);
+      }
+      if (planes.length && this.drawn++ % 16 === 0) {
+        this.slices.finish();
+        const ms = performance.now() - start;
+        if (ms > SLOW) this.dispatchEvent(new CustomEvent("slow", { detail: { ms } }));
+      }
+      drawOver(this.over.getContext("2d"), this);
+    }
+    for (const done of this.waiting.splice(0)) done();
+  }
+
+  /** Resolves when all that is due is drawn, the views that wait for the hand to rest too. */
+  async settled() {
+    clearTimeout(this.resting);
+    if (this.grid && this.later.size) this.draw(...this.later);
+    while (this.grid && (this.due.size || this.frame)) await new Promise((done) => { this.waiting.push(done); this.schedule(); });
+    if (this.grid) this.slices.finish();
+  }
+}

@@ -10,7 +10,7 @@ import { Server } from "./flow/server.js";
 import { Session } from "./flow/session.js";
 import { Settings } from "./flow/settings.js";
 import { Tabs } from "./flow/tabs.js";
-import { Transfers } from "./flow/transfers.js";
+import { Transfers } from "./wire/transfers.js";
 import { View } from "./flow/view.js";
 import { Workflow } from "./flow/workflow.js";
 import { CasePanel } from "./panel/case.js";

@@ -49,7 +49,7 @@ export class Segmenting {
     work.sent = work.kept = stage.revision;
     work.version = params.version ?? "";
     work.proposal = arrays.label;
-    stage.showUncertainty(arrays.uncertainty ?? null);
+    await stage.showUncertainty(arrays.uncertainty ?? null);
     view.update({ uncertainty: Boolean(arrays.uncertainty) });
     view.updateCase({ edited: false, kept: "", source: `model ${work.version}`, proposal: true, confidence: params.confidence ?? {} });
     await keeping.list(work);

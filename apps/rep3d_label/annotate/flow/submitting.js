@@ -49,7 +49,7 @@ export class Submitting {
   async #answered(doubt, work, present, signal) {
     const { server, stage, view, foreground } = this.#context;
     const theirs = doubt === "meanwhile" ? await server.label(work.id, null, { signal }) : null;
-    if (theirs) stage.compare(`label of ${present.author ?? "somebody"}`, theirs);
+    if (theirs) await stage.compare(`label of ${present.author ?? "somebody"}`, theirs);
     const answer = await foreground.asked(doubt, { id: work.id, present });
     if (answer === "submit") return true;
     if (answer === "theirs") await this.#takeTheirs(work, theirs, present);
@@ -61,7 +61,7 @@ export class Submitting {
     const { stage, view, keeping } = this.#context;
     await keeping.keepAll(work);
     work.seal(); // mine stays as unsent work
-    stage.compare("", null);
+    await stage.compare("", null);
     stage.replace(theirs, "The other label");
     work.sent = work.kept = stage.revision;
     work.facts = present;
@@ -104,7 +104,7 @@ export class Submitting {
     await drafts.remove(key).catch(() => {}); // where it comes again, it is told to be there already
     work.sent = submission.revision;
     if (work.key === key) work.seal();
-    stage.compare("", null);
+    await stage.compare("", null);
     const edited = work.edited(stage);
     view.updateCase({
       edited, kept: "", label: true, source: edited ? view.now.case.source : "submitted label", review: null, author: facts?.author ?? null,

@@ -36,7 +36,7 @@ export class Workflow {
   compare = (which, words) => this.#beside("compare", async (work) => {
     const { server, stage } = this.#context;
     const label = which === "proposal" ? work.proposal : which && (await server.label(work.id, which));
-    if (this.#context.work === work) stage.compare(words ?? "", label || null);
+    if (this.#context.work === work) await stage.compare(words ?? "", label || null);
   });
 
   /** Records that the label was reviewed, with a remark or without; takes it back where it was. */

@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.5  # at the files of images; of the rest, a list tells what wa
 STATES = ("new", "leased", "predicted", "submitted", "reviewed", "unusable")
 _FIELDS = (
     *("id", "file", "state", "error", "lease", "score", "scores", "role", "labels", "author", "time", "source"),
-    *("prediction", "predicted", "review", "tags", "image", "label_error"),
+    *("submission", "prediction", "predicted", "review", "tags", "image", "label_error"),
 )
 
 

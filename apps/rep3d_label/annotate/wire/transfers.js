@@ -1,6 +1,6 @@
 // The worker that fetches and sends voxels, as promises.
 import { address, login, Refused, Unreachable } from "../../api.js";
-import { Damaged, TooLarge } from "./wire.js";
+import { Damaged, TooLarge } from "./voxels.js";
 
 const KINDS = { Refused, Unreachable, Damaged, TooLarge };
 

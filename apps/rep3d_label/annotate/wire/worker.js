@@ -1,6 +1,6 @@
 // What would make the page stand still: fetching, checking, packing and unpacking voxels. Runs as a worker.
 import { content, login, Refused, Unreachable } from "../../api.js";
-import { asFloats, asLabel, Damaged, gunzip, gzip, MEDIA_TYPE, pack, read, TooLarge } from "./wire.js";
+import { asFloats, asLabel, Damaged, gunzip, gzip, MEDIA_TYPE, pack, read, TooLarge } from "./voxels.js";
 
 const KINDS = { Refused, Unreachable, Damaged, TooLarge };
 const running = new Map(); // number of a task -> what aborts it

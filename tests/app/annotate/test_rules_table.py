@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser
 
+from tests.app.browser import watched
+from tests.app.server import AppServer
 from tests.rules_table import Row, rows
 
 ROWS = rows("page")
@@ -57,13 +59,15 @@ def _view(row: Row) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def answers(rules_page: Page) -> list[dict[str, Any]]:
+def answers(server: AppServer, browser: Browser) -> list[dict[str, Any]]:
     """Return what the page's rules say to each row, asked in one go."""
     script = """async (cases) => {
         const { enabled, fate } = await import("./rules.js");
         return cases.map(([command, view]) => ({ reason: enabled(view)[command], ...fate(command, view) }));
     }"""
-    return list(rules_page.evaluate(script, [[row.command, _view(row)] for row in ROWS]))
+    with watched(browser) as found:
+        found.page.goto(f"{server.url}/rep3d/annotate/flow/rules.js")
+        return list(found.page.evaluate(script, [[row.command, _view(row)] for row in ROWS]))
 
 
 @pytest.mark.parametrize("place", range(len(ROWS)), ids=[str(row) for row in ROWS])

@@ -52,7 +52,7 @@ def demo(
         bool,
         typer.Option(
             "--serve",
-            help="Play nothing: start the server on the images of the latest demo, or on new ones, and open the page for "
+            help="Play nothing: start the server on the latest demo's images, or on new ones, and open its page for "
             "annotating.",
         ),
     ] = False,

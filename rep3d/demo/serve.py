@@ -1,4 +1,4 @@
-"""The demo without the automatic clinician: the server on the demo's images, and its page for annotating in a browser."""
+"""The demo without the automatic clinician: a server on its images, and the page for annotating in a browser."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ def serve_page(console: Console, studies: Path, port: int = 0, starter: str = "o
         ServerError: if the server does not start, or ends by itself.
     """
     console.print("Starting the server ...")
-    with ServerProcess(studies, studies.parent / "serve.log", port, {"starter": starter}) as server, suppress(
-        KeyboardInterrupt  # the way to end it
+    with (
+        ServerProcess(studies, studies.parent / "serve.log", port, {"starter": starter}) as server,
+        suppress(
+            KeyboardInterrupt  # the way to end it
+        ),
     ):
         server.wait_until(server.answers)
         page = f"{server.url}/rep3d/annotate/"

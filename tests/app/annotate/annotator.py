@@ -66,7 +66,9 @@ class Annotator:
 
     def press(self, command: str) -> None:
         """Press the button of a command, as soon as it may be used."""
-        expect(self.page.locator(f"[data-command={command}]").first).to_have_attribute("aria-disabled", "false", timeout=SLOW)
+        expect(self.page.locator(f"[data-command={command}]").first).to_have_attribute(
+            "aria-disabled", "false", timeout=SLOW
+        )
         self.page.locator(f"[data-command={command}]").first.click()
 
     def why_not(self, command: str) -> str:
@@ -151,7 +153,10 @@ def at_work(
 ) -> Iterator[Annotator]:
     """Yield somebody who has opened the page in a browser of his own; afterwards the page has done nothing that it must not."""
     context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, is_mobile=phone, has_touch=phone, color_scheme="dark" if phone else "light"
+        viewport={"width": size[0], "height": size[1]},
+        is_mobile=phone,
+        has_touch=phone,
+        color_scheme="dark" if phone else "light",
     )
     context.set_default_timeout(SLOW)
     try:

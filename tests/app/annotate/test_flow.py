@@ -34,7 +34,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 def keys(server: AppServer) -> dict[str, str]:
     """Return a key of each role."""
     book = KeyBook(server.studies / "rep3d")
-    return {role: book.make(role, name)[1] for role, name in (("admin", "Ada"), ("annotator", "Ben"), ("reviewer", "Rosa"))}
+    return {
+        role: book.make(role, name)[1] for role, name in (("admin", "Ada"), ("annotator", "Ben"), ("reviewer", "Rosa"))
+    }
 
 
 @pytest.fixture
@@ -201,7 +203,9 @@ def test_an_image_that_cannot_be_read_is_told_and_the_case_in_hand_stays(ada: An
         file.write_bytes(content)
 
 
-def test_a_server_that_is_restarted_and_asks_for_the_key_again(browser: Browser, keys: dict[str, str], server: AppServer, tmp_path: Path) -> None:
+def test_a_server_that_is_restarted_and_asks_for_the_key_again(
+    browser: Browser, keys: dict[str, str], server: AppServer, tmp_path: Path
+) -> None:
     """Last: the server of these tests is another one afterwards."""
     with at_work(browser, server, keys["annotator"]) as ben:
         ben.opened("case_3").paint()
@@ -220,5 +224,3 @@ def test_a_server_that_is_restarted_and_asks_for_the_key_again(browser: Browser,
             (drawn,) = ben.drafts("case_3")
             ben.submitted("case_3")
             assert np.array_equal(stored(again, "case_3"), drawn)
-
-

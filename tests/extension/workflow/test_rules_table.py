@@ -36,9 +36,7 @@ def _connected(bench: Bench, facts: tuple[str, ...]) -> None:
     model = replace(MODEL, version=None) if "no trained model" in facts else MODEL
     completed = 0 if "no label submitted" in facts else 1
     bench.flow.connect(URL)
-    bench.worker.answer(
-        "test", replace(READY_REPORT, info=replace(INFO, models={"rep3d": model}, completed=completed))
-    )
+    bench.worker.answer("test", replace(READY_REPORT, info=replace(INFO, models={"rep3d": model}, completed=completed)))
     bench.tick()
     training = next((status for fact, status in TRAININGS.items() if fact in facts), None)
     bench.worker.answer("overview", overview(training, completed=completed, version=model.version))

@@ -112,7 +112,8 @@ class CaseBook:
         Returns:
             ``state``, ``error`` (why nobody can use the image), ``lease``, ``scores`` (how unsure the published model
             is; ``score`` is its entropy), ``role``, ``labels`` (name to ``voxels`` and ``ml``; None while unknown),
-            ``author``, ``time``, ``source``, ``submission`` (what the client called it), ``prediction`` (what the label was compared with, and ``dice``),
+            ``author``, ``time``, ``source``, ``submission`` (what the client called it), ``prediction`` (what the label
+            was compared with, and ``dice``),
             ``predicted`` (the prediction that is there now), ``review``, ``tags``, ``image``, and ``label_error`` (why
             its label is of no use).
 

@@ -1,4 +1,4 @@
-"""The table of docs/workflow.md: what may be done when, what becomes of the edits, what is asked. Both clients are held to it."""
+"""The table of docs/workflow.md: what may be done when, and what becomes of the edits. Both clients are held to it."""
 
 from __future__ import annotations
 

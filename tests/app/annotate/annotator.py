@@ -1,4 +1,4 @@
-"""Somebody who annotates in the browser: logs in, fetches cases, paints by mouse, submits; as people do, by what is on the page."""
+"""Somebody who annotates in the browser: logs in, fetches cases, paints by mouse, submits, by what is on the page."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ SLOW = 60_000  # ms: for what takes the server or the page a moment
 # What the browser itself says of requests that are meant to fail, and of how software draws.
 _EXPECTED = ("Failed to load resource", "GPU stall due to ReadPixels")
 _KEPT = """async (image) => {
-  const opened = await new Promise((done) => { const asked = indexedDB.open("rep3d-annotate"); asked.onsuccess = () => done(asked.result); });
-  if (!opened.objectStoreNames.contains("drafts")) return [];
-  const all = await new Promise((done) => { const asked = opened.transaction("drafts").objectStore("drafts").getAll(); asked.onsuccess = () => done(asked.result); });
+  const result = (request) => new Promise((done) => { request.onsuccess = () => done(request.result); });
+  const opened = await result(indexedDB.open("rep3d-annotate"));
+  const all = await result(opened.transaction("drafts").objectStore("drafts").getAll());
   opened.close();
-  return Promise.all(all.filter((draft) => draft.image === image).map(async ({ packed }) => [...new Uint8Array(await packed.arrayBuffer())]));
+  const found = all.filter((draft) => draft.image === image);
+  return Promise.all(found.map(async ({ packed }) => [...new Uint8Array(await packed.arrayBuffer())]));
 }"""
 
 
@@ -66,10 +67,9 @@ class Annotator:
 
     def press(self, command: str) -> None:
         """Press the button of a command, as soon as it may be used."""
-        expect(self.page.locator(f"[data-command={command}]").first).to_have_attribute(
-            "aria-disabled", "false", timeout=SLOW
-        )
-        self.page.locator(f"[data-command={command}]").first.click()
+        button = self.page.locator(f"[data-command={command}]").first
+        expect(button).to_have_attribute("aria-disabled", "false", timeout=SLOW)
+        button.click()
 
     def why_not(self, command: str) -> str:
         """Return why a command may not be used now."""
@@ -151,7 +151,7 @@ class Annotator:
 def at_work(
     browser: Browser, server: AppServer, key: str = "", size: tuple[int, int] = (1366, 768), phone: bool = False
 ) -> Iterator[Annotator]:
-    """Yield somebody who has opened the page in a browser of his own; afterwards the page has done nothing that it must not."""
+    """Yield somebody who has opened the page in a browser of his own; afterwards it has done nothing that it must not."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         is_mobile=phone,

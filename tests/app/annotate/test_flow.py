@@ -1,4 +1,4 @@
-"""The whole flow in real Chromium on a real server under keys: from the key to a retrained model, whatever happens on the way."""
+"""The whole flow in real Chromium on a real server: from a key to a retrained model, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 def keys(server: AppServer) -> dict[str, str]:
     """Return a key of each role."""
     book = KeyBook(server.studies / "rep3d")
-    return {
-        role: book.make(role, name)[1] for role, name in (("admin", "Ada"), ("annotator", "Ben"), ("reviewer", "Rosa"))
-    }
+    names = {"admin": "Ada", "annotator": "Ben", "reviewer": "Rosa"}
+    return {role: book.make(role, name)[1] for role, name in names.items()}
 
 
 @pytest.fixture

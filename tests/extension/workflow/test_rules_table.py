@@ -1,4 +1,4 @@
-"""The Slicer module does what the table of docs/workflow.md says, row by row, on a workflow with a worker that is played."""
+"""The Slicer module does what the table of docs/workflow.md says, row by row, with a worker that is played."""
 
 from __future__ import annotations
 

@@ -36,9 +36,12 @@ export function fillPolygon(shape, flat, points, put) {
   });
 }
 
+/** Voxels; more would hold the page up, and are hardly one structure. */
+export const MOST_FLOODED = 4_000_000;
+
 /**
  * Return the indices of the voxels that are connected by faces with one voxel, have its label, and differ from it in grey value
- * by no more than `reach`.
+ * by no more than `reach`; null where they are more than `MOST_FLOODED`.
  *
  * @param {number[]} from own indices of the voxel
  * @param {number} flat the own axis that is not left, so that one slice is filled; -1 for all three
@@ -48,13 +51,13 @@ export function flood(shape, from, flat, labels, grey, reach, byLabel = false) {
   const steps = [1, shape[0], shape[0] * shape[1]];
   const first = from[0] + from[1] * steps[1] + from[2] * steps[2];
   const label = labels[first], low = grey[first] - reach, high = grey[first] + reach;
-  const seen = new Uint8Array(labels.length >> 3 | 1);
+  const seen = new Uint8Array((labels.length >> 3) + 1);
   const stack = [first], found = [];
   const axes = [0, 1, 2].filter((axis) => axis !== flat);
   seen[first >> 3] |= 1 << (first & 7);
   while (stack.length) {
     const index = stack.pop();
-    found.push(index);
+    if (found.push(index) > MOST_FLOODED) return null;
     const at = [index % shape[0], Math.floor(index / steps[1]) % shape[1], Math.floor(index / steps[2])];
     for (const axis of axes) {
       for (const side of [-1, 1]) {

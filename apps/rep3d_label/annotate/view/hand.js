@@ -1,7 +1,7 @@
 // The mouse, a pen or fingers on the slices: painting with the tool in hand, scrolling, zoom, pan, window, crosshair.
 
 import { stroke } from "../paint/brush.js";
-import { fillPolygon, flood } from "../paint/fill.js";
+import { MOST_FLOODED, fillPolygon, flood } from "../paint/fill.js";
 
 const NOTCH = 60;  // what a wheel's delta adds up to for one slice
 
@@ -139,12 +139,17 @@ export class Hand {
     if (!stage.mayPaint()) return false;
     const own = this.own(gesture.view, gesture.x, gesture.y).map(Math.round);
     if (!grid.holds(own)) return false;
-    map.begin(gesture.erase ? "Erase a region" : "Fill");
     const reach = settings.get("tolerance") * settings.get("window")[1];
     const flat = settings.get("everywhere") ? -1 : grid.slice(gesture.view.plane, 0).axis;
     const value = gesture.erase ? 0 : settings.get("value");
-    for (const index of flood(grid.shape, own, flat, map.voxels, stage.image.data, reach, gesture.erase)) map.put(index, value);
-    stage.edited(map.end());
+    const found = flood(grid.shape, own, flat, map.voxels, stage.image.data, reach, gesture.erase);
+    if (found) {
+      map.begin(gesture.erase ? "Erase a region" : "Fill");
+      for (const index of found) map.put(index, value);
+      stage.edited(map.end());
+    } else {
+      stage.say(`Not filled: more than ${MOST_FLOODED / 1e6} million voxels are alike. Lower the likeness, or fill one slice.`);
+    }
     return false;
   }
 

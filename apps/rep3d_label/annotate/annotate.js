@@ -53,7 +53,7 @@ async function begin() {
 
 function wire({ view, settings, stage, flow, learning, session, server }) {
   const autoSegment = () => flow.autoSegment(settings.uncertainty);
-  const openList = () => showList(() => server.cases(view.now.model?.name ?? ""), flow.openCase);
+  const openList = () => { if (!flow.refused("open_case")) showList(() => server.cases(view.now.model?.name ?? ""), flow.openCase); };
   const header = new Header($("flow"), { ...flow, autoSegment, openList, help: welcome });
   const found = new CasePanel($("case"), flow, () => show());
   const more = new LearningPanel($("more"), {
@@ -68,6 +68,7 @@ function wire({ view, settings, stage, flow, learning, session, server }) {
   const COMMANDS = { next: flow.nextSample, submit: flow.submit, auto_segment: autoSegment, cancel: flow.cancel, cases: openList, next_sample: flow.nextSample };
   stage.addEventListener("command", ({ detail: { name } }) => COMMANDS[name]?.());
   document.addEventListener("visibilitychange", () => { if (document.hidden) flow.hidden(); });
+  addEventListener("pagehide", () => flow.gone());
   addEventListener("beforeunload", (event) => {
     flow.hidden();
     if (flow.unkept) event.preventDefault(); // the browser asks

@@ -151,7 +151,7 @@ class Annotator:
 def at_work(
     browser: Browser, server: AppServer, key: str = "", size: tuple[int, int] = (1366, 768), phone: bool = False
 ) -> Iterator[Annotator]:
-    """Yield somebody who has opened the page in a browser of his own; at the end, that it did nothing wrong is checked."""
+    """Yield somebody who has opened the page in a browser of his own; what it did is looked at at the end."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         is_mobile=phone,

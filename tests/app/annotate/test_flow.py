@@ -153,7 +153,7 @@ def test_two_people_at_once(browser: Browser, server: AppServer, keys: dict[str,
         first = stored(server, "case_2")
         ben.opened("case_2").paint(down=40)
         ada.paint(right=-50)
-        expect(ada.page.locator("#in-hand .message")).to_contain_text("reserved for Ben", timeout=SLOW)
+        expect(ada.page.locator("#lease .message")).to_contain_text("reserved for Ben", timeout=SLOW)
         ada.submit()
         ada.asked("Someone else works on this")
         ada.answer("Submit all the same")

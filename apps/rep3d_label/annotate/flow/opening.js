@@ -104,7 +104,7 @@ export class Opening {
 
   async #take({ id, known, found, label, facts, reason, reserved, draft, channel }) {
     const { stage, view, tabs, place, lease, keeping, server, work: before } = this.#context;
-    const untouched = before && before.id !== id && !before.edited(stage) && !before.everSent && !view.now.case.leaseLost;
+    const untouched = before && before.id !== id && before.untouched(stage) && !view.now.case.leaseLost;
     if (before) before.gone = true;
     this.#context.work = null; // what is drawn by opening is no edit of the user's
     const work = new Work(id, { shape: found.shape, affine: found.affine, channel }, view.now.model?.name ?? "", facts);

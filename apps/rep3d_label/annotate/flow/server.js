@@ -1,5 +1,5 @@
 // What the page asks of the server, each as one call.
-import { ask } from "../../api.js";
+import { address, ask } from "../../api.js";
 
 const at = encodeURIComponent;
 
@@ -32,6 +32,8 @@ export class Server {
   takeReviewBack = (id) => ask("DELETE", `/rep3d/cases/${at(id)}/review`);
   reserve = (id) => ask("POST", `/rep3d/leases/${at(id)}`, this.#who());
   release = (id) => ask("DELETE", `/rep3d/leases/${at(id)}`);
+  /** As `release`, while the page goes. */
+  releaseAtLast = (id) => fetch(address(`/rep3d/leases/${at(id)}`), { method: "DELETE", keepalive: true }).catch(() => {});
   train = (model, settings) => ask("POST", `/train/${at(model)}`, settings);
   stopTraining = () => ask("DELETE", "/train/");
   versions = (model) => ask("GET", `/rep3d/models/${at(model)}/versions`);

@@ -64,8 +64,8 @@ export class Session {
   #plan() {
     clearTimeout(this.#timer);
     const { connection, training } = this.#view.now;
-    const pause = connection !== "ready" ? LOST_MS : training.active ? BUSY_MS : IDLE_MS;
-    this.#timer = setTimeout(() => (document.hidden && !training.active ? this.#plan() : this.refresh()), pause);
+    const pause = connection === "lost" ? LOST_MS : connection === "ready" && training.active ? BUSY_MS : IDLE_MS;
+    this.#timer = setTimeout(() => (document.hidden ? this.#plan() : this.refresh()), pause);
   }
 
   async #take(status) {

@@ -27,6 +27,8 @@ export class Work {
 
   edited = (stage) => stage.revision !== this.sent;
 
+  untouched = (stage) => !this.edited(stage) && !this.everSent;
+
   /** Names the submission of a revision; the same as long as nothing is drawn. */
   named(revision) {
     if (this.submission?.revision !== revision) {

@@ -55,6 +55,12 @@ export class Workflow {
     if (work) keeping.keep(work).catch(() => {});
   }
 
+  /** Gives an untouched case back: the page goes. */
+  gone() {
+    const { server, stage, view, work } = this.#context;
+    if (work?.untouched(stage) && !view.now.case.leaseLost) server.releaseAtLast(work.id);
+  }
+
   /** Whether going now would lose something. */
   get unkept() {
     const { keeping, work } = this.#context;

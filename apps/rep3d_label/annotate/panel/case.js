@@ -16,15 +16,19 @@ export class CasePanel {
     this.#host = host;
     this.#actions = actions;
     this.#redraw = redraw;
-    host.replaceChildren(h("div", { id: "unsent" }), h("div", { id: "in-hand" }), h("div", { id: "kept", class: "hint", role: "status" }));
+    host.replaceChildren(h("div", { id: "unsent" }), h("div", { id: "in-hand" }), h("div", { id: "lease", role: "status" }), h("div", { id: "kept", class: "hint", role: "status" }));
   }
 
   show(view) {
-    const [unsent, inHand, kept] = this.#host.children, found = view.case;
+    const [unsent, inHand, lease, kept] = this.#host.children, found = view.case;
     fill(unsent, view.drafts, () => view.drafts.length > 0 && this.#unsent(view.drafts));
-    const { edited, kept: time, keepable, confidence, ...steady } = found ?? {};
+    const { id, reason, source, label, author, time, review, role, channel, channels, proposal } = found ?? {};
     if (!found || this.#history.of !== `${found.id} ${found.time}`) this.#history = { of: null, entries: [] };
-    fill(inHand, [found && steady, view.connection, this.#history.of, view.total, view.completed], () => (found ? this.#inHand(found) : this.#nothing(view)));
+    // Not what changes while someone types a remark.
+    const shown = found ? [id, reason, source, label, author, time, review, role, channel, channels, proposal, this.#history.of] : [view.total, view.completed];
+    fill(inHand, shown, () => (found ? this.#inHand(found) : this.#nothing(view)));
+    fill(lease, [found?.leaseLost, found?.reserved], () => (found?.leaseLost ? h("p", { class: "message error", role: "alert" }, found.leaseLost)
+      : found?.reserved && h("p", { class: "hint" }, `Reserved for you until ${clock(found.reserved)}.`)));
     kept.textContent = !found ? "" : keepingWords(found);
     kept.className = found?.edited && !found.keepable ? "hint bad" : "hint";
   }
@@ -36,13 +40,12 @@ export class CasePanel {
   }
 
   #inHand(found) {
-    const { channels, reason, leaseLost, reserved } = found;
+    const { channels, reason } = found;
     return [
       h("h2", { class: "name" }, found.id),
       reason && h("p", { class: "reason" }, reason),
-      leaseLost && h("p", { class: "message error", role: "alert" }, leaseLost),
-      facts(["Segmentation", found.source], found.label && ["Label", `by ${found.author || "unknown"}, ${when(found.time)}`],
-        !leaseLost && reserved && ["Reserved for you", `until ${clock(reserved)}`], found.role && ["Used to", found.role === "validation" ? "measure" : "train"]),
+      facts(["Segmentation", found.source], found.label && ["Label", [`by ${found.author || "unknown"}`, found.time && when(found.time)].filter(Boolean).join(", ")],
+        found.role && ["Used to", found.role === "validation" ? "measure" : "train"]),
       channels.length > 1 && h("label", { class: "field" }, "Channel ", h("select", { id: "channel", onchange: (event) => this.#actions.chooseChannel(event.target.selectedIndex) },
         channels.map((name, place) => h("option", { selected: place === found.channel }, name)))),
       (found.label || found.proposal) && this.#comparison(found),

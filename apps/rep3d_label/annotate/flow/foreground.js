@@ -1,11 +1,17 @@
 // What runs in the foreground, one at a time: begun only where it may be, shown, cancelled, and its failures said.
 import { Refused, Unreachable } from "../../api.js";
+import { Damaged, TooLarge } from "../wire/voxels.js";
 import { enabled } from "./rules.js";
 
 /** Thrown where the user has decided to leave all as it is. */
 export const STAY = new Error("the user stays");
 
 export const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
+
+/** Shows on the console what is none of the errors that we know: a mistake of ours. */
+export function mistake(error) {
+  if (![Refused, Unreachable, Damaged, TooLarge].some((kind) => error instanceof kind)) console.warn(error);
+}
 
 export class Foreground {
   #abort = null;
@@ -65,6 +71,6 @@ export class Foreground {
   failed(error) {
     const cancelled = error.name === "AbortError";
     this.#view.say(cancelled ? "warning" : "error", cancelled ? "Cancelled." : sentence(error.message));
-    if (!cancelled && !(error instanceof Refused || error instanceof Unreachable)) console.warn(error);
+    if (!cancelled) mistake(error);
   }
 }

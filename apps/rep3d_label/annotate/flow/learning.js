@@ -1,6 +1,5 @@
 // Training, and the versions that it makes: started, stopped and put into use from here where the role may.
-import { Refused } from "../../api.js";
-import { sentence } from "./foreground.js";
+import { mistake, sentence } from "./foreground.js";
 
 export class Learning {
   #server;
@@ -41,7 +40,7 @@ export class Learning {
       this.#view.say("info", words);
     } catch (error) {
       this.#view.say("error", sentence(error.message));
-      if (!(error instanceof Refused)) console.warn(error);
+      mistake(error);
     }
     await this.#session.refresh();
   }

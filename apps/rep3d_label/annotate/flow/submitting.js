@@ -1,7 +1,7 @@
 // Submit: from what is drawn to a label on the server, without losing or changing a voxel in silence. Each submission has
 // a name that the server keeps with the label, so one whose answer was lost is recognised and not sent again.
 import { Refused, Unreachable } from "../../api.js";
-import { sentence } from "./foreground.js";
+import { mistake, sentence } from "./foreground.js";
 import { fate } from "./rules.js";
 import { labelOf } from "./server.js";
 
@@ -122,6 +122,6 @@ export class Submitting {
     if (this.#onItsWay && unknown) view.say("warning", NOT_CONFIRMED);
     else if (error.name === "AbortError") view.say("warning", "Cancelled. Nothing was sent.");
     else view.say("error", `Not submitted: ${sentence(error.message)} Your work is kept here.`);
-    if (!(error instanceof Refused || unknown)) console.warn(error);
+    if (!unknown) mistake(error);
   }
 }

@@ -4,6 +4,7 @@ const MOST_STEPS = 100;
 /** What the steps may take together. A stroke takes some kilobytes; a step of noise over a whole large image may take all of it. */
 export const MOST_BYTES = 256 * 2 ** 20;
 const RUN_BYTES = 10;
+const CHUNK = 1 << 22;  // voxels that are counted at a stretch
 
 /** Changes in the order in which they were made, as runs of voxels with one value before and one after. */
 class Step {
@@ -44,8 +45,8 @@ export class LabelMap {
     if (voxels && voxels.length !== count) throw new RangeError(`The label has ${voxels.length} voxels, the image ${count}`);
     this.shape = [...shape];
     this.voxels = voxels ?? new Uint8Array(count);
-    this.counts = new Float64Array(256);
-    for (let at = 0; at < count; at++) this.counts[this.voxels[at]]++;
+    this.counts = new Float64Array(256);  // voxels of each value; by `count` where it does not begin empty
+    this.counts[0] = voxels ? 0 : count;
     this.revision = 0;
     this.locked = new Uint8Array(256);
     this.limits = null;
@@ -54,6 +55,17 @@ export class LabelMap {
     this.open = null;
     this.dirty = null;
     this.seen = 0;
+  }
+
+  /** Counts the voxels of each value; `rest` is awaited now and then. */
+  async count(rest) {
+    const { voxels, counts } = this;
+    counts.fill(0);
+    for (let from = 0; from < voxels.length; from += CHUNK) {
+      const to = Math.min(voxels.length, from + CHUNK);
+      for (let at = from; at < to; at++) counts[voxels[at]]++;
+      await rest();
+    }
   }
 
   /** Begins a step; what `put` changes until `end` is undone at once. */
@@ -121,7 +133,9 @@ export class LabelMap {
   /** Replaces all voxels as one step, whatever is locked. */
   replace(voxels, words) {
     if (voxels.length !== this.voxels.length) throw new RangeError(`The label has ${voxels.length} voxels, the image ${this.voxels.length}`);
-    return this.freely(words, () => { for (let at = 0; at < voxels.length; at++) this.put(at, voxels[at]); });
+    return this.freely(words, () => { 
+      for (let at = 0; at < voxels.length; at++) if (this.voxels[at] !== voxels[at]) this.put(at, voxels[at]);
+    });
   }
 
   /** A step that neither locks nor limits hold back. */

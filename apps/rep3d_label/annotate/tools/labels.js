@@ -32,7 +32,12 @@ export function buildLabels(element, stage) {
   }
 
   function measure() {
-    for (const [value, cell] of cells) cell.textContent = stage.isOpen ? millilitres(stage.map.counts[value] * stage.grid.millilitres) : "";
+    for (const [value, cell] of cells) {
+      const count = stage.isOpen ? stage.map.counts[value] : -1;
+      if (cell.dataset.count === String(count)) continue;
+      cell.dataset.count = String(count);
+      cell.textContent = count < 0 ? "" : millilitres(count * stage.grid.millilitres);
+    }
   }
 
   function rebuild() {

@@ -2,9 +2,7 @@
 
 import { bounds, crop, extent, paste, widened } from "../paint/box.js";
 
-const SMALL_ML = 0.1;
 const MARGIN = 0.5, MARGIN_MM = 15;  // around what was painted: half as much again, at least so many mm
-const SIGMA_VOXELS = 1;
 
 export class Regions {
   /** stage: gives `map`, `grid`, `image`, `plane`, `settings`, `entries`, `say` and `edited`. */
@@ -28,12 +26,12 @@ export class Regions {
   }
 
   smooth() {
-    const sigma = SIGMA_VOXELS * Math.max(...this.stage.grid.spacing);
+    const sigma = this.stage.settings.get("sigma");
     return this.run(`Smooth ${this.name}`, "smooth", { value: this.value, sigma }, () => 4 * sigma);
   }
 
   islands(largest) {
-    const smallest = largest ? 0 : Math.ceil(SMALL_ML / this.stage.grid.millilitres);
+    const smallest = largest ? 0 : Math.ceil(this.stage.settings.get("smallest") / this.stage.grid.millilitres);
     return this.run(largest ? `Largest part of ${this.name}` : `Without small parts: ${this.name}`, "removeIslands", { value: this.value, smallest }, () => 0);
   }
 
@@ -59,6 +57,7 @@ export class Regions {
     if (growing && open.every(Boolean) && map.counts.filter((count, value) => value && count).length < 2) {
       return stage.say("What was painted reaches all sides of the image, so nothing says where to stop: paint a second label there first.");
     }
+    const { revision } = map;
     this.words = words;
     stage.say(`${words} ...`);
     try {
@@ -67,6 +66,7 @@ export class Regions {
         grey: growing ? crop(grid.shape, image.data, box, Float32Array) : null,
       }, { ...options, open });
       if (stage.map !== map) return;  // another case meanwhile
+      if (map.revision !== revision) throw new Error("the label changed meanwhile");
       map.begin(words);
       paste(grid.shape, labels, box, (index, value) => map.put(index, value));
       const changed = map.end();

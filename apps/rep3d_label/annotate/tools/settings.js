@@ -11,6 +11,8 @@ const FIRST = {
   limits: [0, 1],
   tolerance: 0.1,      // of the flood fill, as a share of the window's width
   everywhere: false,   // the flood fill goes through all slices
+  sigma: 2,            // of smoothing, mm
+  smallest: 0.1,       // parts of a label below so many ml are small
   layout: "three",     // or the name of one plane
   solid: false,        // the 3D view
   window: [0, 1],      // lowest grey value and width

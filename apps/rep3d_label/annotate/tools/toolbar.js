@@ -35,19 +35,17 @@ export function buildToolbar(element, stage, commands) {
     return part;
   };
 
-  const limit = (end, text) => {
-    const input = h("input", { type: "number", step: "any", "aria-label": text, "data-limit": end, onchange: () => {
-      const limits = [...settings.get("limits")];
-      if (Number.isFinite(input.valueAsNumber)) limits[end] = input.valueAsNumber;
-      settings.set("limits", limits);
-      refresh();
+  const number = (text, setting, put, get) => {
+    const input = h("input", { type: "number", step: "any", "aria-label": text, onchange: () => {
+      if (Number.isFinite(input.valueAsNumber)) settings.set(setting, put(settings.get(setting), input.valueAsNumber));
+      show(setting);
     } });
-    on("limits", (now) => { input.value = String(Number(now[end].toPrecision(5))); });
+    on(setting, (now) => { input.value = String(Number(get(now).toPrecision(5))); });
     return input;
   };
+  const limit = (end, text) => number(text, "limits", (now, value) => now.with(end, value), (now) => now[end]);
 
   const presets = h("select", { "aria-label": "Window", title: hint("window.next", "Window"), onchange: () => stage.chooseWindow(presets.value) });
-  const solidity = h("p", { class: "hint" }, "");
   const message = h("p", { class: "message good", role: "status" });
   const undo = does("undo", "Undo"), redo = does("redo", "Redo");
   const doubt = h("div", { class: "part" }, h("h3", {}, "Uncertainty"),
@@ -75,8 +73,9 @@ export function buildToolbar(element, stage, commands) {
       h("div", { class: "buttons" },
         does("between", "Fill between slices", "Fill the slices between those that are labelled, in the view last used"),
         does("grow", "Grow", "Grow all labels from what was painted into what looks alike, as far as they meet"),
-        does("smooth", "Smooth"), does("islands.largest", "Largest part", "Keep its largest part only"),
-        does("islands.small", "Small parts", "Remove its parts below 0.1 ml"))),
+        does("islands.largest", "Keep largest part", "Keep its largest part only")),
+      h("div", { class: "limits" }, does("islands.small", "Remove parts"), "below", number("Smallest part in ml", "smallest", (now, value) => Math.max(0, value), (now) => now), "ml"),
+      h("div", { class: "limits" }, does("smooth", "Smooth"), "by", number("Smoothing in mm", "sigma", (now, value) => Math.max(0, value), (now) => now), "mm")),
     h("details", { class: "part", open: true }, h("summary", {}, "View"),
       h("div", { class: "switch", role: "group", "aria-label": "Layout" },
         choice("layout", "three", "", "Three"), choice("layout", "axial", "", "Axial"), choice("layout", "coronal", "", "Coronal"), choice("layout", "sagittal", "", "Sagittal")),
@@ -84,7 +83,7 @@ export function buildToolbar(element, stage, commands) {
       slider("opacity", "Labels", [0, 1, 0.1], (now) => `${Math.round(100 * now)} %`),
       h("div", { class: "switch", role: "group", "aria-label": "Labels are drawn" },
         choice("outline", 0, "", "Filled"), choice("outline", 1, "", "Both"), choice("outline", 2, "", "Outline")),
-      h("div", { class: "row" }, check("smooth", "interpolate", "Smooth voxels"), check("crosshair", "crosshair", "Crosshair"), check("solid", "solid", "3D")), solidity),
+      h("div", { class: "row" }, check("smooth", "interpolate", "Smooth voxels"), check("crosshair", "crosshair", "Crosshair"), check("solid", "solid", "3D", "3D view of a coarser copy, to look at"))),
     doubt, comparison);
 
   const show = (name) => { for (const [setting, apply] of follow) if (!name || setting === name) apply(settings.get(setting)); };
@@ -102,7 +101,6 @@ export function buildToolbar(element, stage, commands) {
     doubt.hidden = !stage.hasDoubt;
     comparison.hidden = !stage.compared;
     compared.textContent = stage.compared;
-    solidity.textContent = settings.get("solid") && stage.solidWords ? stage.solidWords : "";
     for (const part of element.querySelectorAll("button, input, select")) if (part !== undo && part !== redo) part.disabled = !stage.isOpen && part.dataset.command !== "help";
   }
 

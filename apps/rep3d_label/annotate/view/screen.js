@@ -11,7 +11,7 @@ const REST = 200;  // ms without a stroke until the other views follow
 export const SLOW = 500;  // ms for a picture
 
 export class Screen extends EventTarget {
-  /** Events: "slow" (detail.ms: a picture took longer than SLOW), "cursor". */
+  /** Events: "placed", "cursor", "slow" (detail.ms: a picture took longer than SLOW), "lost" (the card draws no more). */
   constructor(element) {
     super();
     this.canvas = h("canvas", { class: "slices" });
@@ -34,6 +34,7 @@ export class Screen extends EventTarget {
   async start() {
     await this.slices.start();
     this.watch.observe(this.element);
+    this.canvas.addEventListener("webglcontextlost", () => this.dispatchEvent(new Event("lost")));
   }
 
   async open(grid, image, labels) {
@@ -48,8 +49,8 @@ export class Screen extends EventTarget {
   close() {
     this.grid = null;
     this.due.clear();
+    this.later.clear();
     this.slices.close();
-    this.slices.clear();
     this.over.getContext("2d").clearRect(0, 0, this.over.width, this.over.height);
   }
 
@@ -58,10 +59,8 @@ export class Screen extends EventTarget {
     const { clientWidth: width, clientHeight: height } = this.element;
     this.ratio = this.slices.inSoftware ? 1 : Math.min(2, window.devicePixelRatio || 1);
     const [w, h2] = [Math.max(1, Math.round(width * this.ratio)), Math.max(1, Math.round(height * this.ratio))];
-    this.slices.resize(w, h2);
-    Object.assign(this.over, { width: w, height: h2 });
+    for (const canvas of [this.canvas, this.over]) Object.assign(canvas, { width: w, height: h2 });  // and so cleared
     this.panes = panes(this.layout, width, height, this.solid);
-    this.slices.clear();
     if (!this.grid) return;
     for (const plane of this.shown) this.views[plane].pane = this.panes[plane];
     this.dispatchEvent(new Event("placed"));

@@ -33,7 +33,6 @@ export class Slices {
   constructor(canvas) {
     this.canvas = canvas;
     this.textures = {};
-    this.smooth = true;
     this.look = { low: 0, width: 1, outline: 0, doubting: 0, comparing: false };
   }
 
@@ -74,6 +73,7 @@ export class Slices {
     this.make("labels", gl.R8UI, grid.shape);
     this.make("other", gl.R8UI, [1, 1, 1]);
     this.make("doubt", gl.R8, [1, 1, 1]);
+    if (gl.getError() === gl.OUT_OF_MEMORY) throw new RangeError("out of memory on the graphics card");
     const step = Math.max(1, Math.floor(SLAB_VOXELS / (I * J)));
     const values = new Float32Array(I * J * step);
     for (let k = 0; k < K; k += step) {
@@ -86,6 +86,7 @@ export class Slices {
       gl.texSubImage3D(gl.TEXTURE_3D, 0, 0, 0, k, I, J, slab.length / (I * J), gl.RED, gl.FLOAT, values, 0);
       this.upload("labels", labels, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1]);
       await breath();
+      if (this.grid !== grid) throw new Error("The image was closed while it was being opened.");
     }
   }
 
@@ -106,27 +107,30 @@ export class Slices {
     this.gl.bindTexture(name === "colours" ? this.gl.TEXTURE_2D : this.gl.TEXTURE_3D, this.textures[name]);
   }
 
-  /** Sends the box [i, j, k, i, j, k] (both ends in it) of a byte array in the own order. */
-  upload(name, bytes, [i, j, k, i1, j1, k1]) {
+  /** Sends the box [i, j, k, i, j, k] (both ends in it) of a byte array in the own order, which begins with slice `first`. */
+  upload(name, bytes, [i, j, k, i1, j1, k1], first = 0) {
     const gl = this.gl, [I, J] = this.grid.shape;
     this.bind(name);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.pixelStorei(gl.UNPACK_ROW_LENGTH, I);
     gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, J);
     gl.texSubImage3D(gl.TEXTURE_3D, 0, i, j, k, i1 - i + 1, j1 - j + 1, k1 - k + 1, name === "doubt" ? gl.RED : gl.RED_INTEGER,
-      gl.UNSIGNED_BYTE, bytes, i + I * (j + J * k));
+      gl.UNSIGNED_BYTE, bytes, i + I * (j + J * (k - first)));
     gl.pixelStorei(gl.UNPACK_ROW_LENGTH, 0);
     gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, 0);
   }
 
-  /** Another map over the image, "other" (compared) or "doubt" (uncertainty as bytes); null for none. */
-  async overlay(name, bytes) {
+  /** Another map over the image, "other" (compared) or "doubt" (uncertainty), times a factor; null for none. */
+  async overlay(name, values, factor = 1) {
     const [I, J, K] = this.grid.shape;
-    this.make(name, name === "doubt" ? this.gl.R8 : this.gl.R8UI, bytes ? this.grid.shape : [1, 1, 1]);
-    const step = Math.max(1, Math.floor(4 * SLAB_VOXELS / (I * J)));
-    for (let k = 0; bytes && k < K; k += step) {
-      this.upload(name, bytes, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1]);
+    this.make(name, name === "doubt" ? this.gl.R8 : this.gl.R8UI, values ? this.grid.shape : [1, 1, 1]);
+    const step = Math.max(1, Math.floor(SLAB_VOXELS / (I * J))), bytes = new Uint8Array(I * J * step);
+    for (let k = 0; values && k < K; k += step) {
+      const slab = values.subarray(I * J * k, I * J * (k + step));
+      for (let at = 0; at < slab.length; at++) bytes[at] = factor * slab[at];
+      this.upload(name, bytes, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1], k);
       await breath();
+      if (!this.textures[name]) return;  // closed meanwhile
     }
   }
 
@@ -147,19 +151,6 @@ export class Slices {
     const filter = smooth ? this.gl.LINEAR : this.gl.NEAREST;
     this.gl.texParameteri(this.gl.TEXTURE_3D, this.gl.TEXTURE_MIN_FILTER, filter);
     this.gl.texParameteri(this.gl.TEXTURE_3D, this.gl.TEXTURE_MAG_FILTER, filter);
-  }
-
-  resize(width, height) {
-    if (this.canvas.width === width && this.canvas.height === height) return false;
-    Object.assign(this.canvas, { width, height });
-    return true;
-  }
-
-  clear() {
-    const gl = this.gl;
-    gl.disable(gl.SCISSOR_TEST);
-    gl.clearColor(0, 0, 0, 1);
-    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
   }
 
   /** Draws one view, in the slice at `cursor` (shown mm). `ratio`: pixels of the canvas for one of the stage. */
@@ -197,11 +188,15 @@ export class Slices {
   finish() { this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4)); }
 
   close() {
+    this.grid = null;
+    const { gl } = this;
+    if (!gl) return;
     for (const name of ["image", "labels", "other", "doubt"]) {
-      this.gl.deleteTexture(this.textures[name]);
+      gl.deleteTexture(this.textures[name]);
       delete this.textures[name];
     }
-    this.grid = null;
+    gl.clearColor(0, 0, 0, 1);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
   }
 }
 

@@ -33,6 +33,7 @@ export class Stage extends EventTarget {
     this.locked = new Set();
     this.doubts = { found: [], at: -1 };
     this.compared = "";
+    this.hasDoubt = false;
     this.plane = "axial";  // the view last used
     this.settings = new Settings();
     this.screen = new Screen(stage);
@@ -46,6 +47,7 @@ export class Stage extends EventTarget {
     this.toolbar = buildToolbar(tools, this, this.commands);
     this.settings.addEventListener("change", ({ detail }) => this.apply(detail));
     this.screen.addEventListener("slow", ({ detail }) => this.slow(detail.ms));
+    this.screen.addEventListener("lost", () => this.warn("The graphics card stopped drawing. The label is safe: reload the page to go on."));
     this.screen.addEventListener("placed", () => this.solid.place());
     listen((name, whose) => this.command(name, whose), (digit) => this.choose(digit));
   }
@@ -55,23 +57,37 @@ export class Stage extends EventTarget {
   /** "" or, in words, why this browser cannot show an image (of a shape). */
   static obstacle(shape = null) { return obstacle(shape); }
 
-  /** Shows an image with its label (null: none yet). entries: [{value, name, color: [r, g, b]}], the labels that can be painted. */
-  async open(image, label, entries) {
+  /**
+   * Shows an image with its label (null: none yet). entries: [{value, name, color: [r, g, b]}], the labels that can be painted.
+   * Throws an Error, in words, where the browser or the card has too little memory; nothing is in hand then.
+   */
+  open(image, label, entries) {
+    // One after the other: whoever opens the next case while one still loads gets the next.
+    this.opening = (this.opening ?? Promise.resolve()).catch(() => null).then(() => this.load(image, label, entries));
+    return this.opening;
+  }
+
+  async load(image, label, entries) {
     this.close();
-    const grid = new Grid(image.shape, image.affine);
-    const map = new LabelMap(image.shape, label && Uint8Array.from(label));
-    const sorted = sample(image.data);
-    await (this.started ??= this.screen.start());
-    await this.screen.open(grid, { data: image.data, scale: scaleOf(sorted) }, map.voxels);
-    Object.assign(this, { image, grid, map });
-    this.windows = windows(sorted, image.modality);
+    try {
+      const grid = new Grid(image.shape, image.affine);
+      const map = new LabelMap(image.shape, label?.slice());
+      const sorted = sample(image.data);
+      if (label) await map.count(breath);
+      await (this.started ??= this.screen.start());
+      await this.screen.open(grid, { data: image.data, scale: scaleOf(sorted) }, map.voxels);
+      Object.assign(this, { image, grid, map, windows: windows(sorted, image.modality) });
+      this.settings.set("limits", [percentile(sorted, 0.5), percentile(sorted, 1)]);
+      this.settings.set("limited", false);
+    } catch (error) {
+      this.close();
+      if (!(error instanceof RangeError && /alloc|memory|array length/i.test(error.message))) throw error;
+      throw new Error(`There is not enough memory for an image of ${image.shape.join(" x ")} voxels. Close other tabs, or open it in 3D Slicer.`, { cause: error });
+    }
     this.chooseWindow(Object.keys(this.windows)[0]);
-    this.settings.set("limits", [percentile(sorted, 0.5), percentile(sorted, 1)]);
-    this.settings.set("limited", false);
     this.guard();
     this.setEntries(entries);
-    this.apply("smooth");
-    this.apply("solid");
+    for (const name of ["smooth", "outline", "solid"]) this.apply(name);
     await this.settled();
   }
 
@@ -81,8 +97,9 @@ export class Stage extends EventTarget {
     this.hidden.clear();
     this.doubts = { found: [], at: -1 };
     this.compared = "";
+    this.hasDoubt = false;
     this.solid.close();
-    if (this.screen.grid) this.screen.close();
+    this.screen.close();
     this.refresh();
   }
 
@@ -122,7 +139,7 @@ export class Stage extends EventTarget {
     this.doubts = { found: map ? await places(grid.shape, grid.spacing, map, breath) : [], at: -1 };
     if (this.grid !== grid) return;
     this.hasDoubt = Boolean(map);
-    await this.screen.slices.overlay("doubt", map && Uint8Array.from(map, (value) => 255 * value));
+    await this.screen.slices.overlay("doubt", map, 255);
     this.apply("doubting");
     this.refresh();
   }
@@ -166,10 +183,15 @@ export class Stage extends EventTarget {
   say(words) { this.toolbar.say(words); }
 
   slow(ms) {
-    this.note.hidden = false;
-    this.note.textContent = `A picture takes ${(ms / 1000).toFixed(1)} s on this computer. ` + (this.screen.slices.inSoftware
+    this.warn(`A picture takes ${(ms / 1000).toFixed(1)} s on this computer. ` + (this.screen.slices.inSoftware
       ? "The browser draws without a graphics card: switch hardware acceleration on in its settings, or make the window smaller."
-      : "One large view, or a smaller window, is faster.");
+      : "One large view, or a smaller window, is faster."));
+  }
+
+  /** Says over the slices what stands in the way of working. */
+  warn(words) {
+    this.note.hidden = false;
+    this.note.textContent = words;
   }
 
   command(name, whose) {

@@ -193,9 +193,11 @@ def test_an_image_that_cannot_be_read_is_told_and_the_case_in_hand_stays(ada: An
     ada.opened("case_3").paint()
     file = ada.server.studies / "case_1.nii.gz"
     content = file.read_bytes()
+    ada.press("open_case")
+    expect(ada.page.locator("dialog [data-case=case_1]")).to_be_visible(timeout=SLOW)
     file.write_bytes(content[:300])
     try:
-        ada.open("case_1")
+        ada.page.click("dialog [data-case=case_1] button")
         expect(ada.page.locator("#flow .message.error")).to_be_visible(timeout=SLOW)
         assert ada.case == "case_3"
     finally:
@@ -206,6 +208,7 @@ def test_a_server_that_is_restarted_and_asks_for_the_key_again(
     browser: Browser, keys: dict[str, str], server: AppServer, tmp_path: Path
 ) -> None:
     """Last: the server of these tests is another one afterwards."""
+    server.request("DELETE", "/rep3d/leases/case_3", headers={"Authorization": f"Bearer {keys['admin']}"})
     with at_work(browser, server, keys["annotator"]) as ben:
         ben.opened("case_3").paint()
         server.stop()

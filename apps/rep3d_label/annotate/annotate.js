@@ -65,7 +65,7 @@ function wire({ view, settings, stage, flow, learning, session, server }) {
     for (const id of ["flow", "case", "more"]) markCommands($(id), reasons);
   };
   view.addEventListener("change", show);
-  const COMMANDS = { next: flow.nextSample, submit: flow.submit, auto_segment: autoSegment, cancel: flow.cancel, cases: openList, next_sample: flow.nextSample };
+  const COMMANDS = { next: flow.nextSample, submit: flow.submit, auto_segment: autoSegment, cases: openList, cancel: flow.cancel };
   stage.addEventListener("command", ({ detail: { name } }) => COMMANDS[name]?.());
   document.addEventListener("visibilitychange", () => { if (document.hidden) flow.hidden(); });
   addEventListener("pagehide", () => flow.gone());

@@ -46,7 +46,6 @@ READY = {
     "training": {"active": False, "resumable": False},
     "versions": 1,
     "drafts": [],
-    "uncertainty": False,
 }
 
 

@@ -110,13 +110,13 @@ export class Opening {
     const work = new Work(id, { shape: found.shape, affine: found.affine, channel }, view.now.model?.name ?? "", facts);
     if (draft) work.resume(draft);
     stage.close();
-    view.update({ case: null, uncertainty: false });
+    view.update({ case: null });
     await this.#show(work, found, label);
     if (!draft) work.sent = work.kept = stage.revision;
     this.#context.work = work;
     tabs.hold(place(id));
     view.update({ case: {
-      id, reason, channel, channels: found.params.channels ?? [], shape: found.shape, spacing: known.image?.spacing ?? null,
+      id, reason, channel, channels: found.params.channels ?? [],
       source: draft ? "unsent work" : label ? "submitted label" : "empty", edited: Boolean(draft), kept: "", keepable: true,
       label: Boolean(facts), author: known.author, time: known.time, review: known.review, role: known.role,
       reserved: "", leaseLost: "", proposal: false, empty: false, meanwhile: false, lent: false,

@@ -4,13 +4,13 @@
 /** Everything that can be asked for. */
 export const COMMANDS = [
   "next_sample", "open_case", "auto_segment", "cancel", "submit", "restore_label", "restore_draft", "discard_draft", "review",
-  "compare", "choose_channel", "train", "train_anew", "stop_training", "publish", "roll_back", "show_uncertainty",
+  "compare", "choose_channel", "train", "train_anew", "stop_training", "publish", "roll_back",
 ];
 
 /** What runs in the foreground, one at a time: each changes the case in hand. */
 const FOREGROUND = new Set(["next_sample", "open_case", "auto_segment", "submit", "restore_label", "restore_draft", "discard_draft", "choose_channel"]);
 /** What needs no server. */
-const OFFLINE = new Set(["cancel", "discard_draft", "show_uncertainty"]);
+const OFFLINE = new Set(["cancel", "discard_draft"]);
 /** What puts another case, or another label, in the place of the one in hand. */
 const LEAVING = new Set(["next_sample", "open_case", "restore_label", "restore_draft"]);
 
@@ -66,7 +66,6 @@ const CHECKS = {
   stop_training: ({ training }) => (training.active ? "" : "No training runs."),
   publish: ({ versions }) => (versions ? "" : "There is no version yet."),
   roll_back: ({ versions }) => (versions > 1 ? "" : "There is no earlier version."),
-  show_uncertainty: ({ uncertainty }) => (uncertainty ? "" : "There is no uncertainty map: tick Compute uncertainty and segment again."),
 };
 
 /**

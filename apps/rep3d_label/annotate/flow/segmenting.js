@@ -50,8 +50,7 @@ export class Segmenting {
     work.version = params.version ?? "";
     work.proposal = arrays.label;
     await stage.showUncertainty(arrays.uncertainty ?? null);
-    view.update({ uncertainty: Boolean(arrays.uncertainty) });
-    view.updateCase({ edited: false, kept: "", source: `model ${work.version}`, proposal: true, confidence: params.confidence ?? {} });
+    view.updateCase({ edited: false, kept: "", source: `model ${work.version}`, proposal: true });
     await keeping.list(work);
     view.say(params.fallback ? "warning" : "info", headline(params));
   }

@@ -74,12 +74,12 @@ export class Session {
     const same = version === first.version && folder === first.folder && status.user === first.user;
     const models = Object.entries(status.models).map(([name, model]) => ({
       name, version: model.version ?? "", error: model.error ?? "", labels: model.labels.map(entry), stamp: model.versions_stamp,
-      training: training(model.training ?? {}), attribution: model.attribution ?? "",
+      training: training(model.training ?? {}),
     }));
     const model = models.find(({ name }) => name === (this.#view.now.model?.name ?? status.default_model)) ?? models[0];
     this.#view.update({
       connection: same ? "ready" : "other_version", server: status.server, models, model, completed: status.cases.labelled,
-      total: status.cases.total, casesStamp: status.cases.stamp, training: model.training, problems: status.server.problems,
+      total: status.cases.total, training: model.training, problems: status.server.problems,
     });
     const stamp = `${model.name} ${model.stamp}`;
     if (stamp !== this.#stamp) {

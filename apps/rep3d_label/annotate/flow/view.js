@@ -18,7 +18,6 @@ export const NOTHING = {
   total: 0,
   training: { active: false, resumable: false, stats: {} },
   versions: 0,
-  uncertainty: false,
   problems: [], // what is wrong, each in words, as long as it is
 };
 

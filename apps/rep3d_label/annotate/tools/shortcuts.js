@@ -55,6 +55,8 @@ export const KEYS = [
     ["next", "Shift+N", "Next sample", "flow"],
     ["auto_segment", "Shift+A", "Auto-segment", "flow"],
     ["submit", "Ctrl+Enter", "Submit", "flow"],
+    ["cases", "Q", "All cases", "flow"],
+    ["cancel", "Shift+Q", "Cancel what runs", "flow"],
     ["help", "?", "This sheet"],
   ]],
 ].flatMap(([group, rows]) => rows.map(([name, key, words, whose = "stage"]) => ({ group, name, key, words, whose })));

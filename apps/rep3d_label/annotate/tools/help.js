@@ -12,7 +12,8 @@ const MOUSE = [
   ["Two fingers", "Pan and zoom"],
 ];
 
-const sheet = (title, rows) => h("section", {}, h("h3", {}, title), h("dl", {}, rows.map(([key, words]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, words)))));
+const sheet = (title, rows) => h("section", {}, h("h3", {}, title),
+  h("dl", {}, rows.map(([key, words]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, words)))));
 
 /** Opens the sheet; it is made anew each time and leaves nothing behind. */
 export function openHelp() {

@@ -21,11 +21,15 @@ export function buildLabels(element, stage) {
     const volume = h("td", { class: "n" });
     cells.set(value, volume);
     const hidden = stage.hidden.has(value), locked = stage.locked.has(value);
-    const pick = h("input", { type: "radio", name: "label-in-hand", value, "aria-label": name, onchange: () => settings.set("value", value) });
+    const choose = () => settings.set("value", value);
+    const pick = h("input", { type: "radio", name: "label-in-hand", value, "aria-label": name, onchange: choose });
     pick.checked = settings.get("value") === value;
-    const toggle = (pressed, words, key, picture, work) => h("button", { type: "button", class: "icon", "aria-pressed": String(pressed), "aria-label": `${words} ${name}`, title: `${words} (${key})`, onclick: work }, icon(picture));
+    const toggle = (pressed, words, key, picture, onclick) => h("button", {
+      type: "button", class: "icon", "aria-pressed": String(pressed), "aria-label": `${words} ${name}`, title: `${words} (${key})`, onclick,
+    }, icon(picture));
     return h("tr", { class: pick.checked ? "chosen" : "", "data-value": value },
-      h("th", { scope: "row" }, h("label", { title: place < 9 ? `Paint with it (${place + 1})` : "Paint with it" }, pick, h("i", { class: "chip", "--c": `rgb(${color.join(" ")})` }), name)),
+      h("th", { scope: "row" }, h("label", { title: place < 9 ? `Paint with it (${place + 1})` : "Paint with it" },
+        pick, h("i", { class: "chip", "--c": `rgb(${color.join(" ")})` }), name)),
       volume,
       h("td", {}, toggle(hidden, hidden ? "Show" : "Hide", keyOf("label.show"), hidden ? "hidden" : "shown", () => stage.hide(value)),
         toggle(locked, locked ? "Unlock" : "Lock", keyOf("label.lock"), locked ? "locked" : "free", () => stage.lock(value))));
@@ -44,12 +48,16 @@ export function buildLabels(element, stage) {
     cells = new Map();
     const focused = document.activeElement?.getAttribute("aria-label");
     const known = new Set(stage.entries.map((entry) => entry.value));
-    const others = stage.isOpen ? Array.from(stage.map.counts.keys()).filter((value) => value && stage.map.counts[value] && !known.has(value)) : [];
+    const counts = stage.isOpen ? [...stage.map.counts] : [];
+    const others = [...counts.keys()].filter((value) => value && counts[value] && !known.has(value));
     element.replaceChildren(
       h("table", { class: "labels" },
-        h("thead", {}, h("tr", {}, h("th", {}, "Label"), h("th", { class: "n" }, "ml"), h("th", {}, h("span", { class: "out" }, "Shown and locked")))),
+        h("thead", {}, h("tr", {}, h("th", {}, "Label"), h("th", { class: "n" }, "ml"),
+          h("th", {}, h("span", { class: "out" }, "Shown and locked")))),
         h("tbody", {}, stage.entries.map(row))),
-      others.length ? h("p", { class: "message" }, `The label map has values that no label stands for: ${others.join(", ")}. They are kept as they are.`) : "");
+      others.length
+        ? h("p", { class: "message" }, `The label map has values that no label stands for: ${others.join(", ")}. They are kept as they are.`)
+        : "");
     measure();
     if (focused) [...element.querySelectorAll("[aria-label]")].find((found) => found.getAttribute("aria-label") === focused)?.focus();
   }

@@ -31,8 +31,9 @@ export class Regions {
   }
 
   islands(largest) {
-    const smallest = largest ? 0 : Math.ceil(this.stage.settings.get("smallest") / this.stage.grid.millilitres);
-    return this.run(largest ? `Largest part of ${this.name}` : `Without small parts: ${this.name}`, "removeIslands", { value: this.value, smallest }, () => 0);
+    const smallest = largest ? 0 : Math.max(1, Math.ceil(this.stage.settings.get("smallest") / this.stage.grid.millilitres));
+    const words = largest ? `Largest part of ${this.name}` : `Without small parts: ${this.name}`;
+    return this.run(words, "removeIslands", { value: this.value, smallest }, () => 0);
   }
 
   /** Seeds are all voxels with a label. */
@@ -51,7 +52,9 @@ export class Regions {
     if (growing) wanted.fill(1, 1);
     else wanted[this.value] = 1;
     const around = bounds(grid.shape, map.voxels, wanted);
-    if (!around) return stage.say(growing ? "Nothing is labelled yet: paint a little of each label first." : `Nothing is labelled ${this.name} yet.`);
+    if (!around) {
+      return stage.say(growing ? "Nothing is labelled yet: paint a little of each label first." : `Nothing is labelled ${this.name} yet.`);
+    }
     const box = widened(around, grid.shape, grid.spacing, margin(extent(around).map((count, axis) => count * grid.spacing[axis])));
     const open = box.map((at, side) => at === (side < 3 ? 0 : grid.shape[side - 3] - 1));
     if (growing && open.every(Boolean) && map.counts.filter((count, value) => value && count).length < 2) {

@@ -74,7 +74,7 @@ function said(event) {
 function taken(event) {
   const element = event.target;
   if (document.querySelector("dialog[open]") || !(element instanceof Element)) return true;
-  if (element.matches("textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio], [type=button])")) return true;
+  if (element.matches("textarea, select, [contenteditable], input:not([type=range], [type=checkbox], [type=radio])")) return true;
   return element.matches("input[type=range], input[type=radio]") && /^(Arrow|Page|Home|End)/.test(event.key);
 }
 

@@ -12,19 +12,22 @@ export function buildToolbar(element, stage, commands) {
   const follow = [];
   const on = (name, show) => { follow.push([name, show]); };
 
-  const does = (name, text, words = text) => h("button", { type: "button", class: "quiet", title: hint(name, words), "data-command": name, onclick: () => commands[name]() }, text);
+  const does = (name, text, words = text) => h("button", {
+    type: "button", class: "quiet", title: hint(name, words), "data-command": name, onclick: () => commands[name](),
+  }, text);
   const choice = (setting, value, name, text, words = text) => {
-    const button = h("button", { type: "button", title: hint(name, words), "data-command": name || `${setting}.${value}`, onclick: () => settings.set(setting, value) }, text);
+    const button = h("button", { type: "button", title: hint(name, words), onclick: () => settings.set(setting, value) }, text);
     on(setting, (now) => button.setAttribute("aria-pressed", String(now === value)));
     return button;
   };
   const check = (setting, name, text, words = text) => {
-    const box = h("input", { type: "checkbox", "data-setting": setting, onchange: () => settings.set(setting, box.checked) });
+    const box = h("input", { type: "checkbox", onchange: () => settings.set(setting, box.checked) });
     on(setting, (now) => { box.checked = Boolean(now); });
     return h("label", { title: hint(name, words) }, box, " ", text);
   };
   const slider = (setting, text, [min, max, step], shown, to = Number, from = Number) => {
-    const input = h("input", { type: "range", min, max, step, "aria-label": text, "data-setting": setting, oninput: () => settings.set(setting, to(input.value)) });
+    const oninput = () => settings.set(setting, to(input.value));
+    const input = h("input", { type: "range", min, max, step, "aria-label": text, oninput });
     const value = h("output", {});
     on(setting, (now) => { input.value = String(from(now)); value.textContent = shown(now); });
     return h("label", { class: "slider" }, h("span", {}, text), input, value);
@@ -43,9 +46,11 @@ export function buildToolbar(element, stage, commands) {
     on(setting, (now) => { input.value = String(Number(get(now).toPrecision(5))); });
     return input;
   };
+  const amount = (text, setting) => number(text, setting, (now, value) => Math.max(0, value), (now) => now);
   const limit = (end, text) => number(text, "limits", (now, value) => now.with(end, value), (now) => now[end]);
 
-  const presets = h("select", { "aria-label": "Window", title: hint("window.next", "Window"), onchange: () => stage.chooseWindow(presets.value) });
+  const onchange = () => stage.chooseWindow(presets.value);
+  const presets = h("select", { "aria-label": "Window", title: hint("window.next", "Window"), onchange });
   const message = h("p", { class: "message good", role: "status" });
   const undo = does("undo", "Undo"), redo = does("redo", "Redo");
   const doubt = h("div", { class: "part" }, h("h3", {}, "Uncertainty"),
@@ -56,10 +61,12 @@ export function buildToolbar(element, stage, commands) {
   element.replaceChildren(
     h("div", { class: "part switch", role: "group", "aria-label": "Tool" },
       choice("tool", "move", "tool.move", "Crosshair"), choice("tool", "brush", "tool.brush", "Brush"),
-      choice("tool", "eraser", "tool.eraser", "Eraser"), choice("tool", "contour", "tool.contour", "Contour", "Draw around, the inside is filled"),
+      choice("tool", "eraser", "tool.eraser", "Eraser"),
+      choice("tool", "contour", "tool.contour", "Contour", "Draw around, the inside is filled"),
       choice("tool", "fill", "tool.fill", "Fill", "Fill what is connected with the clicked voxel and looks alike")),
     only(["brush", "eraser"],
-      slider("size", "Size", [0, SIZES.length - 1, 1], (now) => (now ? `${now} mm` : "1 voxel"), (at) => SIZES[at], (size) => SIZES.findIndex((known) => known >= size)),
+      slider("size", "Size", [0, SIZES.length - 1, 1], (now) => (now ? `${now} mm` : "1 voxel"), (at) => SIZES[at],
+        (size) => SIZES.findIndex((known) => known >= size)),
       check("ball", "ball", "Ball", "Paint a ball, through neighbouring slices")),
     only(["fill"],
       slider("tolerance", "Likeness", [0.01, 0.5, 0.01], (now) => `± ${Math.round(100 * now)} %`),
@@ -74,16 +81,18 @@ export function buildToolbar(element, stage, commands) {
         does("between", "Fill between slices", "Fill the slices between those that are labelled, in the view last used"),
         does("grow", "Grow", "Grow all labels from what was painted into what looks alike, as far as they meet"),
         does("islands.largest", "Keep largest part", "Keep its largest part only")),
-      h("div", { class: "limits" }, does("islands.small", "Remove parts"), "below", number("Smallest part in ml", "smallest", (now, value) => Math.max(0, value), (now) => now), "ml"),
-      h("div", { class: "limits" }, does("smooth", "Smooth"), "by", number("Smoothing in mm", "sigma", (now, value) => Math.max(0, value), (now) => now), "mm")),
+      h("div", { class: "limits" }, does("islands.small", "Remove parts"), "below", amount("Smallest part in ml", "smallest"), "ml"),
+      h("div", { class: "limits" }, does("smooth", "Smooth"), "by", amount("Smoothing in mm", "sigma"), "mm")),
     h("details", { class: "part", open: true }, h("summary", {}, "View"),
       h("div", { class: "switch", role: "group", "aria-label": "Layout" },
-        choice("layout", "three", "", "Three"), choice("layout", "axial", "", "Axial"), choice("layout", "coronal", "", "Coronal"), choice("layout", "sagittal", "", "Sagittal")),
+        choice("layout", "three", "layout", "Three"), choice("layout", "axial", "layout", "Axial"),
+        choice("layout", "coronal", "layout", "Coronal"), choice("layout", "sagittal", "layout", "Sagittal")),
       h("div", { class: "row" }, presets, does("fit", "Fit", "Show all of the image again")),
       slider("opacity", "Labels", [0, 1, 0.1], (now) => `${Math.round(100 * now)} %`),
       h("div", { class: "switch", role: "group", "aria-label": "Labels are drawn" },
         choice("outline", 0, "", "Filled"), choice("outline", 1, "", "Both"), choice("outline", 2, "", "Outline")),
-      h("div", { class: "row" }, check("smooth", "interpolate", "Smooth voxels"), check("crosshair", "crosshair", "Crosshair"), check("solid", "solid", "3D", "3D view of a coarser copy, to look at"))),
+      h("div", { class: "row" }, check("smooth", "interpolate", "Smooth voxels"), check("crosshair", "crosshair", "Crosshair"),
+        check("solid", "solid", "3D", "3D view of a coarser copy, to look at"))),
     doubt, comparison);
 
   const show = (name) => { for (const [setting, apply] of follow) if (!name || setting === name) apply(settings.get(setting)); };
@@ -101,7 +110,9 @@ export function buildToolbar(element, stage, commands) {
     doubt.hidden = !stage.hasDoubt;
     comparison.hidden = !stage.compared;
     compared.textContent = stage.compared;
-    for (const part of element.querySelectorAll("button, input, select")) if (part !== undo && part !== redo) part.disabled = !stage.isOpen && part.dataset.command !== "help";
+    for (const part of element.querySelectorAll("button, input, select")) {
+      if (part !== undo && part !== redo) part.disabled = !stage.isOpen && part.dataset.command !== "help";
+    }
   }
 
   refresh();

@@ -1,5 +1,5 @@
-// The screen: one canvas with the panes of all views, another above it for what moves with the mouse. It draws what is due,
-// and nothing else: a stroke in one view draws that view at once and the others when the hand rests.
+// The screen: one canvas with the panes of all views, another above it for letters and lines. It draws what is due, and nothing
+// else: a stroke draws that part of its view which it changed, at once, and the other views when the hand rests.
 
 import { h } from "../../dom.js";
 import { PLANES } from "../paint/grid.js";
@@ -57,8 +57,8 @@ export class Screen extends EventTarget {
   place() {
     const { clientWidth: width, clientHeight: height } = this.element;
     this.ratio = this.slices.inSoftware ? 1 : Math.min(2, window.devicePixelRatio || 1);
-    const [w, h2] = [Math.max(1, Math.round(width * this.ratio)), Math.max(1, Math.round(height * this.ratio))];
-    for (const canvas of [this.canvas, this.over]) Object.assign(canvas, { width: w, height: h2 });
+    const pixels = (side) => Math.max(1, Math.round(side * this.ratio));
+    for (const canvas of [this.canvas, this.over]) Object.assign(canvas, { width: pixels(width), height: pixels(height) });
     this.panes = panes(this.layout, width, height, this.solid);
     if (!this.grid) return;
     this.slices.clear();
@@ -81,15 +81,14 @@ export class Screen extends EventTarget {
     return plane ? this.views[plane] : null;
   }
 
-  /** Moves the cursor to shown mm, into the image where it is outside; the slices follow. */
+  /** Moves the cursor to the voxel at shown mm, into the image where it is outside; the slices follow. */
   setCursor(shown) {
-    const { size, shownSpacing } = this.grid;
-    const before = this.cursor;
-    this.cursor = shown.map((mm, axis) => Math.min(size[axis] - shownSpacing[axis] / 2, Math.max(shownSpacing[axis] / 2, mm)));
-    const index = (cursor, axis) => Math.floor(cursor[axis] / shownSpacing[axis]);
+    const { shownShape, shownSpacing } = this.grid, before = this.cursor;
+    // To the voxel's middle: between two slices a view would show a mixture of both.
+    this.cursor = shown.map((mm, axis) => (Math.min(shownShape[axis] - 1, Math.max(0, Math.floor(mm / shownSpacing[axis]))) + 0.5) * shownSpacing[axis]);
     for (const plane of this.shown) {
       const through = this.grid.axes(plane)[2];
-      if (index(before, through) !== index(this.cursor, through)) this.due.set(plane, null);
+      if (before[through] !== this.cursor[through]) this.due.set(plane, null);
     }
     this.overDue = true;
     this.schedule();
@@ -98,13 +97,12 @@ export class Screen extends EventTarget {
   /** Index of the slice that a plane shows, among the shown ones. */
   sliceOf(plane) {
     const axis = this.grid.axes(plane)[2];
-    return Math.min(this.grid.shownShape[axis] - 1, Math.floor(this.cursor[axis] / this.grid.shownSpacing[axis]));
+    return Math.floor(this.cursor[axis] / this.grid.shownSpacing[axis]);
   }
 
   scroll(plane, steps) {
     const axis = this.grid.axes(plane)[2], cursor = [...this.cursor];
-    const last = this.grid.shownShape[axis] - 1;
-    cursor[axis] = (Math.min(last, Math.max(0, this.sliceOf(plane) + steps)) + 0.5) * this.grid.shownSpacing[axis];
+    cursor[axis] += steps * this.grid.shownSpacing[axis];
     this.setCursor(cursor);
   }
 
@@ -116,7 +114,10 @@ export class Screen extends EventTarget {
       const { axis, index } = this.grid.slice(plane, this.sliceOf(plane));
       if (index < box[axis] || index > box[axis + 3]) continue;
       if (first && plane !== first) this.later.add(plane);
-      else this.due.set(plane, this.due.has(plane) ? joined(this.due.get(plane), this.views[plane].rectangle(box)) : this.views[plane].rectangle(box));
+      else {
+        const part = this.views[plane].rectangle(box);
+        this.due.set(plane, this.due.has(plane) ? joined(this.due.get(plane), part) : part);
+      }
     }
     if (this.later.size) {
       clearTimeout(this.resting);

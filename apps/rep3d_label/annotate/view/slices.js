@@ -11,6 +11,7 @@ import { SLICE_SHADER } from "./shader.js";
 const UNITS = { image: 11, labels: 12, other: 13, doubt: 14, colours: 15 };  // NiiVue uses those below
 const SLAB_VOXELS = 1 << 20;
 const MOST_HALF = 65504;
+const BYTES = 2;  // NIfTI's data type
 
 /** "" or, in words, why this browser cannot show an image of a shape. */
 export function obstacle(shape = null) {
@@ -29,7 +30,6 @@ export function obstacle(shape = null) {
 }
 
 export class Slices {
-  /** canvas: fills its place; its size in pixels is set by `resize`. */
   constructor(canvas) {
     this.canvas = canvas;
     this.textures = {};
@@ -65,8 +65,10 @@ export class Slices {
     this.grid = grid;
     this.scale = image.scale;
     const [I, J, K] = grid.shape;
-    const box = await this.nv.createNiftiArray([2, 2, 2], grid.size.map((mm) => mm / 2),
-      [0, 1, 2].flatMap((row) => [0, 1, 2, 3].map((column) => (column === row ? grid.size[row] / 2 : column === 3 ? grid.size[row] / 4 : 0))).concat(0, 0, 0, 1), 2, new Uint8Array(8));
+    // Two voxels along each axis, so that the box begins at 0 mm.
+    const [x, y, z] = grid.size.map((mm) => mm / 2);
+    const affine = [x, 0, 0, x / 2, 0, y, 0, y / 2, 0, 0, z, z / 2, 0, 0, 0, 1];
+    const box = await this.nv.createNiftiArray([2, 2, 2], [x, y, z], affine, BYTES, new Uint8Array(8));
     for (const volume of [...this.nv.volumes]) this.nv.removeVolume(volume);
     this.nv.addVolume(await NVImage.loadFromUrl({ url: box, name: "box.nii" }));
     const gl = this.gl;
@@ -209,4 +211,8 @@ export class Slices {
 }
 
 /** Lets the page do what waits. */
-export const breath = () => new Promise((done) => { const { port1, port2 } = new MessageChannel(); port1.onmessage = () => { port1.close(); done(); }; port2.postMessage(0); });
+export const breath = () => new Promise((done) => {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => { port1.close(); done(); };
+  port2.postMessage(0);
+});

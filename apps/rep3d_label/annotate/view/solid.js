@@ -23,7 +23,7 @@ export class Solid {
     this.place3d = h("div", { class: "solid" }, h("canvas", { "aria-label": "3D view; drag to turn it" }));
     this.screen.element.append(this.place3d);
     this.place();
-    const nv = this.nv = new Niivue({ logLevel: "silent", backColor: [0, 0, 0, 1], dragAndDropEnabled: false, isOrientCube: true, loadingText: "" });
+    const nv = this.nv = new Niivue({ logLevel: "silent", backColor: [0, 0, 0, 1], dragAndDropEnabled: false, isOrientCube: true });
     await nv.attachToCanvas(this.place3d.firstChild, false);
     nv.setSliceType(RENDER);
     const most = this.screen.slices.inSoftware ? MOST_IN_SOFTWARE : MOST;
@@ -34,7 +34,8 @@ export class Solid {
     const grey = this.coarse(image.data, (value) => Math.min(255, Math.max(0, 255 * (value - low) / width)));
     const mm = this.step.map((by, axis) => by * grid.shownSpacing[axis]);
     const affine = [mm[0], 0, 0, 0, 0, mm[1], 0, 0, 0, 0, mm[2], 0, 0, 0, 0, 1];
-    const volume = await NVImage.loadFromUrl({ url: await nv.createNiftiArray(this.shape, mm, affine, BYTES, grey), name: "solid.nii", opacity: 0.35 });
+    const file = await nv.createNiftiArray(this.shape, mm, affine, BYTES, grey);
+    const volume = await NVImage.loadFromUrl({ url: file, name: "solid.nii", opacity: 0.35 });
     if (this.nv !== nv) return;  // taken away meanwhile
     nv.addVolume(volume);
     nv.createEmptyDrawing();
@@ -85,7 +86,8 @@ export class Solid {
     this.rgba = rgba;
     if (!this.nv?.volumes.length || !rgba) return;
     const channel = (at) => Array.from({ length: 256 }, (_, value) => rgba[4 * value + at]);
-    this.nv.setDrawColormap({ R: channel(0), G: channel(1), B: channel(2), A: channel(3).map((alpha) => (alpha ? 255 : 0)), I: channel(0).map((_, value) => value), labels: channel(0).map(String) });
+    const [R, G, B, A] = [0, 1, 2, 3].map(channel), values = [...R.keys()];
+    this.nv.setDrawColormap({ R, G, B, A: A.map((alpha) => (alpha ? 255 : 0)), I: values, labels: values.map(String) });
   }
 
   /** Into the pane that the layout has for it. */

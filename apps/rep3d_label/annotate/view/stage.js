@@ -84,7 +84,8 @@ export class Stage extends EventTarget {
     } catch (error) {
       this.close();
       if (!(error instanceof RangeError && /alloc|memory|array length/i.test(error.message))) throw error;
-      throw new Error(`There is not enough memory for an image of ${image.shape.join(" x ")} voxels. Close other tabs, or open it in 3D Slicer.`, { cause: error });
+      const words = `There is not enough memory for an image of ${image.shape.join(" x ")} voxels. Close other tabs, or open it in 3D Slicer.`;
+      throw new Error(words, { cause: error });
     }
     this.chooseWindow(Object.keys(this.windows)[0]);
     this.guard();

@@ -4,7 +4,7 @@ const MOST_STEPS = 100;
 /** What the steps may take together. A stroke takes some kilobytes; a step of noise over a whole large image may take all of it. */
 export const MOST_BYTES = 256 * 2 ** 20;
 const RUN_BYTES = 10;
-const CHUNK = 1 << 22;  // voxels that are counted at a stretch
+const CHUNK = 1 << 20;  // voxels that are copied at a stretch
 
 /** Changes in the order in which they were made, as runs of voxels with one value before and one after. */
 class Step {
@@ -39,14 +39,13 @@ class Step {
 }
 
 export class LabelMap {
-  /** shape: [I, J, K]; voxels: Uint8Array in that order, taken over, or null for an empty one. */
-  constructor(shape, voxels = null) {
+  /** shape: [I, J, K]; begins empty. */
+  constructor(shape) {
     const count = shape[0] * shape[1] * shape[2];
-    if (voxels && voxels.length !== count) throw new RangeError(`The label has ${voxels.length} voxels, the image ${count}`);
     this.shape = [...shape];
-    this.voxels = voxels ?? new Uint8Array(count);
-    this.counts = new Float64Array(256);  // voxels of each value; by `count` where it does not begin empty
-    this.counts[0] = voxels ? 0 : count;
+    this.voxels = new Uint8Array(count);
+    this.counts = new Float64Array(256);  // voxels of each value
+    this.counts[0] = count;
     this.revision = 0;
     this.locked = new Uint8Array(256);
     this.limits = null;
@@ -57,15 +56,20 @@ export class LabelMap {
     this.seen = 0;
   }
 
-  /** Counts the voxels of each value; `rest` is awaited now and then. */
-  async count(rest) {
-    const { voxels, counts } = this;
-    counts.fill(0);
+  /** Begins with a copy of a label map of the same shape; `rest` is awaited now and then. */
+  async copy(voxels, rest) {
+    this.check(voxels);
+    this.counts[0] = 0;
     for (let from = 0; from < voxels.length; from += CHUNK) {
-      const to = Math.min(voxels.length, from + CHUNK);
-      for (let at = from; at < to; at++) counts[voxels[at]]++;
+      const chunk = voxels.subarray(from, from + CHUNK);
+      this.voxels.set(chunk, from);
+      for (let at = 0; at < chunk.length; at++) this.counts[chunk[at]]++;
       await rest();
     }
+  }
+
+  check(voxels) {
+    if (voxels.length !== this.voxels.length) throw new RangeError(`The label has ${voxels.length} voxels, the image ${this.voxels.length}`);
   }
 
   /** Begins a step; what `put` changes until `end` is undone at once. */
@@ -132,7 +136,7 @@ export class LabelMap {
 
   /** Replaces all voxels as one step, whatever is locked. */
   replace(voxels, words) {
-    if (voxels.length !== this.voxels.length) throw new RangeError(`The label has ${voxels.length} voxels, the image ${this.voxels.length}`);
+    this.check(voxels);
     return this.freely(words, () => { 
       for (let at = 0; at < voxels.length; at++) if (this.voxels[at] !== voxels[at]) this.put(at, voxels[at]);
     });

@@ -1,13 +1,13 @@
 // Grey values: what an image holds, how its values are sent to the card, and which windows are offered.
 
-const SAMPLE = 1 << 19;
+const SAMPLE = 1 << 18;
 
 /** CT windows in Hounsfield units, [centre, width], as radiology uses them. */
 const CT = { "Soft tissue": [40, 400], "Lung": [-600, 1500], "Bone": [400, 1800] };
 /** Percentiles of the grey values, for images whose numbers have no unit (MR). */
 const SHARES = { "1 to 99 %": [0.01, 0.99], "5 to 95 %": [0.05, 0.95], "25 to 99.5 %": [0.25, 0.995] };
 
-/** Sorted values of about half a million voxels from all over the image; those that are no numbers left out. */
+/** Sorted values of about a quarter of a million voxels from all over the image; those that are no numbers left out. */
 export function sample(data) {
   let step = Math.max(1, Math.floor(data.length / SAMPLE));
   while (step > 1 && [2, 3, 5, 7].some((prime) => step % prime === 0)) step++;  // no common measure with rows

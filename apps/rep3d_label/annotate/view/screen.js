@@ -174,14 +174,14 @@ export class Screen extends EventTarget {
     this.overDue = false;
   }
 
-  /** Draws all that is due now, the views that wait for the hand to rest too, and waits for the card. Also in a hidden tab. */
-  settle() {
+  /** Draws all that is due now, the views that wait for the hand to rest too; resolves when it is there. Also in a hidden tab. */
+  async settle() {
     if (!this.grid) return;
     clearTimeout(this.resting);
     this.follow();
     cancelAnimationFrame(this.frame);
     this.paint();
-    this.slices.finish();
+    await this.slices.arrived();
   }
 }
 

@@ -10,6 +10,8 @@ import { SLICE_SHADER } from "./shader.js";
 
 const UNITS = { image: 11, labels: 12, other: 13, doubt: 14, colours: 15 };  // NiiVue uses those below
 const SLAB_VOXELS = 1 << 20;
+const FENCED = 4;  // slabs until the card is waited for
+const POLL = 4;  // ms
 const MOST_HALF = 65504;
 const BYTES = 2;  // NIfTI's data type
 
@@ -76,6 +78,7 @@ export class Slices {
     this.make("labels", gl.R8UI, grid.shape);
     this.make("other", gl.R8UI, [1, 1, 1]);
     this.make("doubt", gl.R8, [1, 1, 1]);
+    await this.arrived();
     if (gl.getError() === gl.OUT_OF_MEMORY) throw new RangeError("out of memory on the graphics card");
     const step = Math.max(1, Math.floor(SLAB_VOXELS / (I * J)));
     const values = new Float32Array(I * J * step);
@@ -88,7 +91,8 @@ export class Slices {
       this.bind("image");
       gl.texSubImage3D(gl.TEXTURE_3D, 0, 0, 0, k, I, J, slab.length / (I * J), gl.RED, gl.FLOAT, values, 0);
       this.upload("labels", labels, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1]);
-      await breath();
+      // What waits for the card would hold the page up at the first picture.
+      await (k % (step * FENCED) ? breath() : this.arrived());
       if (this.grid !== grid) throw new Error("The image was closed while it was being opened.");
     }
   }
@@ -132,7 +136,7 @@ export class Slices {
       const slab = values.subarray(I * J * k, I * J * (k + step));
       for (let at = 0; at < slab.length; at++) bytes[at] = factor * slab[at];
       this.upload(name, bytes, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1], k);
-      await breath();
+      await (k % (step * FENCED) ? breath() : this.arrived());
       if (!this.textures[name]) return;  // closed meanwhile
     }
   }
@@ -190,7 +194,16 @@ export class Slices {
     gl.disable(gl.SCISSOR_TEST);
   }
 
-  /** Waits for the card. */
+  /** Resolves when the card has done all that it was told; the page stays alive meanwhile. */
+  async arrived() {
+    const { gl } = this, fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    do await new Promise((done) => { setTimeout(done, POLL); });
+    while (!gl.isContextLost() && gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED);
+    gl.deleteSync(fence);
+  }
+
+  /** Waits for the card, and holds the page up: for measuring. */
   finish() { this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4)); }
 
   close() {

@@ -73,9 +73,9 @@ export class Stage extends EventTarget {
     this.close();
     try {
       const grid = new Grid(image.shape, image.affine);
-      const map = new LabelMap(image.shape, label?.slice());
+      const map = new LabelMap(image.shape);
       const sorted = sample(image.data);
-      if (label) await map.count(breath);
+      if (label) await map.copy(label, breath);
       await (this.started ??= this.screen.start());
       await this.screen.open(grid, { data: image.data, scale: scaleOf(sorted) }, map.voxels);
       Object.assign(this, { image, grid, map, windows: windows(sorted, image.modality) });
@@ -152,7 +152,7 @@ export class Stage extends EventTarget {
   /** Resolves when all that is due is done and drawn. */
   async settled() {
     await this.regions.running;
-    this.screen.settle();
+    await this.screen.settle();
   }
 
   // For the parts -------------------------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """How long the page for annotating takes to show an image and a stroke, beside NiiVue's own drawing, and what memory.
 
-Run ``python benchmarks/annotate.py [--small] [--output FILE]`` in the project's environment, on a machine that does nothing else. It
-needs Chromium and the viewer (``make viewer``). A real server gives an image of 256 x 256 x 200 voxels to Chromium, whose window
-has 1366 x 768 pixels and whose WebGL is software. Strokes are drawn by mouse. A stroke's time runs from the browser's event to the
-picture's last pixel, which is waited for: drawing alone says nothing, the card works on behind it.
+Run ``python benchmarks/annotate.py [--small] [--output FILE]`` in the project's environment, on a machine that does
+nothing else. It needs Chromium and the viewer (``make viewer``). A real server gives an image of 256 x 256 x 200 voxels
+to Chromium, whose window has 1366 x 768 pixels and whose WebGL is software. Strokes are drawn by mouse. A stroke's time
+runs from the browser's event to the picture's last pixel, which is waited for: drawing alone says nothing, the card
+works on behind it.
 
-"niivue" is the same image, window and mouse with NiiVue by itself, as its demonstrations use it: all its views are drawn anew
-after the whole label was sent to the card. The large image, 512 x 512 x 400, is opened by the page only: what counts is the longest
-time for which the page does not answer, and the memory of all of the browser's processes.
+"niivue" is the same image, window and mouse with NiiVue by itself, as its demonstrations use it: all its views are
+drawn anew after the whole label was sent to the card. The large image, 512 x 512 x 400, is opened by the page only:
+what counts is the longest time for which the page does not answer, and the memory of all of the browser's processes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ _TIMED = """() => {
 }"""
 _OURS = """() => {
   const paint = theStage.screen.paint.bind(theStage.screen);
-  theStage.screen.paint = () => { const due = theStage.screen.due.size; paint(); theStage.screen.slices.finish(); if (due) drawn(); };
+  theStage.screen.paint = () => {
+    const due = theStage.screen.due.size;
+    paint();
+    theStage.screen.slices.finish();
+    if (due) drawn();
+  };
 }"""
 _THEIRS = """async ([url]) => {
   const { Niivue, NVImage } = await import("./niivue.js");
@@ -58,7 +64,8 @@ _THEIRS = """async ([url]) => {
   const { shape, affine } = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
   window.finish = () => nv.gl.readPixels(0, 0, 1, 1, nv.gl.RGBA, nv.gl.UNSIGNED_BYTE, new Uint8Array(4));
   const opening = performance.now();
-  const box = await nv.createNiftiArray(shape, [0, 1, 2].map((axis) => Math.hypot(...affine.map((row) => row[axis]))), affine.flat(), 4, bytes.slice(end + 1));
+  const mm = [0, 1, 2].map((axis) => Math.hypot(...affine.map((row) => row[axis])));
+  const box = await nv.createNiftiArray(shape, mm, affine.flat(), 4, bytes.slice(end + 1));
   nv.addVolume(await NVImage.loadFromUrl({ url: box, name: "image.nii" }));
   nv.setDrawingEnabled(true);
   nv.setPenValue(1, false);
@@ -69,12 +76,13 @@ _THEIRS = """async ([url]) => {
 }"""
 _TASKS = """() => {
   window.longest = 0;
-  new PerformanceObserver((list) => { for (const { duration } of list.getEntries()) longest = Math.max(longest, duration); }).observe({ type: "longtask" });
+  const seen = (list) => { for (const { duration } of list.getEntries()) longest = Math.max(longest, duration); };
+  new PerformanceObserver(seen).observe({ type: "longtask" });
 }"""
 
 
 def write_image(path: Path, shape: tuple[int, int, int]) -> None:
-    """An image like a CT: int16, left-handed, 0.8 x 0.8 x 1.2 mm, soft tissue and noise in a ball of air."""
+    """Write an image like a CT: int16, left-handed, 0.8 x 0.8 x 1.2 mm, soft tissue and noise in a ball of air."""
     random = np.random.default_rng(0)
     voxels = np.empty(shape, np.int16)
     i, j = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
@@ -106,7 +114,13 @@ def strokes(page: Page, left: float, top: float, width: float, height: float) ->
 
 def median_ms(page: Page, work: str, rounds: int = 7) -> float:
     """Return the median of what some JavaScript takes until its picture is there."""
-    return round(statistics.median(page.evaluate(f"() => {{ const start = performance.now(); {work}; return performance.now() - start; }}") for _ in range(rounds)), 1)
+    return round(
+        statistics.median(
+            page.evaluate(f"() => {{ const start = performance.now(); {work}; return performance.now() - start; }}")
+            for _ in range(rounds)
+        ),
+        1,
+    )
 
 
 def seconds(work: Any) -> float:
@@ -138,7 +152,7 @@ def ours(browser: Browser, server: AppServer) -> dict[str, Any]:
         stage[0].set(layout=layout)
         stage[0].settle()
         found[f"stroke_{layout}"] = strokes(page, *stage[0].pane("axial"))
-    draw = "const s = theStage.screen; for (const plane of s.shown) s.slices.draw(s.views[plane], s.cursor, s.ratio); s.slices.finish()"
+    draw = "const { screen: s } = theStage; s.draw(); s.settle()"
     found["undo_ms"] = median_ms(page, f"theStage.undo(); {draw}")
     found["picture_ms"] = median_ms(page, draw)
     found["new_window_ms"] = median_ms(page, f"theStage.nextWindow(); {draw}")

@@ -53,7 +53,9 @@ class StagePage:
 
     def set(self, **settings: Any) -> None:
         """Choose tool, size ... as the tools do."""
-        self.page.evaluate("(all) => Object.entries(all).forEach(([name, value]) => theStage.settings.set(name, value))", settings)
+        self.page.evaluate(
+            "(all) => Object.entries(all).forEach(([name, value]) => theStage.settings.set(name, value))", settings
+        )
 
     def look_at(self, own: tuple[int, int, int]) -> None:
         """Move the crosshair to a voxel."""
@@ -80,7 +82,10 @@ class StagePage:
     def picture(self, plane: str) -> np.ndarray:
         """Return what is drawn in a view, (height, width, 3) bytes; without letters and crosshair."""
         left, top, width, height = self.pane(plane)
-        self.page.evaluate("document.querySelector('.over').style.opacity = 0")
+        hide = (
+            "(opacity) => document.querySelectorAll('.over, .ring').forEach((one) => { one.style.opacity = opacity; })"
+        )
+        self.page.evaluate(hide, 0)
         png = self.page.screenshot(clip={"x": left, "y": top, "width": width, "height": height})
-        self.page.evaluate("document.querySelector('.over').style.opacity = 1")
+        self.page.evaluate(hide, 1)
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

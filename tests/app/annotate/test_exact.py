@@ -24,7 +24,9 @@ BRIGHT = (4, 7, 2)
 RADIUS = 3.42  # mm; no voxel of the image lies that far from the bright one
 
 
-def _affine(columns: list[list[float]], spacing: tuple[float, float, float], turn: tuple[float, float] = (0, 0)) -> np.ndarray:
+def _affine(
+    columns: list[list[float]], spacing: tuple[float, float, float], turn: tuple[float, float] = (0, 0)
+) -> np.ndarray:
     """Return an affine from axes, voxel sizes in mm, and turns in degrees about z and x."""
     z, x = np.radians(turn)
     about_z = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
@@ -95,7 +97,9 @@ def test_a_click_paints_the_voxel_under_the_mouse_and_no_other(stage: StagePage,
             stage.page.mouse.click(x + dx, y + dy)
             (beside,) = np.argwhere(stage.label(SHAPE) - _only(3, BRIGHT))
             step = (AFFINES[name][:3, :3] @ (beside - BRIGHT)) @ direction
-            assert np.abs(beside - BRIGHT).sum() == 1 and step > 0.7 * np.linalg.norm(AFFINES[name][:3, :3] @ (beside - BRIGHT))
+            assert np.abs(beside - BRIGHT).sum() == 1 and step > 0.7 * np.linalg.norm(
+                AFFINES[name][:3, :3] @ (beside - BRIGHT)
+            )
             stage.page.keyboard.press("Control+z")
         stage.page.keyboard.press("Control+z")
         assert not stage.label(SHAPE).any()

@@ -1,4 +1,4 @@
-"""What the page does with voxels, function by function, on small arrays with answers worked out by hand; in Chromium."""
+"""What the page does with voxels, function by function, on small arrays, with answers worked out by hand."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def _box(page: Page, module: str, work: str, labels: np.ndarray, options: dict[s
 
 def _labels(*slices: str) -> np.ndarray:
     """Return (I, J, K) labels from slices of rows of digits: i runs along a row, j down."""
-    return np.array([[[int(value) for value in row] for row in one.split()] for one in slices], np.uint8).transpose(2, 1, 0)
+    return np.array([[[int(value) for value in row] for row in one.split()] for one in slices], np.uint8).transpose(
+        2, 1, 0
+    )
 
 
 # The label in hand ----------------------------------------------------------------------------------------------------
@@ -113,7 +115,8 @@ def test_the_steps_keep_within_their_memory(page: Page) -> None:
           const map = new LabelMap([200, 200, 100]), noise = [new Uint8Array(4e6), new Uint8Array(4e6)];
           noise.forEach((labels, n) => labels.forEach((_, at) => { labels[at] = (at + n) % 2; }));
           for (let n = 0; n < 10; n++) map.replace(noise[n % 2], `noise ${n}`);
-          return { bytes: map.done.reduce((sum, step) => sum + step.bytes, 0), most: MOST_BYTES, last: map.done.at(-1).words, count: map.done.length };
+          const bytes = map.done.reduce((sum, step) => sum + step.bytes, 0);
+          return { bytes, most: MOST_BYTES, last: map.done.at(-1).words, count: map.done.length };
         }"""
     )
     assert 0.5 * kept["most"] < kept["bytes"] <= kept["most"] and kept["last"] == "noise 9" and kept["count"] < 10
@@ -129,7 +132,8 @@ def test_shown_places_are_turned_into_own_ones_and_back(page: Page) -> None:
           const { Grid } = await import("./grid.js");
           const grid = new Grid([4, 5, 6], affine);
           return { order: grid.order, flipped: grid.flipped, shown: grid.shownShape, spacing: grid.shownSpacing,
-            corner: grid.toOwn([1, 1.5, 0.5]), back: grid.toShown([3, 4, 5]), slice: grid.slice("sagittal", 1), letters: grid.letters("axial") };
+            corner: grid.toOwn([1, 1.5, 0.5]), back: grid.toShown([3, 4, 5]),
+            slice: grid.slice("sagittal", 1), letters: grid.letters("axial") };
         }""",
         affine,
     )
@@ -193,11 +197,13 @@ def test_flood_and_contour_stay_in_their_slice(page: Page) -> None:
     found = page.evaluate(
         """async () => {
           const { fillPolygon, flood } = await import("./fill.js");
-          const labels = new Uint8Array(60), grey = Float32Array.from({ length: 60 }, (_, at) => (at % 5 < 3 ? 10 : 20));
-          const inside = [];
-          fillPolygon([5, 4, 3], 2, [[0.6, 0.6, 1], [3.4, 0.6, 1], [3.4, 2.4, 1], [0.6, 2.4, 1]], (index) => inside.push(index));
-          return { slice: flood([5, 4, 3], [0, 0, 1], 2, labels, grey, 5).length, all: flood([5, 4, 3], [0, 0, 1], -1, labels, grey, 5).length,
-            anywhere: flood([5, 4, 3], [0, 0, 1], -1, labels, grey, 10).length, inside: [...new Set(inside)].sort((a, b) => a - b) };
+          const labels = new Uint8Array(60), inside = [], shape = [5, 4, 3];
+          const grey = Float32Array.from({ length: 60 }, (_, at) => (at % 5 < 3 ? 10 : 20));
+          const contour = [[0.6, 0.6, 1], [3.4, 0.6, 1], [3.4, 2.4, 1], [0.6, 2.4, 1]];
+          fillPolygon(shape, 2, contour, (index) => inside.push(index));
+          const filled = (flat, reach) => flood(shape, [0, 0, 1], flat, labels, grey, reach).length;
+          return { slice: filled(2, 5), all: filled(-1, 5), anywhere: filled(-1, 10),
+            inside: [...new Set(inside)].sort((a, b) => a - b) };
         }"""
     )
     assert (found["slice"], found["all"], found["anywhere"]) == (12, 36, 60)
@@ -209,13 +215,15 @@ def test_uncertain_places_are_found_the_worst_first(page: Page) -> None:
         """async () => {
           const { places } = await import("./doubt.js");
           const map = new Float32Array(40 * 40 * 20);
+          const at = (i, j, k) => i + 40 * (j + 40 * k), near = [-2, -1, 0, 1, 2];
           const ball = (i, j, k, value) => {
-            for (let z = -2; z <= 2; z++) for (let y = -2; y <= 2; y++) for (let x = -2; x <= 2; x++) map[i + x + 40 * (j + y + 40 * (k + z))] = value;
-            map[i + 40 * (j + 40 * k)] = value + 0.05;
+            for (const z of near) for (const y of near) for (const x of near) map[at(i + x, j + y, k + z)] = value;
+            map[at(i, j, k)] = value + 0.05;
           };
           ball(6, 6, 6, 0.6);
           ball(30, 30, 15, 0.9);
-          return [await places([40, 40, 20], [2, 2, 2], map, () => null), await places([40, 40, 20], [2, 2, 2], new Float32Array(32000), () => null)];
+          const found = (values) => places([40, 40, 20], [2, 2, 2], values, () => null);
+          return [await found(map), await found(new Float32Array(32000))];
         }"""
     )
     assert found == [[[30, 30, 15], [6, 6, 6]], []]

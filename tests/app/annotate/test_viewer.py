@@ -30,7 +30,9 @@ def found(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with AppServer(studies, tmp_path_factory.mktemp("scratch"), CONF) as server, watched(browser) as seen:
         yield StagePage(seen.page, server)
         assert [line for line in seen.console if "GPU stall" not in line] == []
-        assert {urlsplit(url).netloc for url in seen.requests if not url.startswith(("data:", "blob:"))} == {urlsplit(server.url).netloc}
+        assert {urlsplit(url).netloc for url in seen.requests if not url.startswith(("data:", "blob:"))} == {
+            urlsplit(server.url).netloc
+        }
 
 
 @pytest.fixture
@@ -67,6 +69,16 @@ def test_painting_is_measured_undone_and_done_again(stage: StagePage) -> None:
     assert _volume(stage, 1) == pytest.approx(painted.sum() * 1.5 / 1000, abs=0.002), "the volume follows the brush"
     page.mouse.up()
     assert np.flatnonzero(painted.any((0, 1))).tolist() == [12]
+    stage.set(outline=1)
+    page.mouse.click(x - 40, y - 40)
+    stage.settle()
+    drawn = {plane: stage.picture(plane) for plane in ("axial", "coronal", "sagittal")}
+    page.evaluate("theStage.screen.draw()")
+    stage.settle()
+    for plane, picture in drawn.items():
+        assert np.array_equal(picture, stage.picture(plane)), "only what changed was drawn: nothing else had to be"
+    page.keyboard.press("Control+z")
+    assert np.array_equal(stage.label(SHAPE), painted)
     page.keyboard.press("3")  # there are two labels: nothing
     page.keyboard.press("2")
     page.keyboard.press("]")
@@ -129,7 +141,9 @@ def test_contour_fill_and_what_is_done_with_a_whole_label(stage: StagePage) -> N
     square = np.argwhere(drawn[..., 8])
     assert len(square) == np.prod(np.ptp(square, axis=0) + 1) and drawn[20, 18, 8] == 1
     page.keyboard.press("Shift+B")
-    assert np.array_equal(stage.label(SHAPE), drawn[..., 8:9].repeat(SHAPE[2], 2) * (abs(np.arange(SHAPE[2]) - 12) <= 4))
+    assert np.array_equal(
+        stage.label(SHAPE), drawn[..., 8:9].repeat(SHAPE[2], 2) * (abs(np.arange(SHAPE[2]) - 12) <= 4)
+    )
     page.keyboard.press("Control+z")
     # From a dab in the block, it grows to the block.
     page.keyboard.press("Control+z")
@@ -141,7 +155,9 @@ def test_contour_fill_and_what_is_done_with_a_whole_label(stage: StagePage) -> N
     assert np.array_equal(stage.label(SHAPE), _box(ORGAN))
     # A spot beside it is not its largest part.
     stage.look_at((35, 31, 12))
-    page.evaluate("theStage.map.begin('spot'); theStage.map.put(35 + 40 * (31 + 36 * 12), 1); theStage.edited(theStage.map.end())")
+    page.evaluate(
+        "theStage.map.begin('spot'); theStage.map.put(35 + 40 * (31 + 36 * 12), 1); theStage.edited(theStage.map.end())"
+    )
     page.keyboard.press("Shift+K")
     assert np.array_equal(stage.label(SHAPE), _box(ORGAN))
 
@@ -213,7 +229,9 @@ def test_what_is_shown_of_labels_uncertainty_and_comparison(stage: StagePage) ->
     page.keyboard.press("h")
     stage.set(outline=0)
     plain = stage.picture("axial")
-    page.evaluate("theStage.compare('the proposal', theStage.label().map((value, at) => (at % 40 > 25 && at % 40 < 30 ? 3 : 0)))")
+    page.evaluate(
+        "theStage.compare('the proposal', theStage.label().map((value, at) => (at % 40 > 25 && at % 40 < 30 ? 3 : 0)))"
+    )
     stage.settle()
     assert (stage.picture("axial") != plain).any()
     page.keyboard.press("m")
@@ -224,7 +242,8 @@ def test_what_is_shown_of_labels_uncertainty_and_comparison(stage: StagePage) ->
         """() => {
           const unsure = new Float32Array(40 * 36 * 24);
           for (let at = 0; at < unsure.length; at++) {
-            if (at % 40 > 25 && at % 40 < 35 && Math.floor(at / 40) % 36 > 25 && Math.floor(at / 1440) > 16) unsure[at] = 0.9;
+            const i = at % 40, j = Math.floor(at / 40) % 36, k = Math.floor(at / 1440);
+            if (i > 25 && i < 35 && j > 25 && k > 16) unsure[at] = 0.9;
           }
           unsure[33 + 40 * (30 + 36 * 20)] = 1;
           return theStage.showUncertainty(unsure);
@@ -287,6 +306,8 @@ def test_what_stands_in_the_way_is_said_in_words(stage: StagePage) -> None:
           try { return Stage.obstacle(); } finally { HTMLCanvasElement.prototype.getContext = get; }
         }"""
     )
-    page.evaluate("theStage.slow(1200)")
+    page.evaluate("theStage.pace(1200)")
     expect(page.locator(".note")).to_contain_text("1.2 s")
-    assert page.evaluate("try { theStage.replace(new Uint16Array(3), 'x') } catch (error) { error.message }").startswith("The label has values")
+    assert page.evaluate(
+        "try { theStage.replace(new Uint16Array(3), 'x') } catch (error) { error.message }"
+    ).startswith("The label has values")

@@ -75,10 +75,7 @@ export class Hand {
     if (view) this.stage.plane = view.plane;
     const painting = ["brush", "eraser"].includes(settings.get("tool"));
     const voxel = view ? Math.min(...grid.axes(view.plane).slice(0, 2).map((axis) => grid.shownSpacing[axis])) / 2 : 0;
-    screen.decorate({
-      ...screen.decoration,
-      ring: view && painting ? { plane: view.plane, x: place[0], y: place[1], radius: Math.max(voxel, settings.get("size") / 2) } : null,
-    });
+    screen.showRing(view && painting ? place : null, view && Math.max(voxel, settings.get("size") / 2) / view.mmPerPixel);
     screen.over.dataset.tool = settings.get("tool");
   }
 
@@ -121,12 +118,12 @@ export class Hand {
   contourMove(gesture, x, y) {
     gesture.points.push([x, y]);
     const { screen } = this.stage;
-    screen.decorate({ ...screen.decoration, path: { plane: gesture.view.plane, points: gesture.points } });
+    screen.decorate({ path: { plane: gesture.view.plane, points: gesture.points } });
   }
 
   contourEnd(gesture) {
     const { stage } = this, { map, grid, screen } = stage;
-    screen.decorate({ ...screen.decoration, path: null });
+    screen.decorate({ path: null });
     map.begin(gesture.erase ? "Erase inside a contour" : "Contour");
     const value = gesture.erase ? 0 : stage.settings.get("value");
     fillPolygon(grid.shape, grid.slice(gesture.view.plane, 0).axis, gesture.points.map(([x, y]) => this.own(gesture.view, x, y)),
@@ -190,7 +187,7 @@ export class Hand {
     const { gesture, stage } = this;
     if (gesture && stage.map.open) {
       if (stage.map.end()) stage.undo();
-      stage.screen.decorate({ ...stage.screen.decoration, path: null });
+      stage.screen.decorate({ path: null });
     }
     const [[x, y]] = [...this.pointers.values()];
     const view = stage.screen.viewAt(x, y);

@@ -3,6 +3,7 @@
 import { PLANES } from "../paint/grid.js";
 
 const GAP = 4;
+const EDGE = 2;  // pixels around a change in which outlines change too
 
 /** Rectangles [left, top, width, height] of the panes that a layout has; "solid" is the 3D view's. */
 export function panes(layout, width, height, solid) {
@@ -81,6 +82,16 @@ export class View {
     const [left, top, width, height] = this.pane, mm = this.mmPerPixel;
     const [right, up] = this.grid.axes(this.plane);
     return [left + width / 2 - (shown[right] - this.middle[0]) / mm, top + height / 2 - (shown[up] - this.middle[1]) / mm];
+  }
+
+  /** The rectangle [left, top, width, height] of the pane, in whole pixels, that an own box [i, j, k, i, j, k] covers. */
+  rectangle(box) {
+    const corners = [0, 3].map((end) => this.toPixel(this.grid.toShown([0, 1, 2].map((axis) => box[axis + end] + (end ? 0.5 : -0.5)))));
+    const [left, top, width, height] = this.pane;
+    const [x0, y0] = [0, 1].map((side) => Math.floor(Math.min(corners[0][side], corners[1][side])) - EDGE);
+    const [x1, y1] = [0, 1].map((side) => Math.ceil(Math.max(corners[0][side], corners[1][side])) + EDGE);
+    const from = [Math.max(left, x0), Math.max(top, y0)], to = [Math.min(left + width, x1), Math.min(top + height, y1)];
+    return [...from, Math.max(0, to[0] - from[0]), Math.max(0, to[1] - from[1])];
   }
 
   pan(dx, dy) {

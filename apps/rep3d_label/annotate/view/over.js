@@ -1,4 +1,4 @@
-// What lies above the slices: letters of the patient's sides, the crosshair, the brush's ring, a contour in the making.
+// What lies above the slices: letters of the patient's sides, the crosshair, a contour in the making.
 
 const GAP = 8;
 
@@ -18,7 +18,6 @@ export function drawOver(context, screen) {
     context.clip();
     if (decoration.crosshair !== false) crosshair(context, view.toPixel(screen.cursor), view.pane);
     words(context, screen, view);
-    if (decoration.ring?.plane === plane) ring(context, view, decoration.ring);
     if (decoration.path?.plane === plane) path(context, decoration.path.points);
     context.restore();
   }
@@ -52,18 +51,6 @@ function words(context, screen, view) {
   say(letters.bottom, left + width / 2, top + height - 11, "center");
   const name = view.plane[0].toUpperCase() + view.plane.slice(1);
   say(`${name} ${screen.sliceOf(view.plane) + 1} of ${screen.grid.depth(view.plane)}`, left + 6, top + 11, "left");
-}
-
-function ring(context, view, { x, y, radius, square }) {
-  const reach = radius / view.mmPerPixel;
-  context.lineWidth = 1.5;
-  for (const [colour, grow] of [["#000a", 1], ["#fff", 0]]) {
-    context.strokeStyle = colour;
-    context.beginPath();
-    if (square) context.rect(x - reach - grow, y - reach - grow, 2 * (reach + grow), 2 * (reach + grow));
-    else context.arc(x, y, reach + grow, 0, 7);
-    context.stroke();
-  }
 }
 
 function path(context, points) {

@@ -8,22 +8,21 @@ import { drawOver } from "./over.js";
 import { Slices } from "./slices.js";
 
 const REST = 200;  // ms without a stroke until the other views follow
-export const SLOW = 500;  // ms for a picture
 
 export class Screen extends EventTarget {
-  /** Events: "placed", "cursor", "slow" (detail.ms: a picture took longer than SLOW), "lost" (the card draws no more). */
+  /** Events: "placed", "pace" (detail.ms: what a picture takes, now and then), "lost" (the card draws no more). */
   constructor(element) {
     super();
     this.canvas = h("canvas", { class: "slices" });
     this.over = h("canvas", { class: "over", tabindex: 0, role: "application", "aria-label": "Slices of the image; press ? for all keys" });
-    this.element = h("div", { class: "screen" }, this.canvas, this.over);
+    this.ring = h("div", { class: "ring", hidden: true });
+    this.element = h("div", { class: "screen" }, this.canvas, this.over, this.ring);
     element.append(this.element);
     this.slices = new Slices(this.canvas);
     this.layout = "three";
     this.solid = false;
-    this.due = new Set();
+    this.due = new Map();  // plane to the rectangle that is to be drawn, or null: all of it
     this.later = new Set();
-    this.waiting = [];
     this.decoration = {};
     this.only = [];  // planes that a new window is drawn in while it is dragged
     this.frame = 0;
@@ -59,9 +58,10 @@ export class Screen extends EventTarget {
     const { clientWidth: width, clientHeight: height } = this.element;
     this.ratio = this.slices.inSoftware ? 1 : Math.min(2, window.devicePixelRatio || 1);
     const [w, h2] = [Math.max(1, Math.round(width * this.ratio)), Math.max(1, Math.round(height * this.ratio))];
-    for (const canvas of [this.canvas, this.over]) Object.assign(canvas, { width: w, height: h2 });  // and so cleared
+    for (const canvas of [this.canvas, this.over]) Object.assign(canvas, { width: w, height: h2 });
     this.panes = panes(this.layout, width, height, this.solid);
     if (!this.grid) return;
+    this.slices.clear();
     for (const plane of this.shown) this.views[plane].pane = this.panes[plane];
     this.dispatchEvent(new Event("placed"));
     this.draw();
@@ -89,9 +89,9 @@ export class Screen extends EventTarget {
     const index = (cursor, axis) => Math.floor(cursor[axis] / shownSpacing[axis]);
     for (const plane of this.shown) {
       const through = this.grid.axes(plane)[2];
-      if (index(before, through) !== index(this.cursor, through)) this.due.add(plane);
+      if (index(before, through) !== index(this.cursor, through)) this.due.set(plane, null);
     }
-    this.dispatchEvent(new Event("cursor"));
+    this.overDue = true;
     this.schedule();
   }
 
@@ -115,55 +115,78 @@ export class Screen extends EventTarget {
     for (const plane of this.shown) {
       const { axis, index } = this.grid.slice(plane, this.sliceOf(plane));
       if (index < box[axis] || index > box[axis + 3]) continue;
-      if (!first || plane === first) this.due.add(plane);
-      else this.later.add(plane);
+      if (first && plane !== first) this.later.add(plane);
+      else this.due.set(plane, this.due.has(plane) ? joined(this.due.get(plane), this.views[plane].rectangle(box)) : this.views[plane].rectangle(box));
     }
     if (this.later.size) {
       clearTimeout(this.resting);
-      this.resting = setTimeout(() => this.draw(...this.later), REST);
+      this.resting = setTimeout(() => this.follow(), REST);
     }
+    this.schedule();
+  }
+
+  /** Draws the views that waited for the hand to rest. */
+  follow() {
+    for (const plane of this.later) this.due.set(plane, null);
     this.schedule();
   }
 
   /** Draws planes (none named: all) in the next frame. */
   draw(...planes) {
-    for (const plane of planes.length ? planes : this.shown) this.due.add(plane);
+    for (const plane of planes.length ? planes : this.shown) this.due.set(plane, null);
+    this.overDue = true;
     this.schedule();
   }
 
-  /** What lies above the slices: {ring, path, ...}, for `drawOver`. */
+  /** What lies above the slices, besides letters: {crosshair: boolean, path}, for `drawOver`. */
   decorate(decoration) {
-    this.decoration = decoration;
+    Object.assign(this.decoration, decoration);
+    this.overDue = true;
     this.schedule();
+  }
+
+  /** Shows the brush at a pixel of the stage, with a radius in pixels; null: nowhere. An element of its own: it moves without being drawn. */
+  showRing(place, radius = 0) {
+    this.ring.hidden = !place;
+    if (!place) return;
+    this.ring.style.width = this.ring.style.height = `${2 * radius}px`;
+    this.ring.style.transform = `translate(${place[0] - radius}px, ${place[1] - radius}px)`;
   }
 
   schedule() { this.frame ||= requestAnimationFrame(() => this.paint()); }
 
   paint() {
     this.frame = 0;
-    if (this.grid) {
-      const planes = this.shown.filter((plane) => this.due.has(plane));
-      this.due.clear();
-      const start = performance.now();
-      for (const plane of planes) {
-        this.later.delete(plane);
-        this.slices.draw(this.views[plane], this.cursor, this.ratio);
-      }
-      if (planes.length && this.drawn++ % 16 === 0) {
-        this.slices.finish();
-        const ms = performance.now() - start;
-        if (ms > SLOW) this.dispatchEvent(new CustomEvent("slow", { detail: { ms } }));
-      }
-      drawOver(this.over.getContext("2d"), this);
+    if (!this.grid) return;
+    const due = [...this.due].filter(([plane]) => plane in this.panes);
+    this.due.clear();
+    const start = performance.now();
+    for (const [plane, part] of due) {
+      this.later.delete(plane);
+      this.slices.draw(this.views[plane], this.cursor, this.ratio, part ?? undefined);
     }
-    for (const done of this.waiting.splice(0)) done();
+    if (due.length && ++this.drawn % 16 === 0) {
+      this.slices.finish();
+      this.dispatchEvent(new CustomEvent("pace", { detail: { ms: performance.now() - start } }));
+    }
+    if (this.overDue) drawOver(this.over.getContext("2d"), this);
+    this.overDue = false;
   }
 
-  /** Resolves when all that is due is drawn, the views that wait for the hand to rest too. */
-  async settled() {
+  /** Draws all that is due now, the views that wait for the hand to rest too, and waits for the card. Also in a hidden tab. */
+  settle() {
+    if (!this.grid) return;
     clearTimeout(this.resting);
-    if (this.grid && this.later.size) this.draw(...this.later);
-    while (this.grid && (this.due.size || this.frame)) await new Promise((done) => { this.waiting.push(done); this.schedule(); });
-    if (this.grid) this.slices.finish();
+    this.follow();
+    cancelAnimationFrame(this.frame);
+    this.paint();
+    this.slices.finish();
   }
+}
+
+/** The rectangle around two; null: all of the pane. */
+function joined(a, b) {
+  if (!a || !b) return null;
+  const left = Math.min(a[0], b[0]), top = Math.min(a[1], b[1]);
+  return [left, top, Math.max(a[0] + a[2], b[0] + b[2]) - left, Math.max(a[1] + a[3], b[1] + b[3]) - top];
 }

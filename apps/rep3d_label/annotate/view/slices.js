@@ -46,6 +46,7 @@ export class Slices {
       sagittalNoseLeft: true, crosshairWidth: 0, isOrientationTextVisible: false, backColor: [0, 0, 0, 1] });
     await this.nv.attachToCanvas(this.canvas, false);
     this.nv.drawScene = () => {};  // panes are drawn by `draw`, when they are due
+    this.nv.clearBounds = () => {};  // it would lift the scissors of `draw`, which clears what it draws
     const shown = this.nv.screenFieldOfViewExtendedVox.bind(this.nv);
     this.nv.screenFieldOfViewExtendedVox = (axCorSag) => this.view ? this.field(shown(axCorSag)) : shown(axCorSag);
     this.nv.setCustomSliceShader(SLICE_SHADER);
@@ -153,14 +154,17 @@ export class Slices {
     this.gl.texParameteri(this.gl.TEXTURE_3D, this.gl.TEXTURE_MAG_FILTER, filter);
   }
 
-  /** Draws one view, in the slice at `cursor` (shown mm). `ratio`: pixels of the canvas for one of the stage. */
-  draw(view, cursor, ratio) {
+  /** Draws one view, in the slice at `cursor` (shown mm), or a part of it. `ratio`: pixels of the canvas for one of the stage. */
+  draw(view, cursor, ratio, part = view.pane) {
     const { gl, nv, look, grid } = this;
-    const [left, top, width, height] = view.pane.map((at) => Math.round(at * ratio));
+    const scaled = (rectangle) => {
+      const [left, top] = [0, 1].map((side) => Math.round(rectangle[side] * ratio));
+      return [left, top, ...[0, 1].map((side) => Math.round((rectangle[side] + rectangle[side + 2]) * ratio) - [left, top][side])];
+    };
+    const pane = scaled(view.pane), [left, top, width, height] = scaled(part);
     gl.enable(gl.SCISSOR_TEST);
     gl.scissor(left, this.canvas.height - top - height, width, height);
-    gl.clearColor(0, 0, 0, 1);
-    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    this.clear();
     const shader = nv.customSliceShader, set = shader.uniforms;
     shader.use(gl);
     for (const name of Object.keys(UNITS)) {
@@ -179,7 +183,7 @@ export class Slices {
     nv.scene.crosshairPos = cursor.map((mm, axis) => mm / grid.size[axis]);
     nv.screenSlices = [];
     this.view = view;
-    nv.draw2DMain([left, top, width, height], PLANES.indexOf(view.plane));
+    nv.draw2DMain(pane, PLANES.indexOf(view.plane));
     this.view = null;
     gl.disable(gl.SCISSOR_TEST);
   }
@@ -195,8 +199,12 @@ export class Slices {
       gl.deleteTexture(this.textures[name]);
       delete this.textures[name];
     }
-    gl.clearColor(0, 0, 0, 1);
-    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    this.clear();
+  }
+
+  clear() {
+    this.gl.clearColor(0, 0, 0, 1);
+    this.gl.clear(this.gl.COLOR_BUFFER_BIT | this.gl.DEPTH_BUFFER_BIT);
   }
 }
 

@@ -16,6 +16,8 @@ import { Screen } from "./screen.js";
 import { breath, obstacle } from "./slices.js";
 import { Solid } from "./solid.js";
 
+const SLOW = 500;  // ms for a picture
+
 /**
  * Events: "edit" (the label changed; detail.revision), "command" (detail.name: a key that is the flow's).
  *
@@ -46,7 +48,7 @@ export class Stage extends EventTarget {
     this.table = buildLabels(labels, this);
     this.toolbar = buildToolbar(tools, this, this.commands);
     this.settings.addEventListener("change", ({ detail }) => this.apply(detail));
-    this.screen.addEventListener("slow", ({ detail }) => this.slow(detail.ms));
+    this.screen.addEventListener("pace", ({ detail }) => this.pace(detail.ms));
     this.screen.addEventListener("lost", () => this.warn("The graphics card stopped drawing. The label is safe: reload the page to go on."));
     this.screen.addEventListener("placed", () => this.solid.place());
     listen((name, whose) => this.command(name, whose), (digit) => this.choose(digit));
@@ -119,6 +121,8 @@ export class Stage extends EventTarget {
 
   /** The labels that can be painted; voxels stay as they are. */
   setEntries(entries) {
+    const beyond = entries.find(({ value }) => value > 255);
+    if (beyond) throw new RangeError(`Label ${beyond.name} has the value ${beyond.value}; this page takes labels from 1 to 255`);
     this.entries = entries;
     if (!entries.some(({ value }) => value === this.settings.get("value"))) this.settings.set("value", entries[0]?.value ?? 1);
     this.colour();
@@ -147,7 +151,7 @@ export class Stage extends EventTarget {
   /** Resolves when all that is due is done and drawn. */
   async settled() {
     await this.regions.running;
-    await this.screen.settled();
+    this.screen.settle();
   }
 
   // For the parts -------------------------------------------------------------------------------------------------------
@@ -182,8 +186,10 @@ export class Stage extends EventTarget {
 
   say(words) { this.toolbar.say(words); }
 
-  slow(ms) {
-    this.warn(`A picture takes ${(ms / 1000).toFixed(1)} s on this computer. ` + (this.screen.slices.inSoftware
+  /** Says so where a picture takes long, as long as it does. */
+  pace(ms) {
+    if (ms <= SLOW) this.note.hidden = true;
+    else this.warn(`A picture takes ${(ms / 1000).toFixed(1)} s on this computer. ` + (this.screen.slices.inSoftware
       ? "The browser draws without a graphics card: switch hardware acceleration on in its settings, or make the window smaller."
       : "One large view, or a smaller window, is faster."));
   }
@@ -293,7 +299,7 @@ export class Stage extends EventTarget {
     if (name === "outline") look.outline = value;
     if (name === "doubting") look.doubting = this.hasDoubt ? value : 0;
     if (name === "comparing") look.comparing = Boolean(this.compared) && value;
-    if (name === "crosshair") screen.decorate({ ...screen.decoration, crosshair: value });
+    if (name === "crosshair") screen.decorate({ crosshair: value });
     if (["smooth", "outline", "doubting", "comparing"].includes(name)) screen.draw();
     if (name === "solid") this.solid.show(value, this);
     if (name === "window") this.toolbar.refresh();

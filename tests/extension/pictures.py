@@ -27,8 +27,8 @@ from PIL import Image  # noqa: E402
 
 from rep3d.data.cohort import Cohort, phantom_cohort  # noqa: E402
 from rep3d.demo.figures import CurvePoint, curve_png  # noqa: E402
-from tests.app.browser import chromium  # noqa: E402
 from tests.app.annotate.pictures import photograph_annotating  # noqa: E402
+from tests.app.browser import chromium  # noqa: E402
 from tests.app.server import AppServer  # noqa: E402
 from tests.extension.clinician import Clinician  # noqa: E402
 from tests.extension.slice_drawing import draw_beside  # noqa: E402

@@ -35,7 +35,7 @@ def _alone(anna: Annotator, folder: Path) -> None:
     case = anna.next_sample()
     anna.press("auto_segment")
     anna.expect_said("Segmented by")
-    _take(anna, folder, "segmented")
+    _take(anna, folder, "page")
     anna.paint(right=90)
     anna.submitted(case)
     page.click("text=Versions")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,3 +173,11 @@ def test_of_several_channels_the_first_is_shown_and_another_can_be(
         person.submitted("case_1")
         stored = np.asarray(nib.load(studies / "labels" / "final" / "case_1.nii.gz").dataobj)
         assert np.array_equal(stored, drawn) and stored.any()
+
+
+@pytest.mark.timed
+def test_edits_are_kept_within_two_seconds(anna: Annotator) -> None:
+    anna.opened("case_3").paint()
+    rested = time.monotonic()
+    anna.kept()
+    assert time.monotonic() - rested < 2.0

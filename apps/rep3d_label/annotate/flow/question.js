@@ -8,7 +8,7 @@ import { h } from "../../dom.js";
  * @param {Array<[string, string]>} choices key and words; the first one is chosen by Enter.
  */
 export function ask(title, text, choices, stay) {
-  const buttons = choices.map(([key, words], place) => h("button", { value: key, class: key === stay ? null : "primary", autofocus: place === 0 }, words));
+  const buttons = choices.map(([key, words], place) => h("button", { value: key, class: place === choices.length - 1 && "primary", autofocus: place === 0 }, words));
   const dialog = h("dialog", { class: "question", "aria-labelledby": "question-title" }, h("form", { method: "dialog" },
     h("h2", { id: "question-title" }, title), h("div", { class: "words" }, text), h("div", { class: "buttons" }, buttons)));
   document.body.append(dialog);

@@ -32,10 +32,11 @@ export class Workflow {
     await keeping.list(work);
   };
 
-  /** Shows another label of the case as an outline: the model's "proposal", an entry of its history, or null for none. */
+  /** Shows another label of the case as an outline: the model's "proposal", the "current" one of the server, an entry of its
+   *  history, or null for none. */
   compare = (which, words) => this.#beside("compare", async (work) => {
     const { server, stage } = this.#context;
-    const label = which === "proposal" ? work.proposal : which && (await server.label(work.id, which));
+    const label = which === "proposal" ? work.proposal : which && (await server.label(work.id, which === "current" ? null : which));
     if (this.#context.work === work) await stage.compare(words ?? "", label || null);
   });
 

@@ -4,6 +4,8 @@ import { clock, commandButton } from "./parts.js";
 
 const REASONS = { current: "present label", replaced: "replaced", removed: "removed", original: "as it was sent", unknown: "its record is damaged" };
 const FIXED = new Set(["original", "unknown"]);
+const said = ({ reason, author, time, replaced }) =>
+  [REASONS[reason] ?? reason, author, time ? when(time) : replaced && `until ${when(replaced)}`].filter(Boolean).join(", ");
 
 export class CasePanel {
   #host;
@@ -57,7 +59,7 @@ export class CasePanel {
   #comparison(found) {
     const entries = this.#history.entries;
     const choices = [["", "nothing"], ...(found.proposal ? [["proposal", "the model's proposal"]] : []),
-      ...entries.filter(({ entry }) => entry).map((known) => [known.entry, `${known.author || "unknown"}, ${when(known.time)}`])];
+      ...entries.map((known) => [known.entry ?? "current", said(known)])];
     const chosen = (event) => {
       const { value, selectedIndex } = event.target;
       this.#actions.compare(value || null, choices[selectedIndex][1]);
@@ -65,7 +67,7 @@ export class CasePanel {
     return h("details", { class: "earlier", ontoggle: (event) => { if (event.target.open) this.#read(found); }, open: this.#history.of !== null },
       h("summary", {}, "Compare, earlier labels"),
       h("label", { class: "field" }, "Outline of ", h("select", { id: "compare", "data-command": "compare", onchange: chosen }, choices.map(([value, words]) => h("option", { value }, words)))),
-      found.label && h("ul", { class: "history" }, entries.map((known) => h("li", {}, h("span", {}, [REASONS[known.reason] ?? known.reason, known.author, when(known.time)].filter(Boolean).join(", ")),
+      found.label && h("ul", { class: "history" }, entries.map((known) => h("li", {}, h("span", {}, said(known)),
         known.entry && !FIXED.has(known.reason) && commandButton("restore_label", "Restore", () => this.#actions.restoreLabel(known.entry), { class: "quiet" })))));
   }
 

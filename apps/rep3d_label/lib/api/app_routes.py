@@ -14,7 +14,6 @@ from monailabel.endpoints.user.auth import User
 from monailabel.interfaces.utils.app import app_instance
 
 from lib.api import (
-    annotate,
     batch,
     cases,
     dashboard,
@@ -22,6 +21,7 @@ from lib.api import (
     dicom,
     infer,
     login,
+    page_files,
     pages,
     scoring,
     sessions,
@@ -47,7 +47,7 @@ def reload(user: User = AS_ADMIN) -> dict[str, Any]:
     return {}
 
 
-_PARTS = (login, infer, sessions, batch, train, scoring, data, dicom, cases, dashboard, annotate, versions, voxels)
+_PARTS = (login, infer, sessions, batch, train, scoring, data, dicom, cases, dashboard, page_files, versions, voxels)
 
 
 def add_routes(app: FastAPI) -> None:

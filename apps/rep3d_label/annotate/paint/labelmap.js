@@ -69,6 +69,7 @@ export class LabelMap {
   }
 
   check(voxels) {
+    if (!(voxels instanceof Uint8Array)) throw new RangeError("The label has values above 255; this page takes labels from 1 to 255");
     if (voxels.length !== this.voxels.length) throw new RangeError(`The label has ${voxels.length} voxels, the image ${this.voxels.length}`);
   }
 

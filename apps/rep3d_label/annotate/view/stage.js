@@ -116,7 +116,6 @@ export class Stage extends EventTarget {
 
   /** Another label instead, as one step that can be undone; words say what it was, such as "Auto-segment". */
   replace(label, words) {
-    if (!(label instanceof Uint8Array)) throw new RangeError("The label has values above 255; this page takes labels from 1 to 255");
     this.edited(this.map.replace(label, words));
   }
 

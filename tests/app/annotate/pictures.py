@@ -40,7 +40,7 @@ def _alone(anna: Annotator, folder: Path) -> None:
     anna.submitted(case)
     page.click("text=Versions")
     anna.press("train")
-    expect(page.locator("#training progress[value]")).to_be_visible(timeout=SLOW)
+    expect(page.locator("#training progress[value]")).to_be_visible(timeout=10 * SLOW)  # its first step
     page.locator("#more").scroll_into_view_if_needed()
     _take(anna, folder, "training")
     anna.press("stop_training")

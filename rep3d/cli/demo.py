@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
+_OUT = Path("demo_output")
 _DEMO_ROOM = 100_000_000  # bytes: images, predictions, models
 
 
 def demo(
-    out: Folder = Path("demo_output"),
+    out: Folder = _OUT,
     data: Annotated[Path | None, typer.Option(help=f"{DECATHLON} If not given, images are generated.")] = None,
     submit: Annotated[
         int | None, typer.Option(help="Labels to submit in all.", show_default="8; 16 with --data")
@@ -48,26 +48,38 @@ def demo(
     ] = None,
     strategy: Annotated[str, typer.Option(help="How the server chooses the next case.")] = "uncertainty",
     seed: Annotated[int, typer.Option(help="Seed of the generated images, the split and the training.")] = 0,
-    serve: Annotated[bool, typer.Option("--serve", help="Leave the server running at the end.")] = False,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Play nothing: start the server on the latest demo's images, or on new ones, and open its page for "
+            "annotating.",
+        ),
+    ] = False,
     port: Annotated[int, typer.Option(help="Port of the server; 0 for a free one.")] = 0,
 ) -> None:
     """Play the whole loop with a real server, and measure it.
 
     An automatic clinician fetches cases, has them segmented, corrects and submits them, and lets the model train again.
     Each new model is measured on cases that the server never sees. Without options this takes 6 to 10 minutes on
-    generated images.
+    generated images. With --serve you are the clinician, in a browser.
     """
     from datetime import datetime
 
     from rep3d.data.cohort import decathlon_cohort, phantom_cohort
     from rep3d.demo.play import DemoPlan, Player
     from rep3d.demo.screen import Screen
+    from rep3d.demo.serve import serve_page
     from rep3d.demo.server import ServerProcess
     from rep3d.files import copy_whole
     from rep3d.output import check_output_folder
     from rep3d.training.preparing import why_unusable
 
     stop_on_terminate()
+    latest = max(out.glob("run_*/studies"), default=None) if serve and data is None else None
+    if latest is not None:
+        serve_page(console, latest, port)
+        return
     real = data is not None
     plan = DemoPlan(
         submit=submit if submit is not None else (16 if real else 8),
@@ -89,6 +101,10 @@ def demo(
         cohort = decathlon_cohort(data, pool, measured, seed, why_unusable, seen)
     else:
         cohort = phantom_cohort(folder / "phantoms", pool, measured, seed)
+    if serve:
+        Player(cohort, plan, folder, starter=begins_with).prepare()
+        serve_page(console, folder / "studies", port, starter)
+        return
     with Screen(console, cohort, plan) as screen:
         player = Player(cohort, plan, folder, screen, begins_with)
         player.prepare()
@@ -100,10 +116,8 @@ def demo(
                     player.write_report(folder / "report.html")
                     copy_whole(folder / "report.html", report)
                     screen.finish(player.rounds, report)
-            if serve:
-                with suppress(KeyboardInterrupt):  # the way to end it, from the moment it is announced
-                    screen.serving(server.url, player.studies)
-                    server.wait_for_interrupt()
+    where = "" if out == _OUT else f" --out {out}"
+    console.print(f"Now paint a label yourself, in a browser: [bold]rep3d demo --serve{where}[/]", soft_wrap=True)
 
 
 def _starter(asked: str, data: Path | None) -> Starter | None:

@@ -126,12 +126,3 @@ class Screen(Listener):
         heads = ("Round", "Labels", "Version", "Training", "Mean")
         print_scores(self.console, title, list(self.cohort.labels), heads, rows)
         self.console.print(f"Report: {report.resolve()}", soft_wrap=True)
-
-    def serving(self, url: str, studies: Path) -> None:
-        """Say how to connect 3D Slicer, and how to stop."""
-        self.console.print(
-            f"\nThe server goes on at [bold]{url}[/] (images and labels: {studies.resolve()}).\n"
-            f"In 3D Slicer: open the Rep3D Label or the MONAI Label module, enter {url} as the server, and connect.\n"
-            f"Ctrl-C stops it.",
-            soft_wrap=True,
-        )

@@ -27,6 +27,7 @@ from PIL import Image  # noqa: E402
 
 from rep3d.data.cohort import Cohort, phantom_cohort  # noqa: E402
 from rep3d.demo.figures import CurvePoint, curve_png  # noqa: E402
+from tests.app.annotate.pictures import photograph_annotating  # noqa: E402
 from tests.app.browser import chromium  # noqa: E402
 from tests.app.server import AppServer  # noqa: E402
 from tests.extension.clinician import Clinician  # noqa: E402
@@ -54,6 +55,7 @@ def main(folder: Path) -> None:
             _session(Clinician(bench), server, cohort, folder)
             bench.end_test()
             photograph_dashboard(f"{server.url}/rep3d/", folder / "dashboard.png")
+            photograph_annotating(server, folder)
     for picture in folder.glob("*.png"):
         _shrink(picture)
 

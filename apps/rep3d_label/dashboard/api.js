@@ -1,11 +1,19 @@
 // Requests to the server, and what went wrong in words.
 
-// The page is at PREFIX/rep3d/; the server's other addresses are below PREFIX.
-const ROOT = new URL("..", location.href);
+// This file is at PREFIX/rep3d/; the server's other addresses are below PREFIX.
+const ROOT = new URL("..", import.meta.url);
 const TIMEOUT = 60_000;
 
-export class Refused extends Error {}
+export class Refused extends Error {
+  constructor(words, status) {
+    super(words);
+    this.status = status;
+  }
+}
 export class Unreachable extends Error {}
+
+/** What happens when the login has ended; a page may change it. */
+export const login = { ended: () => location.assign(address("rep3d/login")) };
 
 export const address = (path) => new URL(path.replace(/^\//, ""), ROOT).href;
 
@@ -20,15 +28,20 @@ export async function ask(method, path, body) {
   } catch (error) {
     throw new Unreachable(error.name === "TimeoutError" ? "The server did not answer within a minute" : "The server cannot be reached");
   }
-  let content = null;
-  try { content = text ? JSON.parse(text) : null; } catch { /* an answer that is no JSON has no detail */ }
-  if (answer.ok) return content;
-  if (answer.status === 401) location.assign(address("rep3d/login"));
-  const detail = content?.detail;
-  if (typeof detail === "string") throw new Refused(detail);
+  return content(answer, text);
+}
+
+/** The JSON of an answer, or the error that it is. */
+export function content({ ok, status, statusText }, text) {
+  let found = null;
+  try { found = text ? JSON.parse(text) : null; } catch { /* an answer that is no JSON has no detail */ }
+  if (ok) return found;
+  if (status === 401) login.ended();
+  const detail = found?.detail;
+  if (typeof detail === "string") throw new Refused(detail, status);
   // Without words of the server's: a proxy before it answers, because it is not there.
-  if (answer.status === 502 || answer.status === 503 || answer.status === 504) throw new Unreachable("The server is not ready");
-  throw new Refused(`The server answered ${answer.status} ${answer.statusText}`);
+  if (status >= 502 && status <= 504) throw new Unreachable("The server is not ready");
+  throw new Refused(`The server answered ${status} ${statusText}`, status);
 }
 
 /** Runs what a button does: the button rests meanwhile, a refusal is shown beside it. */

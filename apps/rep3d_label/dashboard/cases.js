@@ -4,7 +4,7 @@ import { meanDice } from "./charts.js";
 import { $, dice, facts, fill, h, number, plural, when } from "./dom.js";
 
 const PAGE = matchMedia("(max-width: 48rem)").matches ? 8 : 24;
-const STATES = { new: "New", leased: "Reserved", predicted: "Predicted", submitted: "Submitted", reviewed: "Reviewed", unusable: "Unusable" };
+export const STATES = { new: "New", leased: "Reserved", predicted: "Predicted", submitted: "Submitted", reviewed: "Reviewed", unusable: "Unusable" };
 
 let cases = [];
 let state = "";

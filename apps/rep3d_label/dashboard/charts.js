@@ -85,13 +85,14 @@ const lineColour = (colour) => `color-mix(in oklab, ${colour || "#8a93a3"} 72%, 
 export function curveKey(versions, names, colours) {
   const sign = (child) => h("svg", { viewBox: "0 0 22 14", "aria-hidden": "true" }, child);
   const has = (test) => versions.some(test);
+  const dot = (kind, r = 4) => h("circle", { cx: 11, cy: 7, r, class: kind });
   return h("ul", { class: "key" },
     h("li", {}, sign(h("path", { class: "mean", d: "M0 7H22" })), "mean"),
     names.length > 1 && names.map((name) =>
       h("li", {}, sign(h("path", { class: "label", "--line-colour": lineColour(colours[name]), d: "M0 7H22" })), name)),
-    has((v) => v.current) && h("li", {}, sign([h("circle", { cx: 11, cy: 7, r: 3, class: "was" }), h("circle", { cx: 11, cy: 7, r: 6, class: "now" })]), "published now"),
-    has((v) => v.published && !v.current) && h("li", {}, sign(h("circle", { cx: 11, cy: 7, r: 4, class: "was" })), "was published"),
-    has((v) => !v.published) && h("li", {}, sign(h("circle", { cx: 11, cy: 7, r: 4, class: "kept" })), "kept, not published"),
+    has((v) => v.current) && h("li", {}, sign([dot("was", 3), dot("now", 6)]), "published now"),
+    has((v) => v.published && !v.current) && h("li", {}, sign(dot("was")), "was published"),
+    has((v) => !v.published) && h("li", {}, sign(dot("kept")), "kept, not published"),
     has((v) => v.mean === null) && h("li", {}, sign(h("path", { class: "none", d: "M7 3l8 8m0 -8l-8 8" })), "not measured"));
 }
 

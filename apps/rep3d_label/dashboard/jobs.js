@@ -48,18 +48,13 @@ export function showScores(model) {
 }
 
 export function wireJobs(page) {
-  const path = () => `/rep3d/models/${encodeURIComponent(page.model)}/batch`;
-  $("batch-start").addEventListener("click", () => act($("batch-start"), $("batch-message"), async () => {
-    await ask("POST", path(), {});
+  const batch = () => `/rep3d/models/${encodeURIComponent(page.model)}/batch`;
+  const wire = (button, message, method, path, words) => $(button).addEventListener("click", () => act($(button), $(message), async () => {
+    await ask(method, path(), method === "POST" ? {} : undefined);
     await page.refresh();
+    return words;
   }));
-  $("batch-stop").addEventListener("click", () => act($("batch-stop"), $("batch-message"), async () => {
-    await ask("DELETE", path());
-    await page.refresh();
-  }));
-  $("score-start").addEventListener("click", () => act($("score-start"), $("active-message"), async () => {
-    await ask("POST", "/scoring/", {});
-    await page.refresh();
-    return "Scoring has begun.";
-  }));
+  wire("batch-start", "batch-message", "POST", batch);
+  wire("batch-stop", "batch-message", "DELETE", batch);
+  wire("score-start", "active-message", "POST", () => "/scoring/", "Scoring has begun.");
 }

@@ -3,7 +3,7 @@ import { act, ask } from "./api.js";
 import { lossCurve } from "./charts.js";
 import { $, bars, dice, duration, facts, failures, fill, h, number } from "./dom.js";
 
-const PHASES = {
+export const PHASES = {
   starting: "Starting", waiting: "Waiting", preparing: "Preparing the cases", training: "Training", validating: "Measuring",
   saving: "Saving", comparing: "Comparing with the published version", publishing: "Publishing", scoring: "Scoring the cases without a label",
   done: "Done", error: "Failed", stopped: "Stopped", interrupted: "Interrupted",
@@ -82,8 +82,5 @@ export function wireTraining(page) {
     begin($("train-start"), page.state.models[page.model].training.resumable ? { resume: true } : {});
   });
   $("train-anew").addEventListener("click", () => begin($("train-anew"), { resume: false }));
-  $("train-stop").addEventListener("click", () => act($("train-stop"), message, async () => {
-    await ask("DELETE", "/train/");
-    await page.refresh();
-  }));
+  $("train-stop").addEventListener("click", () => act($("train-stop"), message, () => ask("DELETE", "/train/").then(() => page.refresh())));
 }

@@ -64,9 +64,8 @@ function table(page, rows) {
 function row(page, v) {
   const difference = v.decision?.difference;
   const path = `/rep3d/models/${encodeURIComponent(page.model)}/versions/${encodeURIComponent(v.version)}`;
-  const message = $("versions-message");
-  const publish = h("button", { type: "button", class: "quiet", onclick: () => change(page, publish, message, v, path) }, "Publish");
-  const remove = h("button", { type: "button", class: "quiet danger", onclick: () => drop(page, remove, message, v, path) }, "Delete");
+  const publish = h("button", { type: "button", class: "quiet", onclick: () => change(page, publish, v, path) }, "Publish");
+  const remove = h("button", { type: "button", class: "quiet danger", onclick: () => drop(page, remove, v, path) }, "Delete");
   const from = { adopted: "taken in", starter: "starter model" }[v.origin] || (v.attribution && "from the starter model");
   return h("tr", { "data-version": v.version },
     h("th", { scope: "row" }, v.version, v.current && h("span", { class: "badge" }, "published"), from && h("span", { class: "muted n", title: v.attribution }, from)),
@@ -85,37 +84,31 @@ function row(page, v) {
       h("a", { class: "button quiet", href: address(`${path}/onnx`), download: true }, "ONNX"), !v.current && remove)));
 }
 
-async function change(page, button, message, v, path) {
-  const measured = v.mean === null ? "It was not measured." : `Its mean Dice is ${dice(v.mean)}.`;
-  if (!(await confirmed(`Publish ${v.version}?`, `From then on ${v.version} answers every request. ${measured} ${
-    v.decision?.reason ? `What was decided about it: ${v.decision.reason}.` : ""}`, `Publish ${v.version}`))) return;
-  await act(button, message, async () => {
-    await ask("POST", `${path}/publish`, { reason: "published by hand on the dashboard" });
+/** Asks, then does something to the versions and says `done()`. */
+async function sure(page, button, title, text, yes, work, done) {
+  if (!(await confirmed(title, text, yes))) return;
+  await act(button, $("versions-message"), async () => {
+    await work();
     await page.refresh();
-    return `${v.version} is published.`;
+    return done();
   });
 }
 
-async function drop(page, button, message, v, path) {
-  if (!(await confirmed(`Delete ${v.version}?`, `Its weights and scores are removed from the disk. This cannot be taken back.`, `Delete ${v.version}`))) return;
-  await act(button, message, async () => {
-    await ask("DELETE", path);
-    await page.refresh();
-    return `${v.version} is deleted.`;
-  });
-}
+const change = (page, button, v, path) => sure(page, button, `Publish ${v.version}?`,
+  `From then on ${v.version} answers every request. ${v.mean === null ? "It was not measured." : `Its mean Dice is ${dice(v.mean)}.`} ${
+    v.decision?.reason ? `What was decided about it: ${v.decision.reason}.` : ""}`, `Publish ${v.version}`,
+  () => ask("POST", `${path}/publish`, { reason: "published by hand on the dashboard" }), () => `${v.version} is published.`);
+
+const drop = (page, button, v, path) => sure(page, button, `Delete ${v.version}?`, "Its weights and scores are removed from the disk. This cannot be taken back.",
+  `Delete ${v.version}`, () => ask("DELETE", path), () => `${v.version} is deleted.`);
 
 export function wireVersions(page) {
   for (const [id, value] of [["by-version", false], ["by-labels", true]]) {
     $(id).addEventListener("click", () => { byLabels = value; showCurve(page); });
   }
-  $("rollback").addEventListener("click", async () => {
-    const current = versions.find((v) => v.current);
-    if (!(await confirmed("Roll back?", `${current.version} is taken back, and the version that was published before it answers every request again. ${current.version} is kept.`, "Roll back"))) return;
-    await act($("rollback"), $("versions-message"), async () => {
-      await ask("POST", `/rep3d/models/${encodeURIComponent(page.model)}/rollback`, {});
-      await page.refresh();
-      return `Rolled back to ${page.state.models[page.model].version}.`;
-    });
+  $("rollback").addEventListener("click", () => {
+    const { version } = publishedVersion();
+    sure(page, $("rollback"), "Roll back?", `${version} is taken back, and the version that was published before it answers every request again. ${version} is kept.`, "Roll back",
+      () => ask("POST", `/rep3d/models/${encodeURIComponent(page.model)}/rollback`, {}), () => `Rolled back to ${page.state.models[page.model].version}.`);
   });
 }

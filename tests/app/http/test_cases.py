@@ -167,8 +167,9 @@ def test_from_new_to_reviewed(clean: AppServer, label: Path, tmp_path: Path) -> 
     assert (case["state"], case["labels"]) == ("predicted", None)
     assert (case["predicted"]["model"], case["predicted"]["version"]) == ("rep3d", "v1")
 
-    assert submit(clean, "case_2", label, user="anna").ok
+    assert submit(clean, "case_2", label, user="anna", submission="a name").ok
     case = clean.get("/rep3d/cases/case_2").json()
+    assert case["submission"] == "a name"
     truth = np.asanyarray(nib.load(label).dataobj)
     voxel_ml = abs(np.linalg.det(nib.load(label).affine[:3, :3])) / 1000
     assert case["state"] == "submitted"
@@ -185,8 +186,11 @@ def test_from_new_to_reviewed(clean: AppServer, label: Path, tmp_path: Path) -> 
         assert case["prediction"]["dice"][name] == pytest.approx(expected, abs=1e-4)
     assert (case["prediction"]["model"], case["prediction"]["version"]) == ("rep3d", "v1")
 
-    reviewed = clean.post("/rep3d/cases/case_2/review", json={"user": "ben"}).json()
+    for remark in (7, "x" * 501):
+        refused(clean.post("/rep3d/cases/case_2/review", json={"user": "ben", "remark": remark}), 422, "remark")
+    reviewed = clean.post("/rep3d/cases/case_2/review", json={"user": "ben", "remark": "too thin"}).json()
     assert (reviewed["state"], reviewed["review"]["user"]) == ("reviewed", "ben")
+    assert clean.get("/rep3d/cases/case_2").json()["review"]["remark"] == "too thin"
     assert [case["id"] for case in clean.get("/rep3d/cases?state=reviewed").json()] == ["case_2"]
     assert submit(clean, "case_2", label, user="anna").json()["duplicate"] is True
     assert state(clean, "case_2") == "reviewed"  # a retry is no new label

@@ -146,6 +146,10 @@ def test_a_label_is_stored_on_the_images_own_affine_and_comes_back_as_it_was(
     assert about["affine"] == get(server, f"images/{case}")[0]["affine"]
     again = put(server, f"labels/{case}", packed({"label": LABEL.astype(np.uint16)}, off, {"client_id": "anna"}))
     assert again.json()["duplicate"] is True
+    assert put(server, f"labels/{case}", packed({"label": LABEL[::-1]}, AFFINE, {"client_id": "anna"})).ok
+    _, earlier = server.get(f"/rep3d/cases/{case}/history").json()
+    assert np.array_equal(get(server, f"labels/{case}?entry={earlier['entry']}")[1]["label"], LABEL)
+    assert server.get(f"/rep3d/voxels/labels/{case}?entry=..%2F..%2Fnone").status_code == 404
 
 
 def test_a_label_that_came_as_a_file_lies_on_the_images_own_affine_too(

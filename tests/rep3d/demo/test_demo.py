@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 from Rep3DLabelLib.client import Rep3DClient
 from typer.testing import CliRunner
 
@@ -161,8 +162,28 @@ def _demo(out: Path, *arguments: str) -> list[str]:
 
 
 def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str, str]) -> None:
+    played = subprocess.run(
+        _demo(tmp_path, "--iterations", "12"), env=environment, capture_output=True, text=True, check=False
+    )
+    output = played.stdout + played.stderr
+    assert played.returncode == 0, output
+    assert "no model yet" in output and "Dice on 2 held-out cases" in output
+    assert f"rep3d demo --serve --out {tmp_path}" in output
+    _serve_and_interrupt(tmp_path, environment, "v1")
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no model yet" in report and "data:image/png;base64" in report
+    (run,) = tmp_path.glob("run_*")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [r["submitted"] for r in results["rounds"]] == [0, 2] and len(results["rounds"][1]["dice"]) == 2
+    assert len(list((run / "studies" / "labels" / "final").glob("*.nii.gz"))) == 2
+    assert (run / "studies" / "rep3d" / "models" / "rep3d" / "published.pt").is_file()
+    assert not _marked(environment["REP3D_TEST_MARK"])
+
+
+def _serve_and_interrupt(out: Path, environment: dict[str, str], version: str | None) -> None:
+    """Start ``rep3d demo --serve``, ask for the page and the version in use, and end it by Ctrl-C."""
     process = subprocess.Popen(
-        _demo(tmp_path, "--iterations", "12", "--serve"),
+        _demo(out, "--serve"),
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -175,21 +196,19 @@ def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str
         output += line
         if "Ctrl-C stops it" in line:
             break
-    address = re.search(r"The server goes on at (http://\S+)", output)
+    address = re.search(r"in your browser: ((http://\S+)/rep3d/annotate/)", output)
     assert address, output
-    assert Rep3DClient(address[1]).info().published_version == "v1"
+    assert "annotate.js" in requests.get(address[1], timeout=30).text
+    assert Rep3DClient(address[2]).info().published_version == version
     process.send_signal(signal.SIGINT)
     output += process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
-    assert "no model yet" in output and "Dice on 2 held-out cases" in output
-    report = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "no model yet" in report and "data:image/png;base64" in report
+
+
+def test_to_paint_without_a_demo_before_images_are_generated(tmp_path: Path, environment: dict[str, str]) -> None:
+    _serve_and_interrupt(tmp_path, environment, None)
     (run,) = tmp_path.glob("run_*")
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    assert [r["submitted"] for r in results["rounds"]] == [0, 2] and len(results["rounds"][1]["dice"]) == 2
-    assert len(list((run / "studies" / "labels" / "final").glob("*.nii.gz"))) == 2
-    assert (run / "studies" / "rep3d" / "models" / "rep3d" / "published.pt").is_file()
-    assert not _marked(environment["REP3D_TEST_MARK"])
+    assert len(list((run / "studies").glob("*.nii.gz"))) == 3
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lib.access.actions import SAFE, action_of
 from lib.access.callers import Caller, Callers
 from lib.access.listening import Listening, is_loopback
-from lib.access.roles import Role, role_of
+from lib.access.roles import Role, plain, role_of
 from lib.errors import ForbiddenError, NotFoundError, UnknownKeyError, WrongHostError
 from rep3d.errors import Rep3DError
 
@@ -151,7 +151,9 @@ class Access:
                 and "authorization" not in headers
                 and "text/html" in headers.get("accept", "")
             ):  # a person with a browser; relative, since a proxy may show the server below another path
-                refusal = RedirectResponse("../" * (get_route_path(scope).count("/") - 1) + "rep3d/login", 303)
+                path = get_route_path(scope)
+                to = "?to=annotate/" if plain(path) == "/rep3d/annotate" else ""
+                refusal = RedirectResponse("../" * (path.count("/") - 1) + "rep3d/login" + to, 303)
             else:
                 refusal = self._in_words(Request(scope), error)
         await (refusal or self._app)(scope, receive, send)

@@ -33,6 +33,8 @@ ROUTES: Mapping[Role, tuple[str, ...]] = {
         "POST /rep3d/login",
         "GET /rep3d/{file}.css",
         "GET /rep3d/{file}.js",
+        "GET /rep3d/annotate/{file:path}.css",
+        "GET /rep3d/annotate/{file:path}.js",
     ),
     Role.user: (
         "GET /",
@@ -42,6 +44,8 @@ ROUTES: Mapping[Role, tuple[str, ...]] = {
         "GET /info/",
         "GET /rep3d",
         "GET /rep3d/",
+        "GET /rep3d/annotate",
+        "GET /rep3d/annotate/",
         "GET /rep3d/status",
         "POST /rep3d/logout",
         "GET /datastore/",

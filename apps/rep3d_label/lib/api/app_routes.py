@@ -21,6 +21,7 @@ from lib.api import (
     dicom,
     infer,
     login,
+    page_files,
     pages,
     scoring,
     sessions,
@@ -46,7 +47,7 @@ def reload(user: User = AS_ADMIN) -> dict[str, Any]:
     return {}
 
 
-_PARTS = (login, infer, sessions, batch, train, scoring, data, dicom, cases, dashboard, versions, voxels)
+_PARTS = (login, infer, sessions, batch, train, scoring, data, dicom, cases, dashboard, page_files, versions, voxels)
 
 
 def add_routes(app: FastAPI) -> None:

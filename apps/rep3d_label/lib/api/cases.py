@@ -14,8 +14,8 @@ from monailabel.interfaces.utils.app import app_instance
 from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR, AS_REVIEWER, AS_USER, is_admin
 from lib.api.annotators import Annotator
-from lib.api.forms import flag
-from lib.errors import ForbiddenError, NotFoundError
+from lib.api.forms import flag, is_text
+from lib.errors import ForbiddenError, NotFoundError, RequestError
 from rep3d.errors import ImageError
 
 __all__ = ["router"]
@@ -23,6 +23,7 @@ __all__ = ["router"]
 router = APIRouter()
 
 _Params = Annotated[dict[str, Any] | None, Body()]
+_LONGEST_REMARK = 500
 
 
 # Samples and leases ------------------------------------------------------------------------------------------
@@ -84,8 +85,11 @@ def case(image: str, model: str | None = None, user: User = AS_USER) -> dict[str
 
 @router.post("/rep3d/cases/{image}/review")
 def review(request: Request, image: str, params: _Params = None, user: User = AS_REVIEWER) -> dict[str, Any]:
-    """Record that the current label was reviewed."""
-    return app_instance().case_book.review(image, Annotator.of(user, params or {}, request).name)
+    """Record that the current label was reviewed; ``remark`` in the body is kept with that."""
+    remark = (params or {}).get("remark")
+    if remark is not None and (not is_text(remark) or len(remark) > _LONGEST_REMARK):
+        raise RequestError(f"remark must be a text of at most {_LONGEST_REMARK} characters, not {str(remark)[:200]!r}.")
+    return app_instance().case_book.review(image, Annotator.of(user, params or {}, request).name, remark)
 
 
 @router.delete("/rep3d/cases/{image}/review")

@@ -42,7 +42,8 @@ async def log_in(request: Request) -> Response:
     except (UnknownKeyError, WaitError, BusyError) as error:
         answer, words = answer_for(error)
         return page("login.html", answer.status, error=words, names=door.callers.tokens)
-    response = RedirectResponse("./", 303)
+    wanted = request.query_params.get("to")
+    response = RedirectResponse("annotate/" if wanted == "annotate/" else "./", 303)
     secret, secure = door.callers.begin_session(caller), request.url.scheme == "https"
     response.set_cookie(door.cookie, secret, httponly=True, samesite="strict", secure=secure)
     return response

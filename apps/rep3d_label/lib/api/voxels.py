@@ -85,10 +85,15 @@ def get_image(request: Request, image: str, channel: int = 0, user: User = AS_US
 
 
 @router.get("/rep3d/voxels/labels/{image}")
-def get_label(request: Request, image: str, tag: str = FINAL, user: User = AS_USER) -> StreamingResponse:
-    """Return the voxels of an image's label, as the array ``label``, on the image's own grid."""
+def get_label(
+    request: Request, image: str, tag: str = FINAL, entry: str | None = None, user: User = AS_USER
+) -> StreamingResponse:
+    """Return the voxels of an image's label, or of an earlier one in its history (``entry``), as the array ``label``,
+    on the image's own grid."""
     store = app_instance().datastore()
-    voxels, grid = label_voxels(store.label_file(image, tag), store.image_file(image), store.channels)
+    own = store.image_file(image)
+    file = store.label_file(image, tag) if entry is None else store.history.find(image, entry)[0]
+    voxels, grid = label_voxels(file, own, store.channels)
     return _answer(request, {"label": voxels}, grid)
 
 

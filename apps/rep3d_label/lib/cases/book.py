@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.5  # at the files of images; of the rest, a list tells what wa
 STATES = ("new", "leased", "predicted", "submitted", "reviewed", "unusable")
 _FIELDS = (
     *("id", "file", "state", "error", "lease", "score", "scores", "role", "labels", "author", "time", "source"),
-    *("prediction", "predicted", "review", "tags", "image", "label_error"),
+    *("submission", "prediction", "predicted", "review", "tags", "image", "label_error"),
 )
 
 
@@ -112,7 +112,8 @@ class CaseBook:
         Returns:
             ``state``, ``error`` (why nobody can use the image), ``lease``, ``scores`` (how unsure the published model
             is; ``score`` is its entropy), ``role``, ``labels`` (name to ``voxels`` and ``ml``; None while unknown),
-            ``author``, ``time``, ``source``, ``prediction`` (what the label was compared with, and ``dice``),
+            ``author``, ``time``, ``source``, ``submission`` (what the client called it), ``prediction`` (what the label
+            was compared with, and ``dice``),
             ``predicted`` (the prediction that is there now), ``review``, ``tags``, ``image``, and ``label_error`` (why
             its label is of no use).
 
@@ -131,8 +132,8 @@ class CaseBook:
         """Return the files of a case; NotFoundError where there is none of that id."""
         return self._datastore.files_of(image_id)
 
-    def review(self, image_id: str, user: str | None) -> dict[str, Any]:
-        """Record that the current label of a case was reviewed.
+    def review(self, image_id: str, user: str | None, remark: str | None = None) -> dict[str, Any]:
+        """Record that the current label of a case was reviewed, with a remark or without.
 
         Returns:
             The case.
@@ -145,7 +146,7 @@ class CaseBook:
         files = self.files(image_id)
         if files.label is None:
             raise ConflictError(f"Image {image_id} has no final label to review. Submit one first.")
-        self._reviews.add(image_id, self._datastore.label_facts.of(files.label).digest, user)
+        self._reviews.add(image_id, self._datastore.label_facts.of(files.label).digest, user, remark)
         return self.case(image_id)
 
     def take_review_back(self, image_id: str) -> dict[str, Any]:
@@ -220,6 +221,7 @@ class CaseBook:
             "author": info.get("user"),
             "time": info.get("time"),
             "source": info.get("source"),
+            "submission": info.get("submission"),
             "prediction": info.get("prediction"),
             "predicted": {key: predicted.get(key) for key in ("model", "version", "time")} if predicted else None,
             "review": review,

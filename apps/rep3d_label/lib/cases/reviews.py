@@ -29,7 +29,7 @@ class Reviews:
         self._reviews = self._file.read()
 
     def of(self, image: str, digest: str | None) -> dict[str, Any] | None:
-        """Return the review (``user``, ``time``) of an image's label, or None.
+        """Return the review (``user``, ``time``, ``remark``) of an image's label, or None.
 
         Args:
             image: the image's id.
@@ -39,12 +39,12 @@ class Reviews:
             review = self._reviews.get(image)
         if review is None or digest is None or review.get("digest") != digest:
             return None
-        return {"user": review.get("user"), "time": review.get("time")}
+        return {key: review.get(key) for key in ("user", "time", "remark")}
 
-    def add(self, image: str, digest: str, user: str | None) -> None:
+    def add(self, image: str, digest: str, user: str | None, remark: str | None = None) -> None:
         """Record that a label was reviewed, now."""
         with self._guard:
-            self._reviews[image] = {"user": user, "time": utc_now(), "digest": digest}
+            self._reviews[image] = {"user": user, "time": utc_now(), "digest": digest, "remark": remark}
             self._file.write(self._reviews)
 
     def remove(self, image: str) -> bool:

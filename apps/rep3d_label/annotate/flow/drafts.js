@@ -1,0 +1,84 @@
+// Unsent work, kept in the browser (IndexedDB) so that a reload, a crash or a lost server costs nothing. It goes only
+// when the server has confirmed the label, or the user throws it away.
+
+const STORE = "drafts";
+
+/** Edits cannot be kept here; the message says why. */
+export class NotKept extends Error {}
+
+const WHY = {
+  QuotaExceededError: "the browser's storage is full. Free space on the disk, or submit now",
+  InvalidStateError: "this browser keeps nothing in a private window. Submit often, or use an ordinary window",
+  SecurityError: "this browser's settings forbid pages to keep anything. Allow it for this site, or submit often",
+};
+
+const notKept = (error) => new NotKept(`Edits are only in this window: ${WHY[error?.name] ?? `the browser cannot keep them (${error?.message ?? "no reason given"})`}.`);
+
+const settled = (request) => new Promise((done, failed) => {
+  request.onsuccess = () => done(request.result);
+  request.onerror = () => failed(request.error);
+});
+
+export class Drafts {
+  #scope;
+  #opened = null;
+
+  /** @param {{server: string, folder: string, user: string}} scope whose unsent work this is. */
+  constructor(scope) {
+    this.#scope = JSON.stringify([scope.server, scope.folder, scope.user]);
+  }
+
+  async #database() {
+    this.#opened ??= new Promise((done, failed) => {
+      const request = globalThis.indexedDB ? indexedDB.open("rep3d-annotate", 1) : null;
+      if (!request) {
+        failed(new DOMException("", "SecurityError"));
+        return;
+      }
+      request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "key" }).createIndex("scope", "scope");
+      request.onsuccess = () => {
+        request.result.onversionchange = () => request.result.close();
+        done(request.result);
+      };
+      request.onerror = () => failed(request.error);
+    });
+    this.#opened.catch(() => { this.#opened = null; }); // the next one tries again
+    return this.#opened;
+  }
+
+  async #change(mode, work) {
+    try {
+      const transaction = (await this.#database()).transaction(STORE, mode, { durability: "strict" });
+      const ended = new Promise((done, failed) => {
+        transaction.oncomplete = done;
+        transaction.onabort = () => failed(transaction.error);
+      });
+      ended.catch(() => {}); // the request's own error comes first
+      const value = await work(transaction.objectStore(STORE));
+      await ended;
+      return value;
+    } catch (error) {
+      throw notKept(error);
+    }
+  }
+
+  /** Keeps a draft whole, or leaves the one before. `draft.packed` is a Blob of `Transfers.keep`. Throws NotKept. */
+  save(draft) {
+    return this.#change("readwrite", (store) => settled(store.put({ ...draft, scope: this.#scope })));
+  }
+
+  /** All of this server and user, the latest first, without their voxels. */
+  async list() {
+    const found = await this.#change("readonly", (store) => settled(store.index("scope").getAll(this.#scope)));
+    return found.map(({ packed, ...draft }) => draft).sort((one, two) => two.time.localeCompare(one.time));
+  }
+
+  /** One with its voxels, undefined where it is gone. */
+  read(key) {
+    return this.#change("readonly", (store) => settled(store.get(key)));
+  }
+
+  remove(...keys) {
+    return this.#change("readwrite", (store) => Promise.all(keys.map((key) => settled(store.delete(key)))));
+  }
+}

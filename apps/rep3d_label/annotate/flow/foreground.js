@@ -1,0 +1,76 @@
+// What runs in the foreground, one at a time: begun only where it may be, shown, cancelled, and its failures said.
+import { Refused, Unreachable } from "../../api.js";
+import { Damaged, TooLarge } from "../wire/voxels.js";
+import { enabled } from "./rules.js";
+
+/** Thrown where the user has decided to leave all as it is. */
+export const STAY = new Error("the user stays");
+
+export const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
+
+/** Shows on the console what is none of the errors that we know: a mistake of ours. */
+export function mistake(error) {
+  if (![Refused, Unreachable, Damaged, TooLarge].some((kind) => error instanceof kind)) console.warn(error);
+}
+
+export class Foreground {
+  #abort = null;
+  #view;
+  #ask;
+
+  /** @param {(question: string, about: object) => Promise<string>} ask asks the user, see questions.js. */
+  constructor(view, ask) {
+    this.#view = view;
+    this.#ask = ask;
+  }
+
+  /** Whether a command may not be used now, which is said then. */
+  refused(command) {
+    const why = enabled(this.#view.now)[command];
+    if (why) this.#view.say("warning", why);
+    return Boolean(why);
+  }
+
+  /** Runs a command; what goes wrong is said, by `failed` where it is given, and the case in hand stays. */
+  async run(name, text, work, failed = (error) => this.failed(error)) {
+    if (this.refused(name)) return;
+    const controller = this.#abort = new AbortController();
+    this.#view.update({ activity: { name, text, progress: null, cancellable: true }, message: null });
+    try {
+      await work(controller.signal);
+    } catch (error) {
+      if (error !== STAY) failed(error);
+    } finally {
+      this.#abort = null;
+      this.#view.update({ activity: null });
+    }
+  }
+
+  cancel() {
+    if (!this.refused("cancel")) this.#abort?.abort();
+  }
+
+  progress(text, progress = null, cancellable = true) {
+    const { activity } = this.#view.now;
+    if (activity) this.#view.update({ activity: { ...activity, text, progress, cancellable } });
+  }
+
+  /** Shows how much of a transfer is done. */
+  telling = (words) => (done, total) =>
+    this.progress(`${words}, ${Math.round(done / 1e6)} of ${Math.round(total / 1e6)} MB`, total ? done / total : null);
+
+  /** Asks in the middle of a command. */
+  async asked(question, about) {
+    const { text } = this.#view.now.activity ?? {};
+    this.progress("Waiting for your answer", null, false);
+    const answer = await this.#ask(question, about);
+    this.progress(text);
+    return answer;
+  }
+
+  failed(error) {
+    const cancelled = error.name === "AbortError";
+    this.#view.say(cancelled ? "warning" : "error", cancelled ? "Cancelled." : sentence(error.message));
+    if (!cancelled) mistake(error);
+  }
+}

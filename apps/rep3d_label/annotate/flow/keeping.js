@@ -1,0 +1,67 @@
+// Edits are kept within two seconds after the hand rests, and before anything begins that could lose them.
+
+const IDLE_MS = 700, LONGEST_MS = 8_000;
+
+export class Keeping {
+  #context;
+  #timer = 0;
+  #first = 0; // when the first stroke was drawn that is not kept
+  #queue = Promise.resolve();
+
+  /** @param context stage, drafts, transfers, view. */
+  constructor(context) {
+    this.#context = context;
+  }
+
+  /** Notes that the user has drawn. */
+  edited(work) {
+    const now = performance.now();
+    if (!this.#timer) this.#first = now;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.keep(work).catch(() => {}), Math.min(IDLE_MS, Math.max(0, this.#first + LONGEST_MS - now)));
+  }
+
+  /** Keeps a case as it is now; throws NotKept, and says so, where that cannot be. One at a time. */
+  keep(work) {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    const kept = this.#queue.then(() => this.#write(work));
+    this.#queue = kept.catch(() => {});
+    return kept;
+  }
+
+  isKept(work) {
+    const { stage } = this.#context;
+    return !work.edited(stage) || work.kept === stage.revision;
+  }
+
+  /** Keeps until there is nothing newer: the user may draw on meanwhile. */
+  async keepAll(work) {
+    while (!this.isKept(work)) await this.keep(work);
+  }
+
+  async #write(work) {
+    const { stage, drafts, transfers, view } = this.#context;
+    if (work.gone || this.isKept(work)) return;
+    const { revision } = stage, draft = work.draft(revision), time = new Date().toISOString();
+    try {
+      await drafts.save({ ...draft, time, packed: await transfers.keep(stage.label()) });
+    } catch (error) {
+      view.updateCase({ keepable: false });
+      view.say("error", error.message);
+      throw error;
+    }
+    work.kept = revision;
+    view.updateCase({ kept: time, keepable: true });
+  }
+
+  /** Shows the unsent work that is not in hand. */
+  async list(work) {
+    const { drafts, view } = this.#context;
+    try {
+      view.update({ drafts: (await drafts.list()).filter(({ key }) => key !== work?.key) });
+    } catch (error) {
+      view.say("warning", error.message);
+    }
+  }
+}

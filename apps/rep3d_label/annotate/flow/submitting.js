@@ -1,0 +1,127 @@
+// Submit: from what is drawn to a label on the server, without losing or changing a voxel in silence. Each submission has
+// a name that the server keeps with the label, so one whose answer was lost is recognised and not sent again.
+import { Refused, Unreachable } from "../../api.js";
+import { mistake, sentence } from "./foreground.js";
+import { fate } from "./rules.js";
+import { labelOf } from "./server.js";
+
+const RESERVED = /reserved|lent/;
+const AGAIN = "Your work is kept here. Submit again: a label that the server has already is not stored twice.";
+const NOT_CONFIRMED = `The server has not confirmed the label. ${AGAIN}`;
+
+export class Submitting {
+  #context;
+  #onItsWay = false;
+
+  constructor(context) {
+    this.#context = context;
+  }
+
+  submit = () => this.#context.foreground.run("submit", "Checking the label", async (signal) => {
+    const { server, view, work } = this.#context;
+    this.#onItsWay = false;
+    const { label, submission, key } = await this.#snapshot(work);
+    const present = labelOf(await server.case(work.id));
+    if (present?.submission === submission.id) { // the answer was lost
+      await this.#accepted(work, submission, key, {}, present);
+      return;
+    }
+    const empty = label.every((value) => value === 0);
+    const meanwhile = Boolean(present) && present.time !== work.facts?.time && !work.tried.includes(present.submission);
+    view.updateCase({ empty, meanwhile, lent: false });
+    for (const doubt of fate("submit", view.now).asked) {
+      if (!(await this.#answered(doubt, work, present, signal))) return;
+    }
+    await this.#send(work, label, submission, key, empty ? { empty } : {}, signal);
+  }, (error) => this.#failed(error));
+
+  /** The label as it is now, kept under the name of its submission. */
+  async #snapshot(work) {
+    const { stage, keeping } = this.#context;
+    for (;;) {
+      const submission = work.named(stage.revision), label = stage.label();
+      await keeping.keep(work).catch(() => {}); // sending it is the better way to keep it
+      if (submission.revision === stage.revision) return { label, submission, key: work.key };
+    }
+  }
+
+  /** Asks one question; whether to go on. */
+  async #answered(doubt, work, present, signal) {
+    const { server, stage, view, foreground } = this.#context;
+    const theirs = doubt === "meanwhile" ? await server.label(work.id, null, { signal }) : null;
+    if (theirs) await stage.compare(`label of ${present.author ?? "somebody"}`, theirs);
+    const answer = await foreground.asked(doubt, { id: work.id, present });
+    if (answer === "submit") return true;
+    if (answer === "theirs") await this.#takeTheirs(work, theirs, present);
+    else view.say("info", theirs ? "Nothing was sent. The other label is shown as an outline over yours." : "Nothing was sent.");
+    return false;
+  }
+
+  async #takeTheirs(work, theirs, present) {
+    const { stage, view, keeping } = this.#context;
+    await keeping.keepAll(work);
+    work.seal(); // mine stays as unsent work
+    await stage.compare("", null);
+    stage.replace(theirs, "The other label");
+    work.sent = work.kept = stage.revision;
+    work.facts = present;
+    view.updateCase({ edited: false, source: `label of ${present.author ?? "somebody"}`, label: true });
+    await keeping.list(work);
+    view.say("info", "The other label is in hand. Yours is kept as unsent work, and one Undo away.");
+  }
+
+  async #send(work, label, submission, key, more, signal) {
+    const { server, view, foreground } = this.#context;
+    const params = {
+      label_info: (view.now.model?.labels ?? []).map(({ name, value }) => ({ name, idx: value })), submission: submission.id,
+      ...(work.version ? { model_version: work.version } : {}), ...more,
+    };
+    foreground.progress("Sending the label");
+    this.#onItsWay = true;
+    let answer;
+    try {
+      answer = await server.submit(work.id, work.image, label.slice(), params, signal);
+    } catch (error) {
+      const lent = error instanceof Refused && error.status === 409 && RESERVED.test(error.message) && !more.override_lease;
+      if (!lent) throw error;
+      this.#onItsWay = false;
+      view.updateCase({ lent: true });
+      if ((await foreground.asked("lent", { id: work.id, words: error.message })) !== "submit") {
+        view.say("info", "Nothing was sent.");
+        return;
+      }
+      await this.#send(work, label, submission, key, { ...more, override_lease: true }, signal);
+      return;
+    }
+    await this.#accepted(work, submission, key, answer, await server.case(work.id).then(labelOf, () => null));
+  }
+
+  /** The server has the label of a draft. */
+  async #accepted(work, submission, key, answer, facts) {
+    const { stage, view, drafts, keeping, lease } = this.#context;
+    work.everSent = true;
+    work.facts = facts ?? work.facts;
+    await drafts.remove(key).catch(() => {}); // where it comes again, it is told to be there already
+    work.sent = submission.revision;
+    if (work.key === key) work.seal();
+    await stage.compare("", null);
+    const edited = work.edited(stage);
+    view.updateCase({
+      edited, kept: "", label: true, source: edited ? view.now.case.source : "submitted label", review: null, author: facts?.author ?? null,
+      time: facts?.time ?? null, meanwhile: false, lent: false,
+    });
+    lease.hold(work.id, ""); // the server has ended it
+    if (edited) keeping.edited(work); // drawn while it was sent
+    await keeping.list(work);
+    view.say("info", `Submitted ${work.id}.${answer.duplicate ? " The server had exactly this label already." : ""}`);
+  }
+
+  #failed(error) {
+    const { view } = this.#context;
+    const unknown = error instanceof Unreachable || error.name === "AbortError";
+    if (this.#onItsWay && unknown) view.say("warning", NOT_CONFIRMED);
+    else if (error.name === "AbortError") view.say("warning", "Cancelled. Nothing was sent.");
+    else view.say("error", `Not submitted: ${sentence(error.message)} Your work is kept here.`);
+    if (!unknown) mistake(error);
+  }
+}

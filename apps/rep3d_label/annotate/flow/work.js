@@ -1,0 +1,58 @@
+// The case in hand, and what of it is kept.
+import { fresh } from "./server.js";
+
+export class Work {
+  /**
+   * @param {string} id of the image.
+   * @param {{shape: number[], affine: number[][], channel: number}} image
+   * @param {string} model whose labels are drawn.
+   * @param {object|null} facts that the server has of the label that the work begins with; null where it has none.
+   */
+  constructor(id, image, model, facts) {
+    this.id = id;
+    this.image = image;
+    this.model = model;
+    this.facts = facts;
+    this.key = fresh(); // of the draft
+    this.version = ""; // of the model whose segmentation is corrected
+    this.proposal = null; // that segmentation
+    this.sent = -1; // revision that the server has, or that nobody has drawn on
+    this.kept = -1; // revision that is kept
+    this.everSent = false;
+    this.givenUp = null; // revision that may be lost, as the user has said
+    this.gone = false; // another case is in hand
+    this.submission = null; // {id, revision} of the latest submission
+    this.tried = []; // ids of all submissions: a label that carries one is ours, whatever became of the answer
+  }
+
+  edited = (stage) => stage.revision !== this.sent;
+
+  untouched = (stage) => !this.edited(stage) && !this.everSent;
+
+  /** Names the submission of a revision; the same as long as nothing is drawn. */
+  named(revision) {
+    if (this.submission?.revision !== revision) {
+      this.submission = { id: fresh(), revision };
+      this.tried = [...this.tried, this.submission.id];
+      this.kept = -1; // it is kept with its name
+    }
+    return this.submission;
+  }
+
+  /** What is kept beside the voxels. */
+  draft(revision) {
+    const { id, key, model, facts, version, tried, image: { shape, channel } } = this;
+    return { key, image: id, model, facts, version, tried, shape, channel, submission: this.submission?.revision === revision ? this.submission.id : null };
+  }
+
+  /** Goes on with what was kept. */
+  resume({ facts, version, tried }) {
+    Object.assign(this, { facts, version, tried });
+  }
+
+  /** What is drawn from now on goes into a draft of its own; the one that is there stays. */
+  seal() {
+    this.key = fresh();
+    this.submission = null;
+  }
+}

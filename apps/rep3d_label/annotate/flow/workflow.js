@@ -1,0 +1,88 @@
+// The work on a case: fetch, segment, correct, submit. The rule that all others follow: nothing that could lose an edit
+// begins before the edit is kept. What may be done when, and what is asked, is in rules.js.
+import { Foreground } from "./foreground.js";
+import { Keeping } from "./keeping.js";
+import { Opening } from "./opening.js";
+import { Segmenting } from "./segmenting.js";
+import { Submitting } from "./submitting.js";
+
+export class Workflow {
+  #context;
+
+  /** @param parts server, stage, view, lease, tabs, drafts, transfers, obstacle(shape), place(image), ask(question, about). */
+  constructor(parts) {
+    const context = this.#context = { ...parts, work: null };
+    context.foreground = new Foreground(parts.view, parts.ask);
+    context.keeping = new Keeping(context);
+    const opening = new Opening(context), { autoSegment } = new Segmenting(context), { submit } = new Submitting(context);
+    const { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel } = opening;
+    Object.assign(this, { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel, autoSegment, submit });
+    parts.stage.addEventListener("edit", () => this.#edited());
+    context.keeping.list(null);
+  }
+
+  cancel = () => this.#context.foreground.cancel();
+
+  refused = (command) => this.#context.foreground.refused(command);
+
+  discardDraft = async (draft) => {
+    const { foreground, drafts, keeping, view, ask, work } = this.#context;
+    if (foreground.refused("discard_draft") || (await ask("discard_draft", draft)) !== "discard") return;
+    await drafts.remove(draft.key).catch((error) => view.say("error", error.message));
+    await keeping.list(work);
+  };
+
+  /** Shows another label of the case as an outline: the model's "proposal", the "current" one of the server, an entry of its
+   *  history, or null for none. */
+  compare = (which, words) => this.#beside("compare", async (work) => {
+    const { server, stage } = this.#context;
+    const label = which === "proposal" ? work.proposal : which && (await server.label(work.id, which === "current" ? null : which));
+    if (this.#context.work === work) await stage.compare(words ?? "", label || null);
+  });
+
+  /** Records that the label was reviewed, with a remark or without; takes it back where it was. */
+  review = (remark) => this.#beside("review", async (work) => {
+    const { server, view } = this.#context;
+    const found = view.now.case.review ? await server.takeReviewBack(work.id) : await server.review(work.id, remark);
+    if (this.#context.work === work) view.updateCase({ review: found.review });
+  });
+
+  /** The labels of the case in hand, the current one first. */
+  history = () => this.#context.server.history(this.#context.work.id);
+
+  /** Keeps what can be kept now: the page is hidden, or about to go. */
+  hidden() {
+    const { keeping, work } = this.#context;
+    if (work) keeping.keep(work).catch(() => {});
+  }
+
+  /** Gives an untouched case back: the page goes. */
+  gone() {
+    const { server, stage, view, work } = this.#context;
+    if (work?.untouched(stage) && !view.now.case.leaseLost) server.releaseAtLast(work.id);
+  }
+
+  /** Whether going now would lose something. */
+  get unkept() {
+    const { keeping, work } = this.#context;
+    return Boolean(work) && !keeping.isKept(work);
+  }
+
+  async #beside(command, act) {
+    const { foreground, work } = this.#context;
+    if (foreground.refused(command)) return;
+    try {
+      await act(work);
+    } catch (error) {
+      foreground.failed(error);
+    }
+  }
+
+  #edited() {
+    const { work, stage, view, lease, keeping } = this.#context;
+    if (!work) return;
+    lease.working();
+    view.updateCase({ edited: work.edited(stage) });
+    keeping.edited(work);
+  }
+}

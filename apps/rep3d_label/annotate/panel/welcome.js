@@ -1,0 +1,15 @@
+// The five sentences of a first visit.
+import { h } from "../../dom.js";
+import { sheet } from "../flow/question.js";
+
+const SENTENCES = [
+  "Next sample fetches the image that would teach the model most, and keeps it for you.",
+  "Choose a label at the side and paint with the brush in any of the slices; the wheel goes through them, and the question mark lists all keys.",
+  "Once a model has been trained, Auto-segment proposes a segmentation that you check and correct.",
+  "Submit sends your label to the server, where every earlier one stays in the history.",
+  "What you draw is kept in this browser within two seconds, so a reload, a crash or a lost server costs nothing.",
+];
+
+export function welcome() {
+  sheet("How it works", h("ol", { class: "welcome" }, SENTENCES.map((words) => h("li", {}, words))));
+}

@@ -1,0 +1,183 @@
+"""What goes wrong is said in words on the page, and costs nothing: no viewer, no card, no storage, damage."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Route, expect
+
+from tests.app.annotate.annotator import SLOW, Annotator, at_work
+from tests.app.browser import watched
+from tests.app.data import CONF, publish_small_model, write_image, write_nifti
+from tests.app.server import AppServer
+
+NO_WEBGL = """const real = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+  return kind === "webgl2" ? null : real.call(this, kind, ...more);
+};"""
+NO_STORAGE = "Object.defineProperty(window, 'indexedDB', { value: undefined });"
+
+
+@pytest.fixture
+def anna(browser: Browser, server: AppServer) -> Iterator[Annotator]:
+    with at_work(browser, server) as person:
+        yield person
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [("viewer", "python scripts/install_viewer.py"), ("webgl", "WebGL 2")],
+)
+def test_what_is_missing_is_told_in_words(browser: Browser, server: AppServer, trouble: str, words: str) -> None:
+    with watched(browser) as seen:
+        if trouble == "viewer":
+            seen.page.route("**/niivue.js", lambda route: route.fulfill(status=404))
+        else:
+            seen.page.add_init_script(NO_WEBGL)
+        seen.page.goto(f"{server.url}/rep3d/annotate/")
+        expect(seen.page.locator("#stage .obstacle")).to_contain_text(words, timeout=SLOW)
+
+
+def test_a_browser_that_keeps_nothing_is_told_and_edits_are_lost_only_after_a_question(
+    browser: Browser, server: AppServer
+) -> None:
+    with watched(browser) as seen:
+        seen.page.add_init_script(NO_STORAGE)
+        person = Annotator(seen, server).arrive().opened("case_1")
+        person.paint()
+        person.expect_said("Edits are only in this window: this browser's settings forbid")
+        expect(seen.page.locator("#kept")).to_have_text("Edits are only in this window: submit soon.")
+        person.open("case_2")
+        person.asked("Edits cannot be kept")
+        seen.page.keyboard.press("Escape")
+        expect(seen.page.locator("#flow .activity")).to_be_hidden(timeout=SLOW)
+        assert person.case == "case_1"
+        person.open("case_2")
+        person.answer("Go on and lose it")
+        expect(seen.page.locator("#in-hand .name")).to_have_text("case_2", timeout=SLOW)
+
+
+def test_another_version_of_the_server_asks_for_a_reload(anna: Annotator) -> None:
+    def newer(route: Route) -> None:
+        found = route.fetch().json()
+        found["server"]["version"] = "9.9"
+        route.fulfill(json=found)
+
+    anna.opened("case_1").paint()
+    anna.page.route("**/rep3d/status", newer)
+    anna.expect_state("Reload the page")
+    assert "edits are kept" in anna.why_not("submit")
+    assert anna.page.get_by_role("button", name="Reload the page").is_visible()
+    anna.kept()
+
+
+def test_voxels_that_were_damaged_on_their_way_are_not_shown(anna: Annotator) -> None:
+    def damaged(route: Route) -> None:
+        answer = route.fetch()
+        body = bytearray(answer.body())
+        body[-1] ^= 1
+        headers = {name: value for name, value in answer.headers.items() if name != "content-encoding"}
+        route.fulfill(status=200, headers=headers, body=bytes(body))
+
+    anna.page.route("**/rep3d/voxels/images/**", damaged)
+    anna.open("case_2")
+    anna.expect_said("damaged on their way")
+    expect(anna.page.locator("#in-hand h2")).to_have_text("No case in hand")
+
+
+def test_an_image_beyond_the_card_is_refused_before_it_is_fetched(anna: Annotator) -> None:
+    def large(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        found["image"]["shape"] = [40000, 512, 400]
+        route.fulfill(json=found)
+
+    anna.page.route("**/rep3d/cases/case_3", large)
+    anna.open("case_3")
+    expect(anna.page.locator("#flow .message.error")).to_contain_text("40000", timeout=SLOW)
+    assert not any("voxels/images/case_3" in url for url in anna.seen.requests)
+
+
+def test_a_segmentation_that_is_cancelled_ends_at_the_server_too(anna: Annotator) -> None:
+    anna.opened("case_4").paint()
+    anna.press("auto_segment")
+    anna.press("cancel")
+    anna.expect_said("Cancelled.")
+    for _ in range(100):
+        if not anna.server.get("/rep3d/requests").json():
+            break
+        anna.page.wait_for_timeout(100)
+    else:
+        raise AssertionError("it still runs")
+    anna.kept()
+
+
+def test_a_reservation_is_renewed_while_someone_works(browser: Browser, server: AppServer) -> None:
+    with watched(browser) as seen:
+        seen.page.clock.install()
+        person = Annotator(seen, server).arrive().opened("case_2")
+        before = _lease(server, "case_2")
+        person.paint()
+        with seen.page.expect_response(re.compile("/rep3d/leases/case_2")):
+            seen.page.clock.fast_forward(330_000)
+        assert _lease(server, "case_2") > before
+
+
+def _lease(server: AppServer, image: str) -> str:
+    """Return until when a case is reserved."""
+    return str(next(lease["until"] for lease in server.get("/rep3d/leases").json() if lease["image"] == image))
+
+
+@pytest.mark.parametrize(("size", "phone"), [((1366, 768), False), ((390, 844), True)], ids=["laptop", "phone"])
+def test_small_windows_have_all_of_it(browser: Browser, server: AppServer, size: tuple[int, int], phone: bool) -> None:
+    with at_work(browser, server, size=size, phone=phone) as person:
+        page = person.opened("case_1").page
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        for command in ("next_sample", "open_case", "auto_segment", "submit"):
+            box = page.locator(f"[data-command={command}]").bounding_box()
+            assert box and box["x"] >= 0 and box["x"] + box["width"] <= size[0]
+            assert box["y"] + box["height"] < size[1] / 4
+        stage = page.locator("#stage").bounding_box()
+        assert stage and stage["height"] > size[1] / 2 and stage["width"] > (0.9 if phone else 0.5) * size[0]
+        if not phone:
+            assert page.evaluate("document.documentElement.scrollHeight") <= size[1]
+            person.paint()
+            person.kept()
+
+
+def test_of_several_channels_the_first_is_shown_and_another_can_be(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    studies: Path = tmp_path_factory.mktemp("two")
+    voxels = np.asarray(nib.load(write_image(studies / "case_1.nii.gz")).dataobj)
+    write_nifti(studies / "case_1.nii.gz", np.stack([voxels, 300 - voxels], -1))
+    publish_small_model(studies, channels=("T1", "T2"))
+    with (
+        AppServer(studies, tmp_path_factory.mktemp("scratch"), CONF) as server,
+        at_work(browser, server) as person,
+    ):
+        person.opened("case_1").paint()
+        person.kept()
+        before = person.page.locator("#stage").screenshot()
+        person.page.select_option("#channel", label="T2")
+        expect(person.page.locator("#flow .activity")).to_be_hidden(timeout=SLOW)
+        expect(person.page.locator("#channel")).to_have_value("T2")
+        assert person.page.locator("#stage").screenshot() != before
+        (drawn,) = person.drafts("case_1")
+        person.submitted("case_1")
+        stored = np.asarray(nib.load(studies / "labels" / "final" / "case_1.nii.gz").dataobj)
+        assert np.array_equal(stored, drawn) and stored.any()
+
+
+@pytest.mark.timed
+def test_edits_are_kept_within_two_seconds(anna: Annotator) -> None:
+    anna.opened("case_3").paint()
+    rested = time.monotonic()
+    anna.kept()
+    assert time.monotonic() - rested < 2.0

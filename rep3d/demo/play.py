@@ -255,13 +255,14 @@ class Player:
         ]
         pool, held_out = len(self.cohort.pool), len(self.cohort.held_out)
         left_out = f"; left out: {listed(self.cohort.left_out)}" if self.cohort.left_out else ""
+        memory = psutil.virtual_memory().total / 2**30
         facts = {
             "Data": f"{self.cohort.name}: {pool} images on the server, {held_out} held out{left_out}",
             "Began with": (starter_words(self.starter.info) if self.starter else None) or "no model",
             "Strategy": self.plan.strategy,
             "Trainings": f"{self.plan.iterations} iterations and {self.plan.minutes:g} minutes in all at most",
             "Seed": str(self.plan.seed),
-            "Machine": f"{processor_name()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
+            "Machine": f"{processor_name()}, {psutil.cpu_count()} cores, {memory:.0f} GiB",
             "Software": f"Python {platform.python_version()}, PyTorch {torch.__version__}",
             "Date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Total time": f"{(time.monotonic() - self._started) / 60:.1f} minutes",

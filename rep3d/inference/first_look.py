@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
+from scipy import ndimage
 from torch.nn import functional
 
 from rep3d.imaging.body import BodyMask
@@ -21,7 +23,7 @@ from rep3d.inference.stage import Stage
 
 __all__ = ["worth_computing"]
 
-_PAYS = 3  # how much more work the whole image must be than the first look at it
+_PAYS = 3  # how much more work the whole image must be than the first look at it and one window
 
 
 @torch.inference_mode()
@@ -44,20 +46,21 @@ def worth_computing(stage: Stage, part: MetaTensor, body: BodyMask, turns: Windo
     spacing = part.affine[:3, :3].norm(dim=0).tolist()
     # Slices that lie far apart stay as they are: a network knows voxels of about one shape.
     size = tuple(2 if side < 2 * min(spacing) else 1 for side in spacing)
-    small = functional.avg_pool3d(part.as_tensor()[None], size, ceil_mode=True, count_include_pad=False)[0]
-    shape, seen = tuple(part.shape[1:]), tuple(small.shape[1:])
-    if stage.work(shape) < _PAYS * stage.work(seen):
+    shape = tuple(part.shape[1:])
+    seen = tuple(math.ceil(length / count) for length, count in zip(shape, size, strict=True))
+    if stage.work(shape) < _PAYS * (stage.work(seen) + math.prod(stage.window(shape))):
         return part, body
+    small = functional.avg_pool3d(part.as_tensor()[None], size, ceil_mode=True, count_include_pad=False)[0]
     stage.settle_engine(turns, stage.work(seen))
     with stage.in_use(turns.engine):
         found = sliding_probabilities(
             small, stage.window(seen), turns, stage.task.out_channels, overlap=stage.way.overlap
         )
-    labelled = (found[:1] <= 1 - FOUND).float()[None]
+    labelled = (found[0] <= 1 - FOUND).numpy()
     if not labelled.any():
         return part, body
     reach = [2 * math.ceil(MARGIN_MM / (side * count)) + 1 for side, count in zip(spacing, size, strict=True)]
-    around = functional.max_pool3d(labelled, reach, 1, [side // 2 for side in reach])[0, 0]
-    mask = BodyMask(around.numpy() > 0, (size[0], size[1], size[2]))
+    around = ndimage.maximum_filter(labelled.view(np.uint8), reach).astype(bool)
+    mask = BodyMask(around, (size[0], size[1], size[2]))
     place = widened(mask.box(shape), stage.window(shape), shape)
     return cropped(part, place), mask.within(place)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rep3d.checkpoint import TUNED
 from rep3d.errors import DamagedFileError, UnknownVersionError, VersionError
 from rep3d.json_file import JsonFile, json_object
 from rep3d.starter.facts import is_starter
@@ -17,7 +16,7 @@ from rep3d.starter.facts import is_starter
 __all__ = ["VersionRecord", "origin_of", "version_number"]
 
 # What a record takes from its checkpoint as it is.
-_SAID = ("created", "parent", "head", "preset", "iterations", "loss", "minutes", "stopped", "starter", TUNED)
+_SAID = ("created", "parent", "head", "preset", "iterations", "loss", "minutes", "stopped", "starter", "tuned")
 
 
 def version_number(name: str) -> int | None:

@@ -15,6 +15,7 @@ WINDOW = (-125.0, 275.0)
 _LEVELS = np.linspace(-10, 230, 13)  # HU of the organs
 _FAT, _AIR, _LUNG, _COUCH = -100.0, -1000.0, -820.0, -60.0
 _NOISE = 6.0
+_NOWHERE = 4000.0  # HU that no voxel has
 
 
 def write_ct(path: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Path:
@@ -55,15 +56,16 @@ class Rule(torch.nn.Module):
     Args:
         network: maps windows (B, C, D, H, W) to logits (B, 14, D, H, W).
         every: compute it at every so-many-th call only, where nothing but memory is measured.
+        classes: of the network; those that there are no organs for are found nowhere.
     """
 
-    def __init__(self, network: torch.nn.Module, every: int = 1) -> None:
+    def __init__(self, network: torch.nn.Module, every: int = 1, classes: int = 14) -> None:
         super().__init__()
         self._network = network
         self._every = every
         self._calls = 0
         low, high = WINDOW
-        levels = (np.array([_FAT, *_LEVELS]) - low) / (high - low)
+        levels = (np.array([_FAT, *_LEVELS, *[_NOWHERE] * (classes - 14)]) - low) / (high - low)
         self._levels: torch.Tensor
         self.register_buffer("_levels", torch.tensor(levels, dtype=torch.float32).reshape(1, -1, 1, 1, 1))
 
@@ -74,5 +76,9 @@ class Rule(torch.nn.Module):
         else:
             logits = windows.new_empty(len(windows), self._levels.numel(), *windows.shape[2:])
         self._calls += 1
+        return self.answer(windows, logits)
+
+    def answer(self, windows: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Write the organs over what a network computed of the windows, and return it."""
         seen = torch.nn.functional.avg_pool3d(windows[:, :1], 3, 1, 1, count_include_pad=False)
         return torch.sub(seen, self._levels, out=logits).square_().mul_(-3000)

@@ -41,6 +41,7 @@ _STEPS = {
     "read and unpack": (module.ImageSteps, "read"),
     "resample": (module.ImageSteps, "spaced"),
     "find the body": (module, "body_mask"),
+    "first look": (module, "worth_computing"),
     "scale": (module.ImageSteps, "scaled"),
     "network": (module.Predictor, "_mean"),
     "decide on the image's voxels": (module, "decide"),
@@ -50,7 +51,7 @@ _STEPS = {
 
 
 @contextmanager
-def _timed(seconds: dict[str, float]) -> Iterator[None]:
+def timed_steps(seconds: dict[str, float]) -> Iterator[None]:
     """Add up what the steps of a segmentation take."""
 
     def timing(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,7 +76,7 @@ def _measure(predictor: Predictor, folder: Path, name: str, rounds: int) -> dict
     for _ in range(rounds):
         seconds: dict[str, float] = {}
         started, computed = time.perf_counter(), time.process_time()
-        with _timed(seconds):
+        with timed_steps(seconds):
             result = predictor.segment(image, folder / "found.nii.gz")
         total, computed = time.perf_counter() - started, time.process_time() - computed
     found = sum(volume > 0 for volume in result.volumes_ml.values())

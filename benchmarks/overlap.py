@@ -13,32 +13,28 @@ import argparse
 import os
 import statistics
 import tempfile
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from measuring import machine, write_result
 
+from rep3d.checkpoint import load_checkpoint
 from rep3d.data.cases import Case, read_data_set
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
-from rep3d.inference import fine, predictor
 from rep3d.inference.predictor import Predictor
-from rep3d.inference.sliding import OVERLAP, sliding_probabilities
+from rep3d.inference.sliding import OVERLAP
+from rep3d.inference.tuned import PLAIN, Way
 
 _OVERLAPS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6)
 
 
 def _measure(model: Predictor, case: Case, overlap: float, folder: Path) -> dict[str, Any]:
-    with ExitStack() as stack:
-        for module in (predictor, fine):
-            laid = partial(sliding_probabilities, overlap=overlap)
-            stack.enter_context(mock.patch.object(module, "sliding_probabilities", laid))
-        result = model.segment(case.image, folder / "found.nii.gz")
+    for stage in filter(None, (model, model.fine)):
+        stage.way = Way(overlap=overlap)
+    result = model.segment(case.image, folder / "found.nii.gz")
     dice = dice_of_files(folder / "found.nii.gz", case.label, model.task.labels)
     return {"dice": mean_dice({case.id: dice}), "network_seconds": result.seconds["network"]}
 
@@ -53,7 +49,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/results/overlap.json"))
     options = parser.parse_args()
     load = [round(each, 2) for each in os.getloadavg()]
-    model = Predictor.load(options.checkpoint, options.device)
+    model = Predictor(load_checkpoint(options.checkpoint), options.device, way=PLAIN)
     seen = set(model.info.get("trained_on", model.info.get("cases", [])))
     cases = [case for case in read_data_set(options.data).cases if case.id not in seen][: options.cases]
     if not cases:

@@ -29,6 +29,7 @@ from rep3d.tasks.config import TaskConfig
 
 __all__ = [
     "HALF_PRECISION",
+    "TUNED",
     "Checkpoint",
     "load_checkpoint",
     "read_checkpoint_task",
@@ -42,6 +43,8 @@ _OTHERS_VERSION = 2  # of another network of the registry, which releases before
 _STAGES_VERSION = 3  # of two stages: a release that knew of one would use the coarse one alone, and not say so
 HALF_PRECISION = "float16"
 """What a checkpoint's ``info["precision"]`` says where its file holds weights in half precision."""
+TUNED = "tuned"
+"""Under which of a checkpoint's facts is what was measured of a faster way, see :mod:`rep3d.inference.tuned`."""
 _PRECISIONS = {None: torch.float32, "float32": torch.float32, HALF_PRECISION: torch.float16}
 
 
@@ -54,7 +57,7 @@ class Checkpoint:
         task: the task it was trained for.
         info: plain JSON facts about its origin: ``version``, ``parent``, ``created`` (ISO time, UTC), ``cases`` (ids),
             ``preset``, ``iterations``, ``loss``; ``precision``, in which its file holds the weights, where that is not
-            single.
+            single; ``tuned``, a faster way of computing it.
         fine: the second stage, at its own spacing, for the same labels; its network sees the image and the coarse
             stage's probability of each label. None where there is one stage.
 

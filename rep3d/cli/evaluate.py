@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rep3d.evaluation.records import Record
     from rep3d.inference.predictor import Predictor
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "same_values"]
 
 _PAGE = "evaluation.html"
 _SHOWN = ("dice", "hd95", "nsd", "volume-percent")  # of what is measured, what fits a terminal
@@ -104,12 +104,13 @@ def evaluate(
         show_left_out(source.left_out)
         models = models_of(source.files)
     else:
-        labels = _same_values(dict(predictor.task.labels), data)
+        labels = same_values(dict(predictor.task.labels), data)
         if description.is_file():
             check_channels(predictor.task, channels_from_dataset_json(description))
         source = MadePredictions(_made(folder / "predictions"), predictor.segment, predictor.task.in_channels)
         models = {given}
         facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": identity}
+        facts |= {"Speed": predictor.tuned} if predictor.tuned else {}
     trained = _trained_on(models)
     seen = trained or set()
     failed: list[LeftOut] = []
@@ -171,7 +172,7 @@ def _made(folder: Path) -> Path:
     return check_output_folder(folder)
 
 
-def _same_values(labels: dict[str, int], data: Path) -> dict[str, int]:
+def same_values(labels: dict[str, int], data: Path) -> dict[str, int]:
     """Return a model's labels; refuse a data set that has other values for them, which would be measured as absent."""
     from rep3d.tasks.dataset_json import labels_from_dataset_json
 

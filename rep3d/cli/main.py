@@ -1,5 +1,5 @@
 """The command line: ``rep3d demo``, ``tasks``, ``plan``, ``convert``, ``train``, ``segment``, ``predict``,
-``evaluate``, ``compare``, ``explain``, ``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
+``evaluate``, ``compare``, ``tune``, ``explain``, ``export``, ``simulate``, ``versions``, ``keys``, ``audit``.
 
 Heavy modules are imported inside the commands, so that ``rep3d --help`` is instant. Only this module prints and exits.
 """
@@ -28,6 +28,7 @@ from rep3d.cli.plan import plan
 from rep3d.cli.predict import PredictCommand, predict
 from rep3d.cli.simulate import simulate
 from rep3d.cli.train import train
+from rep3d.cli.tune import tune
 from rep3d.cli.versions import versions
 from rep3d.errors import Rep3DError, machine_error
 
@@ -92,13 +93,15 @@ def segment(
         console.print(f"{escape(name)}: {volume:.2f} ml")
     facts = f"{sum(result.seconds.values()):.1f} s with {result.engine}, uncertainty {result.uncertainty:.3f}"
     console.print(f"Wrote {escape(str(output))} ({facts})", soft_wrap=True)
-    if words := starter_words(predictor.info):
-        console.print(escape(words), soft_wrap=True, highlight=False)
+    for words in (result.tuned, starter_words(predictor.info)):
+        if words:
+            console.print(escape(words), soft_wrap=True, highlight=False)
 
 
 app.command(cls=PredictCommand, rich_help_panel=_MODELS)(predict)
 app.command(rich_help_panel=_MODELS)(evaluate)
 app.command(rich_help_panel=_MODELS)(compare)
+app.command(rich_help_panel=_MODELS)(tune)
 
 
 @app.command(rich_help_panel=_MODELS)

@@ -85,6 +85,8 @@ def predict(
         console.print(f"  left out: {escape(words)}", soft_wrap=True, highlight=False)
     kept = f", {len(result.kept)} were there already" if result.kept else ""
     console.print(f"Wrote {len(result.done)} cases into {escape(str(output))}{kept}", soft_wrap=True)
+    if result.done and result.tuned:
+        console.print(escape(result.tuned), soft_wrap=True, highlight=False)
     if result.failed:
         listed = _reasons(result.failed)
         more = f"; and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""

@@ -30,6 +30,7 @@ from rep3d.demo.voxels import as_nifti, as_voxels
 from rep3d.errors import ConfigError, Rep3DError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.files import write_text
+from rep3d.inference.device import processor_name
 from rep3d.starter.facts import starter_words
 from rep3d.starter.models import Starter
 
@@ -254,13 +255,14 @@ class Player:
         ]
         pool, held_out = len(self.cohort.pool), len(self.cohort.held_out)
         left_out = f"; left out: {listed(self.cohort.left_out)}" if self.cohort.left_out else ""
+        memory = psutil.virtual_memory().total / 2**30
         facts = {
             "Data": f"{self.cohort.name}: {pool} images on the server, {held_out} held out{left_out}",
             "Began with": (starter_words(self.starter.info) if self.starter else None) or "no model",
             "Strategy": self.plan.strategy,
             "Trainings": f"{self.plan.iterations} iterations and {self.plan.minutes:g} minutes in all at most",
             "Seed": str(self.plan.seed),
-            "Machine": f"{_processor()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
+            "Machine": f"{processor_name()}, {psutil.cpu_count()} cores, {memory:.0f} GiB",
             "Software": f"Python {platform.python_version()}, PyTorch {torch.__version__}",
             "Date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             "Total time": f"{(time.monotonic() - self._started) / 60:.1f} minutes",
@@ -279,11 +281,3 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _as_json(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

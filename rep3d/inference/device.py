@@ -1,12 +1,15 @@
-"""What computes: the device of a name, or the best one at hand."""
+"""What computes: the device of a name, or the best one at hand; and what the processor is."""
 
 from __future__ import annotations
+
+import platform
+from pathlib import Path
 
 import torch
 
 from rep3d.errors import ConfigError
 
-__all__ = ["choose_device"]
+__all__ = ["choose_device", "processor_name"]
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -29,3 +32,12 @@ def choose_device(name: str | None = None) -> torch.device:
             f"Use 'auto' or 'cpu'."
         )
     return device
+
+
+def processor_name() -> str:
+    """Return what the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

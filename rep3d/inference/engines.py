@@ -2,8 +2,9 @@
 
 On a CPU nearly all of the time goes into the decoder's small convolutions, which OpenVINO computes about twice as fast
 as PyTorch. The encoder's large kernels stay with PyTorch and `rep3d.nn.fastconv`: OpenVINO would visit every tap.
-Networks without such kernels are its alone. Both sides compute in float32. OpenVINO is optional; where it is missing or
-fails, PyTorch does all of it.
+Networks without such kernels are its alone. Both sides compute in float32. In bfloat16, which takes half the time,
+OpenVINO computes only for a version whose Dice was measured with it (`rep3d.inference.tuned`). OpenVINO is optional;
+where it is missing or fails, PyTorch does all of it.
 """
 
 from __future__ import annotations
@@ -25,14 +26,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from rep3d.errors import ConfigError
 from rep3d.nn.network import BorrowedNetwork, Network
 
-__all__ = ["ENGINES", "Engine", "OpenVinoEngine", "TorchEngine", "choose_engine"]
+__all__ = ["BFLOAT16", "ENGINES", "FLOAT32", "Engine", "OpenVinoEngine", "TorchEngine", "can_compute", "choose_engine"]
 
 ENGINES = ("auto", "torch", "openvino")
 ENVIRONMENT_VARIABLE = "REP3D_ENGINE"
 INSTALL_OPENVINO = "pip install openvino"
 WORTH_CONVERTING = 1e11  # multiply-adds: on two cores two seconds of PyTorch, of which OpenVINO saves one
 _ASK_MILLISECONDS = 100
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 TOLERANCE = 1e-3  # largest difference between two probabilities
+_TOLERANCES = {FLOAT32: TOLERANCE, BFLOAT16: 0.1}  # bfloat16's is no measure of quality, which is Dice: of what works
+_HINTS = {FLOAT32: "f32", BFLOAT16: "bf16"}
+_SKILLS = {FLOAT32: "FP32", BFLOAT16: "BF16"}  # as OpenVINO calls what a processor has instructions for
 
 Check = Callable[[], None]
 
@@ -81,7 +86,7 @@ class TorchEngine:
 
 
 class OpenVinoEngine:
-    """What a network's `Network.encode` does in PyTorch, the rest in OpenVINO, on the CPU in float32.
+    """What a network's `Network.encode` does in PyTorch, the rest in OpenVINO, on the CPU.
 
     Compiled once, for windows of any size and number. The weights are then in memory twice: OpenVINO keeps its own copy
     of the decoder's, rearranged. Uses as many threads as PyTorch did when the engine was made. Not for use from several
@@ -89,6 +94,7 @@ class OpenVinoEngine:
 
     Args:
         model: The network, on the CPU in float32; it is not changed, and must not change while the engine lives.
+        precision: In which OpenVINO computes, ``float32`` or ``bfloat16``; images and logits are float32.
 
     Raises:
         ImportError: If OpenVINO is not installed.
@@ -97,9 +103,12 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, model: Network) -> None:
+    def __init__(self, model: Network, precision: str = FLOAT32) -> None:
         openvino = _import_openvino()
         self._model = model
+        self._tolerance = _TOLERANCES[precision]
+        if precision != FLOAT32:
+            self.name = f"openvino {precision}"
         image, stages = _example(model)
         decoder = _Decoder(model)
         with torch.no_grad(), warnings.catch_warnings():
@@ -108,7 +117,7 @@ class OpenVinoEngine:
         with _root_logger_kept():
             converted = openvino.convert_model(traced)  # traced above, as OpenVINO would run the decoder several times
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where the processor has it: off by 0.01 in probability
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # without it, bfloat16 where the processor has it
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # a training may run on the same cores
@@ -148,14 +157,30 @@ class OpenVinoEngine:
     def _check(self, image: torch.Tensor, stages: Sequence[torch.Tensor]) -> None:
         expected = self._model.decode(image, stages).softmax(1)
         difference = (self._decode(image, stages).softmax(1) - expected).abs().max().item()
-        if not difference <= TOLERANCE:
-            raise RuntimeError(f"its probabilities differ from PyTorch's by {difference:.1e}, expected {TOLERANCE}")
+        if not difference <= self._tolerance:
+            raise RuntimeError(
+                f"its probabilities differ from PyTorch's by {difference:.1e}, expected {self._tolerance}"
+            )
 
 
 Engine = TorchEngine | OpenVinoEngine
 
 
-def choose_engine(model: nn.Module, device: torch.device, name: str | None = None, voxels: float = math.inf) -> Engine:
+def can_compute(precision: str) -> bool:
+    """Return whether OpenVINO is here, and the processor has instructions for a precision."""
+    if importlib.util.find_spec("openvino") is None:
+        return False
+    skills = _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return _SKILLS[precision] in skills
+
+
+def choose_engine(
+    model: nn.Module,
+    device: torch.device,
+    name: str | None = None,
+    voxels: float = math.inf,
+    precision: str = FLOAT32,
+) -> Engine:
     """Return the engine of that name, or the fastest at hand.
 
     ``auto`` is OpenVINO on a CPU where it is installed, else PyTorch. Starting OpenVINO takes a second or more, so for
@@ -168,6 +193,7 @@ def choose_engine(model: nn.Module, device: torch.device, name: str | None = Non
         device: Where the network computes.
         name: One of `ENGINES`; None for the environment variable ``REP3D_ENGINE``, or ``auto`` where that is not set.
         voxels: How many voxels the engine will get to see, over all windows of all images.
+        precision: In which OpenVINO computes, if it is chosen.
 
     Raises:
         ConfigError: If the name is unknown, or OpenVINO is asked for and not installed or not possible.
@@ -186,14 +212,14 @@ def choose_engine(model: nn.Module, device: torch.device, name: str | None = Non
     if name == "auto" and voxels * _decoding_work(model) < WORTH_CONVERTING:
         return TorchEngine(model)
     try:
-        engine = OpenVinoEngine(model)
+        engine = OpenVinoEngine(model, precision)
     except Exception as error:  # OpenVINO raises errors of many kinds; none may keep a model from being used
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if name == "openvino":
             raise ConfigError(f"{origin} 'openvino': it cannot run this network ({reason}). Use 'auto'.") from error
         _logger.warning("OpenVINO cannot run this network, PyTorch takes its place: %s", reason)
         return TorchEngine(model)
-    _logger.info("OpenVINO runs the decoder")
+    _logger.info("OpenVINO runs the decoder in %s", precision)
     return engine
 
 

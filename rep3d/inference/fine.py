@@ -23,13 +23,7 @@ from rep3d.imaging.grid import Place
 from rep3d.imaging.resampling import AxisMap, axis_maps, interpolate_axis
 from rep3d.imaging.transforms import ImageSteps
 from rep3d.inference.region import cropped, placed, widened
-from rep3d.inference.sliding import (
-    WindowTurns,
-    check_memory,
-    count_windows,
-    fit_window,
-    sliding_probabilities,
-)
+from rep3d.inference.sliding import WindowTurns, check_memory, sliding_probabilities
 from rep3d.inference.stage import Stage, kept_type
 from rep3d.inference.views import VIEWS
 
@@ -68,7 +62,7 @@ class FineStage(Stage):
         try:
             whole = steps.scaled(steps.spaced(image))
             place = placed(cropped(coarse, found[0]), whole)
-            window = fit_window(self.task.roi_size, tuple(whole.shape[1:]), self.stride)
+            window = self.window(tuple(whole.shape[1:]))
             part = cropped(whole, widened(place, window, tuple(whole.shape[1:])))
             del whole
             return MetaTensor(self._computed(part, coarse, weight, views, turns), affine=part.affine)
@@ -80,13 +74,13 @@ class FineStage(Stage):
         self, part: MetaTensor, coarse: MetaTensor, weight: torch.Tensor, views: int, turns: WindowTurns
     ) -> torch.Tensor:
         shape = tuple(part.shape[1:])
-        window = fit_window(self.task.roi_size, shape, self.stride)
+        window = self.window(shape)
         channels, kind = self.task.out_channels, kept_type(self.task.out_channels, shape)
         seen = [view for view in VIEWS[:views] if not view.moves]
         padded = tuple(max(side, length) for side, length in zip(window, shape, strict=True))
         check_memory(channels, padded, maps=min(len(seen), 2), each=kind.itemsize, window=window)
         beneath = _Beneath(coarse, weight, part)
-        self.settle_engine(turns, len(seen) * count_windows(window, shape) * math.prod(window))
+        self.settle_engine(turns, len(seen) * self.work(shape))
         total: torch.Tensor | None = None
         for view in seen:
             with self.in_use(turns.engine):
@@ -100,6 +94,7 @@ class FineStage(Stage):
                     correct=corrected,
                     finish=beneath.blend,
                     dtype=kind,
+                    overlap=self.way.overlap,
                 )
             total = found if total is None else total.add_(found)
         assert total is not None, "the plain view is always among them"

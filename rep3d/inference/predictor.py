@@ -10,7 +10,6 @@ version has a fine stage (`rep3d.inference.fine`), it looks again where the firs
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,44 +35,18 @@ from rep3d.imaging.transforms import ImageSteps
 from rep3d.inference.device import choose_device
 from rep3d.inference.ensemble import check_members
 from rep3d.inference.fine import FineStage
+from rep3d.inference.first_look import worth_computing
 from rep3d.inference.label_resampling import decide, interpolated_map
 from rep3d.inference.region import Box, cropped, overlap, region_of, surroundings, widened
+from rep3d.inference.segmentation import Segmentation
 from rep3d.inference.sliding import WindowTurns, check_memory, count_windows, fit_window, sliding_probabilities
 from rep3d.inference.stage import Stage, kept_type
+from rep3d.inference.tuned import Way, tuned_way
 from rep3d.inference.uncertainty import label_confidence, regional_mean, voxel_entropy
 from rep3d.inference.views import VIEWS, check_views
 from rep3d.output import check_output, require_room
 
 __all__ = ["Predictor", "Segmentation", "choose_device", "count_windows", "fit_window"]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What :meth:`Predictor.segment` found.
-
-    Attributes:
-        volumes_ml: volume of each label in millilitres, in the written label map.
-        uncertainty: mean normalised predictive entropy in [0, 1], see :func:`rep3d.inference.uncertainty.mean_entropy`.
-        seconds: time taken by ``read``, ``network`` and ``write``.
-        engine: what ran the network, ``"torch"`` or ``"openvino"``.
-        confidence: mean probability of each label where it is the most probable, on the task's grid; for a label so
-            small that it is that nowhere on this grid, its highest probability there; None where it is absent from the
-            written label map.
-        device: where the network ran.
-        fallback: what was done for want of memory, in words; None where there was enough.
-        version: of the model.
-        stage: ``"all"``, or ``"coarse"`` where the version has a fine stage that was not used.
-    """
-
-    volumes_ml: dict[str, float]
-    uncertainty: float
-    seconds: dict[str, float]
-    engine: str
-    confidence: dict[str, float | None]
-    device: str
-    fallback: str | None
-    version: str
-    stage: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +76,7 @@ class Predictor(Stage):
     Attributes:
         fine: the second stage; None where the version has none.
         others: further models of an ensemble; the mean of all probabilities counts.
+        tuned: as :class:`Segmentation` has it.
 
     Args:
         checkpoint: the model and its task.
@@ -113,6 +87,7 @@ class Predictor(Stage):
         values: the voxel value to write for each label name; labels of the model that it lacks become background. None
             for the values of the model's task.
         others: models for the same task, such as those of the other folds.
+        way: how to compute; None for what was measured for each version, see :mod:`rep3d.inference.tuned`.
 
     Raises:
         CheckpointError: if the models do not fit each other.
@@ -129,6 +104,7 @@ class Predictor(Stage):
         single_image: bool = False,
         values: Mapping[str, int] | None = None,
         others: Sequence[Checkpoint] = (),
+        way: Way | None = None,
     ) -> None:
         if checkpoint.model.in_channels != checkpoint.task.in_channels:
             raise CheckpointError(
@@ -136,12 +112,18 @@ class Predictor(Stage):
                 f"network takes {checkpoint.model.in_channels}, as the fine stage of a model does."
             )
         check_members(checkpoint, others)
-        super().__init__(checkpoint, choose_device(device), engine, single_image)
+        at = choose_device(device)
+        found = [(way, None) if way else tuned_way(each, at, engine) for each in (checkpoint, *others)]
+        ways = [each for each, _ in found]
+        super().__init__(checkpoint, at, engine, single_image, ways[0])
+        self.tuned = " ".join(dict.fromkeys(words for _, words in found if words)) or None
         self.info = checkpoint.info
         self.version = " + ".join(each.version for each in (checkpoint, *others))
-        self.others = [Stage(other, self.device, engine, single_image) for other in others]
+        self.others = [
+            Stage(other, at, engine, single_image, each) for other, each in zip(others, ways[1:], strict=True)
+        ]
         self.values = dict(self.task.labels if values is None else values)
-        self.fine = FineStage(checkpoint.fine, self.device, engine, single_image) if checkpoint.fine else None
+        self.fine = FineStage(checkpoint.fine, at, engine, single_image, ways[0]) if checkpoint.fine else None
         self._steps = ImageSteps(self.task)
 
     @classmethod
@@ -265,6 +247,8 @@ class Predictor(Stage):
             part, body, _ = self._part(prepared, region)
             read = time.perf_counter()
             turns = self.turns(cancelled)
+            if self.way.first_look and self.fine is None and not self.others:
+                part, body = worth_computing(self, part, body, turns)
             first = MetaTensor(self._mean(part, body, views, turns), affine=part.affine)
             last, refined = turns, None
             if self.fine is not None and not coarse:
@@ -307,6 +291,7 @@ class Predictor(Stage):
             fallback=turns.fallback,
             version=self.version,
             stage="coarse" if self.fine is not None and coarse else "all",
+            tuned=self.tuned,
         )
 
     # How --------------------------------------------------------------------------------------------------------
@@ -338,7 +323,7 @@ class Predictor(Stage):
             asked = surroundings(region, prepared.grid, whole, around)
             shared = overlap(asked, place)
             place = shared if all(part.start < part.stop for part in shared) else asked
-        place = widened(place, fit_window(self.task.roi_size, shape, self.stride), shape)
+        place = widened(place, self.window(shape), shape)
         return cropped(whole, place), prepared.body.within(place), place
 
     def _views(
@@ -347,17 +332,23 @@ class Predictor(Stage):
         stage = member or self
         image = part.as_tensor()
         shape = tuple(image.shape[1:])
-        window = fit_window(stage.task.roi_size, shape, stage.stride)
+        window = stage.window(shape)
         padded = tuple(max(side, length) for side, length in zip(window, shape, strict=True))
         channels = self.task.out_channels
         kind = kept_type(channels, shape)
         maps = 1 if views == 1 and not self.others else 3
         check_memory(channels, padded, maps=maps, each=kind.itemsize, window=window)
-        stage.settle_engine(turns, views * count_windows(window, shape) * math.prod(window))
+        stage.settle_engine(turns, views * stage.work(shape))
         for view in VIEWS[:views]:
             wanted = None if view.moves else body.holds
             predict = partial(
-                sliding_probabilities, window=window, turns=turns, channels=channels, wanted=wanted, dtype=kind
+                sliding_probabilities,
+                window=window,
+                turns=turns,
+                channels=channels,
+                wanted=wanted,
+                dtype=kind,
+                overlap=stage.way.overlap,
             )
             with torch.inference_mode(), stage.in_use(turns.engine):
                 found = view.predict(image, window, predict)

@@ -12,7 +12,8 @@ import torch
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.inference.engines import Engine, choose_engine
-from rep3d.inference.sliding import WindowTurns
+from rep3d.inference.sliding import WindowTurns, count_windows, fit_window
+from rep3d.inference.tuned import Way
 from rep3d.nn.fold import reparameterize
 
 __all__ = ["Stage", "kept_type"]
@@ -42,12 +43,14 @@ class Stage:
         device: where it computes.
         engine: what runs it, see :mod:`rep3d.inference.engines`; the same for all images, so that an image always gives
             the same result (with ``single_image`` it is settled by that image).
+        way: how it computes.
 
     Args:
         checkpoint: the model and its task.
         device: where to compute.
         engine: as :func:`~rep3d.inference.engines.choose_engine` takes it.
         single_image: whether only one image will be segmented.
+        way: how to compute.
 
     Raises:
         ConfigError: if the engine is unknown or not there.
@@ -55,14 +58,17 @@ class Stage:
 
     engine: Engine
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, engine: str | None, single_image: bool) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, engine: str | None, single_image: bool, way: Way
+    ) -> None:
         self.task = checkpoint.task
         self.device = device
         self.stride = checkpoint.model.stride
         self.model = reparameterize(checkpoint.model).to(device).eval().requires_grad_(False)
         self._engine_name = engine
         self._single_image = single_image
-        self.engine = choose_engine(self.model, device, engine, voxels=0 if single_image else math.inf)
+        self.way = way
+        self.engine = self._chosen(0 if single_image else math.inf)
         self._users_guard = threading.Lock()
         self._users = 0
 
@@ -73,7 +79,20 @@ class Stage:
     def settle_engine(self, turns: WindowTurns, voxels: int) -> None:
         """Take a faster engine for the one image, if it has so many voxels in all its windows that it pays."""
         if self._single_image and self.engine.name == "torch":
-            self.engine = turns.engine = choose_engine(self.model, self.device, self._engine_name, voxels)
+            self.engine = turns.engine = self._chosen(voxels)
+
+    def window(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the sliding window for an image (D, H, W) in voxels."""
+        sides = tuple(round(side * self.way.window) for side in self.task.roi_size)
+        return fit_window(sides, shape, self.stride)
+
+    def work(self, shape: tuple[int, ...]) -> int:
+        """Return how many voxels all windows of an image (D, H, W) have together."""
+        window = self.window(shape)
+        return count_windows(window, shape, self.way.overlap) * math.prod(window)
+
+    def _chosen(self, voxels: float) -> Engine:
+        return choose_engine(self.model, self.device, self._engine_name, voxels, self.way.precision)
 
     def _spare_engine(self) -> Engine:
         cpu = torch.device("cpu")

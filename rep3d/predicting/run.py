@@ -98,12 +98,14 @@ class Predicted:
         kept: ids of those that had been before.
         failed: id of each other, and why.
         left_out: files that are part of no image, and why.
+        tuned: how they were computed faster, and what that does to the Dice, in words; None where plainly.
     """
 
     done: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    tuned: str | None = None
 
 
 def predict(
@@ -146,7 +148,7 @@ def predict(
     if source.is_file() and predictor.task.in_channels == 1:  # files of other channels that lie beside it are not asked
         cases = tuple(replace(case, channels=()) for case in cases)
     maker = _maker(predictor, [model["sha256"] for model in models], wanted)
-    result = Predicted(left_out=sources.left_out)
+    result = Predicted(left_out=sources.left_out, tuned=predictor.tuned)
     try:
         for number, case in enumerate(cases, 1):
             started = time.perf_counter()
@@ -213,6 +215,7 @@ def _predict_one(case: Source, folder: Path, predictor: Predictor, wanted: Wante
         "uncertainty": round(found.uncertainty, 4),
         "device": found.device,
         "engine": found.engine,
+        "tuned": found.tuned,
         "fallback": found.fallback,
         "seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()}
         | {"outputs": round(time.perf_counter() - began, 3)},

@@ -11,17 +11,23 @@ from typing import Any
 
 from rep3d.errors import DamagedFileError, UnknownVersionError, VersionError
 from rep3d.json_file import JsonFile, json_object
+from rep3d.starter.facts import is_starter
 
-__all__ = ["VersionRecord", "version_number"]
+__all__ = ["VersionRecord", "origin_of", "version_number"]
 
 # What a record takes from its checkpoint as it is.
-_SAID = ("created", "parent", "head", "preset", "iterations", "loss", "minutes", "stopped", "starter")
+_SAID = ("created", "parent", "head", "preset", "iterations", "loss", "minutes", "stopped", "starter", "tuned")
 
 
 def version_number(name: str) -> int | None:
     """``3`` for ``"v3"``; None for what is no version's name."""
     match = re.fullmatch(r"v([1-9]\d{0,8})", name)
     return int(match[1]) if match else None
+
+
+def origin_of(info: Mapping[str, Any]) -> str:
+    """Return where a checkpoint with these facts comes from, if it was not trained here."""
+    return "starter" if is_starter(info) else "adopted"
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class VersionRecord:
         stopped: what ended the training: ``"iterations"``, ``"max_minutes"`` or ``"early stopping"``.
         starter: the starter model that it is or descends from, with data and licence, see :mod:`rep3d.starter.facts`;
             None where it is and does neither.
+        tuned: a faster way of computing it, see :class:`rep3d.inference.tuned.Tuned`; None where none was measured.
         adopted_as: the name that an adopted checkpoint bore, if it was another one.
         deleted: when and by whom its weights were deleted; the record stays, as labels may name the version.
     """
@@ -85,6 +92,7 @@ class VersionRecord:
     speed: dict[str, Any] = field(default_factory=dict)
     stopped: str | None = None
     starter: dict[str, Any] | None = None
+    tuned: dict[str, Any] | None = None
     adopted_as: str | None = None
     deleted: dict[str, str] | None = None
 

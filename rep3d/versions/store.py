@@ -25,12 +25,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rep3d.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
+from rep3d.checkpoint import TUNED, Checkpoint, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError, UnknownVersionError, VersionError
 from rep3d.files import copy_whole, file_state, link_whole, make_folder, sync_folder, utc_now
 from rep3d.json_file import JsonFile, json_object
-from rep3d.starter.facts import is_starter
-from rep3d.versions.record import VersionRecord, version_number
+from rep3d.versions.record import VersionRecord, origin_of, version_number
 
 __all__ = ["VersionStore"]
 
@@ -136,15 +135,21 @@ class VersionStore:
         with self._locked():
             return self._add(checkpoint, record, f"v{self._next_number()}")
 
-    def amend(
-        self, name: str, decision: dict[str, Any] | None = None, speed: dict[str, Any] | None = None
-    ) -> VersionRecord:
-        """Change what was decided about a version, or what is known about its speed; raise as :meth:`get`."""
+    def amend(self, name: str, **facts: dict[str, Any]) -> VersionRecord:
+        """Change what was decided about a version (``decision``), or is known about its ``speed``; raise as get."""
         with self._locked():
-            known = self.get(name)
-            record = dataclasses.replace(known, decision=decision or known.decision, speed=speed or known.speed)
-            record.write(self._record_file(name))
-            return record
+            return self._amend(name, facts)
+
+    def keep_tuned(self, name: str, tuned: dict[str, Any]) -> VersionRecord:
+        """Keep a faster way of computing a version, in the file of its weights; raise as :meth:`checkpoint`."""
+        with self._locked():
+            file = self.checkpoint(name)
+            known = load_checkpoint(file)
+            save_checkpoint(file, known.model, known.task, {**known.info, TUNED: tuned}, known.fine)
+            _protect(file)
+            if self._published_version() == name:
+                link_whole(file, self._published)
+            return self._amend(name, {TUNED: tuned})
 
     def publish(self, name: str, by: str, reason: str, instead_of: str | None = None) -> VersionRecord:
         """Make a version the one that answers requests; where it is that already, nothing happens.
@@ -206,8 +211,7 @@ class VersionStore:
             file = self.checkpoint(name)
             if name == self._published_version():
                 raise VersionError(f"Version {name} is published, so it cannot be deleted. Publish another one first.")
-            record = dataclasses.replace(self.get(name), deleted={"time": utc_now(), "by": by})
-            record.write(self._record_file(name))
+            record = self._amend(name, {"deleted": {"time": utc_now(), "by": by}})
             file.unlink()
             return record
 
@@ -261,12 +265,17 @@ class VersionStore:
             return None
         checkpoint = load_checkpoint(self._published)
         free = version_number(name) is not None and not (self._folder / name).exists()
-        record = VersionRecord(origin=_origin(facts), adopted_as=None if free else name)
+        record = VersionRecord(origin=origin_of(facts), adopted_as=None if free else name)
         same = self._published if free and facts.get("created") else None
         added = self._add(checkpoint, record, name if free else f"v{self._next_number()}", same)
         self._publish(added.version, "server", _WHY[record.origin], rollback=False)
         logger.info("adopted %s as version %s", self._published, added.version)
         return added
+
+    def _amend(self, name: str, facts: Mapping[str, Any]) -> VersionRecord:
+        record = dataclasses.replace(self.get(name), **facts)
+        record.write(self._record_file(name))
+        return record
 
     def _names(self) -> Sequence[str]:
         names = [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
@@ -316,9 +325,7 @@ class VersionStore:
                 save_checkpoint(new / "model.pt", checkpoint.model, checkpoint.task, info, checkpoint.fine)
             else:
                 link_whole(same, new / "model.pt")
-            if os.name != "nt":  # there, a read-only file could not be replaced or deleted
-                # The published file is the same one: copying a checkpoint over it must not change the version.
-                (new / "model.pt").chmod(0o444)
+            _protect(new / "model.pt")
             record.write(new / "version.json")
             os.rename(new, self._folder / name)
             sync_folder(self._folder)
@@ -338,7 +345,7 @@ class VersionStore:
                 logger.error("version %s: neither its record nor its weights can be read: %s", name, error)
                 continue
             if info.get("version") == name:
-                record = VersionRecord(origin=_origin(info))  # nobody can tell any more whether it was trained here
+                record = VersionRecord(origin=origin_of(info))  # nobody can tell any more whether it was trained here
                 record.completed(name, task.labels, info).write(self._record_file(name))
 
     def _publish(self, name: str, by: str, reason: str, rollback: bool) -> None:
@@ -383,8 +390,10 @@ class VersionStore:
             ) from error
 
 
-def _origin(info: Mapping[str, Any]) -> str:
-    return "starter" if is_starter(info) else "adopted"
+def _protect(weights: Path) -> None:
+    """Make them read-only: the published file is the same one, over which somebody may copy a checkpoint."""
+    if os.name != "nt":  # there, a read-only file could not be replaced or deleted
+        weights.chmod(0o444)
 
 
 def _entries(content: Any) -> list[dict[str, Any]]:

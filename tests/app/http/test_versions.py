@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.cli.main import app as command_line
 from rep3d.evaluation.gate import decide, label_means
+from rep3d.inference.tuned import Tuned, Way, weights_mark
 from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, publish_small_model, unchanged, write_image
@@ -99,6 +100,19 @@ def test_publishing_and_rolling_back_change_the_answers_at_once(server: AppServe
     assert server.post(f"{MODEL}/rollback", json={"by": "bert"}).json()["version"] == "v1"
     assert _version_that_answers(server) == "v1"
     assert server.get(f"{MODEL}/versions").json()["publications"][-1]["reason"] == "rolled back from v3"
+
+
+def test_a_faster_way_is_told_with_the_version_and_with_each_answer(server: AppServer) -> None:
+    plain = server.post("/infer/rep3d", params={"image": "case_0", "output": "json"}).json()
+    assert plain["version"] == "v1" and plain["tuned"] is None
+    store = _store(server)
+    mark = weights_mark(load_checkpoint(store.checkpoint("v1")))
+    record = Tuned(Way(overlap=0.25), 0.7, 0.701, 2.0, 5.0, ["a", "b"], "a processor", "2026-01-01", mark)
+    store.keep_tuned("v1", record.to_dict())
+    answer = server.post("/infer/rep3d", params={"image": "case_0", "output": "json"}).json()
+    assert answer["tuned"] == record.words and answer["version"] == "v1"
+    versions = {each["version"]: each["tuned"] for each in server.get(f"{MODEL}/versions").json()["versions"]}
+    assert versions == {"v1": record.to_dict(), "v2": None, "v3": None}
 
 
 def test_requests_while_versions_change_get_one_or_the_other(server: AppServer) -> None:

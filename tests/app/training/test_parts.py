@@ -20,7 +20,7 @@ from lib.boot.setup import Setup
 from lib.errors import ConflictError
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
-from lib.training import control
+from lib.training import control, tuning
 from lib.training import task as train_task
 from lib.training.auto import AutoTrain
 from lib.training.cases import LabelledCases, case_for, case_weights, find_cases
@@ -37,10 +37,12 @@ from rep3d.errors import ConfigError, LabelError, NoCasesError
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
 from rep3d.imaging.nifti import read_label
+from rep3d.inference.tuned import PLAIN, Tuned, Way
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.minutes.budget import Tail
 from rep3d.training.settings import TrainSettings
 from rep3d.versions.record import VersionRecord
+from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti
 
 DEFAULTS = TrainSettings(device="cpu")
@@ -390,6 +392,33 @@ def test_case_whose_image_cannot_be_read_is_left_out(tmp_path: Path, case: Case)
     assert late.compare(new, published, [case], hashes, lambda *_: None, now) == ({}, {})
     assert (late.out_of_time, late.seconds) == ({"a"}, pytest.approx(0.0, abs=0.05))
     assert late.compare(new, published, [case], hashes, lambda *_: None, now + 600)[1] == {"a": found["a"]}
+
+
+@pytest.mark.parametrize("what", ["kept", "plain", "no time", "fails", "quick"])
+def test_a_faster_way_is_looked_for_where_somebody_waits_and_costs_no_training(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    versions = VersionStore(publish_small_model(tmp_path / "studies").parent)
+    version = versions.adopt()
+    assert version is not None
+    way = Way(overlap=0.25) if what == "kept" else PLAIN
+    record = Tuned(way, 0.7, 0.701, 2.0, 5.0, ["a", "b"], "a processor", "2026-01-01", "mark")
+    asked: list[Any] = []
+
+    def measured(checkpoint: Checkpoint, cases: list[Case], labels: dict[str, int], seconds: float) -> Tuned | None:
+        asked.append((checkpoint.version, cases, labels, seconds))
+        if what == "fails":
+            raise RuntimeError("the disk is gone")
+        return None if what == "no time" else record
+
+    monkeypatch.setattr(tuning, "tune", measured)
+    served: Any = SimpleNamespace(
+        versions=versions, published=SimpleNamespace(device="cpu"), setup=SimpleNamespace(labels=LABELS)
+    )
+    tuning.tune_version(served, version.version, [case], tuning.WORTH_SECONDS / (2 if what == "quick" else 1), 60.0)
+    assert asked == ([] if what == "quick" else [(version.version, [case], LABELS, 60.0)])
+    assert versions.get(version.version).tuned == (record.to_dict() if what == "kept" else None)
+    assert ("the disk is gone" in caplog.text) == (what == "fails")
 
 
 # Training by itself ---------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ COMMANDS = (
     "predict",
     "evaluate",
     "compare",
+    "tune",
     "explain",
     "export",
     "tasks",

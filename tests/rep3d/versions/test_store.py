@@ -93,6 +93,21 @@ def test_published_file_takes_no_space_of_its_own(store: VersionStore) -> None:
     assert store.checkpoint("v3").stat().st_mode & 0o222 == 0
 
 
+def test_a_faster_way_is_kept_in_the_weights_file_and_answers_at_once(store: VersionStore) -> None:
+    before, tuned = {name: _mark(store.checkpoint(name)) for name in ("v2", "v3")}, {"way": {"overlap": 0.25}}
+    for name in before:
+        assert store.keep_tuned(name, tuned) == store.get(name)
+        assert store.get(name).tuned == load_checkpoint(store.checkpoint(name)).info["tuned"] == tuned
+    assert {name: _mark(store.checkpoint(name)) for name in before} == before
+    assert store.published() == "v3" and len(store.publications()) == 3
+    assert read_checkpoint_task(store.root / "published.pt")[1]["tuned"] == tuned
+    if os.name != "nt":
+        assert os.path.samefile(store.root / "published.pt", store.checkpoint("v3"))
+        assert store.checkpoint("v3").stat().st_mode & 0o222 == 0
+    with pytest.raises(UnknownVersionError):
+        store.keep_tuned("v9", {})
+
+
 def test_without_hard_links_it_is_a_copy(store: VersionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> NoReturn:
         raise OSError("no links here")
@@ -323,7 +338,7 @@ def _run_until_killed(action: Callable[[], object], step: int) -> bool:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("what", ["add", "publish", "rollback", "delete", "adopt"])
+@pytest.mark.parametrize("what", ["add", "publish", "rollback", "delete", "adopt", "tune"])
 def test_killed_at_any_step(tmp_path: Path, store: VersionStore, network: Rep3D, what: str) -> None:
     trained = _trained(network, 4)
     actions: dict[str, Callable[[VersionStore], object]] = {
@@ -332,6 +347,7 @@ def test_killed_at_any_step(tmp_path: Path, store: VersionStore, network: Rep3D,
         "rollback": lambda found: found.rollback("bert"),
         "delete": lambda found: found.delete("v1", "bert"),
         "adopt": lambda found: found.adopt(),
+        "tune": lambda found: found.keep_tuned("v3", {"way": {}}),
     }
     if what == "adopt":
         foreign = replace(trained, info={**trained.info, "version": "v2"})
@@ -361,7 +377,7 @@ def test_killed_at_any_step(tmp_path: Path, store: VersionStore, network: Rep3D,
         assert after.rollback("anna").version != added
         if not killed:
             break
-    assert step > {"add": 5, "publish": 4, "rollback": 4, "delete": 2, "adopt": 9}[what]
+    assert step > {"add": 5, "publish": 4, "rollback": 4, "delete": 2, "adopt": 9, "tune": 4}[what]
 
 
 def test_readers_never_see_a_part(store: VersionStore) -> None:

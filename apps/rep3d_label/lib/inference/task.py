@@ -115,6 +115,7 @@ class Rep3DInferTask(InferTask):
             "stage": result.stage,
             "device": result.device,
             "engine": result.engine,
+            "tuned": result.tuned,
             "fallback": result.fallback,
             "request_id": asked.id,
             "latencies": latencies,

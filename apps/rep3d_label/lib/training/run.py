@@ -26,6 +26,7 @@ from lib.training.request import TrainRequest
 from lib.training.resumption import changes_since, resumable_run, run_file
 from lib.training.scores import VersionScores, identity_of
 from lib.training.status import TrainStatus
+from lib.training.tuning import tune_version
 from rep3d.checkpoint import Checkpoint, load_checkpoint
 from rep3d.data.cases import LeftOut
 from rep3d.errors import TrainingError, VersionError
@@ -43,6 +44,7 @@ __all__ = ["TrainRun"]
 logger = logging.getLogger(__name__)
 
 _LATE = 0.03  # of the minutes, by which measuring on a held-out case may end late
+_TUNING = 0.1  # of the minutes, as long as finding a faster way may take after the publication
 
 
 class TrainRun:
@@ -115,6 +117,11 @@ class TrainRun:
         self._keep_speed(made)
         # Before the scoring, which may be stopped: what was decided must not be done again after a roll-back.
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._status.update({"phase": "scoring", "eta_seconds": None})
+        if (made.decision or {}).get("published"):
+            measured = [found.cases[id_] for id_ in made.validation_cases if id_ in found.cases]
+            may_take = _TUNING * 60.0 * self._request.settings.max_minutes
+            tune_version(self._served, made.version, measured, self._scores.case_seconds, may_take)
         self._score()
         self._status.update({"phase": "done", "eta_seconds": 0.0})
         note_run(self._served, "training", "training ended", version=made.version)
@@ -377,7 +384,6 @@ class TrainRun:
     def _score(self) -> None:
         if not self._request.score_minutes:
             return
-        self._status.update({"phase": "scoring", "eta_seconds": None})
         try:
             score_unlabelled(
                 self._datastore,

@@ -17,6 +17,7 @@ from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.predictor import Predictor
+from rep3d.inference.tuned import PLAIN
 from rep3d.json_file import JsonFile, json_object
 from rep3d.training.preparing import left_out_for
 from rep3d.training.validation import shuffled
@@ -109,7 +110,8 @@ class VersionScores:
                     if time.monotonic() + (self.case_seconds or 0.0) > until:
                         self.out_of_time.add(case.id)
                         continue
-                    predictor = predictor or Predictor(checkpoint(), self._device, values=self._labels)
+                    # Plainly, as a new version is: what was tuned for the published one must not count.
+                    predictor = predictor or Predictor(checkpoint(), self._device, values=self._labels, way=PLAIN)
                     file = Path(folder) / "found.nii.gz"
                     try:
                         predictor.segment(case.image, file)

@@ -28,7 +28,6 @@ export class Stage extends EventTarget {
   /** The elements into which the views, the tools and the table of labels are built. */
   constructor({ stage, tools, labels }) {
     super();
-    this.edits = 0;
     this.map = this.image = this.grid = null;
     this.entries = [];
     this.hidden = new Set();
@@ -108,8 +107,8 @@ export class Stage extends EventTarget {
 
   get isOpen() { return this.map !== null; }
 
-  /** Grows with every change of the label, undo and redo too. */
-  get revision() { return this.edits; }
+  /** A number of what the label is now, another one after every change; by Undo it is the one of before again. */
+  get revision() { return this.map?.state ?? 0; }
 
   /** A copy of the label in hand. */
   label() { return this.map.voxels.slice(); }
@@ -165,12 +164,11 @@ export class Stage extends EventTarget {
   /** Says that a step was made, or taken back. */
   edited(changed) {
     if (!changed) return;
-    this.edits++;
     this.screen.changed(this.map.voxels, this.map.takeDirty());
     this.solid.changed(this.map.voxels);
     this.table.rebuild();
     this.toolbar.refresh();
-    this.dispatchEvent(new CustomEvent("edit", { detail: { revision: this.edits } }));
+    this.dispatchEvent(new CustomEvent("edit", { detail: { revision: this.revision } }));
   }
 
   undo() { this.replay("undo", "Taken back"); }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from tests.app.annotate.annotator import SLOW, Annotator, at_work
+from tests.app.annotate.annotator import SLOW, Annotator, at_work, stored
 from tests.app.browser import watched
-from tests.app.data import CONF, publish_small_model, write_image, write_nifti
+from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_nifti
 from tests.app.server import AppServer
 
 NO_WEBGL = """const real = HTMLCanvasElement.prototype.getContext;
@@ -42,6 +42,7 @@ def test_what_is_missing_is_told_in_words(browser: Browser, server: AppServer, t
             seen.page.add_init_script(NO_WEBGL)
         seen.page.goto(f"{server.url}/rep3d/annotate/")
         expect(seen.page.locator("#stage .obstacle")).to_contain_text(words, timeout=SLOW)
+        assert seen.page.locator("#flow .home").is_visible()
 
 
 def test_a_browser_that_keeps_nothing_is_told_and_edits_are_lost_only_after_a_question(
@@ -171,8 +172,72 @@ def test_of_several_channels_the_first_is_shown_and_another_can_be(
         assert person.page.locator("#stage").screenshot() != before
         (drawn,) = person.drafts("case_1")
         person.submitted("case_1")
-        stored = np.asarray(nib.load(studies / "labels" / "final" / "case_1.nii.gz").dataobj)
-        assert np.array_equal(stored, drawn) and stored.any()
+        label = stored(server, "case_1")
+        assert np.array_equal(label, drawn) and label.any()
+
+
+def test_what_is_undone_is_no_unsent_work_until_it_is_done_again(anna: Annotator) -> None:
+    anna.opened("case_3").paint()
+    anna.kept()
+    (drawn,) = anna.drafts("case_3")
+    anna.page.keyboard.press("Control+z")
+    expect(anna.page.locator("#kept")).to_be_empty()
+    _wait(lambda: anna.drafts("case_3") == [])
+    anna.page.keyboard.press("Control+y")
+    anna.kept()
+    assert np.array_equal(anna.drafts("case_3")[0], drawn)
+
+
+def test_a_draft_with_the_very_voxels_that_were_submitted_goes(anna: Annotator) -> None:
+    write_image(anna.server.studies / "case_twice.nii.gz", 3)
+    anna.opened("case_twice").paint()
+    anna.kept()
+    (drawn,) = anna.drafts("case_twice")
+    anna.press("auto_segment")
+    anna.expect_said("Segmented by")
+    assert len(anna.drafts("case_twice")) == 1
+    anna.page.keyboard.press("Control+z")
+    anna.submitted("case_twice")
+    assert np.array_equal(stored(anna.server, "case_twice"), drawn)
+    assert anna.drafts("case_twice") == []
+
+
+def test_voxels_that_no_label_stands_for_are_told_and_cleared_only_after_a_question(anna: Annotator) -> None:
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[2:5, 3:6, 4:7], voxels[9, 9, 9] = 7, LABELS["head"]
+    write_image(anna.server.studies / "case_strange.nii.gz", 4)
+    file = write_nifti(anna.server.studies / "labels" / "final" / "case_strange.nii.gz", voxels)
+    anna.opened("case_strange")
+    anna.expect_said("the value 7, which no label of this model stands for")
+    anna.submit()
+    anna.asked("A part that no label stands for")
+    anna.answer("Go back")
+    anna.expect_said("Nothing was sent.")
+    assert np.array_equal(nib.load(file).dataobj, voxels)
+    anna.submit()
+    anna.answer("Clear them and submit")
+    anna.expect_said("Submitted case_strange.")
+    assert np.array_equal(stored(anna.server, "case_strange"), np.where(voxels == 7, 0, voxels))
+
+
+def test_what_failed_for_want_of_the_server_is_said_no_longer_when_it_is_back(anna: Annotator) -> None:
+    anna.opened("case_4").paint()
+    anna.page.route("**/rep3d/**", lambda route: route.abort())
+    anna.submit()
+    anna.expect_said("Not submitted: The server cannot be reached.")
+    expect(anna.page.locator("#flow .state")).to_have_text("Server not reachable, trying again", timeout=5_000)
+    anna.page.unroute("**/rep3d/**")
+    anna.expect_state("Ready")
+    expect(anna.page.locator("#flow .message")).to_be_hidden()
+
+
+def _wait(done: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(100):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never was")
 
 
 @pytest.mark.timed

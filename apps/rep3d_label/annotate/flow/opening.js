@@ -4,6 +4,7 @@ import { Refused } from "../../api.js";
 import { STAY } from "./foreground.js";
 import { fate } from "./rules.js";
 import { labelOf } from "./server.js";
+import { namesOf, strangers } from "./strangers.js";
 import { Work } from "./work.js";
 
 export class Opening {
@@ -119,12 +120,17 @@ export class Opening {
       id, reason, channel, channels: found.params.channels ?? [],
       source: draft ? "unsent work" : label ? "submitted label" : "empty", edited: Boolean(draft), kept: "", keepable: true,
       label: Boolean(facts), author: known.author, time: known.time, review: known.review, role: known.role,
-      reserved: "", leaseLost: "", proposal: false, empty: false, meanwhile: false, lent: false,
+      reserved: "", leaseLost: "", proposal: false, strangers: false, empty: false, meanwhile: false, lent: false,
     } });
     lease.hold(id, reserved);
     if (draft) await this.#goOn(work, draft, facts);
     await keeping.list(work);
     if (untouched) server.release(before.id).catch(() => {});
+    const unknown = label ? strangers(label, view.now.model?.labels ?? []) : [];
+    if (unknown.length) {
+      view.say("warning", `This label has voxels with ${namesOf(unknown)}, which no label of this model stands for. They are shown in grey and locked; before you submit, unlock them and paint over, or choose another model. On Submit you can clear them.`);
+      return;
+    }
     if (view.now.message) return;
     const unsent = view.now.drafts.filter(({ image }) => image === id).length;
     view.say("info", unsent ? "There is unsent work on this case: continue it from the list of unsent work." : label ? "" : `${id} is ready.`);

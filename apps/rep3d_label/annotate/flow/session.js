@@ -77,7 +77,9 @@ export class Session {
       training: training(model.training ?? {}),
     }));
     const model = models.find(({ name }) => name === (this.#view.now.model?.name ?? status.default_model)) ?? models[0];
+    const { connection, message } = this.#view.now;
     this.#view.update({
+      ...(connection !== "ready" && message?.away ? { message: null } : {}),
       connection: same ? "ready" : "other_version", server: status.server, models, model, completed: status.cases.labelled,
       total: status.cases.total, training: model.training, problems: status.server.problems,
     });

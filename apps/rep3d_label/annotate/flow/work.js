@@ -14,6 +14,7 @@ export class Work {
     this.model = model;
     this.facts = facts;
     this.key = fresh(); // of the draft
+    this.sealed = []; // keys of drafts that were closed
     this.version = ""; // of the model whose segmentation is corrected
     this.proposal = null; // that segmentation
     this.sent = -1; // revision that the server has, or that nobody has drawn on
@@ -52,6 +53,7 @@ export class Work {
 
   /** What is drawn from now on goes into a draft of its own; the one that is there stays. */
   seal() {
+    this.sealed.push(this.key);
     this.key = fresh();
     this.submission = null;
   }

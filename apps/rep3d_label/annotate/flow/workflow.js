@@ -9,10 +9,11 @@ import { Submitting } from "./submitting.js";
 export class Workflow {
   #context;
 
-  /** @param parts server, stage, view, lease, tabs, drafts, transfers, obstacle(shape), place(image), ask(question, about). */
+  /** @param parts server, stage, view, lease, tabs, drafts, transfers, obstacle(shape), place(image), ask(question, about),
+   *  lookAgain() asks the server how things are. */
   constructor(parts) {
     const context = this.#context = { ...parts, work: null };
-    context.foreground = new Foreground(parts.view, parts.ask);
+    context.foreground = new Foreground(parts.view, parts.ask, parts.lookAgain);
     context.keeping = new Keeping(context);
     const opening = new Opening(context), { autoSegment } = new Segmenting(context), { submit } = new Submitting(context);
     const { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel } = opening;
@@ -82,7 +83,9 @@ export class Workflow {
     const { work, stage, view, lease, keeping } = this.#context;
     if (!work) return;
     lease.working();
-    view.updateCase({ edited: work.edited(stage) });
-    keeping.edited(work);
+    const edited = work.edited(stage);
+    view.updateCase({ edited, ...(edited ? {} : { kept: "" }) });
+    if (edited) keeping.edited(work);
+    else keeping.nothing(work);
   }
 }

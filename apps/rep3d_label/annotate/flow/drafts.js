@@ -23,7 +23,7 @@ export class Drafts {
   #scope;
   #opened = null;
 
-  /** @param {{server: string, folder: string, user: string}} scope whose unsent work this is. */
+  /** @param {{server: string, folder: string, user: string}} scope whose unsent work this is; `folder` is its id. */
   constructor(scope) {
     this.#scope = JSON.stringify([scope.server, scope.folder, scope.user]);
   }

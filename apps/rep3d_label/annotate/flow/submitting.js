@@ -5,7 +5,6 @@ import { mistake, sentence } from "./foreground.js";
 import { fate } from "./rules.js";
 import { labelOf } from "./server.js";
 
-const RESERVED = /reserved|lent/;
 const AGAIN = "Your work is kept here. Submit again: a label that the server has already is not stored twice.";
 const NOT_CONFIRMED = `The server has not confirmed the label. ${AGAIN}`;
 
@@ -82,7 +81,7 @@ export class Submitting {
     try {
       answer = await server.submit(work.id, work.image, label.slice(), params, signal);
     } catch (error) {
-      const lent = error instanceof Refused && error.status === 409 && RESERVED.test(error.message) && !more.override_lease;
+      const lent = error instanceof Refused && error.reason === "reserved" && !more.override_lease;
       if (!lent) throw error;
       this.#onItsWay = false;
       view.updateCase({ lent: true });

@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, Route, expect
 
 from tests.app.annotate.annotator import SLOW, Annotator, at_work, stored
 from tests.app.browser import watched
-from tests.app.data import CONF, publish_small_model, write_image, write_nifti
+from tests.app.data import AFFINE, CONF, LABELS, SHAPE, publish_small_model, write_image, write_nifti
 from tests.app.server import AppServer
+from tests.voxel_bodies import VOXELS, packed
 
 NO_WEBGL = """const real = HTMLCanvasElement.prototype.getContext;
 HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
@@ -99,6 +100,25 @@ def test_work_is_never_laid_on_another_image_of_the_same_name(anna: Annotator) -
     anna.submitted("case_1")
     assert stored(anna.server, "case_1").any()
     assert anna.server.request("DELETE", "/datastore/label", params={"id": "case_1", "tag": "final"}).ok
+
+
+def test_a_label_that_comes_between_the_check_and_the_submission_is_shown(anna: Annotator) -> None:
+    theirs = np.full(SHAPE, LABELS["tail"], np.uint8)
+
+    def outrun(route: Route) -> None:
+        body = packed({"label": theirs}, AFFINE, {"client_id": "Ben", "override_lease": True})
+        assert anna.server.put("/rep3d/voxels/labels/case_2", data=body, headers=VOXELS).ok
+        route.continue_()
+
+    anna.opened("case_2").paint()
+    anna.page.route("**/rep3d/voxels/labels/**", outrun, times=1)
+    anna.submit()
+    anna.asked("Someone submitted a label meanwhile")
+    assert np.array_equal(stored(anna.server, "case_2"), theirs)
+    anna.answer("Submit mine")
+    anna.expect_said("Submitted case_2.")
+    assert not np.array_equal(stored(anna.server, "case_2"), theirs)
+    assert anna.server.request("DELETE", "/datastore/label", params={"id": "case_2", "tag": "final"}).ok
 
 
 def test_voxels_that_were_damaged_on_their_way_are_not_shown(anna: Annotator) -> None:

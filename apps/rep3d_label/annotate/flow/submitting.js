@@ -16,7 +16,11 @@ export class Submitting {
     this.#context = context;
   }
 
-  submit = () => this.#context.foreground.run("submit", "Checking the label", async (signal) => {
+  submit = () => this.#context.foreground.run("submit", "Checking the label", (signal) => this.#attempt(signal), (error) => this.#failed(error));
+
+  /** Looks what is there, asks what is to be asked, and sends; once more where somebody submitted in between (`refused`:
+   *  what was to be replaced then). */
+  async #attempt(signal, refused = null) {
     const { server, view, work } = this.#context;
     this.#onItsWay = false;
     const { label, submission, key } = await this.#snapshot(work);
@@ -26,13 +30,19 @@ export class Submitting {
       return;
     }
     const empty = label.every((value) => value === 0);
-    const meanwhile = Boolean(present) && present.time !== work.facts?.time && !work.tried.includes(present.submission);
+    const meanwhile = Boolean(present) && (present.time !== work.facts?.time || present.submission !== work.facts?.submission) && !work.tried.includes(present.submission);
     view.updateCase({ empty, meanwhile, lent: false });
     for (const doubt of fate("submit", view.now).asked) {
       if (!(await this.#answered(doubt, work, present, signal))) return;
     }
-    await this.#send(work, label, submission, key, empty ? { empty } : {}, signal);
-  }, (error) => this.#failed(error));
+    const replaces = present ? { time: present.time, submission: present.submission } : {}, seen = JSON.stringify(replaces);
+    try {
+      await this.#send(work, label, submission, key, { replaces, ...(empty ? { empty } : {}) }, signal);
+    } catch (error) {
+      if (error.reason !== "label_replaced" || seen === refused) throw error;
+      await this.#attempt(signal, seen);
+    }
+  }
 
   /** The label as it is now, kept under the name of its submission. */
   async #snapshot(work) {

@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, Route, expect
 
 from tests.app.annotate.annotator import SLOW, Annotator, at_work, stored
 from tests.app.browser import watched
-from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_nifti
+from tests.app.data import AFFINE, CONF, LABELS, SHAPE, publish_small_model, write_image, write_nifti
 from tests.app.server import AppServer
+from tests.voxel_bodies import VOXELS, packed
 
 NO_WEBGL = """const real = HTMLCanvasElement.prototype.getContext;
 HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
@@ -64,10 +65,12 @@ def test_a_browser_that_keeps_nothing_is_told_and_edits_are_lost_only_after_a_qu
         expect(seen.page.locator("#in-hand .name")).to_have_text("case_2", timeout=SLOW)
 
 
-def test_another_version_of_the_server_asks_for_a_reload(anna: Annotator) -> None:
+@pytest.mark.parametrize("what", ["version", "id"])
+def test_another_version_of_the_server_or_another_folder_asks_for_a_reload(anna: Annotator, what: str) -> None:
     def newer(route: Route) -> None:
         found = route.fetch().json()
-        found["server"]["version"] = "9.9"
+        assert found["server"][what]
+        found["server"][what] = "9.9"
         route.fulfill(json=found)
 
     anna.opened("case_1").paint()
@@ -76,6 +79,47 @@ def test_another_version_of_the_server_asks_for_a_reload(anna: Annotator) -> Non
     assert "edits are kept" in anna.why_not("submit")
     assert anna.page.get_by_role("button", name="Reload the page").is_visible()
     anna.kept()
+
+
+def test_work_is_never_laid_on_another_image_of_the_same_name(anna: Annotator) -> None:
+    file = anna.server.studies / "case_1.nii.gz"
+    before = file.read_bytes()
+    anna.opened("case_1").paint()
+    try:
+        write_image(file, 9)
+        anna.submit()
+        anna.expect_said("case_1 was changed or replaced after this label was begun, so nothing was stored")
+        anna.open("case_2")
+        row = anna.page.locator("[data-draft=case_1]")
+        row.get_by_role("button", name="Continue").click()
+        anna.expect_said("case_1 is another image now than the one that this was drawn on")
+        assert len(anna.drafts("case_1")) == 1
+    finally:
+        file.write_bytes(before)
+    row.get_by_role("button", name="Continue").click()  # the same voxels in another file
+    expect(row).to_have_count(0, timeout=SLOW)
+    anna.submitted("case_1")
+    assert stored(anna.server, "case_1").any()
+    assert anna.server.request("DELETE", "/datastore/label", params={"id": "case_1", "tag": "final"}).ok
+
+
+def test_a_label_that_comes_between_the_check_and_the_submission_is_shown(anna: Annotator) -> None:
+    theirs = np.full(SHAPE, LABELS["tail"], np.uint8)
+
+    def outrun(route: Route) -> None:
+        body = packed({"label": theirs}, AFFINE, {"client_id": "Ben", "override_lease": True})
+        assert anna.server.put("/rep3d/voxels/labels/case_2", data=body, headers=VOXELS).ok
+        route.continue_()
+
+    anna.opened("case_2").paint()
+    anna.page.route("**/rep3d/voxels/labels/**", outrun, times=1)
+    anna.submit()
+    anna.asked("Someone submitted a label meanwhile")
+    assert np.array_equal(stored(anna.server, "case_2"), theirs)
+    anna.answer("Submit mine")
+    anna.expect_said("Submitted case_2.")
+    assert not np.array_equal(stored(anna.server, "case_2"), theirs)
+    assert anna.server.request("DELETE", "/datastore/label", params={"id": "case_2", "tag": "final"}).ok
 
 
 def test_voxels_that_were_damaged_on_their_way_are_not_shown(anna: Annotator) -> None:

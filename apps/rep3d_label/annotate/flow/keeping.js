@@ -40,6 +40,13 @@ export class Keeping {
     }).catch(() => {}); // it is offered as unsent work, which loses nothing
   }
 
+  /** Keeps anew what another tab has removed, while it is in hand here. */
+  async again(work) {
+    this.#queue = this.#queue.then(() => { work.kept = -1; }); // not while it is being kept
+    await this.keep(work);
+    this.#context.drafts.tell([]);
+  }
+
   isKept(work) {
     const { stage } = this.#context;
     return !work.edited(stage) || work.kept === stage.revision;

@@ -64,6 +64,6 @@ export class Server {
   segment = (id, model, params, options) =>
     this.transfers.receive(`/rep3d/voxels/infer/${at(model)}?image=${at(id)}`, { method: "POST", body: params, ...options });
 
-  submit = (id, { shape, affine }, label, params, signal) =>
-    this.transfers.send(`/rep3d/voxels/labels/${at(id)}?tag=final`, { label, shape, affine, params: { ...params, ...this.#who() }, signal });
+  submit = (id, { shape, affine, mark }, label, params, signal) =>
+    this.transfers.send(`/rep3d/voxels/labels/${at(id)}?tag=final`, { label, shape, affine, params: { ...params, drawn_on: mark, ...this.#who() }, signal });
 }

@@ -6,7 +6,6 @@ import { fate } from "./rules.js";
 import { namesOf, strangers } from "./strangers.js";
 import { labelOf } from "./server.js";
 
-const RESERVED = /reserved|lent/;
 const AGAIN = "Your work is kept here. Submit again: a label that the server has already is not stored twice.";
 const NOT_CONFIRMED = `The server has not confirmed the label. ${AGAIN}`;
 
@@ -18,7 +17,11 @@ export class Submitting {
     this.#context = context;
   }
 
-  submit = () => this.#context.foreground.run("submit", "Checking the label", async (signal) => {
+  submit = () => this.#context.foreground.run("submit", "Checking the label", (signal) => this.#attempt(signal), (error) => this.#failed(error));
+
+  /** Looks what is there, asks what is to be asked, and sends; once more where somebody submitted in between (`refused`:
+   *  what was to be replaced then). */
+  async #attempt(signal, refused = null) {
     const { server, view, work } = this.#context;
     this.#onItsWay = false;
     if (!(await this.#allStandForSomething(work))) return;
@@ -29,13 +32,19 @@ export class Submitting {
       return;
     }
     const empty = label.every((value) => value === 0);
-    const meanwhile = Boolean(present) && present.time !== work.facts?.time && !work.tried.includes(present.submission);
+    const meanwhile = Boolean(present) && (present.time !== work.facts?.time || present.submission !== work.facts?.submission) && !work.tried.includes(present.submission);
     view.updateCase({ empty, meanwhile, lent: false });
     for (const doubt of fate("submit", view.now).asked) {
       if (!(await this.#answered(doubt, work, present, signal))) return;
     }
-    await this.#send(work, label, submission, key, empty ? { empty } : {}, signal);
-  }, (error) => this.#failed(error));
+    const replaces = present ? { time: present.time, submission: present.submission } : {}, seen = JSON.stringify(replaces);
+    try {
+      await this.#send(work, label, submission, key, { replaces, ...(empty ? { empty } : {}) }, signal);
+    } catch (error) {
+      if (error.reason !== "label_replaced" || seen === refused) throw error;
+      await this.#attempt(signal, seen);
+    }
+  }
 
   /** Values that no label of the model stands for cannot be submitted: the user may clear their voxels. */
   async #allStandForSomething(work) {
@@ -101,7 +110,7 @@ export class Submitting {
     try {
       answer = await server.submit(work.id, work.image, label.slice(), params, signal);
     } catch (error) {
-      const lent = error instanceof Refused && error.status === 409 && RESERVED.test(error.message) && !more.override_lease;
+      const lent = error instanceof Refused && error.reason === "reserved" && !more.override_lease;
       if (!lent) throw error;
       this.#onItsWay = false;
       view.updateCase({ lent: true });

@@ -2,7 +2,7 @@
 
 export const NOTHING = {
   connection: "connecting", // or "ready", "lost", "signed_out", "other_version"
-  server: null, // version, folder, device_name ... as /rep3d/status has it
+  server: null, // version, folder, id, device_name ... as /rep3d/status has it
   user: null, // whose key it is, null where no key is asked for
   role: "user",
   model: null, // {name, version, error, labels: [{name, value, color}]}

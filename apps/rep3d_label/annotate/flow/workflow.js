@@ -19,6 +19,7 @@ export class Workflow {
     const { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel } = opening;
     Object.assign(this, { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel, autoSegment, submit });
     parts.stage.addEventListener("edit", () => this.#edited());
+    parts.drafts.listen((gone) => this.#removed(gone));
     context.keeping.list(null);
   }
 
@@ -77,6 +78,16 @@ export class Workflow {
     } catch (error) {
       foreground.failed(error);
     }
+  }
+
+  /** Another tab has thrown unsent work away, or gone on with it: what is in hand here stays kept. */
+  async #removed(gone) {
+    const { work, stage, view, keeping } = this.#context;
+    if (work && gone.includes(work.key) && work.edited(stage)) {
+      await keeping.again(work).catch(() => {}); // it says so
+      if (keeping.isKept(work)) view.say("warning", "Another tab went on with this unsent work, or threw it away. It is in hand here, so it was kept anew.");
+    }
+    await keeping.list(this.#context.work);
   }
 
   #edited() {

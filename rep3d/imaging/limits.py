@@ -71,8 +71,8 @@ def check_intensities(voxels: np.ndarray, name: str) -> None:
         if not fits.all():
             i, j = np.unravel_index(np.argmin(fits), fits.shape)
             value = part[i, j].item()
-            what = "too large for an intensity" if math.isfinite(value) else "no finite number"
+            what = "not a number" if math.isnan(value) else f"too large for an intensity (beyond {_LARGEST:g})"
             raise ImageError(
-                f"{name} has the value {value:g} at voxel ({i}, {j}, {index}), which is {what} (expected "
-                f"{-_LARGEST:g} to {_LARGEST:g}). Put an intensity in its place, such as that of air, and save it anew."
+                f"{name} has the value {value:g} at voxel ({i}, {j}, {index}), which is {what}. "
+                f"Put an intensity in its place, such as that of air, and save it anew."
             )

@@ -164,7 +164,7 @@ def test_one_channel_of_an_image_can_be_asked_for(running: AppServer) -> None:
     for asked, number in (("", 0), ("?channel=0", 0), ("?channel=1", 1)):
         about, arrays = unpacked(running.get(f"/rep3d/voxels/images/case_2{asked}").content)
         assert np.array_equal(arrays["image"], voxels[..., number])
-        assert about["params"] == {"channel": number, "channels": ["T1", "T2"]}
+        assert {**about["params"], "mark": ""} == {"mark": "", "channel": number, "channels": ["T1", "T2"]}
     for asked, words in (("2", "2 channels (T1, T2); 0 is T1, 1 is T2"), ("-1", "no channel -1"), ("T1", "channel")):
         answer = running.get(f"/rep3d/voxels/images/case_2?channel={asked}")
         assert answer.status_code in (400, 422) and words in answer.json()["detail"], answer.text
@@ -174,7 +174,9 @@ def test_one_channel_of_an_image_can_be_asked_for(running: AppServer) -> None:
 
 def test_a_server_for_one_channel_has_channel_0_and_no_names(server: AppServer) -> None:
     plain = server.get("/rep3d/voxels/images/case_0").content
-    assert server.get("/rep3d/voxels/images/case_0?channel=0").content == plain and unpacked(plain)[0]["params"] == {}
+    assert server.get("/rep3d/voxels/images/case_0?channel=0").content == plain and set(
+        unpacked(plain)[0]["params"]
+    ) == {"mark"}
     answer = server.get("/rep3d/voxels/images/case_0?channel=1")
     assert answer.status_code in (400, 422) and "has one channel" in answer.json()["detail"]
     assert server.get("/info/").json()["rep3d"]["channels"] == []

@@ -1,5 +1,5 @@
 // The page: makes its parts, and has them shown what changes.
-import { address } from "../api.js";
+import { address, sentence } from "../api.js";
 import { $, h } from "../dom.js";
 import { Drafts } from "./flow/drafts.js";
 import { Learning } from "./flow/learning.js";
@@ -33,20 +33,32 @@ async function stageClass() {
   }
 }
 
+function showObstacle(...content) {
+  $("stage").replaceChildren(h("p", { class: "obstacle", role: "alert" }, content));
+}
+
+/** The page cannot be used: says why, and leads on. */
+function cannot(words) {
+  $("flow").replaceChildren(h("div", { class: "bar" }, h("a", { class: "home", href: "../" }, "Rep3D Label")));
+  $("case").replaceChildren(h("h2", {}, "No drawing here"), h("p", { class: "hint" }, "Cases, trainings and versions are on the dashboard too, and 3D Slicer can draw with this server."));
+  showObstacle(words, h("br"), h("a", { class: "onward", href: "../" }, "To the dashboard"));
+}
+
 async function begin() {
   const view = new View(), settings = new Settings(), transfers = new Transfers();
   const server = new Server(transfers, () => (view.now.user === null ? settings.name : ""));
   const lease = new Lease(server, view), session = new Session({ server, view, lease });
   const [[Stage, obstacle], who] = await Promise.all([stageClass(), session.begin()]);
   if (obstacle) {
-    $("stage").replaceChildren(h("p", { class: "obstacle", role: "alert" }, obstacle));
-    if (!Stage) return;
+    if (!Stage) return cannot(obstacle);
+    showObstacle(obstacle);
   }
   const stage = new Stage({ stage: $("stage"), tools: $("tools"), labels: $("labels") });
   const place = (image) => `${address("")} ${who.folder} ${image}`;
   const tabs = new Tabs(() => view.say("warning", "This case was opened in another tab of this browser, too. Each keeps its own unsent work; what is submitted last replaces what was submitted first."));
   const drafts = new Drafts({ server: address(""), ...who });
-  const flow = new Workflow({ server, stage, view, lease, tabs, drafts, transfers, place, ask: askQuestion, obstacle: (shape) => Stage.obstacle(shape) });
+  const flow = new Workflow({ server, stage, view, lease, tabs, drafts, transfers, place, ask: askQuestion, obstacle: (shape) => Stage.obstacle(shape),
+    lookAgain: () => session.refresh() });
   const learning = new Learning({ server, view, session, ask: askQuestion, refused: flow.refused });
   wire({ view, settings, stage, flow, learning, session, server });
 }
@@ -54,7 +66,8 @@ async function begin() {
 function wire({ view, settings, stage, flow, learning, session, server }) {
   const autoSegment = () => flow.autoSegment(settings.uncertainty);
   const openList = () => { if (!flow.refused("open_case")) showList(() => server.cases(view.now.model?.name ?? ""), flow.openCase); };
-  const header = new Header($("flow"), { ...flow, autoSegment, openList, help: welcome });
+  const help = () => welcome(view.now.user === null && settings);
+  const header = new Header($("flow"), { ...flow, autoSegment, openList, help });
   const found = new CasePanel($("case"), flow, () => show());
   const more = new LearningPanel($("more"), {
     ...learning, chooseModel: (name) => { session.choose(name); stage.setEntries(view.now.model.labels); }, chooseStrategy: (strategy) => view.update({ strategy }),
@@ -76,11 +89,11 @@ function wire({ view, settings, stage, flow, learning, session, server }) {
   show();
   if (!settings.seen) {
     settings.seen = true;
-    welcome();
+    help();
   }
 }
 
 begin().catch((error) => {
   console.warn(error);
-  $("stage").replaceChildren(h("p", { class: "obstacle", role: "alert" }, `${error.message}. Reload the page to try again.`));
+  cannot(`${sentence(error.message)} Reload the page to try again.`);
 });

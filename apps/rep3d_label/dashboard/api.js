@@ -5,9 +5,10 @@ const ROOT = new URL("..", import.meta.url);
 const TIMEOUT = 60_000;
 
 export class Refused extends Error {
-  constructor(words, status) {
+  constructor(words, status, reason) {
     super(words);
     this.status = status;
+    this.reason = reason; // a word, where there is more than one thing to do about it
   }
 }
 export class Unreachable extends Error {}
@@ -38,7 +39,7 @@ export function content({ ok, status, statusText }, text) {
   if (ok) return found;
   if (status === 401) login.ended();
   const detail = found?.detail;
-  if (typeof detail === "string") throw new Refused(detail, status);
+  if (typeof detail === "string") throw new Refused(detail, status, found.reason);
   // Without words of the server's: a proxy before it answers, because it is not there.
   if (status >= 502 && status <= 504) throw new Unreachable("The server is not ready");
   throw new Refused(`The server answered ${status} ${statusText}`, status);

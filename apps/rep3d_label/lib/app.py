@@ -63,6 +63,7 @@ from lib.models.served import ServedModel
 from lib.names import known
 from lib.state import check_state
 from lib.storage.datastore import Rep3DDatastore, Submission
+from lib.storage.identity import folder_id
 from lib.training.auto import AutoTrain
 from lib.training.cases import models_taught
 from lib.training.control import TrainingControl
@@ -161,6 +162,7 @@ class Rep3DLabelApp(MONAILabelApp):
             for model in self.served.values():
                 self.room.do(model.begin)
             self.room.do(setup.label_map.write)
+            self.room.do(lambda: folder_id(setup.workspace.identity))
             self.room.do(make_incoming_folder)
             self.room.do(self.dicom.run)
         return setup

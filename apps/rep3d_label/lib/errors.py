@@ -58,11 +58,31 @@ class ForbiddenError(Rep3DError):
 
 
 class ConflictError(Rep3DError):
-    """The state of the server forbids it now."""
+    """The state of the server forbids it now.
+
+    Attributes:
+        reason: a word for programs, where there is more than one thing to do about it.
+    """
+
+    reason: str | None = None
+
+
+class ImageReplacedError(ConflictError):
+    """The image is another than the one that a label was drawn on."""
+
+    reason = "image_replaced"
+
+
+class LabelReplacedError(ConflictError):
+    """The label is another than the one that a client means to replace."""
+
+    reason = "label_replaced"
 
 
 class ReservedError(ConflictError):
     """The image is reserved for somebody else."""
+
+    reason = "reserved"
 
 
 class NoModelError(ConflictError):

@@ -60,6 +60,7 @@ class Workspace:
 
     root: Path
 
+    identity = _Below("folder.json")  # which studies folder this is, as JSON
     labels = _Below("labels.json")  # which voxel value stands for which label name, as JSON
     leases = _Below("leases.json")  # who works on which image, as JSON
     reviews = _Below("reviews.json")  # which labels were reviewed, and by whom, as JSON

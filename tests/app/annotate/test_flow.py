@@ -141,6 +141,24 @@ def test_two_tabs_on_one_case_know_of_each_other(ada: Annotator) -> None:
     other.check()
 
 
+def test_work_in_hand_stays_kept_whatever_another_tab_does_with_it(ada: Annotator) -> None:
+    ada.opened("case_1").paint()
+    ada.kept()
+    (drawn,) = ada.drafts("case_1")
+    other = another_tab(ada)
+    row = other.page.locator("[data-draft=case_1]")
+    row.get_by_role("button", name="Throw away").click()
+    other.answer("Throw it away")
+    ada.expect_said("so it was kept anew")
+    expect(row).to_have_count(1, timeout=SLOW)
+    row.get_by_role("button", name="Continue").click()
+    other.kept()
+    ada.expect_said("so it was kept anew")
+    kept = ada.drafts("case_1")
+    assert len(kept) == 2 and all(np.array_equal(one, drawn) for one in kept)
+    other.check()
+
+
 def test_two_people_at_once(browser: Browser, server: AppServer, keys: dict[str, str], ada: Annotator) -> None:
     """A case is one person's; who submits in between is seen, and neither label is lost."""
     with at_work(browser, server, keys["annotator"]) as ben:

@@ -21,6 +21,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "edits that cannot be kept": {"case": {"edited": True, "keepable": False}},
     "unsent work": {"drafts": [{"key": "a"}]},
     "submitted before": {"case": {"label": True}},
+    "voxels that no label stands for": {"case": {"strangers": True}},
     "nothing is segmented": {"case": {"empty": True}},
     "reserved for another": {"case": {"lent": True}},
     "another label meanwhile": {"case": {"meanwhile": True}},

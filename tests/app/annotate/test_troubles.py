@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from tests.app.annotate.annotator import SLOW, Annotator, at_work
+from tests.app.annotate.annotator import SLOW, Annotator, at_work, stored
 from tests.app.browser import watched
-from tests.app.data import CONF, publish_small_model, write_image, write_nifti
+from tests.app.data import AFFINE, CONF, LABELS, SHAPE, publish_small_model, write_image, write_nifti
 from tests.app.server import AppServer
+from tests.voxel_bodies import VOXELS, packed
 
 NO_WEBGL = """const real = HTMLCanvasElement.prototype.getContext;
 HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
@@ -42,6 +43,7 @@ def test_what_is_missing_is_told_in_words(browser: Browser, server: AppServer, t
             seen.page.add_init_script(NO_WEBGL)
         seen.page.goto(f"{server.url}/rep3d/annotate/")
         expect(seen.page.locator("#stage .obstacle")).to_contain_text(words, timeout=SLOW)
+        assert seen.page.locator("#flow .home").is_visible()
 
 
 def test_a_browser_that_keeps_nothing_is_told_and_edits_are_lost_only_after_a_question(
@@ -63,10 +65,12 @@ def test_a_browser_that_keeps_nothing_is_told_and_edits_are_lost_only_after_a_qu
         expect(seen.page.locator("#in-hand .name")).to_have_text("case_2", timeout=SLOW)
 
 
-def test_another_version_of_the_server_asks_for_a_reload(anna: Annotator) -> None:
+@pytest.mark.parametrize("what", ["version", "id"])
+def test_another_version_of_the_server_or_another_folder_asks_for_a_reload(anna: Annotator, what: str) -> None:
     def newer(route: Route) -> None:
         found = route.fetch().json()
-        found["server"]["version"] = "9.9"
+        assert found["server"][what]
+        found["server"][what] = "9.9"
         route.fulfill(json=found)
 
     anna.opened("case_1").paint()
@@ -75,6 +79,47 @@ def test_another_version_of_the_server_asks_for_a_reload(anna: Annotator) -> Non
     assert "edits are kept" in anna.why_not("submit")
     assert anna.page.get_by_role("button", name="Reload the page").is_visible()
     anna.kept()
+
+
+def test_work_is_never_laid_on_another_image_of_the_same_name(anna: Annotator) -> None:
+    file = anna.server.studies / "case_1.nii.gz"
+    before = file.read_bytes()
+    anna.opened("case_1").paint()
+    try:
+        write_image(file, 9)
+        anna.submit()
+        anna.expect_said("case_1 was changed or replaced after this label was begun, so nothing was stored")
+        anna.open("case_2")
+        row = anna.page.locator("[data-draft=case_1]")
+        row.get_by_role("button", name="Continue").click()
+        anna.expect_said("case_1 is another image now than the one that this was drawn on")
+        assert len(anna.drafts("case_1")) == 1
+    finally:
+        file.write_bytes(before)
+    row.get_by_role("button", name="Continue").click()  # the same voxels in another file
+    expect(row).to_have_count(0, timeout=SLOW)
+    anna.submitted("case_1")
+    assert stored(anna.server, "case_1").any()
+    assert anna.server.request("DELETE", "/datastore/label", params={"id": "case_1", "tag": "final"}).ok
+
+
+def test_a_label_that_comes_between_the_check_and_the_submission_is_shown(anna: Annotator) -> None:
+    theirs = np.full(SHAPE, LABELS["tail"], np.uint8)
+
+    def outrun(route: Route) -> None:
+        body = packed({"label": theirs}, AFFINE, {"client_id": "Ben", "override_lease": True})
+        assert anna.server.put("/rep3d/voxels/labels/case_2", data=body, headers=VOXELS).ok
+        route.continue_()
+
+    anna.opened("case_2").paint()
+    anna.page.route("**/rep3d/voxels/labels/**", outrun, times=1)
+    anna.submit()
+    anna.asked("Someone submitted a label meanwhile")
+    assert np.array_equal(stored(anna.server, "case_2"), theirs)
+    anna.answer("Submit mine")
+    anna.expect_said("Submitted case_2.")
+    assert not np.array_equal(stored(anna.server, "case_2"), theirs)
+    assert anna.server.request("DELETE", "/datastore/label", params={"id": "case_2", "tag": "final"}).ok
 
 
 def test_voxels_that_were_damaged_on_their_way_are_not_shown(anna: Annotator) -> None:
@@ -171,8 +216,72 @@ def test_of_several_channels_the_first_is_shown_and_another_can_be(
         assert person.page.locator("#stage").screenshot() != before
         (drawn,) = person.drafts("case_1")
         person.submitted("case_1")
-        stored = np.asarray(nib.load(studies / "labels" / "final" / "case_1.nii.gz").dataobj)
-        assert np.array_equal(stored, drawn) and stored.any()
+        label = stored(server, "case_1")
+        assert np.array_equal(label, drawn) and label.any()
+
+
+def test_what_is_undone_is_no_unsent_work_until_it_is_done_again(anna: Annotator) -> None:
+    anna.opened("case_3").paint()
+    anna.kept()
+    (drawn,) = anna.drafts("case_3")
+    anna.page.keyboard.press("Control+z")
+    expect(anna.page.locator("#kept")).to_be_empty()
+    _wait(lambda: anna.drafts("case_3") == [])
+    anna.page.keyboard.press("Control+y")
+    anna.kept()
+    assert np.array_equal(anna.drafts("case_3")[0], drawn)
+
+
+def test_a_draft_with_the_very_voxels_that_were_submitted_goes(anna: Annotator) -> None:
+    write_image(anna.server.studies / "case_twice.nii.gz", 3)
+    anna.opened("case_twice").paint()
+    anna.kept()
+    (drawn,) = anna.drafts("case_twice")
+    anna.press("auto_segment")
+    anna.expect_said("Segmented by")
+    assert len(anna.drafts("case_twice")) == 1
+    anna.page.keyboard.press("Control+z")
+    anna.submitted("case_twice")
+    assert np.array_equal(stored(anna.server, "case_twice"), drawn)
+    assert anna.drafts("case_twice") == []
+
+
+def test_voxels_that_no_label_stands_for_are_told_and_cleared_only_after_a_question(anna: Annotator) -> None:
+    voxels = np.zeros(SHAPE, np.uint8)
+    voxels[2:5, 3:6, 4:7], voxels[9, 9, 9] = 7, LABELS["head"]
+    write_image(anna.server.studies / "case_strange.nii.gz", 4)
+    file = write_nifti(anna.server.studies / "labels" / "final" / "case_strange.nii.gz", voxels)
+    anna.opened("case_strange")
+    anna.expect_said("the value 7, which no label of this model stands for")
+    anna.submit()
+    anna.asked("A part that no label stands for")
+    anna.answer("Go back")
+    anna.expect_said("Nothing was sent.")
+    assert np.array_equal(nib.load(file).dataobj, voxels)
+    anna.submit()
+    anna.answer("Clear them and submit")
+    anna.expect_said("Submitted case_strange.")
+    assert np.array_equal(stored(anna.server, "case_strange"), np.where(voxels == 7, 0, voxels))
+
+
+def test_what_failed_for_want_of_the_server_is_said_no_longer_when_it_is_back(anna: Annotator) -> None:
+    anna.opened("case_4").paint()
+    anna.page.route("**/rep3d/**", lambda route: route.abort())
+    anna.submit()
+    anna.expect_said("Not submitted: The server cannot be reached.")
+    expect(anna.page.locator("#flow .state")).to_have_text("Server not reachable, trying again", timeout=5_000)
+    anna.page.unroute("**/rep3d/**")
+    anna.expect_state("Ready")
+    expect(anna.page.locator("#flow .message")).to_be_hidden()
+
+
+def _wait(done: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(100):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never was")
 
 
 @pytest.mark.timed

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from tests.app.annotate.stage_page import StagePage
@@ -62,6 +64,7 @@ def _box(outer: tuple[slice, ...], value: int = 1) -> np.ndarray:
 def test_painting_is_measured_undone_and_done_again(stage: StagePage) -> None:
     page = stage.page
     x, y = _middle(stage)
+    untouched = page.evaluate("theStage.revision")
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + 60, y, steps=4)
@@ -83,16 +86,16 @@ def test_painting_is_measured_undone_and_done_again(stage: StagePage) -> None:
     page.keyboard.press("2")
     page.keyboard.press("]")
     page.mouse.click(x - 120, y)
-    both = stage.label(SHAPE)
+    both, drawn_both = stage.label(SHAPE), page.evaluate("theStage.revision")
     assert np.array_equal(both == 1, painted == 1) and (both == 3).sum() > 0
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")
-    assert not stage.label(SHAPE).any()
+    assert not stage.label(SHAPE).any() and page.evaluate("theStage.revision") == untouched
     assert page.get_by_role("button", name="Undo").is_disabled()
     page.keyboard.press("Control+Shift+Z")
     page.keyboard.press("Control+y")
     assert np.array_equal(stage.label(SHAPE), both)
-    assert page.evaluate("theStage.revision") >= 6
+    assert page.evaluate("theStage.revision") == drawn_both != untouched
 
 
 def test_a_locked_label_and_grey_values_beyond_the_limits_are_protected(stage: StagePage) -> None:
@@ -113,6 +116,35 @@ def test_a_locked_label_and_grey_values_beyond_the_limits_are_protected(stage: S
     page.get_by_role("button", name="Unlock tail").click()
     page.mouse.click(x, y)
     assert not stage.label(SHAPE).any()
+
+
+def test_a_value_that_is_not_in_the_table_is_seen_and_painted_over_only_when_unlocked(stage: StagePage) -> None:
+    page = stage.page
+    strange = _box(np.s_[18:22, 16:20, 12:13], 7)
+    stage.open("block", strange)
+    stage.look_at((20, 18, 12))
+    stage.set(crosshair=False, opacity=1)
+    stage.settle()
+    drawn = stage.picture("axial")
+    assert (np.abs(drawn.astype(int) - 165).max(-1) < 3).mean() > 0.005, "it is drawn in grey"
+    row = page.locator("tr[data-value='7']")
+    expect(row).to_contain_text("7 (not in the table)")
+    expect(row.locator("[type=radio]")).to_have_count(0)
+    x, y = _middle(stage)
+    stage.set(size=60)
+    page.mouse.click(x, y)
+    assert np.array_equal(stage.label(SHAPE) == 7, strange == 7) and (stage.label(SHAPE) == 1).any()
+    page.keyboard.press("Shift+G")
+    assert np.array_equal(stage.label(SHAPE) == 7, strange == 7), "it does not grow"
+    page.keyboard.press("e")
+    page.get_by_role("button", name="Unlock 7").click()
+    page.mouse.click(x, y)
+    assert not (stage.label(SHAPE) == 7).any()
+    expect(row).to_have_count(0)
+    page.keyboard.press("Control+z")
+    expect(row.get_by_role("button", name="Lock 7")).to_be_visible()
+    stage.open("block", strange)
+    expect(row.get_by_role("button", name="Unlock 7")).to_be_visible()
 
 
 def test_contour_fill_and_what_is_done_with_a_whole_label(stage: StagePage) -> None:
@@ -198,8 +230,12 @@ def test_wheel_zoom_pan_and_window(stage: StagePage) -> None:
     page.keyboard.press("p")
     assert page.evaluate("theStage.settings.get('window')") == before
     page.keyboard.press("r")
+    page.keyboard.press("b")
+    page.mouse.move(x + 5, y)
+    expect(page.locator(".ring")).to_be_visible()
     page.keyboard.press("x")
     assert page.evaluate("theStage.screen.shown") == ["axial"]
+    expect(page.locator(".ring")).to_be_hidden()
 
 
 def test_ct_has_windows_in_hounsfield_units(stage: StagePage) -> None:
@@ -261,6 +297,8 @@ def test_the_3d_view_is_there_when_asked_for(stage: StagePage) -> None:
     page = stage.page
     stage.open("block", _box(ORGAN))
     assert page.locator(".solid").count() == 0
+    before = page.viewport_size
+    page.set_viewport_size({"width": 1260, "height": 660})
     page.keyboard.press("Shift+X")
     canvas = page.locator(".solid canvas")
     expect(canvas).to_be_visible()
@@ -270,6 +308,10 @@ def test_the_3d_view_is_there_when_asked_for(stage: StagePage) -> None:
             break
     else:
         raise AssertionError("the label is not in the 3D view")
+    stage.settle()
+    whole = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGBA"))
+    assert (whole[..., 3] == 255).all(), "the browser left out none of the slices beside it"
+    page.set_viewport_size(before)
     page.keyboard.press("Shift+X")
     expect(canvas).to_have_count(0)
 
@@ -290,6 +332,7 @@ def test_every_key_does_something_and_is_on_the_sheet(stage: StagePage) -> None:
     page.keyboard.press("?")
     sheet = page.get_by_role("dialog")
     expect(sheet).to_be_visible()
+    assert sheet.evaluate("(one) => one.scrollTop") == 0
     assert all(row["words"] in sheet.inner_text() for row in keys)
     page.keyboard.press("Escape")
     expect(sheet).to_have_count(0)
@@ -307,7 +350,9 @@ def test_what_stands_in_the_way_is_said_in_words(stage: StagePage) -> None:
         }"""
     )
     page.evaluate("theStage.pace(1200)")
-    expect(page.locator(".note")).to_contain_text("1.2 s")
+    expect(page.locator("#tools .message")).to_contain_text("1.2 s")
+    page.evaluate("theStage.pace(20)")
+    expect(page.locator("#tools .message")).to_be_empty()
     assert page.evaluate(
         "try { theStage.replace(new Uint16Array(3), 'x') } catch (error) { error.message }"
     ).startswith("The label has values")

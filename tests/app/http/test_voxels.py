@@ -209,6 +209,33 @@ def test_a_reserved_image_is_respected(server: AppServer, studies: Path, case: s
     assert put(server, f"labels/{case}", body).ok
 
 
+def test_a_label_is_stored_only_on_the_image_and_over_the_label_that_were_seen(
+    server: AppServer, studies: Path, case: str
+) -> None:
+    def send(label: np.ndarray, **expected: Any) -> requests.Response:
+        return put(server, f"labels/{case}", packed({"label": label}, AFFINE, {"submission": "one", **expected}))
+
+    def known() -> dict[str, Any]:
+        found = server.get(f"/rep3d/cases/{case}").json()
+        return {"time": found["time"], "submission": found["submission"]}
+
+    mark, other = get(server, f"images/{case}")[0]["params"]["mark"], np.roll(LABEL, 1, 0)
+    assert send(LABEL, drawn_on=mark, replaces={}).ok
+    with unchanged(studies):
+        answer = send(other, replaces={})
+        assert (answer.status_code, answer.json()["reason"]) == (409, "label_replaced")
+        assert send(other, replaces={**known(), "submission": "two"}).status_code == 409
+        assert send(LABEL, replaces={}).json()["duplicate"]  # the answer to the first was lost
+        assert send(other, replaces=3).status_code == send(other, drawn_on=3).status_code == 422
+    assert send(other, drawn_on=mark, replaces=known()).ok
+    file = studies / f"{case}.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), AFFINE), file)
+    with unchanged(studies):
+        answer = send(LABEL, drawn_on=mark)
+    assert (answer.status_code, answer.json()["reason"]) == (409, "image_replaced")
+    assert send(LABEL, drawn_on=get(server, f"images/{case}")[0]["params"]["mark"]).ok
+
+
 GOOD = packed({"label": LABEL}, AFFINE)
 FAR = AFFINE @ np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 BAD = {

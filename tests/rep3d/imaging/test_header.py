@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a shift without a scale": ({"scl_slope": 0, "scl_inter": 5}, "scl_inter"),
     "a shift with a scale that is no number": ({"scl_slope": np.nan, "scl_inter": 5}, "scl_inter"),
     "a shift that is no number": ({"scl_slope": 1, "scl_inter": np.nan}, "damaged"),
-    "a scale beyond single precision": ({"scl_slope": 3e38, "scl_inter": 0}, "no finite number"),
+    "a scale beyond single precision": ({"scl_slope": 3e38, "scl_inter": 0}, "too large for an intensity"),
     "voxels inside the header": ({"vox_offset": 0}, "damaged"),
     "voxels far behind the header": ({"vox_offset": 1e9}, "damaged"),
     "more voxels than the file": ({"dim": [3, 4, 5, 600, 1, 1, 1, 1]}, "announces"),

@@ -22,8 +22,9 @@ const settled = (request) => new Promise((done, failed) => {
 export class Drafts {
   #scope;
   #opened = null;
+  #tabs = new BroadcastChannel("rep3d-annotate-drafts");
 
-  /** @param {{server: string, folder: string, user: string}} scope whose unsent work this is. */
+  /** @param {{server: string, folder: string, user: string}} scope whose unsent work this is; `folder` is its id. */
   constructor(scope) {
     this.#scope = JSON.stringify([scope.server, scope.folder, scope.user]);
   }
@@ -78,7 +79,18 @@ export class Drafts {
     return this.#change("readonly", (store) => settled(store.get(key)));
   }
 
-  remove(...keys) {
-    return this.#change("readwrite", (store) => Promise.all(keys.map((key) => settled(store.delete(key)))));
+  async remove(...keys) {
+    await this.#change("readwrite", (store) => Promise.all(keys.map((key) => settled(store.delete(key)))));
+    this.tell(keys);
+  }
+
+  /** Tells the other tabs that the list is another, and which drafts are gone: one may be what a tab has in hand. */
+  tell(gone) {
+    this.#tabs.postMessage(gone);
+  }
+
+  /** @param {(gone: string[]) => void} hear called when another tab tells. */
+  listen(hear) {
+    this.#tabs.addEventListener("message", ({ data }) => hear(data));
   }
 }

@@ -8,6 +8,12 @@ export const STAY = new Error("the user stays");
 
 export const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
 
+/** Whether the server did not take part: it could not be reached, or the login had ended. */
+export const away = (error) => error instanceof Unreachable || (error instanceof Refused && error.status === 401);
+
+/** What went wrong, in words for whoever draws. */
+export const wordsOf = (error) => (error.status === 401 ? "Your login has ended: log in again, then repeat this." : sentence(error.message));
+
 /** Shows on the console what is none of the errors that we know: a mistake of ours. */
 export function mistake(error) {
   if (![Refused, Unreachable, Damaged, TooLarge].some((kind) => error instanceof kind)) console.warn(error);
@@ -18,8 +24,10 @@ export class Foreground {
   #view;
   #ask;
 
-  /** @param {(question: string, about: object) => Promise<string>} ask asks the user, see questions.js. */
-  constructor(view, ask) {
+  /** @param {(question: string, about: object) => Promise<string>} ask asks the user, see questions.js.
+   *  @param {() => void} lookAgain asks the server how things are. */
+  constructor(view, ask, lookAgain) {
+    this.lookAgain = lookAgain;
     this.#view = view;
     this.#ask = ask;
   }
@@ -68,9 +76,16 @@ export class Foreground {
     return answer;
   }
 
+  /** Says what failed; what is said of a server that was away goes when it is back. */
+  failure(before, error, after = "") {
+    this.#view.say("error", [before, wordsOf(error), after].filter(Boolean).join(" "), away(error));
+    if (away(error)) this.lookAgain();
+  }
+
   failed(error) {
     const cancelled = error.name === "AbortError";
-    this.#view.say(cancelled ? "warning" : "error", cancelled ? "Cancelled." : sentence(error.message));
+    if (cancelled) this.#view.say("warning", "Cancelled.");
+    else this.failure("", error);
     if (!cancelled) mistake(error);
   }
 }

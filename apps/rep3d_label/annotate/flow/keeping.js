@@ -1,6 +1,6 @@
 // Edits are kept within two seconds after the hand rests, and before anything begins that could lose them.
 
-const IDLE_MS = 700, LONGEST_MS = 8_000;
+const IDLE_MS = 700, LONGEST_MS = 2_000;
 
 export class Keeping {
   #context;
@@ -28,6 +28,23 @@ export class Keeping {
     const kept = this.#queue.then(() => this.#write(work));
     this.#queue = kept.catch(() => {});
     return kept;
+  }
+
+  /** Notes that all is undone: there is no unsent work any more. */
+  nothing(work) {
+    const { key } = work;
+    this.#queue = this.keep(work).then(async () => {
+      if (work.key !== key || work.edited(this.#context.stage)) return; // drawn again meanwhile
+      work.kept = -1;
+      await this.#context.drafts.remove(key);
+    }).catch(() => {}); // it is offered as unsent work, which loses nothing
+  }
+
+  /** Keeps anew what another tab has removed, while it is in hand here. */
+  async again(work) {
+    this.#queue = this.#queue.then(() => { work.kept = -1; }); // not while it is being kept
+    await this.keep(work);
+    this.#context.drafts.tell([]);
   }
 
   isKept(work) {

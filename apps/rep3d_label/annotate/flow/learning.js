@@ -1,5 +1,5 @@
 // Training, and the versions that it makes: started, stopped and put into use from here where the role may.
-import { mistake, sentence } from "./foreground.js";
+import { away, mistake, wordsOf } from "./foreground.js";
 
 export class Learning {
   #server;
@@ -39,7 +39,7 @@ export class Learning {
       await work();
       this.#view.say("info", words);
     } catch (error) {
-      this.#view.say("error", sentence(error.message));
+      this.#view.say("error", wordsOf(error), away(error));
       mistake(error);
     }
     await this.#session.refresh();

@@ -4,7 +4,8 @@ import { Refused } from "../../api.js";
 import { STAY } from "./foreground.js";
 import { fate } from "./rules.js";
 import { labelOf } from "./server.js";
-import { Work } from "./work.js";
+import { namesOf, strangers } from "./strangers.js";
+import { drawnOn, sameImage, Work } from "./work.js";
 
 export class Opening {
   #context;
@@ -39,9 +40,10 @@ export class Opening {
   chooseChannel = (channel) => this.#context.foreground.run("choose_channel", "Fetching the channel", async (signal) => {
     const { server, stage, view, work, keeping, foreground } = this.#context;
     const found = await server.image(work.id, channel, { signal, tell: foreground.telling("Downloading the image") });
+    if (found.params.mark !== work.image.mark) throw new Refused("The image was changed or replaced while you worked on it. Open the case again; what you drew is kept as unsent work.");
     await keeping.keepAll(work).catch(() => {}); // it stays in hand all the same
     const edited = work.edited(stage), label = stage.label();
-    work.image = { ...work.image, channel };
+    work.image = drawnOn(found, channel);
     await this.#show(work, found, label);
     work.sent = edited ? -1 : stage.revision;
     work.kept = stage.revision;
@@ -78,7 +80,7 @@ export class Opening {
       const channel = draft?.channel ?? 0;
       const found = await server.image(id, channel, { signal, tell: foreground.telling("Downloading the image") });
       const facts = labelOf(known);
-      const label = draft ? await this.#unpacked(draft, found.shape) : facts && (await server.label(id, null, { signal }));
+      const label = draft ? await this.#unpacked(draft, found) : facts && (await server.label(id, null, { signal }));
       await this.#leave(command); // what was drawn while it was on its way
       await this.#take({ id, known, found, label, facts, reason, reserved, draft, channel });
     } catch (error) {
@@ -96,10 +98,9 @@ export class Opening {
     }
   }
 
-  #unpacked(draft, shape) {
-    if (String(draft.shape) === String(shape)) return this.#context.transfers.unkeep(draft.packed);
-    const [now, then] = [shape, draft.shape].map((lengths) => lengths.join(" x "));
-    throw new Refused(`The image has another size now: ${now} voxels, it was ${then} when this was drawn. The unsent work is kept.`);
+  #unpacked(draft, found) {
+    if (sameImage(draft, found)) return this.#context.transfers.unkeep(draft.packed);
+    throw new Refused(`${draft.image} is another image now than the one that this was drawn on: it was replaced. The unsent work stays in the list.`);
   }
 
   async #take({ id, known, found, label, facts, reason, reserved, draft, channel }) {
@@ -107,7 +108,7 @@ export class Opening {
     const untouched = before && before.id !== id && before.untouched(stage) && !view.now.case.leaseLost;
     if (before) before.gone = true;
     this.#context.work = null; // what is drawn by opening is no edit of the user's
-    const work = new Work(id, { shape: found.shape, affine: found.affine, channel }, view.now.model?.name ?? "", facts);
+    const work = new Work(id, drawnOn(found, channel), view.now.model?.name ?? "", facts);
     if (draft) work.resume(draft);
     stage.close();
     view.update({ case: null });
@@ -119,12 +120,17 @@ export class Opening {
       id, reason, channel, channels: found.params.channels ?? [],
       source: draft ? "unsent work" : label ? "submitted label" : "empty", edited: Boolean(draft), kept: "", keepable: true,
       label: Boolean(facts), author: known.author, time: known.time, review: known.review, role: known.role,
-      reserved: "", leaseLost: "", proposal: false, empty: false, meanwhile: false, lent: false,
+      reserved: "", leaseLost: "", proposal: false, strangers: false, empty: false, meanwhile: false, lent: false,
     } });
     lease.hold(id, reserved);
     if (draft) await this.#goOn(work, draft, facts);
     await keeping.list(work);
     if (untouched) server.release(before.id).catch(() => {});
+    const unknown = label ? strangers(label, view.now.model?.labels ?? []) : [];
+    if (unknown.length) {
+      view.say("warning", `This label has voxels with ${namesOf(unknown)}, which no label of this model stands for. They are shown in grey and locked; before you submit, unlock them and paint over, or choose another model. On Submit you can clear them.`);
+      return;
+    }
     if (view.now.message) return;
     const unsent = view.now.drafts.filter(({ image }) => image === id).length;
     view.say("info", unsent ? "There is unsent work on this case: continue it from the list of unsent work." : label ? "" : `${id} is ready.`);

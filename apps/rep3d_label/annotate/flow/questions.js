@@ -13,6 +13,11 @@ const QUESTIONS = {
     [["keep", "Keep it"], ["discard", "Throw it away"]]],
   train_anew: () => ["Train anew", "The training that was stopped or interrupted can be resumed. A new one gives it up for good.",
     [BACK, ["anew", "Give it up and train anew"]]],
+  strangers: ({ id, values }) => ["A part that no label stands for",
+    `The label of ${id} has voxels with ${values}, which no label of this model stands for, so it cannot be submitted like this. `
+    + "You can go back and paint over them (unlock them first), or choose another model under Options. Or clear them: they become background, and the rest is submitted. "
+    + "A label that the server has already stays in the history of the case.",
+    [BACK, ["clear", "Clear them and submit"]]],
   empty: ({ id }) => ["Nothing is segmented", `The label says that none of the structures is in ${id}. Submit it all the same?`,
     [BACK, ["submit", "Submit it empty"]]],
   meanwhile: ({ id, present }) => ["Someone submitted a label meanwhile",

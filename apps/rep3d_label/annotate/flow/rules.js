@@ -79,7 +79,7 @@ export function fate(command, view) {
   if (command === "discard_draft") return { edits: "lost", asked: ["discard_draft"] };
   if (command === "train_anew") return { edits: edited ? "stay" : "none", asked: ["train_anew"] };
   if (command === "submit" && found) {
-    return { edits: edited ? "sent" : "none", asked: ["empty", "meanwhile", "lent"].filter((doubt) => found[doubt]) };
+    return { edits: edited ? "sent" : "none", asked: ["strangers", "empty", "meanwhile", "lent"].filter((doubt) => found[doubt]) };
   }
   const elsewhere = command === "open_case" && view.elsewhere ? ["other_tab"] : [];
   if (!edited) return { edits: "none", asked: elsewhere };

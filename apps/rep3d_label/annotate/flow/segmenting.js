@@ -44,7 +44,7 @@ export class Segmenting {
     const { stage, view, keeping, foreground } = this.#context;
     foreground.progress("Taking the segmentation over", null, false);
     await keeping.keepAll(work).catch(() => {}); // Undo has it all the same, and it was said
-    if (work.edited(stage) && keeping.isKept(work)) work.seal();
+    if (work.edited(stage)) work.seal();
     stage.replace(arrays.label, "Auto-segment");
     work.sent = work.kept = stage.revision;
     work.version = params.version ?? "";

@@ -4,7 +4,7 @@ import { address, ask } from "../../api.js";
 const at = encodeURIComponent;
 
 /** What a case says of its final label, null where it has none. */
-export const labelOf = ({ state, author, time, submission }) => (state === "submitted" || state === "reviewed" ? { author, time, submission } : null);
+export const labelOf = ({ state, author, time, submission, review }) => (state === "submitted" || state === "reviewed" ? { author, time, submission, review } : null);
 /** A random name; crypto.randomUUID is there only under https. */
 export const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -64,6 +64,6 @@ export class Server {
   segment = (id, model, params, options) =>
     this.transfers.receive(`/rep3d/voxels/infer/${at(model)}?image=${at(id)}`, { method: "POST", body: params, ...options });
 
-  submit = (id, { shape, affine }, label, params, signal) =>
-    this.transfers.send(`/rep3d/voxels/labels/${at(id)}?tag=final`, { label, shape, affine, params: { ...params, ...this.#who() }, signal });
+  submit = (id, { shape, affine, mark }, label, params, signal) =>
+    this.transfers.send(`/rep3d/voxels/labels/${at(id)}?tag=final`, { label, shape, affine, params: { ...params, drawn_on: mark, ...this.#who() }, signal });
 }

@@ -26,14 +26,14 @@ export class Session {
   async begin() {
     const [status, info, user] = await Promise.all([this.#server.status(), this.#server.info(), this.#server.user()]);
     const strategies = Object.entries(info.strategies ?? {}).map(([name, about]) => ({ name, words: about.description ?? String(about) }));
-    this.#first = { version: status.server.version, folder: status.server.folder, user: status.user };
+    this.#first = { version: status.server.version, id: status.server.id, user: status.user };
     this.#view.update({
       strategies, strategy: info.rep3d?.default_strategy || strategies[0]?.name || "hybrid", user: status.user,
       role: RANKS.find((role) => (user.roles ?? []).some((name) => name.includes(role))) ?? "user",
     });
     await this.#take(status);
     this.#plan();
-    return { folder: status.server.folder, user: status.user ?? "" };
+    return { folder: status.server.id, user: status.user ?? "" };
   }
 
   /** Asks how things are, now. */
@@ -69,15 +69,17 @@ export class Session {
   }
 
   async #take(status) {
-    const { version, folder } = status.server, first = this.#first;
+    const { version, id } = status.server, first = this.#first;
     this.#lease.ahead = Date.parse(status.server.time) - Date.now();
-    const same = version === first.version && folder === first.folder && status.user === first.user;
+    const same = version === first.version && id === first.id && status.user === first.user;
     const models = Object.entries(status.models).map(([name, model]) => ({
       name, version: model.version ?? "", error: model.error ?? "", labels: model.labels.map(entry), stamp: model.versions_stamp,
       training: training(model.training ?? {}),
     }));
     const model = models.find(({ name }) => name === (this.#view.now.model?.name ?? status.default_model)) ?? models[0];
+    const { connection, message } = this.#view.now;
     this.#view.update({
+      ...(connection !== "ready" && message?.away ? { message: null } : {}),
       connection: same ? "ready" : "other_version", server: status.server, models, model, completed: status.cases.labelled,
       total: status.cases.total, training: model.training, problems: status.server.problems,
     });

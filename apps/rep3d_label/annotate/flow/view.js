@@ -2,7 +2,7 @@
 
 export const NOTHING = {
   connection: "connecting", // or "ready", "lost", "signed_out", "other_version"
-  server: null, // version, folder, device_name ... as /rep3d/status has it
+  server: null, // version, folder, id, device_name ... as /rep3d/status has it
   user: null, // whose key it is, null where no key is asked for
   role: "user",
   model: null, // {name, version, error, labels: [{name, value, color}]}
@@ -10,7 +10,7 @@ export const NOTHING = {
   strategies: [],
   strategy: "",
   activity: null, // {name, text, progress: 0..1 or null, cancellable}
-  message: null, // {level: "info" | "warning" | "error", text}
+  message: null, // {level: "info" | "warning" | "error", text, away: whether it goes when the server is back}
   case: null, // see workflow.js
   elsewhere: false, // whether another tab has the case that is to be opened
   drafts: [],
@@ -34,7 +34,7 @@ export class View extends EventTarget {
     if (this.now.case) this.update({ case: { ...this.now.case, ...changes } });
   }
 
-  say(level, text) {
-    this.update({ message: text ? { level, text } : null });
+  say(level, text, away = false) {
+    this.update({ message: text ? { level, text, away } : null });
   }
 }

@@ -9,15 +9,17 @@ import { Submitting } from "./submitting.js";
 export class Workflow {
   #context;
 
-  /** @param parts server, stage, view, lease, tabs, drafts, transfers, obstacle(shape), place(image), ask(question, about). */
+  /** @param parts server, stage, view, lease, tabs, drafts, transfers, obstacle(shape), place(image), ask(question, about),
+   *  lookAgain() asks the server how things are. */
   constructor(parts) {
     const context = this.#context = { ...parts, work: null };
-    context.foreground = new Foreground(parts.view, parts.ask);
+    context.foreground = new Foreground(parts.view, parts.ask, parts.lookAgain);
     context.keeping = new Keeping(context);
     const opening = new Opening(context), { autoSegment } = new Segmenting(context), { submit } = new Submitting(context);
     const { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel } = opening;
     Object.assign(this, { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel, autoSegment, submit });
     parts.stage.addEventListener("edit", () => this.#edited());
+    parts.drafts.listen((gone) => this.#removed(gone));
     context.keeping.list(null);
   }
 
@@ -78,11 +80,23 @@ export class Workflow {
     }
   }
 
+  /** Another tab has thrown unsent work away, or gone on with it: what is in hand here stays kept. */
+  async #removed(gone) {
+    const { work, stage, view, keeping } = this.#context;
+    if (work && gone.includes(work.key) && work.edited(stage)) {
+      await keeping.again(work).catch(() => {}); // it says so
+      if (keeping.isKept(work)) view.say("warning", "Another tab went on with this unsent work, or threw it away. It is in hand here, so it was kept anew.");
+    }
+    await keeping.list(this.#context.work);
+  }
+
   #edited() {
     const { work, stage, view, lease, keeping } = this.#context;
     if (!work) return;
     lease.working();
-    view.updateCase({ edited: work.edited(stage) });
-    keeping.edited(work);
+    const edited = work.edited(stage);
+    view.updateCase({ edited, ...(edited ? {} : { kept: "" }) });
+    if (edited) keeping.edited(work);
+    else keeping.nothing(work);
   }
 }

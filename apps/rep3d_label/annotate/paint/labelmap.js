@@ -6,10 +6,13 @@ export const MOST_BYTES = 256 * 2 ** 20;
 const RUN_BYTES = 10;
 const CHUNK = 1 << 20;  // voxels that are copied at a stretch
 
+let numbers = 0; // each step of the page, and each beginning, has one of its own
+
 /** Changes in the order in which they were made, as runs of voxels with one value before and one after. */
 class Step {
   constructor(words) {
     this.words = words;
+    this.number = ++numbers;
     this.runs = 0;
     this.reserve(64);
   }
@@ -47,6 +50,7 @@ export class LabelMap {
     this.counts = new Float64Array(256);  // voxels of each value
     this.counts[0] = count;
     this.revision = 0;
+    this.oldest = ++numbers;  // of the state before the steps that can be undone
     this.locked = new Uint8Array(256);
     this.limits = null;
     this.done = [];
@@ -110,8 +114,15 @@ export class LabelMap {
   /** Drops the oldest steps beyond the bounds, never the last one. */
   forget() {
     let bytes = this.done.reduce((sum, step) => sum + step.bytes, 0);
-    while (this.done.length > 1 && (this.done.length > MOST_STEPS || bytes > MOST_BYTES)) bytes -= this.done.shift().bytes;
+    while (this.done.length > 1 && (this.done.length > MOST_STEPS || bytes > MOST_BYTES)) {
+      const step = this.done.shift();
+      bytes -= step.bytes;
+      this.oldest = step.number;
+    }
   }
+
+  /** A number of what the label is now: by Undo it is the number of before again. */
+  get state() { return this.done.at(-1)?.number ?? this.oldest; }
 
   /** Takes the last step back, and returns its words; "" where there is none. */
   undo() { return this.replay(this.done, this.undone, true); }

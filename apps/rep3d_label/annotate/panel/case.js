@@ -11,6 +11,7 @@ export class CasePanel {
   #host;
   #actions;
   #history = { of: null, entries: [] };
+  #comparing = null; // the case of which the earlier labels are shown
   #redraw;
 
   /** @param actions chooseChannel, compare, review, history, restoreLabel, restoreDraft, discardDraft, nextSample. */
@@ -64,7 +65,10 @@ export class CasePanel {
       const { value, selectedIndex } = event.target;
       this.#actions.compare(value || null, choices[selectedIndex][1]);
     };
-    return h("details", { class: "earlier", ontoggle: (event) => { if (event.target.open) this.#read(found); }, open: this.#history.of !== null },
+    return h("details", { class: "earlier", open: this.#comparing === found.id, ontoggle: ({ target }) => {
+      this.#comparing = target.open ? found.id : null;
+      if (target.open) this.#read(found);
+    } },
       h("summary", {}, "Compare, earlier labels"),
       h("label", { class: "field" }, "Outline of ", h("select", { id: "compare", "data-command": "compare", onchange: chosen }, choices.map(([value, words]) => h("option", { value }, words)))),
       found.label && h("ul", { class: "history" }, entries.map((known) => h("li", {}, h("span", {}, said(known)),

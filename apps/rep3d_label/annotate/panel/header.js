@@ -22,7 +22,7 @@ export class Header {
           commandButton("auto_segment", "Auto-segment", actions.autoSegment, { "data-words": "Have the model segment this case; what you drew is one Undo away" }),
           commandButton("submit", "Submit", actions.submit, { class: "primary", "data-words": "Send the label to the server" })),
         h("span", { class: "spring" }),
-        part("state", h("span", { class: "state", role: "status" })), h("button", { type: "button", class: "quiet", onclick: actions.help }, "How it works"),
+        part("state", h("span", { class: "state", role: "status" })), h("button", { type: "button", class: "quiet help", onclick: actions.help }, "How it works"),
         part("logout", h("form", { method: "post", action: address("rep3d/logout"), hidden: true }, part("user", h("span", { class: "muted" })), h("button", { class: "quiet" }, "Log out")))),
       part("trouble", h("div", { class: "trouble", role: "alert", hidden: true })),
       h("div", { class: "said" },

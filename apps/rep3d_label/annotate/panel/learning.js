@@ -1,7 +1,7 @@
 // Training with its progress and Dice, the versions it makes, and the options.
 import { bars, dice, duration, failures, fill, h, mean, number, when } from "../../dom.js";
 import { PHASES } from "../../training.js";
-import { commandButton } from "./parts.js";
+import { commandButton, nameField } from "./parts.js";
 
 const FEW = 8;
 
@@ -61,7 +61,7 @@ export class LearningPanel {
       models.length > 1 && choice("Model", "model", models.map(({ name }) => [name, name]), model.name, this.#actions.chooseModel),
       strategies.length > 1 && choice("Next sample by", "strategy", strategies.map(({ name }) => [name, name]), strategy, this.#actions.chooseStrategy),
       h("label", { class: "field" }, h("input", { type: "checkbox", id: "uncertainty", checked: settings.uncertainty, onchange: (event) => { settings.uncertainty = event.target.checked; } }), " Compute uncertainty with Auto-segment"),
-      user === null && h("label", { class: "field" }, "Your name ", h("input", { id: "name", value: settings.name, maxlength: 200, onchange: (event) => { settings.name = event.target.value.trim(); } })),
+      user === null && nameField(settings, "Your name", "name"),
     ];
   }
 }

@@ -1,6 +1,7 @@
 // All cases with their states, to be searched and opened.
 import { STATES } from "../../cases.js";
 import { fill, h, number, when } from "../../dom.js";
+import { wordsOf } from "../flow/foreground.js";
 import { sheet } from "../flow/question.js";
 
 const MOST = 200;
@@ -32,7 +33,7 @@ export async function showList(read, open) {
     cases = await read();
     draw();
   } catch (error) {
-    count.textContent = error.message;
+    count.textContent = wordsOf(error);
   }
 }
 

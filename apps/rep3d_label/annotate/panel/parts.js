@@ -15,4 +15,11 @@ export function markCommands(element, reasons) {
   }
 }
 
+/** Where a server without keys is told whose labels they are. */
+export const nameField = (settings, words, id) => h("label", { class: "field" }, `${words} `, h("input", { id, class: "person", value: settings.name, maxlength: 200, autocomplete: "name",
+  oninput: ({ target }) => {
+    settings.name = target.value.trim();
+    for (const other of document.querySelectorAll("input.person")) if (other !== target) other.value = settings.name;
+  } }));
+
 export const clock = (time) => new Date(time).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });

@@ -1,6 +1,7 @@
 // The five sentences of a first visit.
 import { h } from "../../dom.js";
 import { sheet } from "../flow/question.js";
+import { nameField } from "./parts.js";
 
 const SENTENCES = [
   "Next sample fetches the image that would teach the model most, and keeps it for you.",
@@ -10,6 +11,8 @@ const SENTENCES = [
   "What you draw is kept in this browser within two seconds, so a reload, a crash or a lost server costs nothing.",
 ];
 
-export function welcome() {
-  sheet("How it works", h("ol", { class: "welcome" }, SENTENCES.map((words) => h("li", {}, words))));
+/** @param settings where a name is remembered; false where the server knows who it is. */
+export function welcome(settings) {
+  sheet("How it works", h("ol", { class: "welcome" }, SENTENCES.map((words) => h("li", {}, words))),
+    settings && nameField(settings, "Your name, which is put beside your labels (if you like; later under Options)"));
 }

@@ -19,13 +19,13 @@ const sheet = (title, rows) => h("section", {}, h("h3", {}, title),
 export function openHelp() {
   const groups = [...new Set(KEYS.map((row) => row.group))];
   const close = h("button", { type: "button", class: "primary", onclick: () => dialog.close() }, "Close");
-  const dialog = h("dialog", { class: "help", "aria-label": "Keys and mouse" },
+  const dialog = h("dialog", { class: "help", "aria-labelledby": "help-title" },
+    h("div", { class: "head" }, h("h2", { id: "help-title" }, "Keys and mouse"), close),
     h("div", { class: "sheets" }, sheet("Mouse", MOUSE),
       groups.map((group) => sheet(group, [
         ...KEYS.filter((row) => row.group === group && row.words).map((row) => [row.key.replace("Arrow", ""), row.words]),
         ...(group === "Label in hand" ? [["1 to 9", "The label of that number"]] : []),
-      ]))),
-    h("div", { class: "buttons" }, close));
+      ]))));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();

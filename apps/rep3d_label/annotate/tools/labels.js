@@ -17,10 +17,11 @@ export function buildLabels(element, stage) {
   const { settings } = stage;
   let cells = new Map();
 
+  /** `place` is -1 for a value that nothing can be painted with. */
   function row({ value, name, color }, place) {
     const volume = h("td", { class: "n" });
     cells.set(value, volume);
-    const hidden = stage.hidden.has(value), locked = stage.locked.has(value);
+    const hidden = stage.hidden.has(value), locked = stage.isLocked(value);
     const choose = () => settings.set("value", value);
     const pick = h("input", { type: "radio", name: "label-in-hand", value, "aria-label": name, onchange: choose });
     pick.checked = settings.get("value") === value;
@@ -28,8 +29,8 @@ export function buildLabels(element, stage) {
       type: "button", class: "icon", "aria-pressed": String(pressed), "aria-label": `${words} ${name}`, title: `${words} (${key})`, onclick,
     }, icon(picture));
     return h("tr", { class: pick.checked ? "chosen" : "", "data-value": value },
-      h("th", { scope: "row" }, h("label", { title: place < 9 ? `Paint with it (${place + 1})` : "Paint with it" },
-        pick, h("i", { class: "chip", "--c": `rgb(${color.join(" ")})` }), name)),
+      h("th", { scope: "row" }, h("label", { title: place < 0 ? "No label stands for it" : place < 9 ? `Paint with it (${place + 1})` : "Paint with it" },
+        place < 0 ? "" : pick, h("i", { class: "chip", "--c": `rgb(${color.join(" ")})` }), name)),
       volume,
       h("td", {}, toggle(hidden, hidden ? "Show" : "Hide", keyOf("label.show"), hidden ? "hidden" : "shown", () => stage.hide(value)),
         toggle(locked, locked ? "Unlock" : "Lock", keyOf("label.lock"), locked ? "locked" : "free", () => stage.lock(value))));
@@ -47,16 +48,15 @@ export function buildLabels(element, stage) {
   function rebuild() {
     cells = new Map();
     const focused = document.activeElement?.getAttribute("aria-label");
-    const known = new Set(stage.entries.map((entry) => entry.value));
-    const counts = stage.isOpen ? [...stage.map.counts] : [];
-    const others = [...counts.keys()].filter((value) => value && counts[value] && !known.has(value));
+    const { beyond } = stage;
     element.replaceChildren(
       h("table", { class: "labels" },
         h("thead", {}, h("tr", {}, h("th", {}, "Label"), h("th", { class: "n" }, "ml"),
           h("th", {}, h("span", { class: "out" }, "Shown and locked")))),
-        h("tbody", {}, stage.entries.map(row))),
-      others.length
-        ? h("p", { class: "message" }, `The label map has values that no label stands for: ${others.join(", ")}. They are kept as they are.`)
+        h("tbody", {}, stage.entries.map(row), beyond.map((entry) => row(entry, -1)))),
+      beyond.length
+        ? h("p", { class: "message" }, `No label stands for ${beyond.map(({ value }) => value).join(", ")}, so this cannot be submitted as it is. ` +
+          "Nothing paints over such voxels while they are locked: unlock them, then erase them or paint over them.")
         : "");
     measure();
     if (focused) [...element.querySelectorAll("[aria-label]")].find((found) => found.getAttribute("aria-label") === focused)?.focus();

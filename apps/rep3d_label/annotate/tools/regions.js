@@ -71,7 +71,7 @@ export class Regions {
       if (stage.map !== map) return;  // another case meanwhile
       if (map.revision !== revision) throw new Error("the label changed meanwhile");
       map.begin(words);
-      paste(grid.shape, labels, box, (index, value) => map.put(index, value));
+      paste(grid.shape, labels, box, (index, value) => { if (stage.known(value)) map.put(index, value); });
       const changed = map.end();
       stage.edited(changed);
       stage.say(changed ? `${words}: done.` : `${words}: nothing changed.`);

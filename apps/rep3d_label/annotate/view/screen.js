@@ -27,6 +27,7 @@ export class Screen extends EventTarget {
     this.only = [];  // planes that a new window is drawn in while it is dragged
     this.frame = 0;
     this.drawn = 0;
+    this.slow = false;  // then it is looked at more often
     this.watch = new ResizeObserver(() => this.place());
   }
 
@@ -61,7 +62,8 @@ export class Screen extends EventTarget {
     for (const canvas of [this.canvas, this.over]) Object.assign(canvas, { width: pixels(width), height: pixels(height) });
     this.panes = panes(this.layout, width, height, this.solid);
     if (!this.grid) return;
-    this.slices.clear();
+    this.wiped = false;
+    this.showRing(null);
     for (const plane of this.shown) this.views[plane].pane = this.panes[plane];
     this.dispatchEvent(new Event("placed"));
     this.draw();
@@ -162,11 +164,14 @@ export class Screen extends EventTarget {
     const due = [...this.due].filter(([plane]) => plane in this.panes);
     this.due.clear();
     const start = performance.now();
+    // With the first picture of a layout, so that nothing of the one before is left between the views.
+    if (!this.wiped) this.slices.clear();
+    this.wiped = true;
     for (const [plane, part] of due) {
       this.later.delete(plane);
       this.slices.draw(this.views[plane], this.cursor, this.ratio, part ?? undefined);
     }
-    if (due.length && ++this.drawn % 16 === 0) {
+    if (due.length && ++this.drawn % (this.slow ? 4 : 16) === 0) {
       this.slices.finish();
       this.dispatchEvent(new CustomEvent("pace", { detail: { ms: performance.now() - start } }));
     }

@@ -17,6 +17,7 @@ import { breath, obstacle } from "./slices.js";
 import { Solid } from "./solid.js";
 
 const SLOW = 500;  // ms for a picture
+const NEUTRAL = [165, 165, 165];  // the colour of values that are not in the table of labels
 
 /**
  * Events: "edit" (the label changed; detail.revision), "command" (detail.name: a key that is the flow's).
@@ -28,11 +29,11 @@ export class Stage extends EventTarget {
   /** The elements into which the views, the tools and the table of labels are built. */
   constructor({ stage, tools, labels }) {
     super();
-    this.edits = 0;
     this.map = this.image = this.grid = null;
     this.entries = [];
     this.hidden = new Set();
     this.locked = new Set();
+    this.freed = new Set();  // values beyond the table that may be painted over
     this.doubts = { found: [], at: -1 };
     this.compared = "";
     this.hasDoubt = false;
@@ -88,7 +89,6 @@ export class Stage extends EventTarget {
       throw new Error(words, { cause: error });
     }
     this.chooseWindow(Object.keys(this.windows)[0]);
-    this.guard();
     this.setEntries(entries);
     for (const name of ["smooth", "outline", "solid"]) this.apply(name);
     await this.settled();
@@ -98,6 +98,8 @@ export class Stage extends EventTarget {
   close() {
     this.image = this.grid = this.map = null;
     this.hidden.clear();
+    this.freed.clear();
+    this.say("");
     this.doubts = { found: [], at: -1 };
     this.compared = "";
     this.hasDoubt = false;
@@ -108,8 +110,8 @@ export class Stage extends EventTarget {
 
   get isOpen() { return this.map !== null; }
 
-  /** Grows with every change of the label, undo and redo too. */
-  get revision() { return this.edits; }
+  /** A number of what the label is now, another one after every change; by Undo it is the one of before again. */
+  get revision() { return this.map?.state ?? 0; }
 
   /** A copy of the label in hand. */
   label() { return this.map.voxels.slice(); }
@@ -125,9 +127,18 @@ export class Stage extends EventTarget {
     if (beyond) throw new RangeError(`Label ${beyond.name} has the value ${beyond.value}; this page takes labels from 1 to 255`);
     this.entries = entries;
     if (!entries.some(({ value }) => value === this.settings.get("value"))) this.settings.set("value", entries[0]?.value ?? 1);
+    this.guard();
     this.colour();
     this.refresh();
   }
+
+  /** Entries of the values in hand that are not in the table: they are drawn in grey, and nothing paints over them until they are unlocked. */
+  get beyond() {
+    const found = this.isOpen ? [...this.map.counts.keys()].filter((value) => this.map.counts[value] && !this.known(value)) : [];
+    return found.map((value) => ({ value, name: `${value} (not in the table)`, color: NEUTRAL }));
+  }
+
+  known(value) { return value === 0 || this.entries.some((entry) => entry.value === value); }
 
   /** Shows another label map as an outline, or (null) no longer. */
   async compare(name, label) {
@@ -165,12 +176,12 @@ export class Stage extends EventTarget {
   /** Says that a step was made, or taken back. */
   edited(changed) {
     if (!changed) return;
-    this.edits++;
+    this.say("");
     this.screen.changed(this.map.voxels, this.map.takeDirty());
     this.solid.changed(this.map.voxels);
     this.table.rebuild();
     this.toolbar.refresh();
-    this.dispatchEvent(new CustomEvent("edit", { detail: { revision: this.edits } }));
+    this.dispatchEvent(new CustomEvent("edit", { detail: { revision: this.revision } }));
   }
 
   undo() { this.replay("undo", "Taken back"); }
@@ -180,16 +191,18 @@ export class Stage extends EventTarget {
   replay(way, said) {
     if (!this.isOpen || this.regions.busy || this.hand.busy) return;
     const words = this.map[way]();
-    if (words) this.say(`${said}: ${words}.`);
     this.edited(words !== "");
+    if (words) this.say(`${said}: ${words}.`);
   }
 
   say(words) { this.toolbar.say(words); }
 
-  /** Says so where a picture takes long, as long as it does. */
+  /** Says so when pictures begin to take long, and no longer when they are quick again. */
   pace(ms) {
-    if (ms <= SLOW) this.note.hidden = true;
-    else this.warn(`A picture takes ${(ms / 1000).toFixed(1)} s on this computer. ` + (this.screen.slices.inSoftware
+    const slow = ms > SLOW;
+    if (slow === this.screen.slow) return;
+    this.screen.slow = slow;
+    this.say(!slow ? "" : `A picture takes ${(ms / 1000).toFixed(1)} s on this computer. ` + (this.screen.slices.inSoftware
       ? "The browser draws without a graphics card: switch hardware acceleration on in its settings, or make the window smaller."
       : "One large view, or a smaller window, is faster."));
   }
@@ -222,16 +235,19 @@ export class Stage extends EventTarget {
 
   hideAll() {
     if (this.hidden.size) this.hidden.clear();
-    else for (const { value } of this.entries) this.hidden.add(value);
+    else for (const { value } of [...this.entries, ...this.beyond]) this.hidden.add(value);
     this.colour();
     this.table.rebuild();
   }
 
   lock(value) {
-    if (!this.locked.delete(value)) this.locked.add(value);
+    const chosen = this.known(value) ? this.locked : this.freed;
+    if (!chosen.delete(value)) chosen.add(value);
     this.guard();
     this.table.rebuild();
   }
+
+  isLocked(value) { return this.known(value) ? this.locked.has(value) : !this.freed.has(value); }
 
   lockOthers() {
     const others = this.entries.map(({ value }) => value).filter((value) => value !== this.settings.get("value"));
@@ -244,14 +260,15 @@ export class Stage extends EventTarget {
   /** Tells the label map what may not be painted. */
   guard() {
     if (!this.isOpen) return;
-    for (let value = 0; value < 256; value++) this.map.locked[value] = this.locked.has(value) ? 1 : 0;
+    for (let value = 0; value < 256; value++) this.map.locked[value] = this.isLocked(value) ? 1 : 0;
     const [low, high] = this.settings.get("limits");
     this.map.limits = this.settings.get("limited") ? { image: this.image.data, low, high } : null;
   }
 
   colour() {
     const rgba = new Uint8Array(1024), opacity = Math.round(255 * this.settings.get("opacity"));
-    for (const { value, color } of this.entries) rgba.set([...color, this.hidden.has(value) ? 0 : opacity], 4 * value);
+    const colors = new Map(this.entries.map(({ value, color }) => [value, color]));
+    for (let value = 1; value < 256; value++) rgba.set([...colors.get(value) ?? NEUTRAL, this.hidden.has(value) ? 0 : opacity], 4 * value);
     this.screen.slices.colours(rgba);
     this.solid.colour(rgba);
     if (this.isOpen) this.screen.draw();

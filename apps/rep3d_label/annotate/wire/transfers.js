@@ -56,7 +56,7 @@ export class Transfers {
     if (error?.status === 401) login.ended();
     if (!error) waiting.done(value);
     else if (error.kind === "AbortError") waiting.failed(new DOMException("Cancelled", "AbortError"));
-    else waiting.failed(error.kind ? new KINDS[error.kind](error.words, error.status) : new Error(error.words));
+    else waiting.failed(error.kind ? new KINDS[error.kind](error.words, error.status, error.reason) : new Error(error.words));
   }
 
   #broke(event) {

@@ -22,7 +22,7 @@ export const megabytes = (bytes) => `${Math.max(1, Math.round(bytes / 1e6)).toLo
  * Reads voxels block by block.
  * @param {AsyncIterable<Uint8Array>} blocks of an answer's body.
  * @param {(done: number, total: number) => void} tell called with bytes that came.
- * @returns shape [I, J, K], affine 4 x 4 (RAS in mm), params, and arrays by name. Throws Damaged or TooLarge.
+ * @returns shape [I, J, K], affine 4 x 4 (RAS in mm), params, arrays by name, and the first one's checksum. Throws Damaged or TooLarge.
  */
 export async function read(blocks, tell = () => {}) {
   let head = new Uint8Array(0), about = null, buffers = [], number = 0, at = 0, done = 0, total = 0;
@@ -61,7 +61,7 @@ export async function read(blocks, tell = () => {}) {
     arrays[array.name] = typed(buffers[place].buffer, array.dtype);
     buffers[place] = null;
   });
-  return { shape: about.shape, affine: about.affine, params: about.params ?? {}, arrays };
+  return { shape: about.shape, affine: about.affine, params: about.params ?? {}, arrays, crc32: about.arrays[0].crc32 };
 }
 
 function joined(one, two) {

@@ -26,7 +26,7 @@ self.addEventListener("message", async ({ data: { number, task, abort, ...args }
     self.postMessage({ number, value }, moved);
   } catch (error) {
     const kind = error.name === "AbortError" ? "AbortError" : Object.keys(KINDS).find((name) => error instanceof KINDS[name]);
-    self.postMessage({ number, error: { kind: kind ?? (error instanceof RangeError ? "TooLarge" : ""), words: error.message, status: error.status } });
+    self.postMessage({ number, error: { kind: kind ?? (error instanceof RangeError ? "TooLarge" : ""), words: error.message, status: error.status, reason: error.reason } });
   } finally {
     running.delete(number);
   }

@@ -23,6 +23,7 @@ from lib.inference.batch import BatchRunner
 from lib.models.served import ServedModel
 from lib.paths import ModelWorkspace, utc_now
 from lib.storage.datastore import Rep3DDatastore
+from lib.storage.identity import folder_id
 from lib.storage.registry import DATASTORE_FILE
 from lib.training.control import TrainingControl
 from rep3d import __version__
@@ -67,7 +68,8 @@ class Dashboard:
         """Return the state of the server.
 
         Returns:
-            ``server`` (folder, device, problems), ``cases`` (counts and a stamp; unusable images count for themselves),
+            ``server`` (folder and its id, device, problems), ``cases`` (counts and a stamp; unusable images count for
+            themselves),
             ``damaged`` (state files: where each was found and is now, what is lost), ``unusable`` (images, and why),
             ``passed_over`` (what in the folder is not used, and why), ``warnings`` (images that may show a name, and
             why), ``default_model``, and ``models``: for each its
@@ -82,6 +84,7 @@ class Dashboard:
             "server": {
                 "version": __version__,
                 "folder": setup.folder.name,
+                "id": folder_id(space.identity),
                 "device": setup.device,
                 "device_name": device_name(setup.device),
                 "time": utc_now(),

@@ -19,6 +19,7 @@ from lib.access.audit import note
 from lib.api.access import AS_ANNOTATOR, name_of
 from lib.api.annotators import Annotator
 from lib.api.forms import FileRoute, flag, json_object, on_disk, upload_name
+from lib.labels.expected import Expected
 from lib.labels.formats import LABEL_SUFFIXES
 from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
@@ -64,7 +65,8 @@ def save_label(
     """Submit a label.
 
     ``params`` may have, besides facts to keep with it: ``label_info`` (see ``described_values``), ``model_version``,
-    ``empty`` and ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``.
+    ``empty`` and ``resample`` (see :class:`lib.labels.submission.SubmitOptions`), ``override_lease``, ``drawn_on`` and
+    ``replaces`` (see :class:`lib.labels.expected.Expected`).
     """
 
     def write(folder: Path) -> Path:
@@ -88,7 +90,7 @@ def take_label(
         write: makes the file of the label in a folder; called when everything else is in order.
     """
     app = app_instance()
-    options = SubmitOptions(flag(values, "empty"), flag(values, "resample"))
+    options = SubmitOptions(flag(values, "empty"), flag(values, "resample"), Expected.taken(values))
     override = flag(values, "override_lease")
     annotator = Annotator.of(user, values, request)
     store = app.datastore()

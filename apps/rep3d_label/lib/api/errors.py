@@ -143,7 +143,8 @@ def error_response(request: Request, error: Exception) -> JSONResponse:
     headers = {"Retry-After": str(answer.retry_after)} if answer.retry_after else {}
     if answer.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="Rep3D Label"'
-    return JSONResponse({"detail": words}, answer.status, headers)
+    reason = {"reason": error.reason} if isinstance(error, ConflictError) and error.reason else {}
+    return JSONResponse({"detail": words, **reason}, answer.status, headers)
 
 
 def _let_go(error: BaseException) -> None:

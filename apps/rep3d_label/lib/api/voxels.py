@@ -24,6 +24,7 @@ from lib.api.data import take_label
 from lib.api.forms import BINARY_BODY, json_object
 from lib.api.infer import in_turn
 from lib.inference.request import InferRequest
+from lib.labels.expected import image_mark
 from lib.lanes.inference import Turn
 from lib.storage.entries import FINAL
 from lib.storage.voxels import MEDIA_TYPE, Received, Receiver, gzipped, label_voxels, pack
@@ -68,20 +69,21 @@ def _params(voxels: Received) -> dict[str, Any]:
 def get_image(request: Request, image: str, channel: int = 0, user: User = AS_USER) -> StreamingResponse:
     """Return the voxels of an image, of several channels those of one, as the array ``image``.
 
-    Where there are several, ``params`` say which one it is, ``channel``, counted from 0, and what ``channels`` there
-    are.
+    ``params`` have the ``mark`` of the image's file, which a label may name as ``drawn_on``. Where there are several
+    channels, they say which one it is, ``channel``, counted from 0, and what ``channels`` there are.
     """
     store = app_instance().datastore()
     file = store.image_file(image)
     chosen = store.channels.checked(channel)
+    mark = image_mark(file)  # before it is read: one that is replaced meanwhile is another
     try:
         read, grid = store.channels.read(file)
     except ImageError as error:
         store.unusable.check(image)  # nobody else should meet it
         raise ImageError(str(error).replace(file.name, f"image {image}")) from error
     names = store.channels.names
-    told = {"channel": chosen, "channels": list(names)} if names else None
-    return _answer(request, {"image": read[chosen]}, grid, told)
+    several = {"channel": chosen, "channels": list(names)} if names else {}
+    return _answer(request, {"image": read[chosen]}, grid, {"mark": mark, **several})
 
 
 @router.get("/rep3d/voxels/labels/{image}")

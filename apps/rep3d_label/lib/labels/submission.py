@@ -15,6 +15,7 @@ import numpy as np
 
 from lib.channels import Channels
 from lib.errors import RequestError
+from lib.labels.expected import Expected
 from lib.labels.facts import LabelFacts
 from lib.labels.formats import LABEL_SUFFIXES, as_nifti
 from lib.labels.segments import one_map
@@ -36,10 +37,12 @@ class SubmitOptions:
     Attributes:
         empty: a label without a single voxel is meant: the image has none of the structures.
         resample: a label on another grid may be brought to the image's, by nearest neighbour.
+        expected: what has to be there for the label to be stored.
     """
 
     empty: bool = False
     resample: bool = False
+    expected: Expected = Expected()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from lib.errors import ConflictError, RequestError
+from lib.labels.expected import Expected
 from lib.labels.facts import FactsCache, Stamp, file_stamp
 from lib.labels.info import added_facts, submitted_facts
 from lib.labels.reasons import ORIGINAL, REMOVED, REPLACED, UNKNOWN
@@ -154,6 +155,7 @@ class Rep3DDatastore(BoundRegistry):
 
         Raises:
             LabelError: if the file does not fit the image or the labels.
+            ConflictError: if image or label are not what ``options`` expect.
             NotFoundError: for an unknown image.
             RequestError: for a tag that is not plain, or names without sense.
         """
@@ -169,7 +171,7 @@ class Rep3DDatastore(BoundRegistry):
                 raise LabelError(with_shown_name(str(error), file, f"the label for image {image_id}")) from error
             info.update(prepared.changes)
             info["source"] = self._source(image_id, info)
-            return self._store(image_id, file, tag, prepared, info)
+            return self._store(image_id, file, tag, prepared, info, options.expected)
 
     def restore_label(self, image_id: str, entry: str, user: str | None) -> Submission:
         """Make an earlier label the current one again; the present one goes into the history.
@@ -202,7 +204,7 @@ class Rep3DDatastore(BoundRegistry):
             prepared = self._prepared(file, image_file, {}, options, scratch)
             info = {key: value for key, value in facts.items() if key not in ("reason", "replaced", "file", "entry")}
             info["restored"] = {"entry": entry, "by": user, "time": utc_now()}
-            return self._store(image_id, file, str(facts["tag"]), prepared, info)
+            return self._store(image_id, file, str(facts["tag"]), prepared, info, options.expected)
 
     def _prepared(
         self, file: Path, image: Path, described: Mapping[str, int | None], options: SubmitOptions, scratch: str
@@ -210,7 +212,7 @@ class Rep3DDatastore(BoundRegistry):
         return prepare_label(file, image, self.channels, self._label_values, described, options, Path(scratch))
 
     def _store(
-        self, image_id: str, submitted: Path, tag: str, prepared: PreparedLabel, info: dict[str, Any]
+        self, image_id: str, sent: Path, tag: str, prepared: PreparedLabel, info: dict[str, Any], expected: Expected
     ) -> Submission:
         _, suffix = split_suffix(prepared.file.name, IMAGE_SUFFIXES)
         folder = Path(self._datastore.label_path(tag))
@@ -222,6 +224,7 @@ class Rep3DDatastore(BoundRegistry):
             earlier = [folder / f"{image_id}{s}" for s in endings if (folder / f"{image_id}{s}").exists()]
             if tag == FINAL and known and self._is_duplicate(image_id, earlier, known.info, prepared, info):
                 return Submission(image_id, True, dict(known.info), frozenset(prepared.facts.counts))
+            expected.check(image_id, self.image_file(image_id), known and known.info)
             name = f"{image_id}{suffix}"
             if not set(prepared.facts.counts) - {0}:
                 info["empty"] = True
@@ -234,7 +237,7 @@ class Rep3DDatastore(BoundRegistry):
                         kept.append(entry)
                 if prepared.changes:
                     facts = {key: info.get(key) for key in ("user", "client_id", "label_info", "labels", "source")}
-                    info["original"] = self.history.keep(submitted, image_id, tag, ORIGINAL, facts)
+                    info["original"] = self.history.keep(sent, image_id, tag, ORIGINAL, facts)
                     kept.append(info["original"])
                 self._put_in_place(prepared.file, image_id, tag, folder / name, info)
             except BaseException:

@@ -20,7 +20,7 @@ from Rep3DLabelLib.local import notes as local_notes
 from Rep3DLabelLib.local.log import LogReader
 from Rep3DLabelLib.local.pythons import candidate_pythons, find_app, python_of
 from Rep3DLabelLib.local.server import FAILED, RUNNING, STARTING, STOPPED, STOPPING, LocalServer, leftovers
-from Rep3DLabelLib.processes import clean_environment, process_mark
+from Rep3DLabelLib.processes import clean_environment, process_command, process_mark
 
 from tests.app.data import write_image
 from tests.app.server import APP_DIR
@@ -346,6 +346,8 @@ def test_a_server_whose_slicer_crashed_is_found_again(place):
 def test_another_process_of_the_same_number_is_never_touched(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     try:
+        while not process_command(other.pid):  # for a moment after its start, on a busy machine
+            time.sleep(0.01)
         mark = process_mark(other.pid)
         assert mark and mark == process_mark(other.pid) and process_mark(0) != mark and process_mark(2**22 + 1) == ""
         for known in (mark, mark[:-1] + "x", "", " "):  # even the right time: it is no server

@@ -1,4 +1,4 @@
-"""One browser for all tests of the page for annotating."""
+"""A browser for the tests of the page for annotating."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.app.browser import chromium, find_chromium
 from tests.app.server import APP_DIR
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Yield one browser for all tests."""
+    """Yield one browser for a file: while one is open, no other test of its worker can run asyncio."""
     if find_chromium() is None:
         pytest.skip("no Chromium here: apt-get install chromium")
     if not (APP_DIR / "annotate" / "node_modules" / "@niivue").is_dir():

@@ -108,6 +108,7 @@ def test_onnx_without_its_packages_is_refused_with_the_pip_line(
 
 
 class TestProgram:
+    @pytest.mark.slow
     def test_loads_with_pytorch_alone_and_computes_what_the_trained_network_does(
         self, checkpoint: Checkpoint, tmp_path: Path
     ) -> None:

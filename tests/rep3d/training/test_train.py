@@ -79,6 +79,7 @@ def test_one_case_is_enough_and_a_second_run_continues_from_the_first(tmp_path: 
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_from_nothing_depends_on_its_seed_only(tmp_path: Path) -> None:
     case = ball_case(tmp_path, 1)
     runs = [

@@ -5,11 +5,7 @@ const ROOT = new URL("..", import.meta.url);
 const TIMEOUT = 60_000;
 
 export class Refused extends Error {
-  constructor(words, status, reason) {
-    super(words);
-    this.status = status;
-    this.reason = reason; // a word, where there is more than one thing to do about it
-  }
+  constructor(words, status, reason) { Object.assign(super(words), { status, reason }); }
 }
 export class Unreachable extends Error {}
 
@@ -35,7 +31,7 @@ export async function ask(method, path, body) {
 /** The JSON of an answer, or the error that it is. */
 export function content({ ok, status, statusText }, text) {
   let found = null;
-  try { found = text ? JSON.parse(text) : null; } catch { /* an answer that is no JSON has no detail */ }
+  try { found = text ? JSON.parse(text) : null; } catch { /* no JSON: no detail */ }
   if (ok) return found;
   if (status === 401) login.ended();
   const detail = found?.detail;

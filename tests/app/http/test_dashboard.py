@@ -224,7 +224,6 @@ def test_a_refusal_is_shown_in_words(seen: Watched) -> None:
     _forget_refusal(seen)
 
 
-@pytest.mark.slow
 def test_training_publishing_and_rolling_back_by_buttons(page: Page, server: AppServer) -> None:
     for version in ("v1", "v2"):
         page.fill("#iterations", "12")

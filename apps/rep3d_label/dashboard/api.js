@@ -36,7 +36,7 @@ export function content({ ok, status, statusText }, text) {
   if (status === 401) login.ended();
   const detail = found?.detail;
   if (typeof detail === "string") throw new Refused(detail, status, found.reason);
-  // Without words of the server's: a proxy before it answers, because it is not there.
+  // No words of the server's: a proxy answers, because it is not there.
   if (status >= 502 && status <= 504) throw new Unreachable("The server is not ready");
   throw new Refused(`The server answered ${status} ${statusText}`, status);
 }

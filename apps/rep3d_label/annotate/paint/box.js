@@ -24,6 +24,18 @@ export function bounds(shape, labels, wanted) {
   return box[3] < 0 ? null : box;
 }
 
+/** Return a function of an index and what visits the indices of its neighbours by faces, along all axes or some. */
+export function neighbours(shape, axes = [0, 1, 2]) {
+  const steps = [1, shape[0], shape[0] * shape[1]];
+  return (index, visit) => {
+    for (const axis of axes) {
+      const at = Math.floor(index / steps[axis]) % shape[axis];
+      if (at > 0) visit(index - steps[axis]);
+      if (at < shape[axis] - 1) visit(index + steps[axis]);
+    }
+  };
+}
+
 /** Return the box made larger by mm on each side, as far as the image goes. */
 export function widened(box, shape, spacing, mm) {
   return box.map((at, side) => {

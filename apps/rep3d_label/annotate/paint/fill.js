@@ -1,4 +1,5 @@
 // What is filled at once: the inside of a contour, and what is connected with a voxel.
+import { neighbours } from "./box.js";
 
 /**
  * Gives each voxel of one slice whose centre is inside a closed contour to `put(index)`; those on its line too.
@@ -53,22 +54,17 @@ export function flood(shape, from, flat, labels, grey, reach, byLabel = false) {
   const label = labels[first], low = grey[first] - reach, high = grey[first] + reach;
   const seen = new Uint8Array((labels.length >> 3) + 1);
   const stack = [first], found = [];
-  const axes = [0, 1, 2].filter((axis) => axis !== flat);
+  const around = neighbours(shape, [0, 1, 2].filter((axis) => axis !== flat));
   seen[first >> 3] |= 1 << (first & 7);
   while (stack.length) {
     const index = stack.pop();
     if (found.push(index) > MOST_FLOODED) return null;
-    const at = [index % shape[0], Math.floor(index / steps[1]) % shape[1], Math.floor(index / steps[2])];
-    for (const axis of axes) {
-      for (const side of [-1, 1]) {
-        if (at[axis] + side < 0 || at[axis] + side >= shape[axis]) continue;
-        const next = index + side * steps[axis];
-        if (seen[next >> 3] & 1 << (next & 7) || labels[next] !== label) continue;
-        if (!byLabel && !(grey[next] >= low && grey[next] <= high)) continue;
-        seen[next >> 3] |= 1 << (next & 7);
-        stack.push(next);
-      }
-    }
+    around(index, (next) => {
+      if (seen[next >> 3] & 1 << (next & 7) || labels[next] !== label) return;
+      if (!byLabel && !(grey[next] >= low && grey[next] <= high)) return;
+      seen[next >> 3] |= 1 << (next & 7);
+      stack.push(next);
+    });
   }
   return Uint32Array.from(found).sort();
 }

@@ -1,4 +1,5 @@
 // Grow-cut: what was painted grows into what looks alike, all labels at the same time, until they meet.
+import { neighbours } from "./box.js";
 
 const STEPS = 254;  // in which differences of grey are counted
 const NOBODY = 0xffff, BACKGROUND = 0;
@@ -12,7 +13,7 @@ const NOBODY = 0xffff, BACKGROUND = 0;
  *   the others are background
  */
 export function growCut({ shape, labels, grey }, { open }) {
-  const [I, J, K] = shape, plane = I * J, count = labels.length;
+  const around = neighbours(shape), count = labels.length;
   const sorted = grey.slice().sort(), low = sorted[Math.floor(0.01 * (count - 1))], high = sorted[Math.floor(0.99 * (count - 1))];
   const factor = high > low ? STEPS / (high - low) : 0;
   const shade = Int16Array.from(grey, (value) => Math.min(STEPS, Math.max(0, (value - low) * factor || 0)));
@@ -40,14 +41,7 @@ export function growCut({ shape, labels, grey }, { open }) {
       const at = bucket[n];
       waiting--;
       if (cost[at] !== price) continue;
-      const i = at % I, j = Math.floor(at / I) % J, k = Math.floor(at / plane), by = owner[at];
-      const go = (next) => { if (!labels[next]) reach(next, by, price + 1 + Math.abs(shade[at] - shade[next])); };
-      if (i > 0) go(at - 1);
-      if (i < I - 1) go(at + 1);
-      if (j > 0) go(at - I);
-      if (j < J - 1) go(at + I);
-      if (k > 0) go(at - plane);
-      if (k < K - 1) go(at + plane);
+      around(at, (next) => { if (!labels[next]) reach(next, owner[at], price + 1 + Math.abs(shade[at] - shade[next])); });
     }
     bucket.length = 0;
   }

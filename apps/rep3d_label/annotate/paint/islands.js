@@ -1,4 +1,5 @@
 // Islands: parts of a label that are not connected with each other by faces of voxels.
+import { neighbours } from "./box.js";
 
 /**
  * Return the labels with islands of one value set to 0.
@@ -7,7 +8,7 @@
  * @param {{value: number, smallest?: number}} options islands of fewer than `smallest` voxels go; without it all but the largest
  */
 export function removeIslands({ shape, labels }, { value, smallest = 0 }) {
-  const [I, J, K] = shape, plane = I * J;
+  const around = neighbours(shape);
   const island = new Uint32Array(labels.length), sizes = [0];
   const stack = [];
   for (let start = 0; start < labels.length; start++) {
@@ -17,19 +18,12 @@ export function removeIslands({ shape, labels }, { value, smallest = 0 }) {
     island[start] = name;
     stack.push(start);
     while (stack.length) {
-      const at = stack.pop(), i = at % I, j = Math.floor(at / I) % J, k = Math.floor(at / plane);
       size++;
-      const visit = (next) => {
+      around(stack.pop(), (next) => {
         if (labels[next] !== value || island[next]) return;
         island[next] = name;
         stack.push(next);
-      };
-      if (i > 0) visit(at - 1);
-      if (i < I - 1) visit(at + 1);
-      if (j > 0) visit(at - I);
-      if (j < J - 1) visit(at + I);
-      if (k > 0) visit(at - plane);
-      if (k < K - 1) visit(at + plane);
+      });
     }
     sizes.push(size);
   }

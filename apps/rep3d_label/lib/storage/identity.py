@@ -26,7 +26,8 @@ def folder_id(file: Path) -> str:
     kept = JsonFile(file, _parsed, lost, str, begins_anew=True)
     made = secrets.token_hex(16)
     with suppress(OSError), kept.locked():  # where nothing can be written, it holds until the server ends
-        made = kept.read() or made
+        if known := kept.read():
+            return known
         kept.write({"id": made})
     return made
 

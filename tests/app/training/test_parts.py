@@ -147,10 +147,10 @@ def test_a_new_training_ends_the_scoring_after_the_last_one(
 def test_the_minutes_begin_with_the_request_or_after_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_task.time, "time", lambda: 1000.0)
     monkeypatch.setattr(train_task.time, "monotonic", lambda: 50.0)
-    assert train_task._began({"requested": 993.0}, {"created": 992.5}) == 43.0
-    assert train_task._began({"requested": 400.0}, {"created": 996.0}) == 46.0  # it waited for another one
-    assert train_task._began({}, {"created": 996.0}) == 46.0
-    assert train_task._began({"requested": 2000.0}, {"created": 996.0}) == 50.0  # the clock was set back
+    assert train_task._began({"requested": 993.0}, 992.5) == 43.0
+    assert train_task._began({"requested": 400.0}, 996.0) == 46.0  # it waited for another one
+    assert train_task._began({}, 996.0) == 46.0
+    assert train_task._began({"requested": 2000.0}, 996.0) == 50.0  # the clock was set back
 
 
 def test_what_follows_is_known_from_trainings_alike() -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from lib.boot.setup import Setup
 from lib.errors import ConflictError
+from lib.labels.facts import FactsCache
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
 from lib.training import control, tuning
@@ -286,14 +287,24 @@ def _setup(tmp_path: Path, other_values: tuple[int, ...] = ()) -> Any:
     ],
 )
 def test_which_labels_count_for_a_model(
-    tmp_path: Path, case: Case, values: list[int], info: dict, others: tuple[int, ...], counts: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: Case,
+    values: list[int],
+    info: dict,
+    others: tuple[int, ...],
+    counts: bool,
 ) -> None:
     volume = np.zeros(SHAPE, np.uint8)
     volume.flat[: len(values)] = values
     write_nifti(case.label, volume)
-    reason = case_for(_setup(tmp_path, others), case, info)
+    facts = FactsCache(tmp_path / "facts.json")
+    reason = case_for(_setup(tmp_path, others), case, info, facts)
     assert (reason is None) == counts
     assert counts or "says nothing about head, tail" in str(reason)
+    facts.of(case.label)
+    monkeypatch.delattr("lib.training.cases.read_label")  # what is known of it is not read again
+    assert case_for(_setup(tmp_path, others), case, info, facts) == reason
 
 
 @pytest.mark.parametrize("error", [TypeError("of no kind that is expected"), OSError("gone"), LabelError("odd")])
@@ -320,7 +331,7 @@ def test_values_of_no_model_are_refused(tmp_path: Path, case: Case) -> None:
     volume.flat[:2] = 1, 9
     write_nifti(case.label, volume)
     with pytest.raises(LabelError, match="9"):
-        case_for(_setup(tmp_path, (7,)), case, {})
+        case_for(_setup(tmp_path, (7,)), case, {}, FactsCache(tmp_path / "facts.json"))
 
 
 def test_new_and_corrected_cases_weigh_more() -> None:

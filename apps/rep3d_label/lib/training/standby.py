@@ -21,7 +21,7 @@ from typing import Any
 
 from monailabel.utils.async_tasks import utils
 
-from lib.training.standby_process import CHILD_MODULE, READY
+from lib.training.standby_process import CHILD_MODULE, READY, TAKEN
 from rep3d.memory import free_and_total
 
 __all__ = ["Standby"]
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
 _AGAIN_SECONDS = 60.0  # after it could not be started
+_ANSWER_SECONDS = 5.0  # by which it must have taken up a training: it may be stopped, or swapped out
 _BEGIN_BYTES = 4 * 2**30  # of free memory, with which one is started; it takes a tenth of that
 _KEEP_BYTES = 2 * 2**30  # below, one that waits is ended
 _START = (sys.executable, "-m", CHILD_MODULE, "-m", "train")  # how MONAI Label starts a training
@@ -59,7 +60,7 @@ class Standby:
             seconds: between two looks.
         """
         self._ordinary = utils.subprocess  # its name in the one module that starts trainings
-        utils.subprocess = _Subprocess(self._ordinary, self._popen)  # type: ignore[assignment]
+        utils.subprocess = _Subprocess(self._ordinary, self._popen)
         threading.Thread(target=self._watch, args=(seconds,), name="standby", daemon=True).start()
 
     def _watch(self, seconds: float) -> None:
@@ -101,6 +102,7 @@ class Standby:
             return
         with self._guard:
             self._ready, self._environment = process, environment
+        logger.info("a process waits for the next training: %s", process.pid)
 
     def _popen(self, command: Sequence[str], **options: Any) -> Any:
         """Start a process for MONAI Label: the one that waits, where it is what was asked for."""
@@ -119,14 +121,20 @@ class Standby:
                 return None
             self._ready = None
         anew = {name: environment[name] for name in _ANEW & environment.keys()}
+        late = threading.Timer(_ANSWER_SECONDS, process.kill)
+        late.start()
         try:
-            assert process.stdin is not None
+            assert process.stdin is not None and process.stdout is not None
             process.stdin.write(json.dumps({"arguments": list(arguments), "environment": anew}) + "\n")
             process.stdin.close()
-        except OSError:  # it was killed
+            taken = process.stdout.readline().strip() == TAKEN
+        except Exception:  # it was killed, or whatever is wrong with it: the training must start
+            taken = False
+        finally:
+            late.cancel()
+        if not taken:
             _end(process)
-            return None
-        return process
+        return process if taken else None
 
 
 class _Subprocess(ModuleType):

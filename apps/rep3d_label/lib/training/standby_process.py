@@ -17,10 +17,11 @@ import time
 
 import psutil
 
-__all__ = ["CHILD_MODULE", "READY", "took_up_at"]
+__all__ = ["CHILD_MODULE", "READY", "TAKEN", "took_up_at"]
 
 CHILD_MODULE = "monailabel.interfaces.utils.app"  # which MONAI Label runs in a process of its own
 READY = "ready for a training"
+TAKEN = "took up a training"
 # torch._dynamo is imported by the first optimizer that is made. numpy and scipy first: the threads that they start keep
 # the priority of the thread that imported them.
 _NUMBERS = ("numpy", "scipy.linalg")
@@ -43,6 +44,7 @@ def _main() -> None:
     if not line:
         os._exit(0)
     _took_up_at = time.time()
+    print(TAKEN, flush=True)
     request = json.loads(line)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)

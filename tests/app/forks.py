@@ -207,6 +207,7 @@ def _import_everything() -> None:
         importlib.import_module(found.name)
     sys.path.insert(0, str(APP_DIR))
     importlib.import_module("main")
+    importlib.import_module("torch._dynamo")  # which the first optimizer of a training imports
     del sys.modules["main"]  # MONAI Label makes the app's own module anew
     sys.path.remove(str(APP_DIR))
 

@@ -228,6 +228,13 @@ def test_curves_stay_short_and_whole(tmp_path: Path) -> None:
     assert [dice for _, dice in content["validations"]] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
 
+def test_the_first_step_is_told_at_once_and_not_each_that_follows(tmp_path: Path) -> None:
+    status = TrainStatus(tmp_path / "status.json", interval=1e9)
+    for iteration, told in ((0, 0), (1, 1), (2, 1)):
+        status.update({"iteration": iteration})
+        assert read_status(tmp_path / "status.json", [])["iteration"] == told
+
+
 def test_curves_go_on_after_an_interruption(tmp_path: Path) -> None:
     status = TrainStatus(tmp_path / "status.json", interval=0)
     for iteration in range(1, 11):

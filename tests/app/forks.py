@@ -50,12 +50,14 @@ class Forked:
     Args:
         channel: where its parent says its id, and then its status.
         stdout: what it prints, if that is wanted.
+        stdin: the way to its input, likewise.
     """
 
-    def __init__(self, channel: socket.socket, stdout: IO[str] | None) -> None:
+    def __init__(self, channel: socket.socket, stdout: IO[str] | None, stdin: IO[str] | None = None) -> None:
         self._channel = channel
         self._lock = threading.Lock()
         self.stdout = stdout
+        self.stdin = stdin
         self.returncode: int | None = None
         told = channel.recv(64)
         assert told, "the warm parent of the servers has ended: what it printed says why"
@@ -121,11 +123,18 @@ def popen(
         reader = open(ours, encoding="utf-8", errors="replace")  # noqa: SIM115 (the caller closes it, as with Popen)
     else:
         theirs = os.dup(stdout.fileno())
+    given = [theirs]
+    writer: IO[str] | None = None
+    if stdin == subprocess.PIPE:
+        source, ours = os.pipe()
+        given.append(source)
+        writer = open(ours, "w", encoding="utf-8")  # noqa: SIM115 (likewise)
     channel, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with other_end:
-        socket.send_fds(_parent(), [json.dumps(request).encode()], [other_end.fileno(), theirs])
-    os.close(theirs)
-    return Forked(channel, reader)
+        socket.send_fds(_parent(), [json.dumps(request).encode()], [other_end.fileno(), *given])
+    for descriptor in given:
+        os.close(descriptor)
+    return Forked(channel, reader, writer)
 
 
 # The parents ---------------------------------------------------------------------------------------------------------
@@ -167,7 +176,7 @@ def _be_forked(way: socket.socket) -> list[str]:
                     channel.send(str(status).encode())
                 os.close(ready)
                 continue
-            message, descriptors, _, _ = socket.recv_fds(way, _LARGEST, 2)
+            message, descriptors, _, _ = socket.recv_fds(way, _LARGEST, 3)
             if not message:
                 os._exit(0)
             channel = socket.socket(fileno=descriptors[0])
@@ -178,8 +187,9 @@ def _be_forked(way: socket.socket) -> list[str]:
                     other.close()
                 channel.close()
                 way.close()
-                return _become(json.loads(message), descriptors[1])
-            os.close(descriptors[1])
+                return _become(json.loads(message), descriptors[1], *descriptors[2:])
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
             channel.send(str(pid).encode())
             children[os.pidfd_open(pid)] = (pid, channel)
 
@@ -197,11 +207,12 @@ def _import_everything() -> None:
         importlib.import_module(found.name)
     sys.path.insert(0, str(APP_DIR))
     importlib.import_module("main")
+    importlib.import_module("torch._dynamo")  # which the first optimizer of a training imports
     del sys.modules["main"]  # MONAI Label makes the app's own module anew
     sys.path.remove(str(APP_DIR))
 
 
-def _become(request: Mapping[str, Any], output: int) -> list[str]:
+def _become(request: Mapping[str, Any], output: int, source: int | None = None) -> list[str]:
     """Make this process what its start would have made; return the module that it runs, and its arguments."""
     import numpy as np
     from monailabel.config import Settings, settings
@@ -210,6 +221,9 @@ def _become(request: Mapping[str, Any], output: int) -> list[str]:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    if source is not None:
+        os.dup2(source, 0)
+        os.close(source)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])

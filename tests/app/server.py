@@ -44,7 +44,8 @@ class AppServer:
     Args:
         studies: the studies folder.
         scratch: a folder for its log, its sessions and its working directory, outside the studies folder.
-        conf: ``--conf`` settings. Tests begin without a model unless they ask for a starter model.
+        conf: ``--conf`` settings. Tests begin without a model unless they ask for a starter model, and no process waits
+            for a training unless they ask for that.
         app: the app's folder.
         port: port to listen on, or None for a free one.
         prefix: a command to run the server by, such as one that takes rights away.
@@ -76,7 +77,7 @@ class AppServer:
         self.log_file = scratch / f"server-{self.port}.log"
         self._scratch = scratch
         self._scores_by_itself = scores_by_itself
-        asked = {"starter": "off", **(conf or {})} if app == APP_DIR else dict(conf or {})
+        asked = {"starter": "off", "standby": "off", **(conf or {})} if app == APP_DIR else dict(conf or {})
         settings: Sequence[str] = [part for pair in asked.items() for part in ("--conf", *pair)]
         self._command = [*prefix, sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
         self._command += ["--studies", str(studies), *(["--host", host] if host else [])]

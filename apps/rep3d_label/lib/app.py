@@ -67,6 +67,7 @@ from lib.storage.identity import folder_id
 from lib.training.auto import AutoTrain
 from lib.training.cases import models_taught
 from lib.training.control import TrainingControl
+from lib.training.standby import Standby
 from lib.training.task import Rep3DTrainTask
 from rep3d import __version__
 from rep3d.audit import AuditLog
@@ -335,6 +336,8 @@ class Rep3DLabelApp(MONAILabelApp):
         self.room.do(lambda: make_first_key(door, str(self.setup.folder)))
         self.folder.start()
         self.auto_train.watch()
+        if conf.standby == "on":
+            Standby(self.training.blocks).start()
         if settings.MONAI_LABEL_AUTO_UPDATE_SCORING:
             ScoringWatch(self.served, self.datastore()).start()
         for name, model in self.served.items():

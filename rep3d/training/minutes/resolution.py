@@ -20,7 +20,7 @@ import torch
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import said
-from rep3d.imaging.channels import Files, read_channels
+from rep3d.imaging.channels import Files, channels_grid
 from rep3d.imaging.nifti import read_label
 from rep3d.imaging.outliers import along_axes
 from rep3d.imaging.thickness import label_thickness
@@ -234,7 +234,7 @@ def lengths_along(
     """Return voxel sides and extents of images in mm along the axes of an orientation, each (images, 3).
 
     Args:
-        images: image files; only their headers matter, and one that cannot be read does not count.
+        images: image files, of which only the headers are read; one whose header cannot be read does not count.
         orientation: such as ``"RAS"``.
         problems: gains what is wrong with those that cannot be read.
         channels: of each image.
@@ -242,7 +242,7 @@ def lengths_along(
     spacings, extents = [], []
     for image in images:
         try:
-            _, grid = read_channels(image, channels)
+            grid = channels_grid(image, channels)
         except Exception as error:  # the training says it of each case
             if problems is not None:
                 problems.append(said(error))

@@ -18,6 +18,7 @@ import pytest
 import torch
 from lib.boot.setup import Setup
 from lib.errors import ConflictError
+from lib.labels.facts import FactsCache
 from lib.paths import Workspace
 from lib.storage.datastore import Rep3DDatastore
 from lib.training import control, tuning
@@ -147,10 +148,10 @@ def test_a_new_training_ends_the_scoring_after_the_last_one(
 def test_the_minutes_begin_with_the_request_or_after_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_task.time, "time", lambda: 1000.0)
     monkeypatch.setattr(train_task.time, "monotonic", lambda: 50.0)
-    assert train_task._began({"requested": 993.0}, {"created": 992.5}) == 43.0
-    assert train_task._began({"requested": 400.0}, {"created": 996.0}) == 46.0  # it waited for another one
-    assert train_task._began({}, {"created": 996.0}) == 46.0
-    assert train_task._began({"requested": 2000.0}, {"created": 996.0}) == 50.0  # the clock was set back
+    assert train_task._began({"requested": 993.0}, 992.5) == 43.0
+    assert train_task._began({"requested": 400.0}, 996.0) == 46.0  # it waited for another one
+    assert train_task._began({}, 996.0) == 46.0
+    assert train_task._began({"requested": 2000.0}, 996.0) == 50.0  # the clock was set back
 
 
 def test_what_follows_is_known_from_trainings_alike() -> None:
@@ -227,6 +228,13 @@ def test_curves_stay_short_and_whole(tmp_path: Path) -> None:
     assert [dice for _, dice in content["validations"]] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
 
+def test_the_first_step_is_told_at_once_and_not_each_that_follows(tmp_path: Path) -> None:
+    status = TrainStatus(tmp_path / "status.json", interval=1e9)
+    for iteration, told in ((0, 0), (1, 1), (2, 1)):
+        status.update({"iteration": iteration})
+        assert read_status(tmp_path / "status.json", [])["iteration"] == told
+
+
 def test_curves_go_on_after_an_interruption(tmp_path: Path) -> None:
     status = TrainStatus(tmp_path / "status.json", interval=0)
     for iteration in range(1, 11):
@@ -286,14 +294,24 @@ def _setup(tmp_path: Path, other_values: tuple[int, ...] = ()) -> Any:
     ],
 )
 def test_which_labels_count_for_a_model(
-    tmp_path: Path, case: Case, values: list[int], info: dict, others: tuple[int, ...], counts: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: Case,
+    values: list[int],
+    info: dict,
+    others: tuple[int, ...],
+    counts: bool,
 ) -> None:
     volume = np.zeros(SHAPE, np.uint8)
     volume.flat[: len(values)] = values
     write_nifti(case.label, volume)
-    reason = case_for(_setup(tmp_path, others), case, info)
+    facts = FactsCache(tmp_path / "facts.json")
+    reason = case_for(_setup(tmp_path, others), case, info, facts)
     assert (reason is None) == counts
     assert counts or "says nothing about head, tail" in str(reason)
+    facts.of(case.label)
+    monkeypatch.delattr("lib.training.cases.read_label")  # what is known of it is not read again
+    assert case_for(_setup(tmp_path, others), case, info, facts) == reason
 
 
 @pytest.mark.parametrize("error", [TypeError("of no kind that is expected"), OSError("gone"), LabelError("odd")])
@@ -320,7 +338,7 @@ def test_values_of_no_model_are_refused(tmp_path: Path, case: Case) -> None:
     volume.flat[:2] = 1, 9
     write_nifti(case.label, volume)
     with pytest.raises(LabelError, match="9"):
-        case_for(_setup(tmp_path, (7,)), case, {})
+        case_for(_setup(tmp_path, (7,)), case, {}, FactsCache(tmp_path / "facts.json"))
 
 
 def test_new_and_corrected_cases_weigh_more() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.boot.setup import ModelSetup
+from lib.labels.facts import FactsCache
 from lib.labels.submission import described_values
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore, Submission
@@ -17,7 +18,7 @@ from rep3d.errors import NoCasesError
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
 from rep3d.imaging.labels import check_grid, check_values, label_counts
-from rep3d.imaging.nifti import read_label
+from rep3d.imaging.nifti import read_label, stored_grid
 from rep3d.training.preparing import left_out_for
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.versions.record import VersionRecord
@@ -43,7 +44,7 @@ class LabelledCases:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
-def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any]) -> str | None:
+def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any], facts: FactsCache) -> str | None:
     """Check whether a label says anything about a model's structures.
 
     Several models may share the label files. A file says something about this one's labels if it contains one of them,
@@ -54,6 +55,7 @@ def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any]) -> str | No
         setup: the model.
         case: the case.
         info: what was sent with the label.
+        facts: what label files contain; one that is not known there is read.
 
     Returns:
         Why not, or None where it does.
@@ -61,9 +63,13 @@ def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any]) -> str | No
     Raises:
         LabelError, ImageError: if the case is not usable: files may have been put into the folder by hand.
     """
-    values, grid = read_label(case.label)
+    if known := facts.known(case.label):
+        counts, grid = known.counts, stored_grid(case.label)
+    else:
+        values, grid = read_label(case.label)
+        counts = label_counts(values)
     check_grid(grid, setup.channels.grid(case.image), case.label.name, case.image.name)
-    found = set(label_counts(values)) - {0}
+    found = set(counts) - {0}
     check_values(found - set(setup.other_values), setup.labels, case.label.name)
     if _teaches(setup, found, info):
         return None
@@ -82,7 +88,8 @@ def find_cases(setup: ModelSetup, datastore: Rep3DDatastore) -> LabelledCases:
     cases, hashes, skipped = {}, {}, {}
     for case in datastore.labelled_cases():
         try:
-            reason = datastore.misfit(case.id) or case_for(setup, case, datastore.get_label_info(case.id, FINAL))
+            info = datastore.get_label_info(case.id, FINAL)
+            reason = datastore.misfit(case.id) or case_for(setup, case, info, datastore.label_facts)
             if reason is None:
                 cases[case.id], hashes[case.id] = case, file_hash(case.label)
             else:

@@ -53,6 +53,10 @@ class TrainingControl:
         # The process of a training that is done takes a moment to go.
         return bool(self._phases() - FINISHED_PHASES)
 
+    def blocks(self) -> bool:
+        """Return whether a training waits or runs that a new one has to wait for."""
+        return self.runs() and not self._only_scores()
+
     def _only_scores(self) -> bool:
         """Return whether the training that runs has published, and only scores: a new one need not wait for that."""
         return self.runs() and self._phases() - FINISHED_PHASES == {"scoring"}

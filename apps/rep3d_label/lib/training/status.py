@@ -1,6 +1,7 @@
 """What a training does, kept in a file: the child process writes it, the server reads it, and both may be killed.
 
-Progress comes many times a second and the disk need not hear of each; a change of phase is always written. A run whose
+Progress comes many times a second and the disk need not hear of each; a change of phase and the first step are always
+written. A run whose
 process is gone without having said how it ended is reported as interrupted, never as running.
 """
 
@@ -86,13 +87,15 @@ class TrainStatus:
         }
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Record changes; they reach the disk at once if the phase changes, else at most once per interval."""
+        """Record changes; they reach the disk at once with a new phase and the first step, else at most once per
+        interval."""
         with self._guard:
-            new_phase = changes.get("phase", self._fields["phase"]) != self._fields["phase"]
+            urgent = changes.get("phase", self._fields["phase"]) != self._fields["phase"]
+            urgent |= not self._fields["iteration"] and changes.get("iteration", 0) > 0
             self._fields.update(changes)
             self._fields.update({name: curve.points for name, curve in self._curves.items()})
             now = self._clock()
-            if new_phase or self._written_at is None or now - self._written_at >= self._interval:
+            if urgent or self._written_at is None or now - self._written_at >= self._interval:
                 self._fields["updated"] = utc_now()
                 self._file.write(self._fields)
                 self._written_at = now

@@ -22,6 +22,7 @@ from lib.storage.datastore import Rep3DDatastore
 from lib.training.request import TrainRequest
 from lib.training.resumption import changes_since, interrupted_run, resumable_run
 from lib.training.run import TrainRun
+from lib.training.standby_process import took_up_at
 from lib.training.status import FINISHED_PHASES, TrainStatus, process_mark, read_status, status_file
 from lib.training.watch import watch_server
 from rep3d.errors import NoCasesError, VersionError
@@ -134,18 +135,19 @@ class Rep3DTrainTask(TrainTask):
         status.update({})
         watch_server(status)
         try:
-            return TrainRun(self._served, self.parse(request), datastore, status, before, _began(before, mark))()
+            began = _began(before, max(mark["created"], took_up_at()))
+            return TrainRun(self._served, self.parse(request), datastore, status, before, began)()
         except Exception as error:
             status.update({"phase": "error", "eta_seconds": None, "error": in_words(error)})
             note_run(self._served, "training", "training ended", result="failed")
             raise
 
 
-def _began(before: Mapping[str, Any], mark: Mapping[str, float]) -> float:
+def _began(before: Mapping[str, Any], process_began: float) -> float:
     """Return when the minutes of this training began to count, in monotonic seconds.
 
     That is when it was requested, so that the start of the process counts; where it waited for another training to end,
-    it is when the process began.
+    it is when the process began with it.
     """
-    waited = time.time() - max(float(before.get("requested") or 0.0), mark["created"])
+    waited = time.time() - max(float(before.get("requested") or 0.0), process_began)
     return time.monotonic() - max(0.0, waited)

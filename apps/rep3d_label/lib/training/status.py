@@ -1,8 +1,7 @@
 """What a training does, kept in a file: the child process writes it, the server reads it, and both may be killed.
 
 Progress comes many times a second and the disk need not hear of each; a change of phase and the first step are always
-written. A run whose
-process is gone without having said how it ended is reported as interrupted, never as running.
+written. A run whose process is gone without having said how it ended is reported as interrupted, never as running.
 """
 
 from __future__ import annotations

@@ -190,10 +190,8 @@ def test_bfloat16_training_on_tiny_maps_has_finite_gradients() -> None:
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())
 
 
-@pytest.mark.parametrize(
-    "spatial_prior",
-    ["learned", pytest.param("fixed", marks=pytest.mark.slow), pytest.param("none", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("spatial_prior", ["learned", "fixed", "none"])
 def test_compiles_as_one_graph(spatial_prior: str) -> None:
     network = Rep3D(Rep3DConfig(dims=(2, 2, 4, 4), hidden_size=4, kernel_size=9, spatial_prior=spatial_prior))
     image = torch.randn(1, 1, 32, 32, 32)

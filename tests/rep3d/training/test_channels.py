@@ -80,6 +80,7 @@ def test_an_exported_network_takes_all_channels(tmp_path: Path) -> None:
         torch.testing.assert_close(program(image).softmax(1), trained.model(image).softmax(1), atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_fine_stage_sees_all_channels(tmp_path: Path) -> None:
     case = _case(tmp_path, 1)
     coarse_task = replace(TWO, spacing=(2.0, 2.0, 2.0), roi_size=(16, 16, 16))

@@ -102,6 +102,7 @@ def _loss(network: torch.nn.Module, rank: int) -> torch.Tensor:
     return network(torch.randn(4, 3)).square().mean()
 
 
+@pytest.mark.slow
 def test_gradients_are_averaged_and_weights_that_differ_are_noticed(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_step, args=(str(tmp_path),), nprocs=2)
     network = _linear(0)

@@ -98,7 +98,8 @@ def test_no_fine_stage_where_it_cannot_pay(tmp_path: Path, coarser: dict[str, An
     assert "as fine as the task's own" in _trained(tmp_path, [], settings=settings).info["stages"]["reason"]
 
 
-@pytest.mark.parametrize("stage", [pytest.param("coarse", marks=pytest.mark.slow), "fine"])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
 def test_what_is_stopped_in_either_stage_goes_on_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coarser: dict[str, Any], stage: str
 ) -> None:

@@ -53,7 +53,7 @@ async function begin() {
     if (!Stage) return cannot(obstacle);
     showObstacle(obstacle);
   }
-  const stage = new Stage({ stage: $("stage"), tools: $("tools"), labels: $("labels") });
+  const stage = new Stage({ stage: $("stage"), tools: $("tools"), labels: $("labels"), strip: $("strip") });
   const place = (image) => `${address("")} ${who.folder} ${image}`;
   const tabs = new Tabs(() => view.say("warning", "This case was opened in another tab of this browser, too. Each keeps its own unsent work; what is submitted last replaces what was submitted first."));
   const drafts = new Drafts({ server: address(""), ...who });

@@ -179,21 +179,12 @@ def _lease(server: AppServer, image: str) -> str:
     return str(next(lease["until"] for lease in server.get("/rep3d/leases").json() if lease["image"] == image))
 
 
-@pytest.mark.parametrize(("size", "phone"), [((1366, 768), False), ((390, 844), True)], ids=["laptop", "phone"])
-def test_small_windows_have_all_of_it(browser: Browser, server: AppServer, size: tuple[int, int], phone: bool) -> None:
-    with at_work(browser, server, size=size, phone=phone) as person:
-        page = person.opened("case_1").page
-        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-        for command in ("next_sample", "open_case", "auto_segment", "submit"):
-            box = page.locator(f"[data-command={command}]").bounding_box()
-            assert box and box["x"] >= 0 and box["x"] + box["width"] <= size[0]
-            assert box["y"] + box["height"] < size[1] / 4
-        stage = page.locator("#stage").bounding_box()
-        assert stage and stage["height"] > size[1] / 2 and stage["width"] > (0.9 if phone else 0.5) * size[0]
-        if not phone:
-            assert page.evaluate("document.documentElement.scrollHeight") <= size[1]
-            person.paint()
-            person.kept()
+def test_a_small_laptop_has_all_of_it(anna: Annotator) -> None:
+    anna.opened("case_1")
+    stage = anna.fits(1366, 768)
+    assert stage["height"] > 768 / 2 and stage["width"] > 1366 / 2
+    anna.paint()
+    anna.kept()
 
 
 def test_of_several_channels_the_first_is_shown_and_another_can_be(

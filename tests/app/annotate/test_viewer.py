@@ -98,6 +98,26 @@ def test_painting_is_measured_undone_and_done_again(stage: StagePage) -> None:
     assert page.evaluate("theStage.revision") == drawn_both != untouched
 
 
+def test_a_stroke_that_another_label_interrupts_ends_there_and_changes_nothing_of_it(stage: StagePage) -> None:
+    page = stage.page
+    x, y = _middle(stage)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y)
+    drawn = stage.label(SHAPE)
+    page.evaluate("theStage.replace(new Uint8Array(40 * 36 * 24), 'Auto-segment')")
+    page.mouse.move(x + 60, y)
+    page.mouse.up()
+    assert drawn.any() and not stage.label(SHAPE).any()
+    page.keyboard.press("Control+z")
+    assert np.array_equal(stage.label(SHAPE), drawn)
+    page.mouse.down()
+    stage.open("block")
+    page.mouse.move(x, y)
+    page.mouse.up()
+    assert not stage.label(SHAPE).any() and page.get_by_role("button", name="Undo").is_disabled()
+
+
 def test_a_locked_label_and_grey_values_beyond_the_limits_are_protected(stage: StagePage) -> None:
     page = stage.page
     stage.open("block", _box(np.s_[18:22, 16:20, 12:13], 3))

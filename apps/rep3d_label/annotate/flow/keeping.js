@@ -54,7 +54,8 @@ export class Keeping {
 
   /** Keeps until there is nothing newer: the user may draw on meanwhile. */
   async keepAll(work) {
-    while (!this.isKept(work)) await this.keep(work);
+    const { stage } = this.#context;
+    for (stage.rest(); !this.isKept(work); stage.rest()) await this.keep(work);
   }
 
   async #write(work) {

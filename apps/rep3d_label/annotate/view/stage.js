@@ -9,6 +9,7 @@ import { buildLabels } from "../tools/labels.js";
 import { Regions } from "../tools/regions.js";
 import { Settings } from "../tools/settings.js";
 import { listen } from "../tools/shortcuts.js";
+import { buildStrip } from "../tools/strip.js";
 import { buildToolbar } from "../tools/toolbar.js";
 import { percentile, sample, scaleOf, windows } from "./grey.js";
 import { Hand } from "./hand.js";
@@ -26,8 +27,8 @@ const NEUTRAL = [165, 165, 165];  // the colour of values that are not in the ta
  * Uint8Array. Both are in the image's own order, first index fastest, on the way in and on the way out.
  */
 export class Stage extends EventTarget {
-  /** The elements into which the views, the tools and the table of labels are built. */
-  constructor({ stage, tools, labels }) {
+  /** The elements into which the views, the tools, the table of labels and the strip of a phone (if any) are built. */
+  constructor({ stage, tools, labels, strip = null }) {
     super();
     this.map = this.image = this.grid = null;
     this.entries = [];
@@ -48,6 +49,7 @@ export class Stage extends EventTarget {
     this.commands = commandsOf(this);
     this.table = buildLabels(labels, this);
     this.toolbar = buildToolbar(tools, this, this.commands);
+    this.strip = strip && buildStrip(strip, this);
     this.settings.addEventListener("change", ({ detail }) => this.apply(detail));
     this.screen.addEventListener("pace", ({ detail }) => this.pace(detail.ms));
     this.screen.addEventListener("lost", () => this.warn("The graphics card stopped drawing. The label is safe: reload the page to go on."));
@@ -96,6 +98,7 @@ export class Stage extends EventTarget {
 
   /** Nothing in hand; the image's memory is given back. */
   close() {
+    this.rest();
     this.image = this.grid = this.map = null;
     this.hidden.clear();
     this.freed.clear();
@@ -118,6 +121,7 @@ export class Stage extends EventTarget {
 
   /** Another label instead, as one step that can be undone; words say what it was, such as "Auto-segment". */
   replace(label, words) {
+    this.rest();
     this.edited(this.map.replace(label, words));
   }
 
@@ -165,6 +169,9 @@ export class Stage extends EventTarget {
     await this.screen.settle();
   }
 
+  /** Ends a stroke that is being drawn: it is an edit as far as it goes. */
+  rest() { this.hand.rest(); }
+
   // For the parts -------------------------------------------------------------------------------------------------------
 
   mayPaint() {
@@ -179,8 +186,7 @@ export class Stage extends EventTarget {
     this.say("");
     this.screen.changed(this.map.voxels, this.map.takeDirty());
     this.solid.changed(this.map.voxels);
-    this.table.rebuild();
-    this.toolbar.refresh();
+    this.refresh();
     this.dispatchEvent(new CustomEvent("edit", { detail: { revision: this.revision } }));
   }
 
@@ -299,6 +305,7 @@ export class Stage extends EventTarget {
   refresh() {
     this.table.rebuild();
     this.toolbar.refresh();
+    this.strip?.refresh();
   }
 
   apply(name) {

@@ -65,6 +65,26 @@ def test_a_browser_that_keeps_nothing_is_told_and_edits_are_lost_only_after_a_qu
         expect(seen.page.locator("#in-hand .name")).to_have_text("case_2", timeout=SLOW)
 
 
+def test_a_full_disk_is_told_keeping_is_tried_again_and_submit_works(browser: Browser, server: AppServer) -> None:
+    with watched(browser) as seen:
+        seen.page.clock.install()
+        person = Annotator(seen, server).arrive().opened("case_4")
+        session = seen.page.context.new_cdp_session(seen.page)
+        session.send("Storage.overrideQuotaForOrigin", {"origin": server.url, "quotaSize": 1})
+        person.paint()
+        person.expect_said("Edits are only in this window: the browser's storage is full. Submit works all the same")
+        expect(seen.page.locator("#kept")).to_have_text("Edits are only in this window: submit soon.")
+        person.submitted("case_4")
+        assert stored(server, "case_4").any() and person.drafts("case_4") == []
+        person.paint(down=30)
+        expect(seen.page.locator("#kept")).to_have_text("Edits are only in this window: submit soon.")
+        session.send("Storage.overrideQuotaForOrigin", {"origin": server.url})
+        seen.page.clock.fast_forward(12_000)
+        person.expect_said("Edits are kept in this browser again.")
+        assert len(person.drafts("case_4")) == 1
+        assert server.request("DELETE", "/datastore/label", params={"id": "case_4", "tag": "final"}).ok
+
+
 @pytest.mark.parametrize("what", ["version", "id"])
 def test_another_version_of_the_server_or_another_folder_asks_for_a_reload(anna: Annotator, what: str) -> None:
     def newer(route: Route) -> None:

@@ -313,6 +313,36 @@ def test_what_is_shown_of_labels_uncertainty_and_comparison(stage: StagePage) ->
     expect(page.locator("#tools .message")).to_contain_text("Uncertain place 1 of")
 
 
+def test_a_card_that_stops_drawing_costs_no_edit_and_draws_all_again(stage: StagePage) -> None:
+    page = stage.page
+    page.evaluate("theStage.compare('another', theStage.label().fill(3, 0, 9000))")
+    x, y = _middle(stage)
+    page.mouse.click(x, y)
+    stage.settle()
+    before, drawn = stage.picture("axial"), stage.label(SHAPE)
+    lose = """async (again) => {
+      const card = theStage.screen.slices.gl.getExtension("WEBGL_lose_context");
+      const lost = new Promise((done) => theStage.screen.addEventListener("lost", done, { once: true }));
+      card.loseContext();
+      await lost;
+      if (again) setTimeout(() => card.restoreContext(), 200);
+    }"""
+    note = page.locator(".note")
+    page.evaluate(lose, False)
+    expect(note).to_contain_text("The graphics card stopped drawing. Your edits are safe")
+    page.mouse.click(x + 30, y)
+    assert np.array_equal(stage.label(SHAPE), drawn), "nothing is painted that is not seen"
+    note.get_by_role("button", name="Draw again").click()
+    expect(note).to_be_hidden()
+    stage.settle()
+    assert np.array_equal(stage.picture("axial"), before)
+    page.evaluate(lose, True)
+    expect(note).to_be_visible()
+    expect(note).to_be_hidden()
+    stage.settle()
+    assert np.array_equal(stage.picture("axial"), before) and np.array_equal(stage.label(SHAPE), drawn)
+
+
 def test_the_3d_view_is_there_when_asked_for(stage: StagePage) -> None:
     page = stage.page
     stage.open("block", _box(ORGAN))

@@ -7,7 +7,7 @@ const STORE = "drafts";
 export class NotKept extends Error {}
 
 const WHY = {
-  QuotaExceededError: "the browser's storage is full. Free space on the disk, or submit now",
+  QuotaExceededError: "the browser's storage is full. Submit works all the same; or free space on the disk: the page tries again by itself",
   InvalidStateError: "this browser keeps nothing in a private window. Submit often, or use an ordinary window",
   SecurityError: "this browser's settings forbid pages to keep anything. Allow it for this site, or submit often",
 };

@@ -1,6 +1,6 @@
 // Edits are kept within two seconds after the hand rests, and before anything begins that could lose them.
 
-const IDLE_MS = 700, LONGEST_MS = 2_000;
+const IDLE_MS = 700, LONGEST_MS = 2_000, AGAIN_MS = 10_000;
 
 export class Keeping {
   #context;
@@ -65,11 +65,13 @@ export class Keeping {
     try {
       await drafts.save({ ...draft, time, packed: await transfers.keep(stage.label()) });
     } catch (error) {
+      if (view.now.case?.keepable) view.say("error", error.message); // once
       view.updateCase({ keepable: false });
-      view.say("error", error.message);
+      if (!this.#timer) this.#timer = setTimeout(() => this.keep(work).catch(() => {}), AGAIN_MS); // there may be room again
       throw error;
     }
     work.kept = revision;
+    if (view.now.case && !view.now.case.keepable) view.say("info", "Edits are kept in this browser again.");
     view.updateCase({ kept: time, keepable: true });
   }
 

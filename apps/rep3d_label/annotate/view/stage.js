@@ -52,7 +52,8 @@ export class Stage extends EventTarget {
     this.strip = strip && buildStrip(strip, this);
     this.settings.addEventListener("change", ({ detail }) => this.apply(detail));
     this.screen.addEventListener("pace", ({ detail }) => this.pace(detail.ms));
-    this.screen.addEventListener("lost", () => this.warn("The graphics card stopped drawing. The label is safe: reload the page to go on."));
+    this.screen.addEventListener("lost", () => this.lost());
+    this.screen.addEventListener("back", () => this.redraw());
     this.screen.addEventListener("placed", () => this.solid.place());
     listen((name, whose) => this.command(name, whose), (digit) => this.choose(digit));
   }
@@ -80,6 +81,8 @@ export class Stage extends EventTarget {
       const sorted = sample(image.data);
       if (label) await map.copy(label, breath);
       await (this.started ??= this.screen.start());
+      if (this.screen.lost) await this.screen.renew();
+      this.note.hidden = true;
       await this.screen.open(grid, { data: image.data, scale: scaleOf(sorted) }, map.voxels);
       Object.assign(this, { image, grid, map, windows: windows(sorted, image.modality) });
       this.settings.set("limits", [percentile(sorted, 0.5), percentile(sorted, 1)]);
@@ -175,7 +178,7 @@ export class Stage extends EventTarget {
   // For the parts -------------------------------------------------------------------------------------------------------
 
   mayPaint() {
-    if (!this.isOpen || this.regions.busy) return false;
+    if (!this.isOpen || this.regions.busy || this.screen.lost) return false;
     if (this.entries.length && this.hidden.has(this.settings.get("value"))) this.hide(this.settings.get("value"));
     return true;
   }
@@ -213,10 +216,31 @@ export class Stage extends EventTarget {
       : "One large view, or a smaller window, is faster."));
   }
 
-  /** Says over the slices what stands in the way of working. */
-  warn(words) {
+  /** The card draws no more: nothing is painted that cannot be seen. */
+  lost() {
+    this.rest();
     this.note.hidden = false;
-    this.note.textContent = words;
+    this.note.replaceChildren("The graphics card stopped drawing. Your edits are safe: they are not on the card. It goes on by itself when the card is back. ",
+      h("button", { type: "button", class: "quiet", onclick: () => this.redraw() }, "Draw again"));
+  }
+
+  /** Sends the card all anew, after what is being opened. */
+  redraw() {
+    this.opening = (this.opening ?? Promise.resolve()).catch(() => null).then(async () => {
+      if (!this.screen.lost) return;
+      const { image, map } = this;
+      try {
+        await this.screen.renew(image && { data: image.data, scale: scaleOf(sample(image.data)) }, map?.voxels);
+      } catch (error) {
+        this.note.firstChild.data = `The graphics card still does not draw (${error.message}). Your edits are safe. `;
+        return;
+      }
+      this.note.hidden = true;
+      this.colour();
+      this.solid.close();
+      for (const name of ["smooth", "solid"]) this.apply(name);
+    });
+    return this.opening;
   }
 
   command(name, whose) {

@@ -82,6 +82,7 @@ function wire({ view, settings, stage, flow, learning, session, server }) {
   stage.addEventListener("command", ({ detail: { name } }) => COMMANDS[name]?.());
   document.addEventListener("visibilitychange", () => { if (document.hidden) flow.hidden(); });
   addEventListener("pagehide", () => flow.gone());
+  for (const again of ["pageshow", "focus"]) addEventListener(again, () => flow.shown());
   addEventListener("beforeunload", (event) => {
     flow.hidden();
     if (flow.unkept) event.preventDefault(); // the browser asks

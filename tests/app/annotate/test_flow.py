@@ -14,6 +14,13 @@ from tests.app.annotate.annotator import SLOW, Annotator, another_tab, at_work, 
 from tests.app.data import CONF, LABELS, SHAPE, write_image, write_label
 from tests.app.server import AppServer
 
+REMOVED = """async () => {
+  const result = (request) => new Promise((done) => { request.onsuccess = () => done(request.result); });
+  const opened = await result(indexedDB.open("rep3d-annotate"));
+  const drafts = opened.transaction("drafts", "readwrite").objectStore("drafts"), gone = await result(drafts.getAllKeys());
+  await Promise.all(gone.map((key) => result(drafts.delete(key))));
+  new BroadcastChannel("rep3d-annotate-drafts").postMessage({ gone });
+}"""
 ODD_NAME = "img src=x onerror=alert(1)"
 SETTINGS = {**CONF, "keys": "on", "preset": "tiny", "roi_size": "32,32,32", "iterations": "4", "max_minutes": "1"}
 
@@ -141,21 +148,26 @@ def test_two_tabs_on_one_case_know_of_each_other(ada: Annotator) -> None:
     other.check()
 
 
-def test_work_in_hand_stays_kept_whatever_another_tab_does_with_it(ada: Annotator) -> None:
+def test_work_in_hand_is_not_offered_in_another_tab_until_it_is_out_of_hand(ada: Annotator) -> None:
     ada.opened("case_1").paint()
     ada.kept()
     (drawn,) = ada.drafts("case_1")
     other = another_tab(ada)
     row = other.page.locator("[data-draft=case_1]")
-    row.get_by_role("button", name="Throw away").click()
-    other.answer("Throw it away")
+    expect(row).to_contain_text("open in another tab", timeout=SLOW)
+    expect(row.locator("button")).to_have_count(0)
+    other.page.evaluate(REMOVED)  # as by a tab to which this one could not answer
     ada.expect_said("so it was kept anew")
-    expect(row).to_have_count(1, timeout=SLOW)
+    assert np.array_equal(ada.drafts("case_1")[0], drawn)
+    ada.opened("case_4")
     row.get_by_role("button", name="Continue").click()
+    expect(other.page.locator("#in-hand")).to_contain_text("unsent work", timeout=SLOW)
     other.kept()
-    ada.expect_said("so it was kept anew")
-    kept = ada.drafts("case_1")
-    assert len(kept) == 2 and all(np.array_equal(one, drawn) for one in kept)
+    (kept,) = ada.drafts("case_1")
+    assert np.array_equal(kept, drawn)
+    expect(ada.page.locator("[data-draft=case_1]")).to_contain_text("open in another tab", timeout=SLOW)
+    other.page.close(run_before_unload=False)
+    expect(ada.page.locator("[data-draft=case_1] button")).to_have_count(2, timeout=SLOW)
     other.check()
 
 

@@ -76,10 +76,11 @@ export class Keeping {
   }
 
   /** Shows the unsent work that is not in hand. */
-  async list(work) {
+  async list() {
     const { drafts, view } = this.#context;
     try {
-      view.update({ drafts: (await drafts.list()).filter(({ key }) => key !== work?.key) });
+      const found = await drafts.list(), elsewhere = found.length ? await drafts.elsewhere() : new Set();
+      view.update({ drafts: found.filter(({ key }) => key !== this.#context.work?.key).map((draft) => ({ ...draft, elsewhere: elsewhere.has(draft.key) })) });
     } catch (error) {
       view.say("warning", error.message);
     }

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Route, expect
 
 from rep3d.keys import KeyBook
 from tests.app.annotate.annotator import SLOW, Annotator, another_tab, at_work, stored
-from tests.app.data import CONF, LABELS, SHAPE, write_image, write_label
+from tests.app.data import CONF, LABELS, SHAPE, write_image, write_label, write_nifti
 from tests.app.server import AppServer
 
 REMOVED = """async () => {
@@ -219,17 +219,29 @@ def test_a_review_with_a_remark(browser: Browser, server: AppServer, keys: dict[
         expect(rosa.page.locator("[aria-label=Remark]")).to_be_visible(timeout=SLOW)
 
 
-def test_an_image_that_cannot_be_read_is_told_and_the_case_in_hand_stays(ada: Annotator) -> None:
-    ada.opened("case_3").paint()
-    file = ada.server.studies / "case_1.nii.gz"
+def test_images_that_cannot_be_read_are_told_and_the_case_in_hand_stays(ada: Annotator, keys: dict[str, str]) -> None:
+    holes = np.full(SHAPE, 100, np.float32)
+    holes[3, 4, 5] = np.nan
+    write_nifti(ada.server.studies / "case_holes.nii.gz", holes)
+    file = ada.server.studies / "case_3.nii.gz"
     content = file.read_bytes()
+    ada.opened("case_3").paint()
+    ada.kept()
+    ada.open("case_holes")
+    error = ada.page.locator("#flow .message.error")
+    expect(error).to_contain_text("image case_holes has the value nan at voxel (3, 4, 5)", timeout=SLOW)
+    assert ada.case == "case_3" and not _case(ada, "case_holes", keys["admin"])["lease"]
     ada.press("open_case")
-    expect(ada.page.locator("dialog [data-case=case_1]")).to_be_visible(timeout=SLOW)
-    file.write_bytes(content[:300])
+    row = ada.page.locator("dialog [data-case=case_holes]")
+    expect(row).to_contain_text("Unusable", timeout=SLOW)
+    expect(row).to_contain_text("the value nan")
+    expect(row.locator("button")).to_be_disabled()
+    ada.page.keyboard.press("Escape")
+    file.write_bytes(content[:300])  # now the one in hand, too
     try:
-        ada.page.click("dialog [data-case=case_1] button")
-        expect(ada.page.locator("#flow .message.error")).to_be_visible(timeout=SLOW)
-        assert ada.case == "case_3"
+        ada.submit()
+        expect(error).to_contain_text("Your work is kept here.", timeout=SLOW)
+        assert len(ada.drafts("case_3")) == 1
     finally:
         file.write_bytes(content)
 

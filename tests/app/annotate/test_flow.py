@@ -134,6 +134,22 @@ def test_an_answer_that_is_lost_is_no_second_label(ada: Annotator, keys: dict[st
     assert len(history) == 1
 
 
+def test_a_login_that_ends_in_the_middle(ada: Annotator) -> None:
+    ada.opened("case_5").paint(right=-40)
+    ada.page.context.clear_cookies()
+    ada.submit()
+    ada.expect_said("Not submitted: Your login has ended: log in again, then repeat this. Your work is kept here.")
+    ada.expect_state("Logged out")
+    assert ada.why_not("next_sample") == "Log in again first. Your edits are kept."
+    (drawn,) = ada.drafts("case_5")
+    with ada.page.context.expect_page() as opened:
+        ada.page.click("text=Log in in a new tab")
+    ada.log_in(opened.value)
+    ada.page.bring_to_front()
+    ada.submitted("case_5")
+    assert np.array_equal(stored(ada.server, "case_5"), drawn)
+
+
 def test_two_tabs_on_one_case_know_of_each_other(ada: Annotator) -> None:
     ada.opened("case_3")
     other = another_tab(ada)

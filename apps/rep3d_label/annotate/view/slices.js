@@ -141,7 +141,7 @@ export class Slices {
       if (bytes !== values) for (let at = from; at < to; at++) bytes[at] = factor * values[at];
       this.upload(name, bytes, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1]);
       await (k % (step * FENCED) ? breath() : this.arrived());
-      if (!this.textures[name]) return;  // closed meanwhile
+      if (!(name in this.textures)) return;  // closed meanwhile
     }
   }
 

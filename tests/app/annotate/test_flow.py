@@ -146,7 +146,7 @@ def test_a_login_that_ends_in_the_middle(ada: Annotator) -> None:
     with ada.page.context.expect_page() as opened:
         ada.page.click("text=Log in in a new tab")
     ada.log_in(opened.value)
-    ada.page.bring_to_front()
+    ada.page.evaluate("dispatchEvent(new Event('focus'))")  # Playwright's pages have it always
     ada.submitted("case_5")
     assert np.array_equal(stored(ada.server, "case_5"), drawn)
 

@@ -61,9 +61,10 @@ export class Workflow {
     if (work) keeping.keep(work).catch(() => {});
   }
 
-  /** The page is there again, or looked at again: what other tabs have in hand may be another. */
+  /** The page is there again, or looked at again: another tab may have logged in, or have another case in hand. */
   shown() {
     this.#away = false;
+    this.#context.lookAgain();
     this.#context.keeping.list();
   }
 

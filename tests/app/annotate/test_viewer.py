@@ -114,8 +114,8 @@ def test_a_stroke_that_another_label_interrupts_ends_there_and_changes_nothing_o
     page.mouse.down()
     stage.open("block")
     page.mouse.move(x, y)
-    page.mouse.up()
     assert not stage.label(SHAPE).any() and page.get_by_role("button", name="Undo").is_disabled()
+    page.mouse.up()
 
 
 def test_a_locked_label_and_grey_values_beyond_the_limits_are_protected(stage: StagePage) -> None:
@@ -318,29 +318,21 @@ def test_a_card_that_stops_drawing_costs_no_edit_and_draws_all_again(stage: Stag
     page.evaluate("theStage.compare('another', theStage.label().fill(3, 0, 9000))")
     x, y = _middle(stage)
     page.mouse.click(x, y)
-    stage.settle()
-    before, drawn = stage.picture("axial"), stage.label(SHAPE)
-    lose = """async (again) => {
-      const card = theStage.screen.slices.gl.getExtension("WEBGL_lose_context");
-      const lost = new Promise((done) => theStage.screen.addEventListener("lost", done, { once: true }));
-      card.loseContext();
-      await lost;
-      if (again) setTimeout(() => card.restoreContext(), 200);
-    }"""
+    drawn, before = stage.label(SHAPE), stage.picture("axial")
+    card = "theStage.screen.slices.gl.getExtension('WEBGL_lose_context')"
     note = page.locator(".note")
-    page.evaluate(lose, False)
+    page.evaluate(f"{card}.loseContext()")
     expect(note).to_contain_text("The graphics card stopped drawing. Your edits are safe")
-    page.mouse.click(x + 30, y)
-    assert np.array_equal(stage.label(SHAPE), drawn), "nothing is painted that is not seen"
+    page.mouse.click(x + 30, y)  # nothing is painted that is not seen
     note.get_by_role("button", name="Draw again").click()
     expect(note).to_be_hidden()
-    stage.settle()
+    assert np.array_equal(stage.label(SHAPE), drawn)  # which waits for the picture
     assert np.array_equal(stage.picture("axial"), before)
-    page.evaluate(lose, True)
+    page.evaluate(f"window.card = {card}; card.loseContext()")
     expect(note).to_be_visible()
+    page.evaluate("card.restoreContext()")
     expect(note).to_be_hidden()
-    stage.settle()
-    assert np.array_equal(stage.picture("axial"), before) and np.array_equal(stage.label(SHAPE), drawn)
+    assert np.array_equal(stage.label(SHAPE), drawn) and np.array_equal(stage.picture("axial"), before)
 
 
 def test_the_3d_view_is_there_when_asked_for(stage: StagePage) -> None:

@@ -53,7 +53,7 @@ async function begin() {
     if (!Stage) return cannot(obstacle);
     showObstacle(obstacle);
   }
-  const stage = new Stage({ stage: $("stage"), tools: $("tools"), labels: $("labels") });
+  const stage = new Stage({ stage: $("stage"), tools: $("tools"), labels: $("labels"), strip: $("strip") });
   const place = (image) => `${address("")} ${who.folder} ${image}`;
   const tabs = new Tabs(() => view.say("warning", "This case was opened in another tab of this browser, too. Each keeps its own unsent work; what is submitted last replaces what was submitted first."));
   const drafts = new Drafts({ server: address(""), ...who });
@@ -82,6 +82,7 @@ function wire({ view, settings, stage, flow, learning, session, server }) {
   stage.addEventListener("command", ({ detail: { name } }) => COMMANDS[name]?.());
   document.addEventListener("visibilitychange", () => { if (document.hidden) flow.hidden(); });
   addEventListener("pagehide", () => flow.gone());
+  for (const again of ["pageshow", "focus"]) addEventListener(again, () => flow.shown());
   addEventListener("beforeunload", (event) => {
     flow.hidden();
     if (flow.unkept) event.preventDefault(); // the browser asks

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import nibabel as nib
 import numpy as np
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, FloatRect, Page, expect
 
 from tests.app.browser import Watched
 from tests.app.data import SHAPE
@@ -139,6 +139,17 @@ class Annotator:
     def answer(self, words: str) -> None:
         self.page.locator("dialog.question").get_by_role("button", name=words, exact=True).click()
         expect(self.page.locator("dialog.question")).to_have_count(0)
+
+    def fits(self, width: int, height: int) -> FloatRect:
+        """Nothing of the page is outside the window, and its commands are on top; return where the image is."""
+        root = "document.documentElement"
+        assert self.page.evaluate(f"[{root}.scrollWidth <= {width}, {root}.scrollHeight <= {height}]") == [True, True]
+        for command in ("next_sample", "open_case", "auto_segment", "submit"):
+            box = self.page.locator(f"[data-command={command}]").bounding_box()
+            assert box and box["x"] >= 0 and box["x"] + box["width"] <= width and box["y"] + box["height"] < height / 4
+        stage = self.page.locator("#stage").bounding_box()
+        assert stage
+        return stage
 
     def check(self) -> None:
         """Nothing is on the console but what the browser says of refusals, and no other host was asked."""

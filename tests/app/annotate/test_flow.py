@@ -11,9 +11,17 @@ from playwright.sync_api import Browser, Route, expect
 
 from rep3d.keys import KeyBook
 from tests.app.annotate.annotator import SLOW, Annotator, another_tab, at_work, stored
-from tests.app.data import CONF, LABELS, SHAPE, write_image, write_label
+from tests.app.data import CONF, LABELS, SHAPE, write_image, write_label, write_nifti
 from tests.app.server import AppServer
 
+REMOVED = """async () => {
+  const result = (request) => new Promise((done) => { request.onsuccess = () => done(request.result); });
+  const opened = await result(indexedDB.open("rep3d-annotate"));
+  const drafts = opened.transaction("drafts", "readwrite").objectStore("drafts");
+  const gone = await result(drafts.getAllKeys());
+  await Promise.all(gone.map((key) => result(drafts.delete(key))));
+  new BroadcastChannel("rep3d-annotate-drafts").postMessage({ gone });
+}"""
 ODD_NAME = "img src=x onerror=alert(1)"
 SETTINGS = {**CONF, "keys": "on", "preset": "tiny", "roi_size": "32,32,32", "iterations": "4", "max_minutes": "1"}
 
@@ -127,6 +135,22 @@ def test_an_answer_that_is_lost_is_no_second_label(ada: Annotator, keys: dict[st
     assert len(history) == 1
 
 
+def test_a_login_that_ends_in_the_middle(ada: Annotator) -> None:
+    ada.opened("case_5").paint(right=-40)
+    ada.page.context.clear_cookies()
+    ada.submit()
+    ada.expect_said("Not submitted: Your login has ended: log in again, then repeat this. Your work is kept here.")
+    ada.expect_state("Logged out")
+    assert ada.why_not("next_sample") == "Log in again first. Your edits are kept."
+    (drawn,) = ada.drafts("case_5")
+    with ada.page.context.expect_page() as opened:
+        ada.page.click("text=Log in in a new tab")
+    ada.log_in(opened.value)
+    ada.page.evaluate("dispatchEvent(new Event('focus'))")  # Playwright's pages have it always
+    ada.submitted("case_5")
+    assert np.array_equal(stored(ada.server, "case_5"), drawn)
+
+
 def test_two_tabs_on_one_case_know_of_each_other(ada: Annotator) -> None:
     ada.opened("case_3")
     other = another_tab(ada)
@@ -141,21 +165,26 @@ def test_two_tabs_on_one_case_know_of_each_other(ada: Annotator) -> None:
     other.check()
 
 
-def test_work_in_hand_stays_kept_whatever_another_tab_does_with_it(ada: Annotator) -> None:
+def test_work_in_hand_is_not_offered_in_another_tab_until_it_is_out_of_hand(ada: Annotator) -> None:
     ada.opened("case_1").paint()
     ada.kept()
     (drawn,) = ada.drafts("case_1")
     other = another_tab(ada)
     row = other.page.locator("[data-draft=case_1]")
-    row.get_by_role("button", name="Throw away").click()
-    other.answer("Throw it away")
+    expect(row).to_contain_text("open in another tab", timeout=SLOW)
+    expect(row.locator("button")).to_have_count(0)
+    other.page.evaluate(REMOVED)  # as by a tab to which this one could not answer
     ada.expect_said("so it was kept anew")
-    expect(row).to_have_count(1, timeout=SLOW)
+    assert np.array_equal(ada.drafts("case_1")[0], drawn)
+    ada.opened("case_4")
     row.get_by_role("button", name="Continue").click()
+    expect(other.page.locator("#in-hand")).to_contain_text("unsent work", timeout=SLOW)
     other.kept()
-    ada.expect_said("so it was kept anew")
-    kept = ada.drafts("case_1")
-    assert len(kept) == 2 and all(np.array_equal(one, drawn) for one in kept)
+    (kept,) = ada.drafts("case_1")
+    assert np.array_equal(kept, drawn)
+    expect(ada.page.locator("[data-draft=case_1]")).to_contain_text("open in another tab", timeout=SLOW)
+    other.page.close(run_before_unload=False)
+    expect(ada.page.locator("[data-draft=case_1] button")).to_have_count(2, timeout=SLOW)
     other.check()
 
 
@@ -207,17 +236,29 @@ def test_a_review_with_a_remark(browser: Browser, server: AppServer, keys: dict[
         expect(rosa.page.locator("[aria-label=Remark]")).to_be_visible(timeout=SLOW)
 
 
-def test_an_image_that_cannot_be_read_is_told_and_the_case_in_hand_stays(ada: Annotator) -> None:
-    ada.opened("case_3").paint()
-    file = ada.server.studies / "case_1.nii.gz"
+def test_images_that_cannot_be_read_are_told_and_the_case_in_hand_stays(ada: Annotator, keys: dict[str, str]) -> None:
+    holes = np.full(SHAPE, 100, np.float32)
+    holes[3, 4, 5] = np.nan
+    write_nifti(ada.server.studies / "case_holes.nii.gz", holes)
+    file = ada.server.studies / "case_3.nii.gz"
     content = file.read_bytes()
+    ada.opened("case_3").paint()
+    ada.kept()
+    ada.open("case_holes")
+    error = ada.page.locator("#flow .message.error")
+    expect(error).to_contain_text("image case_holes has the value nan at voxel (3, 4, 5)", timeout=SLOW)
+    assert ada.case == "case_3" and not _case(ada, "case_holes", keys["admin"])["lease"]
     ada.press("open_case")
-    expect(ada.page.locator("dialog [data-case=case_1]")).to_be_visible(timeout=SLOW)
-    file.write_bytes(content[:300])
+    row = ada.page.locator("dialog [data-case=case_holes]")
+    expect(row).to_contain_text("Unusable", timeout=SLOW)
+    expect(row).to_contain_text("the value nan")
+    expect(row.locator("button")).to_be_disabled()
+    ada.page.keyboard.press("Escape")
+    file.write_bytes(content[:300])  # now the one in hand, too
     try:
-        ada.page.click("dialog [data-case=case_1] button")
-        expect(ada.page.locator("#flow .message.error")).to_be_visible(timeout=SLOW)
-        assert ada.case == "case_3"
+        ada.submit()
+        expect(error).to_contain_text("Your work is kept here.", timeout=SLOW)
+        assert len(ada.drafts("case_3")) == 1
     finally:
         file.write_bytes(content)
 

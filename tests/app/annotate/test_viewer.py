@@ -98,6 +98,26 @@ def test_painting_is_measured_undone_and_done_again(stage: StagePage) -> None:
     assert page.evaluate("theStage.revision") == drawn_both != untouched
 
 
+def test_a_stroke_that_another_label_interrupts_ends_there_and_changes_nothing_of_it(stage: StagePage) -> None:
+    page = stage.page
+    x, y = _middle(stage)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y)
+    drawn = stage.label(SHAPE)
+    page.evaluate("theStage.replace(new Uint8Array(40 * 36 * 24), 'Auto-segment')")
+    page.mouse.move(x + 60, y)
+    page.mouse.up()
+    assert drawn.any() and not stage.label(SHAPE).any()
+    page.keyboard.press("Control+z")
+    assert np.array_equal(stage.label(SHAPE), drawn)
+    page.mouse.down()
+    stage.open("block")
+    page.mouse.move(x, y)
+    assert not stage.label(SHAPE).any() and page.get_by_role("button", name="Undo").is_disabled()
+    page.mouse.up()
+
+
 def test_a_locked_label_and_grey_values_beyond_the_limits_are_protected(stage: StagePage) -> None:
     page = stage.page
     stage.open("block", _box(np.s_[18:22, 16:20, 12:13], 3))
@@ -291,6 +311,28 @@ def test_what_is_shown_of_labels_uncertainty_and_comparison(stage: StagePage) ->
     orange = stage.picture("axial")
     assert ((orange[..., 0] > 150) & (orange[..., 2] < 60)).any()
     expect(page.locator("#tools .message")).to_contain_text("Uncertain place 1 of")
+
+
+def test_a_card_that_stops_drawing_costs_no_edit_and_draws_all_again(stage: StagePage) -> None:
+    page = stage.page
+    page.evaluate("theStage.compare('another', theStage.label().fill(3, 0, 9000))")
+    x, y = _middle(stage)
+    page.mouse.click(x, y)
+    drawn, before = stage.label(SHAPE), stage.picture("axial")
+    card = "theStage.screen.slices.gl.getExtension('WEBGL_lose_context')"
+    note = page.locator(".note")
+    page.evaluate(f"{card}.loseContext()")
+    expect(note).to_contain_text("The graphics card stopped drawing. Your edits are safe")
+    page.mouse.click(x + 30, y)  # nothing is painted that is not seen
+    note.get_by_role("button", name="Draw again").click()
+    expect(note).to_be_hidden()
+    assert np.array_equal(stage.label(SHAPE), drawn)  # which waits for the picture
+    assert np.array_equal(stage.picture("axial"), before)
+    page.evaluate(f"window.card = {card}; card.loseContext()")
+    expect(note).to_be_visible()
+    page.evaluate("card.restoreContext()")
+    expect(note).to_be_hidden()
+    assert np.array_equal(stage.label(SHAPE), drawn) and np.array_equal(stage.picture("axial"), before)
 
 
 def test_the_3d_view_is_there_when_asked_for(stage: StagePage) -> None:

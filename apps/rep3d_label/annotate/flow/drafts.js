@@ -2,12 +2,13 @@
 // when the server has confirmed the label, or the user throws it away.
 
 const STORE = "drafts";
+const WAIT_MS = 250; // a tab answers within a few
 
 /** Edits cannot be kept here; the message says why. */
 export class NotKept extends Error {}
 
 const WHY = {
-  QuotaExceededError: "the browser's storage is full. Free space on the disk, or submit now",
+  QuotaExceededError: "the browser's storage is full. Submit works all the same; or free space on the disk: the page tries again by itself",
   InvalidStateError: "this browser keeps nothing in a private window. Submit often, or use an ordinary window",
   SecurityError: "this browser's settings forbid pages to keep anything. Allow it for this site, or submit often",
 };
@@ -23,10 +24,15 @@ export class Drafts {
   #scope;
   #opened = null;
   #tabs = new BroadcastChannel("rep3d-annotate-drafts");
+  /** The key of the draft that this tab has in hand, or null: the other tabs are told when they ask. */
+  inHand = () => null;
 
   /** @param {{server: string, folder: string, user: string}} scope whose unsent work this is; `folder` is its id. */
   constructor(scope) {
     this.#scope = JSON.stringify([scope.server, scope.folder, scope.user]);
+    this.#tabs.addEventListener("message", ({ data: { ask } }) => {
+      if (ask && this.inHand()) this.#tabs.postMessage({ held: this.inHand() });
+    });
   }
 
   async #database() {
@@ -86,11 +92,21 @@ export class Drafts {
 
   /** Tells the other tabs that the list is another, and which drafts are gone: one may be what a tab has in hand. */
   tell(gone) {
-    this.#tabs.postMessage(gone);
+    this.#tabs.postMessage({ gone });
   }
 
   /** @param {(gone: string[]) => void} hear called when another tab tells. */
   listen(hear) {
-    this.#tabs.addEventListener("message", ({ data }) => hear(data));
+    this.#tabs.addEventListener("message", ({ data: { gone } }) => { if (gone) hear(gone); });
+  }
+
+  /** The keys of what other tabs have in hand. They are asked each time: one that crashed does not answer. */
+  async elsewhere() {
+    const found = new Set(), hear = ({ data: { held } }) => found.add(held);
+    this.#tabs.addEventListener("message", hear);
+    this.#tabs.postMessage({ ask: true });
+    await new Promise((done) => { setTimeout(done, WAIT_MS); });
+    this.#tabs.removeEventListener("message", hear);
+    return found;
   }
 }

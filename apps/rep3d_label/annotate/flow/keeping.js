@@ -1,6 +1,6 @@
 // Edits are kept within two seconds after the hand rests, and before anything begins that could lose them.
 
-const IDLE_MS = 700, LONGEST_MS = 2_000;
+const IDLE_MS = 700, LONGEST_MS = 2_000, AGAIN_MS = 10_000;
 
 export class Keeping {
   #context;
@@ -54,7 +54,8 @@ export class Keeping {
 
   /** Keeps until there is nothing newer: the user may draw on meanwhile. */
   async keepAll(work) {
-    while (!this.isKept(work)) await this.keep(work);
+    const { stage } = this.#context;
+    for (stage.rest(); !this.isKept(work); stage.rest()) await this.keep(work);
   }
 
   async #write(work) {
@@ -64,19 +65,22 @@ export class Keeping {
     try {
       await drafts.save({ ...draft, time, packed: await transfers.keep(stage.label()) });
     } catch (error) {
+      if (view.now.case?.keepable) view.say("error", error.message); // once
       view.updateCase({ keepable: false });
-      view.say("error", error.message);
+      if (!this.#timer) this.#timer = setTimeout(() => this.keep(work).catch(() => {}), AGAIN_MS); // there may be room again
       throw error;
     }
     work.kept = revision;
+    if (view.now.case && !view.now.case.keepable) view.say("info", "Edits are kept in this browser again.");
     view.updateCase({ kept: time, keepable: true });
   }
 
   /** Shows the unsent work that is not in hand. */
-  async list(work) {
+  async list() {
     const { drafts, view } = this.#context;
     try {
-      view.update({ drafts: (await drafts.list()).filter(({ key }) => key !== work?.key) });
+      const found = await drafts.list(), elsewhere = found.length ? await drafts.elsewhere() : new Set();
+      view.update({ drafts: found.filter(({ key }) => key !== this.#context.work?.key).map((draft) => ({ ...draft, elsewhere: elsewhere.has(draft.key) })) });
     } catch (error) {
       view.say("warning", error.message);
     }

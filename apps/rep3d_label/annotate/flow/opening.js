@@ -24,7 +24,9 @@ export class Opening {
   openCase = (id) => this.#run("open_case", `Opening ${id}`, (signal) => this.#open("open_case", id, signal));
 
   restoreDraft = (key) => this.#run("restore_draft", "Opening unsent work", async (signal) => {
-    const draft = await this.#context.drafts.read(key);
+    const { drafts } = this.#context;
+    if ((await drafts.elsewhere()).has(key)) throw new Refused("This unsent work is open in another tab of this browser: go on there, or open another case there first.");
+    const draft = await drafts.read(key);
     if (!draft) throw new Refused("This unsent work is not there any more: it was submitted or thrown away in another tab.");
     await this.#open("restore_draft", draft.image, signal, { draft });
   });
@@ -104,7 +106,7 @@ export class Opening {
   }
 
   async #take({ id, known, found, label, facts, reason, reserved, draft, channel }) {
-    const { stage, view, tabs, place, lease, keeping, server, work: before } = this.#context;
+    const { stage, view, tabs, place, lease, keeping, drafts, server, work: before } = this.#context;
     const untouched = before && before.id !== id && before.untouched(stage) && !view.now.case.leaseLost;
     if (before) before.gone = true;
     this.#context.work = null; // what is drawn by opening is no edit of the user's
@@ -124,7 +126,8 @@ export class Opening {
     } });
     lease.hold(id, reserved);
     if (draft) await this.#goOn(work, draft, facts);
-    await keeping.list(work);
+    drafts.tell([]); // what was in hand may be gone on with elsewhere
+    await keeping.list();
     if (untouched) server.release(before.id).catch(() => {});
     const unknown = label ? strangers(label, view.now.model?.labels ?? []) : [];
     if (unknown.length) {

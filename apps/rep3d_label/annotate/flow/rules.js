@@ -49,6 +49,11 @@ function train({ model, training, completed }) {
   return completed ? "" : "Submit at least one label first: there is nothing to learn from.";
 }
 
+function unsent({ drafts }) {
+  if (!drafts.length) return "There is no unsent work.";
+  return drafts.every(({ elsewhere }) => elsewhere) ? "It is open in another tab of this browser." : "";
+}
+
 const labelled = (view) => withCase(view) || (view.case.label ? "" : "This case has no submitted label yet.");
 
 const CHECKS = {
@@ -59,8 +64,8 @@ const CHECKS = {
   review: labelled,
   choose_channel: (view) => withCase(view) || (view.case.channels.length > 1 ? "" : "The images of this server have one channel."),
   cancel: ({ activity }) => (!activity ? "Nothing runs that could be cancelled." : activity.cancellable ? "" : "This cannot be cancelled; it ends soon."),
-  discard_draft: ({ drafts }) => (drafts.length ? "" : "There is no unsent work."),
-  restore_draft: ({ drafts }) => (drafts.length ? "" : "There is no unsent work."),
+  discard_draft: unsent,
+  restore_draft: unsent,
   train,
   train_anew: (view) => train(view) || (view.training.resumable ? "" : "There is no training to be resumed: press Train."),
   stop_training: ({ training }) => (training.active ? "" : "No training runs."),

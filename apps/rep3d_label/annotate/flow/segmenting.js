@@ -51,7 +51,7 @@ export class Segmenting {
     work.proposal = arrays.label;
     await stage.showUncertainty(arrays.uncertainty ?? null);
     view.updateCase({ edited: false, kept: "", source: `model ${work.version}`, proposal: true });
-    await keeping.list(work);
+    await keeping.list();
     view.say(params.fallback ? "warning" : "info", headline(params));
   }
 }

@@ -94,7 +94,7 @@ export class Submitting {
     work.facts = present;
     view.updateCase({ edited: false, source: `label of ${present.author ?? "somebody"}`, label: true, author: present.author, time: present.time,
       review: present.review, meanwhile: false });
-    await keeping.list(work);
+    await keeping.list();
     view.say("info", "The other label is in hand. Yours is kept as unsent work, and one Undo away.");
   }
 
@@ -141,7 +141,7 @@ export class Submitting {
     });
     lease.hold(work.id, ""); // the server has ended it
     if (edited) keeping.edited(work); // drawn while it was sent
-    await keeping.list(work);
+    await keeping.list();
     view.say("info", `Submitted ${work.id}.${answer.duplicate ? " The server had exactly this label already." : ""}`);
   }
 

@@ -8,6 +8,7 @@ import { Submitting } from "./submitting.js";
 
 export class Workflow {
   #context;
+  #away = false; // the page is left
 
   /** @param parts server, stage, view, lease, tabs, drafts, transfers, obstacle(shape), place(image), ask(question, about),
    *  lookAgain() asks the server how things are. */
@@ -19,8 +20,9 @@ export class Workflow {
     const { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel } = opening;
     Object.assign(this, { nextSample, openCase, restoreDraft, restoreLabel, chooseChannel, autoSegment, submit });
     parts.stage.addEventListener("edit", () => this.#edited());
+    parts.drafts.inHand = () => (this.#away ? null : context.work?.key);
     parts.drafts.listen((gone) => this.#removed(gone));
-    context.keeping.list(null);
+    context.keeping.list();
   }
 
   cancel = () => this.#context.foreground.cancel();
@@ -28,10 +30,11 @@ export class Workflow {
   refused = (command) => this.#context.foreground.refused(command);
 
   discardDraft = async (draft) => {
-    const { foreground, drafts, keeping, view, ask, work } = this.#context;
+    const { foreground, drafts, keeping, view, ask } = this.#context;
     if (foreground.refused("discard_draft") || (await ask("discard_draft", draft)) !== "discard") return;
-    await drafts.remove(draft.key).catch((error) => view.say("error", error.message));
-    await keeping.list(work);
+    if ((await drafts.elsewhere()).has(draft.key)) view.say("warning", "It was not thrown away: it is open in another tab of this browser.");
+    else await drafts.remove(draft.key).catch((error) => view.say("error", error.message));
+    await keeping.list();
   };
 
   /** Shows another label of the case as an outline: the model's "proposal", the "current" one of the server, an entry of its
@@ -58,9 +61,18 @@ export class Workflow {
     if (work) keeping.keep(work).catch(() => {});
   }
 
+  /** The page is there again, or looked at again: another tab may have logged in, or have another case in hand. */
+  shown() {
+    this.#away = false;
+    this.#context.lookAgain();
+    this.#context.keeping.list();
+  }
+
   /** Gives an untouched case back: the page goes. */
   gone() {
-    const { server, stage, view, work } = this.#context;
+    const { server, stage, view, drafts, work } = this.#context;
+    this.#away = true;
+    drafts.tell([]);
     if (work?.untouched(stage) && !view.now.case.leaseLost) server.releaseAtLast(work.id);
   }
 
@@ -87,7 +99,7 @@ export class Workflow {
       await keeping.again(work).catch(() => {}); // it says so
       if (keeping.isKept(work)) view.say("warning", "Another tab went on with this unsent work, or threw it away. It is in hand here, so it was kept anew.");
     }
-    await keeping.list(this.#context.work);
+    await keeping.list();
   }
 
   #edited() {

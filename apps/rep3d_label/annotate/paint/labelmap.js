@@ -90,10 +90,10 @@ export class LabelMap {
     if (before === value || this.locked[before]) return;
     const limits = this.limits;
     if (limits && !(limits.image[index] >= limits.low && limits.image[index] <= limits.high)) return;
+    this.open.add(index, before, value);  // first: without a step nothing changes
     this.voxels[index] = value;
     this.counts[before]--;
     this.counts[value]++;
-    this.open.add(index, before, value);
   }
 
   /** Ends the step; true where it changed anything. */
@@ -133,6 +133,23 @@ export class LabelMap {
     this.end();
     const step = from.pop();
     if (!step) return "";
+    this.go(step, back);
+    to.push(step);
+    this.revision++;
+    return step.words;
+  }
+
+  /** Takes back what was put since `begin`, as if it had never been; true where that is anything. */
+  drop() {
+    const step = this.open;
+    this.open = null;
+    if (!step?.runs) return false;
+    this.go(step, true);
+    return true;
+  }
+
+  /** Makes a step once more, or (back) undoes it. */
+  go(step, back) {
     for (let n = 0; n < step.runs; n++) {
       const run = back ? step.runs - 1 - n : n;
       const [was, is] = back ? [step.after[run], step.before[run]] : [step.before[run], step.after[run]];
@@ -141,9 +158,6 @@ export class LabelMap {
       this.counts[is] += step.lengths[run];
     }
     this.note(step, 0);
-    to.push(step);
-    this.revision++;
-    return step.words;
   }
 
   /** Replaces all voxels as one step, whatever is locked. */

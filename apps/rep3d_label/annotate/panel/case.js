@@ -94,7 +94,7 @@ export class CasePanel {
   #unsent(drafts) {
     return [h("h2", {}, "Unsent work"), h("ul", { class: "drafts" }, drafts.map((draft) => h("li", { "data-draft": draft.image },
       h("span", {}, h("b", {}, draft.image), ` ${when(draft.time)}`),
-      h("span", { class: "buttons" }, commandButton("restore_draft", "Continue", () => this.#actions.restoreDraft(draft.key), { class: "quiet" }),
+      draft.elsewhere ? h("span", { class: "muted" }, "open in another tab") : h("span", { class: "buttons" }, commandButton("restore_draft", "Continue", () => this.#actions.restoreDraft(draft.key), { class: "quiet" }),
         commandButton("discard_draft", "Throw away", () => this.#actions.discardDraft(draft), { class: "quiet danger" })))))];
   }
 }

@@ -41,6 +41,7 @@ export class Regions {
 
   /** Begins it; `running` resolves when it is done. */
   run(...what) {
+    this.stage.rest();
     if (!this.words && this.stage.mayPaint()) this.running = this.work(...what);
     return this.running;
   }

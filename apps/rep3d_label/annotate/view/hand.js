@@ -16,7 +16,11 @@ export class Hand {
     surface.addEventListener("pointerdown", (event) => this.down(event));
     surface.addEventListener("pointermove", (event) => this.move(event));
     surface.addEventListener("pointerup", (event) => this.up(event));
-    surface.addEventListener("pointercancel", (event) => this.up(event));
+    surface.addEventListener("pointercancel", (event) => {
+      this.rest();
+      this.up(event);
+    });
+    stage.screen.addEventListener("placed", () => this.rest());  // the same pixel is another place now
     surface.addEventListener("pointerleave", () => this.hover(null));
     surface.addEventListener("wheel", (event) => this.turn(event), { passive: false });
     surface.addEventListener("dblclick", (event) => this.enlarge(event));
@@ -35,10 +39,12 @@ export class Hand {
     if (!screen.grid) return;
     screen.over.focus({ preventScroll: true });
     const [x, y] = this.place(event);
+    if (event.isPrimary) this.pointers.clear();  // of one whose end was not seen
     this.pointers.set(event.pointerId, [x, y]);
     if (this.pointers.size === 2) return this.pinch();
     const view = screen.viewAt(x, y);
     if (this.gesture || !view) return;
+    this.stage.plane = view.plane;
     try { screen.over.setPointerCapture(event.pointerId); } catch { /* a pointer that has gone again */ }
     const tool = settings.get("tool");
     const kind = event.button === 2 ? "window" : event.button === 1 || (event.button === 0 && event.altKey) ? "pan"
@@ -65,6 +71,15 @@ export class Hand {
     const { gesture } = this;
     this.gesture = null;
     if (gesture && this.stage.screen.grid) this[`${gesture.kind}End`]?.(gesture);
+  }
+
+  /** Ends what the hand is doing: a stroke stays as far as it was drawn; what comes at the end only does not come. */
+  rest() {
+    const { gesture, stage } = this;
+    this.gesture = null;
+    if (!gesture || !stage.isOpen) return;
+    stage.screen.decorate({ path: null });
+    if (!["contour", "fill"].includes(gesture.kind)) this[`${gesture.kind}End`]?.(gesture);
   }
 
   /** Shows the brush's ring where the mouse is. */
@@ -132,10 +147,15 @@ export class Hand {
   }
 
   fillStart(gesture) {
-    const { stage } = this, { map, grid, settings } = stage;
-    if (!stage.mayPaint()) return false;
-    const own = this.own(gesture.view, gesture.x, gesture.y).map(Math.round);
-    if (!grid.holds(own)) return false;
+    gesture.own = this.own(gesture.view, gesture.x, gesture.y).map(Math.round);
+    return this.stage.mayPaint() && this.stage.grid.holds(gesture.own);
+  }
+
+  fillMove() {}
+
+  /** At the end: the first of two fingers fills nothing. */
+  fillEnd(gesture) {
+    const { stage } = this, { map, grid, settings } = stage, { own } = gesture;
     const reach = settings.get("tolerance") * settings.get("window")[1];
     const flat = settings.get("everywhere") ? -1 : grid.slice(gesture.view.plane, 0).axis;
     const value = gesture.erase ? 0 : settings.get("value");
@@ -147,7 +167,6 @@ export class Hand {
     } else {
       stage.say(`Not filled: more than ${MOST_FLOODED / 1e6} million voxels are alike. Lower the likeness, or fill one slice.`);
     }
-    return false;
   }
 
   // Looking ------------------------------------------------------------------------------------------------------------
@@ -185,10 +204,11 @@ export class Hand {
   /** Two fingers: what was begun with the first is taken back; the two move and zoom. */
   pinch() {
     const { gesture, stage } = this;
-    if (gesture && stage.map.open) {
-      if (stage.map.end()) stage.undo();
-      stage.screen.decorate({ path: null });
+    if (gesture && stage.map.drop()) {
+      stage.screen.changed(stage.map.voxels, stage.map.takeDirty());
+      stage.table.measure();
     }
+    stage.screen.decorate({ path: null });
     const [[x, y]] = [...this.pointers.values()];
     const view = stage.screen.viewAt(x, y);
     this.gesture = view && { kind: "pinch", view, x, y, ...this.span() };

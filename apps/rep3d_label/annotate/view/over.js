@@ -1,6 +1,7 @@
 // What lies above the slices: letters of the patient's sides, the crosshair, a contour in the making.
 
 const GAP = 8;
+const NARROW = 300;  // pixels of a view: the letter on top goes below the view's name
 
 /** context: of a canvas over the whole stage; screen: its panes, views and cursor, and in `decoration` what is to be shown. */
 export function drawOver(context, screen) {
@@ -47,7 +48,7 @@ function words(context, screen, view) {
   };
   say(letters.left, left + 6, top + height / 2, "left");
   say(letters.right, left + width - 6, top + height / 2, "right");
-  say(letters.top, left + width / 2, top + 11, "center");
+  say(letters.top, left + width / 2, top + (width < NARROW ? 27 : 11), "center");
   say(letters.bottom, left + width / 2, top + height - 11, "center");
   const name = view.plane[0].toUpperCase() + view.plane.slice(1);
   say(`${name} ${screen.sliceOf(view.plane) + 1} of ${screen.grid.depth(view.plane)}`, left + 6, top + 11, "left");

@@ -10,15 +10,16 @@ import { Slices } from "./slices.js";
 const REST = 200;  // ms without a stroke until the other views follow
 
 export class Screen extends EventTarget {
-  /** Events: "placed", "pace" (detail.ms: what a picture takes, now and then), "lost" (the card draws no more). */
+  /** Events: "placed", "pace" (detail.ms: what a picture takes, now and then), "lost" (the card draws no more), "back" (it can again). */
   constructor(element) {
     super();
-    this.canvas = h("canvas", { class: "slices" });
+    this.canvas = this.newCanvas();
     this.over = h("canvas", { class: "over", tabindex: 0, role: "application", "aria-label": "Slices of the image; press ? for all keys" });
     this.ring = h("div", { class: "ring", hidden: true });
     this.element = h("div", { class: "screen" }, this.canvas, this.over, this.ring);
     element.append(this.element);
     this.slices = new Slices(this.canvas);
+    this.lost = false;
     this.layout = "three";
     this.solid = false;
     this.due = new Map();  // plane to the rectangle that is to be drawn, or null: all of it
@@ -31,10 +32,44 @@ export class Screen extends EventTarget {
     this.watch = new ResizeObserver(() => this.place());
   }
 
+  newCanvas() {
+    const canvas = h("canvas", { class: "slices" });
+    canvas.addEventListener("webglcontextlost", (event) => {
+      if (canvas !== this.canvas) return;
+      event.preventDefault();  // so that it is told when it is back
+      this.lost = true;
+      this.dispatchEvent(new Event("lost"));
+    });
+    canvas.addEventListener("webglcontextrestored", () => { if (canvas === this.canvas) this.dispatchEvent(new Event("back")); });
+    return canvas;
+  }
+
   async start() {
     await this.slices.start();
     this.watch.observe(this.element);
-    this.canvas.addEventListener("webglcontextlost", () => this.dispatchEvent(new Event("lost")));
+  }
+
+  /** Draws on a canvas of its own from now on, as the card has lost all that it was sent. */
+  async renew(image, labels) {
+    const { grid, slices: { look, maps } } = this, canvas = this.newCanvas(), slices = Object.assign(new Slices(canvas), { look });
+    this.canvas.before(canvas);
+    try {
+      await slices.start();
+    } catch (error) {
+      canvas.remove();
+      throw error;
+    }
+    this.canvas.remove();
+    Object.assign(this, { canvas, slices });
+    try {
+      if (grid) await slices.load(grid, image, labels);
+      for (const name of ["other", "doubt"]) if (maps[name]) await slices.overlay(name, maps[name]);
+    } catch (error) {
+      if (this.grid === grid) throw error;  // else it was closed meanwhile
+    }
+    if (slices.gl.isContextLost()) throw new Error("it stopped again");
+    this.lost = false;
+    this.place();
   }
 
   async open(grid, image, labels) {
@@ -160,7 +195,7 @@ export class Screen extends EventTarget {
 
   paint() {
     this.frame = 0;
-    if (!this.grid) return;
+    if (!this.grid || this.lost) return;
     const due = [...this.due].filter(([plane]) => plane in this.panes);
     this.due.clear();
     const start = performance.now();

@@ -14,6 +14,7 @@ const FENCED = 4;  // slabs until the card is waited for
 const POLL = 4;  // ms
 const MOST_HALF = 65504;
 const BYTES = 2;  // NIfTI's data type
+const NO_CARD = "The graphics card does not draw at the moment";
 
 /** "" or, in words, why this browser cannot show an image of a shape. */
 export function obstacle(shape = null) {
@@ -35,12 +36,14 @@ export class Slices {
   constructor(canvas) {
     this.canvas = canvas;
     this.textures = {};
+    this.maps = {};  // what lies over the image, as it was sent
     this.look = { low: 0, width: 1, outline: 0, doubting: 0, comparing: false };
   }
 
   async start() {
     // With a buffer that is kept, one pane can be drawn anew while the others stay.
     this.gl = this.canvas.getContext("webgl2", { alpha: false, antialias: false, preserveDrawingBuffer: true, powerPreference: "high-performance" });
+    if (!this.gl) throw new Error(NO_CARD);
     const told = this.gl.getExtension("WEBGL_debug_renderer_info");
     this.renderer = String(this.gl.getParameter(told ? told.UNMASKED_RENDERER_WEBGL : this.gl.RENDERER));
     this.inSoftware = /swiftshader|llvmpipe|software|basic render/i.test(this.renderer);
@@ -114,15 +117,15 @@ export class Slices {
     this.gl.bindTexture(name === "colours" ? this.gl.TEXTURE_2D : this.gl.TEXTURE_3D, this.textures[name]);
   }
 
-  /** Sends the box [i, j, k, i, j, k] (both ends in it) of a byte array in the own order, which begins with slice `first`. */
-  upload(name, bytes, [i, j, k, i1, j1, k1], first = 0) {
+  /** Sends the box [i, j, k, i, j, k] (both ends in it) of a byte array in the own order. */
+  upload(name, bytes, [i, j, k, i1, j1, k1]) {
     const gl = this.gl, [I, J] = this.grid.shape;
     this.bind(name);
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.pixelStorei(gl.UNPACK_ROW_LENGTH, I);
     gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, J);
     gl.texSubImage3D(gl.TEXTURE_3D, 0, i, j, k, i1 - i + 1, j1 - j + 1, k1 - k + 1, name === "doubt" ? gl.RED : gl.RED_INTEGER,
-      gl.UNSIGNED_BYTE, bytes, i + I * (j + J * (k - first)));
+      gl.UNSIGNED_BYTE, bytes, i + I * (j + J * k));
     gl.pixelStorei(gl.UNPACK_ROW_LENGTH, 0);
     gl.pixelStorei(gl.UNPACK_IMAGE_HEIGHT, 0);
   }
@@ -131,13 +134,14 @@ export class Slices {
   async overlay(name, values, factor = 1) {
     const [I, J, K] = this.grid.shape;
     this.make(name, name === "doubt" ? this.gl.R8 : this.gl.R8UI, values ? this.grid.shape : [1, 1, 1]);
-    const step = Math.max(1, Math.floor(SLAB_VOXELS / (I * J))), bytes = new Uint8Array(I * J * step);
+    const step = Math.max(1, Math.floor(SLAB_VOXELS / (I * J)));
+    const bytes = this.maps[name] = values instanceof Uint8Array ? values : values && new Uint8Array(values.length);
     for (let k = 0; values && k < K; k += step) {
-      const slab = values.subarray(I * J * k, I * J * (k + step));
-      for (let at = 0; at < slab.length; at++) bytes[at] = factor * slab[at];
-      this.upload(name, bytes, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1], k);
+      const from = I * J * k, to = Math.min(values.length, from + I * J * step);
+      if (bytes !== values) for (let at = from; at < to; at++) bytes[at] = factor * values[at];
+      this.upload(name, bytes, [0, 0, k, I - 1, J - 1, Math.min(K, k + step) - 1]);
       await (k % (step * FENCED) ? breath() : this.arrived());
-      if (!this.textures[name]) return;  // closed meanwhile
+      if (!(name in this.textures)) return;  // closed meanwhile
     }
   }
 
@@ -214,6 +218,7 @@ export class Slices {
       gl.deleteTexture(this.textures[name]);
       delete this.textures[name];
     }
+    this.maps = {};
     this.clear();
   }
 

@@ -9,6 +9,7 @@ import { buildLabels } from "../tools/labels.js";
 import { Regions } from "../tools/regions.js";
 import { Settings } from "../tools/settings.js";
 import { listen } from "../tools/shortcuts.js";
+import { buildStrip } from "../tools/strip.js";
 import { buildToolbar } from "../tools/toolbar.js";
 import { percentile, sample, scaleOf, windows } from "./grey.js";
 import { Hand } from "./hand.js";
@@ -26,8 +27,8 @@ const NEUTRAL = [165, 165, 165];  // the colour of values that are not in the ta
  * Uint8Array. Both are in the image's own order, first index fastest, on the way in and on the way out.
  */
 export class Stage extends EventTarget {
-  /** The elements into which the views, the tools and the table of labels are built. */
-  constructor({ stage, tools, labels }) {
+  /** The elements into which the views, the tools, the table of labels and the strip of a phone (if any) are built. */
+  constructor({ stage, tools, labels, strip = null }) {
     super();
     this.map = this.image = this.grid = null;
     this.entries = [];
@@ -48,9 +49,11 @@ export class Stage extends EventTarget {
     this.commands = commandsOf(this);
     this.table = buildLabels(labels, this);
     this.toolbar = buildToolbar(tools, this, this.commands);
+    this.strip = strip && buildStrip(strip, this);
     this.settings.addEventListener("change", ({ detail }) => this.apply(detail));
     this.screen.addEventListener("pace", ({ detail }) => this.pace(detail.ms));
-    this.screen.addEventListener("lost", () => this.warn("The graphics card stopped drawing. The label is safe: reload the page to go on."));
+    this.screen.addEventListener("lost", () => this.lost());
+    this.screen.addEventListener("back", () => this.redraw());
     this.screen.addEventListener("placed", () => this.solid.place());
     listen((name, whose) => this.command(name, whose), (digit) => this.choose(digit));
   }
@@ -78,6 +81,8 @@ export class Stage extends EventTarget {
       const sorted = sample(image.data);
       if (label) await map.copy(label, breath);
       await (this.started ??= this.screen.start());
+      if (this.screen.lost) await this.screen.renew();
+      this.note.hidden = true;
       await this.screen.open(grid, { data: image.data, scale: scaleOf(sorted) }, map.voxels);
       Object.assign(this, { image, grid, map, windows: windows(sorted, image.modality) });
       this.settings.set("limits", [percentile(sorted, 0.5), percentile(sorted, 1)]);
@@ -96,6 +101,7 @@ export class Stage extends EventTarget {
 
   /** Nothing in hand; the image's memory is given back. */
   close() {
+    this.rest();
     this.image = this.grid = this.map = null;
     this.hidden.clear();
     this.freed.clear();
@@ -118,6 +124,7 @@ export class Stage extends EventTarget {
 
   /** Another label instead, as one step that can be undone; words say what it was, such as "Auto-segment". */
   replace(label, words) {
+    this.rest();
     this.edited(this.map.replace(label, words));
   }
 
@@ -165,10 +172,13 @@ export class Stage extends EventTarget {
     await this.screen.settle();
   }
 
+  /** Ends a stroke that is being drawn: it is an edit as far as it goes. */
+  rest() { this.hand.rest(); }
+
   // For the parts -------------------------------------------------------------------------------------------------------
 
   mayPaint() {
-    if (!this.isOpen || this.regions.busy) return false;
+    if (!this.isOpen || this.regions.busy || this.screen.lost) return false;
     if (this.entries.length && this.hidden.has(this.settings.get("value"))) this.hide(this.settings.get("value"));
     return true;
   }
@@ -179,8 +189,7 @@ export class Stage extends EventTarget {
     this.say("");
     this.screen.changed(this.map.voxels, this.map.takeDirty());
     this.solid.changed(this.map.voxels);
-    this.table.rebuild();
-    this.toolbar.refresh();
+    this.refresh();
     this.dispatchEvent(new CustomEvent("edit", { detail: { revision: this.revision } }));
   }
 
@@ -207,10 +216,31 @@ export class Stage extends EventTarget {
       : "One large view, or a smaller window, is faster."));
   }
 
-  /** Says over the slices what stands in the way of working. */
-  warn(words) {
+  /** The card draws no more: nothing is painted that cannot be seen. */
+  lost() {
+    this.rest();
     this.note.hidden = false;
-    this.note.textContent = words;
+    this.note.replaceChildren("The graphics card stopped drawing. Your edits are safe: they are not on the card. It goes on by itself when the card is back. ",
+      h("button", { type: "button", class: "quiet", onclick: () => this.redraw() }, "Draw again"));
+  }
+
+  /** Sends the card all anew, after what is being opened. */
+  redraw() {
+    this.opening = (this.opening ?? Promise.resolve()).catch(() => null).then(async () => {
+      if (!this.screen.lost) return;
+      const { image, map } = this;
+      try {
+        await this.screen.renew(image && { data: image.data, scale: scaleOf(sample(image.data)) }, map?.voxels);
+      } catch (error) {
+        this.note.firstChild.data = `The graphics card still does not draw (${error.message}). Your edits are safe. `;
+        return;
+      }
+      this.note.hidden = true;
+      this.colour();
+      this.solid.close();
+      for (const name of ["smooth", "solid"]) this.apply(name);
+    });
+    return this.opening;
   }
 
   command(name, whose) {
@@ -299,6 +329,7 @@ export class Stage extends EventTarget {
   refresh() {
     this.table.rebuild();
     this.toolbar.refresh();
+    this.strip?.refresh();
   }
 
   apply(name) {

@@ -156,9 +156,14 @@ def draw_curve(results: Path, picture: Path) -> None:
 
 
 def _shrink(picture: Path) -> None:
-    """Store a picture with 256 colours, which the eye does not miss and makes it a third of the size."""
+    """Store a picture with 256 colours, which the eye does not miss and makes it a third of the size.
+
+    By coverage: else the colour of a small label goes to whatever is near and frequent.
+    """
     with Image.open(picture) as whole:
-        whole.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+        whole.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            picture, optimize=True
+        )
 
 
 if __name__ == "__main__":

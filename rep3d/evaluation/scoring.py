@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 from scipy.spatial import KDTree
 
 from rep3d.data.cases import shown
@@ -25,6 +24,7 @@ from rep3d.evaluation import TOLERANCE_MM
 from rep3d.evaluation.metrics import overlaps, read_pair
 from rep3d.imaging.grid import Geometry, Place
 from rep3d.imaging.labels import check_values, label_counts
+from rep3d.imaging.values import label_boxes
 
 __all__ = ["LabelScore", "score_files", "score_maps"]
 
@@ -141,7 +141,7 @@ def score_maps(
         LabelError: if the shapes differ.
     """
     counted = overlaps(prediction, truth, labels, ignore)
-    boxes = scipy.ndimage.find_objects(prediction), scipy.ndimage.find_objects(truth)
+    boxes = label_boxes(prediction), label_boxes(truth)
     scores = {}
     for name, value in labels.items():
         overlap = counted[name]

@@ -147,7 +147,9 @@ def score_maps(
         overlap = counted[name]
         hd95, nsd = math.nan, math.nan if math.isnan(overlap.dice) else 0.0
         if overlap.predicted and overlap.true:
-            place = _around(boxes[0][value - 1], boxes[1][value - 1])
+            ours, theirs = (found[value - 1] for found in boxes)
+            assert ours and theirs, "both have voxels"
+            place = _around(ours, theirs)
             one, other = prediction[place] == value, truth[place] == value
             if ignore is not None:
                 one &= truth[place] != ignore

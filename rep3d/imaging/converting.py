@@ -185,28 +185,24 @@ def convert_images(
     """Write the images that lie in a folder, each as one file, as a server wants its studies folder.
 
     Args:
-        folder: where they lie; those in folders of it are left out, and so are label maps.
+        folder: where they lie; folders in it are left out.
         meaning: what their channels are, and the labels to draw.
-        output: folder to write; it must not be there, or be empty.
-        report: called with the id of each image before it is written.
+        output: folder to write, as in :func:`convert_data_set`, like ``report``.
 
     Raises:
-        OutputError, DiskFullError: as :func:`convert_data_set`.
-        TaskError: if no image can be converted.
+        OutputError, DiskFullError, TaskError: likewise.
     """
     output = output.absolute()
     images, unused = read_images(folder)
     left_out = [entry for entry in unused if Path(entry.file).name != DESCRIPTION]
     _check_output(output, folder, [file for files in images.values() for file in files])
     with _appearing(output) as part:
-        todo = [(id_, files, None) for id_, files in images.items()]
-        written = _each(todo, _Writer(part, STUDIES, meaning), left_out, report)
+        writer = _Writer(part, STUDIES, meaning)
+        written = _each([(id_, files, None) for id_, files in images.items()], writer, left_out, report)
         if not written:
             raise TaskError(f"{folder} has no image that can be converted. {listed(left_out)}")
         content = _description("plain", replace(meaning, ignore=None), (), (), {})
         write_text(part / DESCRIPTION, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        for id_ in written:
-            channels_grid(part / f"{id_}{_ENDING}", len(meaning.channels))
     failed = tuple({entry.id: None for entry in left_out if entry.file.lower().endswith((".nii", _ENDING))})
     return Converted((), tuple(written), tuple(left_out), (), failed)
 

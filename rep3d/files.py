@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ __all__ = [
     "copy_whole",
     "file_hash",
     "file_state",
+    "known_hash",
     "leads_out",
     "link_whole",
     "make_folder",
@@ -144,3 +146,13 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def known_hash(path: Path) -> str:
+    """As :func:`file_hash`, of a file that is asked for several times: it is read again only where it has changed."""
+    return _hash_of(path, file_state(path))
+
+
+@lru_cache(maxsize=1 << 14)
+def _hash_of(path: Path, state: tuple[int, int, int] | None) -> str:
+    return file_hash(path)

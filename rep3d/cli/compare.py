@@ -56,9 +56,10 @@ def compare(
 
 def _names(places: list[Path]) -> dict[str, Path]:
     """Return the evaluations by name: the last part of their paths, or all of it where two would share a name."""
-    if len({place.resolve() for place in places}) < len(places):
+    folders = [(place if place.is_dir() else place.parent).resolve() for place in places]  # or evaluation.json in one
+    if len(set(folders)) < len(places):
         raise Rep3DError("One evaluation is given twice. Give two or more different ones.")
-    short = [(place if place.is_dir() else place.parent).resolve().name for place in places]
+    short = [folder.name for folder in folders]
     return dict(zip(short if len(set(short)) == len(short) else map(str, places), places, strict=True))
 
 

@@ -21,6 +21,7 @@ class Layout(str, Enum):
     decathlon = "decathlon"
     nnunet = "nnunet"
     plain = "plain"
+    studies = "studies"
 
 
 def convert(
@@ -32,7 +33,8 @@ def convert(
     to: Annotated[
         Layout,
         typer.Option(
-            help="decathlon: several channels in a 4D file; nnunet: x_0000, x_0001 ...; plain: images, labels."
+            help="decathlon: several channels in a 4D file; nnunet: x_0000, x_0001 ...; plain: images, labels; "
+            "studies: of a folder of images alone, a studies folder for the server."
         ),
     ],
     label_maps: Annotated[Path | None, typer.Option(help="Folder of the label maps, where it lies elsewhere.")] = None,
@@ -49,21 +51,33 @@ def convert(
     others are written all the same; the command then ends with status 1.
     """
     from rep3d.data.cases import read_data_set
-    from rep3d.imaging.converting import convert_data_set, meaning_of
+    from rep3d.imaging.converting import convert_data_set, convert_images, meaning_of
+    from rep3d.tasks.dataset_json import require_folder
 
-    data = read_data_set(source, label_maps)
+    if to is Layout.studies and label_maps is not None:
+        raise TaskError("--label-maps: --to studies takes images alone. Leave it out.")
+    if to is Layout.studies:
+        require_folder(source)
+    data = None if to is Layout.studies else read_data_set(source, label_maps)
     named = tuple(name.strip() for name in channels.split(",")) if channels else None
     meaning = meaning_of(source, _table(labels) if labels else None, named)
     with console.status("") as status:
-        done = convert_data_set(data, meaning, to.value, out, lambda id_: status.update(f"copying {escape(id_)}"))
+
+        def tell(id_: str) -> None:
+            status.update(f"copying {escape(id_)}")
+
+        if data is None:
+            done = convert_images(source, meaning, out, tell)
+        else:
+            done = convert_data_set(data, meaning, to.value, out, tell)
     show_left_out(done.left_out)
-    tests = f", {len(done.tests)} images without label maps" if done.tests else ""
-    console.print(f"Wrote {escape(str(out))}: {len(done.cases)} cases{tests} ({to.value})", soft_wrap=True)
+    counts = [f"{len(done.cases)} cases"] if done.cases else []
+    counts += [f"{len(done.tests)} images without label maps"] if done.tests else []
+    console.print(f"Wrote {escape(str(out))}: {', '.join(counts)} ({to.value})", soft_wrap=True)
     for remark in done.remarks:
         console.print(remark, soft_wrap=True)
-    failed = {entry.id for entry in done.left_out[len(data.left_out) :]}
-    if failed:
-        raise Rep3DError(f"{len(failed)} images could not be converted; they are named above.")
+    if done.failed:
+        raise Rep3DError(f"{len(done.failed)} images could not be converted; they are named above.")
 
 
 def _table(text: str) -> tuple[dict[str, int], int | None]:

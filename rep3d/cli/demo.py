@@ -66,7 +66,7 @@ def demo(
     """
     from datetime import datetime
 
-    from rep3d.data.cohort import decathlon_cohort, phantom_cohort
+    from rep3d.data.cohort import decathlon_cohort, phantom_cohort, require_described
     from rep3d.demo.play import DemoPlan, Player
     from rep3d.demo.screen import Screen
     from rep3d.demo.serve import serve_page
@@ -81,6 +81,8 @@ def demo(
         serve_page(console, latest, port)
         return
     real = data is not None
+    if data is not None:
+        require_described(data)
     plan = DemoPlan(
         submit=submit if submit is not None else (16 if real else 8),
         rounds=rounds,
@@ -94,13 +96,11 @@ def demo(
     if measured < 1:
         raise typer.BadParameter(f"at least 1 is needed, got {measured}", param_hint="--held-out")
     report = check_output_folder(out, ("report.html",), (data,)) / "report.html"
-    folder = check_output_folder(out / datetime.now().strftime("run_%Y-%m-%d_%H-%M-%S"), room=_DEMO_ROOM)
     pool = plan.submit + plan.submit // 2  # some choice for the strategy
-    if data is not None:
-        seen = begins_with.trained_on if begins_with else ()
-        cohort = decathlon_cohort(data, pool, measured, seed, why_unusable, seen)
-    else:
-        cohort = phantom_cohort(folder / "phantoms", pool, measured, seed)
+    seen = begins_with.trained_on if begins_with else ()
+    real_cohort = decathlon_cohort(data, pool, measured, seed, why_unusable, seen) if data is not None else None
+    folder = check_output_folder(out / datetime.now().strftime("run_%Y-%m-%d_%H-%M-%S"), room=_DEMO_ROOM)
+    cohort = real_cohort or phantom_cohort(folder / "phantoms", pool, measured, seed)
     if serve:
         Player(cohort, plan, folder, starter=begins_with).prepare()
         serve_page(console, folder / "studies", port, starter)

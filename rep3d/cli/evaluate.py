@@ -84,6 +84,8 @@ def evaluate(
     cases = found.cases[skip:]
     console.print(f"{escape(str(data))}: {found.found} cases found, {len(cases)} to measure", soft_wrap=True)
     show_left_out(found.left_out)
+    if found.cases and not cases:
+        raise Rep3DError(f"--skip: {data} has {len(found.cases)} cases, and {skip} are to be left out. Skip fewer.")
     if not cases:
         raise Rep3DError(
             f"--data: {data} has no case to measure on. Needed are images with label maps of the same name."

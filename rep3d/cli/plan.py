@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +65,8 @@ def plan(
     _show(made)
     files = write_plan(made, out)
     console.print(f"Wrote {', '.join(escape(str(file)) for file in files)}", soft_wrap=True)
-    command = f"rep3d train --data {data} --task {files[0]} --output model.pt"
+    words = ("rep3d", "train", "--data", str(data), "--task", str(files[0]), "--output", "model.pt")
+    command = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
     console.print(f"Look at the page, change the task file if need be, then: {escape(command)}", soft_wrap=True)
 
 

@@ -91,7 +91,7 @@ def train(
     deep_supervision: Annotated[
         bool, typer.Option("--deep-supervision", help="Train coarser levels of the decoder on the labels, too.")
     ] = False,
-    cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.")] = None,
+    cases: Annotated[int | None, typer.Option(help="Use only so many cases, the first by name.", min=1)] = None,
     validation: Annotated[
         int, typer.Option(help="Hold out so many cases; the weights that do best on them are kept.")
     ] = 0,

@@ -14,11 +14,17 @@ import numpy as np
 from rep3d.data.cases import Case, LeftOut, listed, read_data_set
 from rep3d.data.phantoms import generate_cohort
 from rep3d.errors import TaskError
-from rep3d.tasks.dataset_json import labels_from_dataset_json, modality_from_dataset_json, read_dataset_json
+from rep3d.tasks.dataset_json import (
+    channels_from_dataset_json,
+    labels_from_dataset_json,
+    read_dataset_json,
+    require_folder,
+    several,
+)
 
-__all__ = ["Cohort", "decathlon_cohort", "phantom_cohort"]
+__all__ = ["Cohort", "decathlon_cohort", "phantom_cohort", "require_described"]
 
-Check = Callable[[Case, Mapping[str, int]], LeftOut | None]
+Check = Callable[[Case, Mapping[str, int], int], LeftOut | None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Cohort:
     Attributes:
         found: how many cases there are, those that cannot be used included.
         left_out: what cannot be used, so far as it was looked at, with the reasons.
+        channels: names of the images' channels, in their order; none of a single one, which is the modality.
     """
 
     name: str
@@ -37,6 +44,7 @@ class Cohort:
     held_out: tuple[Case, ...]
     found: int = 0
     left_out: tuple[LeftOut, ...] = ()
+    channels: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return how many cases were found, are used, and cannot be, in words."""
@@ -65,14 +73,28 @@ def decathlon_cohort(
         pool: how many may be submitted.
         held_out: how many others are measured on.
         seed: of the choice.
-        reason: says of a case, with the labels, why it cannot be used: another is taken in its place. None for one that
-            can. Without it they are taken unread.
+        reason: says of a case, with the labels and the number of channels, why it cannot be used: another is taken in
+            its place. None for one that can. Without it they are taken unread.
         without: ids of cases that are not taken: a model that is there already was trained on them.
 
     Raises:
         TaskError: if the layout is another one, or there are too few cases.
     """
     return _split(folder, pool, held_out, seed, reason, without)
+
+
+def require_described(folder: Path) -> None:
+    """Refuse, before any work, what is no folder with a ``dataset.json``.
+
+    Raises:
+        TaskError: saying what is missing.
+    """
+    require_folder(folder)
+    if not (folder / "dataset.json").is_file():
+        raise TaskError(
+            f"{folder} is no data set: it has no dataset.json. Needed are dataset.json, imagesTr and labelsTr, as in "
+            f"the Medical Segmentation Decathlon."
+        )
 
 
 def _split(
@@ -83,13 +105,9 @@ def _split(
     reason: Check | None = None,
     without: Collection[str] = (),
 ) -> Cohort:
+    require_described(folder)
     description = folder / "dataset.json"
-    if not description.is_file():
-        raise TaskError(
-            f"{folder} is no data set: it has no dataset.json. Needed are dataset.json, imagesTr and labelsTr, as in "
-            f"the Medical Segmentation Decathlon."
-        )
-    labels = labels_from_dataset_json(description)
+    labels, channels = labels_from_dataset_json(description), channels_from_dataset_json(description)
     data = read_data_set(folder)
     cases, left_out = [case for case in data.cases if case.id not in without], list(data.left_out)
     usable: list[Case] = []
@@ -101,7 +119,7 @@ def _split(
         if case.annotated is not None:
             words = "only some of its labels were annotated, and a clinician corrects all of them."
             left_out.append(LeftOut(case.id, f"{case.label.parent.name}/{case.label.name}", words))
-        elif (problem := reason(case, labels) if reason else None) is None:
+        elif (problem := reason(case, labels, max(1, len(channels))) if reason else None) is None:
             usable.append(case)
         else:
             left_out.append(problem)
@@ -114,5 +132,6 @@ def _split(
             f"and {len(usable)} of {data.found} can be used. Ask for fewer with --submit or --held-out.{why}"
         )
     name = str(read_dataset_json(description).get("name") or folder.name)
-    modality = modality_from_dataset_json(description)
-    return Cohort(name, labels, modality, tuple(usable[:pool]), tuple(usable[pool:]), data.found, tuple(left_out))
+    modality = channels[0] if len(channels) == 1 else None
+    parts = tuple(usable[:pool]), tuple(usable[pool:])
+    return Cohort(name, labels, modality, *parts, data.found, tuple(left_out), several(channels))

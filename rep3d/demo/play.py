@@ -30,6 +30,7 @@ from rep3d.demo.voxels import as_nifti, as_voxels
 from rep3d.errors import ConfigError, Rep3DError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.files import write_text
+from rep3d.imaging.nifti import join_channels
 from rep3d.inference.device import processor_name
 from rep3d.starter.facts import starter_words
 from rep3d.starter.models import Starter
@@ -138,12 +139,23 @@ class Player:
         self.studies.mkdir(parents=True)
         for case in self.cohort.pool:
             # Under the case's name, which the file's may only begin with, as in nnU-Net's x_0000.nii.gz.
-            suffix = ".nii.gz" if case.image.suffix.lower() == ".gz" else ".nii"
-            shutil.copyfile(case.image, self.studies / f"{case.id}{suffix}")
+            image = self._one_file(case)
+            suffix = ".nii.gz" if image.suffix.lower() == ".gz" else ".nii"
+            shutil.copyfile(image, self.studies / f"{case.id}{suffix}")
         description = {"name": self.cohort.name, "labels": {str(v): n for n, v in self.cohort.labels.items()}}
-        if self.cohort.modality:
-            description["modality"] = {"0": self.cohort.modality}
+        if names := self.cohort.channels or tuple(filter(None, [self.cohort.modality])):
+            description["modality"] = {str(number): name for number, name in enumerate(names)}
         (self.studies / "dataset.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
+
+    def _one_file(self, case: Case) -> Path:
+        """Return the file of an image as the server takes it: where each channel has one of its own, a 4D one."""
+        if len(case.channels) == 1:
+            return case.image
+        joined = self.folder / "joined" / f"{case.id}.nii.gz"
+        if not joined.exists():
+            joined.parent.mkdir(parents=True, exist_ok=True)
+            join_channels(case.channels, joined)
+        return joined
 
     def play(self, server: ServerProcess) -> list[RoundResult]:
         """Play all rounds.
@@ -219,7 +231,7 @@ class Player:
     def _measure(self, client: Rep3DClient, case: Case, round_: int) -> dict[str, float]:
         """Have the server segment an image that it does not keep, as other clients of MONAI Label do."""
         url, found = f"{client.url}/infer/{client.info().default_model}", self.prediction(case, round_)
-        with case.image.open("rb") as image:
+        with self._one_file(case).open("rb") as image:
             answer = requests.post(url, params={"output": "image"}, files={"file": image}, timeout=_INFER_SECONDS)
         if not answer.ok:
             raise DemoError(f"the server did not segment {case.id}: {answer.text[:500]}")

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from rep3d.data.cases import Case, LeftOut, shown
-from rep3d.errors import LabelError, OutputError, TaskError
+from rep3d.errors import LabelError, OutputError, Rep3DError, TaskError
 from rep3d.evaluation.records import Record, Records
 from rep3d.evaluation.scoring import score_files
-from rep3d.files import file_hash
-from rep3d.imaging.channels import channels_grid
+from rep3d.files import file_hash, known_hash
+from rep3d.imaging.channels import channels_grid, count_channels
 from rep3d.imaging.labels import check_grid
 from rep3d.imaging.nifti import stored_grid
+from rep3d.output import same_file
 
 __all__ = [
     "RECORDS",
@@ -86,14 +87,27 @@ class GivenPredictions:
         """See :class:`Predictions`.
 
         Raises:
-            LabelError: if there is none, or more than one.
+            LabelError: if there is none, or more than one, if it is the truth, or the truth lies off its image.
         """
         files = self._files.get(case.id, [])
         if not files:
             raise LabelError(f"There is no prediction {case.id}.nii.gz or {case.id}.nii in {self._folder}.")
         if len(files) > 1:
             raise LabelError(f"There are several predictions: {', '.join(file.name for file in files)}. Keep one.")
+        if same_file(files[0], case.label):
+            raise LabelError(f"{files[0]} is the true label map itself. Give the folder of the predictions.")
+        try:
+            channels = count_channels(case.channels)
+            channels_grid(case.channels, channels)
+        except Rep3DError:  # not even its grid is needed: label maps of an image that cannot be read are measured
+            return "", files[0]
+        _check_truth(case, channels)
         return "", files[0]
+
+
+def _check_truth(case: Case, channels: int) -> None:
+    grid = channels_grid(case.channels, channels)
+    check_grid(stored_grid(case.label), grid, shown(case.label), shown(case.image))
 
 
 class MadePredictions:
@@ -115,9 +129,8 @@ class MadePredictions:
         file = self._folder / f"{case.id}.nii.gz"
         image = "+".join(map(file_hash, case.channels))
         known = {record.prediction for record in earlier if record.image == image}
-        if not (known and file.is_file() and file_hash(file) in known):
-            grid = channels_grid(case.channels, self._channels)
-            check_grid(stored_grid(case.label), grid, shown(case.label), shown(case.image))
+        if not (known and file.is_file() and known_hash(file) in known):
+            _check_truth(case, self._channels)
             self._segment(case.channels, file)
         return image, file
 
@@ -163,7 +176,7 @@ class Measuring:
         earlier = [record for record in self._records.of(case.id) if record.model == self._model]
         image, file = self._predictions.of(case, earlier)
         labels = case.known(self._labels)
-        truth, prediction = file_hash(case.label), file_hash(file)
+        truth, prediction = file_hash(case.label), known_hash(file)
         on = (image, truth, prediction, labels, self._tolerance)
         wanted = Record(self._model, case.id, *on, {}, self._ignore, self._fine)
         for record in earlier:

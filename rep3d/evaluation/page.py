@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rep3d import __version__
 from rep3d.data.cases import Case
+from rep3d.errors import said
 from rep3d.evaluation.comparison import Comparison, Difference
 from rep3d.evaluation.evaluation import METRICS, CaseScores, Evaluation, Mean, Metric, case_values
 from rep3d.evaluation.pictures import LABEL_STYLES, PREDICTION_COLOUR, TRUTH_COLOUR, slice_pngs
 from rep3d.html import render
-from rep3d.imaging.channels import Files
 
 __all__ = ["Strip", "comparison_page", "evaluation_page"]
 
@@ -83,7 +83,7 @@ def evaluation_page(evaluation: Evaluation, files: Mapping[str, tuple[Case, Path
         pictures: how many of the worst cases to show.
     """
     worst = evaluation.worst(pictures)
-    drawn = [(case, slice_pngs(*_paths(*files[case.id]), evaluation.labels)) for case in worst]
+    drawn = [(case, *_drawn(*files[case.id], evaluation.labels)) for case in worst]
     dice = METRICS["dice"]
     return render(
         "evaluation.html",
@@ -120,8 +120,12 @@ def comparison_page(comparison: Comparison) -> str:
     )
 
 
-def _paths(case: Case, prediction: Path) -> tuple[Files, Path, Path]:
-    return case.channels, case.label, prediction
+def _drawn(case: Case, prediction: Path, labels: Mapping[str, int]) -> tuple[list[tuple[str, str]], str]:
+    """Return the pictures of a case, or none and why: they cost no other, nor the numbers."""
+    try:
+        return slice_pngs(case.channels, case.label, prediction, labels), ""
+    except Exception as error:  # an image can be odd in ways that nobody thought of
+        return [], said(error)
 
 
 def _distribution(evaluation: Evaluation, metric: Metric) -> tuple[Scale, list[Strip]]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.ndimage
 from scipy.spatial import KDTree
 
 from rep3d.data.cases import shown
@@ -25,6 +24,7 @@ from rep3d.evaluation import TOLERANCE_MM
 from rep3d.evaluation.metrics import overlaps, read_pair
 from rep3d.imaging.grid import Geometry, Place
 from rep3d.imaging.labels import check_values, label_counts
+from rep3d.imaging.values import label_boxes
 
 __all__ = ["LabelScore", "score_files", "score_maps"]
 
@@ -141,13 +141,15 @@ def score_maps(
         LabelError: if the shapes differ.
     """
     counted = overlaps(prediction, truth, labels, ignore)
-    boxes = scipy.ndimage.find_objects(prediction), scipy.ndimage.find_objects(truth)
+    boxes = label_boxes(prediction), label_boxes(truth)
     scores = {}
     for name, value in labels.items():
         overlap = counted[name]
         hd95, nsd = math.nan, math.nan if math.isnan(overlap.dice) else 0.0
         if overlap.predicted and overlap.true:
-            place = _around(boxes[0][value - 1], boxes[1][value - 1])
+            ours, theirs = (found[value - 1] for found in boxes)
+            assert ours and theirs, "both have voxels"
+            place = _around(ours, theirs)
             one, other = prediction[place] == value, truth[place] == value
             if ignore is not None:
                 one &= truth[place] != ignore

@@ -81,8 +81,8 @@ def _check_count(files: Sequence[Path], found: int, count: int) -> None:
         raise ImageError(
             f"{what}: {found} {'channel' if found == 1 else 'channels'}, where {count} "
             f"{'is' if count == 1 else 'are'} needed. Give the image with the channels of the task, in their order: "
-            f"one 4D file, as rep3d convert makes it, or on the command line a file for each (x_0000.nii.gz, "
-            f"x_0001.nii.gz ...)."
+            f"one 4D file, or on the command line a file for each (x_0000.nii.gz, x_0001.nii.gz ...). Of a folder of "
+            f"these, rep3d convert FOLDER NEW_FOLDER --to studies makes 4D files for the server."
         )
 
 

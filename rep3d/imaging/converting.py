@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,11 @@ from rep3d.tasks.dataset_json import (
     read_dataset_json,
 )
 
-__all__ = ["LAYOUTS", "Converted", "Meaning", "convert_data_set", "meaning_of"]
+__all__ = ["LAYOUTS", "STUDIES", "Converted", "Meaning", "convert_data_set", "convert_images", "meaning_of"]
 
 LAYOUTS = ("decathlon", "nnunet", "plain")
+STUDIES = "studies"
+"""What a server has as its studies folder: images without label maps, each one file, beside a ``dataset.json``."""
 _ENDING = ".nii.gz"
 _LEVEL = 1  # of compression
 _FACTS = ("name", "description", "reference", "licence", "license", "release")  # of a dataset.json, that are kept
@@ -81,12 +83,14 @@ class Converted:
         tests: ids of the images without a label map.
         left_out: what was not, found while it was read or converted, with the reasons.
         remarks: what the other program may stumble over, in words.
+        failed: ids of what was not converted and should have been.
     """
 
     cases: tuple[str, ...]
     tests: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     remarks: tuple[str, ...]
+    failed: tuple[str, ...] = ()
 
 
 def meaning_of(
@@ -171,7 +175,36 @@ def convert_data_set(
         content = _description(layout, meaning, written, alone, annotated)
         write_text(part / DESCRIPTION, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         _check_whole(part, written, meaning)
-    return Converted(tuple(written), tuple(alone), tuple(left_out), tuple(_remarks(layout, meaning)))
+    failed = tuple({entry.id: None for entry in left_out[len(data.left_out) :]})
+    return Converted(tuple(written), tuple(alone), tuple(left_out), tuple(_remarks(layout, meaning)), failed)
+
+
+def convert_images(
+    folder: Path, meaning: Meaning, output: Path, report: Callable[[str], None] | None = None
+) -> Converted:
+    """Write the images that lie in a folder, each as one file, as a server wants its studies folder.
+
+    Args:
+        folder: where they lie; folders in it are left out.
+        meaning: what their channels are, and the labels to draw.
+        output: folder to write, as in :func:`convert_data_set`, like ``report``.
+
+    Raises:
+        OutputError, DiskFullError, TaskError: likewise.
+    """
+    output = output.absolute()
+    images, unused = read_images(folder)
+    left_out = [entry for entry in unused if Path(entry.file).name != DESCRIPTION]
+    _check_output(output, folder, [file for files in images.values() for file in files])
+    with _appearing(output) as part:
+        writer = _Writer(part, STUDIES, meaning)
+        written = _each([(id_, files, None) for id_, files in images.items()], writer, left_out, report)
+        if not written:
+            raise TaskError(f"{folder} has no image that can be converted. {listed(left_out)}")
+        content = _description("plain", replace(meaning, ignore=None), (), (), {})
+        write_text(part / DESCRIPTION, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    failed = tuple({entry.id: None for entry in left_out if entry.file.lower().endswith((".nii", _ENDING))})
+    return Converted((), tuple(written), tuple(left_out), (), failed)
 
 
 class _Writer:
@@ -179,7 +212,7 @@ class _Writer:
 
     Args:
         folder: the new data set.
-        layout: one of :data:`LAYOUTS`.
+        layout: one of :data:`LAYOUTS`, or :data:`STUDIES`.
         meaning: what its numbers mean.
     """
 
@@ -188,12 +221,12 @@ class _Writer:
         plain = layout == "plain"
         self.images = folder / (PLAIN_IMAGES if plain else IMAGES)
         self.labels = folder / (PLAIN_LABELS if plain else LABELS)
-        self.tests = folder / TESTS
+        self.tests = folder if layout == STUDIES else folder / TESTS
         self.count = count
         self._meaning = meaning
-        self._joined = layout == "decathlon"
+        self._joined = layout in ("decathlon", STUDIES)
         self._numbered = layout == "nnunet" or plain and count > 1
-        for place in (self.images, self.labels):
+        for place in () if layout == STUDIES else (self.images, self.labels):
             place.mkdir(parents=True)
 
     def write(self, id_: str, channels: Sequence[Path], label: Path | None) -> None:

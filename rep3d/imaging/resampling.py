@@ -85,11 +85,17 @@ def interpolate_axis(volume: torch.Tensor, axis: int, along: AxisMap) -> torch.T
     first, second, weight = along.corners(volume.shape[axis])
     shape = [1] * volume.ndim
     shape[axis] = len(weight)
-    low = volume.index_select(axis, torch.from_numpy(first)).float()
-    high = volume.index_select(axis, torch.from_numpy(second)).float()
+    low, high = (_picked(volume, axis, voxels).float() for voxels in (first, second))
     return low.lerp_(high, torch.from_numpy(weight).reshape(shape))
 
 
 def nearest_axis(volume: torch.Tensor, axis: int, along: AxisMap) -> torch.Tensor:
     """Return the nearest voxels along one axis, arguments as :func:`interpolate_axis`."""
-    return volume.index_select(axis, torch.from_numpy(np.rint(along.position).astype(np.int64)))
+    return _picked(volume, axis, np.rint(along.position).astype(np.int64))
+
+
+def _picked(volume: torch.Tensor, axis: int, voxels: np.ndarray) -> torch.Tensor:
+    """Return some voxels along one axis; in the order of memory by NumPy, which takes a fraction of PyTorch's time."""
+    order = sorted(range(volume.ndim), key=volume.stride, reverse=True)
+    found = np.take(volume.permute(order).numpy(), voxels, order.index(axis), mode="clip")  # none is beyond the rim
+    return torch.from_numpy(found).permute([order.index(number) for number in range(volume.ndim)])

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.ndimage
 
 from rep3d.imaging.grid import Geometry
+from rep3d.imaging.values import label_boxes
 
 __all__ = ["label_thickness"]
 
@@ -23,7 +24,7 @@ def label_thickness(values: np.ndarray, grid: Geometry, labels: Mapping[str, int
         grid: where they lie.
         labels: label name to voxel value; those that are not there are left out.
     """
-    boxes = scipy.ndimage.find_objects(values if values.dtype == np.uint8 else values.astype(np.uint16, copy=False))
+    boxes = label_boxes(values if values.dtype == np.uint8 else values.astype(np.uint16, copy=False))
     found = {}
     for name, value in labels.items():
         box = boxes[value - 1] if 0 < value <= len(boxes) else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from rep3d.errors import LabelError
+from rep3d.imaging.grid import Place
 
-__all__ = ["LARGEST_VALUE", "whole_numbers"]
+__all__ = ["LARGEST_VALUE", "label_boxes", "whole_numbers"]
 
 LARGEST_VALUE = 65535  # voxel value of a label
 _ROUNDING = 1e-3  # by which floats may miss a whole number
@@ -51,3 +53,17 @@ def whole_numbers(stored: np.ndarray, name: str, slope: float = 1.0, inter: floa
             )
         values[..., index] = whole
     return values.astype(np.uint8) if values.max(initial=0) < 256 else values
+
+
+def label_boxes(values: np.ndarray, most: int = 0) -> list[Place | None]:
+    """Return the smallest box around each value from 1 on, None where there is no such voxel: SciPy's ``find_objects``.
+
+    Along memory, as that takes a fifth of the time for a map in the order of a file.
+
+    Args:
+        values: (X, Y, Z) whole numbers.
+        most: the largest value to look for; 0 for the largest that is there.
+    """
+    if abs(values.strides[0]) > abs(values.strides[-1]):
+        return ndimage.find_objects(values, most)
+    return [box and (box[2], box[1], box[0]) for box in ndimage.find_objects(values.T, most)]

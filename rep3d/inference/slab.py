@@ -65,8 +65,10 @@ class Slab:
             weights = self._weights.narrow(self._axis, first, part)
             computed = weights > 0
             logits = self._logits.narrow(1 + self._axis, first, part) / torch.where(computed, weights, 1.0)
-            probabilities = logits.softmax(0).mul_(computed)
-            probabilities[0].masked_fill_(~computed, 1.0)
+            probabilities = logits.softmax(0)
+            if not bool(computed.all()):
+                probabilities.mul_(computed)
+                probabilities[0].masked_fill_(~computed, 1.0)
             place = [slice(0, length) for length in self._shape]
             place[self._axis] = slice(start + first, start + first + part)
             yield probabilities, (place[0], place[1], place[2])

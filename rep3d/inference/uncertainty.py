@@ -37,7 +37,7 @@ def voxel_entropy(probabilities: torch.Tensor) -> torch.Tensor:
     """
     scale = -1.0 / math.log(probabilities.shape[0])
     slabs = [
-        (slab * slab.clamp_min(1e-8).log()).sum(0).mul_(scale)
+        slab.clamp_min(1e-8).log_().mul_(slab).sum(0).mul_(scale)
         # Copies of all classes at once might not fit.
         for slab in map(torch.Tensor.float, probabilities.split(_SLICES_AT_ONCE, dim=1))
     ]
@@ -102,12 +102,14 @@ def regional_mean(amount: torch.Tensor, probabilities: torch.Tensor) -> float:
     Where no foreground is predicted there is no region; the map is then weighted by itself (sum of squares over sum),
     which voxels without doubt do not change either, however many they are.
     """
-    region = (probabilities[0] < 0.5).float()[None, None]
-    for axis in range(3):  # along one axis after the other: the same cube with 15 comparisons instead of 125
-        kernel, padding = [1, 1, 1], [0, 0, 0]
-        kernel[axis], padding[axis] = _REACH, _REACH // 2
-        region = torch.nn.functional.max_pool3d(region, kernel, 1, padding)
-    region = region[0, 0] > 0
+    region = probabilities[0] < 0.5
+    for axis in range(3):  # along one axis after the other: the same cube with 12 comparisons instead of 125
+        found = region.clone()
+        for reach in range(1, min(_REACH // 2 + 1, region.shape[axis])):
+            kept = region.shape[axis] - reach
+            found.narrow(axis, reach, kept).logical_or_(region.narrow(axis, 0, kept))
+            found.narrow(axis, 0, kept).logical_or_(region.narrow(axis, reach, kept))
+        region = found
     if bool(region.any()):
         return float(amount[region].mean())
     total = float(amount.double().sum())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.errors import OutputError
-from rep3d.files import file_hash, utc_now, write_text
+from rep3d.files import file_hash, known_hash, utc_now, write_text
 from rep3d.json_file import JsonFile, json_object
 from rep3d.json_text import parse_json
 from rep3d.predicting.statistics import as_csv
@@ -173,7 +173,7 @@ def models_of(files: Iterable[Path]) -> set[Path] | None:
     found: set[Path] = set()
     try:
         for file in files:
-            entry = made_in(file.parent)[file.name, file_hash(file)]
+            entry = made_in(file.parent)[file.name, known_hash(file)]
             models = list(zip(entry["model_files"], entry["models"], strict=True))
             if not models or not all(there(*model) for model in models):
                 return None

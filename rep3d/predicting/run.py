@@ -138,6 +138,7 @@ def predict(
     rank, size = _shared()
     sources = find_sources(source, skip=_check_apart(source, output))
     _check_formats(wanted, sources.cases)
+    _check_names(wanted, [case for case in sources.cases if not case.refused])
     folder = check_output_folder(output, (MANIFEST, STATISTICS), (source, *checkpoints), option="OUTPUT")
     manifest, cases = Manifest(folder, rank, size), sources.cases[rank::size]
     manifest.check_free([name for case in cases if not case.refused for name in wanted.outputs(case.id).values()])
@@ -260,6 +261,18 @@ def _check_formats(wanted: Wanted, cases: Sequence[Source]) -> None:
         )
     if "dicom-seg" in dicom:
         require_highdicom()
+
+
+def _check_names(wanted: Wanted, cases: Sequence[Source]) -> None:
+    """Make sure that no case writes over what another one is predicted into, such as a.uncertainty over a's map."""
+    writes: dict[str, str] = {}
+    for case in cases:
+        for name in wanted.outputs(case.id).values():
+            if (other := writes.setdefault(name.lower(), case.id)) != case.id:
+                raise OutputError(
+                    f"OUTPUT: {name} would be written for the image {other} and for the image {case.id}. Rename one of "
+                    f"the two, or move it out of INPUT."
+                )
 
 
 def _shared() -> tuple[int, int]:

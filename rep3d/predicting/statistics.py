@@ -9,9 +9,9 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
 
 from rep3d.imaging.grid import Geometry
+from rep3d.imaging.values import label_boxes
 
 __all__ = ["COLUMNS", "as_csv", "label_statistics"]
 
@@ -30,7 +30,7 @@ def label_statistics(
         grid: where both lie.
         labels: label name to voxel value.
     """
-    boxes = ndimage.find_objects(values, max(labels.values()))
+    boxes = label_boxes(values, max(labels.values()))
     found: dict[str, dict[str, float | int | None]] = {}
     for name, value in labels.items():
         row: dict[str, float | int | None] = dict.fromkeys(COLUMNS)

@@ -71,10 +71,10 @@ def read_checked(case: Case, labels: Mapping[str, int], channels: int = 1, ignor
     return CheckedCase(tuple(images), label, counts, grid)
 
 
-def why_unusable(case: Case, labels: Mapping[str, int]) -> LeftOut | None:
-    """Return why a case can be neither trained nor measured on; None where it can. Both files are read."""
+def why_unusable(case: Case, labels: Mapping[str, int], channels: int = 1) -> LeftOut | None:
+    """Return why a case can be neither trained nor measured on; None where it can. All its files are read."""
     try:
-        read_checked(case, labels)
+        read_checked(case, labels, channels)
     except Exception as error:
         return left_out_for(case, error)
     return None

@@ -33,6 +33,7 @@ __all__ = [
     "can_go_on",
     "case_marks",
     "copy_to_cpu",
+    "has_snapshot",
     "start_mark",
 ]
 
@@ -53,10 +54,14 @@ _COST = 20.0  # times what a snapshot takes is waited at least
 
 def can_go_on(folder: Path) -> bool:
     """Return whether the folder of a run holds something from which it can go on, of whichever stage."""
-    return (
-        any((folder / stage / _FILE).exists() for stage in (".", COARSE_STATE, FINE_STATE))
-        or (folder / COARSE_CHECKPOINT).exists()
+    return any(has_snapshot(folder / stage) for stage in (".", COARSE_STATE, FINE_STATE)) or (
+        (folder / COARSE_CHECKPOINT).exists()
     )
+
+
+def has_snapshot(folder: Path) -> bool:
+    """Return whether a folder holds the snapshot of one stage."""
+    return (folder / _FILE).exists()
 
 
 def case_marks(cases: Sequence[Case]) -> list[list[Any]]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rep3d.data.cases import Case
-from rep3d.errors import CheckpointError
+from rep3d.errors import CheckpointError, ResumeError
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.sliding import fit_window
@@ -36,11 +36,11 @@ from rep3d.training.minutes.budget import Tail, in_minutes
 from rep3d.training.one import at_its_resolution, train_one
 from rep3d.training.plan import TrainPlan
 from rep3d.training.preparing import left_out_for
-from rep3d.training.settings import TrainProgress, TrainSettings
-from rep3d.training.snapshots import COARSE_CHECKPOINT, COARSE_STATE, FINE_STATE
+from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
+from rep3d.training.snapshots import COARSE_CHECKPOINT, COARSE_STATE, FINE_STATE, RunState, has_snapshot
 from rep3d.training.validation import measured_cases, shuffled
 
-__all__ = ["COARSE_SHARE", "LEAST_GAIN", "train_stages"]
+__all__ = ["COARSE_SHARE", "LEAST_GAIN", "refuse_other_stages", "train_stages"]
 
 COARSE_SHARE = 0.5
 """Of the minutes, for the coarse stage."""
@@ -86,6 +86,40 @@ def train_stages(plan: TrainPlan, report: Callable[[TrainProgress], None]) -> Ch
             _second(plan, coarse, folder, began), lambda progress: report(_of_stage(progress, "fine", 0.0))
         )
         return _better(plan, coarse, second)
+
+
+def refuse_other_stages(plan: TrainPlan) -> None:
+    """Refuse to go on from the snapshots of another run, before anything is prepared or measured.
+
+    Raises:
+        ResumeError: saying what differs, in the minutes of the whole.
+    """
+    assert plan.state is not None, "the caller looked"
+    file, unknown = plan.state / COARSE_CHECKPOINT, ("task",) if plan.settings.resolution == AUTO else ()
+    if file.exists():
+        if _kept(file, plan.run_mark) is not None:
+            return
+        try:
+            fine = _second(plan, load_checkpoint(file), plan.state, None)
+        except CheckpointError as error:
+            raise ResumeError(f"The interrupted training cannot go on: {error}") from error
+        state = RunState(plan.state / FINE_STATE, fine.identity())
+        if state.read() is not None or not state.changed:  # the fine stage does not see all that the coarse one did
+            state.problem = "its first stage is of a training with other cases, options or release"
+        raise _in_all_minutes(state, 1.0 - _MEASURING).refused()
+    place, share = (COARSE_STATE, COARSE_SHARE) if has_snapshot(plan.state / COARSE_STATE) else (".", 1.0)
+    settings = dataclasses.replace(plan.settings, max_minutes=share * plan.settings.max_minutes)
+    state = RunState(plan.state / place, dataclasses.replace(plan, settings=settings).identity())
+    if state.read(but=unknown) is None:
+        raise _in_all_minutes(state, share).refused()
+
+
+def _in_all_minutes(state: RunState, share: float) -> RunState:
+    """Let a stage's snapshot tell the minutes of both."""
+    for key in state.changed.keys() & {"settings.max_minutes"}:
+        then, now = state.changed[key]
+        state.changed[key] = (then / share, now / share)
+    return state
 
 
 def _coarse(first: TrainPlan, minutes: float, report: Callable[[TrainProgress], None]) -> Checkpoint:

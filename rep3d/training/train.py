@@ -36,7 +36,7 @@ from rep3d.training.preparing import warn_of_outliers
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import AUTO, TrainProgress, TrainSettings
 from rep3d.training.snapshots import RunState
-from rep3d.training.stages import train_stages
+from rep3d.training.stages import refuse_other_stages, train_stages
 from rep3d.training.start import check_encoder, check_start
 from rep3d.training.steps.records import check_csv, check_tensorboard
 from rep3d.training.validation import refuse_overlap
@@ -292,7 +292,8 @@ def _refuse_other(plan: TrainPlan) -> None:
     """Refuse to go on from the snapshot of another run, before anything is prepared or measured."""
     if plan.state is None:
         raise ResumeError("The interrupted training cannot go on: no folder of its state was given.")
-    if plan.settings.stages == AUTO:  # each stage has a snapshot and settings of its own, and looks at them itself
+    if plan.settings.stages == AUTO:
+        refuse_other_stages(plan)
         return
     state = RunState(plan.state, plan.identity())
     if state.read(but=("task",) if plan.settings.resolution == AUTO else ()) is None:

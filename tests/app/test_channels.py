@@ -42,7 +42,7 @@ def test_files_of_other_channels_are_refused_by_name(tmp_path: Path) -> None:
     assert TWO.grid(two).shape == ONE.grid(one).shape == SHAPE
     first, second = TWO.read(two)[0]
     assert np.array_equal(first, ONE.read(one)[0][0]) and np.array_equal(second, 300 - first)
-    with pytest.raises(ImageError, match=r"one.nii.gz: 1 channel, where 2 are needed.*4D file, as rep3d convert"):
+    with pytest.raises(ImageError, match=r"one.nii.gz: 1 channel, where 2 are needed.*4D file.*--to studies"):
         TWO.grid(one)
     with pytest.raises(ImageError, match=r"two.nii.gz is not three-dimensional"):
         ONE.grid(two)

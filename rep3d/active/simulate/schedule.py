@@ -36,7 +36,7 @@ from rep3d.active.simulate.unit import (
     play_unit,
 )
 from rep3d.active.strategies import STRATEGIES, check_strategy
-from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort
+from rep3d.data.cohort import Cohort, decathlon_cohort, phantom_cohort, require_described
 from rep3d.errors import ConfigError, TrainingError, said
 from rep3d.output import check_output_folder
 from rep3d.training.preparing import why_unusable
@@ -78,6 +78,8 @@ def simulate(
         TrainingError: if a unit failed; what was finished stays.
     """
     _check(strategies, seeds, jobs)
+    if data is not None:
+        require_described(data)
     units = [Unit(seed, name) for seed in seeds for name in (FIRST_BATCH, REFERENCE, *strategies)]
     check_output_folder(out, (RESULTS, CURVES), room=_ROOM)
     runs = check_output_folder(out / "runs")

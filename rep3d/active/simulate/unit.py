@@ -236,8 +236,8 @@ class _Player:
         return [record], checkpoint
 
     def _task(self) -> TaskConfig:
-        images = [case.image for case in self.cohort.pool]
-        return task_for_cases(self.cohort.name, self.cohort.labels, images, self.cohort.modality)
+        cohort, images = self.cohort, [case.channels for case in self.cohort.pool]
+        return task_for_cases(cohort.name, cohort.labels, images, cohort.modality, channels=cohort.channels)
 
     def _measure(self, checkpoint: Checkpoint) -> dict[str, dict[str, float]]:
         """Dice of each label on each held-out case, from label files on the image's own grid."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.spatial import Delaunay
 
@@ -30,6 +30,7 @@ from rep3d.imaging.dicom.results import (
     shown_lines,
 )
 from rep3d.imaging.dicom.series import DicomSeries
+from rep3d.imaging.values import label_boxes
 from rep3d.tasks.colours import label_colours
 from rep3d.tasks.config import Term
 
@@ -62,7 +63,7 @@ def write_structures(
     with in_our_words("DICOM RTSTRUCT"):
         data = _head(sources, maker)
         colours = label_colours(labels, terms)
-        boxes = ndimage.find_objects(values, max(labels.values()))
+        boxes = label_boxes(values, max(labels.values()))
         data.StructureSetROISequence, data.ROIContourSequence, data.RTROIObservationsSequence = [], [], []
         for number, name in enumerate(sorted(labels, key=lambda name: labels[name]), 1):
             roi, contours, observation = (pydicom().Dataset() for _ in range(3))

@@ -101,7 +101,7 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
     ("arguments", "message"),
     [
         (["segment", "gone.pt", "gone.nii.gz", "out.nii.gz"], "There is no model file gone.pt"),
-        (["demo", "--data", "nowhere", "--out", "{tmp}"], "it has no dataset.json"),
+        (["demo", "--data", "nowhere", "--out", "{tmp}"], "There is no folder nowhere"),
         (["demo", "--rounds", "9", "--out", "{tmp}"], "rounds: expected"),
         (
             ["export", "--checkpoint", "gone.pt", "--output", "x.pb"],

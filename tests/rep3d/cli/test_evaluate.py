@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rep3d import files
 from rep3d.checkpoint import save_checkpoint
 from rep3d.inference.predictor import Predictor, Segmentation
 from tests.rep3d.balls import ball_data_set, small_checkpoint
@@ -95,14 +96,34 @@ def test_predictions_of_others_are_measured_and_compared(
     assert compared["models"] == ["out_near", "out_far"] and compared["cases"] == ["c0", "c2"]
     assert "<html" in (tmp_path / "compared" / "comparison.html").read_text(encoding="utf-8")
     for arguments, words in (
-        ((places[0], places[0]), "given twice"),
+        ((places[0], places[0] / "evaluation.json"), "given twice"),
         ((places[0], tmp_path), "holds no evaluation"),
         ((*places, "--metric", "iou"), "expected dice, nsd, hd95, volume-off"),
     ):
         refused = rep3d("compare", *arguments)
         assert refused.returncode == 1 and words in refused.stderr, refused.stderr
+    for arguments, words in (
+        ((data / "labelsTr",), "c0.nii.gz is the true label map itself. Give the folder of the predictions"),
+        ((tmp_path / "far", "--skip", 3), "--skip: "),
+    ):
+        refused = rep3d("evaluate", "--data", data, "--out", tmp_path / "none", "--predictions", *arguments)
+        assert refused.returncode == 1 and words in refused.stderr, refused.stderr
     both = rep3d("evaluate", tmp_path / "m.pt", "--predictions", tmp_path, "--data", data)
     assert both.returncode == 1 and "either a model file or --predictions" in both.stderr
+
+
+def test_a_truth_off_its_image_is_named_and_an_image_that_cannot_be_drawn_costs_its_picture(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+) -> None:
+    given, out = tmp_path / "given", tmp_path / "out"
+    shutil.copytree(data / "labelsTr", given)  # c1 is where its truth is, and both are where the image is not
+    (data / "imagesTr" / "c2.nii.gz").write_bytes(b"no image")
+    done = rep3d("evaluate", "--predictions", given, "--data", data, "--out", out)
+    assert done.returncode == 1 and "1 of 3 cases could not be measured: c1.nii.gz: labelsTr/c1.nii.gz" in done.stderr
+    assert "Draw the label on this image, or export it with the image as reference" in done.stderr
+    assert list(json.loads((out / "evaluation.json").read_text())["cases"]) == ["c0", "c2"]
+    page = (out / "evaluation.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 3 and "No picture: c2.nii.gz is damaged, or is no NIfTI image" in page
 
 
 def _set_voxel(file: Path, value: int) -> None:
@@ -155,15 +176,18 @@ def test_a_truth_without_any_label_is_named_where_the_means_are(
 
 
 def test_predictions_of_ours_lead_to_what_their_model_was_trained_on(
-    tmp_path: Path, rep3d: Callable[..., Done], data: Path
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (data / "labelsTr" / "c1.nii.gz").unlink()
     made, model, given = small_checkpoint(), tmp_path / "model.pt", tmp_path / "given"
     save_checkpoint(model, made.model, made.task, {**made.info, "trained_on": ["c2"]})
     assert rep3d("predict", model, data / "imagesTr", given, "--device", "cpu").returncode == 0
     command = ("evaluate", "--predictions", given, "--data", data, "--out", tmp_path / "out")
+    read: list[Path] = []
+    monkeypatch.setattr(files, "file_hash", lambda path, hash_=files.file_hash: read.append(path) or hash_(path))
     done = rep3d(*command)
     assert done.returncode == 0, done.stderr
+    assert sorted(read) == [given / "c0.nii.gz", given / "c2.nii.gz"]  # for the record and for the scores, but once
     assert "c2 (trained on)" in done.stdout and "Mean over 1 cases not trained on" in done.stdout
     save_checkpoint(model, made.model, made.task, made.info)  # another one in its place
     done = rep3d(*command)

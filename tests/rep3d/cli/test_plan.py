@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,24 +17,27 @@ from tests.rep3d.cli.command import Done
 
 
 def test_a_plan_is_made_and_trained_with(tmp_path: Path, rep3d: Callable[..., Done]) -> None:
-    generate_cohort(tmp_path / "data", 3, seed=1)
-    empty = tmp_path / "data" / "labelsTr" / "phantom_002.nii.gz"
+    generate_cohort(tmp_path / "my data", 3, seed=1)
+    empty = tmp_path / "my data" / "labelsTr" / "phantom_002.nii.gz"
     image = nib.load(empty)
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine, image.header), empty)
     out = tmp_path / "plan"
-    made = rep3d("plan", tmp_path / "data", "--out", out, "--memory", 8, "--device", "cpu")
+    made = rep3d("plan", tmp_path / "my data", "--out", out, "--memory", 8, "--device", "cpu")
     assert made.returncode == 0, made.stderr
     assert "3 cases found, 2 can be trained on, 1 left out" in made.stdout.replace("\n", " ")
     assert "left out: phantom_002.nii.gz: it is empty" in made.stdout.replace("\n", " ")
+    data = shlex.quote(str(tmp_path / "my data"))
+    assert f"rep3d train --data {data} --task {out / 'task.yaml'} --output model.pt" in made.stdout
+    assert rep3d("train", "--data", tmp_path / "my data", "--output", out / "m.pt", "--cases", -1).returncode == 2
     assert {file.name for file in out.iterdir()} == {"task.yaml", "plan.html", "fingerprint.json"}
-    again = rep3d("plan", tmp_path / "data", "--out", out)
+    again = rep3d("plan", tmp_path / "my data", "--out", out)
     assert again.returncode == 1 and "--replace" in again.stderr
     known = read_task_file(out / "task.yaml")
     text = (out / "task.yaml").read_text(encoding="utf-8").replace("resolution: auto", "resolution: task")
     small = text.replace(f"roi_size: {list(known.task.roi_size)}", "roi_size: [32, 32, 32]")
     (out / "task.yaml").write_text(small, encoding="utf-8")
     model = tmp_path / "model.pt"
-    train = ("train", "--data", tmp_path / "data", "--task", out / "task.yaml", "--output", model, "--iterations", 1)
+    train = ("train", "--data", tmp_path / "my data", "--task", out / "task.yaml", "--output", model, "--iterations", 1)
     trained = rep3d(*train)
     assert trained.returncode == 0, trained.stderr
     assert "left out: phantom_002.nii.gz: it is empty" in trained.stdout and "v1, 2 cases" in trained.stdout

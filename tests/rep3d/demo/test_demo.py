@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import psutil
 import pytest
 import requests
@@ -26,6 +28,7 @@ from rep3d.demo.play import DemoError, DemoPlan, Player
 from rep3d.demo.report import RoundResult
 from rep3d.demo.server import ServerError, ServerProcess, free_port
 from rep3d.errors import ConfigError, Rep3DError, TaskError
+from rep3d.training.preparing import why_unusable
 
 
 def test_phantom_cohort_splits_without_overlap_and_every_geometry_is_in_the_pool(tmp_path: Path) -> None:
@@ -55,6 +58,27 @@ def test_decathlon_cohort_takes_labelled_cases_at_random_by_seed(tmp_path: Path)
     assert one == again and one.pool != two.pool
 
 
+def test_images_of_several_channels_reach_the_server_as_one_file(tmp_path: Path) -> None:
+    data, voxels = tmp_path / "data", np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+    for part in ("imagesTr", "labelsTr"):
+        (data / part).mkdir(parents=True)
+    for case in "ab":
+        nib.save(nib.Nifti1Image(voxels // 59, np.eye(4)), data / "labelsTr" / f"{case}.nii.gz")
+        for channel in range(2 if case == "a" else 1):
+            nib.save(nib.Nifti1Image(voxels + channel, np.eye(4)), data / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
+    names = {"0": "T1", "1": "FLAIR"}
+    (data / "dataset.json").write_text(json.dumps({"labels": {"A": 1}, "channel_names": names}))
+    cohort = decathlon_cohort(data, 1, 0, 0, why_unusable)
+    assert cohort.channels == ("T1", "FLAIR") and [case.id for case in cohort.pool] == ["a"]
+    with pytest.raises(TaskError, match="b_0000.nii.gz: 1 channel, where 2 are needed"):
+        decathlon_cohort(data, 1, 1, 0, why_unusable)
+    player = Player(cohort, DemoPlan(submit=1, rounds=1), tmp_path / "run")
+    player.prepare()
+    image = nib.load(player.studies / "a.nii.gz")
+    assert np.array_equal(image.dataobj, np.stack([voxels, voxels + 1], -1))
+    assert json.loads((player.studies / "dataset.json").read_text())["modality"] == names
+
+
 def test_cases_that_a_starter_model_has_seen_are_not_taken(tmp_path: Path) -> None:
     seen = {f"case_{i}" for i in range(0, 10, 2)}
     cohort = decathlon_cohort(_decathlon(tmp_path, 10), 2, 3, 0, without=seen)
@@ -77,6 +101,10 @@ def test_a_demo_from_a_starter_model_that_is_not_there_is_refused(tmp_path: Path
 def test_too_few_cases_or_no_dataset_json_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="it has no dataset.json"):
         decathlon_cohort(tmp_path, 1, 1, 0)
+    for command in (["demo", "--data"], ["simulate"]):
+        out = tmp_path / "out"
+        result = CliRunner().invoke(command_line, [*command, str(tmp_path / "nowhere"), "--out", str(out)])
+        assert "There is no folder" in str(result.exception) and not out.exists()
     with pytest.raises(TaskError, match="11 are needed .*and 10 of 12 can be used"):
         decathlon_cohort(_decathlon(tmp_path / "d", 10), 6, 5, 0)
 

@@ -115,6 +115,29 @@ def test_a_case_that_cannot_be_converted_costs_no_other(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 2
 
 
+def test_a_studies_folder_of_files_for_each_channel(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "studies", tmp_path / "new"
+    source.mkdir()
+    for file in (_source(tmp_path / "set", 2) / "imagesTr").iterdir():
+        file.rename(source / file.name)
+    expected, _ = read_channels([source / "b_0000.nii", source / "b_0001.nii"], 2)
+    (source / "a_0001.nii.gz").unlink()
+    (source / "dataset.json").write_text(json.dumps({"labels": {"Liver": 1}, "channel_names": {"0": "T0", "1": "T1"}}))
+    monkeypatch.setattr("sys.argv", ["rep3d", "convert", str(source), str(out), "--to", "studies"])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    told = capsys.readouterr()
+    assert "a_0000.nii.gz: 1 channel, where 2 are needed" in told.out and "1 images could not" in told.err
+    assert sorted(file.name for file in out.iterdir()) == ["b.nii.gz", "c_0001.nii.gz", "dataset.json"]
+    found, grid = read_channels(out / "b.nii.gz", 2)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(grid.affine, OBLIQUE, atol=1e-6)
+    assert channels_from_dataset_json(out / "dataset.json") == ("T0", "T1")
+    assert labels_from_dataset_json(out / "dataset.json") == {"Liver": 1}
+
+
 def test_what_was_annotated_is_kept_and_refused_where_it_cannot_be(tmp_path: Path) -> None:
     source = _source(tmp_path / "source", 1)
     content = json.loads((source / "dataset.json").read_text())

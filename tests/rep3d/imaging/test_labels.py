@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from rep3d.errors import LabelError
 from rep3d.imaging.labels import check_label, label_counts
+from rep3d.imaging.values import label_boxes
 from tests.rep3d.imaging.grids import OBLIQUE
 
 LABELS = {"Head": 1, "Tail": 2}
@@ -69,3 +71,12 @@ def test_label_counts(kind: type) -> None:
 
 def test_label_counts_of_values_that_are_no_labels() -> None:
     assert label_counts(np.array([[[-3, 70000, 70000]]])) == {-3: 1, 70000: 2}
+
+
+def test_boxes_are_the_same_in_any_order_of_memory() -> None:
+    values = np.zeros((5, 6, 7), np.uint8)
+    values[1:3, 2, 3:6], values[4, 5, 6] = 2, 4
+    expected = ndimage.find_objects(values, 5)
+    assert expected[0] is None and expected[1] == (slice(1, 3), slice(2, 3), slice(3, 6))
+    assert label_boxes(values, 5) == label_boxes(np.asfortranarray(values), 5) == expected
+    assert label_boxes(np.asfortranarray(values)) == expected[:4]

@@ -12,6 +12,7 @@ import torch
 from monai.transforms import Compose, LoadImaged, Orientationd, Spacingd
 
 from rep3d.imaging.nifti import stored_grid
+from rep3d.imaging.resampling import AxisMap, interpolate_axis
 from rep3d.imaging.transforms import ImageSteps, ParallelSpacingd, ReadVolumed, preparation, task_grid
 from rep3d.tasks.config import Intensity, TaskConfig
 
@@ -75,6 +76,19 @@ def test_the_same_voxels_on_the_same_grid_as_monai(write_nifti: Callable[..., Pa
     assert ours["image"].dtype == torch.float32
     torch.testing.assert_close(ours["image"].as_tensor(), expected["image"].as_tensor(), atol=0.02, rtol=0)
     assert (ours["label"].as_tensor() != expected["label"].as_tensor()).float().mean() < 0.002
+
+
+@pytest.mark.parametrize("kind", [torch.int16, torch.float32, torch.float16, torch.uint8])
+def test_the_order_of_memory_changes_no_bit(kind: torch.dtype) -> None:
+    as_stored = torch.from_numpy(np.random.default_rng(0).uniform(0, 200, (2, 7, 6, 5))).to(kind)
+    position = np.clip(np.linspace(-0.3, 4.7, 9), 0, 4)
+    for volume in (as_stored, as_stored.permute(0, 3, 2, 1), as_stored[:, ::2, 1:]):
+        for axis in (1, 2, 3):
+            along = AxisMap(0, position * (volume.shape[axis] - 1) / 4)
+            first, second, weight = map(torch.from_numpy, along.corners(volume.shape[axis]))
+            low, high = (volume.contiguous().index_select(axis, voxels).float() for voxels in (first, second))
+            weights = weight.reshape([-1 if number == axis else 1 for number in range(4)])
+            assert torch.equal(interpolate_axis(volume, axis, along), low.lerp(high, weights))
 
 
 @pytest.mark.parametrize("name", list(CASES))

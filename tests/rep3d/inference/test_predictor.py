@@ -20,7 +20,7 @@ from rep3d.errors import ConfigError, ImageError
 from rep3d.evaluation.metrics import dice_of_files
 from rep3d.inference.engines import TorchEngine
 from rep3d.inference.predictor import Predictor, choose_device, count_windows, fit_window
-from rep3d.inference.uncertainty import mean_entropy
+from rep3d.inference.uncertainty import mean_entropy, regional_mean
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
 from rep3d.tasks.config import Intensity, TaskConfig
@@ -185,6 +185,15 @@ def test_uncertainty_is_zero_when_certain_one_when_clueless_and_does_not_grow_wi
     half = certain.clone()
     half[:, 2:5, 2:5, 2:5] = torch.tensor([0.4, 0.5, 0.1])[:, None, None, None]
     assert 0.01 < mean_entropy(half) < 0.9
+
+
+def test_the_region_is_a_cube_of_five_voxels_around_each_labelled_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    amount = torch.rand((9, 1, 12), generator=random)
+    background = (torch.rand((9, 1, 12), generator=random) > 0.04).float()
+    assert 0 < (background < 0.5).sum() < 9
+    region = torch.nn.functional.max_pool3d(1 - background[None, None], 5, 1, 2)[0, 0] > 0
+    assert regional_mean(amount, torch.stack([background, 1 - background])) == float(amount[region].mean())
 
 
 def test_unknown_devices_are_refused() -> None:

@@ -201,6 +201,9 @@ def test_what_cannot_be_done_is_refused_before_any_work(tmp_path: Path, model: P
         predict([model], images, tmp_path / "out", Wanted(("dicom-seg",)), "cpu", "torch")
     with pytest.raises(ConfigError, match="expected one or more of nifti, dicom-seg, rtstruct"):
         Wanted(("nifti", "png"))
+    (images / "c0.uncertainty.nii.gz").write_bytes((images / "c0_0000.nii.gz").read_bytes())
+    with pytest.raises(OutputError, match=r"c0\.uncertainty\.nii\.gz would be written for the image c0 and for"):
+        predict([model], images, tmp_path / "out", Wanted(uncertainty=True), "cpu", "torch")
     assert not (tmp_path / "out").exists()
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rep3d.checkpoint import Checkpoint, load_checkpoint
+from rep3d.errors import ResumeError
 from rep3d.imaging.transforms import ImageSteps
 from rep3d.inference import fine as fine_module
 from rep3d.inference.fine import corrected
@@ -111,7 +112,7 @@ def test_what_is_stopped_in_either_stage_goes_on_there(
         if (progress.stage, progress.iteration) == (stage, 4):
             raise KeyboardInterrupt
 
-    settings = replace(BOTH, iterations=6)
+    settings = replace(BOTH, iterations=6, resolution="auto")
     run = partial(train, cases, TASK, settings, tmp_path / "model.pt", validation=held_out, state=state)
     with pytest.raises(KeyboardInterrupt):
         run(on_progress=stop)
@@ -121,10 +122,23 @@ def test_what_is_stopped_in_either_stage_goes_on_there(
     steps = [(progress.stage, progress.iteration) for progress in seen if progress.phase == "training"]
     assert steps[0][0] == stage and 1 < steps[0][1] <= 5 and steps[-1] == ("fine", 6)
     assert not state.exists()
-    # Of another training nothing is taken up.
     with pytest.raises(KeyboardInterrupt):
         run(on_progress=stop)
+    # Another one that must go on is refused before anything is measured, and told what differs in its own words.
     seen.clear()
+    changed = {"seed": 7, "max_minutes": 2 * settings.max_minutes}
+    with monkeypatch.context() as patched, pytest.raises(ResumeError) as refused:
+        patched.setattr(stages, "at_its_resolution", None)
+        train(
+            *(cases, TASK, replace(settings, **changed), tmp_path / "model.pt", None, seen.append),
+            validation=held_out,
+            state=state,
+            must_resume=True,
+        )
+    expected = {f"settings.{name}": (getattr(settings, name), value) for name, value in changed.items()}
+    assert refused.value.changed == {name: pytest.approx(pair) for name, pair in expected.items()}
+    assert not seen and snapshots.can_go_on(state)
+    # Of another training nothing is taken up.
     train(
         cases, TASK, replace(BOTH, seed=7), tmp_path / "model.pt", None, seen.append, validation=held_out, state=state
     )

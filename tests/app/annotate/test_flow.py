@@ -80,6 +80,7 @@ def test_from_a_key_to_a_retrained_model(ada: Annotator, keys: dict[str, str]) -
     ada.expect_said("Segmented by v1")
     page.click("text=Compare, earlier labels")
     page.select_option("#compare", label="the model's proposal")
+    expect(page.locator("#compare option:checked")).to_have_text("the model's proposal")
     assert ada.drafts(image) == []  # nobody has drawn on it
     page.click("text=Versions")
     expect(page.locator("[data-version=v1]")).to_contain_text("in use")
@@ -211,6 +212,8 @@ def test_two_people_at_once(browser: Browser, server: AppServer, keys: dict[str,
         ben.asked("Someone submitted a label meanwhile")
         ben.answer("Look at both first")
         ben.expect_said("shown as an outline")
+        ben.page.click("text=Compare, earlier labels")
+        expect(ben.page.locator("#compare option:checked")).to_have_text("label of Ada")
         ben.submit()
         ben.answer("Submit mine")
         ben.expect_said("Submitted case_2.")
@@ -219,7 +222,6 @@ def test_two_people_at_once(browser: Browser, server: AppServer, keys: dict[str,
         history = server.get("/rep3d/cases/case_2/history", headers=header).json()
         assert [entry["author"] for entry in history] == ["Ben", "Ada", "Ada"]
         assert "reviewers" in ben.why_not("review")
-        ben.page.click("text=Compare, earlier labels")
         ben.page.locator("#in-hand .history li").nth(1).get_by_role("button", name="Restore").click()
         expect(ben.page.locator("#in-hand")).to_contain_text("by Ada", timeout=SLOW)
         assert np.array_equal(stored(server, "case_2"), second)

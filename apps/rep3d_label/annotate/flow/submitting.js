@@ -76,7 +76,11 @@ export class Submitting {
   async #answered(doubt, work, present, signal) {
     const { server, stage, view, foreground } = this.#context;
     const theirs = doubt === "meanwhile" ? await server.label(work.id, null, { signal }) : null;
-    if (theirs) await stage.compare(`label of ${present.author ?? "somebody"}`, theirs);
+    if (theirs) {
+      const compared = `label of ${present.author ?? "somebody"}`;
+      await stage.compare(compared, theirs);
+      view.updateCase({ compared });
+    }
     const answer = await foreground.asked(doubt, { id: work.id, present });
     if (answer === "submit") return true;
     if (answer === "theirs") await this.#takeTheirs(work, theirs, present);
@@ -92,7 +96,7 @@ export class Submitting {
     stage.replace(theirs, "The other label");
     work.sent = work.kept = stage.revision;
     work.facts = present;
-    view.updateCase({ edited: false, source: `label of ${present.author ?? "somebody"}`, label: true, author: present.author, time: present.time,
+    view.updateCase({ edited: false, compared: "", source: `label of ${present.author ?? "somebody"}`, label: true, author: present.author, time: present.time,
       review: present.review, meanwhile: false });
     await keeping.list();
     view.say("info", "The other label is in hand. Yours is kept as unsent work, and one Undo away.");
@@ -137,7 +141,7 @@ export class Submitting {
     const edited = work.edited(stage);
     view.updateCase({
       edited, kept: "", label: true, source: edited ? view.now.case.source : "submitted label", review: null, author: facts?.author ?? null,
-      time: facts?.time ?? null, meanwhile: false, lent: false,
+      time: facts?.time ?? null, meanwhile: false, lent: false, compared: "",
     });
     lease.hold(work.id, ""); // the server has ended it
     if (edited) keeping.edited(work); // drawn while it was sent

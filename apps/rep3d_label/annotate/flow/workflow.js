@@ -40,9 +40,11 @@ export class Workflow {
   /** Shows another label of the case as an outline: the model's "proposal", the "current" one of the server, an entry of its
    *  history, or null for none. */
   compare = (which, words) => this.#beside("compare", async (work) => {
-    const { server, stage } = this.#context;
+    const { server, stage, view } = this.#context;
     const label = which === "proposal" ? work.proposal : which && (await server.label(work.id, which === "current" ? null : which));
-    if (this.#context.work === work) await stage.compare(words ?? "", label || null);
+    if (this.#context.work !== work) return;
+    await stage.compare(words ?? "", label || null);
+    view.updateCase({ compared: label ? words : "" });
   });
 
   /** Records that the label was reviewed, with a remark or without; takes it back where it was. */

@@ -61,6 +61,7 @@ export class CasePanel {
     const entries = this.#history.entries;
     const choices = [["", "nothing"], ...(found.proposal ? [["proposal", "the model's proposal"]] : []),
       ...entries.map((known) => [known.entry ?? "current", said(known)])];
+    if (found.compared && !choices.some(([, words]) => words === found.compared)) choices.push(["", found.compared]); // the one that came meanwhile
     const chosen = (event) => {
       const { value, selectedIndex } = event.target;
       this.#actions.compare(value || null, choices[selectedIndex][1]);
@@ -70,7 +71,7 @@ export class CasePanel {
       if (target.open) this.#read(found);
     } },
       h("summary", {}, "Compare, earlier labels"),
-      h("label", { class: "field" }, "Outline of ", h("select", { id: "compare", "data-command": "compare", onchange: chosen }, choices.map(([value, words]) => h("option", { value }, words)))),
+      h("label", { class: "field" }, "Outline of ", h("select", { id: "compare", "data-command": "compare", onchange: chosen }, choices.map(([value, words]) => h("option", { value, selected: words === (found.compared || "nothing") }, words)))),
       found.label && h("ul", { class: "history" }, entries.map((known) => h("li", {}, h("span", {}, said(known)),
         known.entry && !FIXED.has(known.reason) && commandButton("restore_label", "Restore", () => this.#actions.restoreLabel(known.entry), { class: "quiet" })))));
   }

@@ -54,11 +54,13 @@ def convert(
     from rep3d.imaging.converting import convert_data_set, convert_images, meaning_of
     from rep3d.tasks.dataset_json import require_folder
 
-    if to is Layout.studies and label_maps is not None:
+    data = None
+    if to is not Layout.studies:
+        data = read_data_set(source, label_maps)
+    elif label_maps is not None:
         raise TaskError("--label-maps: --to studies takes images alone. Leave it out.")
-    if to is Layout.studies:
+    else:
         require_folder(source)
-    data = None if to is Layout.studies else read_data_set(source, label_maps)
     named = tuple(name.strip() for name in channels.split(",")) if channels else None
     meaning = meaning_of(source, _table(labels) if labels else None, named)
     with console.status("") as status:

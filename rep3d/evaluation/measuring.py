@@ -19,6 +19,7 @@ from rep3d.evaluation.records import Record, Records
 from rep3d.evaluation.scoring import score_files
 from rep3d.files import file_hash, known_hash
 from rep3d.imaging.channels import channels_grid, count_channels
+from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
 from rep3d.imaging.nifti import stored_grid
 from rep3d.output import same_file
@@ -97,16 +98,14 @@ class GivenPredictions:
         if same_file(files[0], case.label):
             raise LabelError(f"{files[0]} is the true label map itself. Give the folder of the predictions.")
         try:
-            channels = count_channels(case.channels)
-            channels_grid(case.channels, channels)
+            grid = channels_grid(case.channels, count_channels(case.channels))
         except Rep3DError:  # not even its grid is needed: label maps of an image that cannot be read are measured
             return "", files[0]
-        _check_truth(case, channels)
+        _check_truth(case, grid)
         return "", files[0]
 
 
-def _check_truth(case: Case, channels: int) -> None:
-    grid = channels_grid(case.channels, channels)
+def _check_truth(case: Case, grid: Geometry) -> None:
     check_grid(stored_grid(case.label), grid, shown(case.label), shown(case.image))
 
 
@@ -130,7 +129,7 @@ class MadePredictions:
         image = "+".join(map(file_hash, case.channels))
         known = {record.prediction for record in earlier if record.image == image}
         if not (known and file.is_file() and known_hash(file) in known):
-            _check_truth(case, self._channels)
+            _check_truth(case, channels_grid(case.channels, self._channels))
             self._segment(case.channels, file)
         return image, file
 

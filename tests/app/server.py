@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +24,7 @@ import requests
 
 from tests.app.forks import APP_DIR, ROOT, Forked, popen
 
-__all__ = ["APP_DIR", "ROOT", "AppServer", "free_port"]
+__all__ = ["APP_DIR", "ROOT", "AppServer", "free_port", "until"]
 
 HOST = "127.0.0.1"
 _START_SECONDS = 180.0
@@ -36,6 +36,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def until(holds: Callable[[], bool], seconds: float) -> None:
+    """Wait until something holds; AssertionError where it does not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class AppServer:

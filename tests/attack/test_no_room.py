@@ -5,23 +5,15 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 
 from tests.app.data import CONF, publish_small_model, snapshot, write_image, write_label
-from tests.app.server import AppServer
+from tests.app.server import AppServer, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits of a running process are Linux's")
-
-
-def _until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -63,7 +55,7 @@ def test_a_full_disk_is_read_until_there_is_room(studies: Path, tmp_path: Path) 
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert server.put("/datastore/label?image=case_1", files=label).ok
         assert [one["version"] for one in server.get("/rep3d/models/rep3d/versions").json()["versions"]] == ["v1"]
-        _until(lambda: server.get("/info/").json()["rep3d"]["problems"] == [], 8)
+        until(lambda: server.get("/info/").json()["rep3d"]["problems"] == [], 8)
 
 
 @pytest.mark.slow
@@ -76,6 +68,6 @@ def test_without_file_handles_it_lasts_and_its_log_stays_short(studies: Path, tm
             server.get("/info/", timeout=0.5)
         for connection in idle:
             connection.close()
-        _until(lambda: server.get("/info/", timeout=5).ok)
+        until(lambda: server.get("/info/", timeout=5).ok, 20)
         said = server.log_file.stat().st_size - size
         assert 0 < said < 100_000

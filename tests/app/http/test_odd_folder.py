@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from playwright.sync_api import expect
 from rep3d.audit import AuditLog
 from tests.app.browser import chromium, find_chromium, watched
 from tests.app.data import CONF, SHAPE, publish_small_model, write_image, write_label, write_nifti
-from tests.app.server import AppServer
+from tests.app.server import AppServer, until
 
 TILTED = np.array([[1.0, 0.2, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 UNUSABLE = {"a_channels", "a_colour", "a_cut", "a_flat", "a_tilted"}
@@ -45,13 +44,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 def _cut(file: Path, left: int = 2000) -> None:
     file.write_bytes(file.read_bytes()[:left])
-
-
-def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def _left_out(server: AppServer) -> set[str]:
@@ -118,7 +110,7 @@ def test_a_batch_does_all_others_and_names_these(server: AppServer) -> None:
     def state() -> dict[str, Any]:
         return dict(server.get("/rep3d/models/rep3d/batch").json())
 
-    _until(lambda: state()["phase"] == "done")
+    until(lambda: state()["phase"] == "done", 30)
     assert set(state()["failed"]) == UNUSABLE and state()["done"] == len(GOOD)
     log = [event["what"] for event in AuditLog(server.studies / "rep3d").events()]
     assert "start batch" in log and "batch ended" in log
@@ -143,9 +135,9 @@ def test_what_changes_is_looked_at_again(server: AppServer) -> None:
         write_image(studies / name)
     os.rename(studies / "sub-01" / "anat" / "sub-01_T1w.nii.gz", studies / "sub-01_T1w.nii.gz")
     write_image(studies / "patient" / "late.nii.gz")
-    _until(lambda: "patient/late.nii.gz" in _left_out(server))
+    until(lambda: "patient/late.nii.gz" in _left_out(server), 30)
     new = {"a_cut", "a_channels", "LATE", "sub-01_T1w"}
-    _until(lambda: new <= {id_ for id_, state in _states(server).items() if state == "new"})
+    until(lambda: new <= {id_ for id_, state in _states(server).items() if state == "new"}, 30)
     assert "sub-01/anat/sub-01_T1w.nii.gz" not in _left_out(server) and "patient/late.nii.gz" in server.log
     given = [server.post("/activelearning/first", json={"client_id": "anna"}).json()["id"] for _ in range(3)]
     assert given == ["LATE", "SCAN", "a_channels"]

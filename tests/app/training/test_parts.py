@@ -309,8 +309,7 @@ def test_which_labels_count_for_a_model(
     reason = case_for(_setup(tmp_path, others), case, info, facts)
     assert (reason is None) == counts
     assert counts or "says nothing about head, tail" in str(reason)
-    facts.of(case.label)
-    monkeypatch.delattr("lib.training.cases.read_label")  # what is known of it is not read again
+    monkeypatch.delattr("lib.labels.facts.read_label")  # what is known of it is not read again
     assert case_for(_setup(tmp_path, others), case, info, facts) == reason
 
 
@@ -323,7 +322,7 @@ def test_whatever_one_case_raises_the_others_train(
             raise error
         return read_label(file)
 
-    monkeypatch.setattr("lib.training.cases.read_label", read)
+    monkeypatch.setattr("lib.labels.facts.read_label", read)
     for number in range(3):
         write_image(tmp_path / f"case_{number}.nii.gz", number)
         write_label(tmp_path / "labels" / "final" / f"case_{number}.nii.gz", number)

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,17 +20,9 @@ from lib.training.standby_process import READY, TAKEN
 from monailabel.utils.async_tasks import utils
 
 from tests.app.data import CONF, publish_small_model, write_image, write_label
-from tests.app.server import APP_DIR, ROOT, AppServer
+from tests.app.server import APP_DIR, ROOT, AppServer, until
 
 HARDLY = {"iterations": 1, "learning_rate": 1e-9, "score_minutes": 0}
-
-
-def _until(what: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 def _waiting(server: AppServer) -> list[psutil.Process]:
@@ -41,7 +32,7 @@ def _waiting(server: AppServer) -> list[psutil.Process]:
 
 def _ready(server: AppServer, number: int) -> psutil.Process:
     """Return the one that waits, when the server knows that it is ready for the so-manieth time."""
-    _until(lambda: server.log.count("a process waits for the next training") >= number)
+    until(lambda: server.log.count("a process waits for the next training") >= number, 60)
     (process,) = _waiting(server)
     return process
 

@@ -17,8 +17,8 @@ from rep3d.data.cases import Case
 from rep3d.errors import NoCasesError
 from rep3d.evaluation.roles import CaseRoles, Split
 from rep3d.files import file_hash
-from rep3d.imaging.labels import check_grid, check_values, label_counts
-from rep3d.imaging.nifti import read_label, stored_grid
+from rep3d.imaging.labels import check_grid, check_values
+from rep3d.imaging.nifti import stored_grid
 from rep3d.training.preparing import left_out_for
 from rep3d.training.sampling import NEW_CASE_WEIGHT
 from rep3d.versions.record import VersionRecord
@@ -63,13 +63,8 @@ def case_for(setup: ModelSetup, case: Case, info: Mapping[str, Any], facts: Fact
     Raises:
         LabelError, ImageError: if the case is not usable: files may have been put into the folder by hand.
     """
-    if known := facts.known(case.label):
-        counts, grid = known.counts, stored_grid(case.label)
-    else:
-        values, grid = read_label(case.label)
-        counts = label_counts(values)
-    check_grid(grid, setup.channels.grid(case.image), case.label.name, case.image.name)
-    found = set(counts) - {0}
+    found = set(facts.of(case.label).counts) - {0}
+    check_grid(stored_grid(case.label), setup.channels.grid(case.image), case.label.name, case.image.name)
     check_values(found - set(setup.other_values), setup.labels, case.label.name)
     if _teaches(setup, found, info):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         places = {file: place for place, file in enumerate(LONGEST_FIRST)}
         items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Look no more for garbage among all that was imported and collected: each training collects, and would take half a
+    second for that."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,7 @@ def test_which_models_learn_from_it_needs_no_second_look(
     office: Office, ways: dict[str, Callable[[], Submission]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accepted = office.take(ways["submitted"])
-    monkeypatch.setattr("lib.training.cases.read_label", lambda file: pytest.fail("read again"))
+    monkeypatch.setattr("lib.labels.facts.read_label", lambda file: pytest.fail("read again"))
 
     def model(labels: dict[str, int], others: tuple[int, ...] = ()) -> Any:
         return SimpleNamespace(setup=SimpleNamespace(labels=labels, other_values=others))

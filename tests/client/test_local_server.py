@@ -394,10 +394,6 @@ def test_the_real_server(place):
     assert reached(server, RUNNING, FAILED, seconds=180) == RUNNING, server.log_lines(30)
     info = requests.get(f"{server.url}/info/", timeout=60).json()
     assert info["rep3d"]["labels"] == {"head": 1, "tail": 3}
-    second = place.server(**settings)
-    second.start()
-    assert reached(second, RUNNING, FAILED, seconds=180) == FAILED
-    assert "Another server runs on the studies folder" in second.message
     family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
     server.stop()
     assert reached(server, STOPPED, FAILED) == STOPPED, server.message
@@ -405,6 +401,20 @@ def test_the_real_server(place):
     with socket.socket() as probe:  # its port is free again
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
+
+
+@pytest.mark.slow
+def test_a_second_real_server_on_the_same_folder(place):
+    settings = {"python": sys.executable, "app": "", "labels": "head=1,tail=3", "conf": {"device": "cpu"}}
+    write_image(place.studies / "case_0.nii.gz")
+    first, second = place.server(**settings), place.server(**settings)
+    first.start()
+    assert reached(first, RUNNING, FAILED, seconds=180) == RUNNING, first.log_lines(30)
+    second.start()
+    assert reached(second, RUNNING, FAILED, seconds=180) == FAILED
+    assert "Another server runs on the studies folder" in second.message
+    first.stop()
+    assert reached(first, STOPPED, FAILED) == STOPPED, first.message
 
 
 @pytest.mark.slow

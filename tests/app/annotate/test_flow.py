@@ -269,6 +269,7 @@ def test_images_that_cannot_be_read_are_told_and_the_case_in_hand_stays(ada: Ann
         file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_restarted_and_asks_for_the_key_again(
     browser: Browser, keys: dict[str, str], server: AppServer, tmp_path: Path
 ) -> None:

@@ -85,7 +85,7 @@ def test_a_full_disk_is_told_keeping_is_tried_again_and_submit_works(browser: Br
         assert server.request("DELETE", "/datastore/label", params={"id": "case_4", "tag": "final"}).ok
 
 
-@pytest.mark.parametrize("what", ["version", "id"])
+@pytest.mark.parametrize("what", ["version", pytest.param("id", marks=pytest.mark.slow)])
 def test_another_version_of_the_server_or_another_folder_asks_for_a_reload(anna: Annotator, what: str) -> None:
     def newer(route: Route) -> None:
         found = route.fetch().json()

@@ -22,7 +22,7 @@ from tests.app.server import AppServer
 BATCH = "/rep3d/models/rep3d/batch"
 SMALL = 3
 LARGE = 6  # of about half a second each, so that a run can be stopped in the middle
-_LARGE_SHAPE = (80, 80, 80)
+_LARGE_SHAPE = (64, 64, 64)
 
 
 def _wait(server: AppServer, wanted: Any, seconds: float = 300) -> dict:

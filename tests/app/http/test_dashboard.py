@@ -226,10 +226,10 @@ def test_a_refusal_is_shown_in_words(seen: Watched) -> None:
 
 def test_training_publishing_and_rolling_back_by_buttons(page: Page, server: AppServer) -> None:
     for version in ("v1", "v2"):
-        page.fill("#iterations", "12")
+        page.fill("#iterations", "6")
         page.click("#train-start")
         expect(page.locator("#train-stop")).to_be_visible(timeout=60_000)
-        expect(page.locator("#train-progress")).to_contain_text("of 12", timeout=120_000)
+        expect(page.locator("#train-progress")).to_contain_text("of 6", timeout=120_000)
         expect(page.locator("#train-phase")).to_have_text("Done", timeout=240_000)
         expect(page.locator(f"[data-version={version}]")).to_be_attached(timeout=SLOW)
     big = page.locator("#tiles .first .big")

@@ -54,6 +54,7 @@ def test_train_segment_evaluate(tmp_path: Path, rep3d: Callable[..., Done]) -> N
     assert "Mean over 1 cases not trained on" in evaluated.stdout
 
 
+@pytest.mark.slow
 def test_explain_and_export(tmp_path: Path, rep3d: Callable[..., Done]) -> None:
     made, model, image = small_checkpoint(), tmp_path / "model.pt", ball_case(tmp_path, 1).image
     save_checkpoint(model, made.model, made.task, made.info)

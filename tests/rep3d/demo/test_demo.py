@@ -139,6 +139,7 @@ def test_accuracy_that_does_not_rise_fails(tmp_path: Path, means: list[float], r
             player._judge()
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     studies = tmp_path / "studies"
     studies.mkdir()
@@ -191,7 +192,7 @@ def _demo(out: Path, *arguments: str) -> list[str]:
 
 def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str, str]) -> None:
     played = subprocess.run(
-        _demo(tmp_path, "--iterations", "12"), env=environment, capture_output=True, text=True, check=False
+        _demo(tmp_path, "--iterations", "6"), env=environment, capture_output=True, text=True, check=False
     )
     output = played.stdout + played.stderr
     assert played.returncode == 0, output
@@ -233,6 +234,7 @@ def _serve_and_interrupt(out: Path, environment: dict[str, str], version: str | 
     assert process.returncode == 0, output
 
 
+@pytest.mark.slow
 def test_to_paint_without_a_demo_before_images_are_generated(tmp_path: Path, environment: dict[str, str]) -> None:
     _serve_and_interrupt(tmp_path, environment, None)
     (run,) = tmp_path.glob("run_*")

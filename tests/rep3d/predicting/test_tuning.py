@@ -92,6 +92,7 @@ def test_too_little_time_or_too_few_cases_keep_nothing(tmp_path: Path) -> None:
     assert tune(checkpoint, cases, checkpoint.task.labels) is None
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_keeps_what_it_found_in_the_model_file(
     tmp_path: Path, rep3d: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:

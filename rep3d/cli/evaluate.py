@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from rep3d.cli.common import Device, Engine, console, show_left_out, stop_on_terminate
-from rep3d.errors import Rep3DError, TaskError
+from rep3d.errors import OutputError, Rep3DError, TaskError
 from rep3d.evaluation import TOLERANCE_MM
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def evaluate(
     """
     if (checkpoint is None) == (predictions is None):
         raise Rep3DError("Give either a model file or --predictions with a folder of label maps.")
-    from rep3d.data.cases import listed, read_data_set
+    from rep3d.data.cases import check_apart, listed, read_data_set
     from rep3d.evaluation.evaluation import CaseScores, Evaluation
     from rep3d.evaluation.measuring import (
         RECORDS,
@@ -94,6 +94,7 @@ def evaluate(
     identity = model_identity(checkpoint, predictions)
     given = Path(checkpoint or predictions or "")
     folder = out or Path("evaluation") / data.resolve().name / f"{given.resolve().stem}-{identity[:8]}"
+    check_apart(folder, data)
     _check_folder(folder, (given, description))
     records = Records(folder / RECORDS)
     require_one_model(records, identity, "--out")
@@ -165,7 +166,15 @@ def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
     from rep3d.evaluation.measuring import RECORDS
     from rep3d.output import check_output_folder
 
-    check_output_folder(folder, (EVALUATION, TABLE, _PAGE, RECORDS), inputs)
+    written = (EVALUATION, TABLE, _PAGE)
+    if not (folder / RECORDS).exists():
+        for name in written:
+            if (folder / name).exists():
+                raise OutputError(
+                    f"--out: {folder / name} is there already, and {folder} holds no evaluation that could go on. It "
+                    f"stays: give another folder."
+                )
+    check_output_folder(folder, (*written, RECORDS), inputs)
 
 
 def _made(folder: Path) -> Path:

@@ -78,12 +78,15 @@ def segment(
     ] = None,
     device: Device = None,
     engine: Engine = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a label map that is there.")] = False,
 ) -> None:
     """Segment an image with a model."""
-    from rep3d.output import check_output
+    from rep3d.output import check_output, refuse_replacing
 
     files = (image, *(channel or ()))
     check_output(output, (".nii.gz", ".nii"), (checkpoint, *files), option="OUTPUT")  # before PyTorch is loaded
+    if not replace:
+        refuse_replacing((output,), ", perhaps a person's work")
     from rep3d.inference.predictor import Predictor
     from rep3d.starter.facts import starter_words
 

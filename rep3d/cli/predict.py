@@ -85,6 +85,11 @@ def predict(
         console.print(f"  left out: {escape(words)}", soft_wrap=True, highlight=False)
     kept = f", {len(result.kept)} were there already" if result.kept else ""
     console.print(f"Wrote {len(result.done)} cases into {escape(str(output))}{kept}", soft_wrap=True)
+    if earlier := [name for names in result.earlier.values() for name in names]:
+        more = f" and {len(earlier) - _MOST_NAMED} more" if len(earlier) > _MOST_NAMED else ""
+        named = f"{', '.join(earlier[:_MOST_NAMED])}{more}"
+        words = f"Of an earlier run, and not of these label maps: {named}. They were left; remove them if need be."
+        console.print(escape(words), soft_wrap=True, highlight=False)
     if result.done and result.tuned:
         console.print(escape(result.tuned), soft_wrap=True, highlight=False)
     if result.failed:

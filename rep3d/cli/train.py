@@ -201,7 +201,7 @@ def train(
     from rep3d.demo.screen import train_progress
     from rep3d.files import file_state
     from rep3d.inference.predictor import choose_device
-    from rep3d.output import check_output, check_output_folder, refuse_replacing
+    from rep3d.output import check_output, check_output_folder, refuse_replacing, remove_unused_folders
     from rep3d.tasks.dataset_json import (
         channels_from_dataset_json,
         ignore_from_dataset_json,
@@ -325,6 +325,7 @@ def train(
         words = f"{info['iterations']} steps, ended by {info['stopped']}. Nothing was done; --resume needs no more"
         console.print(f"{escape(str(output))} is finished: {trained.version}, {words}.", soft_wrap=True)
         leave_group()
+        remove_unused_folders()
         return
     show_left_out(LeftOut(**entry) for entry in info["left_out"][len(left_out) :])
     facts = (

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rep3d.errors import TaskError
+from rep3d.errors import OutputError, TaskError
+from rep3d.files import leads_out
 from rep3d.tasks.dataset_json import annotated_from_dataset_json, require_folder
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Case",
     "DataSet",
     "LeftOut",
+    "check_apart",
     "listed",
     "read_data_set",
     "read_images",
@@ -164,6 +166,24 @@ def read_data_set(folder: Path | str, label_maps: Path | str | None = None) -> D
     if label_maps is None and (folder / DESCRIPTION).is_file():
         cases = _with_annotated(folder / DESCRIPTION, cases, left_out)
     return DataSet(folder, tuple(cases), tuple(sorted(left_out, key=lambda one: (one.id, one.file))))
+
+
+def check_apart(output: Path, folder: Path, *, option: str = "--out") -> None:
+    """Refuse to write among the images or label maps of a data set, where results would be taken for some of them.
+
+    Args:
+        output: the folder to write into.
+        folder: the data set.
+        option: how the user gave ``output``.
+
+    Raises:
+        OutputError: if it is one of their folders, or lies in one.
+    """
+    for name in (IMAGES, LABELS, PLAIN_IMAGES, PLAIN_LABELS, TESTS):
+        if not leads_out(output, folder / name):
+            raise OutputError(
+                f"{option}: {output} lies among the images or label maps of {folder}. Give another folder."
+            )
 
 
 def read_images(folder: Path | str) -> tuple[dict[str, tuple[Path, ...]], tuple[LeftOut, ...]]:

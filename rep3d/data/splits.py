@@ -136,6 +136,8 @@ def split_cases(
     if not path.exists():
         if folds is None:
             raise ConfigError(f"--splits: there is no file {path}. Give --folds as well to have it made.")
+        if not 0 <= fold < folds:  # before a file is made of it
+            raise ConfigError(f"--fold: expected from 0 to {folds - 1}, the folds of --folds, got {fold}.")
         write_splits(path, make_splits([case.id for case in cases], folds, patients))
     known = read_splits(path)
     if folds not in (None, len(known)):

@@ -8,6 +8,7 @@ and another tolerance needs no network.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from rep3d.data.cases import Case, LeftOut, shown
 from rep3d.errors import LabelError, OutputError, Rep3DError, TaskError
 from rep3d.evaluation.records import Record, Records
 from rep3d.evaluation.scoring import score_files
-from rep3d.files import file_hash, known_hash
+from rep3d.files import file_hash, known_hash, write_text
 from rep3d.imaging.channels import channels_grid, count_channels
 from rep3d.imaging.grid import Geometry
 from rep3d.imaging.labels import check_grid
@@ -25,6 +26,7 @@ from rep3d.imaging.nifti import stored_grid
 from rep3d.output import same_file
 
 __all__ = [
+    "MADE",
     "RECORDS",
     "GivenPredictions",
     "MadePredictions",
@@ -35,6 +37,8 @@ __all__ = [
 ]
 
 RECORDS = "scores.jsonl"
+MADE = "made.txt"
+"""Beside predictions, the SHA-256 of each that was made there: what else is there is somebody's work."""
 _ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 
 
@@ -110,7 +114,7 @@ def _check_truth(case: Case, grid: Geometry) -> None:
 
 
 class MadePredictions:
-    """Label maps that a model makes, kept in a folder.
+    """Label maps that a model makes, kept in a folder. What is there and was not made so, or was changed since, stays.
 
     Args:
         folder: where they are kept.
@@ -124,14 +128,37 @@ class MadePredictions:
         self._channels = channels
 
     def of(self, case: Case, earlier: list[Record]) -> tuple[str, Path]:
-        """See :class:`Predictions`; raises what segmentation does."""
+        """See :class:`Predictions`; raises what segmentation does.
+
+        Raises:
+            OutputError: if a label map is there that this did not make.
+        """
         file = self._folder / f"{case.id}.nii.gz"
         image = "+".join(map(file_hash, case.channels))
-        known = {record.prediction for record in earlier if record.image == image}
-        if not (known and file.is_file() and known_hash(file) in known):
+        there = known_hash(file) if file.is_file() else None
+        if there is None or not any(record.image == image and record.prediction == there for record in earlier):
+            if os.path.lexists(file) and there not in {*self._made(), *(record.prediction for record in earlier)}:
+                raise OutputError(
+                    f"{file} is not, or no longer, what this evaluation made, and what a person drew is not replaced. "
+                    "It stays: move it away, or give another folder."
+                )
             _check_truth(case, channels_grid(case.channels, self._channels))
-            self._segment(case.channels, file)
+            self._make(case.channels, file)
         return image, file
+
+    def _made(self) -> list[str]:
+        kept = self._folder / MADE
+        return kept.read_text(encoding="utf-8").split() if kept.exists() else []
+
+    def _make(self, image: Sequence[Path], file: Path) -> None:
+        """Segment an image beside the place of its prediction; it is known as made before it comes there."""
+        new = file.with_name(f".{file.name}")
+        try:
+            self._segment(image, new)
+            write_text(self._folder / MADE, "".join(f"{made}\n" for made in [*self._made(), file_hash(new)]))
+            new.replace(file)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 class Measuring:

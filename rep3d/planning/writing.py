@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rep3d.data.cases import check_apart
 from rep3d.errors import OutputError
 from rep3d.files import write_text
 from rep3d.output import check_output_folder
@@ -23,6 +24,7 @@ def check_plan_folder(folder: Path, data: Path, *, replace: bool = False) -> Pat
     Raises:
         OutputError: saying what is wrong, and what to do.
     """
+    check_apart(folder, data)
     check_output_folder(folder, (TASK, PAGE, FINGERPRINT), (data / "dataset.json",))
     if (folder / TASK).exists() and not replace:
         raise OutputError(

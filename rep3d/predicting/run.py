@@ -97,6 +97,7 @@ class Predicted:
         done: ids of those that were predicted now.
         kept: ids of those that had been before.
         failed: id of each other, and why.
+        earlier: of those predicted now, by id, the files of earlier runs that were left beside the new ones.
         left_out: files that are part of no image, and why.
         tuned: how they were computed faster, and what that does to the Dice, in words; None where plainly.
     """
@@ -104,6 +105,7 @@ class Predicted:
     done: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    earlier: dict[str, list[str]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     tuned: str | None = None
 
@@ -167,6 +169,10 @@ def predict(
                     outputs = tuple(wanted.outputs(case.id).values())
                     entry |= manifest.begin(case.id, outputs, {**entry, **made_of})
                     entry |= _predict_one(case, folder, predictor, wanted, maker)
+                    if others := sorted(
+                        name for name in set(entry["written"]) - set(outputs) if (folder / name).exists()
+                    ):
+                        entry["earlier"] = result.earlier[case.id] = others
                     took = entry["seconds"]["total"] = round(time.perf_counter() - started, 3)
                     manifest.note(case.id, {"state": "done", **entry, **made_of, "time": utc_now()})
                     result.done.append(case.id)

@@ -252,7 +252,7 @@ class Rep3DLabelApp(MONAILabelApp):
         path = image if upload else str(store.image_file(image))
         tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
         save = bool(request.get("save_label")) and not upload
-        if save and store.checked_tag(tag) == DefaultLabelTag.FINAL.value:
+        if store.checked_tag(tag) == DefaultLabelTag.FINAL.value and save:
             raise RequestError("The tag 'final' is for labels that people submit. Choose another label_tag.")
         try:
             file, params = task({**request, "image": path, "shown_as": "upload" if upload else image})

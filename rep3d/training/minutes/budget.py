@@ -229,7 +229,7 @@ def parse_minutes(text: str) -> float:
         return NO_LIMIT
     found = _TIME.fullmatch(text.strip())
     if found is None or not 0 < (minutes := float(found[1]) * _MINUTES[found[2].lower()]) <= NO_LIMIT:
-        raise ConfigError(f"A time such as 90m, 12h, 2d, 30s, or none for no limit, is expected, not {text!r}.")
+        raise ConfigError(f"--max-time: expected a time such as 90m, 12h, 2d, 30s, or none for no limit, got {text!r}.")
     return minutes
 
 

@@ -125,8 +125,9 @@ def test_prediction_never_takes_a_persons_place(server: AppServer, studies: Path
     params = {"params": json.dumps({"save_label": True, "label_tag": "final"})}
     with unchanged(studies):
         refused(server.post("/infer/rep3d", params={"image": "case_0"}, data=params), 422, "label_tag")
-        params = {"params": json.dumps({"save_label": True, "label_tag": "../../x"})}
-        refused(server.post("/infer/rep3d", params={"image": "case_0"}, data=params), 422, "label tag")
+        for save in (True, False):
+            params = {"params": json.dumps({"save_label": save, "label_tag": "../../x"})}
+            refused(server.post("/infer/rep3d", params={"image": "case_0"}, data=params), 422, "label tag")
 
 
 def test_what_is_not_offered_says_so(server: AppServer, studies: Path) -> None:

@@ -71,6 +71,8 @@ def test_gpus_of_monai_label(monkeypatch: pytest.MonkeyPatch) -> None:
             TrainRequest.parse({"gpus": "0,1"}, DEFAULTS)
     with pytest.raises(ConfigError, match="multi_gpu must be true or false"):
         TrainRequest.parse({"multi_gpu": "yes"}, DEFAULTS)
+    with pytest.raises(ConfigError, match="There is no 'cuda:77' here"):
+        TrainRequest.parse({"device": "cuda:77"}, DEFAULTS)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     several = TrainRequest.parse({"multi_gpu": True}, DEFAULTS).settings
     assert (several.gpus, several.device) == (("cuda:0", "cuda:1", "cuda:2", "cuda:3"), None)

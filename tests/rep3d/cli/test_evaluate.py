@@ -45,6 +45,12 @@ def test_a_stop_loses_nothing_and_one_bad_label_costs_no_other_case(
 
     monkeypatch.setattr(Predictor, "segment", stopped)
     command = ("evaluate", model, "--data", data, "--out", out)
+    out.mkdir()
+    (out / "scores.csv").write_text("a table of someone's own")
+    refused = rep3d(*command)
+    assert refused.returncode == 1 and "scores.csv is there already" in refused.stderr
+    assert (out / "scores.csv").read_text() == "a table of someone's own"
+    (out / "scores.csv").unlink()
     done = rep3d(*command)
     assert done.returncode == 130 and "the same command goes on" in done.stdout and "Mean" not in done.stdout
     assert [json.loads(line)["case"] for line in (out / "scores.jsonl").read_text().splitlines()] == ["c0"]

@@ -59,7 +59,9 @@ def test_every_command_refuses_its_input_as_output_and_changes_nothing(
         (("train", "--data", data, "--output", tmp_path / "model.pth"), "must end in .pt"),
         (("simulate", data, "--out", scan), "cannot be written"),
         (("demo", "--out", scan), "cannot be written"),
-        (("evaluate", model, "--data", data, "--out", scan), "cannot be written"),
+        (("evaluate", model, "--data", data, "--out", model), "cannot be written"),
+        (("evaluate", model, "--data", data, "--out", data / "labelsTr"), "lies among the images or label maps of"),
+        (("plan", data, "--out", data / "imagesTr" / "x"), "lies among the images or label maps of"),
     ):
         done = rep3d(*command)
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, command
@@ -73,6 +75,12 @@ def test_what_was_segmented_is_there_under_the_name_that_was_told(
         done = rep3d("segment", model, data / "imagesTr" / "c0.nii.gz", tmp_path / name)
         assert done.returncode == 0 and f"Wrote {tmp_path / name}" in done.stdout.replace("\n", "")
         assert nib.load(tmp_path / name).shape == (32, 32, 32)
+    (tmp_path / "plain.nii").write_bytes(b"drawn by a person")
+    again = ("segment", model, data / "imagesTr" / "c0.nii.gz", tmp_path / "plain.nii")
+    refused = rep3d(*again)
+    assert refused.returncode == 1 and "plain.nii is there already, perhaps a person's work" in refused.stderr
+    assert (tmp_path / "plain.nii").read_bytes() == b"drawn by a person"
+    assert rep3d(*again, "--replace").returncode == 0
     assert nib.load(tmp_path / "plain.nii").get_data_dtype() == np.uint8
     assert not list(tmp_path.glob(".*"))
 
@@ -155,6 +163,7 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
         (None, ("--fold", 0), "--fold: give the file of the folds with --splits"),
         (None, ("--folds", 5), "Give --fold as well"),
         (None, ("--folds", 5, *fold), "has 1 folds, not 5"),
+        (None, ("--folds", 3, "--fold", 3, "--splits", tmp_path / "new.json"), "--fold: expected from 0 to 2"),
         (None, ("--start", output, *fold[:-3], 0, "--splits", _swapped(splits)), "were trained on by the model"),
         (None, ("--resume", tmp_path / "run"), "the cases to train on (c0 changed, c1 new, c2 new)"),
         (None, ("--resume", tmp_path / "run"), "the release of rep3d 0.1, now "),
@@ -164,7 +173,7 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
         (None, ("--cache-gb", 1), "Give it with --prepared"),
         (None, ("--ema", 1), "ema: expected a number from 0 to 0.99999"),
         (None, ("--recipe", "mine"), "recipe: expected one of"),
-        (None, ("--max-time", "soon"), "A time such as 90m"),
+        (None, ("--max-time", "soon"), "--max-time: expected a time such as 90m"),
         ({"labels": {"Liver": 3}}, ("--start", model), "The model to go on from has other labels"),
     ):
         if changed:
@@ -172,7 +181,7 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
         refused = rep3d(*("train", "--data", data, "--output", tmp_path / "more.pt", *options))
         assert refused.returncode == 1 and words in refused.stderr, (options, refused.stderr)
     assert output.read_bytes() == before and not (tmp_path / "more.pt").exists()
-    assert (tmp_path / "run" / "run.pt").exists() and left.is_dir()
+    assert (tmp_path / "run" / "run.pt").exists() and left.is_dir() and not (tmp_path / "new.json").exists()
 
 
 def test_train_looks_at_its_options_before_the_data_set(
@@ -185,7 +194,7 @@ def test_train_looks_at_its_options_before_the_data_set(
     train = ("train", "--data", data, "--output", tmp_path / "made.pt")
     for options, words in (
         (("--iterations", 0), "iterations: expected a whole number from 1"),
-        (("--max-time", "abc"), "A time such as 90m"),
+        (("--max-time", "abc"), "--max-time: expected a time such as 90m"),
         (("--recipe", "unknown"), "recipe: expected one of"),
         (("--fold", 0, "--splits", tmp_path / "s.json", "--validation", 1), "leave --validation out"),
         (("--fold", 0, "--splits", tmp_path / "s.json"), "Give --folds as well"),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -107,10 +108,39 @@ def test_nothing_is_done_twice_and_what_changed_is_done_anew(tmp_path: Path, cas
     assert measure() == 1.0 and len(made) == 1
     kept = Records(tmp_path / "scores.jsonl")
     assert len(kept.of("x")) == 3 and kept.damaged == 1
-    write_label(np.zeros((6, 6, 6), np.uint8), case.image, tmp_path / "x.nii.gz")  # it is no more what was measured
-    assert measure() == 1.0 and len(made) == 2
+    corrected = nib.Nifti1Image(np.asarray(nib.load(case.image).dataobj) + 1, np.eye(4))
+    nib.save(corrected, case.image)
+    assert measure() == 1.0 and len(made) == 2  # what was made of the former image was not changed, so it is replaced
+    write_label(np.zeros((6, 6, 6), np.uint8), case.image, tmp_path / "x.nii.gz")  # a person's correction
+    drawn = (tmp_path / "x.nii.gz").read_bytes()
+    with pytest.raises(OutputError, match=r"x\.nii\.gz is not, or no longer, what this evaluation made"):
+        measure()
+    assert (tmp_path / "x.nii.gz").read_bytes() == drawn and len(made) == 2 and not list(tmp_path.glob(".*"))
+    (tmp_path / "x.nii.gz").unlink()
+    assert measure() == 1.0 and len(made) == 3
     with pytest.raises(OutputError, match="another model"):
         require_one_model(kept, "other", "--out")
+
+
+def test_what_was_made_before_a_kill_is_known_as_made_and_nothing_else_is(tmp_path: Path, case: Case) -> None:
+    def segment(image: Sequence[Path], output: Path) -> None:
+        write_label(np.ones((6, 6, 6), np.uint8), image[0], output)
+
+    source, file = MadePredictions(tmp_path, segment), tmp_path / "x.nii.gz"
+    source.of(case, [])
+    source.of(case, [])  # it was killed before it could measure
+    file.write_bytes(case.label.read_bytes())
+    with pytest.raises(OutputError, match="what a person drew is not replaced"):
+        source.of(case, [])
+
+    def killed(image: Sequence[Path], output: Path) -> None:
+        output.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    file.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        MadePredictions(tmp_path, killed).of(case, [])
+    assert not file.exists() and not list(tmp_path.glob(".*"))
 
 
 def test_given_predictions_are_found_by_name(tmp_path: Path, case: Case) -> None:

@@ -111,6 +111,9 @@ def test_a_broken_image_costs_no_other_and_what_was_done_is_kept(
     assert (out / "c2.nii.gz").stat().st_mtime_ns > times["c2.nii.gz"]  # a file of its own was gone
     other = predict([model_file(tmp_path / "other.pt", 2)], images, out, Wanted(), "cpu", "torch")
     assert other.done == ["c0", "c1", "c2"]  # by another model
+    former = [f"c0{kind}" for kind in (".png", ".uncertainty.nii.gz")]  # of the label map that was there before
+    assert other.earlier["c0"] == former and all((out / name).exists() for name in former)
+    assert json.loads((out / "manifest.json").read_text())["cases"]["c0"]["earlier"] == former
 
     sound = (images / "c0_0000.nii.gz").read_bytes()
     (images / "c0_0000.nii.gz").write_bytes(b"no image")

@@ -75,5 +75,5 @@ def test_times_are_written_as_people_do() -> None:
     assert [parse_minutes(text) for text in texts] == [90, 90, 90, 2880, 0.5, NO_LIMIT]
     assert forecast(7, 9, NO_LIMIT) == "about 7 steps" and forecast(7, 9, 60) == "about 7 steps in 60 minutes"
     for text in ("", "0", "-3", "1h30m", "soon", "inf", "1e9d"):
-        with pytest.raises(ConfigError, match="A time such as 90m"):
+        with pytest.raises(ConfigError, match="--max-time: expected a time such as 90m"):
             parse_minutes(text)

@@ -10,7 +10,7 @@ import torch
 
 from rep3d.errors import ConfigError
 from rep3d.nn.zoo import preset_word
-from rep3d.training.distributed import parse_gpus
+from rep3d.training.distributed import parse_gpus, training_devices
 from rep3d.training.settings import TrainSettings
 
 __all__ = ["RESUME", "TrainRequest"]
@@ -76,7 +76,9 @@ class TrainRequest:
             values.setdefault("device", None)
         elif devices:
             values.setdefault("device", devices[0])
-        return cls(dataclasses.replace(defaults, **values), float(minutes), resume)
+        settings = dataclasses.replace(defaults, **values)
+        training_devices(settings)  # one that is not there is refused here, not by a training that fails
+        return cls(settings, float(minutes), resume)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -169,10 +169,9 @@ def predict(
                     outputs = tuple(wanted.outputs(case.id).values())
                     entry |= manifest.begin(case.id, outputs, {**entry, **made_of})
                     entry |= _predict_one(case, folder, predictor, wanted, maker)
-                    if others := sorted(
-                        name for name in set(entry["written"]) - set(outputs) if (folder / name).exists()
-                    ):
-                        entry["earlier"] = result.earlier[case.id] = others
+                    left = [name for name in entry["written"] if name not in outputs and (folder / name).exists()]
+                    if left:
+                        entry["earlier"] = result.earlier[case.id] = left
                     took = entry["seconds"]["total"] = round(time.perf_counter() - started, 3)
                     manifest.note(case.id, {"state": "done", **entry, **made_of, "time": utc_now()})
                     result.done.append(case.id)

@@ -110,6 +110,11 @@ def test_params_that_are_no_json_object_are_422(
         refused(server.put("/datastore/label/info?label=case_0&tag=final", data=info), 422, "JSON")
 
 
+def test_a_body_that_is_no_object_is_told_once(server: AppServer) -> None:
+    answer = server.post("/rep3d/voxels/infer/rep3d", params={"image": "case_1"}, json=[1])
+    assert answer.status_code == 422 and answer.json()["detail"] == "request body: a JSON object is expected."
+
+
 def test_request_without_image_is_422(server: AppServer) -> None:
     refused(server.post("/infer/rep3d"), 422, "image=")
     refused(server.post("/infer/rep3d", params={"image": "case_1", "output": "dicom_seg"}), 422, "dicom_seg")

@@ -165,8 +165,12 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         return JSONResponse({"detail": "Request body is not valid JSON."}, 422)
-    parts = [f"{'.'.join(map(str, one['loc'][1:])) or 'request body'}: {one['msg']}" for one in found]
-    return JSONResponse({"detail": "; ".join(parts) + "."}, 422)
+    parts = [
+        f"{'.'.join(map(str, one['loc'][1:])) or 'request body'}: "
+        f"{'a JSON object is expected' if one['type'] == 'dict_type' else one['msg']}"
+        for one in found
+    ]
+    return JSONResponse({"detail": "; ".join(dict.fromkeys(parts)) + "."}, 422)  # a body may be looked at twice
 
 
 def register_error_handlers(app: FastAPI) -> None:

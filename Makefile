@@ -10,7 +10,7 @@ OUT ?= demo_output
 PORT ?= 8000
 HOST ?= 127.0.0.1
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 4
 
 .PHONY: help demo serve test test-slow lint pictures gpu-check venv viewer clean
 

@@ -33,6 +33,21 @@ def _child(server: AppServer) -> psutil.Process:
     return child
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
+def test_a_server_that_is_asked_to_end_does_not_wait_for_its_training(tmp_path: Path) -> None:
+    studies, scratch = tmp_path / "studies", tmp_path / "scratch"
+    scratch.mkdir()
+    write_image(studies / "case_0.nii.gz")
+    write_label(studies / "labels" / "final" / "case_0.nii.gz")
+    with AppServer(studies, scratch, CONF) as server:
+        assert server.post("/train/rep3d", json={"iterations": 100_000, "max_minutes": 5, "score_minutes": 0}).ok
+        _wait(lambda: server.train_stats()["iteration"])
+        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        family[0].terminate()  # it alone, as `kill` and `docker stop` do
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert not alive
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 @pytest.mark.slow
 def test_killed_training_and_killed_server_lose_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -41,20 +42,21 @@ def make_incoming_folder() -> None:
 
 
 def stop_with_server(cancel_requests: Callable[[], None]) -> None:
-    """End training and scoring processes, and inference, as soon as the server ends, however it is asked to.
+    """End training and scoring processes, and inference, as soon as the server is asked to end.
 
-    Otherwise Python waits for the processes (a thread of MONAI Label's reads their output), and uvicorn for each
-    answer, so that a stopped server lives on for as long as these last.
+    Otherwise Python waits for the processes (a thread of MONAI Label's reads their output, and Python joins it before
+    anything that waits for the main thread's end may run), and uvicorn for each answer, so that a stopped server lives
+    on for as long as these last.
 
     Args:
         cancel_requests: cancels all inference; it may wait for a lock.
     """
-    threading.Thread(target=_stop_children, name="stop-children", daemon=True).start()
     if threading.current_thread() is threading.main_thread():
         before = signal.getsignal(signal.SIGTERM)
 
         def end_in_order(number: int, frame: FrameType | None) -> None:
-            threading.Thread(target=cancel_requests, name="cancel-requests", daemon=True).start()
+            for end in (cancel_requests, _stop_children):
+                threading.Thread(target=end, name=end.__name__, daemon=True).start()
             # The server framework ends a terminated process by raising the signal once more, which skips all clean-up;
             # after an interrupt it returns normally.
             if callable(before):
@@ -65,7 +67,8 @@ def stop_with_server(cancel_requests: Callable[[], None]) -> None:
 
 
 def _stop_children() -> None:
-    threading.main_thread().join()
-    for method in ("train", "scoring"):
-        while processes(method):
-            stop_background_task(method)
+    while True:  # until the process ends, as one that was waiting may just begin
+        for method in ("train", "scoring"):
+            if processes(method):
+                stop_background_task(method)
+        time.sleep(0.1)

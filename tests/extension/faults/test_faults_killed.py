@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 def kill(server: AppServer) -> None:
     """End the server and all that it has started, as a power cut does."""
     process = psutil.Process(server.pid)
-    family = [*process.children(recursive=True), process]
+    family = [process, *process.children(recursive=True)]  # it first: it must not see the others end
     for one in family:
         one.kill()
     psutil.wait_procs(family, 5)
@@ -71,7 +71,7 @@ def test_killed_at_work_at_training_and_at_a_batch(bench, server: AppServer, mon
         person.fails("submitButton", "Not submitted", "kept here and as a draft", state="unreachable")
     person.unharmed(mine, case)
     start_again(server)
-    person.wait(lambda: person.view.connection.state == "ready", 20)
+    person.wait(lambda: person.view.connection.state == "ready", 60)
     person.told("The training was interrupted", "Press Train", level="warning")
     assert not person.view.training.is_active and person.ui.trainButton.enabled
     # Nothing was lost, and nothing was changed that was not submitted.
@@ -86,7 +86,7 @@ def test_killed_at_work_at_training_and_at_a_batch(bench, server: AppServer, mon
     person.wait(lambda: person.view.batch.total)
     assert person.view.batch.is_active
     kill(server)
-    person.wait(lambda: person.view.connection.state == "unreachable", 20)
+    person.wait(lambda: person.view.connection.state == "unreachable", 60)
     start_again(server)
     person.told("it again to go on", level="warning")  # whether or not the server had written down that it ran
     person.click("startBatchButton")

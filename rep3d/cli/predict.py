@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,9 +86,8 @@ def predict(
     kept = f", {len(result.kept)} were there already" if result.kept else ""
     console.print(f"Wrote {len(result.done)} cases into {escape(str(output))}{kept}", soft_wrap=True)
     if earlier := [name for names in result.earlier.values() for name in names]:
-        more = f" and {len(earlier) - _MOST_NAMED} more" if len(earlier) > _MOST_NAMED else ""
-        named = f"{', '.join(earlier[:_MOST_NAMED])}{more}"
-        words = f"Of an earlier run, and not of these label maps: {named}. They were left; remove them if need be."
+        left = f"{_named(earlier)}. They were left; remove them if need be."
+        words = f"Of an earlier run, and not of these label maps: {left}"
         console.print(escape(words), soft_wrap=True, highlight=False)
     if result.done and result.tuned:
         console.print(escape(result.tuned), soft_wrap=True, highlight=False)
@@ -109,10 +108,14 @@ def _reasons(failed: Mapping[str, str]) -> list[str]:
         alike.setdefault(re.sub(rf"^{file}(, {file})*: ", "", reason, flags=re.IGNORECASE), []).append(case)
     found = []
     for words, cases in alike.items():
-        more = f" and {len(cases) - _MOST_NAMED} more" if len(cases) > _MOST_NAMED else ""
-        several = f"{len(cases)} cases ({', '.join(cases[:_MOST_NAMED])}{more}): {words}"
+        several = f"{len(cases)} cases ({_named(cases)}): {words}"
         found.append((several if len(cases) > 1 else f"{cases[0]}: {failed[cases[0]]}").removesuffix("."))
     return found
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _duration(seconds: float) -> str:

@@ -136,14 +136,15 @@ class MadePredictions:
         file = self._folder / f"{case.id}.nii.gz"
         image = "+".join(map(file_hash, case.channels))
         there = known_hash(file) if file.is_file() else None
-        if there is None or not any(record.image == image and record.prediction == there for record in earlier):
-            if os.path.lexists(file) and there not in {*self._made(), *(record.prediction for record in earlier)}:
-                raise OutputError(
-                    f"{file} is not, or no longer, what this evaluation made, and what a person drew is not replaced. "
-                    "It stays: move it away, or give another folder."
-                )
-            _check_truth(case, channels_grid(case.channels, self._channels))
-            self._make(case.channels, file)
+        if there in {record.prediction for record in earlier if record.image == image}:
+            return image, file
+        if os.path.lexists(file) and there not in {*self._made(), *(record.prediction for record in earlier)}:
+            raise OutputError(
+                f"{file} is not, or no longer, what this evaluation made, and what a person drew is not replaced. It "
+                f"stays: move it away, or give another folder."
+            )
+        _check_truth(case, channels_grid(case.channels, self._channels))
+        self._make(case.channels, file)
         return image, file
 
     def _made(self) -> list[str]:

@@ -56,6 +56,7 @@ from rep3d.tasks.dataset_json import (  # noqa: E402
 from rep3d.tasks.registry import matching_task  # noqa: E402
 from rep3d.training.minutes.resolution import lengths_along  # noqa: E402
 from rep3d.training.preparing import each_case  # noqa: E402
+from rep3d.training.settings import AUTO, PRECISIONS  # noqa: E402
 from rep3d.training.train import TrainSettings, task_for_cases, train  # noqa: E402
 
 LICENCES = {"CC-BY-SA 4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
@@ -78,6 +79,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--crops", type=int, default=2, help="patches of a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--loss", default="present")
+    parser.add_argument("--precision", choices=PRECISIONS, default=AUTO, help="of the training's arithmetic")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu, cuda, ...; the best there is where not given")
     return parser.parse_args(arguments)
@@ -230,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         preset=options.preset,
         device=options.device,
         loss=options.loss,
+        precision=options.precision,
     )
     trained = trained_on(training, task, settings, state)
     facts = {"name": options.name, **source, "cases": len(trained.info["cases"]), "held_out": len(held_out)}

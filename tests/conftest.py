@@ -26,7 +26,6 @@ LONGEST_FIRST = (
     "tests/extension/test_loop.py",
     "tests/app/http/test_interrupted.py",
     "tests/rep3d/demo/test_demo.py",
-    "tests/extension/faults/test_faults_killed.py",
     "tests/app/http/test_training.py",
     "tests/app/http/test_versions.py",
     "tests/rep3d/inference/test_export.py",

@@ -100,7 +100,8 @@ def checked_grid(image: NiftiImage, path: Path, error: _Error, several: bool = F
         sides = " x ".join(f"{side:g}" for side in grid.spacing)
         raise error(
             f"{path.name} has voxels of {sides} mm by its header, which no scanner makes (expected {low:g} to "
-            f"{high:g} mm). Correct its voxel sizes or their unit, and save it anew."
+            f"{high:g} mm). At a model's voxel size such an image takes far too much memory, or none of it is left. "
+            f"Correct its voxel sizes or their unit, and save it anew."
         )
     if abs(np.linalg.det(affine[:3, :3])) < 1e-3 * np.prod(grid.spacing):
         raise error(

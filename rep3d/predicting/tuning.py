@@ -28,7 +28,7 @@ from rep3d.inference.engines import BFLOAT16, can_compute
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.tuned import MOST_CHANGE, PLAIN, Tuned, Way, weights_mark
 
-__all__ = ["LEAST_CASES", "tune"]
+__all__ = ["LEAST_CASES", "Measured", "measure", "tune"]
 
 LEAST_CASES = 2
 _GAIN = 0.9  # of the seconds: less than a tenth is not worth another way
@@ -38,7 +38,9 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
+    """What a way came to: mean Dice, and processor seconds of all cases, from file to file."""
+
     way: Way
     dice: float
     seconds: float
@@ -69,7 +71,7 @@ def tune(
     with tempfile.TemporaryDirectory(prefix="rep3d-tune-") as folder:
         file = Path(folder) / "found.nii.gz"
         usable, dice, spent = _plainly(checkpoint, cases, labels, file, seconds / runs)
-        plain = best = _Measured(PLAIN, mean_dice(dice), spent)
+        plain = best = Measured(PLAIN, mean_dice(dice), spent)
         if len(usable) < LEAST_CASES or math.isnan(plain.dice):
             return None
         tell(PLAIN, plain.dice, plain.seconds)
@@ -77,7 +79,7 @@ def tune(
         for step in steps:
             before = best
             for change in step:
-                one = _measured(checkpoint, usable, labels, file, dataclasses.replace(before.way, **change))
+                one = measure(checkpoint, usable, labels, file, dataclasses.replace(before.way, **change))
                 if one is None:
                     continue
                 tell(one.way, one.dice, one.seconds)
@@ -130,10 +132,18 @@ def _plainly(
     return usable, dice, spent
 
 
-def _measured(
+def measure(
     checkpoint: Checkpoint, cases: Sequence[Case], labels: Mapping[str, int], file: Path, way: Way
-) -> _Measured | None:
-    """Measure a way; None where it cannot be gone, as for want of memory."""
+) -> Measured | None:
+    """Measure a way; None where it cannot be gone, as for want of memory.
+
+    Args:
+        checkpoint: the model.
+        cases: labelled cases.
+        labels: label name to voxel value in the label maps.
+        file: where to write each label map, one over the other.
+        way: how the network is computed.
+    """
     try:
         predictor = Predictor(checkpoint, "cpu", values=labels, way=way)
         found = {case.id: _case(predictor, checkpoint, case, labels, file) for case in cases}
@@ -141,7 +151,7 @@ def _measured(
         _logger.warning("not tried to the end: %s: %s", way.words, said(error))
         return None
     dice = mean_dice({id_: scores for id_, (scores, _) in found.items()})
-    return _Measured(way, dice, sum(taken for _, taken in found.values()))
+    return Measured(way, dice, sum(taken for _, taken in found.values()))
 
 
 def _case(

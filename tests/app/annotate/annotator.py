@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, FloatRect, Page, expect
 
 from tests.app.browser import Watched
 from tests.app.data import SHAPE
-from tests.app.server import AppServer
+from tests.app.server import AppServer, until
 
 __all__ = ["SLOW", "Annotator", "at_work", "stored"]
 
@@ -90,7 +90,8 @@ class Annotator:
         return self.case
 
     def open(self, image: str) -> None:
-        """Find a case in the list and choose it."""
+        """Find a case in the list and choose it, once the server knows it: its file may be a moment old."""
+        until(lambda: self.page.request.get(f"{self.server.url}/rep3d/cases/{image}").ok, 30)
         self.press("open_case")
         self.page.fill("dialog [type=search]", image)
         self.page.click(f"dialog [data-case='{image}'] button")

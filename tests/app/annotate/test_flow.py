@@ -170,6 +170,7 @@ def test_two_tabs_on_one_case_know_of_each_other(ada: Annotator) -> None:
     other.check()
 
 
+@pytest.mark.slow
 def test_work_in_hand_is_not_offered_in_another_tab_until_it_is_out_of_hand(ada: Annotator) -> None:
     ada.opened("case_1").paint()
     ada.kept()
@@ -193,6 +194,7 @@ def test_work_in_hand_is_not_offered_in_another_tab_until_it_is_out_of_hand(ada:
     other.check()
 
 
+@pytest.mark.slow
 def test_two_people_at_once(browser: Browser, server: AppServer, keys: dict[str, str], ada: Annotator) -> None:
     """A case is one person's; who submits in between is seen, and neither label is lost."""
     with at_work(browser, server, keys["annotator"]) as ben:

@@ -160,6 +160,7 @@ def test_monai_labels_own_address_starts_the_same(server: AppServer, folder: Pat
     assert _predictions(folder) == before
 
 
+@pytest.mark.slow
 def test_a_newer_version_replaces_predictions_into_the_history_and_a_killed_run_is_resumed(
     server: AppServer, folder: Path, tmp_path: Path
 ) -> None:

@@ -167,7 +167,14 @@ def test_filters_and_search(page: Page) -> None:
     expect(page.locator("#case-list > li")).to_have_count(1, timeout=SLOW)
 
 
-@pytest.mark.parametrize("seen", [(w, d) for w in (360, 768, 1280) for d in (False, True)], indirect=True)
+@pytest.mark.parametrize(
+    "seen",
+    [
+        *((width, dark) for width in (360, 1280) for dark in (False, True)),
+        *(pytest.param((768, dark), marks=pytest.mark.slow) for dark in (False, True)),
+    ],
+    indirect=True,
+)
 def test_no_sideways_scrolling(seen: Watched) -> None:
     page = seen.page
     expect(page.locator("#case-list > li")).not_to_have_count(0, timeout=SLOW)

@@ -59,6 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_from_a_data_set_to_a_first_model(tmp_path: Path) -> None:
     # No --conf at all: labels and images are found by the data set's own description.
     studies, scratch = tmp_path / "Task04", tmp_path / "scratch"

@@ -45,6 +45,7 @@ def labels(server: AppServer) -> list[Path]:
     return sorted((server.studies / "labels" / "final").glob("*.nii*"))
 
 
+@pytest.mark.slow
 def test_killed_at_work_at_training_and_at_a_batch(bench, server: AppServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(editing, "_IDLE", 0.1)
     monkeypatch.setattr(connecting, "_RETRY_SECONDS", 0.5)

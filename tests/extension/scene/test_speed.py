@@ -42,6 +42,7 @@ def timed():
     assert not slow
 
 
+@pytest.mark.slow
 def test_every_method_is_quick_on_a_big_image(bench, timed, tmp_path):
     rng = np.random.default_rng(0)
     scene = Scene(bench.slicer, undo=lambda node: True)

@@ -198,7 +198,6 @@ def test_the_whole_demo_with_a_real_server(tmp_path: Path, environment: dict[str
     assert played.returncode == 0, output
     assert "no model yet" in output and "Dice on 2 held-out cases" in output
     assert f"rep3d demo --serve --out {tmp_path}" in output
-    _serve_and_interrupt(tmp_path, environment, "v1")
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no model yet" in report and "data:image/png;base64" in report
     (run,) = tmp_path.glob("run_*")
@@ -232,6 +231,12 @@ def _serve_and_interrupt(out: Path, environment: dict[str, str], version: str | 
     process.send_signal(signal.SIGINT)
     output += process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
+
+
+@pytest.mark.slow
+def test_to_paint_on_what_a_demo_left(tmp_path: Path, environment: dict[str, str]) -> None:
+    subprocess.run(_demo(tmp_path, "--iterations", "6"), env=environment, capture_output=True, check=True)
+    _serve_and_interrupt(tmp_path, environment, "v1")
 
 
 @pytest.mark.slow

@@ -339,7 +339,8 @@ def _run_until_killed(action: Callable[[], object], step: int) -> bool:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
-    "what", ["add", "publish", "rollback", "delete", pytest.param("adopt", marks=pytest.mark.slow), "tune"]
+    "what",
+    ["add", "publish", *(pytest.param(one, marks=pytest.mark.slow) for one in ("rollback", "delete", "adopt", "tune"))],
 )
 def test_killed_at_any_step(tmp_path: Path, store: VersionStore, network: Rep3D, what: str) -> None:
     trained = _trained(network, 4)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import tempfile
 import warnings
@@ -84,6 +85,7 @@ def export_onnx(source: Checkpoint | Network, path: Path | str, roi_size: Sequen
     program = job.capture()
     with warnings.catch_warnings(), _failing_as_export_error("ONNX"):
         warnings.simplefilter("ignore")  # about PyTorch's own insides
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
         converted = torch.onnx.export(
             program, (), dynamo=True, input_names=["image"], output_names=["logits"], opset_version=20, verbose=False
         )

@@ -386,6 +386,7 @@ class _Loop:
             "iterations": self.iteration,
             "kept_iteration": self.best.iteration if self.best.weights else self.iteration,
             "resumed_from": self.resumed_from,
+            "trained_in": self.inferer.precision,
             "stopped": self.stopped,
             "minutes": self.budget.elapsed() / 60.0,
             "step_seconds": self.budget.step_seconds(self.iteration),

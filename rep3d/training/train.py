@@ -144,7 +144,7 @@ def train(
     ``step_seconds`` (validations included), ``shortfall`` (what the minutes were too short for, in words, or None),
     ``memory`` (what did not fit into memory, in words, or None), ``loss``, ``settings`` (all of them), ``sampling``,
     ``background_share`` and ``loss_function`` (of the settings), ``resolution`` (what the voxel size rests on, where it
-    was chosen) and ``resumed_from`` (a step, or None).
+    was chosen), ``resumed_from`` (a step, or None) and ``trained_in`` (``"float32"`` or ``"bfloat16"``).
 
     Args:
         cases: labelled cases, of which one can be used; labels are checked against their images first.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rep3d.checkpoint import Checkpoint
+from rep3d.checkpoint import Checkpoint, save_checkpoint
 from rep3d.errors import ExportError, MissingComponentError, OutputError
 from rep3d.inference import export
 from rep3d.inference.export import Exported, export_onnx, export_program
@@ -80,6 +80,17 @@ class TestOnnx:
         for tensor, name, channels in ((image, "image", 1), (logits, "logits", 3)):
             shape = [axis.dim_param or axis.dim_value for axis in tensor.type.tensor_type.shape.dim]
             assert tensor.name == name and shape == ["batch", channels, "depth", 16, "width"]
+
+    def test_nothing_is_said_of_what_nobody_needs(
+        self, checkpoint: Checkpoint, exported: Exported, tmp_path: Path
+    ) -> None:
+        model = tmp_path / "model.pt"
+        save_checkpoint(model, checkpoint.model, checkpoint.task, checkpoint.info)
+        command = [sys.executable, "-m", "rep3d.cli.main", "export", "--checkpoint", str(model)]
+        done = subprocess.run(
+            [*command, "--output", str(tmp_path / "m.onnx")], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.startswith("Wrote ") and done.stderr == ""
 
     def test_says_what_the_task_is(self, exported: Exported) -> None:
         import onnx

@@ -29,7 +29,7 @@ from rep3d.training.worker import Worker, leave_group
 from tests.conftest import ROOT
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint
 
-SETTINGS = TrainSettings(iterations=20, crops=1, learning_rate=5e-3, device="cpu")
+SETTINGS = TrainSettings(iterations=20, crops=1, learning_rate=5e-3, device="cpu", precision="float32")
 
 
 def _plan(folder: Path, **changes: object) -> TrainPlan:

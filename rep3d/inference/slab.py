@@ -1,8 +1,8 @@
 """What a sliding window gathers: as many slices of the result as a window has, not the whole of it.
 
 The scores of all classes for a whole CT (512 x 512 x 700 voxels, 14 classes) are 10 GB. But where windows are taken in
-order along the longest axis, what lies before the next one is settled. What is blended, and how, is as in MONAI's
-SlidingWindowInferer.
+order along the longest axis, what lies before the next one is settled. How many windows there are, and how they are
+blended, is as in MONAI's SlidingWindowInferer; they lie at even distances, as nnU-Net's.
 """
 
 from __future__ import annotations
@@ -91,10 +91,11 @@ def slab_bytes(channels: int, shape: tuple[int, ...], window: tuple[int, ...]) -
 
 
 def starts_along(side: int, length: int, overlap: float) -> list[int]:
-    """Return where windows of that side begin along an axis of that length, as MONAI's inferer lays them."""
-    step = max(1, int(side * (1 - overlap)))
-    count = math.ceil(max(length - side, 0) / step) + 1
-    return [max(min(number * step, length - side), 0) for number in range(count)]
+    """Return where windows of that side begin along an axis of that length: as many as that overlap needs, at even
+    distances, so that they overlap by as much as so many can. As nnU-Net lays them."""
+    last = max(length - side, 0)
+    steps = math.ceil(last / max(1, int(side * (1 - overlap))))
+    return [round(number * last / max(steps, 1)) for number in range(steps + 1)]
 
 
 def moved(place: Place, by: Sequence[int]) -> Place:

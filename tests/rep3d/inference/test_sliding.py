@@ -17,6 +17,7 @@ from rep3d.imaging.grid import Place
 from rep3d.inference import predictor as predictor_module
 from rep3d.inference.engines import TorchEngine
 from rep3d.inference.predictor import Predictor
+from rep3d.inference.slab import starts_along
 from rep3d.inference.sliding import BATCH, OVERLAP, WindowTurns, sliding_probabilities
 from rep3d.nn.config import Rep3DConfig
 from rep3d.nn.rep3d import Rep3D
@@ -59,6 +60,21 @@ def test_as_monais_inferer(shape: tuple[int, ...], window: tuple[int, ...], dtyp
         expected = SlidingWindowInferer(window, BATCH, OVERLAP, "gaussian")(image[None], network)
     tolerance = 1e-5 if dtype == torch.float32 else 5e-4
     torch.testing.assert_close(found.float(), expected[0].softmax(0), atol=tolerance, rtol=0)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("side", "length", "overlap", "expected"),
+    [
+        (48, 100, 0.5, [0, 17, 35, 52]),  # and not 0, 24, 48, 52
+        (64, 100, 0.25, [0, 36]),
+        (96, 250, 0.25, [0, 51, 103, 154]),
+        (16, 16, 0.5, [0]),
+        (16, 9, 0.5, [0]),
+        (2, 5, 0.9, [0, 1, 2, 3]),
+    ],
+)
+def test_windows_lie_at_even_distances(side: int, length: int, overlap: float, expected: list[int]) -> None:
+    assert starts_along(side, length, overlap) == expected
 
 
 def test_what_nobody_wants_is_background_and_all_else_is_the_same() -> None:

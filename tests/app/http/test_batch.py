@@ -164,6 +164,9 @@ def test_monai_labels_own_address_starts_the_same(server: AppServer, folder: Pat
 def test_a_newer_version_replaces_predictions_into_the_history_and_a_killed_run_is_resumed(
     server: AppServer, folder: Path, tmp_path: Path
 ) -> None:
+    _publish(folder, "v1")
+    _start(server)  # makes the first version's predictions, unless an earlier test has done so
+    assert _wait(server, _ended)["phase"] == "done"
     _publish(folder, "v2")
     old = _predictions(folder)
     _start(server)

@@ -23,12 +23,12 @@ from unittest import mock
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from measuring import machine, write_result
+from measuring import command, machine, write_result
 
 from rep3d.checkpoint import load_checkpoint
 from rep3d.data.cases import Case, read_data_set
 from rep3d.evaluation.metrics import dice_of_files, mean_dice
-from rep3d.inference import slab, sliding
+from rep3d.inference import slab
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.sliding import OVERLAP
 from rep3d.inference.tuned import PLAIN, Way
@@ -49,7 +49,7 @@ _LAID = {"even": slab.starts_along, "moved_back": _moved_back}
 def _measure(model: Predictor, case: Case, overlap: float, laid: str, folder: Path) -> dict[str, Any]:
     for stage in filter(None, (model, model.fine)):
         stage.way = Way(overlap=overlap)
-    with mock.patch.object(slab, "starts_along", _LAID[laid]), mock.patch.object(sliding, "starts_along", _LAID[laid]):
+    with mock.patch.object(slab, "starts_along", _LAID[laid]):
         result = model.segment(case.image, folder / "found.nii.gz")
     dice = dice_of_files(folder / "found.nii.gz", case.label, model.task.labels)
     return {"dice": mean_dice({case.id: dice}), "network_seconds": result.seconds["network"]}
@@ -84,7 +84,7 @@ def main() -> None:
         for (overlap, laid), measured in found.items()
     }
     result = {
-        "command": f"python benchmarks/overlap.py --checkpoint MODEL --data {options.data.name} --cases {len(cases)}",
+        "command": command(),
         "machine": machine(torch.device(options.device)),
         "load_before": load,
         "spacing_mm": model.task.spacing,

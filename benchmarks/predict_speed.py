@@ -211,7 +211,7 @@ def _dice(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     print("air and all", air, flush=True)
     tuned = tune(model, held_out, model.task.labels, tell=lambda *told: print(*told, flush=True))
     assert tuned is not None, "there is time for all cases"
-    spent = f"{model.info['minutes']:.0f} minutes in {options.precision}"
+    spent = f"{round(model.info['minutes'], 1):g} minutes in {model.info['trained_in']}"
     return {
         "data": data.name,
         "training": f"tiny, {spent}, {len(model.info['cases'])} cases, {model.info['iterations']} steps",

@@ -259,7 +259,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "settings": dataclasses.asdict(settings),
         "training": {
             key: trained.info[key]
-            for key in ("preset", "parameters", "iterations", "minutes", "step_seconds", "stopped", "loss", "created")
+            for key in (
+                "preset",
+                "parameters",
+                "iterations",
+                "minutes",
+                "step_seconds",
+                "stopped",
+                "loss",
+                "trained_in",
+                "created",
+            )
         },
         "dice": summary(scores),
         "mean_dice": round(mean_dice(scores), 4),

@@ -92,8 +92,9 @@ class TroubledClinician(Clinician):
         """Nothing is stuck: each button is drawn as the rules say, and the rules let the user go on."""
         view = self.view
         assert view.activity is None
-        buttons = {what: getattr(self.ui, name) for what, name in BUTTONS.items()}
-        driver.wait(lambda: all(one.enabled is (not view.enabled[what]) for what, one in buttons.items()), 10)
+        driver.wait(
+            lambda: all(getattr(self.ui, name).enabled is (not view.enabled[what]) for what, name in BUTTONS.items()), 2
+        )
         assert self.ui.connectButton.enabled
         if view.connection.state == "ready":
             assert not view.enabled["next_sample"]

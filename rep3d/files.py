@@ -17,8 +17,10 @@ from typing import BinaryIO
 
 __all__ = [
     "PART_SUFFIX",
+    "Stamp",
     "copy_whole",
     "file_hash",
+    "file_stamp",
     "file_state",
     "known_hash",
     "leads_out",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 PART_SUFFIX = ".part"
+Stamp = tuple[int, int]
 _BLOCK = 1 << 20
 
 
@@ -47,6 +50,12 @@ def file_state(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def file_stamp(path: Path) -> Stamp:
+    """Return what changes when a file does, or is replaced by another one: change in nanoseconds, size in bytes."""
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
 
 
 def unpacked_sizes(content: BinaryIO, unpacker: zlib._Decompress) -> Iterator[int]:

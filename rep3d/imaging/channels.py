@@ -9,12 +9,44 @@ import numpy as np
 
 from rep3d.errors import ImageError
 from rep3d.imaging.grid import Geometry, same_grid
-from rep3d.imaging.nifti import read_image, read_layers, stored_grid, stored_layers
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, read_image, read_layers, stored_grid, stored_layers
 
-__all__ = ["Files", "as_files", "channels_grid", "count_channels", "read_channels"]
+__all__ = ["Files", "as_files", "channels_beside", "channels_grid", "count_channels", "image_name", "read_channels"]
 
 Files = Path | str | Sequence[Path | str]
 """The files of an image in the order of its channels: one, which may hold several, or one for each."""
+
+
+_FIRST = "_0000"  # ends the names of the first channels' files, as nnU-Net has them
+
+
+def image_name(file: Path) -> str:
+    """Return what an image is called by its file's name: without ending, nor what says that it is the first channel."""
+    name = _without_ending(file)
+    return name.removesuffix(_FIRST) or name
+
+
+def channels_beside(file: Path) -> tuple[Path, ...]:
+    """Return an image's files by their names, of which there may be one for each channel.
+
+    Args:
+        file: the image's only one, or the first channel's by its name, ``x_0000.nii.gz``. Then the others are those
+            beside it that are called ``x_0001``, ``x_0002`` ... with an image's ending, as far as there are.
+    """
+    name, channels = image_name(file), [file]
+    while name != _without_ending(file):
+        number = f"{name}_{len(channels):04d}"
+        endings = (file.name[len(name) + len(_FIRST) :], *IMAGE_SUFFIXES)
+        following = next((one for one in (file.with_name(number + end) for end in endings) if one.is_file()), None)
+        if following is None:
+            break
+        channels.append(following)
+    return tuple(channels)
+
+
+def _without_ending(file: Path) -> str:
+    ending = next((suffix for suffix in IMAGE_SUFFIXES if file.name.lower().endswith(suffix)), "")
+    return file.name[: len(file.name) - len(ending)]
 
 
 def as_files(image: Files) -> tuple[Path, ...]:
@@ -81,8 +113,7 @@ def _check_count(files: Sequence[Path], found: int, count: int) -> None:
         raise ImageError(
             f"{what}: {found} {'channel' if found == 1 else 'channels'}, where {count} "
             f"{'is' if count == 1 else 'are'} needed. Give the image with the channels of the task, in their order: "
-            f"one 4D file, or on the command line a file for each (x_0000.nii.gz, x_0001.nii.gz ...). Of a folder of "
-            f"these, rep3d convert FOLDER NEW_FOLDER --to studies makes 4D files for the server."
+            f"one 4D file, or a file for each (x_0000.nii.gz, x_0001.nii.gz ...)."
         )
 
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from rep3d.data.cases import IMAGES, PLAIN_IMAGES, TESTS, read_images
 from rep3d.errors import ImageError, TaskError
 from rep3d.files import file_hash
+from rep3d.imaging.channels import channels_beside, image_name
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
@@ -101,7 +102,7 @@ def find_sources(path: Path, skip: Sequence[str] = ()) -> Sources:
                 f"INPUT: {path} is no NIfTI file ({' or '.join(IMAGE_SUFFIXES)}), nor a folder. If it is a model, "
                 f"OUTPUT is missing: give the models, then INPUT, then OUTPUT."
             )
-        return Sources((_file(path),))
+        return Sources((Source(image_name(path), path, channels=channels_beside(path)),))
     try:
         files = list(_files(path))
     except TaskError as error:
@@ -116,27 +117,6 @@ def find_sources(path: Path, skip: Sequence[str] = ()) -> Sources:
             f"{path} holds no images: neither NIfTI files ({' or '.join(IMAGE_SUFFIXES)}), nor a DICOM series.{why}"
         )
     return Sources(tuple(_under_names_of_their_own(cases)), tuple(map(str, found.left_out)))
-
-
-def _without_ending(name: str) -> str:
-    for suffix in IMAGE_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
-
-
-def _file(path: Path) -> Source:
-    """Return an image file, and where it is the first channel by its name, the files of the others beside it."""
-    name = _without_ending(path.name)
-    id_ = name.removesuffix("_0000") or name
-    channels = [path]
-    while id_ != name:
-        names = (f"{id_}_{len(channels):04d}{suffix}" for suffix in IMAGE_SUFFIXES)
-        following = next((file for file in map(path.with_name, names) if file.is_file()), None)
-        if following is None:
-            break
-        channels.append(following)
-    return Source(id_, path, channels=tuple(channels))
 
 
 def _files(folder: Path) -> Iterator[Source]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import tempfile
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +36,12 @@ def _two(path: Path, seed: int = 0, order: int = 1) -> Path:
     return write_nifti(path, np.stack([voxels, 300 - voxels][::order], -1))
 
 
+def _parted(folder: Path, name: str, seed: int = 0) -> tuple[Path, Path]:
+    """Write the two channels of :func:`_two` as a file each."""
+    voxels = np.asarray(nib.load(write_image(folder / f"{name}_0000.nii.gz", seed)).dataobj)
+    return folder / f"{name}_0000.nii.gz", write_nifti(folder / f"{name}_0001.nii.gz", 300 - voxels)
+
+
 # ---- parts
 
 
@@ -42,10 +50,35 @@ def test_files_of_other_channels_are_refused_by_name(tmp_path: Path) -> None:
     assert TWO.grid(two).shape == ONE.grid(one).shape == SHAPE
     first, second = TWO.read(two)[0]
     assert np.array_equal(first, ONE.read(one)[0][0]) and np.array_equal(second, 300 - first)
-    with pytest.raises(ImageError, match=r"one.nii.gz: 1 channel, where 2 are needed.*4D file.*--to studies"):
+    with pytest.raises(ImageError, match=r"one.nii.gz: 1 channel, where 2 are needed.*4D file, or a file for each"):
         TWO.grid(one)
     with pytest.raises(ImageError, match=r"two.nii.gz is not three-dimensional"):
         ONE.grid(two)
+
+
+def test_a_file_for_each_channel_is_read_as_one_image(tmp_path: Path) -> None:
+    files, whole = _parted(tmp_path, "a"), _two(tmp_path / "whole.nii.gz")
+    assert TWO.files(files[0]) == files and TWO.files(whole) == (whole,) and ONE.files(files[0]) == files[:1]
+    assert voxel_digest(files[0], TWO) == voxel_digest(whole, TWO)
+    before = TWO.stamp(files[0])
+    write_image(files[1], 1)
+    assert TWO.stamp(files[0]) != before
+    write_image(tmp_path / "a_0002.nii.gz")
+    with pytest.raises(ImageError, match=r"a_0000.nii.gz, a_0001.nii.gz, a_0002.nii.gz: 3 channels, where 2 are"):
+        TWO.grid(files[0])
+    (tmp_path / "a_0002.nii.gz").unlink()
+    write_nifti(files[1], np.zeros((*SHAPE[:2], 2), np.int16))
+    with pytest.raises(ImageError, match=r"a_0001.nii.gz does not lie on the voxels of a_0000.nii.gz"):
+        TWO.read(files[0])
+
+
+def test_files_of_four_dimensions_may_be_numbered_as_channels_are(tmp_path: Path) -> None:
+    for number in range(3):
+        _two(tmp_path / f"case_{number:04d}.nii.gz")
+    first = tmp_path / "case_0000.nii.gz"
+    assert TWO.files(first) == (first,)
+    write_image(first)  # the wrong image: it costs no other one
+    assert TWO.files(first) == (first,)
 
 
 def test_a_published_model_of_other_channels_answers_nothing(tmp_path: Path) -> None:
@@ -93,10 +126,12 @@ def test_what_slicer_cut_to_its_segments_is_put_in_place(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
-    """Yield a server for two channels with five images, and two of other numbers of channels."""
+    """Yield a server for two channels with five images, two of them of two files, and two of other numbers."""
     studies = tmp_path_factory.mktemp("studies")
-    for number in range(4):
+    for number in (0, 2):
         _two(studies / f"case_{number}.nii.gz", number)
+    for number in (1, 3):
+        _parted(studies, f"case_{number}", number)
     _two(studies / "swapped.nii.gz", 3, order=-1)
     write_image(studies / "alone.nii.gz")
     write_nifti(studies / "three.nii.gz", np.ones((*SHAPE, 3), np.int16))
@@ -157,6 +192,42 @@ def test_the_whole_way_of_images_of_two_channels(running: AppServer, tmp_path: P
     assert all(scores[name] is not None for name in left) and scores["alone"] is None
     sample = server.post("/activelearning/entropy", json={"client_id": "anna"}).json()
     assert sample["id"] == max(left, key=lambda name: scores[name])
+
+
+def test_an_image_of_two_files_is_sent_whole_and_removed_whole(running: AppServer, tmp_path: Path) -> None:
+    server = running
+    files = _parted(tmp_path, "moved", 5)
+    sent = [file.rename(server.studies / file.name) for file in files]
+    until = time.monotonic() + 30
+    while "moved" not in {case["id"] for case in server.get("/rep3d/cases").json()}:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    whole = nib.Nifti1Image.from_bytes(gzip.decompress(server.get("/datastore/image?image=moved").content))
+    assert whole.shape == (*SHAPE, 2) and np.allclose(whole.affine, AFFINE, atol=1e-6)
+    voxels = np.asarray(whole.dataobj)
+    for number, file in enumerate(sent):
+        assert np.array_equal(voxels[..., number], np.asarray(nib.load(file).dataobj))
+        about, arrays = unpacked(server.get(f"/rep3d/voxels/images/moved?channel={number}").content)
+        assert np.array_equal(arrays["image"], voxels[..., number])
+    # A label that was drawn on it is refused where the second file was replaced meanwhile.
+    second = sent[1].read_bytes()
+    write_image(sent[1], 6)
+    label = {"label": np.asarray(nib.load(write_label(tmp_path / "l.nii.gz")).dataobj)}
+    body = packed(label, AFFINE, {"drawn_on": about["params"]["mark"]})
+    answer = server.put("/rep3d/voxels/labels/moved", data=body, headers=VOXELS)
+    assert answer.status_code == 409 and "image moved was changed or replaced" in answer.json()["detail"], answer.text
+    sent[1].write_bytes(second)
+    assert server.put("/rep3d/voxels/labels/moved", data=packed(label, AFFINE), headers=VOXELS).ok
+    archive = zipfile.ZipFile(io.BytesIO(server.get("/datastore/dataset").content))
+    assert {f"image/{file.name}" for file in sent} <= set(archive.namelist())
+    assert server.request("DELETE", "/datastore/image?id=moved").ok
+    assert not any(file.exists() for file in sent)
+    removed = next((server.studies / "rep3d" / "removed").glob("moved-*"))
+    assert {file.name for file in removed.rglob("*.nii.gz")} == {
+        "moved_0000.nii.gz",
+        "moved_0001.nii.gz",
+        "moved.nii.gz",
+    }
 
 
 def test_one_channel_of_an_image_can_be_asked_for(running: AppServer) -> None:

@@ -179,8 +179,7 @@ class Rep3DLabelApp(MONAILabelApp):
         child = in_child_process()
         watch = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD and not child
         setup = self.setup
-        store = Rep3DDatastore(setup.folder, setup.workspace, setup.labels, watch, read_only=child)
-        store.channels = setup.channels
+        store = Rep3DDatastore(setup.folder, setup.workspace, setup.labels, watch, child, setup.channels)
         store.take_image_file = self.privacy.copy_image
         return store
 

@@ -161,7 +161,7 @@ def _is_unusable(image_id: str, datastore: Rep3DDatastore) -> bool:
 
 
 def _do(kind: str, image_id: str, datastore: Rep3DDatastore, predictor: Predictor, known: Knowledge) -> None:
-    image = datastore.image_file(image_id)
+    image = datastore.channels.files(datastore.image_file(image_id))
     if kind == _TURN:
         known.scores[image_id] = assess(predictor, image, _VIEWS)
         return

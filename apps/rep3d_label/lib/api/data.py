@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from monailabel.interfaces.utils.app import app_instance
 from starlette.background import BackgroundTask
 
 from lib.access.audit import note
-from lib.api.access import AS_ANNOTATOR, name_of
+from lib.api.access import AS_ANNOTATOR, AS_USER, name_of
 from lib.api.annotators import Annotator
 from lib.api.forms import FileRoute, flag, json_object, on_disk, upload_name
 from lib.labels.expected import Expected
@@ -25,7 +26,7 @@ from lib.labels.submission import SubmitOptions
 from lib.names import split_suffix
 from lib.storage.datastore import Submission
 from lib.storage.entries import FINAL
-from rep3d.imaging.nifti import IMAGE_SUFFIXES
+from rep3d.imaging.nifti import IMAGE_SUFFIXES, join_channels
 
 __all__ = ["router", "take_label"]
 
@@ -51,6 +52,24 @@ def add_image(
     note(case=name)
     with on_disk(file, IMAGE_SUFFIXES) as received:
         return {"image": app_instance().datastore().add_image(name, str(received), info)}
+
+
+@router.get("/datastore/image")
+def get_image(image: str, user: User = AS_USER) -> FileResponse:
+    """Return an image's file; where it has a file for each channel, one 4D file made of them."""
+    store = app_instance().datastore()
+    channels = store.channels.files(store.image_file(image))
+    if len(channels) == 1:
+        return datastore.download_image(image)
+    store.channels.grid(channels[0])  # they fit together
+    handle, name = tempfile.mkstemp(suffix=".nii.gz")
+    os.close(handle)
+    try:
+        join_channels(channels, Path(name))
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return FileResponse(name, filename=f"{image}.nii.gz", background=BackgroundTask(Path(name).unlink))
 
 
 @router.put("/datastore/label")

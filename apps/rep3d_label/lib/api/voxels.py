@@ -75,7 +75,7 @@ def get_image(request: Request, image: str, channel: int = 0, user: User = AS_US
     store = app_instance().datastore()
     file = store.image_file(image)
     chosen = store.channels.checked(channel)
-    mark = image_mark(file)  # before it is read: one that is replaced meanwhile is another
+    mark = image_mark(file, store.channels)  # before it is read: one that is replaced meanwhile is another
     try:
         read, grid = store.channels.read(file)
     except ImageError as error:

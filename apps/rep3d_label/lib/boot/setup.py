@@ -22,6 +22,7 @@ from lib.labels.recovery import check_recovered, recovered_map
 from lib.paths import ModelWorkspace, Workspace
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import ConfigError, Rep3DError
+from rep3d.imaging.channels import Files
 from rep3d.tasks.config import TaskConfig
 from rep3d.tasks.registry import TASKS
 from rep3d.training.head import HeadChange, head_change
@@ -70,11 +71,11 @@ class ModelSetup:
     starter: Path | None = None
     notes: tuple[str, ...] = ()
 
-    def task_for(self, images: Sequence[Path], start: TaskConfig | None = None) -> TaskConfig:
+    def task_for(self, images: Sequence[Files], start: TaskConfig | None = None) -> TaskConfig:
         """Return the task of a training on some images.
 
         Args:
-            images: of the cases.
+            images: the files of each case's.
             start: the task of the model that it goes on from; the voxel size and patch of the settings come first.
 
         Raises:

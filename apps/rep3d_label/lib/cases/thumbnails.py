@@ -15,9 +15,9 @@ import numpy as np
 
 from lib.channels import Channels
 from lib.errors import in_words, is_out_of_memory
-from lib.labels.facts import file_stamp
 from lib.paths import whole_file
 from rep3d.errors import ImageError, LabelError, Rep3DError, machine_error
+from rep3d.files import file_stamp
 from rep3d.imaging.nifti import read_label
 from rep3d.imaging.pictures import plane_picture
 from rep3d.tasks.colours import Colour, label_colours
@@ -56,7 +56,8 @@ class Thumbnails:
         Raises:
             Rep3DError: if the image or the label cannot be read.
         """
-        shows = [file_stamp(file) for file in (image, label) if file] + sorted(self._colours.items())
+        stamps = [self._channels.stamp(image), *([file_stamp(label)] if label else [])]
+        shows = stamps + sorted(self._colours.items())
         key = hashlib.sha256(json.dumps(shows).encode()).hexdigest()[:16]
         folder = self._folder / image_id
         path = folder / f"{size}-{key}.png"

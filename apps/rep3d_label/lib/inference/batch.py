@@ -280,7 +280,7 @@ class BatchRunner:
             return in_words(error)
 
     def _segment(self, run: _Run, predictor: Predictor, image: str, stop: threading.Event) -> None:
-        source = self._datastore.image_file(image)
+        source = self._datastore.channels.files(self._datastore.image_file(image))
         self._refuse_others_label(image, run.tag)
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "prediction.nii.gz"

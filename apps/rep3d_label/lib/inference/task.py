@@ -88,7 +88,7 @@ class Rep3DInferTask(InferTask):
         second = self._requests.new_map(asked.id) if asked.uncertainty else None
         try:
             result = predictor.segment(
-                image,
+                self._model.channels.files(image),
                 output,
                 views=asked.views,
                 box=asked.box,

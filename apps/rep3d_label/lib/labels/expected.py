@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.channels import Channels
 from lib.errors import ImageReplacedError, LabelReplacedError, RequestError
-from lib.labels.facts import file_stamp
 
 __all__ = ["Expected", "image_mark"]
 
 
-def image_mark(image: Path) -> str:
-    """Return what becomes another text when an image's file does; it is cheap, and tells no voxels."""
-    return "-".join(f"{number:x}" for number in file_stamp(image))
+def image_mark(image: Path, channels: Channels) -> str:
+    """Return what becomes another text when one of an image's files does; it is cheap, and tells no voxels."""
+    return "-".join(f"{number:x}" for number in channels.stamp(image))
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class Expected:
             raise RequestError(f"replaces must be a JSON object with time and submission, not {str(replaces)[:200]!r}.")
         return cls(drawn_on, replaces)
 
-    def check(self, image_id: str, image: Path, label: Mapping[str, Any] | None) -> None:
+    def check(self, image_id: str, mark: str, label: Mapping[str, Any] | None) -> None:
         """Compare with what is there.
 
         Args:
             image_id: the image's id.
-            image: its file.
+            mark: what it has now, see :func:`image_mark`.
             label: the facts about its label; None without one.
 
         Raises:
             ImageReplacedError, LabelReplacedError: if it is another.
         """
-        if self.drawn_on is not None and self.drawn_on != image_mark(image):
+        if self.drawn_on is not None and self.drawn_on != mark:
             raise ImageReplacedError(
                 f"The file of image {image_id} was changed or replaced after this label was begun, so nothing was "
                 f"stored. Open the image again and look whether the label still belongs to it."

@@ -12,19 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from rep3d.files import Stamp, file_stamp
 from rep3d.imaging.labels import label_counts
 from rep3d.imaging.nifti import read_label
 from rep3d.json_file import JsonFile, json_object
 
-__all__ = ["FactsCache", "LabelFacts", "Stamp", "file_stamp"]
-
-Stamp = tuple[int, int]
-
-
-def file_stamp(file: Path) -> Stamp:
-    """Return what changes when a file does: time of change in nanoseconds, and size in bytes."""
-    status = file.stat()
-    return status.st_mtime_ns, status.st_size
+__all__ = ["FactsCache", "LabelFacts"]
 
 
 @dataclass(frozen=True)

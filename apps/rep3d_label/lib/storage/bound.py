@@ -18,14 +18,15 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from watchdog.events import FileSystemEvent
 
+from lib.channels import ONE, Channels
 from lib.errors import BusyError
-from lib.labels.facts import Stamp, file_stamp
 from lib.labels.fit import misfit, voxel_digest
+from lib.labels.info import added_facts
 from lib.paths import Workspace
 from lib.storage.entries import FINAL, CaseFiles
 from lib.storage.records import DrawnOn, FileState, LabelRecord, LabelRecords
 from lib.storage.registry import Registry
-from rep3d.files import file_hash, file_state, leads_out, whole_file
+from rep3d.files import Stamp, file_hash, file_stamp, file_state, leads_out, whole_file
 
 __all__ = ["BoundRegistry"]
 
@@ -40,16 +41,18 @@ class BoundRegistry(Registry):
     Args:
         folder: the studies folder.
         workspace: where the records are.
-        auto_reload, read_only: see :class:`lib.storage.registry.Registry`.
+        auto_reload, read_only, channels: see :class:`lib.storage.registry.Registry`.
     """
 
-    def __init__(self, folder: Path, workspace: Workspace, auto_reload: bool, read_only: bool) -> None:
+    def __init__(
+        self, folder: Path, workspace: Workspace, auto_reload: bool, read_only: bool, channels: Channels = ONE
+    ) -> None:
         self.records = LabelRecords(workspace.label_records)
         self._bound: dict[tuple[str, str], FileState] = {}  # image and tag: the file that the list's facts are about
         self._misfits: dict[str, tuple[Stamp, Stamp, str | None]] = {}
         self._unsure: set[str] = set()
         self._looking: threading.Thread | None = None
-        super().__init__(folder, auto_reload, read_only)
+        super().__init__(folder, auto_reload, read_only, channels)
 
     # A folder that is away ----------------------------------------------------------------------------------
 
@@ -96,9 +99,13 @@ class BoundRegistry(Registry):
         studies = self._datastore_path
         images = _files(self._datastore.image_path(), studies)
         labels = {tag: _files(self._datastore.label_path(tag), studies) for tag in self._datastore.tags()}
+        # With another number of channels, the same files may be other images.
+        joined = any(one.image.ext.startswith("_") for one in self._datastore.objects.values())
+        there = self._images_there() if joined or self.channels.count > 1 else None
         gone = 0
         for image_id, image in list(self._datastore.objects.items()):
-            away = f"{image_id}{image.image.ext}" not in images
+            name = f"{image_id}{image.image.ext}"
+            away = name not in images or (there is not None and there.get(name) != image_id)
             for tag, label in list(image.labels.items()):
                 if away or f"{image_id}{label.ext}" not in labels[tag]:
                     self._keep_known(image_id, tag, label)
@@ -172,7 +179,7 @@ class BoundRegistry(Registry):
 
     def _put_in_place(self, source: Path, image_id: str, tag: str, target: Path, info: Mapping[str, Any]) -> None:
         """Copy a label file to its place, with what is known about it on record before: both hold, or neither does."""
-        drawn_on = DrawnOn(file_stamp(self.image_file(image_id)), None) if tag == FINAL else None
+        drawn_on = DrawnOn(self.channels.stamp(self.image_file(image_id)), None) if tag == FINAL else None
         with source.open("rb") as file, whole_file(target) as out:
             shutil.copyfileobj(file, out)
             out.flush()
@@ -215,6 +222,26 @@ class BoundRegistry(Registry):
             image_id, tag, LabelRecord(record.name, record.sha256, state or record.state, info, record.drawn_on)
         )
 
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add facts to an image; NotFoundError where there is none of that id."""
+        with self._guard:
+            self._refuse_if_read_only()
+            image = self._image(image_id).image
+            facts = added_facts(image.info, info, of_label=False)
+            self.records.put_image_info(image_id, facts)
+            image.info = facts
+            self._update_datastore_file()
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add facts to a label; NotFoundError where there is none. Who made it, when and from what is not changed."""
+        with self._guard:
+            self._refuse_if_read_only()
+            label = self._label(label_id, label_tag)
+            facts = added_facts(label.info, info, of_label=True)
+            self._note_info(label_id, label_tag, facts)
+            label.info = facts
+            self._update_datastore_file()
+
     # Is a label that of its image? --------------------------------------------------------------------------
 
     def note_image(self, image_id: str) -> None:
@@ -225,12 +252,12 @@ class BoundRegistry(Registry):
             if image is None or not records or records[0].drawn_on is None or records[0].drawn_on.digest:
                 return
             file, stamp = self.image_file(image_id), records[0].drawn_on.stamp
-        if file_stamp(file) != stamp:
+        if self.channels.stamp(file) != stamp:
             return
         digest = voxel_digest(file, self.channels)
         with self._guard:
             latest = self.records.of(image_id, FINAL)
-            if latest and latest[0].drawn_on == DrawnOn(stamp, None) and file_stamp(file) == stamp:
+            if latest and latest[0].drawn_on == DrawnOn(stamp, None) and self.channels.stamp(file) == stamp:
                 self._put_drawn_on(image_id, latest[0], DrawnOn(stamp, digest))
 
     def _put_drawn_on(self, image_id: str, record: LabelRecord, image: DrawnOn) -> None:
@@ -238,7 +265,7 @@ class BoundRegistry(Registry):
 
     def fits_at_a_glance(self, image_id: str, image: Path, label: Path) -> tuple[bool, str | None]:
         """Return whether it is known if a label is that of its image, and why it is not; reads no voxels."""
-        stamps = file_stamp(image), file_stamp(label)
+        stamps = self.channels.stamp(image), file_stamp(label)
         known = self._misfits.get(image_id)
         if known is not None and known[:2] == stamps:
             return True, known[2]
@@ -279,7 +306,7 @@ class BoundRegistry(Registry):
         known, reason = self.fits_at_a_glance(image_id, image, label)
         if known:
             return reason
-        stamps = file_stamp(image), file_stamp(label)
+        stamps = self.channels.stamp(image), file_stamp(label)
         with self._guard:
             records = self.records.of(image_id, FINAL)
         drawn_on = records[0].drawn_on if records else None

@@ -21,9 +21,10 @@ from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
+from lib.channels import ONE, Channels
 from lib.errors import ConflictError, RequestError
-from lib.labels.expected import Expected
-from lib.labels.facts import FactsCache, Stamp, file_stamp
+from lib.labels.expected import Expected, image_mark
+from lib.labels.facts import FactsCache
 from lib.labels.info import added_facts, submitted_facts
 from lib.labels.reasons import ORIGINAL, REMOVED, REPLACED, UNKNOWN
 from lib.labels.submission import PreparedLabel, SubmitOptions, described_values, prepare_label, with_shown_name
@@ -36,7 +37,7 @@ from lib.storage.moving import move_together
 from lib.storage.predictions import Predictions
 from lib.storage.unusable import Unusable
 from rep3d.errors import ImageError, LabelError
-from rep3d.files import file_state, make_folder, sync_folder
+from rep3d.files import Stamp, file_stamp, file_state, make_folder, sync_folder
 from rep3d.imaging.nifti import IMAGE_SUFFIXES, stored_grid
 from rep3d.json_file import JsonFile, json_object
 
@@ -74,10 +75,17 @@ class Rep3DDatastore(BoundRegistry):
         labels: label name to voxel value, the server's one map.
         auto_reload: notice files that are put into or taken out of the folder while the server runs.
         read_only: never write; see :class:`lib.storage.registry.Registry`.
+        channels: of the images.
     """
 
     def __init__(
-        self, folder: Path, workspace: Workspace, labels: Mapping[str, int], auto_reload: bool, read_only: bool
+        self,
+        folder: Path,
+        workspace: Workspace,
+        labels: Mapping[str, int],
+        auto_reload: bool,
+        read_only: bool,
+        channels: Channels = ONE,
     ) -> None:
         self._workspace = workspace
         self._label_values = labels
@@ -85,7 +93,7 @@ class Rep3DDatastore(BoundRegistry):
         self.predictions = Predictions(workspace.predictions)
         self.label_facts = FactsCache(workspace.label_facts)
         self.unusable = Unusable(self, workspace.image_facts)
-        super().__init__(folder, workspace, auto_reload, read_only)
+        super().__init__(folder, workspace, auto_reload, read_only, channels)
 
     # What is added ------------------------------------------------------------------------------------------
 
@@ -224,7 +232,7 @@ class Rep3DDatastore(BoundRegistry):
             earlier = [folder / f"{image_id}{s}" for s in endings if (folder / f"{image_id}{s}").exists()]
             if tag == FINAL and known and self._is_duplicate(image_id, earlier, known.info, prepared, info):
                 return Submission(image_id, True, dict(known.info), frozenset(prepared.facts.counts))
-            expected.check(image_id, self.image_file(image_id), known and known.info)
+            expected.check(image_id, image_mark(self.image_file(image_id), self.channels), known and known.info)
             name = f"{image_id}{suffix}"
             if not set(prepared.facts.counts) - {0}:
                 info["empty"] = True
@@ -330,26 +338,6 @@ class Rep3DDatastore(BoundRegistry):
         else:
             threading.Thread(target=compare, args=(stamp,), name=f"compare {image_id}", daemon=True).start()
 
-    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add facts to an image; NotFoundError where there is none of that id."""
-        with self._guard:
-            self._refuse_if_read_only()
-            image = self._image(image_id).image
-            facts = added_facts(image.info, info, of_label=False)
-            self.records.put_image_info(image_id, facts)
-            image.info = facts
-            self._update_datastore_file()
-
-    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Add facts to a label; NotFoundError where there is none. Who made it, when and from what is not changed."""
-        with self._guard:
-            self._refuse_if_read_only()
-            label = self._label(label_id, label_tag)
-            facts = added_facts(label.info, info, of_label=True)
-            self._note_info(label_id, label_tag, facts)
-            label.info = facts
-            self._update_datastore_file()
-
     # What is removed ----------------------------------------------------------------------------------------
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -377,8 +365,8 @@ class Rep3DDatastore(BoundRegistry):
             target = self._workspace.removed / f"{image_id}-{file_time()}"
             target.mkdir(parents=True)
             facts = JsonFile(target / "info.json", json_object, "facts about a removed image", dict, begins_anew=False)
-            files = [Path(self._datastore.image_path()) / f"{image_id}{image.image.ext}"]
-            moves = [(files[0], target / files[0].name)]
+            first = Path(self._datastore.image_path()) / f"{image_id}{image.image.ext}"
+            moves = [(file, target / file.name) for file in self.channels.files(first)]
             for tag, known in image.labels.items():
                 label = self._place(tag, image_id, known.ext)
                 moves.append((label, target / tag / label.name))

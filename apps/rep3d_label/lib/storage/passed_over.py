@@ -1,7 +1,8 @@
 """What lies in the studies folder and is not used, each with the reason and what to do: nothing is left out in silence.
 
 One rule says which files are images or labels (:func:`sort_out`); the registry takes up what it allows, and
-:func:`look_through` names the rest. Nothing is opened, so a folder of thousands of files is looked through in no time.
+:func:`look_through` names the rest. Nothing is opened but, where images have several channels, headers that may be of
+one of them, each once: a folder of thousands of files is looked through in no time.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.channels import ONE, Channels
 from lib.errors import RequestError
 from lib.names import LONGEST_FILE_NAME, checked_tag, fails_on_windows, split_suffix
 from rep3d.files import PART_SUFFIX, leads_out
+from rep3d.imaging.channels import image_name
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
 __all__ = ["TAGS", "PassedOver", "grouped", "is_folder_of_labels", "look_through", "sort_out"]
@@ -89,13 +92,16 @@ def is_folder_of_labels(folder: Path, studies: Path) -> bool:
     return not leads_out(folder, studies)
 
 
-def sort_out(folder: Path, known: Mapping[str, str], studies: Path) -> tuple[dict[str, str], dict[str, _Why]]:
+def sort_out(
+    folder: Path, known: Mapping[str, str], studies: Path, channels: Channels = ONE
+) -> tuple[dict[str, str], dict[str, _Why]]:
     """Tell the images, or label maps, in a folder from what only looks like them.
 
     Args:
         folder: where they are; it is not changed.
         known: ids that are in use, with the endings of their files: of two files of one name they stay.
         studies: the studies folder, which links must not lead out of.
+        channels: of images; of several, each in a file of its own, the first one's file stands for the image.
 
     Returns:
         The names of the files to use, with their ids; and those of the others, with the reason.
@@ -112,15 +118,58 @@ def sort_out(folder: Path, known: Mapping[str, str], studies: Path) -> tuple[dic
                 refused[entry.name] = why
             else:
                 candidates.setdefault(id_, []).append(entry.name)
+    joined = _joined(folder, candidates, known, refused, channels) if channels.count > 1 else {}
     used = {}
     for id_, names in candidates.items():
-        # The shorter ending first, as MONAI Label chose it: a registry that is made anew finds the same files.
-        first = min(names, key=lambda name: (name != f"{id_}{known.get(id_)}", len(name), name))
+        first = _first(names, id_, known)
         used[first] = id_
         for name in names:
             if name != first:
-                refused[name] = _Why(f"{first} is used, which has the same name.", "Rename one of the two.")
+                refused.update(dict.fromkeys(joined.get(name, (name,)), _same_name(first)))
     return used, refused
+
+
+def _first(names: Iterable[str], id_: str, known: Mapping[str, str]) -> str:
+    # The shorter ending first, as MONAI Label chose it: a registry that is made anew finds the same files.
+    return min(names, key=lambda name: (name != f"{id_}{known.get(id_)}", len(name), name))
+
+
+def _same_name(used: str) -> _Why:
+    return _Why(f"{used} is used, which has the same name.", "Rename one of the two.")
+
+
+def _joined(
+    folder: Path,
+    candidates: dict[str, list[str]],
+    known: Mapping[str, str],
+    refused: dict[str, _Why],
+    channels: Channels,
+) -> dict[str, tuple[str, ...]]:
+    """Put each image that has a file for each channel under its own id; one whose files are not all usable is refused.
+
+    Returns:
+        The names of its files, by the first one's.
+    """
+    joined = {}
+    for id_, names in candidates.items():
+        image = image_name(folder / names[0])
+        first = _first(names, image, known)
+        files = tuple(file.name for file in channels.files(folder / first))
+        if image != id_ and len(files) > 1:
+            joined[first] = files
+    there = {name for names in candidates.values() for name in names}
+    taken = {name for files in joined.values() for name in files}
+    for id_, names in list(candidates.items()):
+        if chosen := taken.intersection(names):
+            refused.update({name: _same_name(min(chosen)) for name in names if name not in chosen})
+            del candidates[id_]
+    for first, files in joined.items():
+        if lacking := [name for name in files if name not in there]:
+            why = _Why(f"Another channel, {lacking[0]}, cannot be used.", "See what is said of that one.")
+            refused.update(dict.fromkeys(there.intersection(files), why))
+        else:
+            candidates.setdefault(image_name(folder / first), []).append(first)
+    return joined
 
 
 def _why_not(entry: os.DirEntry[str], id_: str, studies: Path) -> _Why | None:
@@ -147,7 +196,12 @@ def _why_not(entry: os.DirEntry[str], id_: str, studies: Path) -> _Why | None:
 
 
 def look_through(
-    studies: Path, images: Path, known: Mapping[str, str], final: Path, labels: Mapping[str, str]
+    studies: Path,
+    images: Path,
+    known: Mapping[str, str],
+    final: Path,
+    labels: Mapping[str, str],
+    channels: Channels = ONE,
 ) -> list[PassedOver]:
     """Return what is not used of a studies folder, by its path.
 
@@ -157,8 +211,9 @@ def look_through(
         known: ids of the images, with the endings of their files.
         final: the folder of the final labels.
         labels: ids of the images with a final label, with the endings of its files.
+        channels: of the images.
     """
-    found = dict(_named(studies, images, sort_out(images, known, studies)[1]))
+    found = dict(_named(studies, images, sort_out(images, known, studies, channels)[1]))
     used, refused = sort_out(final, labels, studies)
     found.update(_named(studies, final, refused))
     found.update(_named(studies, final, {name: _NO_IMAGE for name, id_ in used.items() if id_ not in known}))

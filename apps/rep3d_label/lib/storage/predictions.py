@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.labels.facts import Stamp, file_stamp
 from lib.paths import copy_whole, utc_now
 from rep3d.errors import LabelError
 from rep3d.evaluation.metrics import dice_per_label
+from rep3d.files import Stamp, file_stamp
 from rep3d.imaging.grid import same_grid
 from rep3d.imaging.nifti import read_label
 from rep3d.json_file import JsonFile, json_object

@@ -61,6 +61,7 @@ class Registry(LocalDatastore):
         auto_reload: notice files that are put into or taken out of the folder while the server runs.
         read_only: never write. For child processes, whose copy of the registry ages: writing it would erase what the
             server registered meanwhile.
+        channels: of each image; one of others is unusable.
 
     Raises:
         DamagedFileError: if the list is damaged and may only be read.
@@ -68,10 +69,9 @@ class Registry(LocalDatastore):
 
     take_image_file: Callable[[Path, Path], None] = staticmethod(copy_whole)
     """Copies an image that was sent to its place."""
-    channels: Channels = ONE
-    """Of each image; one of others is unusable."""
 
-    def __init__(self, folder: Path, auto_reload: bool, read_only: bool) -> None:
+    def __init__(self, folder: Path, auto_reload: bool, read_only: bool, channels: Channels = ONE) -> None:
+        self.channels = channels
         lost = "who submitted which label, when and from what; images and labels are found again by their files"
         self._list = JsonFile(folder / DATASTORE_FILE, self._parsed, lost, self._new, begins_anew=False)
         self._may_write = not read_only
@@ -118,7 +118,8 @@ class Registry(LocalDatastore):
         with self._guard:
             for id_ in sorted(self.get_labeled_images()):
                 with suppress(ConflictError):  # a link, which is passed over and named as soon as the folder is read
-                    found.append(Case(id_, Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, FINAL))))
+                    image, label = Path(self.get_image_uri(id_)), Path(self.get_label_uri(id_, FINAL))
+                    found.append(Case(id_, image, label, self.channels.files(image)))
         return found
 
     def case_files(self) -> Iterator[CaseFiles]:
@@ -167,12 +168,13 @@ class Registry(LocalDatastore):
                 left_out = {}
                 for case in cases[:limit_cases] if limit_cases and limit_cases > 0 else cases:
                     try:
-                        with case.image.open("rb"), case.label.open("rb"):
-                            pass  # both or none
+                        for needed in case.files:  # all or none
+                            needed.open("rb").close()
                     except OSError as error:
                         left_out[case.id] = str(error)
                         continue
-                    archive.write(case.image, f"image/{case.image.name}")
+                    for channel in case.channels:
+                        archive.write(channel, f"image/{channel.name}")
                     archive.write(case.label, f"label/{case.label.name}")
                 if left_out:
                     archive.writestr("left_out.json", dumps(left_out))
@@ -205,10 +207,9 @@ class Registry(LocalDatastore):
         """Take up new images; return how many (the stock method compares each file with each image)."""
         self._init_from_datastore_file()
         objects, added = self._datastore.objects, 0
-        for name in self._list_files(self._datastore.image_path(), self._extensions):
-            image_id, suffix = self._to_id(name)
+        for name, image_id in self._images_there().items():
             if image_id not in objects:
-                objects[image_id] = ImageLabelModel(image=found_file(name, suffix))
+                objects[image_id] = ImageLabelModel(image=found_file(name, name.removeprefix(image_id)))
                 added += 1
         if added:
             logger.info("studies folder: %d new images", added)
@@ -220,22 +221,19 @@ class Registry(LocalDatastore):
         folder, added = Path(self._datastore.label_path(tag)), 0
         if not is_folder_of_labels(folder, Path(self._datastore_path)):
             return 0
-        for name in self._list_files(str(folder), self._extensions):
-            image_id, suffix = self._to_id(name)
+        for name, image_id in sort_out(folder, self._endings(tag), Path(self._datastore_path))[0].items():
             image = self._datastore.objects.get(image_id)
             if image is not None and tag not in image.labels:
-                image.labels[tag] = found_file(name, suffix)
+                image.labels[tag] = found_file(name, name.removeprefix(image_id))
                 added += 1
         if added:
             logger.info("studies folder: %d new labels with the tag %s", added, tag)
         return added
 
-    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        """Return the files to take up from the folder of the images, or of the labels of a tag."""
-        with self._guard:
-            folder = Path(path)
-            known = self._endings(None if folder == Path(self._datastore.image_path()) else folder.name)
-            return {name: name for name in sort_out(folder, known, Path(self._datastore_path))[0]}
+    def _images_there(self) -> dict[str, str]:
+        """Return the files of the images to take up, of several for one image the first, with their ids."""
+        images = Path(self._datastore.image_path())
+        return sort_out(images, self._endings(None), Path(self._datastore_path), self.channels)[0]
 
     def _endings(self, tag: str | None) -> dict[str, str]:
         """Return the endings of the files by id: of the images, or of the labels of a tag."""
@@ -264,8 +262,15 @@ class Registry(LocalDatastore):
         return tag
 
     def get_image_uri(self, image_id: str) -> str:
-        """Return the path of an image; ConflictError where it leads out of the studies folder."""
-        return self._inside(super().get_image_uri(image_id), f"Image {image_id}")
+        """Return the path of an image, of several files for one the first; ConflictError where one leads out of the
+        studies folder."""
+        found = self._datastore.objects.get(image_id)
+        if self.channels.count == 1 or found is None:
+            return self._inside(super().get_image_uri(image_id), f"Image {image_id}")
+        file = Path(self._datastore.image_path()) / f"{image_id}{found.image.ext}"  # beside it are the other channels
+        for channel in self.channels.files(file):
+            self._inside(str(channel), f"Image {image_id}")
+        return str(file)
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         """Return the path of a label; ConflictError where it leads out of the studies folder."""
@@ -287,7 +292,7 @@ class Registry(LocalDatastore):
         with self._guard:
             images, final = Path(self._datastore.image_path()), Path(self._datastore.label_path(FINAL))
             known, labels = self._endings(None), self._endings(FINAL)
-        return look_through(Path(self._datastore_path), images, known, final, labels)
+        return look_through(Path(self._datastore_path), images, known, final, labels, self.channels)
 
     def tell_changes(self, handler: FileSystemEventHandler) -> None:
         """Tell a handler, too, of all that changes in the folder, where the registry notices it itself."""

@@ -304,7 +304,10 @@ class Unusable:
     def _stamp(self, files: CaseFiles) -> Stamp:
         """Return the stamp of an image, which is another one in a server for images of other channels."""
         count = self._registry.channels.count
-        return _stamp(files.image) if count == 1 else (*_stamp(files.image), count)
+        if count == 1:
+            return _stamp(files.image)
+        stamps = map(_stamp, self._registry.channels.files(files.image))
+        return (*map(sum, zip(*stamps, strict=True)), count)
 
     def _both(self, files: CaseFiles) -> Stamp:
         return (*_stamp(files.label or files.image), *self._stamp(files))

@@ -12,7 +12,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lib.active.scoring import score_unlabelled
@@ -224,7 +223,7 @@ class TrainRun:
         training = [found.cases[id_] for id_ in split.training]
         validation = [found.cases[id_] for id_ in split.validation]
         settings = self._request.settings
-        task = self._setup.task_for([Path(case.image) for case in training], start.task if start else None)
+        task = self._setup.task_for([case.channels for case in training], start.task if start else None)
         encoder = load_checkpoint(self._setup.start_from) if self._setup.start_from and not start else None
         records = self._served.versions.records()
         earlier = earlier_trainings(records)

@@ -114,7 +114,7 @@ class VersionScores:
                     predictor = predictor or Predictor(checkpoint(), self._device, values=self._labels, way=PLAIN)
                     file = Path(folder) / "found.nii.gz"
                     try:
-                        predictor.segment(case.image, file)
+                        predictor.segment(case.channels, file)
                         dice = dice_of_files(file, case.label, self._labels)
                     except Exception as error:  # whatever it is, it costs this case only
                         self.left_out[case.id] = left_out_for(case, error).reason

@@ -50,8 +50,8 @@ class _Studies:
 
     # The predictor ------------------------------------------------------------------------------------------------
 
-    def _note(self, kind: str, image: Path) -> str:
-        name = image.name.split(".")[0]
+    def _note(self, kind: str, image: tuple[Path, ...]) -> str:
+        name = image[0].name.split(".")[0]
         self.asked.append((kind, name))
         self.before_each(name)
         return name
@@ -59,15 +59,15 @@ class _Studies:
     def _said(self, doubt: float) -> torch.Tensor:
         return torch.tensor([doubt, 1 - doubt])[:, None, None, None].expand(2, 4, 4, 4)
 
-    def probabilities(self, image: Path) -> torch.Tensor:
+    def probabilities(self, image: tuple[Path, ...]) -> torch.Tensor:
         return self._said(0.5 if self._note("look", image) == "case_1" else 0.1)
 
-    def view_probabilities(self, image: Path, views: int) -> Iterator[torch.Tensor]:
+    def view_probabilities(self, image: tuple[Path, ...], views: int) -> Iterator[torch.Tensor]:
         plain = 0.5 if self._note("views", image) == "case_1" else 0.1
         for number in range(views):
             yield self._said(plain - 0.02 * number)
 
-    def features(self, image: Path) -> np.ndarray:
+    def features(self, image: tuple[Path, ...]) -> np.ndarray:
         return np.array([float(self._note("features", image)[-1]), 1.0], np.float32)
 
     # What is asked of the app ---------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from rep3d.nn.network import Network
 from rep3d.nn.zoo import preset_stride
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.minutes.speed import measure_step
+from rep3d.training.precision import MixedPrecision
 from rep3d.training.settings import TrainSettings
 from rep3d.training.snapshots import RESOLUTION_FILE
 
@@ -92,7 +93,8 @@ def at_resolution(
     facts = kept.read() if kept else {}
     if facts.pop("asked", None) != asked:
         stride = start.model.stride if start else preset_stride(settings.preset)
-        machine = f"{settings.preset} on {device.type}, {torch.get_num_threads()} threads"
+        precision = MixedPrecision(device, precision=settings.precision).precision
+        machine = f"{settings.preset} in {precision} on {device.type}, {torch.get_num_threads()} threads"
         speed = earlier.get("seconds_per_voxel") if earlier.get("machine") == machine else None
         known = earlier.get("thickness") or {}
         thickness = known if set(task.labels) <= set(known) else thicknesses(cases, task.labels)
@@ -101,7 +103,7 @@ def at_resolution(
             nonlocal speed
             if speed is None:
                 made = network()
-                speed = measure_step(made, made.in_channels, device)
+                speed = measure_step(made, made.in_channels, device, precision)
             return speed
 
         chosen = plan_resolution(

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from rep3d.nn.single import for_single_patches
 from rep3d.training.precision import MixedPrecision
+from rep3d.training.settings import AUTO
 
 __all__ = ["default_preset", "measure_step"]
 
@@ -26,15 +27,16 @@ def default_preset(device: torch.device) -> str:
     return "base" if large else "tiny"
 
 
-def measure_step(network: torch.nn.Module, in_channels: int, device: torch.device) -> float:
+def measure_step(network: torch.nn.Module, in_channels: int, device: torch.device, precision: str = AUTO) -> float:
     """Return seconds per voxel of a training step on one patch, the best of three: the first one is slower.
 
     Args:
         network: in its training form, on the CPU; it is left there with gradients of no meaning.
         in_channels: channels of its images.
         device: where to measure.
+        precision: in which, as in :class:`rep3d.training.precision.MixedPrecision`.
     """
-    run = MixedPrecision(device)
+    run = MixedPrecision(device, precision=precision)
     network = for_single_patches(network).to(device).train()
     patch = torch.rand(1, in_channels, _PATCH, _PATCH, _PATCH, device=device)
     seconds = math.inf

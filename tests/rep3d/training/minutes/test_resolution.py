@@ -96,15 +96,17 @@ def test_a_training_keeps_what_it_chose_and_a_later_one_gets_back_to_the_tasks_o
     monkeypatch.setattr(training_plan, "preset_config", small_config)
     monkeypatch.setattr(resolution, "_ALWAYS", 16**3)
     monkeypatch.setattr(resolution, "_ACROSS", 20.0)
-    measured: list[float] = []
-    monkeypatch.setattr(resolution, "measure_step", lambda *of: measured.append(1e-3) or 1e-3)
-    settings = replace(SETTINGS, resolution="auto", max_minutes=1.0)
+    measured: list[str] = []
+    monkeypatch.setattr(resolution, "measure_step", lambda *of: measured.append(of[-1]) or 1e-3)
+    settings = replace(SETTINGS, resolution="auto", max_minutes=1.0, precision="float32")
     cases = [ball_case(tmp_path, 1)]
     coarse = train(cases, TASK, settings, tmp_path / "coarse.pt")
     facts = load_checkpoint(tmp_path / "coarse.pt").info["resolution"]
-    assert coarse.task.spacing[0] > 1.2 and facts["spacing"] == list(coarse.task.spacing) and len(measured) == 1
+    assert coarse.task.spacing[0] > 1.2 and facts["spacing"] == list(coarse.task.spacing) and measured == ["float32"]
     assert facts["own"] == {"spacing": [1.0, 1.0, 1.0], "roi_size": [32, 32, 32]}
     monkeypatch.setattr(resolution, "_wanted_steps", lambda minutes: 0.1)  # as with much more time
     finer = train(cases, coarse.task, settings, tmp_path / "finer.pt", coarse)
     assert finer.task.spacing == TASK.spacing and len(measured) == 1  # the same machine is not measured again
     assert finer.info["resolution"]["words"].startswith("Voxels of 1 x 1 x 1 mm")
+    train(cases, coarse.task, replace(settings, precision="bfloat16"), tmp_path / "half.pt", coarse)
+    assert measured == ["float32", "bfloat16"]  # a step takes another time in it

@@ -39,6 +39,7 @@ from rep3d.checkpoint import HALF_PRECISION, Checkpoint, load_checkpoint, save_c
 from rep3d.data.cases import Case, LeftOut, listed, read_data_set  # noqa: E402
 from rep3d.demo.screen import train_progress  # noqa: E402
 from rep3d.errors import Rep3DError, TaskError  # noqa: E402
+from rep3d.evaluation.evaluation import mean_with_interval  # noqa: E402
 from rep3d.evaluation.gate import label_means  # noqa: E402
 from rep3d.evaluation.metrics import dice_of_files, mean_dice  # noqa: E402
 from rep3d.files import copy_whole, file_hash, write_text  # noqa: E402
@@ -185,17 +186,24 @@ def seen_in(cases: Sequence[Case]) -> dict[str, Any]:
 
 
 def summary(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return of each label mean, standard deviation, median and lowest Dice over the cases that have it."""
+    """Return of each label mean with its 95 % interval by the bootstrap (none of one case), standard deviation, median
+    and lowest Dice over the cases that have it."""
     found = {}
     for label in label_means(scores):
         values = [case[label] for case in scores.values() if not math.isnan(case[label])]
+        mean = mean_with_interval(values)
         found[label] = {
-            "mean": statistics.mean(values),
+            "mean": mean.mean,
+            "low": math.nan if mean.low is None else mean.low,
+            "high": math.nan if mean.high is None else mean.high,
             "deviation": statistics.pstdev(values),
             "median": statistics.median(values),
             "lowest": min(values),
         }
-    return {label: {name: round(value, 4) for name, value in row.items()} for label, row in found.items()}
+    return {
+        label: {name: round(value, 4) for name, value in row.items() if not math.isnan(value)}
+        for label, row in found.items()
+    }
 
 
 def card(result: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ def main() -> None:
         "command": command(),
         "machine": machine(options.device),
         **gpu,
-        "bfloat16": MixedPrecision(options.device).enabled,
+        "bfloat16": MixedPrecision(options.device).precision == "bfloat16",
         "preset": options.preset,
         "parameters": info["parameters"],
         "patches": [options.crops, *task.roi_size],

@@ -141,7 +141,9 @@ _NO_ROOM = {
 _NO_DEVICE = ("invalid device ordinal", "no CUDA-capable device is detected", "No CUDA GPUs are available")
 _TORN = ("unexpected pos", "PytorchStreamWriter failed")  # of PyTorch, where the operating system's error is lost
 _NO_TEMPORARY = "No usable temporary directory"  # Python's words where not one takes a few bytes
-_STILL_WHOLE = "Nothing of it was kept; what was there before is as it was. Make room, or choose another disk."
+_STILL_WHOLE = (
+    "What was being written was not kept; all that was whole before stays. Make room, or choose another disk."
+)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -170,7 +172,7 @@ def machine_error(error: BaseException) -> Rep3DError | None:
             return DiskFullError(f"{_NO_ROOM[cause.errno]}{where}. {_STILL_WHOLE}")
     for cause in chain:
         if isinstance(cause, FileNotFoundError) and _NO_TEMPORARY in str(cause):
-            return DiskFullError(f"No disk has room for temporary files. {_STILL_WHOLE}")
+            return DiskFullError(f"No disk has room for temporary files. {_STILL_WHOLE} TMPDIR says where these go.")
         if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _NO_DEVICE):
             return ConfigError("The GPU that was asked for is not there (any more). Use the device 'auto' or 'cpu'.")
         if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _TORN):

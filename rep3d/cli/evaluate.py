@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -68,8 +70,9 @@ def evaluate(
         require_one_model,
     )
     from rep3d.evaluation.records import Records
-    from rep3d.files import utc_now
+    from rep3d.files import file_hash, utc_now
     from rep3d.predicting.manifest import models_of
+    from rep3d.starter.facts import starter_words
     from rep3d.tasks.dataset_json import (
         channels_from_dataset_json,
         ignore_from_dataset_json,
@@ -91,7 +94,7 @@ def evaluate(
             f"--data: {data} has no case to measure on. Needed are images with label maps of the same name."
         )
     predictor = _predictor(checkpoint, device, engine)
-    identity = model_identity(checkpoint, predictions)
+    identity = model_identity(checkpoint, predictions, predictor.tuned if predictor else None)
     given = Path(checkpoint or predictions or "")
     folder = out or Path("evaluation") / data.resolve().name / f"{given.resolve().stem}-{identity[:8]}"
     check_apart(folder, data)
@@ -112,7 +115,7 @@ def evaluate(
             check_channels(predictor.task, channels_from_dataset_json(description))
         source = MadePredictions(_made(folder / "predictions"), predictor.segment, predictor.task.in_channels)
         models = {given}
-        facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": identity}
+        facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": file_hash(given)}
         facts |= {"Speed": predictor.tuned} if predictor.tuned else {}
     trained = _trained_on(models)
     seen = trained or set()
@@ -132,6 +135,8 @@ def evaluate(
     )
     if measured:
         _show(evaluation)
+        if words := starter_words(predictor.info) if predictor else None:
+            console.print(escape(words), soft_wrap=True, highlight=False)
         _write(evaluation, folder, {case.id: (case, file) for case, (_, file) in measured}, pictures)
     if failed:
         which = f"{len(failed)} of {len(cases)} cases" if measured else f"None of the {len(cases)} cases"
@@ -197,7 +202,17 @@ def same_values(labels: dict[str, int], data: Path) -> dict[str, int]:
                 f"The model has the value {value} for {name!r}, and {data / 'dataset.json'} says {known[name]}. "
                 f"Measure on label maps with the model's values."
             )
+        others = [other for other, its in known.items() if its == value and _plain(other) != _plain(name)]
+        if others:
+            raise TaskError(
+                f"The model calls the value {value} {name!r}, and {data / 'dataset.json'} says {others[0]!r}. If both "
+                f"are the same structure, give it the model's name there; else measure another model."
+            )
     return labels
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name).strip().casefold()
 
 
 def _each(
@@ -229,7 +244,8 @@ def _each(
             each = (ended[-1] - ended[0]) / max(1, len(ended) - 1)
             left = each * (len(cases) - done)
             facts = f"{done} of {len(cases)}" + (f", about {_duration(left)} left" if left >= 1 else "")
-            console.print(f"{escape(case.id)}: {dice:.3f} ({facts})", soft_wrap=True, highlight=False)
+            words = "no label in either map" if math.isnan(dice) else f"{dice:.3f}"
+            console.print(f"{escape(case.id)}: {words} ({facts})", soft_wrap=True, highlight=False)
             return record, file
 
         try:
@@ -276,8 +292,9 @@ def _show(evaluation: Evaluation) -> None:
     interval = "" if mean.low is None else f" (95 % interval {mean.low:.3f} to {mean.high:.3f})"
     trained = len(evaluation.cases) - len(evaluation.fresh)
     if evaluation.fresh:
-        which = f"{len(evaluation.fresh)} cases" + (" not trained on" if evaluation.trained_on_known else "")
-        console.print(f"Mean over {which}: {mean.mean:.3f}{interval}", soft_wrap=True)
+        which = f"{mean.count} cases" + (" not trained on" if evaluation.trained_on_known else "")
+        more = f"; {mean.undefined} more have no label in either map" if mean.undefined else ""
+        console.print(f"Mean over {which}: {mean.mean:.3f}{interval}{more}", soft_wrap=True)
     if trained:
         console.print(f"{trained} cases were trained on: their Dice says nothing about new images.")
     for remark in evaluation.remarks:

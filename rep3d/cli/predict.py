@@ -89,8 +89,9 @@ def predict(
         left = f"{_named(earlier)}. They were left; remove them if need be."
         words = f"Of an earlier run, and not of these label maps: {left}"
         console.print(escape(words), soft_wrap=True, highlight=False)
-    if result.done and result.tuned:
-        console.print(escape(result.tuned), soft_wrap=True, highlight=False)
+    for told in (result.tuned, result.attribution):
+        if result.done and told:
+            console.print(escape(told), soft_wrap=True, highlight=False)
     if result.failed:
         listed = _reasons(result.failed)
         more = f"; and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""

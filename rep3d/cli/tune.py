@@ -35,7 +35,7 @@ def tune(
     from rep3d.data.cases import read_data_set
     from rep3d.inference.tuned import PLAIN
     from rep3d.output import check_output
-    from rep3d.predicting.tuning import LEAST_CASES
+    from rep3d.predicting.tuning import LEAST_CASES, LEAST_DICE
     from rep3d.predicting.tuning import tune as run
     from rep3d.tasks.dataset_json import channels_from_dataset_json, ignore_from_dataset_json
     from rep3d.training.start import check_channels
@@ -68,7 +68,10 @@ def tune(
 
     tuned = run(model, usable, labels, tell=tell)
     if tuned is None:
-        raise Rep3DError(f"Fewer than {LEAST_CASES} cases could be measured, so nothing was kept in {checkpoint}.")
+        raise Rep3DError(
+            f"Fewer than {LEAST_CASES} cases could be measured, or their mean Dice is below {LEAST_DICE:g}, so that "
+            f"there is nothing to lose: nothing was kept in {checkpoint}."
+        )
     model = load_checkpoint(checkpoint)  # anew: the data set's value to ignore is none of the model's
     save_checkpoint(checkpoint, model.model, model.task, {**model.info, TUNED: tuned.to_dict()}, model.fine)
     words = "No way was faster with the same Dice: it computes plainly." if tuned.way == PLAIN else tuned.words

@@ -286,6 +286,10 @@ def _with_channels(
             numbered.setdefault(parts["id"], {})[int(parts["number"])] = files
     for id_, channels in numbered.items():
         files = [file for number in sorted(channels) for file in channels[number]]
+        if 0 not in channels and id_ not in labels:  # the number is a part of the name, as in amos_0001
+            for number, ones in channels.items():
+                found.setdefault(f"{id_}_{number:04d}", []).extend((file,) for file in ones)
+            continue
         missing = next((number for number in range(max(channels)) if number not in channels), None)
         if missing is not None:
             reason = (

@@ -215,10 +215,17 @@ class Measuring:
         return measured, file
 
 
-def model_identity(checkpoint: Path | None, predictions: Path | None) -> str:
-    """Return what tells a model from all others: the SHA-256 of its file; of given predictions, that of their place."""
+def model_identity(checkpoint: Path | None, predictions: Path | None, tuned: str | None = None) -> str:
+    """Return what tells a model from all others: the SHA-256 of its file; of given predictions, that of their place.
+
+    Args:
+        checkpoint: the model's file.
+        predictions: the folder of given predictions.
+        tuned: how the model is computed faster, which makes other label maps; None where plainly.
+    """
     if checkpoint is not None:
-        return file_hash(checkpoint)
+        digest = file_hash(checkpoint)
+        return hashlib.sha256(f"{digest} {tuned}".encode()).hexdigest() if tuned else digest
     assert predictions is not None, "one of the two is given"
     return hashlib.sha256(str(predictions.resolve()).encode()).hexdigest()
 
@@ -231,5 +238,6 @@ def require_one_model(records: Records, model: str, option: str) -> None:
     """
     if records.models - {model}:
         raise OutputError(
-            f"{option}: {records.path.parent} holds the evaluation of another model. Give another folder, or remove it."
+            f"{option}: {records.path.parent} holds the evaluation of another model, or of this one computed in "
+            f"another way (see rep3d tune). Give another folder, or remove it."
         )

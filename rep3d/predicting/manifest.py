@@ -109,7 +109,7 @@ class Manifest:
         """Return ``written`` and ``digests`` of a case that failed, whatever of it was written before that."""
         entry = self.cases().get(case, {})
         digests, files = _digests(entry), {name: self.folder / name for name in sorted(_written(entry))}
-        now = {name: file_hash(file) for name, file in files.items() if name not in digests and file.is_file()}
+        now = {name: file_hash(file) for name, file in files.items() if name not in digests and os.path.isfile(file)}
         return {"written": tuple(files), "digests": digests | now}
 
     def is_done(self, case: str, made_of: Mapping[str, Any]) -> bool:
@@ -127,9 +127,10 @@ class Manifest:
 
     def note(self, case: str, entry: Mapping[str, Any]) -> None:
         """Keep what became of a case, on the disk before this returns."""
-        content = self._own.read()
-        content["cases"][case] = dict(entry)
-        self._own.write(content)
+        with self._own.locked():  # somebody may predict other images into the same folder
+            content = self._own.read()
+            content["cases"][case] = dict(entry)
+            self._own.write(content)
 
     def finish(self, left_out: tuple[str, ...]) -> None:
         """Put all parts that are there into one file, and write the statistics of all cases.

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, ConfigError, DiskFullError, ImageError, OutputError, machine_error, said
 from rep3d.files import file_hash, leads_out, utc_now, whole_file
 from rep3d.imaging.channels import read_channels
-from rep3d.imaging.dicom.results import Maker
+from rep3d.imaging.dicom.results import Maker, read_sources
 from rep3d.imaging.dicom.segmentation import require_highdicom, write_segmentation
 from rep3d.imaging.dicom.structures import write_structures
 from rep3d.imaging.nifti import read_label
@@ -31,6 +32,7 @@ from rep3d.output import check_output, check_output_folder, same_file
 from rep3d.predicting.manifest import MANIFEST, STATISTICS, Manifest
 from rep3d.predicting.sources import Source, find_sources
 from rep3d.predicting.statistics import label_statistics
+from rep3d.starter.facts import starter_words
 from rep3d.tasks.colours import label_colours
 
 __all__ = ["FORMATS", "Predicted", "Wanted", "predict"]
@@ -39,6 +41,7 @@ FORMATS: Mapping[str, str] = {"nifti": ".nii.gz", "dicom-seg": ".seg.dcm", "rtst
 """Kinds of label maps, and how their files' names end."""
 _WRITERS = {"dicom-seg": write_segmentation, "rtstruct": write_structures}
 _UNCERTAINTY, _PREVIEW = ".uncertainty.nii.gz", ".png"
+_LONGEST = timedelta(days=7)  # one process may have far larger images than another
 _PREVIEW_SIZE = 384  # pixels of the patient's longest side
 
 
@@ -100,6 +103,7 @@ class Predicted:
         earlier: of those predicted now, by id, the files of earlier runs that were left beside the new ones.
         left_out: files that are part of no image, and why.
         tuned: how they were computed faster, and what that does to the Dice, in words; None where plainly.
+        attribution: where the model comes from, which whoever passes results on names; None where nothing is asked.
     """
 
     done: list[str] = field(default_factory=list)
@@ -108,6 +112,7 @@ class Predicted:
     earlier: dict[str, list[str]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     tuned: str | None = None
+    attribution: str | None = None
 
 
 def predict(
@@ -139,10 +144,10 @@ def predict(
     """
     rank, size = _shared()
     sources = find_sources(source, skip=_check_apart(source, output))
-    _check_formats(wanted, sources.cases)
-    _check_names(wanted, [case for case in sources.cases if not case.refused])
+    found = _with_formats(wanted, sources.cases)
+    _check_names(wanted, [case for case in found if not case.refused])
     folder = check_output_folder(output, (MANIFEST, STATISTICS), (source, *checkpoints), option="OUTPUT")
-    manifest, cases = Manifest(folder, rank, size), sources.cases[rank::size]
+    manifest, cases = Manifest(folder, rank, size), found[rank::size]
     manifest.check_free([name for case in cases if not case.refused for name in wanted.outputs(case.id).values()])
     models = [{"file": str(path.absolute()), "sha256": file_hash(path)} for path in checkpoints if path.is_file()]
     _check_different(models)
@@ -151,14 +156,17 @@ def predict(
     if source.is_file() and predictor.task.in_channels == 1:  # files of other channels that lie beside it are not asked
         cases = tuple(replace(case, channels=()) for case in cases)
     maker = _maker(predictor, [model["sha256"] for model in models], wanted)
-    result = Predicted(left_out=sources.left_out, tuned=predictor.tuned)
+    settings = {**wanted.settings, **({"tuned": predictor.tuned} if predictor.tuned else {})}
+    source_words = starter_words(predictor.info)
+    result = Predicted(left_out=sources.left_out, tuned=predictor.tuned, attribution=source_words)
     try:
         for number, case in enumerate(cases, 1):
             started = time.perf_counter()
             took: float | str = "was there already"
-            made_of: dict[str, Any] = {"models": [m["sha256"] for m in models], "settings": wanted.settings}
+            made_of: dict[str, Any] = {"models": [m["sha256"] for m in models], "settings": settings}
             entry: dict[str, Any] = {"input": str(case.path), "rep3d": __version__, "version": predictor.version}
             entry["model_files"] = [model["file"] for model in models]
+            entry |= {"attribution": source_words} if source_words else {}
             try:
                 if case.refused:
                     raise ImageError(case.refused)
@@ -185,6 +193,8 @@ def predict(
             tell(case.id, number, len(cases), took)
     finally:
         manifest.finish(sources.left_out)
+    if size > 1:
+        _wait_for_others()
     return result
 
 
@@ -193,6 +203,8 @@ def _predict_one(case: Source, folder: Path, predictor: Predictor, wanted: Wante
     files = {kind: folder / name for kind, name in wanted.outputs(case.id).items()}
     for file in files.values():
         check_output(file, (file.suffix,), case.files)
+    if case.series is not None and any(kind in files for kind in _WRITERS):
+        read_sources(case.series)  # what nothing can refer to is told before the work
     with case.as_nifti() as image:
         label = files.get("nifti") or image[0].with_name(f"{image[0].name}.label.nii")
         found = predictor.segment(image, label, views=wanted.views, uncertainty=files.get("uncertainty"))
@@ -256,16 +268,27 @@ def _check_apart(source: Path, output: Path) -> list[str]:
     return list(inner)
 
 
-def _check_formats(wanted: Wanted, cases: Sequence[Source]) -> None:
+def _with_formats(wanted: Wanted, cases: tuple[Source, ...]) -> tuple[Source, ...]:
+    """Return the cases, those refused of which the wanted formats cannot be made.
+
+    Raises:
+        ConfigError: if these are all.
+        MissingComponentError: if highdicom is wanted and not installed.
+    """
     dicom = [name for name in wanted.formats if name in _WRITERS]
     nifti = [case for case in cases if case.series is None]
-    if dicom and nifti:
-        raise ConfigError(
-            f"{' and '.join(dicom)}: {nifti[0].path.name} is no DICOM series, and a DICOM result must refer to one. "
-            f"Give the folder of the series, or choose nifti."
-        )
+    why = f"{' and '.join(dicom)}: %s is no DICOM series, and a DICOM result must refer to one. "
+    if dicom and len(nifti) == len(cases):
+        raise ConfigError(f"{why % nifti[0].path.name}Give the folder of the series, or choose nifti.")
     if "dicom-seg" in dicom:
         require_highdicom()
+    if not dicom or not nifti:
+        return cases
+    advice = "Predict it on its own as nifti, or move it away."
+    return tuple(
+        replace(case, refused=f"{why % case.path.name}{advice}") if case.series is None and not case.refused else case
+        for case in cases
+    )
 
 
 def _check_names(wanted: Wanted, cases: Sequence[Source]) -> None:
@@ -294,6 +317,18 @@ def _shared() -> tuple[int, int]:
     if not 0 <= rank < size:
         raise ConfigError(f"RANK, WORLD_SIZE: expected numbers as torchrun sets them, got {told[0]!r}, {told[1]!r}")
     return rank, size
+
+
+def _wait_for_others() -> None:
+    """Wait until all processes of ``torchrun`` have done their cases: it stops the others as soon as one has ended with
+    status 1, as it does for a case that failed. Processes that were started one by one have nowhere to meet."""
+    if not all(os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")):
+        return
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo", timeout=_LONGEST)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def _own_device() -> str | None:

@@ -28,9 +28,10 @@ from rep3d.inference.engines import BFLOAT16, can_compute
 from rep3d.inference.predictor import Predictor
 from rep3d.inference.tuned import MOST_CHANGE, PLAIN, Tuned, Way, weights_mark
 
-__all__ = ["LEAST_CASES", "Measured", "measure", "tune"]
+__all__ = ["LEAST_CASES", "LEAST_DICE", "Measured", "measure", "tune"]
 
 LEAST_CASES = 2
+LEAST_DICE = 0.1
 _GAIN = 0.9  # of the seconds: less than a tenth is not worth another way
 _WINDOWS: tuple[dict[str, Any], ...] = ({"overlap": 0.25}, {"overlap": 0.125}, {"overlap": 0.25, "window": 1.5})
 
@@ -64,7 +65,8 @@ def tune(
 
     Returns:
         What to keep under `rep3d.checkpoint.TUNED` among the checkpoint's facts; None where fewer than
-        `LEAST_CASES` could be measured in that time.
+        `LEAST_CASES` could be measured in that time, or their mean Dice is below `LEAST_DICE`, where nothing
+        is left to lose.
     """
     steps = _steps(checkpoint)
     runs = 1 + sum(map(len, steps))
@@ -72,7 +74,7 @@ def tune(
         file = Path(folder) / "found.nii.gz"
         usable, dice, spent = _plainly(checkpoint, cases, labels, file, seconds / runs)
         plain = best = Measured(PLAIN, mean_dice(dice), spent)
-        if len(usable) < LEAST_CASES or math.isnan(plain.dice):
+        if len(usable) < LEAST_CASES or not plain.dice >= LEAST_DICE:
             return None
         tell(PLAIN, plain.dice, plain.seconds)
         tried: list[dict[str, Any]] = []

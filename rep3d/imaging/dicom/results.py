@@ -26,6 +26,7 @@ from rep3d.imaging.dicom.series import DicomSeries
 from rep3d.imaging.dicom.stack import Stack, stack
 
 __all__ = [
+    "CHARACTERS",
     "MANUFACTURER",
     "Maker",
     "Sources",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 MANUFACTURER = "Rep3D Label"
+CHARACTERS = "ISO_IR 192"
+"""UTF-8, which holds all names, whatever set the images have theirs in."""
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 from rep3d.errors import MissingComponentError
 from rep3d.imaging.dicom.files import pydicom
 from rep3d.imaging.dicom.results import (
+    CHARACTERS,
     MANUFACTURER,
     Maker,
     code_item,
@@ -111,6 +112,7 @@ def write_segmentation(
             content_description=shown_lines(f"Made by {maker.model_name}, {maker.version}"),
             series_description=shown_lines(f"Segmentation by {maker.model_name}"),
         )
+        found.SpecificCharacterSet = CHARACTERS  # highdicom takes over the texts, and not in which one they were
         found.DeviceUID = maker.device_uid
         found.ContributingEquipmentSequence = contributing_equipment(maker, first)
         save_result(found, output)

@@ -19,6 +19,7 @@ from scipy.spatial import Delaunay
 
 from rep3d.imaging.dicom.files import pydicom
 from rep3d.imaging.dicom.results import (
+    CHARACTERS,
     MANUFACTURER,
     Maker,
     Sources,
@@ -88,7 +89,7 @@ def _head(sources: Sources, maker: Maker) -> Any:
     reader, first = pydicom(), sources.images[0]
     data = reader.dataset.FileDataset("", {}, file_meta=reader.dataset.FileMetaDataset(), preamble=bytes(128))
     data.is_little_endian, data.is_implicit_VR = True, False
-    data.SpecificCharacterSet = "ISO_IR 192"
+    data.SpecificCharacterSet = CHARACTERS
     for word in _OF_PATIENT_AND_STUDY:
         if word in first:
             setattr(data, word, first[word].value)

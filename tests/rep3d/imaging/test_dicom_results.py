@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -76,6 +77,24 @@ def test_segmentation_is_read_back_voxel_by_voxel(series: DicomSeries, tmp_path:
             assert values[tuple(index.round().astype(int))] == value
             checked += 1
     assert checked == np.count_nonzero(values)
+
+
+@pytest.mark.parametrize("characters", ["GB18030", "ISO_IR 192", "ISO_IR 100"])
+@pytest.mark.parametrize("write", [write_segmentation, write_structures])
+def test_names_are_written_whatever_letters_they_have(tmp_path: Path, characters: str, write: Any) -> None:
+    name = "Müller^Jörg" if characters == "ISO_IR 100" else "王^小东"
+
+    def change(data: Dataset, number: int) -> None:
+        placed("oblique")(data, number)
+        data.SpecificCharacterSet, data.PatientName, data.InstitutionName = characters, name, name.replace("^", " ")
+
+    series = only_series(write_series(tmp_path / "in", change))
+    write(label_map(), series, tmp_path / "out.dcm", {"Größe 肝臓": 2}, {}, MAKER)
+    data = pydicom.dcmread(tmp_path / "out.dcm")
+    assert data.PatientName == name and data.SpecificCharacterSet == "ISO_IR 192"
+    assert data.ContributingEquipmentSequence[1].InstitutionName == name.replace("^", " ")
+    label = data.SegmentSequence[0].SegmentLabel if data.Modality == "SEG" else data.StructureSetROISequence[0].ROIName
+    assert label == "Größe 肝臓"
 
 
 def test_segments_say_what_they_are_and_what_made_them(tmp_path: Path) -> None:

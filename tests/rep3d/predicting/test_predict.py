@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -217,7 +220,7 @@ def test_a_file_that_no_prediction_wrote_is_not_replaced(
     out = tmp_path / "labelsTr"
     out.mkdir()
     (out / name).write_bytes(b"drawn by a person")
-    monkeypatch.setattr(predicting, "_check_formats", lambda *_: None)  # of series: they are not needed here
+    monkeypatch.setattr(predicting, "_with_formats", lambda _, cases: cases)  # of series: they are not needed here
     wanted = Wanted(("nifti", "dicom-seg"), previews=True)
     with pytest.raises(OutputError, match=rf"{name} is there already.*give another folder"):
         predict([tmp_path / "never read.pt"], images, out, wanted)
@@ -261,13 +264,13 @@ def test_a_case_may_have_a_file_for_each_channel(tmp_path: Path, rep3d: Callable
     (images / "c1_0000.nii.gz").unlink()
     assert find_sources(images).cases[1].files == (images / "c2_0000.nii.gz", images / "c2_0001.nii.gz")
     result = predict([model], images, tmp_path / "out", Wanted(previews=True), "cpu", "torch")
-    assert result.done == ["c2"] and set(result.failed) == {"c0", "c5"}
-    assert "1 channel, where 2 are needed" in result.failed["c0"]
-    assert "channel c5_0000 is missing" in result.failed["c5"]
+    assert result.done == ["c2"] and set(result.failed) == {"c0", "c5_0001"}
+    for words in result.failed.values():  # the second one alone has no first channel to go with
+        assert "1 channel, where 2 are needed" in words
     (images / "c6_0000.nii.gz").write_bytes(image)
     told = rep3d("predict", model, images, tmp_path / "told", "--device", "cpu", "--engine", "torch").stderr
-    assert "3 of 4 cases could not be predicted: 2 cases (c0, c6): 1 channel, where 2 are needed" in told
-    assert told.count("where 2 are needed") == 1 and "; c5: " in told
+    assert "3 of 4 cases could not be predicted: 3 cases (c0, c5_0001, c6): 1 channel, where 2 are needed" in told
+    assert told.count("where 2 are needed") == 1
     alone = predict([model], images / "c2_0000.nii.gz", tmp_path / "alone", Wanted(), "cpu", "torch")
     assert alone.done == ["c2"]  # with its other channel, under the same name
     assert (tmp_path / "alone" / "c2.nii.gz").read_bytes() == (tmp_path / "out" / "c2.nii.gz").read_bytes()
@@ -312,3 +315,73 @@ def test_processes_share_the_cases(tmp_path: Path, model: Path, images: Path, mo
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(ConfigError, match="RANK, WORLD_SIZE"):
         predict([model], images, out, Wanted(), "cpu", "torch")
+
+
+@pytest.mark.slow
+def test_under_torchrun_a_failed_case_costs_no_other_process_its_own(tmp_path: Path, model: Path, images: Path) -> None:
+    """torchrun stops all processes as soon as one has ended with status 1."""
+    image = (images / "c0_0000.nii.gz").read_bytes()
+    for number in range(12):  # those of one process are all broken
+        (images / f"d{number:02d}_0000.nii.gz").write_bytes(image[: len(image) if number % 2 else 400])
+    (images / "c1_0000.nii.gz").unlink()
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rep3d")
+    asked = ("predict", model, images, tmp_path / "out", "--device", "cpu", "--engine", "torch")
+    done = subprocess.run([sys.executable, *command, *map(str, asked)], capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    cases = json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]
+    assert {name: entry["state"] for name, entry in cases.items()} == {
+        **{name: "done" for name in ("c0", "c2", *(f"d{number:02d}" for number in range(1, 12, 2)))},
+        **{f"d{number:02d}": "failed" for number in range(0, 12, 2)},
+    }
+
+
+def test_two_runs_into_one_folder_lose_no_entry(tmp_path: Path) -> None:
+    runs = [Manifest(tmp_path), Manifest(tmp_path)]
+
+    def note(number: int) -> None:
+        for count in range(30):
+            runs[number].note(f"{number}_{count}", {"state": "failed", "time": "2020"})
+
+    threads = [threading.Thread(target=note, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Manifest(tmp_path).cases()) == 60
+
+
+def test_a_name_without_room_for_an_ending_costs_its_case_only(tmp_path: Path, model: Path, images: Path) -> None:
+    long = f"a{'x' * 239}"
+    (images / f"{long}.nii.gz").write_bytes((images / "c0_0000.nii.gz").read_bytes())
+    result = predict([model], images, tmp_path / "out", Wanted(uncertainty=True), "cpu", "torch")
+    assert result.done == ["c0", "c2"] and "name too long" in result.failed[long]
+
+
+def test_numbers_without_a_first_channel_are_part_of_the_names(tmp_path: Path, images: Path) -> None:
+    for number in (1, 4):
+        (images / f"c0_{number:04d}.nii.gz").write_bytes(b"no matter")
+        (images / f"amos_{number:04d}.nii.gz").write_bytes(b"no matter")
+    found = {case.id: len(case.files) for case in find_sources(images).cases if not case.refused}
+    assert found == {"amos_0001": 1, "amos_0004": 1, "c1": 1, "c2": 1}  # of c0 two channels are missing
+
+
+def test_an_image_that_is_no_series_costs_no_dicom_result(tmp_path: Path, model: Path, images: Path) -> None:
+    pytest.importorskip("highdicom")
+    folder = tmp_path / "mixed"
+    write_series(folder / "series", placed("oblique"))
+    (folder / "c0.nii.gz").write_bytes((images / "c0_0000.nii.gz").read_bytes())
+    result = predict([model], folder, tmp_path / "out", Wanted(("dicom-seg",)), "cpu", "torch")
+    assert result.done == ["series"] and "c0.nii.gz is no DICOM series" in result.failed["c0"]
+
+
+def test_what_nothing_can_refer_to_is_not_computed_first(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(data: pydicom.Dataset, number: int) -> None:
+        placed("oblique")(data, number)
+        del data.FrameOfReferenceUID
+
+    series = write_series(tmp_path / "series", change)
+    monkeypatch.setattr(Predictor, "segment", lambda *_, **__: pytest.fail("it was computed"))
+    result = predict([model], series, tmp_path / "out", Wanted(("nifti", "rtstruct")), "cpu", "torch")
+    assert "has no FrameOfReferenceUID" in result.failed["series"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -63,6 +64,15 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert gpu_check.main(["--device", "cuda:99", "--out", str(tmp_path / "out")]) == 2
     assert "PyTorch cannot use cuda:99" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_training_that_it_times_writes_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = next(one for one in gpu_check.parts("cpu", True, tmp_path) if one.name == "training_base")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(sys, "argv", list(part.command))
+    runpy.run_path(str(ROOT / part.command[0]), run_name="__main__")
+    found = json.loads((tmp_path / "gpu_training_base.json").read_text(encoding="utf-8"))
+    assert found["steps"] == 2 and found["step_ms"]["median"] > 0 and isinstance(found["bfloat16"], bool)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -73,6 +74,33 @@ def test_a_stop_loses_nothing_and_one_bad_label_costs_no_other_case(
     assert refused.returncode == 1 and "holds the evaluation of another model" in refused.stderr
     (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 1}}))
     assert "has the value 3 for 'Ball'" in rep3d(*command).stderr
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "liver": 3}}))
+    assert "calls the value 3 'Ball', and" in (stderr := rep3d(*command).stderr) and "says 'liver'" in stderr
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ball ": 3}}))
+    assert "Mean over 1 cases" in rep3d(*command).stdout  # the same name, spelled in another way
+
+
+def test_what_is_computed_in_another_way_is_another_evaluation(
+    tmp_path: Path, rep3d: Callable[..., Done], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = small_checkpoint()
+    model, out = tmp_path / "model.pt", tmp_path / "scores"
+    save_checkpoint(model, made.model, made.task, made.info)
+    load = Predictor.load
+
+    def tuned(*of: Any) -> Predictor:
+        predictor = load(*of)
+        predictor.tuned = "In bfloat16; the mean Dice changes by 0.001."
+        return predictor
+
+    monkeypatch.setattr(Predictor, "load", tuned)
+    assert "Wrote" in rep3d("evaluate", model, "--data", data, "--out", out).stdout
+    facts = json.loads((out / "evaluation.json").read_text())["source"]
+    assert facts["SHA-256"] == files.file_hash(model) and facts["Speed"].startswith("In bfloat16")
+    monkeypatch.setattr(Predictor, "load", load)
+    refused = rep3d("evaluate", model, "--data", data, "--out", out)
+    assert refused.returncode == 1 and "computed in another way" in refused.stderr
+    assert json.loads((out / "evaluation.json").read_text())["source"] == facts
 
 
 def test_predictions_of_others_are_measured_and_compared(

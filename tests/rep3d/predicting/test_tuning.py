@@ -92,6 +92,13 @@ def test_too_little_time_or_too_few_cases_keep_nothing(tmp_path: Path) -> None:
     assert tune(checkpoint, cases, checkpoint.task.labels) is None
 
 
+def test_a_model_that_finds_nothing_is_not_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Dice stays whatever is done to it."""
+    monkeypatch.setattr(tuning, "_case", lambda *_: ({"Ball": 0.05}, 1.0))
+    checkpoint = small_checkpoint()
+    assert tune(checkpoint, CASES, checkpoint.task.labels) is None
+
+
 @pytest.mark.slow
 def test_the_command_measures_and_keeps_what_it_found_in_the_model_file(
     tmp_path: Path, rep3d: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
@@ -106,6 +113,9 @@ def test_the_command_measures_and_keeps_what_it_found_in_the_model_file(
     )
     save_checkpoint(model, known.model, known.task, {**known.info, "cases": ["c0", "c1"]})
     before = model.read_bytes()
+    refused = rep3d("tune", model, "--data", data)  # its weights are random
+    assert refused.returncode == 1 and "below 0.1" in refused.stderr and model.read_bytes() == before
+    monkeypatch.setattr(tuning, "LEAST_DICE", 0.0)
     done = rep3d("tune", model, "--data", data)
     assert done.returncode == 0, done.stderr
     assert "2 cases: c2, c3" in done.stdout and "plainly: Dice 0." in done.stdout and "Wrote" in done.stdout

@@ -149,8 +149,10 @@ _STILL_WHOLE = (
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what led to it, however it was wrapped on its way up."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen = set[int]()  # an error that was raised from itself leads round and round
+    while cause is not None and id(cause) not in seen:
         yield cause
+        seen.add(id(cause))
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,9 @@ from typer.core import TyperCommand
 
 from rep3d.cli.common import Device, Engine, console
 from rep3d.errors import ConfigError, Rep3DError
+
+if TYPE_CHECKING:
+    from rep3d.tasks.config import Term
 
 __all__ = ["PredictCommand", "predict"]
 
@@ -58,6 +61,13 @@ def predict(
     views: Annotated[int, typer.Option(help="Test-time views to average: 1 (none) to 8.")] = 1,
     uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write how unsure the model is, too.")] = False,
     previews: Annotated[bool, typer.Option("--previews", help="Draw three planes of each image.")] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task file (.yaml) or registered task that the models must be of; DICOM results and colours then say "
+            "of each label what it does, not what the model does."
+        ),
+    ] = None,
     device: Device = None,
     engine: Engine = None,
 ) -> None:
@@ -80,7 +90,8 @@ def predict(
         more = f", about {_duration(left)} left" if worked and number < of else ""
         console.print(f"[{number} of {of}] {case}: {words}{more}", markup=False, soft_wrap=True, highlight=False)
 
-    result = run(checkpoints, source, output, wanted, device, engine, tell)
+    terms = _terms(task, checkpoints) if task else None
+    result = run(checkpoints, source, output, wanted, device, engine, tell, terms)
     for words in result.left_out:
         console.print(f"  left out: {escape(words)}", soft_wrap=True, highlight=False)
     kept = f", {len(result.kept)} were there already" if result.kept else ""
@@ -99,6 +110,17 @@ def predict(
         raise Rep3DError(
             f"{len(result.failed)} of {of} cases could not be predicted: {'; '.join(listed[:_MOST_LISTED])}{more}."
         )
+
+
+def _terms(task: str, checkpoints: Sequence[Path]) -> Mapping[str, Term]:
+    """Return what a task says of its labels, after making sure that the models are of it."""
+    from rep3d.checkpoint import read_checkpoint_task
+    from rep3d.training.task_file import check_model_of_task, checked_task_file
+
+    known = checked_task_file(task).task
+    for path in checkpoints:
+        check_model_of_task(task, known, read_checkpoint_task(path)[0], f"Give the task of {path}, or leave it out.")
+    return known.terms
 
 
 def _reasons(failed: Mapping[str, str]) -> list[str]:

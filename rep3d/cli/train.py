@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -217,8 +218,11 @@ def train(
     from rep3d.training.task_file import task_to_go_on_with, task_to_train
     from rep3d.training.train import task_for_cases
     from rep3d.training.train import train as run
+    from rep3d.training.validation import measured_cases, require_one_to_measure
     from rep3d.training.worker import leave_group
 
+    if spacing is not None and not all(math.isfinite(side) and side > 0 for side in spacing):
+        raise ConfigError(f"--spacing: expected three positive lengths in mm, got {spacing}.")
     launch = launched()
     console.quiet = launch is not None and launch.rank > 0  # one of several processes speaks for all
     description = data / "dataset.json"
@@ -288,6 +292,7 @@ def train(
     console.print(f"{escape(str(data))}: {counts}", soft_wrap=True)
     left_out = [*there.left_out, *left_out]
     show_left_out(left_out)
+    require_one_to_measure(measured_cases(held_out, settings.val_cases), labels, max(1, len(channels)), ignore)
     if checkpoint:
         config = task_to_go_on_with(str(task), known.task, checkpoint.task) if known else checkpoint.task
         config = dataclasses.replace(config, ignore=ignore)

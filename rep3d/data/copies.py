@@ -44,7 +44,7 @@ def copies(cases: Sequence[Case]) -> list[LeftOut]:
                 LeftOut(
                     case.id,
                     case.image.name,
-                    f"it is a copy of {first.image.name}, and {labels}. One case must not count twice. Remove it.",
+                    f"it is a copy of {first.image.name}, and {labels}. One case must not count twice: remove either.",
                 )
             )
     return sorted(found, key=lambda entry: entry.id)

@@ -34,6 +34,7 @@ from rep3d.predicting.sources import Source, find_sources
 from rep3d.predicting.statistics import label_statistics
 from rep3d.starter.facts import starter_words
 from rep3d.tasks.colours import label_colours
+from rep3d.tasks.config import Term
 
 __all__ = ["FORMATS", "Predicted", "Wanted", "predict"]
 
@@ -123,6 +124,7 @@ def predict(
     device: str | None = None,
     engine: str | None = None,
     tell: Callable[[str, int, int, float | str], None] = lambda case, number, of, took: None,
+    terms: Mapping[str, Term] | None = None,
 ) -> Predicted:
     """Predict an image, or all in a folder.
 
@@ -136,6 +138,7 @@ def predict(
         engine: likewise.
         tell: called after each case with its id, its number, how many this process has, and the seconds that it took,
             or words where it was not predicted now.
+        terms: what the labels stand for, by name, in DICOM results and colours; None for what the model says of it.
 
     Raises:
         CheckpointError: if a model cannot be used, or the models do not fit each other.
@@ -157,6 +160,9 @@ def predict(
         cases = tuple(replace(case, channels=()) for case in cases)
     maker = _maker(predictor, [model["sha256"] for model in models], wanted)
     settings = {**wanted.settings, **({"tuned": predictor.tuned} if predictor.tuned else {})}
+    if terms is not None:
+        settings["terms"] = {name: term.to_dict() for name, term in terms.items()}
+        predictor.task = replace(predictor.task, terms=dict(terms))
     source_words = starter_words(predictor.info)
     result = Predicted(left_out=sources.left_out, tuned=predictor.tuned, attribution=source_words)
     try:

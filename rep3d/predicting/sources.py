@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from rep3d.data.cases import IMAGES, PLAIN_IMAGES, TESTS, read_images
 from rep3d.errors import ImageError, TaskError
 from rep3d.files import file_hash
-from rep3d.imaging.channels import channels_beside, image_name
+from rep3d.imaging.channels import channels_beside, count_channels, image_name
 from rep3d.imaging.dicom import DicomSeries, convert_series, find_series
 from rep3d.imaging.nifti import IMAGE_SUFFIXES
 
@@ -123,7 +123,12 @@ def _files(folder: Path) -> Iterator[Source]:
     """Yield a source for each image, of one file or of a file for each channel; what is no image is refused."""
     found, left_out = read_images(folder)
     for id_, files in found.items():
-        yield Source(id_, files[0], channels=files)
+        if len(files) > 1 and any(
+            map(_has_channels_itself, files)
+        ):  # numbered as channels are, and images of their own
+            yield from (Source(f"{id_}_{number:04d}", file) for number, file in enumerate(files))
+        else:
+            yield Source(id_, files[0], channels=files)
     refused: set[str] = set()
     for entry in left_out:
         name = Path(entry.file).name
@@ -131,6 +136,13 @@ def _files(folder: Path) -> Iterator[Source]:
         if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".") and id_ not in refused:
             refused.add(id_)  # once, where it stands for several files: the reason names them
             yield Source(id_, folder / name, refused=entry.reason)
+
+
+def _has_channels_itself(file: Path) -> bool:
+    try:
+        return count_channels(file) > 1
+    except ImageError:
+        return False
 
 
 def _series(folder: Path, found: Sequence[DicomSeries]) -> Iterator[Source]:

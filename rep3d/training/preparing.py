@@ -7,8 +7,8 @@ file can be odd in ways that nobody thought of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +17,8 @@ from rep3d.data.cases import Case, LeftOut
 from rep3d.errors import DiskFullError, Rep3DError, machine_error, said
 from rep3d.imaging.channels import channels_grid, count_channels, read_channels
 from rep3d.imaging.grid import Geometry
-from rep3d.imaging.labels import check_label
+from rep3d.imaging.labels import check_label, label_counts
+from rep3d.imaging.nifti import read_label
 from rep3d.imaging.outliers import outliers
 
 __all__ = [
@@ -138,7 +139,10 @@ def left_out_if_empty(case: Case, voxels: int) -> LeftOut | None:
 
 
 def leave_out_empty(
-    ready: Sequence[tuple[Case, _Ready]], voxels: Callable[[_Ready], int], left_out: list[LeftOut]
+    ready: Sequence[tuple[Case, _Ready]],
+    voxels: Callable[[_Ready], int],
+    left_out: list[LeftOut],
+    values: Collection[int] = (),
 ) -> list[tuple[Case, _Ready]]:
     """Return the cases that have a label, logging the others.
 
@@ -146,10 +150,17 @@ def leave_out_empty(
         ready: the cases, and what was made of them.
         voxels: says of that how many voxels have a label.
         left_out: gains those that have none.
+        values: of the labels in the label maps.
     """
     found = []
     for case, made in ready:
         empty = left_out_if_empty(case, voxels(made))
+        if empty and not {*values}.isdisjoint(label_counts(read_label(case.label)[0])):
+            reason = (
+                "no voxel of its labels is left at the voxel size of this training: they are that small. Train with "
+                "smaller voxels (--spacing), or leave the case out."
+            )
+            empty = replace(empty, reason=reason)
         if empty is None:
             found.append((case, made))
         else:

@@ -16,7 +16,10 @@ from rep3d.nn.network import Network, head_of
 from rep3d.nn.unetr import UnetrSegmenter
 from rep3d.tasks.config import TaskConfig
 from rep3d.tasks.dataset_json import several
+from rep3d.tasks.registry import same_modality
 from rep3d.training.snapshots import start_mark
+
+_KINDS = frozenset({"CT", "MR", "MRI"})  # of other words it is not known whether they mean the same
 
 __all__ = ["as_fine_stage", "check_channels", "check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
 
@@ -48,16 +51,22 @@ def check_channels(task: TaskConfig, names: Sequence[str]) -> None:
 
     Args:
         task: of the model.
-        names: of the data set's channels; with fewer than two it says nothing but that there is one.
+        names: of the data set's channels; a single one is the modality, or says nothing.
 
     Raises:
-        CheckpointError: if they are others, or in another order.
+        CheckpointError: if they are others, or in another order, or CT where MR is needed.
     """
     if task.channel_names != several(names):
         known = ", ".join(task.channel_names) or "one"
         raise CheckpointError(
             f"The model takes images with other channels: it knows {known}, and the data set has "
             f"{', '.join(names) or 'one'}. Train from nothing, or use a model of these channels."
+        )
+    kind = names[0] if len(names) == 1 else None
+    if not same_modality(task.modality, kind) and {task.modality.upper(), str(kind).upper()} <= _KINDS:
+        raise CheckpointError(
+            f"The model is for {task.modality}, and the images of the data set are {kind}: it would see them as if "
+            f"they were {task.modality}. Use a model of that kind, or train a new one (--start-from takes the encoder)."
         )
 
 

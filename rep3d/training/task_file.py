@@ -13,7 +13,7 @@ from rep3d.tasks.file import TaskFile, is_task_file, read_task_file
 from rep3d.tasks.registry import registered_task, same_modality, spelled_rightly
 from rep3d.training.settings import TrainSettings
 
-__all__ = ["checked_task_file", "task_to_go_on_with", "task_to_train"]
+__all__ = ["check_model_of_task", "checked_task_file", "task_to_go_on_with", "task_to_train"]
 
 
 def checked_task_file(word: str) -> TaskFile:
@@ -87,12 +87,28 @@ def task_to_go_on_with(word: str, known: TaskConfig, start: TaskConfig) -> TaskC
     Raises:
         TaskError: if the model saw images that were prepared in another way than by voxel size.
     """
-    wanted = replace(start, spacing=known.spacing, roi_size=known.roi_size).to_dict()
-    about_the_data = {"name", "description", "terms", "modality", "ignore"}
+    check_model_of_task(word, known, start, "Begin a new model, or take the model's in the task.")
+    return replace(start, spacing=known.spacing, roi_size=known.roi_size)
+
+
+def check_model_of_task(word: str, known: TaskConfig, model: TaskConfig, advice: str) -> None:
+    """Make sure that a model's labels are those of a task, and that it sees images as the task says.
+
+    Its voxel size and patch may be others: a training may choose them by the minutes that it has.
+
+    Args:
+        word: names the task file, for the message.
+        known: the file's task.
+        model: the model's.
+        advice: what to do where they differ.
+
+    Raises:
+        TaskError: if they do.
+    """
+    others = {"name", "description", "terms", "modality", "ignore", "spacing", "roi_size"}
+    own = model.to_dict()
     for name, value in known.to_dict().items():
-        if name not in about_the_data and value != wanted.get(name):
+        if name not in others and value != own.get(name):
             raise TaskError(
-                f"The task {word} has the {name} {value!r:.200}, the model to go on from {wanted.get(name)!r:.200}. "
-                f"Begin a new model, or take the model's in the task."
+                f"The task {word} has the {name} {value!r:.200}, the model {own.get(name)!r:.200}. {advice}"
             )
-    return TaskConfig.from_dict(wanted)

@@ -262,7 +262,7 @@ def train(
         lacking, refused = machine_error(error), isinstance(error, ResumeError)
         # The frames of an error that the caller keeps would keep the network, too.
         traceback.clear_frames(error.__traceback__)
-        if lacking is not None and isinstance(error, Exception):
+        if lacking not in (None, error) and isinstance(error, Exception):
             raise lacking from error
         raise
     finally:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rep3d.data.cases import Case
+from rep3d.data.cases import Case, LeftOut, listed
 from rep3d.data.splits import hash_order
-from rep3d.errors import ConfigError
+from rep3d.errors import ConfigError, NoCasesError
 from rep3d.evaluation.gate import label_means
 from rep3d.evaluation.metrics import Overlap, mean_dice, overlaps
 from rep3d.imaging.channels import channels_grid
@@ -31,6 +31,7 @@ from rep3d.inference.sliding import OVERLAP, check_memory, count_windows, fit_wi
 from rep3d.inference.stage import kept_type
 from rep3d.inference.streaming import slab_axis, streamed_labels
 from rep3d.tasks.config import TaskConfig
+from rep3d.training.preparing import each_case, read_checked
 from rep3d.training.volumes.prepared import Prepared
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "choose_validation",
     "measured_cases",
     "refuse_overlap",
+    "require_one_to_measure",
     "shuffled",
 ]
 
@@ -72,6 +74,26 @@ def shuffled(cases: Sequence[Case]) -> list[Case]:
 def measured_cases(validation: Sequence[Case], most: int = 8) -> list[Case]:
     """Return the cases that are measured during a run: all up to so many, else the same ones each time; 0 for all."""
     return sorted(shuffled(validation)[: most or None], key=lambda case: case.id)
+
+
+def require_one_to_measure(
+    held_out: Sequence[Case], labels: Mapping[str, int], channels: int, ignore: int | None
+) -> None:
+    """Refuse a training whose held-out cases are all of no use: it would run to its end without being measured.
+
+    Args:
+        held_out: what is to be measured; none is fine.
+        labels, channels, ignore: see :func:`rep3d.training.preparing.read_checked`.
+
+    Raises:
+        NoCasesError: naming each with the reason.
+    """
+    left_out: list[LeftOut] = []
+    for case in held_out:
+        if each_case([case], lambda one: read_checked(one, labels, channels, ignore), left_out):
+            return
+    if left_out:
+        raise NoCasesError(f"None of the held-out cases can be measured: the training is not begun. {listed(left_out)}")
 
 
 def choose_validation(

@@ -63,6 +63,10 @@ def test_a_file_for_each_channel_is_read_as_one_image(tmp_path: Path) -> None:
     before = TWO.stamp(files[0])
     write_image(files[1], 1)
     assert TWO.stamp(files[0]) != before
+    now = TWO.stamp(files[0])
+    for source, target in ((files[0], tmp_path / "aside"), files[::-1], (tmp_path / "aside", files[1])):
+        source.rename(target)
+    assert TWO.stamp(files[0]) != now  # swapped
     write_image(tmp_path / "a_0002.nii.gz")
     with pytest.raises(ImageError, match=r"a_0000.nii.gz, a_0001.nii.gz, a_0002.nii.gz: 3 channels, where 2 are"):
         TWO.grid(files[0])

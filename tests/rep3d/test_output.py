@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rep3d.errors import ConfigError, DiskFullError, ImageError, OutputError, machine_error, said
+from rep3d.errors import ConfigError, DiskFullError, ImageError, OutputError, causes, machine_error, said
 from rep3d.files import whole_file
 from rep3d.output import check_output, check_output_folder
 
@@ -158,5 +158,9 @@ def test_what_the_machine_lacks_is_said_in_our_words(error: Exception, kind: typ
     for seen in (error, wrapped):
         ours = machine_error(seen)
         assert type(ours) is kind and words in str(ours) and said(seen) == str(ours)
+    with pytest.raises(DiskFullError) as caught:
+        full = DiskFullError("full")
+        raise full from full  # an error may be its own cause, which leads nowhere
+    assert machine_error(caught.value) is full and list(causes(full)) == [full]
     assert machine_error(ImageError("cut")) is None and said(ImageError("cut")) == "cut"
     assert said(KeyError("x")) == "KeyError: 'x'" and said(ValueError()) == "ValueError"

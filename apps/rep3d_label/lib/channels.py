@@ -64,7 +64,8 @@ class Channels:
 
     def stamp(self, image: Path) -> Stamp:
         """Return what changes when one of an image's files does, as :func:`rep3d.files.file_stamp`."""
-        times, sizes = zip(*map(file_stamp, self.files(image)), strict=True)
+        stamps = enumerate(map(file_stamp, self.files(image)), 1)  # two that are swapped are others
+        times, sizes = zip(*((place * time, place * size) for place, (time, size) in stamps), strict=True)
         return sum(times), sum(sizes)
 
     def grid(self, image: Path) -> Geometry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.data.phantoms import generate_cohort
-from tests.rep3d.balls import ball_case, small_checkpoint
+from tests.rep3d.balls import ball_case, ball_data_set, small_checkpoint
 from tests.rep3d.cli.command import Done
 
 
@@ -98,6 +99,18 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
     assert not (tmp_path / "more.pt").exists()
 
 
+def test_a_training_that_nothing_would_measure_is_not_begun(tmp_path: Path, rep3d: Callable[..., Done]) -> None:
+    data = ball_data_set(tmp_path / "data", 4)
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 3}}))
+    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["c0", "c1"], "val": ["c2", "c3"]}]))
+    for name in ("c2", "c3"):
+        (data / "labelsTr" / f"{name}.nii.gz").write_bytes(b"no label map")
+    command = ("train", "--data", data, "--output", tmp_path / "model.pt", "--iterations", 1, "--fold", 0)
+    done = rep3d(*command, "--splits", tmp_path / "splits.json")
+    assert done.returncode == 1 and "None of the held-out cases can be measured" in done.stderr
+    assert "c2.nii.gz" in done.stderr and not (tmp_path / "model.pt").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,6 +122,7 @@ def test_train_says_what_validated_the_weights_and_never_takes_cases_that_were_t
             "x.pb cannot be written: the file name must end in .onnx or .pt2",
         ),
         (["train", "--data", "nowhere", "--output", "x.pt"], "There is no folder nowhere."),
+        (["train", "--data", "nowhere", "--output", "x.pt", "--spacing", "1", "0", "nan"], "three positive lengths"),
     ],
 )
 def test_wrong_input_gives_one_clear_message(

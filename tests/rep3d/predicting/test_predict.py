@@ -28,7 +28,8 @@ from rep3d.predicting import run as predicting
 from rep3d.predicting.manifest import Manifest
 from rep3d.predicting.run import Wanted, predict
 from rep3d.predicting.sources import find_sources
-from rep3d.tasks.config import Channel, Intensity, TaskConfig
+from rep3d.tasks.config import Channel, Code, Intensity, TaskConfig, Term
+from rep3d.tasks.file import TaskFile, write_task_file
 from tests.rep3d.balls import TASK, ball_case, small_checkpoint, small_config
 from tests.rep3d.cli.command import Done
 from tests.rep3d.imaging.grids import placed
@@ -363,6 +364,28 @@ def test_numbers_without_a_first_channel_are_part_of_the_names(tmp_path: Path, i
         (images / f"amos_{number:04d}.nii.gz").write_bytes(b"no matter")
     found = {case.id: len(case.files) for case in find_sources(images).cases if not case.refused}
     assert found == {"amos_0001": 1, "amos_0004": 1, "c1": 1, "c2": 1}  # of c0 two channels are missing
+
+
+def test_images_of_four_dimensions_may_be_numbered(tmp_path: Path) -> None:
+    for number in range(2):
+        voxels = np.zeros((6, 6, 6, 2), np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"pat_{number:04d}.nii.gz")
+    assert [case.id for case in find_sources(tmp_path).cases] == ["pat_0000", "pat_0001"]
+
+
+def test_a_task_file_is_checked_and_says_what_the_labels_are(
+    tmp_path: Path, model: Path, images: Path, rep3d: Callable[..., Done]
+) -> None:
+    kidney = Term((200, 0, 0), Code("91723000", "SCT", "Anatomical Structure"), Code("64033007", "SCT", "Kidney"))
+    known = TaskFile(replace(TASK, terms={"Ball": kidney}, spacing=(2.0, 2.0, 2.0)))
+    write_task_file(tmp_path / "task.yaml", known)
+    command = ("predict", model, images, tmp_path / "out", "--device", "cpu", "--engine", "torch", "--task")
+    assert "Wrote 2 cases" in rep3d(*command, tmp_path / "task.yaml").stdout
+    entry = json.loads((tmp_path / "out" / "manifest.json").read_text())["cases"]["c0"]
+    assert entry["settings"]["terms"]["Ball"]["type"]["meaning"] == "Kidney"
+    write_task_file(tmp_path / "other.yaml", TaskFile(TASK.with_labels({"Ball": 4})))
+    refused = rep3d(*command, tmp_path / "other.yaml")
+    assert refused.returncode == 1 and "other.yaml has the labels {'Ball': 4}, the model {'Ball': 3}" in refused.stderr
 
 
 def test_an_image_that_is_no_series_costs_no_dicom_result(tmp_path: Path, model: Path, images: Path) -> None:

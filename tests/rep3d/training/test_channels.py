@@ -22,6 +22,7 @@ from rep3d.tasks.config import Channel, Intensity, TaskConfig
 from rep3d.training import plan as training_plan
 from rep3d.training.one import train_one
 from rep3d.training.plan import TrainPlan
+from rep3d.training.start import check_channels
 from rep3d.training.train import TrainSettings, task_for_cases, train
 from tests.rep3d.balls import SETTINGS, TASK, ball_case, small_config
 
@@ -106,6 +107,11 @@ def test_what_does_not_fit_the_channels_is_refused(tmp_path: Path) -> None:
     for task in (TASK, replace(TWO, channels=TWO.channels[::-1])):
         with pytest.raises(CheckpointError, match="other channels: it knows CT, T2"):
             train([two], task, SETTINGS, tmp_path / "model.pt", trained)
+    seen = replace(TASK, modality="MRI")
+    check_channels(seen, ("MR",))
+    check_channels(seen, ("T1",))  # whatever that is
+    with pytest.raises(CheckpointError, match="The model is for MRI, and the images of the data set are CT"):
+        check_channels(seen, ("CT",))
     three = replace(TWO, channels=(*TWO.channels, Channel("PET", Intensity())))
     save_checkpoint(tmp_path / "odd.pt", Rep3D(small_config()), TASK, {})
     content = torch.load(tmp_path / "odd.pt", weights_only=True)

@@ -8,6 +8,7 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -209,6 +210,24 @@ def test_a_model_that_cannot_be_written_whole_is_said_in_our_words_and_the_last_
     for read in (case.image, case.label):
         with pytest.raises(OutputError, match="must end in .pt"):
             train([case], TASK, SETTINGS, read)
+
+
+def test_too_little_room_ends_a_training_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rep3d.output.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(DiskFullError, match="at least") as caught:
+        train([ball_case(tmp_path, 1)], TASK, replace(SETTINGS, iterations=1), tmp_path / "model.pt")
+    assert caught.value.__cause__ is not caught.value
+
+
+def test_a_lesion_that_coarse_voxels_lose_is_not_called_empty(tmp_path: Path) -> None:
+    whole, small = ball_case(tmp_path, 1), ball_case(tmp_path, 2)
+    label = nib.load(small.label)
+    voxels = np.zeros(label.shape, np.uint8)
+    voxels[11, 11, 11] = 3
+    nib.save(nib.Nifti1Image(voxels, label.affine), small.label)
+    settings = replace(SETTINGS, iterations=1, empty_labels="skip")
+    trained = train([whole, small], replace(TASK, spacing=(4.0, 4.0, 4.0)), settings, tmp_path / "model.pt")
+    assert "no voxel of its labels is left at the voxel size" in trained.info["left_out"][0]["reason"]
 
 
 def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path) -> None:

@@ -306,8 +306,8 @@ class Unusable:
         count = self._registry.channels.count
         if count == 1:
             return _stamp(files.image)
-        stamps = map(_stamp, self._registry.channels.files(files.image))
-        return (*map(sum, zip(*stamps, strict=True)), count)
+        stamps = enumerate(map(_stamp, self._registry.channels.files(files.image)), 1)  # two swapped ones are others
+        return (*map(sum, zip(*([place * part for part in stamp] for place, stamp in stamps), strict=True)), count)
 
     def _both(self, files: CaseFiles) -> Stamp:
         return (*_stamp(files.label or files.image), *self._stamp(files))

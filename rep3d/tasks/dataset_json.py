@@ -62,7 +62,8 @@ def read_dataset_json(path: Path | str) -> dict[str, Any]:
     except OSError as error:
         require_folder(Path(path).parent)
         raise TaskError(
-            f"{path} cannot be read ({error.strerror}). It says what the labels of a data set are."
+            f"{path} cannot be read ({error.strerror}). It says what the labels of a data set are; of two folders, "
+            f"rep3d convert IMAGES NEW_FOLDER --label-maps LABELS --labels NAME=VALUE,... makes a data set with one."
         ) from error
     except ValueError as error:
         raise TaskError(f"{path} cannot be read as the dataset.json of a data set ({error}). Correct it.") from error

@@ -191,11 +191,13 @@ def _made(folder: Path) -> Path:
 def same_values(labels: dict[str, int], data: Path) -> dict[str, int]:
     """Return a model's labels; refuse a data set that has other values for them, which would be measured as absent."""
     from rep3d.tasks.dataset_json import labels_from_dataset_json
+    from rep3d.tasks.registry import spelled_rightly
 
     try:
         known = labels_from_dataset_json(data / "dataset.json")
     except TaskError:  # without one that can be read, the model's values are taken to be those of the data set
         return labels
+    known = known if set(labels) <= set(known) else spelled_rightly(known)
     for name, value in labels.items():
         if known.get(name, value) != value:
             raise TaskError(

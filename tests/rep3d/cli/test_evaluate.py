@@ -14,6 +14,7 @@ import pytest
 
 from rep3d import files
 from rep3d.checkpoint import save_checkpoint
+from rep3d.cli.evaluate import same_values
 from rep3d.inference.predictor import Predictor, Segmentation
 from tests.rep3d.balls import ball_data_set, small_checkpoint
 from tests.rep3d.cli.command import Done
@@ -78,6 +79,12 @@ def test_a_stop_loses_nothing_and_one_bad_label_costs_no_other_case(
     assert "calls the value 3 'Ball', and" in (stderr := rep3d(*command).stderr) and "says 'liver'" in stderr
     (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "ball ": 3}}))
     assert "Mean over 1 cases" in rep3d(*command).stdout  # the same name, spelled in another way
+
+
+def test_published_misspellings_are_the_same_names(tmp_path: Path) -> None:
+    described = {"background": 0, "arota": 8, "gall bladder": 4}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": described}))
+    assert same_values({"aorta": 8, "gallbladder": 4}, tmp_path) == {"aorta": 8, "gallbladder": 4}
 
 
 def test_what_is_computed_in_another_way_is_another_evaluation(

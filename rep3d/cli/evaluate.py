@@ -66,11 +66,12 @@ def evaluate(
         MadePredictions,
         Measuring,
         Predictions,
+        as_computed,
         model_identity,
         require_one_model,
     )
     from rep3d.evaluation.records import Records
-    from rep3d.files import file_hash, utc_now
+    from rep3d.files import utc_now
     from rep3d.predicting.manifest import models_of
     from rep3d.starter.facts import starter_words
     from rep3d.tasks.dataset_json import (
@@ -94,7 +95,8 @@ def evaluate(
             f"--data: {data} has no case to measure on. Needed are images with label maps of the same name."
         )
     predictor = _predictor(checkpoint, device, engine)
-    identity = model_identity(checkpoint, predictions, predictor.tuned if predictor else None)
+    digest = model_identity(checkpoint, predictions)
+    identity = as_computed(digest, predictor.tuned if predictor else None)
     given = Path(checkpoint or predictions or "")
     folder = out or Path("evaluation") / data.resolve().name / f"{given.resolve().stem}-{identity[:8]}"
     check_apart(folder, data)
@@ -115,7 +117,7 @@ def evaluate(
             check_channels(predictor.task, channels_from_dataset_json(description))
         source = MadePredictions(_made(folder / "predictions"), predictor.segment, predictor.task.in_channels)
         models = {given}
-        facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": file_hash(given)}
+        facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": digest}
         facts |= {"Speed": predictor.tuned} if predictor.tuned else {}
     trained = _trained_on(models)
     seen = trained or set()
@@ -190,8 +192,11 @@ def _made(folder: Path) -> Path:
 
 def same_values(labels: dict[str, int], data: Path) -> dict[str, int]:
     """Return a model's labels; refuse a data set that has other values for them, which would be measured as absent."""
-    from rep3d.tasks.dataset_json import labels_from_dataset_json
+    from rep3d.tasks.dataset_json import labels_from_dataset_json, plain_name
     from rep3d.tasks.registry import spelled_rightly
+
+    def spoken(name: str) -> str:
+        return plain_name(re.sub(r"[\W_]+", " ", name))
 
     try:
         known = labels_from_dataset_json(data / "dataset.json")
@@ -204,17 +209,13 @@ def same_values(labels: dict[str, int], data: Path) -> dict[str, int]:
                 f"The model has the value {value} for {name!r}, and {data / 'dataset.json'} says {known[name]}. "
                 f"Measure on label maps with the model's values."
             )
-        others = [other for other, its in known.items() if its == value and _plain(other) != _plain(name)]
+        others = [other for other, its in known.items() if its == value and spoken(other) != spoken(name)]
         if others:
             raise TaskError(
                 f"The model calls the value {value} {name!r}, and {data / 'dataset.json'} says {others[0]!r}. If both "
                 f"are the same structure, give it the model's name there; else measure another model."
             )
     return labels
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", " ", name).strip().casefold()
 
 
 def _each(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -203,6 +202,7 @@ def train(
     from rep3d.files import file_state
     from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder, refuse_replacing, remove_unused_folders
+    from rep3d.tasks.config import check_spacing
     from rep3d.tasks.dataset_json import (
         channels_from_dataset_json,
         ignore_from_dataset_json,
@@ -221,8 +221,8 @@ def train(
     from rep3d.training.validation import measured_cases, require_one_to_measure
     from rep3d.training.worker import leave_group
 
-    if spacing is not None and not all(math.isfinite(side) and side > 0 for side in spacing):
-        raise ConfigError(f"--spacing: expected three positive lengths in mm, got {spacing}.")
+    if spacing is not None:
+        check_spacing(spacing)
     launch = launched()
     console.quiet = launch is not None and launch.rank > 0  # one of several processes speaks for all
     description = data / "dataset.json"

@@ -32,6 +32,7 @@ __all__ = [
     "MadePredictions",
     "Measuring",
     "Predictions",
+    "as_computed",
     "model_identity",
     "require_one_model",
 ]
@@ -215,19 +216,22 @@ class Measuring:
         return measured, file
 
 
-def model_identity(checkpoint: Path | None, predictions: Path | None, tuned: str | None = None) -> str:
-    """Return what tells a model from all others: the SHA-256 of its file; of given predictions, that of their place.
-
-    Args:
-        checkpoint: the model's file.
-        predictions: the folder of given predictions.
-        tuned: how the model is computed faster, which makes other label maps; None where plainly.
-    """
+def model_identity(checkpoint: Path | None, predictions: Path | None) -> str:
+    """Return what tells a model from all others: the SHA-256 of its file; of given predictions, that of their place."""
     if checkpoint is not None:
-        digest = file_hash(checkpoint)
-        return hashlib.sha256(f"{digest} {tuned}".encode()).hexdigest() if tuned else digest
+        return file_hash(checkpoint)
     assert predictions is not None, "one of the two is given"
     return hashlib.sha256(str(predictions.resolve()).encode()).hexdigest()
+
+
+def as_computed(identity: str, tuned: str | None) -> str:
+    """Return what tells a model's label maps from all others.
+
+    Args:
+        identity: the model's, see :func:`model_identity`.
+        tuned: how it is computed faster, which makes other label maps; None where plainly.
+    """
+    return hashlib.sha256(f"{identity} {tuned}".encode()).hexdigest() if tuned else identity
 
 
 def require_one_model(records: Records, model: str, option: str) -> None:

@@ -109,6 +109,7 @@ class Manifest:
         """Return ``written`` and ``digests`` of a case that failed, whatever of it was written before that."""
         entry = self.cases().get(case, {})
         digests, files = _digests(entry), {name: self.folder / name for name in sorted(_written(entry))}
+        # os.path, since Path.is_file raises an error of a name that is too long for a file.
         now = {name: file_hash(file) for name, file in files.items() if name not in digests and os.path.isfile(file)}
         return {"written": tuple(files), "digests": digests | now}
 

@@ -282,17 +282,19 @@ def _with_formats(wanted: Wanted, cases: tuple[Source, ...]) -> tuple[Source, ..
         MissingComponentError: if highdicom is wanted and not installed.
     """
     dicom = [name for name in wanted.formats if name in _WRITERS]
-    nifti = [case for case in cases if case.series is None]
-    why = f"{' and '.join(dicom)}: %s is no DICOM series, and a DICOM result must refer to one. "
-    if dicom and len(nifti) == len(cases):
-        raise ConfigError(f"{why % nifti[0].path.name}Give the folder of the series, or choose nifti.")
+    if not dicom:
+        return cases
+
+    def why(case: Source) -> str:
+        return f"{' and '.join(dicom)}: {case.path.name} is no DICOM series, and a DICOM result must refer to one."
+
+    if all(case.series is None for case in cases):
+        raise ConfigError(f"{why(cases[0])} Give the folder of the series, or choose nifti.")
     if "dicom-seg" in dicom:
         require_highdicom()
-    if not dicom or not nifti:
-        return cases
     advice = "Predict it on its own as nifti, or move it away."
     return tuple(
-        replace(case, refused=f"{why % case.path.name}{advice}") if case.series is None and not case.refused else case
+        replace(case, refused=f"{why(case)} {advice}") if case.series is None and not case.refused else case
         for case in cases
     )
 

@@ -123,9 +123,8 @@ def _files(folder: Path) -> Iterator[Source]:
     """Yield a source for each image, of one file or of a file for each channel; what is no image is refused."""
     found, left_out = read_images(folder)
     for id_, files in found.items():
-        if len(files) > 1 and any(
-            map(_has_channels_itself, files)
-        ):  # numbered as channels are, and images of their own
+        # 4D files may be numbered as channels are: they are images of their own.
+        if len(files) > 1 and any(map(_has_channels_itself, files)):
             yield from (Source(f"{id_}_{number:04d}", file) for number, file in enumerate(files))
         else:
             yield Source(id_, files[0], channels=files)

@@ -8,7 +8,7 @@ must be cheap to read.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "Intensity",
     "TaskConfig",
     "Term",
+    "check_spacing",
     "labels_from_dataset_json",
     "modality_from_dataset_json",
 ]
@@ -182,8 +183,7 @@ class TaskConfig:
         object.__setattr__(self, "roi_size", tuple(int(s) for s in self.roi_size))
         if not self.name:
             raise TaskError("task name: expected a non-empty name, got ''")
-        if len(self.spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in self.spacing):
-            raise TaskError(f"task spacing: expected three positive lengths in mm, got {self.spacing!r}")
+        check_spacing(self.spacing)
         if sorted(_AXES.get(c, -1) for c in self.orientation) != [0, 1, 2]:
             raise TaskError(f"task orientation: expected three axis codes such as 'RAS', got {self.orientation!r}")
         if len(self.roi_size) != 3 or not all(s > 0 for s in self.roi_size):
@@ -264,6 +264,12 @@ class TaskConfig:
             return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise TaskError(f"task: expected the fields of TaskConfig, got {values!r} ({error})") from error
+
+
+def check_spacing(spacing: Sequence[float]) -> None:
+    """Refuse (TaskError) what is no size of a voxel."""
+    if len(spacing) != 3 or not all(math.isfinite(side) and side > 0 for side in spacing):
+        raise TaskError(f"task spacing: expected three positive lengths in mm, got {spacing!r}")
 
 
 def _checked_labels(labels: Mapping[str, int]) -> dict[str, int]:

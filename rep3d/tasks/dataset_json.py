@@ -26,6 +26,7 @@ __all__ = [
     "labels_and_ignore",
     "labels_from_dataset_json",
     "modality_from_dataset_json",
+    "plain_name",
     "read_dataset_json",
     "several",
     "require_folder",
@@ -118,8 +119,8 @@ def labels_and_ignore(pairs: Iterable[tuple[Any, Any]]) -> tuple[dict[str, int],
         TaskError: as :func:`label_table`, or if that value is the background's or a label's.
     """
     given = list(pairs)
-    values = {_checked_value(IGNORE, value) for name, value in given if _plain(name) == IGNORE}
-    table = label_table(pair for pair in given if _plain(pair[0]) != IGNORE)
+    values = {_checked_value(IGNORE, value) for name, value in given if plain_name(name) == IGNORE}
+    table = label_table(pair for pair in given if plain_name(pair[0]) != IGNORE)
     if len(values) > 1 or values & {0, *table.values()}:
         raise TaskError(
             f"{IGNORE!r} has the value {' and '.join(map(str, sorted(values)))}; expected one that no label and not "
@@ -208,7 +209,7 @@ def label_table(pairs: Iterable[tuple[Any, Any]]) -> dict[str, int]:
     for given, number in pairs:
         name = _checked_name(given)
         value = _checked_value(name, number)
-        plain = _plain(name)
+        plain = plain_name(name)
         if spelled.setdefault(plain, name) != name:
             raise TaskError(
                 f"the labels {spelled[plain]!r} and {name!r} differ only in capitals or white space, so one would be "
@@ -228,7 +229,8 @@ def label_table(pairs: Iterable[tuple[Any, Any]]) -> dict[str, int]:
     return table
 
 
-def _plain(name: Any) -> str:
+def plain_name(name: Any) -> str:
+    """Return a label's name without what may differ where it is the same: capitals, white space, forms of letters."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split()) if isinstance(name, str) else ""
 
 

@@ -142,7 +142,7 @@ def leave_out_empty(
     ready: Sequence[tuple[Case, _Ready]],
     voxels: Callable[[_Ready], int],
     left_out: list[LeftOut],
-    values: Collection[int] = (),
+    values: Collection[int],
 ) -> list[tuple[Case, _Ready]]:
     """Return the cases that have a label, logging the others.
 

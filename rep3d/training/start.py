@@ -19,9 +19,9 @@ from rep3d.tasks.dataset_json import several
 from rep3d.tasks.registry import same_modality
 from rep3d.training.snapshots import start_mark
 
-_KINDS = frozenset({"CT", "MR", "MRI"})  # of other words it is not known whether they mean the same
-
 __all__ = ["as_fine_stage", "check_channels", "check_encoder", "check_start", "encoder_mark", "with_encoder_of"]
+
+_KINDS = frozenset({"CT", "MR", "MRI"})  # of other words it is not known whether they mean the same
 
 
 def check_start(task: TaskConfig, start: Checkpoint | None, preset: str) -> None:

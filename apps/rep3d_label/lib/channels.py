@@ -9,6 +9,7 @@ channels is the same to all: unusable, and named with the reason.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -24,7 +25,7 @@ from rep3d.imaging.grid import Geometry
 from rep3d.tasks.config import TaskConfig
 from rep3d.tasks.dataset_json import several
 
-__all__ = ["ONE", "Channels"]
+__all__ = ["ONE", "Channels", "joined_stamp"]
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ class Channels:
 
     def stamp(self, image: Path) -> Stamp:
         """Return what changes when one of an image's files does, as :func:`rep3d.files.file_stamp`."""
-        stamps = enumerate(map(file_stamp, self.files(image)), 1)  # two that are swapped are others
-        times, sizes = zip(*((place * time, place * size) for place, (time, size) in stamps), strict=True)
-        return sum(times), sum(sizes)
+        time, size = joined_stamp(map(file_stamp, self.files(image)))
+        return time, size
 
     def grid(self, image: Path) -> Geometry:
         """Return where the voxels of an image lie, by its header alone.
@@ -94,6 +94,12 @@ class Channels:
             there = ", ".join(f"{number} is {name}" for number, name in enumerate(self.names)) or "it is number 0"
             raise RequestError(f"There is no channel {channel}: an image of this server has {self}; {there}.")
         return channel
+
+
+def joined_stamp(stamps: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Return one stamp of several files, which is another one where two of them are swapped; of one file its own."""
+    weighted = ([place * part for part in stamp] for place, stamp in enumerate(stamps, 1))
+    return tuple(map(sum, zip(*weighted, strict=True)))
 
 
 def _holds_one(file: Path) -> bool:

@@ -69,7 +69,8 @@ def get_image(image: str, user: User = AS_USER) -> FileResponse:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    return FileResponse(name, filename=f"{image}.nii.gz", background=BackgroundTask(Path(name).unlink))
+    clean_up = BackgroundTask(Path(name).unlink, missing_ok=True)
+    return FileResponse(name, filename=f"{image}.nii.gz", background=clean_up)
 
 
 @router.put("/datastore/label")

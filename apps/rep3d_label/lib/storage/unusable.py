@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from lib.channels import Channels
+from lib.channels import Channels, joined_stamp
 from lib.errors import NotFoundError, in_words, is_out_of_memory
 from lib.storage.entries import CaseFiles
 from lib.storage.passed_over import PassedOver
@@ -306,8 +306,7 @@ class Unusable:
         count = self._registry.channels.count
         if count == 1:
             return _stamp(files.image)
-        stamps = enumerate(map(_stamp, self._registry.channels.files(files.image)), 1)  # two swapped ones are others
-        return (*map(sum, zip(*([place * part for part in stamp] for place, stamp in stamps), strict=True)), count)
+        return (*joined_stamp(map(_stamp, self._registry.channels.files(files.image))), count)
 
     def _both(self, files: CaseFiles) -> Stamp:
         return (*_stamp(files.label or files.image), *self._stamp(files))

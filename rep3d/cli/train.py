@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from rep3d.cli.common import DECATHLON, Device, console, show_left_out
+from rep3d.cli.folds import check_folds, split
 from rep3d.cli.resuming import resume_refused
 from rep3d.errors import ConfigError, Rep3DError, ResumeError
 from rep3d.nn.zoo import preset_words
-
-if TYPE_CHECKING:
-    from rep3d.checkpoint import Checkpoint
-    from rep3d.data.cases import Case, LeftOut
 
 __all__ = ["train"]
 
@@ -173,15 +170,22 @@ def train(
         Path | None,
         typer.Option(help="Folder for this alone: keeps the prepared cases, so that the next training begins at once."),
     ] = None,
-    cache_gb: Annotated[
+    prepared_gb: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="GB of --prepared that stay for the next training; what does not fit is prepared again then. In "
-            "memory nothing is kept: patches are cut from the files.",
+            help="GB of --prepared that stay for the next training; what does not fit is prepared again then.",
             show_default="20, or a tenth of the free disk",
         ),
     ] = None,
+    cache_gb: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="GB of memory in which MONAI's CacheDataset holds prepared cases, in each process; patches of the "
+            "others are cut from their files. It pays where these are on a slow or a network drive.",
+        ),
+    ] = 0.0,
     device: Device = None,
     gpus: Annotated[str | None, typer.Option(help="Train on several GPUs: all, or numbers such as 0,1.")] = None,
     spacing: Annotated[
@@ -236,13 +240,15 @@ def train(
         check_output_folder(resume, option="--resume")
     if prepared is not None:
         check_output_folder(prepared, option="--prepared")
-    elif cache_gb is not None:
-        raise ConfigError("--cache-gb bounds what is kept in a folder. Give it with --prepared.")
+    elif prepared_gb is not None:
+        raise ConfigError("--prepared-gb bounds what is kept in a folder. Give it with --prepared.")
     labels, ignore = labels_from_dataset_json(description), ignore_from_dataset_json(description)
     channels = channels_from_dataset_json(description)
     known = task_to_train(task, labels, channels, ignore, description) if task else None
     hints = known.training if known else TrainingHints()
-    _check_folds(validation, fold, folds, splits, patients)
+    held_most = _bytes(cache_gb, "--cache-gb")
+    prepared_most = None if prepared_gb is None else _bytes(prepared_gb, "--prepared-gb")
+    check_folds(validation, fold, folds, splits, patients)
     checkpoint = load_checkpoint(start) if start else None
     encoder = load_checkpoint(start_from) if start_from else None
     if checkpoint:
@@ -286,7 +292,7 @@ def train(
     if not found:
         show_left_out(there.left_out)
         raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
-    training, held_out, left_out = _split(found, validation, fold, folds, splits, patients, checkpoint)
+    training, held_out, left_out = split(found, validation, fold, folds, splits, patients, checkpoint)
     held = f", {len(held_out)} held out to validate" if held_out else ""
     counts = f"{there.found} cases found, {len(training)} to train with{held}"
     console.print(f"{escape(str(data))}: {counts}", soft_wrap=True)
@@ -317,7 +323,8 @@ def train(
                 replace=replace,
                 left_out=left_out,
                 prepared=prepared,
-                prepared_most=None if cache_gb is None else round(1e9 * cache_gb),
+                prepared_most=prepared_most,
+                held_most=held_most,
                 best=best,
                 table=table,
                 tensorboard=tensorboard,
@@ -352,47 +359,8 @@ def train(
     leave_group()
 
 
-def _check_folds(
-    validation: int, fold: int | None, folds: int | None, splits: Path | None, patients: Path | None
-) -> None:
-    """Refuse options of folds that do not go together."""
-    if fold is not None:
-        if splits is None or validation:
-            raise ConfigError("--fold: give the file of the folds with --splits, and leave --validation out.")
-        if folds is None and not splits.exists():
-            raise ConfigError(f"--splits: there is no file {splits}. Give --folds as well to have it made.")
-        return
-    for option, value in (("--folds", folds), ("--splits", splits), ("--patients", patients)):
-        if value is not None:
-            raise ConfigError(f"{option} says how folds are made. Give --fold as well: which one to train.")
-
-
-def _split(
-    found: list[Case],
-    validation: int,
-    fold: int | None,
-    folds: int | None,
-    splits: Path | None,
-    patients: Path | None,
-    start: Checkpoint | None,
-) -> tuple[list[Case], list[Case], Sequence[LeftOut]]:
-    """Return the cases to train on and to hold out, and those that the fold does not use."""
-    from rep3d.data.splits import read_patients, split_cases
-    from rep3d.output import check_output
-    from rep3d.training.validation import choose_validation
-
-    seen = start.info.get("trained_on", start.info.get("cases", [])) if start else []
-    if fold is None:
-        return (*(choose_validation(found, validation, seen) if validation else (found, [])), [])
-    assert splits is not None  # _check_folds
-    if not splits.exists():
-        check_output(splits, (".json",), (patients,), option="--splits", make_folder=True)
-    training, held_out, left_out = split_cases(
-        found, fold, splits, folds, read_patients(patients) if patients else None
-    )
-    if known := sorted({case.id for case in held_out} & set(seen)):
-        raise ConfigError(
-            f"--fold: {len(known)} cases that fold {fold} measures on were trained on by the model to go on from "
-            f"({', '.join(known[:5])}). Go on from the same fold's model, or begin anew."
-        )
-    return training, held_out, left_out
+def _bytes(gigabytes: float, option: str) -> int:
+    """Return so many GB in bytes; infinity is more than any machine has."""
+    if math.isnan(gigabytes):
+        raise ConfigError(f"{option}: expected a number of GB.")
+    return round(1e9 * min(gigabytes, 1e9))

@@ -34,7 +34,7 @@ from rep3d.output import require_room
 from rep3d.training.layered import layered_augmentation, with_coarse
 from rep3d.training.loss import loss_function
 from rep3d.training.minutes.budget import Budget
-from rep3d.training.plan import TrainPlan, first_network
+from rep3d.training.plan import TrainPlan, first_network, room_to_hold
 from rep3d.training.precision import MixedPrecision, tensor_cores
 from rep3d.training.preparing import each_case, leave_out_empty
 from rep3d.training.sampling import Patches, Widening, case_weights
@@ -180,7 +180,8 @@ class _Loop:
         made = layered_augmentation if self.plan.coarse else _AUGMENTATIONS[settings.augmentation]
         augment = Widening(partial(made, task), trained=self.plan.start is not None)
         weights = case_weights(self.cases, self.plan.weights)
-        return Patches(self.prepared, weights, augment, task.roi_size, settings, first, worker.size)
+        held = room_to_hold(self.plan, self.config.in_channels, worker.device.type == "cpu")
+        return Patches(self.prepared, weights, augment, task.roi_size, settings, first, worker.size, held)
 
     def _trainer(self, steps: int) -> SupervisedTrainer:
         trainer = SupervisedTrainer(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +16,24 @@ from rep3d import __version__
 from rep3d.checkpoint import Checkpoint
 from rep3d.data.cases import Case, LeftOut
 from rep3d.files import utc_now
+from rep3d.memory import free_and_total
 from rep3d.nn.config import NetworkConfig, Rep3DConfig
 from rep3d.nn.network import Network
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.starter.facts import inherited
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.minutes.budget import Tail
+from rep3d.training.minutes.step_memory import step_memory
 from rep3d.training.sampling import case_weights
 from rep3d.training.settings import TrainSettings
 from rep3d.training.snapshots import case_marks, start_mark
 from rep3d.training.start import as_fine_stage, encoder_mark, with_encoder_of
 
-__all__ = ["TrainPlan", "first_config", "first_network"]
+__all__ = ["TrainPlan", "first_config", "first_network", "room_to_hold"]
+
+logger = logging.getLogger(__name__)
+
+_LEFT_FREE = 10**9  # bytes of memory that are never taken to hold cases
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class TrainPlan:
     coarse: Checkpoint | None = None
     prepared: Path | None = None
     prepared_most: int | None = None  # bytes of them that stay between trainings
+    held_most: int = 0  # bytes of them that are held in memory
     resolution: Mapping[str, Any] | None = None  # what the task's voxel size rests on, where it was chosen
     began: float | None = None
     spent: float = 0.0  # seconds of the minutes that were used before it began
@@ -134,3 +143,28 @@ def first_network(plan: TrainPlan) -> Network:
     network = build_network(plan.start.model.config)
     network.load_state_dict(plan.start.model.state_dict())
     return network
+
+
+def room_to_hold(plan: TrainPlan, in_channels: int, on_cpu: bool) -> int:
+    """Return how many bytes of cases are held in memory; where that is less than was asked for, it is logged.
+
+    Args:
+        plan: what to train.
+        in_channels: of the network.
+        on_cpu: whether its steps take memory of the same machine, which is left free for them.
+    """
+    if not plan.held_most:
+        return 0
+    step = 0
+    if on_cpu:
+        memory = step_memory(plan.settings.preset, in_channels, plan.task.out_channels)
+        together = plan.settings.micro_batch or plan.settings.crops * plan.settings.batch
+        step = memory.fixed + round(memory.per_voxel * together * math.prod(plan.task.roi_size))
+    free, _ = free_and_total()
+    room = min(plan.held_most, max(0, free - step - _LEFT_FREE))
+    if room < plan.held_most:
+        logger.warning(
+            "at most %.1f GB of cases are held in memory, not %.1f: %.1f GB are free, and a training step takes %.1f",
+            *(number / 1e9 for number in (room, plan.held_most, free, step)),
+        )
+    return room

@@ -24,6 +24,7 @@ from torch.utils.data import IterableDataset
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError
 from rep3d.training.settings import TrainSettings
+from rep3d.training.volumes.held import HeldVolumes
 from rep3d.training.volumes.prepared import Prepared
 
 __all__ = ["NEW_CASE_WEIGHT", "Patches", "Widening", "case_order", "case_weights", "centre_shares"]
@@ -143,6 +144,7 @@ class Patches(IterableDataset):
         settings: how to draw, how many at a time, and with which seed.
         first: number of the first draw.
         step: from one draw to the next; processes that train together take turns.
+        held_most: bytes of the cases to hold in memory, see :class:`~rep3d.training.volumes.held.HeldVolumes`.
 
     Attributes:
         possible: (G, C) bool, see :class:`rep3d.training.loss.PresentDiceCE`; None where each voxel's class is known.
@@ -157,6 +159,7 @@ class Patches(IterableDataset):
         settings: TrainSettings,
         first: int = 0,
         step: int = 1,
+        held_most: int = 0,
     ) -> None:
         self.prepared = prepared
         self.augment = augment
@@ -174,6 +177,7 @@ class Patches(IterableDataset):
         # Rounded, so that equal shares make rounds in which each case comes once.
         self.case_shares = (shares.sum(1) / shares.sum(1).min()).round(9).tolist()
         self.channel_shares = shares / shares.sum(1, keepdims=True)
+        self.held = HeldVolumes(prepared, self.case_shares, held_most)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         seed = self.settings.seed
@@ -202,7 +206,7 @@ class Patches(IterableDataset):
         return total.tolist()
 
     def _patch(self, index: int, random: np.random.Generator) -> dict[str, Any]:
-        volume = self.prepared[index]
+        volume = self.held[index]
         patch = volume.patch(self._centre(index, random), self.sides)
         if volume.known is not None:
             patch["label"][patch["label"] == 0] = self._background[volume.known]
@@ -210,7 +214,7 @@ class Patches(IterableDataset):
 
     def _centre(self, index: int, random: np.random.Generator) -> Sequence[int] | np.ndarray:
         """Return the middle of a case's next patch; where it holds the whole volume, nothing is left to draw."""
-        volume = self.prepared[index]
+        volume = self.held[index]
         if self._is_whole(volume):
             return (0, 0, 0)
         channel = int(random.choice(len(volume.counts), p=self.channel_shares[index]))

@@ -121,6 +121,7 @@ def train(
     left_out: Sequence[LeftOut] = (),
     prepared: Path | str | None = None,
     prepared_most: int | None = None,
+    held_most: int = 0,
     best: Path | str | None = None,
     table: Path | str | None = None,
     tensorboard: Path | str | None = None,
@@ -171,6 +172,8 @@ def train(
             :mod:`rep3d.training.volumes.store`. None for a hidden one beside ``output`` that is removed at the end.
         prepared_most: bytes of them that stay there between trainings, what was used longest ago goes first and is
             prepared again when it is needed; None for 20 GB, or a tenth of the free disk where that is less.
+        held_most: bytes of them that each process of the training holds in memory, see
+            :mod:`rep3d.training.volumes.held`; fewer where memory is short, which is logged.
         best: checkpoint of the weights that validated best so far, written at each gain while the run goes on; None for
             none.
         table: CSV file for step, minutes, loss, learning rate and Dice (:mod:`rep3d.training.steps.records`); None for
@@ -239,6 +242,7 @@ def train(
         left_out=tuple(left_out),
         prepared=Path(prepared) if prepared else beside,
         prepared_most=prepared_most,
+        held_most=held_most,
         began=began,
         tail=tail or Tail(),
         best=Path(best) if best else None,

@@ -101,7 +101,8 @@ def open_volume(path: Path, all_of_it: bool) -> Prepared | None:
     if any(zlib.crc32(block.data) != check for block, check in blocks):
         return None
     known = None if head["known"] is None else tuple(head["known"])
-    return Prepared(found["image"], found["label"], tuple(head["counts"]), found["positions"], known=known)
+    arrays = found["image"], found["label"], tuple(head["counts"]), found["positions"]
+    return Prepared(*arrays, known=known, mapped=True)
 
 
 def _whole_pages(size: int) -> int:

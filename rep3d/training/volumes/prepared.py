@@ -28,7 +28,7 @@ MOST_POSITIONS = 20_000
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case on the task's grid; the arrays may be memory-mapped.
+    """A case on the task's grid.
 
     Attributes:
         image: (C, D, H, W) float16, scaled as the task says.
@@ -38,6 +38,7 @@ class Prepared:
             each.
         known: the channels that were annotated, background left out; None for all. Of the others nothing is known: what
             is background may be one of them.
+        mapped: whether the arrays are those of a file, and not in memory.
     """
 
     image: np.ndarray
@@ -45,6 +46,12 @@ class Prepared:
     counts: tuple[int, ...]
     positions: np.ndarray
     known: tuple[int, ...] | None = field(default=None, kw_only=True)
+    mapped: bool = field(default=False, kw_only=True)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.image.nbytes + self.label.nbytes + self.positions.nbytes
 
     @cached_property
     def _ends(self) -> np.ndarray:

@@ -129,7 +129,7 @@ class VolumeStore:
 
     def _keep(self, path: Path, ready: Prepared, facts: dict[str, Any]) -> Prepared:
         """Return a case from the file that it was written to; where the disk has no room, as it is."""
-        size = ready.image.nbytes + ready.label.nbytes + ready.positions.nbytes
+        size = ready.nbytes
         if not self._full:
             try:
                 return self._written(path, ready, facts, size)

@@ -136,7 +136,9 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
     fold = ("--recipe", "paper", "--iterations", 1, "--crops", 1, "--fold", 0, "--splits", splits)
     best = tmp_path / "best.pt"
     step = ("--batch", 2, "--micro-batch", 1, "--ema", 0.9, "--precision", "float32", "--max-time", "1h")
-    done = rep3d(*train, *fold, *step, "--prepared", tmp_path / "kept", "--cache-gb", 0, "--best", best)
+    done = rep3d(
+        *train, *fold, *step, "--prepared", tmp_path / "kept", "--prepared-gb", 0, "--cache-gb", "inf", "--best", best
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "kept" / "index.json").exists() and not list((tmp_path / "kept").glob("*.volume"))
     assert output.with_suffix(".csv").read_text().count("\n") == 2
@@ -170,7 +172,8 @@ def test_train_holds_a_fold_out_and_refuses_what_does_not_fit_it(
         (None, (*fold, "--resume", tmp_path / "run"), "--learning-rate 0.01, now 0.0001; "),
         (None, (*fold, "--max-time", "1h", "--resume", tmp_path / "run"), "--max-time none, now 60m"),
         (None, ("--best", tmp_path / "more.pt"), "is the same file as"),
-        (None, ("--cache-gb", 1), "Give it with --prepared"),
+        (None, ("--prepared-gb", 1), "Give it with --prepared"),
+        (None, ("--cache-gb", "nan"), "--cache-gb: expected a number of GB"),
         (None, ("--ema", 1), "ema: expected a number from 0 to 0.99999"),
         (None, ("--recipe", "mine"), "recipe: expected one of"),
         (None, ("--max-time", "soon"), "--max-time: expected a time such as 90m"),

@@ -23,8 +23,8 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from ct_phantom import LABELS, WINDOW, Rule, write_ct
 from measuring import command, extra_memory, machine, write_result
+from parts.ct_phantom import LABELS, WINDOW, Rule, write_ct
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.inference.engines import TorchEngine

@@ -22,8 +22,8 @@ from unittest import mock
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from ct_phantom import LABELS, WINDOW, Rule, write_ct
 from measuring import command, machine, write_result
+from parts.ct_phantom import LABELS, WINDOW, Rule, write_ct
 
 from rep3d.checkpoint import Checkpoint
 from rep3d.inference import predictor as module

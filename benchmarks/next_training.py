@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from label_server import LabelServer, running_server
 from measuring import command, machine, write_result
+from parts.label_server import LabelServer, running_server
 
 from rep3d.data.cases import read_data_set
 from rep3d.tasks.dataset_json import labels_from_dataset_json

@@ -34,9 +34,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from ct_phantom import WINDOW, Rule, write_ct
 from infer_time import timed_steps
 from measuring import command, machine, write_result
+from parts.ct_phantom import WINDOW, Rule, write_ct
 
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.data.cases import read_data_set

@@ -13,7 +13,7 @@ from requests_toolbelt import MultipartEncoder
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
-from label_server import Segmented, parts_of_answer  # noqa: E402
+from parts.label_server import Segmented, parts_of_answer  # noqa: E402
 from radiology_parts.app import AppChanges, RadiologyApp, changed_source  # noqa: E402
 from radiology_parts.learning import beside  # noqa: E402
 

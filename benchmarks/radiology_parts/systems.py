@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from label_server import LabelServer, Trained, running_server
+from parts.label_server import LabelServer, Trained, running_server
 
 from radiology_parts.app import AppChanges, RadiologyApp
 from rep3d.checkpoint import save_checkpoint

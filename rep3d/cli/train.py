@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -246,8 +245,6 @@ def train(
     channels = channels_from_dataset_json(description)
     known = task_to_train(task, labels, channels, ignore, description) if task else None
     hints = known.training if known else TrainingHints()
-    held_most = _bytes(cache_gb, "--cache-gb")
-    prepared_most = None if prepared_gb is None else _bytes(prepared_gb, "--prepared-gb")
     check_folds(validation, fold, folds, splits, patients)
     checkpoint = load_checkpoint(start) if start else None
     encoder = load_checkpoint(start_from) if start_from else None
@@ -323,8 +320,8 @@ def train(
                 replace=replace,
                 left_out=left_out,
                 prepared=prepared,
-                prepared_most=prepared_most,
-                held_most=held_most,
+                prepared_most=None if prepared_gb is None else _bytes(prepared_gb),
+                held_most=_bytes(cache_gb),
                 best=best,
                 table=table,
                 tensorboard=tensorboard,
@@ -359,8 +356,6 @@ def train(
     leave_group()
 
 
-def _bytes(gigabytes: float, option: str) -> int:
+def _bytes(gigabytes: float) -> int:
     """Return so many GB in bytes; infinity is more than any machine has."""
-    if math.isnan(gigabytes):
-        raise ConfigError(f"{option}: expected a number of GB.")
     return round(1e9 * min(gigabytes, 1e9))

@@ -1,4 +1,4 @@
-"""Prepared cases in memory: never more than the bound, those that are drawn most, and the same patches as from files."""
+"""Prepared cases in memory: never more than the bound, what is drawn most first, and the same patches as from files."""
 
 from __future__ import annotations
 

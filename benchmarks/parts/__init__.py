@@ -1,0 +1,1 @@
+"""What several benchmarks generate and serve."""

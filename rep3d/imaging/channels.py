@@ -110,10 +110,11 @@ def read_channels(image: Files, count: int) -> tuple[list[np.ndarray], Geometry]
 def _check_count(files: Sequence[Path], found: int, count: int) -> None:
     if found != count:
         what = files[0].name if len(files) == 1 else ", ".join(file.name for file in files[:8])
+        own = " If they are images of their own, rename them: such endings say that they are not." * (len(files) > 1)
         raise ImageError(
             f"{what}: {found} {'channel' if found == 1 else 'channels'}, where {count} "
             f"{'is' if count == 1 else 'are'} needed. Give the image with the channels of the task, in their order: "
-            f"one 4D file, or a file for each (x_0000.nii.gz, x_0001.nii.gz ...)."
+            f"one 4D file, or a file for each (x_0000.nii.gz, x_0001.nii.gz ...).{own}"
         )
 
 

@@ -62,7 +62,7 @@ def test_channels_that_do_not_fit_are_refused_by_name(write_nifti: Callable[...,
     shifted = write_nifti("s_0001.nii.gz", voxels[..., 1], AFFINE + np.eye(4))
     for image, count, words in (
         (files, 3, "x_0000.nii.gz, x_0001.nii.gz: 2 channels, where 3 are needed"),
-        (files, 1, "2 channels, where 1 is needed"),
+        (files, 1, "2 channels, where 1 is needed.*If they are images of their own, rename them"),
         (files[:1], 2, "x_0000.nii.gz: 1 channel, where 2 are needed"),
         (together, 3, "x.nii.gz: 2 channels, where 3 are needed"),
         (together, 1, "x.nii.gz is not three-dimensional"),

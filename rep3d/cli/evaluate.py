@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,8 +58,9 @@ def evaluate(
     """
     if (checkpoint is None) == (predictions is None):
         raise Rep3DError("Give either a model file or --predictions with a folder of label maps.")
+    from rep3d.checkpoint import read_checkpoint_task
     from rep3d.data.cases import check_apart, listed, read_data_set
-    from rep3d.evaluation.evaluation import CaseScores, Evaluation
+    from rep3d.evaluation.evaluation import EVALUATION, CaseScores, Evaluation
     from rep3d.evaluation.measuring import (
         RECORDS,
         GivenPredictions,
@@ -71,6 +72,7 @@ def evaluate(
         require_one_model,
     )
     from rep3d.evaluation.records import Records
+    from rep3d.evaluation.seen import Seen
     from rep3d.files import utc_now
     from rep3d.predicting.manifest import models_of
     from rep3d.starter.facts import starter_words
@@ -119,27 +121,28 @@ def evaluate(
         models = {given}
         facts = {"Model file": str(given), "Version": predictor.version, "SHA-256": digest}
         facts |= {"Speed": predictor.tuned} if predictor.tuned else {}
-    trained = _trained_on(models)
-    seen = trained or set()
+    seen = Seen(read_checkpoint_task(model)[1] for model in models or ())
     failed: list[LeftOut] = []
     measuring = Measuring(records, source, identity, labels, tolerance, ignore, declared)
-    measured = _each(cases, measuring, failed, folder / RECORDS)
+    measured = _each(cases, lambda case: (*measuring(case), seen(case)), failed, folder / RECORDS)
     evaluation = Evaluation(
         name=given.name if predictor is None else f"{given.name} ({predictor.version})",
         source=facts,
         data=str(data),
         labels=labels,
         tolerance_mm=tolerance,
-        cases=tuple(CaseScores(case.id, kept.label, case.id in seen, kept.scores) for case, (kept, _) in measured),
+        cases=tuple(CaseScores(case.id, kept.label, known, kept.scores) for case, (kept, _, known) in measured),
         failed=tuple(failed),
         created=utc_now(),
-        trained_on_known=trained is not None,
+        trained_on_known=models is not None and seen.known,
+        notes=seen.notes,
     )
     if measured:
         _show(evaluation)
         if words := starter_words(predictor.info) if predictor else None:
             console.print(escape(words), soft_wrap=True, highlight=False)
-        _write(evaluation, folder, {case.id: (case, file) for case, (_, file) in measured}, pictures)
+    if measured or (folder / EVALUATION).exists():  # what is there would say what is no longer so
+        _write(evaluation, folder, {case.id: (case, file) for case, (_, file, _) in measured}, pictures)
     if failed:
         which = f"{len(failed)} of {len(cases)} cases" if measured else f"None of the {len(cases)} cases"
         told = "could not be measured" if measured else "could be measured"
@@ -152,20 +155,6 @@ def _predictor(checkpoint: Path | None, device: str | None, engine: str | None) 
     from rep3d.inference.predictor import Predictor
 
     return Predictor.load(checkpoint, device, engine)
-
-
-def _trained_on(models: Iterable[Path] | None) -> set[str] | None:
-    """Return the ids of the cases that models were trained on; None where that is not known."""
-    from rep3d.checkpoint import read_checkpoint_task
-
-    found: set[str] = set()
-    for model in models or ():
-        info = read_checkpoint_task(model)[1]
-        known = info.get("trained_on", info.get("cases"))
-        if known is None:
-            return None
-        found |= set(known)
-    return None if models is None else found
 
 
 def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
@@ -220,10 +209,10 @@ def same_values(labels: dict[str, int], data: Path) -> dict[str, int]:
 
 def _each(
     cases: Sequence[Case],
-    measure: Callable[[Case], tuple[Record, Path]],
+    measure: Callable[[Case], tuple[Record, Path, bool]],
     failed: list[LeftOut],
     kept: Path,
-) -> list[tuple[Case, tuple[Record, Path]]]:
+) -> list[tuple[Case, tuple[Record, Path, bool]]]:
     """Measure all cases that can be, and tell how it goes."""
     from rich.progress import Progress
 
@@ -235,10 +224,10 @@ def _each(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         shown = bar.add_task("", total=len(cases))
 
-        def one(case: Case) -> tuple[Record, Path]:
+        def one(case: Case) -> tuple[Record, Path, bool]:
             bar.update(shown, description=escape(case.id))
             try:
-                record, file = measure(case)
+                record, file, seen = measure(case)
             finally:
                 bar.advance(shown)
             dice = mean_dice({case.id: {name: score.dice for name, score in record.scores.items()}})
@@ -249,7 +238,7 @@ def _each(
             facts = f"{done} of {len(cases)}" + (f", about {_duration(left)} left" if left >= 1 else "")
             words = "no label in either map" if math.isnan(dice) else f"{dice:.3f}"
             console.print(f"{escape(case.id)}: {words} ({facts})", soft_wrap=True, highlight=False)
-            return record, file
+            return record, file, seen
 
         try:
             return each_case(cases, one, failed)

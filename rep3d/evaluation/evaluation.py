@@ -138,6 +138,7 @@ class Evaluation:
         failed: the cases that could not be measured.
         created: when, UTC, ISO 8601.
         trained_on_known: whether it is known which cases the model was trained on.
+        notes: what else to know, in sentences.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Evaluation:
     failed: tuple[LeftOut, ...] = ()
     created: str = ""
     trained_on_known: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def fresh(self) -> tuple[CaseScores, ...]:
@@ -173,7 +175,7 @@ class Evaluation:
     def remarks(self) -> tuple[str, ...]:
         """What to know about the means, in sentences."""
         unknown = "It is not known which cases the model was trained on: if these are some, the numbers are too good."
-        remarks = () if self.trained_on_known else (unknown,)
+        remarks = self.notes if self.trained_on_known else (*self.notes, unknown)
         if not self.empty:
             return remarks
         ids = [case.id for case in self.empty]
@@ -212,6 +214,7 @@ class Evaluation:
             "trained_on_known": self.trained_on_known,
             "means_over_cases_trained_on": bool(self.cases) and not self.fresh,
             "empty_truth": [case.id for case in self.empty],
+            "notes": list(self.notes),
             "remarks": list(self.remarks),
             "means": {
                 key: {
@@ -311,6 +314,7 @@ def read_evaluation(place: Path) -> Evaluation:
             failed,
             content["created"],
             bool(content.get("trained_on_known", "Model file" in content["source"])),
+            tuple(content.get("notes", ())),
         )
     except OSError as error:
         raise Rep3DError(

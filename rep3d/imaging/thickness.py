@@ -38,7 +38,7 @@ def _of_one(inside: np.ndarray, grid: Geometry) -> float:
     count = np.count_nonzero(inside)
     if count > _MEASURED_VOXELS:  # of a ball of that volume: only thin structures have to be known exactly
         return float((6.0 / math.pi * count * 1000.0 * grid.voxel_ml) ** (1 / 3))
-    # A voxel's rim is half a side away from its middle: thick slices are parted, so that this is about the same each way.
+    # A voxel's rim is half a side from its middle: thick slices are parted, so that this is about the same each way.
     fine = min(grid.spacing)
     parts = [max(1, 2 * math.floor(side / fine / 2 + 0.25) + 1) for side in grid.spacing]
     if inside.size * math.prod(parts) > _MOST_PARTED:

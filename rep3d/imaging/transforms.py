@@ -36,6 +36,7 @@ from monai.utils import convert_to_tensor
 
 from rep3d.imaging.channels import Files, as_files, read_channels
 from rep3d.imaging.grid import Geometry, same_grid
+from rep3d.imaging.marks import voxel_mark
 from rep3d.imaging.nifti import read_label
 from rep3d.imaging.resampling import axis_maps, interpolate_axis, nearest_axis
 from rep3d.memory import require_memory
@@ -51,7 +52,8 @@ _BYTES_SHEARED = 64  # the same where MONAI resamples, with the coordinates of e
 class ReadVolumed(MapTransform):
     """Reads NIfTI files into MetaTensors (C, X, Y, Z) in the type they are stored in: a large image is half the size.
 
-    The metadata gain ``stored_shape`` and ``stored_affine``, the grid of the file. What is called ``"label"`` is read
+    The metadata gain ``stored_shape`` and ``stored_affine``, the grid of the file; ``"mark"`` is what an image is known
+    by (:func:`rep3d.imaging.marks.voxel_mark`). What is called ``"label"`` is read
     as a label map, on the very grid of ``"image"``: single precision in headers must not part the two. In images, what
     is not finite becomes the lowest value.
 
@@ -80,6 +82,7 @@ class ReadVolumed(MapTransform):
                     grid = grids["image"]
             else:
                 read, grid = read_channels(result[key], self.channels)
+                result["mark"] = voxel_mark(read, grid)
             grids[key] = grid
             kind = np.result_type(*(voxels.dtype for voxels in read)).newbyteorder("=")
             if kind.kind in "ub" and kind.itemsize > 1 or kind.itemsize > 4:  # PyTorch computes with few such types

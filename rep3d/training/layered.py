@@ -93,6 +93,7 @@ def with_coarse(
             *(volume.image, volume.label, volume.counts, volume.positions),
             *(said.as_tensor()[1:].half(), (x, y, z), voxels),
             known=volume.known,
+            mark=volume.mark,
             mapped=volume.mapped,
         )
         found.append((case, layered))

@@ -136,6 +136,7 @@ class _Loop:
         if plan.coarse:
             ready = with_coarse(ready, plan.coarse, plan.task, str(worker.device), lambda: self._tell("preparing"))
         self.cases, self.prepared = [case for case, _ in ready], [volumes for _, volumes in ready]
+        self.marks = {case.id: volume.mark for case, volume in ready}
         self.case_preparing = (self.budget.elapsed() - preparing_from) / len(plan.cases)  # seconds
         self.inferer = MixedPrecision(worker.device, corrected if plan.coarse else None, self.settings.precision)
         self.validator: Validator | None = None
@@ -381,7 +382,7 @@ class _Loop:
 
     def _info(self, model: Network) -> dict[str, Any]:
         return {
-            **self.plan.facts(self.cases, self.left_out),
+            **self.plan.facts(self.marks, self.left_out),
             "validation_measured": self.validator.cases if self.validator else [],
             "validation": self.best.dice,
             "validation_history": self.best.history or [],

@@ -84,16 +84,16 @@ class TrainPlan:
         """Return what tells whether a checkpoint is of this very run: a checksum of :meth:`identity`."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True, default=str).encode()).hexdigest()
 
-    def facts(self, cases: Sequence[Case], left_out: Sequence[LeftOut]) -> dict[str, Any]:
+    def facts(self, marks: Mapping[str, str], left_out: Sequence[LeftOut]) -> dict[str, Any]:
         """Return what a checkpoint says of how it was trained, as plain JSON types.
 
         Args:
-            cases: those that were trained on.
+            marks: what the image of each case is known by that was trained on, by id.
             left_out: those that could not be used.
         """
         parent = self.start.info if self.start else {}
         generation = int(parent.get("generation", 0)) + 1
-        ids = [case.id for case in cases]
+        ids = list(marks)
         return {
             "version": f"v{generation}",
             "generation": generation,
@@ -101,6 +101,7 @@ class TrainPlan:
             "created": utc_now(),
             "cases": ids,
             "trained_on": sorted({*parent.get("trained_on", parent.get("cases", [])), *ids}),
+            "images": {**parent.get("images", {}), **marks},
             "left_out": [entry.to_dict() for entry in left_out],
             "validation_cases": [case.id for case in self.validation],
             "preset": parent.get("preset", self.settings.preset),

@@ -48,7 +48,7 @@ def write_volume(path: Path, ready: Prepared, facts: Mapping[str, Any]) -> None:
         described[name] = {"type": array.dtype.str, "shape": array.shape, "start": start, "checks": checks}
         start += _whole_pages(array.nbytes)
     text = json.dumps(
-        {**facts, "counts": ready.counts, "known": ready.known, "arrays": described, "size": start}
+        {**facts, "counts": ready.counts, "known": ready.known, "mark": ready.mark, "arrays": described, "size": start}
     ).encode()
     line = f"{_FORMAT} {len(text)} {zlib.crc32(text)}".encode().ljust(_FIRST - 1) + b"\n"
     with whole_file(path) as file:
@@ -102,7 +102,7 @@ def open_volume(path: Path, all_of_it: bool) -> Prepared | None:
         return None
     known = None if head["known"] is None else tuple(head["known"])
     arrays = found["image"], found["label"], tuple(head["counts"]), found["positions"]
-    return Prepared(*arrays, known=known, mapped=True)
+    return Prepared(*arrays, known=known, mark=head["mark"], mapped=True)
 
 
 def _whole_pages(size: int) -> int:

@@ -38,6 +38,7 @@ class Prepared:
             each.
         known: the channels that were annotated, background left out; None for all. Of the others nothing is known: what
             is background may be one of them.
+        mark: what the image is known by, see :func:`rep3d.imaging.marks.voxel_mark`.
         mapped: whether the arrays are those of a file, and not in memory.
     """
 
@@ -46,6 +47,7 @@ class Prepared:
     counts: tuple[int, ...]
     positions: np.ndarray
     known: tuple[int, ...] | None = field(default=None, kw_only=True)
+    mark: str = field(default="", kw_only=True)
     mapped: bool = field(default=False, kw_only=True)
 
     @property
@@ -108,7 +110,8 @@ def make_ready(case: Case, task: TaskConfig, other_values: Collection[int] = ())
     known = tuple(index for index, name in enumerate(task.label_names, 1) if name in annotated)
     if not known:
         raise LabelError(f"{case.label.name} says nothing: none of the task's labels was annotated in it.")
-    return Prepared(image, label, counts, positions, known=None if len(known) == len(task.labels) else known)
+    all_known = len(known) == len(task.labels)
+    return Prepared(image, label, counts, positions, known=None if all_known else known, mark=ready["mark"])
 
 
 def class_positions(label: np.ndarray, channels: int) -> tuple[tuple[int, ...], np.ndarray]:

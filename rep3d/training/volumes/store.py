@@ -34,7 +34,7 @@ __all__ = ["PREPARING", "VolumeStore", "volume_store"]
 
 logger = logging.getLogger(__name__)
 
-PREPARING = 2
+PREPARING = 3
 """The release of the code that prepares: to be raised with each change of what comes out of it."""
 
 _MOST = 20 * 10**9  # bytes that stay between trainings

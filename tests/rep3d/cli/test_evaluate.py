@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from rep3d import files
-from rep3d.checkpoint import save_checkpoint
+from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.cli.evaluate import same_values
+from rep3d.imaging.marks import image_mark
 from rep3d.inference.predictor import Predictor, Segmentation
-from tests.rep3d.balls import ball_data_set, small_checkpoint
+from rep3d.training import plan as training_plan
+from tests.rep3d.balls import ball_data_set, small_checkpoint, small_config
 from tests.rep3d.cli.command import Done
 
 
@@ -234,3 +236,60 @@ def test_predictions_of_ours_lead_to_what_their_model_was_trained_on(
     done = rep3d(*command)
     assert "It is not known which cases" in done.stdout and "(trained on)" not in done.stdout
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["trained_on_known"] is False
+
+
+def test_what_was_trained_on_is_known_by_its_image_and_not_by_its_name(
+    tmp_path: Path, rep3d: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
+    data, model = ball_data_set(tmp_path / "data", 3), tmp_path / "model.pt"
+    (data / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 3}}))
+    train = ("train", "--data", data, "--output", model, "--iterations", 1, "--cases", 2, "--spacing", 1, 1, 1)
+    assert rep3d(*train).returncode == 0
+    info = load_checkpoint(model).info
+    assert info["images"] == {name: image_mark(data / "imagesTr" / f"{name}.nii.gz") for name in ("c0", "c1")}
+    for folder in ("imagesTr", "labelsTr"):  # c1 is another image now; that of before is called c3
+        (data / folder / "c1.nii.gz").rename(data / folder / "c3.nii.gz")
+        shutil.copy(data / folder / "c2.nii.gz", data / folder / "c1.nii.gz")
+    image = nib.load(data / "imagesTr" / "c3.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine), data / "imagesTr" / "c3.nii")  # packed no more
+    (data / "imagesTr" / "c3.nii.gz").unlink()
+    evaluate = ("evaluate", model, "--data", data, "--out", tmp_path / "scores")
+    told = rep3d(*evaluate).stdout
+    assert "Mean over 2 cases not trained on" in told and "2 cases were trained on" in told
+    assert "Trained on under other names, by their images: c3." in told
+    assert "with other images, so they count as new: c1." in told
+    written = json.loads((tmp_path / "scores" / "evaluation.json").read_text())
+    assert {id_: case["trained_on"] for id_, case in written["cases"].items()} == {
+        **{"c0": True, "c1": False, "c2": False, "c3": True}
+    }
+    assert "under other names" in (tmp_path / "scores" / "evaluation.html").read_text()
+    # A model of a release that noted no images is told by names.
+    made = load_checkpoint(model)
+    save_checkpoint(tmp_path / "old.pt", made.model, made.task, {**made.info, "images": {}})
+    told = rep3d("evaluate", tmp_path / "old.pt", "--data", data, "--out", tmp_path / "old").stdout
+    assert "c1 (trained on)" in told and "c3 (trained on)" not in told and "other names" not in told
+
+
+def test_an_evaluation_of_which_nothing_is_left_says_so(tmp_path: Path, rep3d: Callable[..., Done], data: Path) -> None:
+    predictions, out = tmp_path / "predictions", tmp_path / "scores"
+    predictions.mkdir()
+    for name in ("c0", "c2"):
+        label = nib.load(data / "labelsTr" / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(np.asarray(label.dataobj)[::-1], label.affine), predictions / f"{name}.nii.gz")
+    command = ("evaluate", "--predictions", predictions, "--data", data, "--out", out)
+    assert "Mean over 2 cases" in rep3d(*command).stdout
+    for file in predictions.iterdir():
+        file.write_bytes(b"no label map")
+    failed = rep3d(*command)
+    assert failed.returncode == 1 and "None of the 3 cases could be measured" in failed.stderr
+    written = json.loads((out / "evaluation.json").read_text())
+    assert written["cases"] == {} and len(written["failed"]) == 3
+    assert "c2.nii.gz" in (out / "evaluation.html").read_text()
+    refused = rep3d("compare", out, out)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    shutil.rmtree(predictions)
+    predictions.mkdir()
+    assert (
+        rep3d(*command[:-1], tmp_path / "new").returncode == 1 and not (tmp_path / "new" / "evaluation.json").exists()
+    )

@@ -17,7 +17,7 @@ LABELS = {"a": 2, "b": 7, "c": 300}
 WINDOW = TaskConfig("window", LABELS, (1.5, 1.0, 2.0), Intensity("window", -100, 156))
 ZSCORE = TaskConfig("zscore", LABELS, (1.0, 2.0, 1.0), Intensity("zscore", 5, 95), "LPS")
 OUTCOMES = {
-    2: {
+    3: {
         "window image": [
             14,
             31,

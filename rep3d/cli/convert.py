@@ -62,6 +62,8 @@ def convert(
     else:
         require_folder(source)
     named = tuple(name.strip() for name in channels.split(",")) if channels else None
+    if named and not all(named):
+        raise TaskError(f"--channels: expected a name for each channel, with commas between, got {channels!r}.")
     meaning = meaning_of(source, _table(labels) if labels else None, named)
     with console.status("") as status:
 

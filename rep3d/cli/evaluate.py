@@ -29,6 +29,7 @@ _SHOWN = ("dice", "hd95", "nsd", "volume-percent")  # of what is measured, what 
 
 
 def evaluate(
+    context: typer.Context,
     data: Annotated[Path, typer.Option(help="Data set to measure on: imagesTr and labelsTr, or images and labels.")],
     checkpoint: Annotated[Path | None, typer.Argument(help="Model file; or give --predictions.")] = None,
     predictions: Annotated[
@@ -58,6 +59,8 @@ def evaluate(
     """
     if (checkpoint is None) == (predictions is None):
         raise Rep3DError("Give either a model file or --predictions with a folder of label maps.")
+    if math.isinf(tolerance):
+        raise Rep3DError("--tolerance: expected a distance in mm.")
     from rep3d.checkpoint import read_checkpoint_task
     from rep3d.data.cases import check_apart, listed, read_data_set
     from rep3d.evaluation.evaluation import EVALUATION, CaseScores, Evaluation
@@ -103,6 +106,7 @@ def evaluate(
     folder = out or Path("evaluation") / data.resolve().name / f"{given.resolve().stem}-{identity[:8]}"
     check_apart(folder, data)
     _check_folder(folder, (given, description))
+    _hold(folder, context)
     records = Records(folder / RECORDS)
     require_one_model(records, identity, "--out")
     source: Predictions
@@ -171,6 +175,22 @@ def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
                     f"stays: give another folder."
                 )
     check_output_folder(folder, (*written, RECORDS), inputs)
+
+
+def _hold(folder: Path, context: typer.Context) -> None:
+    """Keep other evaluations out of a folder until this command ends."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OutputError(
+            f"--out: another rep3d evaluate is writing into {folder}. Wait until it is done, or give another folder."
+        ) from None
+    except (OSError, NotImplementedError):  # a drive that knows no locks
+        return
+    context.call_on_close(lock.release)
 
 
 def _made(folder: Path) -> Path:

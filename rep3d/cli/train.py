@@ -199,7 +199,7 @@ def train(
     To know how good it is, run `rep3d evaluate` on other cases.
     """
     from rep3d.checkpoint import load_checkpoint
-    from rep3d.data.cases import LeftOut, listed, read_data_set
+    from rep3d.data.cases import LeftOut, check_apart, listed, read_data_set
     from rep3d.data.copies import without_copies
     from rep3d.demo.screen import train_progress
     from rep3d.files import file_state
@@ -215,6 +215,7 @@ def train(
     from rep3d.training.distributed import launched, parse_gpus
     from rep3d.training.minutes.budget import parse_minutes
     from rep3d.training.minutes.speed import default_preset
+    from rep3d.training.preparing import can_be_used
     from rep3d.training.recipes import recipe_settings
     from rep3d.training.snapshots import can_go_on
     from rep3d.training.start import check_channels
@@ -222,6 +223,7 @@ def train(
     from rep3d.training.train import task_for_cases
     from rep3d.training.train import train as run
     from rep3d.training.validation import measured_cases, require_one_to_measure
+    from rep3d.training.volumes.store import check_store_folder
     from rep3d.training.worker import leave_group
 
     if spacing is not None:
@@ -237,8 +239,11 @@ def train(
         refuse_replacing((output, table, best))
     if resume is not None:
         check_output_folder(resume, option="--resume")
+        check_apart(resume, data, option="--resume")
     if prepared is not None:
         check_output_folder(prepared, option="--prepared")
+        check_apart(prepared, data, option="--prepared")
+        check_store_folder(prepared)
     elif prepared_gb is not None:
         raise ConfigError("--prepared-gb bounds what is kept in a folder. Give it with --prepared.")
     labels, ignore = labels_from_dataset_json(description), ignore_from_dataset_json(description)
@@ -284,7 +289,7 @@ def train(
             "stages": stages,
         },
     )
-    there = without_copies(read_data_set(data))
+    there = without_copies(read_data_set(data), lambda case: can_be_used(case, labels, max(1, len(channels)), ignore))
     found = list(there.cases[:cases])
     if not found:
         show_left_out(there.left_out)

@@ -43,7 +43,7 @@ TESTS = "imagesTs"
 """Images without label maps, of the decathlon and of nnU-Net."""
 _ENDING = re.compile(r"\.(nii|NII)(\.(gz|GZ))?$")  # as nibabel reads them: it looks for x.nii where x.Nii is named
 _ANY_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-_CHANNEL = re.compile(r"(?P<id>.+)_(?P<number>\d{4})")  # of nnU-Net's image names
+_CHANNEL = re.compile(r"(?P<id>.+)_(?P<number>\d{4})", re.DOTALL)  # of nnU-Net's image names
 _MOST_LISTED = 20
 
 
@@ -251,7 +251,7 @@ def _files(place: Path, left_out: list[LeftOut]) -> dict[str, list[Path]]:
         if reason is None:
             found.setdefault(id_, []).append(path)
         elif not path.name.startswith(".") or _ANY_ENDING.search(path.name):
-            left_out.append(LeftOut(id_, shown(path), reason))
+            left_out.append(LeftOut(_printable(id_), shown(path), reason))
     return found
 
 
@@ -259,6 +259,8 @@ def _unusable(path: Path) -> str | None:
     """Return why a name in a data set stands for no image or label file; None where it does."""
     if path.name.startswith("."):
         return "it is hidden, like what macOS leaves beside files. Rename it if it is an image."
+    if _printable(path.name) != path.name:
+        return "its name is not in UTF-8, as of files from an old archive. Rename it."
     if path.is_symlink() and not path.exists():
         return "it is a link to a file that is not there."
     if path.is_dir():
@@ -311,4 +313,9 @@ def _all(id_: str, files: Iterable[Path], reason: str) -> list[LeftOut]:
 def shown(file: Path | str) -> str:
     """Return a file as people find it: image and label map may have one name, in two folders."""
     file = Path(file).absolute()
-    return f"{file.parent.name}/{file.name}"
+    return _printable(f"{file.parent.name}/{file.name}")
+
+
+def _printable(name: str) -> str:
+    """Return a file's name with a question mark for each byte that is none of UTF-8, which no text file would take."""
+    return name.encode("utf-8", "replace").decode("utf-8")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +21,14 @@ __all__ = ["copies", "without_copies"]
 _BLOCK = 1 << 20
 
 
-def copies(cases: Sequence[Case]) -> list[LeftOut]:
-    """Return the cases whose image is that of a case before them, with the reason; files that cannot be read are none.
+def copies(cases: Sequence[Case], usable: Callable[[Case], bool]) -> list[LeftOut]:
+    """Return the cases whose image is that of another case, with the reason; files that cannot be read are none.
 
-    The labels that belong to copies may differ; which of them is right cannot be told, so the first one's counts.
+    The labels that belong to copies may differ; which of them is right cannot be told, so the first usable one counts.
+
+    Args:
+        cases: the cases.
+        usable: whether a case can be trained on; asked of copies alone.
     """
     alike: dict[tuple[tuple[int, int] | None, ...], list[Case]] = {}
     for case in cases:
@@ -33,26 +37,32 @@ def copies(cases: Sequence[Case]) -> list[LeftOut]:
             alike.setdefault(marks, []).append(case)
     found = []
     for group in alike.values():
-        firsts: dict[tuple[str | None, ...], Case] = {}
+        same_images: dict[tuple[str | None, ...], list[Case]] = {}
         for case in group if len(group) > 1 else ():
-            content = tuple(map(_content, case.channels))
-            if None in content or (first := firsts.setdefault(content, case)) is case:
+            same_images.setdefault(tuple(map(_content, case.channels)), []).append(case)
+        for content, alike_cases in same_images.items():
+            if None in content or len(alike_cases) == 1:
                 continue
-            same = _content(case.label) == _content(first.label)
-            labels = "their label maps are the same" if same else "their label maps differ: see which one is right"
-            found.append(
-                LeftOut(
-                    case.id,
-                    case.image.name,
-                    f"it is a copy of {first.image.name}, and {labels}. One case must not count twice: remove either.",
-                )
-            )
+            kept = next(filter(usable, alike_cases), alike_cases[0])
+            found += [_left_out(case, kept) for case in alike_cases if case is not kept]
     return sorted(found, key=lambda entry: entry.id)
 
 
-def without_copies(data: DataSet) -> DataSet:
-    """Return a data set in which each image is there once; the others are left out, with the reason."""
-    found = copies(data.cases)
+def _left_out(case: Case, kept: Case) -> LeftOut:
+    same = _content(case.label) == _content(kept.label)
+    labels = "their label maps are the same" if same else "their label maps differ: see which one is right"
+    words = f"it is a copy of {kept.image.name}, and {labels}. One case must not count twice: remove either."
+    return LeftOut(case.id, case.image.name, words)
+
+
+def without_copies(data: DataSet, usable: Callable[[Case], bool]) -> DataSet:
+    """Return a data set in which each image is there once; the others are left out, with the reason.
+
+    Args:
+        data: the data set.
+        usable: see :func:`copies`.
+    """
+    found = copies(data.cases, usable)
     ids = {entry.id for entry in found}
     left_out = tuple(sorted((*data.left_out, *found), key=lambda one: (one.id, one.file)))
     return replace(data, cases=tuple(case for case in data.cases if case.id not in ids), left_out=left_out)

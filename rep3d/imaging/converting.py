@@ -175,8 +175,7 @@ def convert_data_set(
         content = _description(layout, meaning, written, alone, annotated)
         write_text(part / DESCRIPTION, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         _check_whole(part, written, meaning)
-    failed = tuple({entry.id: None for entry in left_out[len(data.left_out) :]})
-    return Converted(tuple(written), tuple(alone), tuple(left_out), tuple(_remarks(layout, meaning)), failed)
+    return Converted(tuple(written), tuple(alone), tuple(left_out), tuple(_remarks(layout, meaning)), _failed(left_out))
 
 
 def convert_images(
@@ -203,8 +202,13 @@ def convert_images(
             raise TaskError(f"{folder} has no image that can be converted. {listed(left_out)}")
         content = _description("plain", replace(meaning, ignore=None), (), (), {})
         write_text(part / DESCRIPTION, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    failed = tuple({entry.id: None for entry in left_out if entry.file.lower().endswith((".nii", _ENDING))})
-    return Converted((), tuple(written), tuple(left_out), (), failed)
+    return Converted((), tuple(written), tuple(left_out), (), _failed(left_out))
+
+
+def _failed(left_out: Sequence[LeftOut]) -> tuple[str, ...]:
+    """Return the ids of what is an image or label map by its name; hidden files, as macOS has them, are none."""
+    names = [(entry.id, Path(entry.file).name.lower()) for entry in left_out]
+    return tuple({id_: None for id_, name in names if name.endswith((".nii", _ENDING)) and not name.startswith(".")})
 
 
 class _Writer:
@@ -258,7 +262,8 @@ class _Writer:
         """Remove what was written of a case that failed."""
         for place in (self.images, self.labels, self.tests):
             for name in (id_, *(f"{id_}_{number:04d}" for number in range(self.count))):
-                (place / f"{name}{_ENDING}").unlink(missing_ok=True)
+                with suppress(OSError):  # a name that is too long was not written
+                    (place / f"{name}{_ENDING}").unlink()
 
 
 def _each(
@@ -395,6 +400,9 @@ def _check_whole(folder: Path, cases: Sequence[str], meaning: Meaning) -> None:
     """Make sure that what was written reads as what it is."""
     there = read_data_set(folder)
     path = folder / DESCRIPTION
-    read = ([case.id for case in there.cases], labels_from_dataset_json(path), ignore_from_dataset_json(path))
-    if there.left_out or read != (sorted(cases), dict(meaning.labels), meaning.ignore):
-        raise OutputError(f"What was written does not read as what was to be written; it was removed. {there.left_out}")
+    read = (labels_from_dataset_json(path), ignore_from_dataset_json(path), channels_from_dataset_json(path))
+    ids, says = [case.id for case in there.cases], (dict(meaning.labels), meaning.ignore, tuple(meaning.channels))
+    if there.left_out or ids != sorted(cases) or read != says:
+        raise OutputError(
+            f"What was written does not read as what was to be written; it was removed. {listed(there.left_out)}"
+        )

@@ -67,6 +67,11 @@ def check_label(
     return values, counts
 
 
+def nothing_known(label: Path, ignore: int | None) -> LabelError:
+    """Return the error of a label map that is to be ignored as a whole."""
+    return LabelError(f"{label.name} says nothing: all its voxels have the value {ignore}, to be ignored.")
+
+
 def check_grid(grid: Geometry, expected: Geometry, label: str, image: str) -> None:
     """Refuse a label map that does not lie on its image's grid.
 

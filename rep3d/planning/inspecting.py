@@ -21,11 +21,17 @@ from rep3d.data.copies import without_copies
 from rep3d.errors import Rep3DError
 from rep3d.imaging.channels import channels_grid, count_channels
 from rep3d.imaging.grid import Geometry
-from rep3d.imaging.outliers import outliers
 from rep3d.imaging.thickness import label_thickness
 from rep3d.memory import free_and_total
 from rep3d.planning.pictures import Slice, slices_of
-from rep3d.training.preparing import CheckedCase, as_left_out, left_out_if_empty, read_checked
+from rep3d.training.preparing import (
+    CheckedCase,
+    as_left_out,
+    can_be_used,
+    left_out_if_empty,
+    read_checked,
+    unusual_headers,
+)
 
 __all__ = ["CaseFacts", "Defect", "Inspection", "inspect"]
 
@@ -118,7 +124,7 @@ def inspect(
         ignore: value in label maps of which nothing is known; None where there is none.
     """
     look = partial(_look_at, labels=labels, channels=channels, ignore=ignore)
-    once = without_copies(data)
+    once = without_copies(data, lambda case: can_be_used(case, labels, channels, ignore))
     found: list[CaseFacts] = []
     defects = [Defect(entry, used=False) for entry in once.left_out]
     for done, result in enumerate(_each(once.cases, look, show), start=1):
@@ -128,7 +134,10 @@ def inspect(
             found.append(result)
         report(done, len(once.cases))
     files = {case.id: case.image.name for case in once.cases}
-    for id_, words in outliers({facts.id: facts.grid for facts in found}).items():
+    usable = {facts.id for facts in found}
+    for id_, words in unusual_headers(once.cases).items():
+        if id_ not in usable:
+            continue
         reason = f"{words}. Is its header right? Look at left and right, and at its size, beside another image."
         defects.append(Defect(LeftOut(id_, files[id_], reason), used=True))
     return Inspection(
@@ -169,8 +178,9 @@ def _look_at(
 ) -> CaseFacts | LeftOut:
     try:
         read = read_checked(case, labels, channels, ignore)
-        empty = left_out_if_empty(case, sum(count for value, count in read.counts.items() if value not in (0, ignore)))
-        return _facts(case, read, case.known(labels), ignore, show) if empty is None else empty
+        known = case.known(labels)
+        empty = left_out_if_empty(case, sum(read.counts.get(value, 0) for value in known.values()))
+        return _facts(case, read, known, ignore, show) if empty is None else empty
     except Exception as error:  # as in a training: no list of kinds of errors decides
         return as_left_out(case, error)
 

@@ -162,7 +162,7 @@ def _intensity(modality: str | None, found: Fingerprint, channel: int) -> tuple[
     words = f"99 in 100 labelled voxels are from {low} to {high} HU, a window for all images."
     if not told:
         words += " No modality is named; most images have whole numbers that reach down to those of air."
-    if found.intensity.low >= 0:
+    if channel == 0 and found.intensity.low >= 0:  # of the others it is not measured
         words += " No image has a value below 0, as air and fat have in HU: are these CT images?"
     return Intensity("window", float(low), float(high)), "CT", words
 

@@ -36,7 +36,7 @@ def along(sides: Iterable[float]) -> str:
 
 def counted(made: Plan) -> str:
     """Return how many cases there are, and how many of them can be used, in words."""
-    out = sum(not defect.used for defect in made.seen.defects)
+    out = len({defect.entry.id for defect in made.seen.defects if not defect.used})
     words = f"{made.seen.found} cases found, {made.measured.cases} can be trained on"
     return words + (f", {out} left out" if out else "")
 

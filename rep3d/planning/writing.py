@@ -45,7 +45,7 @@ def write_plan(made: Plan, folder: Path) -> list[Path]:
         f"Proposed by rep3d plan for {made.name}, from {made.measured.cases} cases. Change what you know better.\n"
     )
     facts = {
-        "cases": {"found": made.seen.found, "measured": made.measured.cases},
+        "found": made.seen.found,
         "modality": made.modality,
         "defects": [{**defect.entry.to_dict(), "rule": defect.rule} for defect in made.seen.defects],
         **made.measured.to_dict(),

@@ -129,8 +129,8 @@ class _Loop:
         if worker.leads:
             worker.agree(0.0)
         if self.settings.empty_labels == "skip":
-            values = plan.task.label_values
-            ready = leave_out_empty(ready, lambda prepared: sum(prepared.counts[1:]), self.left_out, values)
+            labels = plan.task.labels
+            ready = leave_out_empty(ready, lambda prepared: sum(prepared.counts[1:]), self.left_out, labels)
         if not ready:
             raise NoCasesError(f"None of the {len(plan.cases)} cases can be trained on. {listed(self.left_out)}")
         if plan.coarse:

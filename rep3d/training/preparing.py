@@ -7,7 +7,7 @@ file can be odd in ways that nobody thought of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -17,18 +17,20 @@ from rep3d.data.cases import Case, LeftOut
 from rep3d.errors import DiskFullError, Rep3DError, machine_error, said
 from rep3d.imaging.channels import channels_grid, count_channels, read_channels
 from rep3d.imaging.grid import Geometry
-from rep3d.imaging.labels import check_label, label_counts
+from rep3d.imaging.labels import check_label, label_counts, nothing_known
 from rep3d.imaging.nifti import read_label
 from rep3d.imaging.outliers import outliers
 
 __all__ = [
     "CheckedCase",
     "as_left_out",
+    "can_be_used",
     "each_case",
     "leave_out_empty",
     "left_out_for",
     "left_out_if_empty",
     "read_checked",
+    "unusual_headers",
     "warn_of_outliers",
     "why_unusable",
 ]
@@ -68,8 +70,24 @@ def read_checked(case: Case, labels: Mapping[str, int], channels: int = 1, ignor
     """
     others = () if ignore is None else (ignore,)
     label, counts = check_label(case.label, case.channels, labels, others, channels)
+    if {*counts} == {ignore}:
+        raise nothing_known(case.label, ignore)
     images, grid = read_channels(case.channels, channels)
     return CheckedCase(tuple(images), label, counts, grid)
+
+
+def can_be_used(case: Case, labels: Mapping[str, int], channels: int = 1, ignore: int | None = None) -> bool:
+    """Return whether a case can be trained on and has a label; all its files are read.
+
+    Args:
+        case: the case.
+        labels, channels, ignore: see :func:`read_checked`.
+    """
+    try:
+        counts = read_checked(case, labels, channels, ignore).counts
+    except Exception:  # it is said where the case is read
+        return False
+    return any(value in counts for value in case.known(labels).values())
 
 
 def why_unusable(case: Case, labels: Mapping[str, int], channels: int = 1) -> LeftOut | None:
@@ -142,7 +160,7 @@ def leave_out_empty(
     ready: Sequence[tuple[Case, _Ready]],
     voxels: Callable[[_Ready], int],
     left_out: list[LeftOut],
-    values: Collection[int],
+    labels: Mapping[str, int],
 ) -> list[tuple[Case, _Ready]]:
     """Return the cases that have a label, logging the others.
 
@@ -150,12 +168,13 @@ def leave_out_empty(
         ready: the cases, and what was made of them.
         voxels: says of that how many voxels have a label.
         left_out: gains those that have none.
-        values: of the labels in the label maps.
+        labels: label name to voxel value.
     """
     found = []
     for case, made in ready:
         empty = left_out_if_empty(case, voxels(made))
-        if empty and not {*values}.isdisjoint(label_counts(read_label(case.label)[0])):
+        values = {*case.known(labels).values()}
+        if empty and not values.isdisjoint(label_counts(read_label(case.label)[0])):
             reason = (
                 "no voxel of its labels is left at the voxel size of this training: they are that small. Train with "
                 "smaller voxels (--spacing), or leave the case out."
@@ -169,8 +188,8 @@ def leave_out_empty(
     return found
 
 
-def warn_of_outliers(cases: Sequence[Case]) -> dict[str, str]:
-    """Log which images have unusual headers, and return it, by case; see :mod:`rep3d.imaging.outliers`.
+def unusual_headers(cases: Sequence[Case]) -> dict[str, str]:
+    """Return which images have unusual headers, by case, in words; see :mod:`rep3d.imaging.outliers`.
 
     Only headers are read. One that cannot be read is none: the case is left out for that.
     """
@@ -180,10 +199,13 @@ def warn_of_outliers(cases: Sequence[Case]) -> dict[str, str]:
             grids[case.id] = channels_grid(case.channels, count_channels(case.channels))
         except Rep3DError:
             continue
-    found = outliers(grids)
-    if found:
+    return outliers(grids)
+
+
+def warn_of_outliers(cases: Sequence[Case]) -> None:
+    """Log what :func:`unusual_headers` finds."""
+    if found := unusual_headers(cases):
         told = "; ".join(f"{name}: {words}" for name, words in list(found.items())[:10])
         logger.warning(
             "%d of %d cases have unusual headers, and are used as these say: %s", len(found), len(cases), told
         )
-    return found

@@ -15,7 +15,7 @@ import torch
 
 from rep3d.data.cases import Case
 from rep3d.errors import LabelError
-from rep3d.imaging.labels import check_label
+from rep3d.imaging.labels import check_label, nothing_known
 from rep3d.imaging.transforms import preparation
 from rep3d.inference.streaming import cut
 from rep3d.tasks.config import TaskConfig
@@ -104,7 +104,7 @@ def make_ready(case: Case, task: TaskConfig, other_values: Collection[int] = ())
     label = np.ascontiguousarray(ready.pop("label")[0].numpy())
     image = ready.pop("image").as_tensor().half().contiguous().numpy()
     if label.min() >= task.out_channels:
-        raise LabelError(f"{case.label.name} says nothing: all its voxels have the value {task.ignore}, to be ignored.")
+        raise nothing_known(case.label, task.ignore)
     counts, positions = class_positions(label, task.out_channels)
     annotated = case.known(task.labels)
     known = tuple(index for index, name in enumerate(task.label_names, 1) if name in annotated)

@@ -21,16 +21,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rep3d.data.cases import Case
-from rep3d.errors import DiskFullError, said
+from rep3d.errors import DiskFullError, OutputError, said
 from rep3d.files import PART_SUFFIX, file_state, make_folder
 from rep3d.json_file import JsonFile, json_object
+from rep3d.json_text import parse_json
 from rep3d.memory import require_memory
 from rep3d.tasks.config import TaskConfig
 from rep3d.training.volumes.file import open_volume, read_head, write_volume
 from rep3d.training.volumes.hashes import FileHashes
 from rep3d.training.volumes.prepared import Prepared, make_ready
 
-__all__ = ["PREPARING", "VolumeStore", "volume_store"]
+__all__ = ["PREPARING", "VolumeStore", "check_store_folder", "volume_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,22 @@ _SHARE = 10  # of the free disk, at most one part in so many
 _LEFT_FREE = 10**9  # bytes of the disk that are never taken
 _SUFFIX = ".volume"
 _INDEX, _LOCK = "index.json", "in_use.lock"
+
+
+def check_store_folder(folder: Path) -> None:
+    """Refuse a folder that holds other things, which would be taken for damaged volumes and removed.
+
+    Raises:
+        OutputError: if it does; one that is not there, or empty, holds none.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()) or (folder / _LOCK).exists():
+        return
+    try:
+        _parsed(parse_json((folder / _INDEX).read_bytes()))
+    except (OSError, ValueError):
+        raise OutputError(
+            f"--prepared: {folder} holds other files than prepared cases. Give a folder for these alone: a new one."
+        ) from None
 
 
 class VolumeStore:

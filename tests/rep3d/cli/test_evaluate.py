@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from rep3d import files
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
@@ -286,6 +287,9 @@ def test_an_evaluation_of_which_nothing_is_left_says_so(tmp_path: Path, rep3d: C
     written = json.loads((out / "evaluation.json").read_text())
     assert written["cases"] == {} and len(written["failed"]) == 3
     assert "c2.nii.gz" in (out / "evaluation.html").read_text()
+    with FileLock(out / ".lock"):  # another one at work
+        refused = rep3d(*command)
+        assert refused.returncode == 1 and "another rep3d evaluate is writing into" in refused.stderr
     refused = rep3d("compare", out, out)
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
     shutil.rmtree(predictions)

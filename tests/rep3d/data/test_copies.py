@@ -31,12 +31,22 @@ def test_copies_are_found_under_other_names_and_otherwise_packed(tmp_path: Path)
     ]
     # The last one is packed again, at another level and another time.
     cases[3].image.write_bytes(gzip.compress(gzip.decompress(cases[3].image.read_bytes()), 1))
-    found = {entry.id: entry for entry in copies(cases)}
+    found = {entry.id: entry for entry in copies(cases, lambda case: True)}
     assert list(found) == ["c", "d"]
     assert found["c"].file == "c_image.nii" and "copy of a_image.nii.gz" in found["c"].reason
     assert "label maps are the same" in found["c"].reason and "label maps differ" in found["d"].reason
-    once = without_copies(DataSet(tmp_path, tuple(cases), ()))
+    once = without_copies(DataSet(tmp_path, tuple(cases), ()), lambda case: True)
     assert [case.id for case in once.cases] == ["a", "b"] and once.found == 4
+    asked: list[str] = []
+
+    def usable(case: Case) -> bool:
+        asked.append(case.id)
+        return case.id == "d"
+
+    once = without_copies(DataSet(tmp_path, tuple(cases), ()), usable)  # a good label map is not lost to a bad one
+    assert [case.id for case in once.cases] == ["b", "d"] and asked == ["a", "c", "d"]
+    assert all("copy of d_image.nii.gz" in entry.reason for entry in once.left_out)
+    assert [case.id for case in without_copies(once, usable).cases] == ["b", "d"] and asked == ["a", "c", "d"]
 
 
 def test_what_cannot_be_read_is_no_copy(tmp_path: Path) -> None:
@@ -44,4 +54,4 @@ def test_what_cannot_be_read_is_no_copy(tmp_path: Path) -> None:
     paths[0].write_bytes(b"none")
     paths[1].write_bytes(b"no gzip file, with the same end")
     paths[2].write_bytes(b"neither, but with the same end")
-    assert copies([Case(path.stem, path, path) for path in (*paths, tmp_path / "gone.nii.gz")]) == []
+    assert copies([Case(path.stem, path, path) for path in (*paths, tmp_path / "gone.nii.gz")], lambda case: True) == []

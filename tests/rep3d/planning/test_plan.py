@@ -93,7 +93,7 @@ def test_each_defect_is_named_and_a_training_leaves_out_the_same_cases(tmp_path:
         "alone": "there is no label alone.nii.gz",
         "nan": "has the value nan at voxel (3, 2, 1)",
         "twin": "a copy of sound_0.nii.gz",
-        "turned": "its axes run RPS, and those of 5 others LPS",
+        "turned": "its axes run RPS, and those of 9 others LPS",
     }
     assert set(told) == set(words)
     for name, expected in words.items():

@@ -51,7 +51,8 @@ def convert(
     others are written all the same; the command then ends with status 1.
     """
     from rep3d.data.cases import read_data_set
-    from rep3d.imaging.converting import convert_data_set, convert_images, meaning_of
+    from rep3d.data.meaning import meaning_of
+    from rep3d.imaging.converting import convert_data_set, convert_images
     from rep3d.tasks.dataset_json import require_folder
 
     data = None

@@ -11,10 +11,11 @@ import pytest
 
 from rep3d.cli.main import main
 from rep3d.data.cases import Case, read_data_set
+from rep3d.data.meaning import meaning_of
 from rep3d.errors import OutputError, TaskError
 from rep3d.imaging import converting
 from rep3d.imaging.channels import read_channels
-from rep3d.imaging.converting import LAYOUTS, convert_data_set, meaning_of
+from rep3d.imaging.converting import LAYOUTS, convert_data_set
 from rep3d.tasks.dataset_json import (
     channels_from_dataset_json,
     ignore_from_dataset_json,

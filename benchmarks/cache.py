@@ -29,10 +29,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
-from measuring import command, machine, write_result
+from measuring import command, held_gb, machine, write_result
+from memory import LABELS, generated
 from monai.data import CacheDataset
 from monai.transforms import (
     Compose,
@@ -53,36 +53,10 @@ from rep3d.training.settings import TrainSettings
 from rep3d.training.volumes.prepared import Prepared
 from rep3d.training.volumes.store import volume_store
 
-LABELS = {f"organ {number}": number for number in range(1, 14)}
 SPACING = (0.8, 0.8, 1.5)
 SHAPE = (512, 512, 160)
 TASK = TaskConfig("ct", LABELS, SPACING, Intensity("window", -125, 275), "RAS", (96, 96, 96))
 _TAKE_AWAY = 4  # MADV_DONTNEED
-
-
-def generated(folder: Path, count: int) -> list[Case]:
-    """Return so many cases of noise with 13 boxes."""
-    nib.openers.Opener.default_compresslevel = 1
-    cases = []
-    for number in range(count):
-        random = np.random.default_rng(number)
-        image = random.integers(-1000, 1000, SHAPE, dtype=np.int16)
-        label = np.zeros(SHAPE, np.uint8)
-        for value in LABELS.values():
-            side = 120 - 8 * value
-            corner = random.integers(0, np.array(SHAPE) - side)
-            label[tuple(slice(start, start + side) for start in corner)] = value
-        case = Case(f"ct{number}", folder / f"image{number}.nii.gz", folder / f"label{number}.nii.gz")
-        for voxels, file in ((image, case.image), (label, case.label)):
-            nib.save(nib.Nifti1Image(voxels, np.diag([*SPACING, 1.0])), file)
-        cases.append(case)
-    return cases
-
-
-def held_gb() -> float:
-    """Return what this process holds by itself, in GB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024 / 1e9
 
 
 def take_away(volumes: Sequence[Prepared], folder: Path) -> None:
@@ -205,7 +179,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="rep3d-cache-", dir=options.folder) as name:
         folder = Path(name)
-        cases, kept = generated(folder, options.cases), folder / "kept"
+        cases, kept = [generated(folder, SHAPE, SPACING, seed) for seed in range(options.cases)], folder / "kept"
         found["files, prepared at this start"] = alone(ours, cases, kept, options.patches, 0.0, False)
         for words, share, forgotten in (
             ("files, kept by the system", 0.0, False),

@@ -18,7 +18,16 @@ import torch
 
 from rep3d.nn.fastconv import dft
 
-__all__ = ["add_gpu_options", "command", "extra_memory", "machine", "set_up_gpu", "time_in_turns", "write_result"]
+__all__ = [
+    "add_gpu_options",
+    "command",
+    "extra_memory",
+    "held_gb",
+    "machine",
+    "set_up_gpu",
+    "time_in_turns",
+    "write_result",
+]
 
 
 def add_gpu_options(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +70,12 @@ def machine(device: torch.device) -> dict[str, Any]:
         found["gpu"] = torch.cuda.get_device_name(device)
         found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     return found
+
+
+def held_gb() -> float:
+    """Return what this process holds by itself, in GB; pages of mapped files are the system's to take back."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024 / 1e9
 
 
 def time_in_turns(

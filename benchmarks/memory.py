@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import nibabel as nib
 import numpy as np
 import torch
-from measuring import command, machine, write_result
+from measuring import command, held_gb, machine, write_result
 from rich.console import Console
 
 from rep3d.data.cases import Case
@@ -60,17 +60,19 @@ FINER = TaskConfig("finer", LABELS, (0.75, 0.75, 0.75), Intensity("zscore", 0.5,
 COARSE = TaskConfig("coarse", LABELS, (4.0, 4.0, 4.0), Intensity("window", -125, 275))
 
 
-def generated(folder: Path) -> Case:
+def generated(
+    folder: Path, shape: tuple[int, ...] = SHAPE, spacing: tuple[float, ...] = CT.spacing, seed: int = 0
+) -> Case:
     """Return a case of noise with 13 boxes, each half as long as the one before or more."""
-    random = np.random.default_rng(0)
-    image = random.integers(-1000, 1000, SHAPE, dtype=np.int16)
-    label = np.zeros(SHAPE, np.uint8)
+    random = np.random.default_rng(seed)
+    image = random.integers(-1000, 1000, shape, dtype=np.int16)
+    label = np.zeros(shape, np.uint8)
     for number in LABELS.values():
         side = 120 - 8 * number
-        corner = random.integers(0, np.array(SHAPE) - side)
+        corner = random.integers(0, np.array(shape) - side)
         label[tuple(slice(start, start + side) for start in corner)] = number
-    affine = np.diag([0.8, 0.8, 0.8, 1.0])
-    case = Case("ct", folder / "image.nii.gz", folder / "label.nii.gz")
+    affine = np.diag([*spacing, 1.0])
+    case = Case(f"ct{seed}", folder / f"image{seed}.nii.gz", folder / f"label{seed}.nii.gz")
     nib.openers.Opener.default_compresslevel = 1
     nib.save(nib.Nifti1Image(image, affine), case.image)
     nib.save(nib.Nifti1Image(label, affine), case.label)
@@ -79,12 +81,11 @@ def generated(folder: Path) -> Case:
 
 def measured(run: Callable[[], Any]) -> dict[str, float]:
     """Return the seconds that something takes, and the most memory in GB that the process held meanwhile."""
-    highest, ended = [0], threading.Event()
+    highest, ended = [0.0], threading.Event()
 
     def look() -> None:
         while not ended.wait(0.02):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            highest[0] = max(highest[0], *(int(line.split()[1]) for line in lines if line.startswith("RssAnon")))
+            highest[0] = max(highest[0], held_gb())
 
     watch = threading.Thread(target=look)
     watch.start()
@@ -94,7 +95,7 @@ def measured(run: Callable[[], Any]) -> dict[str, float]:
     finally:
         ended.set()
         watch.join()
-    return {"seconds": round(time.perf_counter() - started, 2), "peak_gb": round(highest[0] * 1024 / 1e9, 2)}
+    return {"seconds": round(time.perf_counter() - started, 2), "peak_gb": round(highest[0], 2)}
 
 
 def prepared(case: Case, task: TaskConfig, folder: Path) -> dict[str, float]:

@@ -50,4 +50,4 @@ def _of_one(inside: np.ndarray, grid: Geometry) -> float:
     depth, nearest = scipy.ndimage.distance_transform_edt(inside, sampling=sides, return_indices=True)
     deepest = np.unravel_index(depth.argmax(), depth.shape)
     way = np.abs(nearest[(slice(None), *deepest)] - deepest) * sides
-    return float(2.0 * depth[deepest] - way @ sides / depth[deepest])
+    return float(2.0 * depth[deepest] - np.linalg.norm(way * sides) / depth[deepest])

@@ -75,7 +75,7 @@ class Manifest:
                 )
 
     def begin(self, case: str, files: Sequence[str], entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Note which files will be written for a case, before the first is: after a kill they are known as ours.
+        """Make sure that the files of a case may be written, and note that they will be.
 
         Args:
             case: its id.
@@ -87,31 +87,39 @@ class Manifest:
             these others were then.
 
         Raises:
-            OutputError: if one of the files is no longer what was written, such as a label map that a person corrected.
+            OutputError: if one of the files is not, or no longer, what was written: a person drew or corrected it.
         """
         before = self.cases().get(case, {})
-        digests = _digests(before)
+        digests, making = _digests(before), before.get("making", {})
         for name in files:
             file = self.folder / name
-            if name in digests and file.is_file() and file_hash(file) != digests[name]:
+            if file.is_file() and file_hash(file) not in (digests.get(name), making.get(name)):
                 raise OutputError(
-                    f"{name} was changed since it was written, and what a person corrected is not replaced. It stays: "
-                    "move it away, or give another folder."
+                    f"{name} is not, or no longer, what was written here, and what a person drew is not replaced. It "
+                    "stays: move it away, or give another folder."
                 )
-        kept = {
-            "written": tuple(sorted({*files, *_written(before)})),
-            "digests": {name: digest for name, digest in digests.items() if name not in files},
-        }
-        self.note(case, {"state": "begun", **entry, **kept, "time": utc_now()})
-        return kept
+        written = tuple(sorted({*files, *_written(before)}))
+        begun = {**entry, "written": written, "digests": digests, "making": making}
+        self.note(case, {"state": "begun", **begun, "time": utc_now()})
+        return {"written": written, "digests": {name: one for name, one in digests.items() if name not in files}}
+
+    def making(self, case: str, digests: Mapping[str, str]) -> None:
+        """Note what the files of a case will be, before the first one is in its place: a kill makes none a stranger's.
+
+        Args:
+            case: its id, which was begun.
+            digests: name to SHA-256.
+        """
+        self.note(case, {**self.cases()[case], "making": dict(digests), "time": utc_now()})
 
     def as_left(self, case: str) -> dict[str, Any]:
         """Return ``written`` and ``digests`` of a case that failed, whatever of it was written before that."""
         entry = self.cases().get(case, {})
-        digests, files = _digests(entry), {name: self.folder / name for name in sorted(_written(entry))}
-        # os.path, since Path.is_file raises an error of a name that is too long for a file.
-        now = {name: file_hash(file) for name, file in files.items() if name not in digests and os.path.isfile(file)}
-        return {"written": tuple(files), "digests": digests | now}
+        digests = _digests(entry)
+        for name, digest in entry.get("making", {}).items():
+            if os.path.isfile(file := self.folder / name) and file_hash(file) == digest:
+                digests[name] = digest
+        return {"written": tuple(sorted(digests)), "digests": digests}
 
     def is_done(self, case: str, made_of: Mapping[str, Any]) -> bool:
         """Return whether a case was predicted from just this, and all that was written is there as it was.

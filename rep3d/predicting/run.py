@@ -6,20 +6,24 @@ are shared among the processes, which never wait for each other.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rep3d import __version__
 from rep3d.checkpoint import load_checkpoint
 from rep3d.errors import CheckpointError, ConfigError, DiskFullError, ImageError, OutputError, machine_error, said
-from rep3d.files import file_hash, leads_out, utc_now, whole_file
+from rep3d.files import PART_SUFFIX, file_hash, leads_out, sync_folder, utc_now, whole_file
 from rep3d.imaging.channels import read_channels
 from rep3d.imaging.dicom.results import Maker, read_sources
 from rep3d.imaging.dicom.segmentation import require_highdicom, write_segmentation
@@ -43,6 +47,7 @@ FORMATS: Mapping[str, str] = {"nifti": ".nii.gz", "dicom-seg": ".seg.dcm", "rtst
 _WRITERS = {"dicom-seg": write_segmentation, "rtstruct": write_structures}
 _UNCERTAINTY, _PREVIEW = ".uncertainty.nii.gz", ".png"
 _LONGEST = timedelta(days=7)  # one process may have far larger images than another
+_LEFT_SECONDS = 3600  # what is not done by then was left by a kill
 _PREVIEW_SIZE = 384  # pixels of the patient's longest side
 
 
@@ -182,7 +187,7 @@ def predict(
                 else:
                     outputs = tuple(wanted.outputs(case.id).values())
                     entry |= manifest.begin(case.id, outputs, {**entry, **made_of})
-                    entry |= _predict_one(case, folder, predictor, wanted, maker)
+                    entry |= _predict_one(case, manifest, predictor, wanted, maker)
                     left = [name for name in entry["written"] if name not in outputs and (folder / name).exists()]
                     if left:
                         entry["earlier"] = result.earlier[case.id] = left
@@ -204,11 +209,46 @@ def predict(
     return result
 
 
-def _predict_one(case: Source, folder: Path, predictor: Predictor, wanted: Wanted, maker: Maker) -> dict[str, Any]:
-    """Return what the record says of a case, after its files were written."""
-    files = {kind: folder / name for kind, name in wanted.outputs(case.id).items()}
-    for file in files.values():
+def _predict_one(
+    case: Source, manifest: Manifest, predictor: Predictor, wanted: Wanted, maker: Maker
+) -> dict[str, Any]:
+    """Return what the record says of a case, after its files were written.
+
+    They are made in a hidden folder, and come to their places when the record says what they are.
+    """
+    places = {kind: manifest.folder / name for kind, name in wanted.outputs(case.id).items()}
+    for file in places.values():
         check_output(file, (file.suffix,), case.files)
+    with _workshop(manifest.folder, case.id) as folder:
+        entry = _made(case, {kind: folder / file.name for kind, file in places.items()}, predictor, wanted, maker)
+        manifest.making(case.id, {made["file"]: made["sha256"] for made in entry["outputs"].values()})
+        for file in places.values():
+            os.replace(folder / file.name, file)
+        sync_folder(manifest.folder)
+    return entry
+
+
+@contextmanager
+def _workshop(output: Path, case: str) -> Iterator[Path]:
+    """Yield a folder for what is not done yet; what killed runs left of the same case is removed."""
+    start = f".{case[:50]}."
+    for old in output.glob(f"{glob.escape(start)}*{PART_SUFFIX}"):
+        if old.is_dir() and time.time() - old.stat().st_mtime > _LEFT_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    with TemporaryDirectory(prefix=start, suffix=PART_SUFFIX, dir=output) as folder:
+        yield Path(folder)
+
+
+def _made(
+    case: Source, files: Mapping[str, Path], predictor: Predictor, wanted: Wanted, maker: Maker
+) -> dict[str, Any]:
+    """Return what the record says of a case, after its files were written where they are to be made.
+
+    Args:
+        case: the image.
+        files: where to write, by kind.
+        predictor, wanted, maker: what makes them, and how.
+    """
     if case.series is not None and any(kind in files for kind in _WRITERS):
         read_sources(case.series)  # what nothing can refer to is told before the work
     with case.as_nifti() as image:

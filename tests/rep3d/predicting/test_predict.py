@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -127,7 +129,7 @@ def test_a_broken_image_costs_no_other_and_what_was_done_is_kept(
         (images / "c0_0000.nii.gz").write_bytes(image)
         third = predict([model], images, out, Wanted(), "cpu", "torch")
         assert third.failed.keys() == {"c0"} and third.kept == ["c1", "c2"]
-        assert "c0.nii.gz was changed since it was written" in third.failed["c0"]
+        assert "c0.nii.gz is not, or no longer, what was written here" in third.failed["c0"]
         assert (out / "c0.nii.gz").read_bytes() == sound
 
 
@@ -227,9 +229,57 @@ def test_a_file_that_no_prediction_wrote_is_not_replaced(
         predict([tmp_path / "never read.pt"], images, out, wanted)
     assert [file.name for file in out.iterdir()] == [name]
     assert (out / name).read_bytes() == b"drawn by a person"
-    Manifest(out, 1, 2).begin("c", [name], {})  # a process that was killed had begun with it
+    (out / name).unlink()
+    killed = Manifest(out, 1, 2)
+    killed.begin("c", [name], {})
+    killed.making("c", {name: hashlib.sha256(b"of ours").hexdigest()})
+    (out / name).write_bytes(b"of ours")
     with pytest.raises(CheckpointError, match="never read"):
         predict([tmp_path / "never read.pt"], images, out, wanted)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_person_drew_for_an_image_that_failed_is_not_replaced(
+    tmp_path: Path, model: Path, images: Path, killed: bool
+) -> None:
+    out = tmp_path / "out"
+    assert set(predict([model], images, out, Wanted(), "cpu", "torch").failed) == {"c1"}
+    if killed:  # before anything was made
+        Manifest(out).begin("c1", ["c1.nii.gz"], {})
+    (out / "c1.nii.gz").write_bytes(b"drawn by a person")
+    (images / "c1_0000.nii.gz").write_bytes((images / "c2_0000.nii.gz").read_bytes())
+    if killed:
+        assert "what a person drew is not replaced" in predict([model], images, out, Wanted()).failed["c1"]
+    with pytest.raises(OutputError, match=r"c1\.nii\.gz is there already"):
+        predict([model], images, out, Wanted(), "cpu", "torch")
+    assert (out / "c1.nii.gz").read_bytes() == b"drawn by a person"
+    (out / "c1.nii.gz").unlink()
+    assert predict([model], images, out, Wanted(), "cpu", "torch").done == ["c1"]
+
+
+def test_what_a_kill_left_is_ours_and_goes(tmp_path: Path, model: Path, images: Path) -> None:
+    out = tmp_path / "out"
+    predict([model], images, out, Wanted(), "cpu", "torch")
+    whole = (out / "c0.nii.gz").read_bytes()
+    manifest = Manifest(out)
+    made_before = manifest.cases()["c0"]
+    for number, content in enumerate((b"of the run before", b"of the run that was killed")):
+        old, new = (hashlib.sha256(each).hexdigest() for each in (b"of the run before", b"of the run that was killed"))
+        outputs = {"nifti": {"file": "c0.nii.gz", "sha256": old}}
+        manifest.note("c0", {**made_before, "outputs": outputs, "settings": {}})
+        (out / "c0.nii.gz").write_bytes(b"of the run before")
+        manifest.begin("c0", ["c0.nii.gz"], {})
+        manifest.making("c0", {"c0.nii.gz": new})
+        (out / "c0.nii.gz").write_bytes(content)  # killed before, and after it came to its place
+        left = out / f".c0.{number}.part"
+        left.mkdir()
+        (left / "c0.nii.gz").write_bytes(b"half a patient")
+        os.utime(left, (0, 0))
+        assert predict([model], images, out, Wanted(), "cpu", "torch").done == ["c0"]
+        assert (out / "c0.nii.gz").read_bytes() == whole
+    assert sorted(file.name for file in out.iterdir() if file.name != ".lock") == [
+        *("c0.nii.gz", "c2.nii.gz", "manifest.json", "statistics.csv")
+    ]
 
 
 def test_a_missing_output_is_said_in_words(tmp_path: Path, rep3d: Callable[..., Done], images: Path) -> None:
@@ -288,7 +338,7 @@ def test_a_full_disk_ends_it_and_the_same_command_goes_on(
     whole, out = predicting.label_statistics, tmp_path / "out"
 
     def full(*arguments: object) -> object:
-        if (out / "c2.nii.gz").exists():
+        if any(out.glob(".c2.*/c2.nii.gz")):
             raise OSError(errno.ENOSPC, "No space left on device")
         return whole(*arguments)  # type: ignore[arg-type]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rep3d.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rep3d.checkpoint import Checkpoint
     from rep3d.data.cases import Case, LeftOut
 
 __all__ = ["check_folds", "split"]
@@ -37,14 +36,13 @@ def split(
     folds: int | None,
     splits: Path | None,
     patients: Path | None,
-    start: Checkpoint | None,
+    seen: Callable[[Case], bool],
 ) -> tuple[list[Case], list[Case], Sequence[LeftOut]]:
-    """Return the cases to train on and to hold out, and those that the fold does not use."""
+    """Return the cases to train on, those to hold out, none of which was seen before, and those that are left out."""
     from rep3d.data.splits import read_patients, split_cases
     from rep3d.output import check_output
     from rep3d.training.validation import choose_validation
 
-    seen = start.info.get("trained_on", start.info.get("cases", [])) if start else []
     if fold is None:
         return (*(choose_validation(found, validation, seen) if validation else (found, [])), [])
     assert splits is not None  # check_folds
@@ -53,9 +51,9 @@ def split(
     training, held_out, left_out = split_cases(
         found, fold, splits, folds, read_patients(patients) if patients else None
     )
-    if known := sorted({case.id for case in held_out} & set(seen)):
+    if known := [case.id for case in held_out if seen(case)]:
         raise ConfigError(
-            f"--fold: {len(known)} cases that fold {fold} measures on were trained on by the model to go on from "
+            f"--fold: {len(known)} cases that fold {fold} measures on were trained on by the model to begin with "
             f"({', '.join(known[:5])}). Go on from the same fold's model, or begin anew."
         )
     return training, held_out, left_out

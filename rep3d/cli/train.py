@@ -202,6 +202,7 @@ def train(
     from rep3d.data.cases import LeftOut, check_apart, listed, read_data_set
     from rep3d.data.copies import without_copies
     from rep3d.demo.screen import train_progress
+    from rep3d.evaluation.seen import Seen
     from rep3d.files import file_state
     from rep3d.inference.predictor import choose_device
     from rep3d.output import check_output, check_output_folder, refuse_replacing, remove_unused_folders
@@ -291,15 +292,18 @@ def train(
     )
     there = without_copies(read_data_set(data), lambda case: can_be_used(case, labels, max(1, len(channels)), ignore))
     found = list(there.cases[:cases])
+    seen = Seen(model.info for model in (checkpoint, encoder) if model)
     if not found:
         show_left_out(there.left_out)
         raise Rep3DError(f"--data: {data} has no case to train on. {listed(there.left_out)}")
-    training, held_out, left_out = split(found, validation, fold, folds, splits, patients, checkpoint)
+    training, held_out, left_out = split(found, validation, fold, folds, splits, patients, seen)
     held = f", {len(held_out)} held out to validate" if held_out else ""
     counts = f"{there.found} cases found, {len(training)} to train with{held}"
     console.print(f"{escape(str(data))}: {counts}", soft_wrap=True)
     left_out = [*there.left_out, *left_out]
     show_left_out(left_out)
+    for words in seen.notes if held_out else ():
+        console.print(escape(words), soft_wrap=True, highlight=False)
     require_one_to_measure(measured_cases(held_out, settings.val_cases), labels, max(1, len(channels)), ignore)
     if checkpoint:
         config = task_to_go_on_with(str(task), known.task, checkpoint.task) if known else checkpoint.task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,13 +34,14 @@ def tune(
     from rep3d.checkpoint import TUNED, load_checkpoint, save_checkpoint
     from rep3d.cli.evaluate import same_values
     from rep3d.data.cases import read_data_set
+    from rep3d.evaluation.seen import Seen
     from rep3d.inference.tuned import PLAIN
     from rep3d.output import check_output
     from rep3d.predicting.tuning import LEAST_CASES, LEAST_DICE
     from rep3d.predicting.tuning import tune as run
     from rep3d.tasks.dataset_json import channels_from_dataset_json, ignore_from_dataset_json
     from rep3d.training.start import check_channels
-    from rep3d.training.validation import measured_cases
+    from rep3d.training.validation import shuffled
 
     description = data / "dataset.json"
     check_output(checkpoint, (".pt",), (description,), option="MODEL")
@@ -51,10 +53,11 @@ def tune(
         check_channels(model.task, channels_from_dataset_json(description))
         ignore = ignore_from_dataset_json(description)
         model = dataclasses.replace(model, task=dataclasses.replace(model.task, ignore=ignore))
-    seen = model.info.get("trained_on", model.info.get("cases"))
-    if seen is None:
+    seen = Seen([model.info])
+    if not seen.known:
         raise Rep3DError(f"{checkpoint} does not say which cases it was trained on, so none can be measured on.")
-    usable = measured_cases([case for case in found.cases if case.id not in set(seen)], cases)
+    fresh = (case for case in shuffled(found.cases) if not seen(case))  # images are read for that
+    usable = sorted(islice(fresh, cases or None), key=lambda case: case.id)
     if len(usable) < LEAST_CASES:
         raise Rep3DError(
             f"--data: {data} has {len(usable)} cases that the model was not trained on, and {LEAST_CASES} are needed. "

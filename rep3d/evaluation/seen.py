@@ -8,6 +8,7 @@ from typing import Any
 from rep3d.data.cases import Case
 from rep3d.errors import Rep3DError
 from rep3d.imaging.marks import image_mark
+from rep3d.starter.images import starter_images
 
 __all__ = ["Seen"]
 
@@ -30,11 +31,12 @@ class Seen:
         self._copies: list[str] = []
         self._namesakes: list[str] = []
         for info in infos:
-            names, marks = info.get("trained_on", info.get("cases")), info.get("images", {})
+            names = info.get("trained_on", info.get("cases"))
+            marks = {**starter_images(info), **info.get("images", {})}
             self.known &= names is not None
             self._names.update(names or ())
             self._names_alone.update({*(names or ())} - {*marks})
-            self._marks.update(marks.values())
+            self._marks.update(*marks.values())
 
     def __call__(self, case: Case) -> bool:
         """Return whether a model was trained on a case; its image is read where that tells more than its name."""
@@ -53,6 +55,11 @@ class Seen:
     def notes(self) -> tuple[str, ...]:
         """What to know of the cases asked for, in sentences."""
         found = []
+        if self._names_alone:
+            found.append(
+                f"Of {len(self._names_alone)} cases that were trained on only the names are known: under another name "
+                f"such an image counts as new."
+            )
         if self._copies:
             found.append(f"Trained on under other names, by their images: {', '.join(self._copies)}.")
         if self._namesakes:

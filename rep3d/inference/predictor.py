@@ -33,6 +33,7 @@ from rep3d.imaging.nifti import IMAGE_SUFFIXES, write_label, write_share
 from rep3d.imaging.saving import label_bytes
 from rep3d.imaging.transforms import ImageSteps
 from rep3d.inference.device import choose_device
+from rep3d.inference.engines import FLOAT32
 from rep3d.inference.ensemble import check_members
 from rep3d.inference.fine import FineStage
 from rep3d.inference.first_look import worth_computing
@@ -116,12 +117,17 @@ class Predictor(Stage):
         found = [(way, None) if way else tuned_way(each, at, engine) for each in (checkpoint, *others)]
         ways = [each for each, _ in found]
         super().__init__(checkpoint, at, engine, single_image, ways[0])
-        self.tuned = " ".join(dict.fromkeys(words for _, words in found if words)) or None
         self.info = checkpoint.info
         self.version = " + ".join(each.version for each in (checkpoint, *others))
         self.others = [
             Stage(other, at, engine, single_image, each) for other, each in zip(others, ways[1:], strict=True)
         ]
+        told = [
+            words
+            for stage, (way_of, words) in zip((self, *self.others), found, strict=True)
+            if words and (way_of.precision == FLOAT32 or stage.engine.name != "torch")  # else it did not start
+        ]
+        self.tuned = " ".join(dict.fromkeys(told)) or None
         self.values = dict(self.task.labels if values is None else values)
         self.fine = FineStage(checkpoint.fine, at, engine, single_image, ways[0]) if checkpoint.fine else None
         self._steps = ImageSteps(self.task)

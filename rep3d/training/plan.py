@@ -92,6 +92,8 @@ class TrainPlan:
             left_out: those that could not be used.
         """
         parent = self.start.info if self.start else {}
+        encoder = self.encoder.info if self.encoder else {}
+        before = [id_ for info in (parent, encoder) for id_ in info.get("trained_on", info.get("cases", []))]
         generation = int(parent.get("generation", 0)) + 1
         ids = list(marks)
         return {
@@ -100,13 +102,13 @@ class TrainPlan:
             "parent": parent.get("version"),
             "created": utc_now(),
             "cases": ids,
-            "trained_on": sorted({*parent.get("trained_on", parent.get("cases", [])), *ids}),
-            "images": {**parent.get("images", {}), **marks},
+            "trained_on": sorted({*before, *ids}),
+            "images": _joined(encoder.get("images", {}), parent.get("images", {}), {id_: [marks[id_]] for id_ in ids}),
             "left_out": [entry.to_dict() for entry in left_out],
             "validation_cases": [case.id for case in self.validation],
             "preset": parent.get("preset", self.settings.preset),
             "encoder_from": encoder_mark(self.encoder) if self.encoder else parent.get("encoder_from"),
-            "starter": inherited(parent) or (inherited(self.encoder.info) if self.encoder else None),
+            "starter": inherited(parent) or inherited(encoder),
             "resolution": dict(self.resolution) if self.resolution else None,
             "head": parent.get("head"),  # what rep3d.training.head changed before this run
             "sampling": self.settings.sampling,
@@ -119,6 +121,15 @@ class TrainPlan:
     def _settings(self) -> dict[str, Any]:
         settings = dataclasses.asdict(self.settings)
         return {**settings, "gpus": str(settings["gpus"])}
+
+
+def _joined(*images: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return the marks of the images that a model was trained on, by case; several may have had one name."""
+    found: dict[str, set[str]] = {}
+    for one in images:
+        for id_, marks in one.items():
+            found.setdefault(id_, set()).update(marks)
+    return {id_: sorted(marks) for id_, marks in sorted(found.items())}
 
 
 def first_config(

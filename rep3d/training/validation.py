@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -97,14 +98,14 @@ def require_one_to_measure(
 
 
 def choose_validation(
-    cases: Sequence[Case], count: int, trained_on: Sequence[str] = ()
+    cases: Sequence[Case], count: int, seen: Callable[[Case], bool] = lambda case: False
 ) -> tuple[list[Case], list[Case]]:
     """Split labelled cases into those to train on and those to validate on, the same way each time.
 
     Args:
         cases: all cases.
         count: cases to validate on.
-        trained_on: ids of cases that the model has seen, which can no longer validate it.
+        seen: whether the model, or its encoder, was trained on a case, which can then no longer validate it.
 
     Returns:
         Training cases and validation cases, each in the order given.
@@ -112,14 +113,15 @@ def choose_validation(
     Raises:
         ConfigError: if there are too few cases for that.
     """
-    fresh = [case for case in cases if case.id not in set(trained_on)]
-    if count < 0 or count > len(fresh) or count >= len(cases):
+    fresh = (case.id for case in shuffled(cases) if not seen(case))  # images are read for that: no more than needed
+    chosen = set(islice(fresh, max(0, count)))
+    if len(chosen) != count or count >= len(cases):
+        free = len(chosen) + sum(1 for _ in fresh)
         raise ConfigError(
-            f"Cannot hold out {count} cases: expected from 0 to {max(0, min(len(fresh), len(cases) - 1))}. "
-            f"{len(cases)} are there, the model was trained on {len(cases) - len(fresh)} of them, and one must be left "
+            f"Cannot hold out {count} cases: expected from 0 to {max(0, min(free, len(cases) - 1))}. "
+            f"{len(cases)} are there, the model was trained on {len(cases) - free} of them, and one must be left "
             f"to train on."
         )
-    chosen = {case.id for case in shuffled(fresh)[:count]}
     return [case for case in cases if case.id not in chosen], [case for case in cases if case.id in chosen]
 
 

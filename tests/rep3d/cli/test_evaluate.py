@@ -16,10 +16,12 @@ from filelock import FileLock
 from rep3d import files
 from rep3d.checkpoint import load_checkpoint, save_checkpoint
 from rep3d.cli.evaluate import same_values
+from rep3d.evaluation.seen import Seen
 from rep3d.imaging.marks import image_mark
 from rep3d.inference.predictor import Predictor, Segmentation
 from rep3d.training import plan as training_plan
-from tests.rep3d.balls import ball_data_set, small_checkpoint, small_config
+from rep3d.training import train as training
+from tests.rep3d.balls import ball_case, ball_data_set, small_checkpoint, small_config
 from tests.rep3d.cli.command import Done
 
 
@@ -248,7 +250,7 @@ def test_what_was_trained_on_is_known_by_its_image_and_not_by_its_name(
     train = ("train", "--data", data, "--output", model, "--iterations", 1, "--cases", 2, "--spacing", 1, 1, 1)
     assert rep3d(*train).returncode == 0
     info = load_checkpoint(model).info
-    assert info["images"] == {name: image_mark(data / "imagesTr" / f"{name}.nii.gz") for name in ("c0", "c1")}
+    assert info["images"] == {name: [image_mark(data / "imagesTr" / f"{name}.nii.gz")] for name in ("c0", "c1")}
     for folder in ("imagesTr", "labelsTr"):  # c1 is another image now; that of before is called c3
         (data / folder / "c1.nii.gz").rename(data / folder / "c3.nii.gz")
         shutil.copy(data / folder / "c2.nii.gz", data / folder / "c1.nii.gz")
@@ -297,3 +299,46 @@ def test_an_evaluation_of_which_nothing_is_left_says_so(tmp_path: Path, rep3d: C
     assert (
         rep3d(*command[:-1], tmp_path / "new").returncode == 1 and not (tmp_path / "new" / "evaluation.json").exists()
     )
+
+
+def test_what_a_model_or_its_encoder_has_seen_measures_nothing_whatever_it_is_called(
+    tmp_path: Path, rep3d: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_plan, "preset_config", small_config)
+    monkeypatch.setattr(training, "first_config", lambda *given: small_config())
+    first = ball_data_set(tmp_path / "first", 3)
+    (first / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "Ball": 3}}))
+    step = ("--iterations", 1, "--spacing", 1, 1, 1, "--preset", "tiny")
+    assert rep3d("train", "--data", first, "--output", tmp_path / "first.pt", *step).returncode == 0
+    data = ball_data_set(tmp_path / "data", 6)  # its first three cases are those, under other names
+    for folder in ("imagesTr", "labelsTr"):
+        for number in range(6):
+            (data / folder / f"c{number}.nii.gz").rename(data / folder / f"p{number}.nii.gz")
+    shutil.copy(first / "dataset.json", data)
+    for option in ("--start", "--start-from"):
+        output = tmp_path / f"{option[2:]}.pt"
+        train = ("train", "--data", data, option, tmp_path / "first.pt", *step, "--output")
+        done = rep3d(*train, output, "--validation", 3)
+        assert done.returncode == 0 and "Trained on under other names, by their images: p" in done.stdout, done.stderr
+        info = load_checkpoint(output).info
+        assert info["validation_measured"] == ["p3", "p4", "p5"]
+        assert [*info["images"]] == info["trained_on"] == ["c0", "c1", "c2", "p0", "p1", "p2"]
+        assert info["images"]["c1"] == info["images"]["p1"]
+        measured = rep3d("evaluate", output, "--data", data, "--out", output.with_suffix(""))
+        assert "3 cases were trained on" in measured.stdout
+        refused = rep3d(*train, tmp_path / "more.pt", "--validation", 4)
+        assert refused.returncode == 1 and "the model was trained on 3 of them" in refused.stderr
+        splits = tmp_path / "splits.json"
+        splits.write_text(json.dumps([{"train": ["p0", "p1", "p3"], "val": ["p2", "p4"]}]))
+        refused = rep3d(*train, tmp_path / "more.pt", "--fold", 0, "--splits", splits)
+        assert refused.returncode == 1 and "1 cases that fold 0 measures on were trained on" in refused.stderr
+    assert "3 cases: p3, p4, p5" in rep3d("tune", tmp_path / "first.pt", "--data", data).stdout
+
+
+def test_of_which_only_names_are_known_it_is_said(tmp_path: Path) -> None:
+    case, other = (ball_case(tmp_path, seed) for seed in (1, 2))
+    seen = Seen([{"trained_on": ["case_1", "gone"]}])
+    assert seen.known and seen(case) and not seen(other)
+    assert "Of 2 cases that were trained on only the names are known" in seen.notes[0]
+    seen = Seen([{"trained_on": ["case_1", "case_2"], "images": {"case_2": [image_mark(case.channels)]}}, {}])
+    assert not seen.known and seen(case) and not seen(other)  # by its name alone; it is another image than that case_2

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from rep3d.checkpoint import TUNED, Checkpoint, load_checkpoint, save_checkpoint
+from rep3d.inference import engines
 from rep3d.inference import tuned as module
 from rep3d.inference.engines import BFLOAT16, FLOAT32, OpenVinoEngine, TorchEngine, can_compute
 from rep3d.inference.predictor import Predictor
@@ -111,6 +112,10 @@ def test_bfloat16_is_taken_where_it_was_measured_and_only_there(
     plain, image = small_checkpoint(), write_nifti("image.nii.gz", np.ones((40, 40, 40), np.float32))
     fast = Predictor(with_record(plain, Way(BFLOAT16)), "cpu").segment(image, tmp_path / "fast.nii.gz")
     assert fast.engine == "openvino bfloat16" and fast.tuned and "OpenVINO in bfloat16" in fast.tuned
+    alone = Predictor(with_record(plain, Way(BFLOAT16)), "cpu", single_image=True)
+    one = alone.segment(image, tmp_path / "one.nii.gz")  # small as it is: it gives what it gives among many
+    assert (one.engine, one.tuned) == (fast.engine, fast.tuned)
+    assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "fast.nii.gz").read_bytes()
     slow = Predictor(plain, "cpu").segment(image, tmp_path / "slow.nii.gz")
     assert slow.engine == "openvino" and slow.tuned is None
     model, windows = reparameterize(plain.model), torch.randn(1, 1, 32, 32, 32)
@@ -120,6 +125,16 @@ def test_bfloat16_is_taken_where_it_was_measured_and_only_there(
         for precision in (FLOAT32, BFLOAT16)
     ]
     assert differences[0] < 1e-4 < differences[1] < 0.1
+
+
+@pytest.mark.skipif(not can_compute(BFLOAT16), reason="OpenVINO is not installed, or the processor has no bfloat16")
+def test_where_openvino_does_not_start_nothing_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: object) -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(engines, "OpenVinoEngine", fails)
+    predictor = Predictor(with_record(small_checkpoint(), Way(BFLOAT16)), "cpu")
+    assert (predictor.engine.name, predictor.tuned) == ("torch", None)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rep3d.checkpoint import HALF_PRECISION, load_checkpoint, save_checkpoint
+from rep3d.checkpoint import HALF_PRECISION, load_checkpoint, read_checkpoint_task, save_checkpoint
 from rep3d.errors import CheckpointError
+from rep3d.imaging.marks import image_mark
 from rep3d.nn.zoo import build_network, preset_config
 from rep3d.starter.facts import inherited, is_starter, starter_words
+from rep3d.starter.images import starter_images
 from rep3d.starter.models import FOLDER, matching_starter, starters
 from rep3d.starter.split import is_held_out
 from rep3d.tasks.config import TaskConfig
@@ -121,3 +123,12 @@ def test_about_a_fifth_is_held_out_for_ever() -> None:
     split = json.loads((FOLDER / "hippocampus_split.json").read_text(encoding="utf-8"))
     assert (len(split["training"]), len(split["held_out"])) == (169, 39)
     assert all(map(is_held_out, split["held_out"])) and not any(map(is_held_out, split["training"]))
+
+
+def test_its_images_are_known_whatever_they_are_called(shared_data: Path) -> None:
+    _, info = read_checkpoint_task(FOLDER / "hippocampus.pt")
+    known = starter_images(info)
+    assert sorted(known) == sorted(info["trained_on"])
+    assert starter_images({"starter": inherited(info)}) == known and starter_images({}) == {}
+    for id_, marks in list(known.items())[::40]:
+        assert [image_mark(next((shared_data / "hippocampus" / "imagesTr").glob(f"{id_}*")))] == marks

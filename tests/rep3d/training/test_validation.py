@@ -203,8 +203,12 @@ def test_cases_to_validate_on_are_chosen_the_same_way_each_time_and_never_from_t
     training, validation = choose_validation(cases, 3)
     assert len(validation) == 3 and sorted(training + validation, key=cases.index) == cases
     assert (training, validation) == choose_validation(cases, 3)
-    seen = [case.id for case in cases[:6]]
-    assert not {case.id for case in choose_validation(cases, 4, seen)[1]} & set(seen)
+    known = {case.id for case in cases[:6]}
+
+    def seen(case: Case) -> bool:
+        return case.id in known
+
+    assert not {case.id for case in choose_validation(cases, 4, seen)[1]} & known
     for count in (-1, 5, 10):
         with pytest.raises(ConfigError, match=f"Cannot hold out {count} cases"):
             choose_validation(cases, count, seen)

@@ -13,9 +13,11 @@ from lib.labels.submission import described_values
 from lib.models.served import ServedModel
 from lib.storage.datastore import Rep3DDatastore, Submission
 from lib.storage.entries import FINAL
+from rep3d.checkpoint import read_checkpoint_task
 from rep3d.data.cases import Case
-from rep3d.errors import NoCasesError
+from rep3d.errors import CheckpointError, NoCasesError
 from rep3d.evaluation.roles import CaseRoles, Split
+from rep3d.evaluation.seen import Seen
 from rep3d.files import file_hash
 from rep3d.imaging.labels import check_grid, check_values
 from rep3d.imaging.nifti import stored_grid
@@ -103,10 +105,25 @@ def models_taught(served: Mapping[str, ServedModel], accepted: Submission) -> li
 def split_cases(setup: ModelSetup, versions: VersionStore, found: LabelledCases) -> Split:
     """Return the cases by role; see :class:`rep3d.evaluation.roles.CaseRoles`.
 
-    Whatever any version was ever trained on, here or elsewhere, is a training case.
+    Whatever any version was ever trained on, here or elsewhere, is a training case; so is what the encoder has seen
+    that a first training begins with. What was trained on elsewhere is known by its images, too: it may have had other
+    names there.
     """
-    trained = {case for record in versions.records() for case in record.cases}
-    return CaseRoles(setup.workspace.roles).assign(found.cases, trained)
+    records = versions.records()
+    roles = CaseRoles(setup.workspace.roles)
+    foreign = [versions.checkpoint(one.version) for one in records if one.origin != "trained" and not one.deleted]
+    if setup.start_from:
+        foreign.append(setup.start_from)
+    infos = []
+    for file in foreign:
+        try:
+            infos.append(read_checkpoint_task(file)[1])
+        except CheckpointError as error:  # of a version the record still says the names
+            logger.warning("training: it is not known which images %s was trained on: %s", file, error)
+    seen = Seen(infos)
+    new = found.cases.keys() - roles.read().keys()  # once for each case: its image is read for that
+    trained = {case for record in records for case in record.cases}
+    return roles.assign(found.cases, trained | {id_ for id_ in new if seen(found.cases[id_])})
 
 
 def case_weights(start: VersionRecord | None, split: Split, found: LabelledCases) -> dict[str, float]:

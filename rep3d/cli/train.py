@@ -236,6 +236,7 @@ def train(
     table = check_output(output.with_suffix(".csv"), (".csv",), (splits, patients), option="--output")
     if best is not None:
         check_output(best, (".pt",), (start, start_from, output), option="--best", make_folder=True)
+    check_apart(output.parent, data, option="--output")
     if resume is None and not replace:
         refuse_replacing((output, table, best))
     if resume is not None:

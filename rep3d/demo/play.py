@@ -74,7 +74,7 @@ class DemoPlan:
             raise ConfigError(
                 f"rounds: expected from 1 to the number of submitted labels ({self.submit}), got {self.rounds}"
             )
-        if self.iterations < self.rounds or self.minutes <= 0:
+        if self.iterations < self.rounds or not 0 < self.minutes < math.inf:
             raise ConfigError(
                 f"expected at least one iteration a round and a positive time, got {self.iterations} and {self.minutes}"
             )

@@ -240,4 +240,4 @@ def in_minutes(minutes: float) -> str:
 
 
 def _rounded_up(minutes: float) -> float:
-    return float(math.ceil(minutes)) if minutes > 1 else math.ceil(10.0 * minutes) / 10.0
+    return float(math.ceil(minutes)) if minutes > 1 else max(1, math.ceil(10.0 * minutes)) / 10.0

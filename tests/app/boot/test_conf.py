@@ -429,5 +429,19 @@ def test_a_task_file_says_what_the_model_of_ones_own_labels_is(tmp_path: Path) -
     assert (settings.preset, settings.resolution, settings.empty_labels) == ("quick", "task", "use")
     (other,) = Setup.find(str(tmp_path / "studies"), {**conf, "preset": "tiny", "spacing": "2"}).models.values()
     assert other.task_for([]).spacing == (2, 2, 2) and other.train_settings().preset == "tiny"
+    stated = tmp_path / "studies" / "dataset.json"
+    for labels, words in (
+        ({"liver": 1, "gland": 2}, r"the value 4 for the label 'gland', and dataset\.json .* has the value 2 for it"),
+        (
+            {"spleen": 1, "gland": 4},
+            r"the value 1 for the label 'liver', and dataset\.json .* calls that value 'spleen'",
+        ),
+    ):
+        stated.write_text(json.dumps({"labels": labels}))
+        with pytest.raises(StartupError, match=words):
+            Setup.find(str(tmp_path / "studies"), conf)
+    stated.write_text(json.dumps({"labels": {"Liver": 1, "cyst": 2}}))  # another spelling, and one more label
+    assert dict(Setup.find(str(tmp_path / "studies"), conf).labels) == task.labels
+    stated.unlink()
     both = Setup.find(str(tmp_path / "studies"), {**conf, "models": "kits,rep3d"}).models
     assert list(both) == ["kits", "rep3d"] and both["kits"].preset != "quick" and both["rep3d"].preset == "quick"

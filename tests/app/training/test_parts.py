@@ -24,7 +24,7 @@ from lib.storage.datastore import Rep3DDatastore
 from lib.training import control, tuning
 from lib.training import task as train_task
 from lib.training.auto import AutoTrain
-from lib.training.cases import LabelledCases, case_for, case_weights, find_cases
+from lib.training.cases import LabelledCases, case_for, case_weights, find_cases, split_cases
 from lib.training.pace import earlier_trainings, known_tail, speed_of, what_tells_speed
 from lib.training.request import TrainRequest
 from lib.training.resumption import resumable_run
@@ -32,24 +32,53 @@ from lib.training.scores import VersionScores
 from lib.training.status import TrainStatus, process_mark, read_status
 from lib.training.task import Rep3DTrainTask
 
-from rep3d.checkpoint import Checkpoint, load_checkpoint
+from rep3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rep3d.data.cases import Case
 from rep3d.errors import ConfigError, LabelError, NoCasesError
 from rep3d.evaluation.roles import Split
 from rep3d.files import file_hash
+from rep3d.imaging.marks import image_mark
 from rep3d.imaging.nifti import read_label
 from rep3d.inference.tuned import PLAIN, Tuned, Way
-from rep3d.tasks.config import TaskConfig
+from rep3d.nn.rep3d import Rep3D
+from rep3d.tasks.config import Intensity, TaskConfig
 from rep3d.training.minutes.budget import Tail
 from rep3d.training.settings import TrainSettings
 from rep3d.versions.record import VersionRecord
 from rep3d.versions.store import VersionStore
 from tests.app.data import CONF, LABELS, SHAPE, publish_small_model, write_image, write_label, write_nifti
+from tests.rep3d.balls import small_config
 
 DEFAULTS = TrainSettings(device="cpu")
 
 
 # Requests -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_trained_on_elsewhere_measures_nothing_whatever_it_was_called_there(tmp_path: Path) -> None:
+    cases = {}
+    for number in range(10):
+        image = write_image(tmp_path / f"p{number}.nii.gz", number)
+        cases[f"p{number}"] = Case(f"p{number}", image, write_label(tmp_path / f"label_p{number}.nii.gz", number))
+    found = LabelledCases(cases)
+    network = Rep3D(small_config(out_channels=3))
+    images = {f"other_{number}": [image_mark(cases[f"p{number}"].channels)] for number in range(8)}
+    task = TaskConfig("t", LABELS, (1.0, 1.0, 1.0), Intensity("zscore", 0.5, 99.5))
+    model = tmp_path / "elsewhere.pt"
+    save_checkpoint(model, network, task, {"trained_on": [*images], "images": images})
+
+    def validating(origin: str | None, start_from: Path | None = None, roles: str = "roles.json") -> tuple[str, ...]:
+        records = [VersionRecord("v1", origin=origin, cases=[*images])] if origin else []
+        setup: Any = SimpleNamespace(workspace=SimpleNamespace(roles=tmp_path / roles), start_from=start_from)
+        versions: Any = SimpleNamespace(records=lambda: records, checkpoint=lambda name: model)
+        return split_cases(setup, versions, found).validation
+
+    assert validating("foreign") == ("p8", "p9")
+    assert validating(None, model, "encoder.json") == ("p8", "p9")
+    assert not {*validating(None, roles="none.json")} <= {"p8", "p9"}
+    model.unlink()  # what cannot be read any more is told by names
+    assert len(validating("foreign", roles="damaged.json")) == 2
+    assert validating("foreign") == ("p8", "p9")  # each case has its role for ever
 
 
 def test_request_goes_to_the_disk_and_back() -> None:

@@ -94,6 +94,7 @@ def test_prepared_cases_lie_in_a_folder_of_their_own(tmp_path: Path, data: Path,
         (("--prepared", data / "imagesTr"), "--prepared: "),
         (("--prepared", data / "labelsTr" / "kept"), "lies among the images or label maps"),
         (("--resume", data / "imagesTr"), "--resume: "),
+        (("--output", data / "labelsTr" / "model.pt"), "--output: "),
         (("--prepared", mine), "holds other files than prepared cases"),
     ):
         refused = rep3d(*train, *options)

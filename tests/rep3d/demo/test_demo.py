@@ -118,7 +118,9 @@ def test_a_plan_submits_all_labels_and_spends_all_time(submit: int, rounds: int)
     assert sum(shares) == pytest.approx(1) and shares == sorted(shares)
 
 
-@pytest.mark.parametrize("change", [{"rounds": 0}, {"rounds": 9}, {"iterations": 1}, {"minutes": 0}])
+@pytest.mark.parametrize(
+    "change", [{"rounds": 0}, {"rounds": 9}, {"iterations": 1}, {"minutes": 0}, {"minutes": float("nan")}]
+)
 def test_impossible_plans_are_refused(change: dict) -> None:
     with pytest.raises(ConfigError):
         DemoPlan(**change)

@@ -13,7 +13,7 @@ from typing import Any
 
 from lib.boot.conf import AppConf
 from lib.boot.published import Published, with_starter
-from lib.boot.sources import StatedData, channels_of_models
+from lib.boot.sources import StatedData, channels_of_models, check_task_file
 from lib.boot.values import OWN_LABELS
 from lib.channels import ONE, Channels
 from lib.errors import StartupError
@@ -194,6 +194,8 @@ class Setup:
             check_recovered(stored, {name for labels in wanted.values() for name in labels}, stated, damage)
         label_map = _label_map(stored, wanted, settings, dataset, published)
         channels = channels_of_models({name: _tasks(name, settings, published[name]) for name in names}, dataset)
+        if settings.task:
+            check_task_file(settings.task.task.labels, dataset)
         published = {
             name: with_starter(
                 published[name],

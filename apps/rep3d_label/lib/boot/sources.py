@@ -23,7 +23,7 @@ from rep3d.tasks.dataset_json import (
 )
 from rep3d.tasks.registry import matching_task
 
-__all__ = ["StatedData", "channels_of_models"]
+__all__ = ["StatedData", "channels_of_models", "check_task_file"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,30 @@ def _folder_labels(path: Path) -> dict[str, int]:
             f"complete: train with rep3d train, or complete them and remove 'annotated'."
         )
     return labels
+
+
+def check_task_file(labels: Mapping[str, int], dataset: StatedData) -> None:
+    """Refuse a task file whose labels have other values, or values other labels, than ``dataset.json`` says: label
+    files of the folder would be read as what they are not.
+
+    Args:
+        labels: the task file's, name to voxel value.
+        dataset: what the ``dataset.json`` says; without labels nothing is refused.
+
+    Raises:
+        StartupError: naming what differs.
+    """
+    said = {name.casefold(): value for name, value in dataset.labels.items()}
+    names = {value: name for name, value in said.items()}
+    for name, value in labels.items():
+        word = name.casefold()
+        if said.get(word, value) != value or names.get(value, word) != word:
+            told = f"has the value {said[word]} for it" if word in said else f"calls that value {names[value]!r}"
+            raise StartupError(
+                f"The task file of --conf task has the value {value} for the label {name!r}, and dataset.json in the "
+                f"studies folder {told}.",
+                "Make them the same: give a task file for these data, or correct dataset.json.",
+            )
 
 
 def channels_of_models(tasks: Mapping[str, Mapping[str, TaskConfig]], dataset: StatedData) -> dict[str, Channels]:

@@ -17,9 +17,7 @@ process holds by itself (``RssAnon`` of Linux); what the system keeps of files c
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import ctypes
-import multiprocessing
 import os
 import statistics
 import tempfile
@@ -31,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import command, held_gb, machine, write_result
+from measuring import alone, command, held_gb, machine, write_result
 from memory import LABELS, generated
 from monai.data import CacheDataset
 from monai.transforms import (
@@ -71,8 +69,18 @@ def take_away(volumes: Sequence[Prepared], folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def timed(patches: Iterator[Any], warm_up: int, count: int, before: Callable[[], None]) -> dict[str, float]:
-    """Measure patches after the first ones, which fill what is to be filled."""
+def timed(
+    patches: Iterator[Any], warm_up: int, count: int, held_before: float, before: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Measure patches after the first ones, which fill what is to be filled.
+
+    Args:
+        patches: the patches.
+        warm_up: how many come first.
+        count: how many are measured.
+        held_before: GB that the process held before it had any.
+        before: called before each.
+    """
     for _ in range(warm_up):
         next(patches)
     seconds = []
@@ -84,7 +92,7 @@ def timed(patches: Iterator[Any], warm_up: int, count: int, before: Callable[[],
     return {
         "median_ms": round(1e3 * statistics.median(seconds), 2),
         "mean_ms": round(1e3 * statistics.mean(seconds), 2),
-        "held_gb": round(held_gb(), 3),
+        "held_gb": max(0.0, round(held_gb() - held_before, 3)),
     }
 
 
@@ -110,12 +118,11 @@ def ours(cases: list[Case], folder: Path, count: int, share: float, forgotten: b
         next(patches)
         first = time.perf_counter() - started
         forget = partial(take_away, volumes, folder) if forgotten else lambda: None
-        found = timed(patches, 4 * len(cases), count, forget)
+        found = timed(patches, 4 * len(cases), count, before, forget)
     return {
         "cases_held": len(made.held.held),
         "first_patch_seconds": round(first, 2),
         **found,
-        "held_gb": max(0.0, round(found["held_gb"] - before, 3)),
     }
 
 
@@ -141,12 +148,10 @@ def monais(cases: list[Case], count: int) -> dict[str, float]:
     patches = (data[int(order.integers(len(cases)))] for _ in iter(int, 1))
     next(patches)
     first = time.perf_counter() - started
-    found = timed(patches, 2, count, lambda: None)
     return {
         "cases_held": len(cases),
         "first_patch_seconds": round(first, 2),
-        **found,
-        "held_gb": max(0.0, round(found["held_gb"] - before, 3)),
+        **timed(patches, 2, count, before),
     }
 
 
@@ -160,12 +165,6 @@ def varied(count: int) -> float:
         change({name: tensor.clone() for name, tensor in patch.items()})
         seconds.append(time.perf_counter() - started)
     return round(1e3 * statistics.median(seconds), 2)
-
-
-def alone(run: Callable[..., Any], *arguments: Any) -> Any:
-    """Run something in a process of its own."""
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(run, *arguments).result()
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import json
+import multiprocessing
 import os
 import platform
 import shlex
@@ -20,6 +22,7 @@ from rep3d.nn.fastconv import dft
 
 __all__ = [
     "add_gpu_options",
+    "alone",
     "command",
     "extra_memory",
     "held_gb",
@@ -70,6 +73,12 @@ def machine(device: torch.device) -> dict[str, Any]:
         found["gpu"] = torch.cuda.get_device_name(device)
         found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     return found
+
+
+def alone(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Run something in a process of its own: what one took is not given back to the system at once."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(run, *arguments).result()
 
 
 def held_gb() -> float:

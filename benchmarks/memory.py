@@ -16,8 +16,6 @@ memory the training step shows.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -34,7 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import nibabel as nib
 import numpy as np
 import torch
-from measuring import command, held_gb, machine, write_result
+from measuring import alone, command, held_gb, machine, write_result
 from rich.console import Console
 
 from rep3d.data.cases import Case
@@ -156,12 +154,9 @@ def one_step(preset: str, side: int) -> dict[str, float]:
 
 
 def patches() -> dict[str, dict[str, float]]:
-    """Measure each in a process of its own: what one took is not given back to the system at once."""
-    found = {}
-    for preset, side in (("tiny", 64), ("tiny", 96), ("segresnet", 64)):
-        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            found[f"{preset} {side}"] = alone.submit(one_step, preset, side).result()
-    return found
+    """Measure each in a process of its own."""
+    kinds = (("tiny", 64), ("tiny", 96), ("segresnet", 64))
+    return {f"{preset} {side}": alone(one_step, preset, side) for preset, side in kinds}
 
 
 def organs(folder: Path, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Case:

@@ -52,10 +52,10 @@ _BYTES_SHEARED = 64  # the same where MONAI resamples, with the coordinates of e
 class ReadVolumed(MapTransform):
     """Reads NIfTI files into MetaTensors (C, X, Y, Z) in the type they are stored in: a large image is half the size.
 
-    The metadata gain ``stored_shape`` and ``stored_affine``, the grid of the file; ``"mark"`` is what an image is known
-    by (:func:`rep3d.imaging.marks.voxel_mark`). What is called ``"label"`` is read
-    as a label map, on the very grid of ``"image"``: single precision in headers must not part the two. In images, what
-    is not finite becomes the lowest value.
+    The metadata gain ``stored_shape`` and ``stored_affine``, the grid of the file. What is called ``"label"`` is read
+    as a label map, on the very grid of ``"image"``: single precision in headers must not part the two. ``"mark"`` is
+    then what the image is known by (:func:`rep3d.imaging.marks.voxel_mark`). In images, what is not finite becomes the
+    lowest value.
 
     Args:
         keys: which entries: the files of an image (:data:`rep3d.imaging.channels.Files`), or a label map's.
@@ -82,7 +82,8 @@ class ReadVolumed(MapTransform):
                     grid = grids["image"]
             else:
                 read, grid = read_channels(result[key], self.channels)
-                result["mark"] = voxel_mark(read, grid)
+                if "label" in self.keys:
+                    result["mark"] = voxel_mark(read, grid)
             grids[key] = grid
             kind = np.result_type(*(voxels.dtype for voxels in read)).newbyteorder("=")
             if kind.kind in "ub" and kind.itemsize > 1 or kind.itemsize > 4:  # PyTorch computes with few such types

@@ -92,8 +92,8 @@ class Manifest:
         before = self.cases().get(case, {})
         digests, making = _digests(before), before.get("making", {})
         for name in files:
-            file = self.folder / name
-            if file.is_file() and file_hash(file) not in (digests.get(name), making.get(name)):
+            digest = self._now(name)
+            if digest is not None and digest not in (digests.get(name), making.get(name)):
                 raise OutputError(
                     f"{name} is not, or no longer, what was written here, and what a person drew is not replaced. It "
                     "stays: move it away, or give another folder."
@@ -116,10 +116,14 @@ class Manifest:
         """Return ``written`` and ``digests`` of a case that failed, whatever of it was written before that."""
         entry = self.cases().get(case, {})
         digests = _digests(entry)
-        for name, digest in entry.get("making", {}).items():
-            if os.path.isfile(file := self.folder / name) and file_hash(file) == digest:
-                digests[name] = digest
+        digests |= {name: digest for name, digest in entry.get("making", {}).items() if self._now(name) == digest}
         return {"written": tuple(sorted(digests)), "digests": digests}
+
+    def _now(self, name: str) -> str | None:
+        """Return the SHA-256 of a file in the folder; None where there is none."""
+        file = self.folder / name
+        # os.path, since Path.is_file raises an error of a name that is too long for a file.
+        return file_hash(file) if os.path.isfile(file) else None
 
     def is_done(self, case: str, made_of: Mapping[str, Any]) -> bool:
         """Return whether a case was predicted from just this, and all that was written is there as it was.

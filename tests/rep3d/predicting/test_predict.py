@@ -406,6 +406,7 @@ def test_a_name_without_room_for_an_ending_costs_its_case_only(tmp_path: Path, m
     (images / f"{long}.nii.gz").write_bytes((images / "c0_0000.nii.gz").read_bytes())
     result = predict([model], images, tmp_path / "out", Wanted(uncertainty=True), "cpu", "torch")
     assert result.done == ["c0", "c2"] and "name too long" in result.failed[long]
+    assert "Choose another name or folder" in result.failed[long]
 
 
 def test_numbers_without_a_first_channel_are_part_of_the_names(tmp_path: Path, images: Path) -> None:
